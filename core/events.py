@@ -1,0 +1,166 @@
+"""What a job tells while it runs: states, progress, metrics, artifacts and log lines.
+
+Each event is one JSON object on a line of ``events.jsonl``, with ``v``, ``t`` (ISO 8601, UTC),
+``job`` and ``type``. Stages speak to a :class:`Reporter` and know nothing of files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from core.errors import Cancelled
+from core.files import folder_bytes
+
+VERSION = 1
+Event = dict[str, Any]
+
+
+def now() -> str:
+    """The time as events carry it: ISO 8601, UTC, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Reporter:
+    """Where a stage sends what it has to tell. This one keeps nothing."""
+
+    def progress(self, phase: str, done: float, total: float | None) -> None:
+        """``done`` of ``total`` units of the named phase are finished; ``total`` None while unknown."""
+
+    def metric(self, name: str, value: float, step: int | None = None) -> None:
+        """A number measured at a training step (or at none)."""
+
+    def artifact(self, path: Path, what: str) -> None:
+        """A file or folder was made."""
+
+    def log(self, text: str, level: str = "info") -> None:
+        """A line for people; ``level`` is debug, info, warning or error."""
+
+    def check_cancelled(self) -> None:
+        """Raise :class:`~core.errors.Cancelled` if the user asked to stop. Call often in long loops."""
+
+
+@dataclass
+class RecordingReporter(Reporter):
+    """Keeps every event in memory, for tests and for callers that want them at the end."""
+
+    events: list[Event] = field(default_factory=list)
+    cancelled: bool = False
+
+    def progress(self, phase: str, done: float, total: float | None) -> None:
+        self.events.append({"type": "progress", "phase": phase, "done": done, "total": total})
+
+    def metric(self, name: str, value: float, step: int | None = None) -> None:
+        self.events.append({"type": "metric", "name": name, "value": value, "step": step})
+
+    def artifact(self, path: Path, what: str) -> None:
+        self.events.append({"type": "artifact", "path": str(path), "what": what})
+
+    def log(self, text: str, level: str = "info") -> None:
+        self.events.append({"type": "log", "level": level, "text": text})
+
+    def check_cancelled(self) -> None:
+        if self.cancelled:
+            raise Cancelled
+
+    def metrics(self, name: str) -> list[float]:
+        """The values of one metric, in order."""
+        return [e["value"] for e in self.events if e["type"] == "metric" and e["name"] == name]
+
+
+class TimeLeft:
+    """Estimates the seconds left in a phase from the speed of its recent part."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._phase = ""
+        self._marks: list[tuple[float, float]] = []
+
+    def update(self, phase: str, done: float, total: float | None) -> float | None:
+        """Seconds left in this phase, or None while there is too little to tell."""
+        at = self._clock()
+        if phase != self._phase or (self._marks and done < self._marks[-1][1]):
+            self._phase, self._marks = phase, []
+        self._marks.append((at, done))
+        # Half of the marks at most are dropped, so that the speed is that of the recent part.
+        if len(self._marks) > 64:
+            self._marks = self._marks[::2] if at - self._marks[0][0] < 10 else self._marks[-32:]
+        first_at, first_done = self._marks[0]
+        if total is None or done <= first_done or at <= first_at:
+            return None
+        return max(0.0, (total - done) * (at - first_at) / (done - first_done))
+
+
+class JobReporter(Reporter):
+    """Writes events to a job's ``events.jsonl`` and sees the job's ``cancel`` flag file.
+
+    Progress is written at most ten times a second, save the first and last of a phase: a bar that
+    moves faster tells nobody more and makes the file grow.
+    """
+
+    def __init__(self, folder: Path, job: str) -> None:
+        self._job = job
+        self._cancel = folder / "cancel"
+        self._stream = open(folder / "events.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the job
+        self._left = TimeLeft()
+        self._last = ("", 0.0)
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        """Append one event, whole, and flush it."""
+        event = {"v": VERSION, "t": now(), "job": self._job, "type": kind, **fields}
+        self._stream.write(json.dumps(event, ensure_ascii=False) + "\n")
+        self._stream.flush()
+
+    def progress(self, phase: str, done: float, total: float | None) -> None:
+        eta = self._left.update(phase, done, total)
+        at = time.monotonic()
+        if phase == self._last[0] and at - self._last[1] < 0.1 and done != total:
+            return
+        self._last = (phase, at)
+        self.emit("progress", phase=phase, done=done, total=total, eta_s=None if eta is None else round(eta, 1))
+
+    def metric(self, name: str, value: float, step: int | None = None) -> None:
+        self.emit("metric", name=name, step=step, value=value)
+
+    def artifact(self, path: Path, what: str) -> None:
+        size = folder_bytes(path) if path.is_dir() else path.stat().st_size
+        self.emit("artifact", path=str(path), bytes=size, what=what)
+
+    def log(self, text: str, level: str = "info") -> None:
+        self.emit("log", level=level, text=text)
+
+    def check_cancelled(self) -> None:
+        if os.path.exists(self._cancel):
+            raise Cancelled
+
+
+def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
+    """The whole events from byte ``offset`` on, and the offset after them.
+
+    A last line that is still being written is left for the next call; a line that is not JSON (a
+    crash in the middle of a write) is skipped.
+    """
+    try:
+        with path.open("rb") as stream:
+            stream.seek(offset)
+            data = stream.read()
+    except FileNotFoundError:
+        return [], offset
+    end = data.rfind(b"\n") + 1
+    return list(_parse(data[:end])), offset + end
+
+
+def _parse(data: bytes) -> Iterator[Event]:
+    for line in data.splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            yield event

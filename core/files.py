@@ -1,0 +1,143 @@
+"""Files that are whole or absent: atomic writes, folders renamed into place, digests and sizes."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from core.errors import MachineError
+
+MANIFEST = "olivepress.json"
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write ``text`` so that a reader sees the old file or the new one, never a part.
+
+    Raises:
+        MachineError: the disk is full or the folder cannot be written.
+    """
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            with suppress(FileNotFoundError):
+                os.chmod(name, path.stat().st_mode & 0o777 if path.exists() else 0o644)
+            os.replace(name, path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(name)
+            raise
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write ``data`` as indented JSON, atomically."""
+    write_atomic(path, json.dumps(data, indent=2, ensure_ascii=False, sort_keys=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in a file, or None where there is no such file or it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+
+
+def publish(made: Path, target: Path, manifest: dict[str, Any] | None = None) -> None:
+    """Rename the finished folder ``made`` into place as ``target``, replacing an older one.
+
+    Both must be on one file system. The older folder is set aside first and removed last, so that
+    ``target`` is at every moment absent or whole; when the rename fails the older one comes back.
+
+    Args:
+        manifest: written into the folder as ``olivepress.json`` before the rename.
+    """
+    with explained(target):
+        if manifest is not None:
+            write_json(made / MANIFEST, manifest)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.parent / f".{target.name}.old-{uuid.uuid4().hex[:8]}"
+        had_old = target.exists()
+        if had_old:
+            os.rename(target, aside)
+        try:
+            os.rename(made, target)
+        except BaseException:
+            if had_old:
+                os.rename(aside, target)
+            raise
+        if had_old:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into errors that say what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = human_bytes(shutil.disk_usage(_existing_parent(path)).free)
+            raise MachineError(
+                "The disk is full.",
+                f"Writing {path} needed more than the {free} that are free.",
+                "Free some space, or make the lab in a folder on another disk.",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise MachineError(
+                "The folder cannot be written.",
+                f"{path}: {error.strerror}.",
+                "Give yourself the right to write there, or use another folder.",
+            ) from error
+        raise
+
+
+def _existing_parent(path: Path) -> Path:
+    while not path.exists() and path.parent != path:
+        path = path.parent
+    return path
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def folder_stamp(folder: Path) -> str:
+    """A digest of the names, sizes and modification times below a folder.
+
+    Cheap enough for folders of many gigabytes, and changes whenever a stage publishes anew.
+    """
+    lines = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            stat = path.stat()
+            lines.append(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def folder_bytes(folder: Path) -> int:
+    """The sum of the sizes of the files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def human_bytes(count: float) -> str:
+    """A size for people, in powers of 1024: ``8.4 MiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

@@ -1,0 +1,65 @@
+"""Where everything lies in a lab's folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class LabFolder:
+    """The paths of a lab. Nothing is made or read here."""
+
+    root: Path
+
+    @property
+    def recipe_path(self) -> Path:
+        """``lab.toml``, the one hand-edited file."""
+        return self.root / "lab.toml"
+
+    @property
+    def jobs_dir(self) -> Path:
+        """One folder for each run of a stage."""
+        return self.root / "jobs"
+
+    @property
+    def models_dir(self) -> Path:
+        """What the stages make."""
+        return self.root / "models"
+
+    @property
+    def quantized_dir(self) -> Path:
+        """Hugging Face checkpoint, quantized."""
+        return self.models_dir / "quantized"
+
+    @property
+    def finetuned_root(self) -> Path:
+        """One PEFT adapter folder for each adapter name."""
+        return self.models_dir / "finetuned"
+
+    def finetuned_dir(self, adapter: str) -> Path:
+        """The PEFT adapter of that name."""
+        return self.finetuned_root / adapter
+
+    def checkpoints_dir(self, adapter: str) -> Path:
+        """Where a finetune keeps what it needs to go on after a stop."""
+        return self.root / "checkpoints" / adapter
+
+    @property
+    def onnx_dir(self) -> Path:
+        """The ONNX model, its tokenizer and its adapters."""
+        return self.models_dir / "onnx"
+
+    def adapter_file(self, adapter: str) -> Path:
+        """An adapter as ONNX Runtime GenAI loads it."""
+        return self.onnx_dir / "adapters" / f"{adapter}.onnx_adapter"
+
+    @property
+    def chats_dir(self) -> Path:
+        """Transcripts, JSON Lines."""
+        return self.root / "chats"
+
+    @property
+    def report_path(self) -> Path:
+        """What was made, from what, how well and how fast."""
+        return self.root / "report.md"

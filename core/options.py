@@ -1,0 +1,129 @@
+"""One declaration for each recipe option: its default, meaning, choices and range.
+
+The recipe file, the command line's ``--set`` and the wizard's forms are all made from these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+
+@dataclass(frozen=True)
+class Option:
+    """What may stand under one key of a table of ``lab.toml``.
+
+    Attributes:
+        section: the table's name, such as ``quantize``.
+        key: the key's name.
+        kind: the Python type of its value: str, int, float, bool or dict.
+        default: the value where the key is missing.
+        help: one line for people.
+        choices: the only values allowed, if given.
+        low, high: the range allowed, both ends included.
+        advanced: folded away in forms.
+    """
+
+    section: str
+    key: str
+    kind: type
+    default: Any
+    help: str
+    choices: tuple[Any, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    advanced: bool = False
+
+    @property
+    def name(self) -> str:
+        """``section.key``, as the command line's ``--set`` takes it."""
+        return f"{self.section}.{self.key}"
+
+    @property
+    def expected(self) -> str:
+        """What would be right, in words."""
+        if self.choices:
+            return "one of " + ", ".join(map(str, self.choices))
+        word = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}.get(
+            self.kind, "a table, such as { team = \"travel\" }"
+        )
+        if self.low is not None and self.high is not None:
+            return f"{word} from {self.low:g} to {self.high:g}"
+        if self.low is not None:
+            return f"{word}, at least {self.low:g}"
+        return word
+
+    def check(self, value: Any) -> Any:
+        """The value in its proper type.
+
+        Raises:
+            ValueError: it is of another type, not among the choices, or out of range; the message
+                says what was found and what would be right.
+        """
+        if self.kind is float and type(value) is int:
+            value = float(value)
+        fits = type(value) is self.kind
+        if fits and self.choices:
+            fits = value in self.choices
+        if fits and isinstance(value, int | float) and not isinstance(value, bool):
+            fits = (
+                math.isfinite(value)
+                and (self.low is None or value >= self.low)
+                and (self.high is None or value <= self.high)
+            )
+        if not fits:
+            raise ValueError(f"{value!r} is not possible here: it must be {self.expected}")
+        return value
+
+    def parse(self, text: str) -> Any:
+        """A value from what a person typed.
+
+        Raises:
+            ValueError: as :meth:`check`.
+        """
+        value: Any = text
+        try:
+            if self.kind is bool:
+                value = {"true": True, "false": False, "yes": True, "no": False}[text.strip().lower()]
+            elif self.kind is int:
+                value = int(text)
+            elif self.kind is float:
+                value = float(text)
+            elif self.kind is dict:
+                pairs = (pair.split("=", 1) for pair in text.split(",") if pair.strip())
+                value = {key.strip(): item.strip() for key, item in pairs}
+        except (ValueError, KeyError):
+            raise ValueError(f"{text!r} is not possible here: it must be {self.expected}") from None
+        if self.choices and self.kind is int and value not in self.choices:
+            raise ValueError(f"{text!r} is not possible here: it must be {self.expected}")
+        return self.check(value)
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[Any, ...] = (),
+    low: float | None = None,
+    high: float | None = None,
+    advanced: bool = False,
+) -> Any:
+    """Declare an option as a field of a recipe section."""
+    metadata = {"help": help, "choices": choices, "low": low, "high": high, "advanced": advanced}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def options_of(section: str, cls: type) -> dict[str, Option]:
+    """The options that a section's dataclass declares, by key, in order."""
+    hints = get_type_hints(cls)
+    found = {}
+    for item in dataclasses.fields(cls):
+        default = item.default if item.default is not dataclasses.MISSING else {}
+        hint = hints[item.name]
+        kind = hint if isinstance(hint, type) else dict
+        found[item.name] = Option(section, item.name, kind, default, **item.metadata)
+    return found

@@ -1,0 +1,326 @@
+"""The recipe, ``lab.toml``: what the lab's one hand-edited file may say, read with care.
+
+An unknown key, a wrong type or an impossible value is refused with file, line, key and what would
+be right. Writing keeps the comments and the order that people gave the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from core.errors import RequestError
+from core.files import explained, write_atomic
+from core.options import Option, option, options_of
+from core.resources import REHEARSAL
+
+TEMPLATE = "<|user|>\n{prompt}<|end|>\n<|assistant|>\n{response}<|end|>"
+SAMPLE_FILE = "data_sample_travel.jsonl"
+ADAPTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """``[model]``: what to start from."""
+
+    source: str = option(REHEARSAL, "hub id, folder, azureml:// path, or rehearsal for the bundled model")
+    trust_remote_code: bool = option(
+        False, "run Python code that comes with the model; only for models you trust", advanced=True
+    )
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """``[data]``: the training records."""
+
+    file: str = option(SAMPLE_FILE, "training records, relative to the lab folder")
+    template: str = option(TEMPLATE, "how a record becomes text; {field} names a field of the rows")
+    chat_template: bool = option(False, "use the model's own chat template instead of `template`")
+    prompt_field: str = option("", "field with the question (empty: found by name)", advanced=True)
+    response_field: str = option("", "field with the answer (empty: found by name)", advanced=True)
+    messages_field: str = option("", "field with a list of chat messages (empty: found by name)", advanced=True)
+    eval_fraction: float = option(0.1, "share of the records held out to measure with", low=0.0, high=0.9)
+    max_seq_len: int = option(1024, "longest record in tokens; the rest is cut", low=16, high=131072)
+    answer_only: bool = option(True, "learn from the answers only, not from the questions", advanced=True)
+    seed: int = option(0, "seed of the split into training and held-out records", low=0, advanced=True)
+
+
+@dataclass(frozen=True)
+class QuantizeSection:
+    """``[quantize]``: fewer bits for each weight."""
+
+    algorithm: str = option(
+        "awq",
+        "how weights are rounded",
+        choices=("awq", "gptq", "awq+gptq", "kquant", "rtn", "none"),
+    )
+    bits: int = option(4, "bits for each weight", choices=(4, 8))
+    group_size: int = option(128, "weights that share a scale", choices=(16, 32, 64, 128, 256))
+    calibration_samples: int = option(128, "records that the method looks at", low=1, high=4096)
+    max_calibration_len: int = option(512, "longest calibration record in tokens", low=16, high=8192, advanced=True)
+    calibration_file: str = option("", "calibrate on this file instead of the training records", advanced=True)
+    seed: int = option(0, "seed of the choice of calibration records", low=0, advanced=True)
+
+
+@dataclass(frozen=True)
+class FinetuneSection:
+    """``[finetune]``: a LoRA adapter on the quantized weights."""
+
+    adapter: str = option("travel", "name of the adapter; several can share one base")
+    rank: int = option(64, "rank of the adapter's matrices", low=1, high=1024)
+    alpha: int = option(16, "the adapter's scale, as alpha / rank", low=1, high=4096)
+    steps: int = option(100, "training steps", low=1, high=1_000_000)
+    batch_size: int = option(8, "records in a step", low=1, high=4096)
+    learning_rate: float = option(2e-4, "learning rate at its highest", low=1e-8, high=1.0)
+    gradient_accumulation: int = option(1, "batches summed before a step", low=1, high=1024, advanced=True)
+    warmup_ratio: float = option(0.03, "share of the steps in which the rate rises", low=0.0, high=0.5, advanced=True)
+    dropout: float = option(0.0, "dropout in front of the adapter", low=0.0, high=0.9, advanced=True)
+    eval_steps: int = option(0, "measure on held-out records every so many steps (0: before and after)", low=0, advanced=True)
+    save_steps: int = option(50, "keep a checkpoint every so many steps", low=1, advanced=True)
+    memory: str = option("auto", "trade memory for speed", choices=("auto", "fast", "low"), advanced=True)
+    seed: int = option(0, "seed of the adapter's start and the order of records", low=0, advanced=True)
+
+
+@dataclass(frozen=True)
+class OptimizeSection:
+    """``[optimize]``: the ONNX graph and where it will run."""
+
+    device: str = option("cpu", "what the result will run on", choices=("cpu", "gpu", "npu"))
+    provider: str = option(
+        "CPUExecutionProvider",
+        "ONNX Runtime execution provider",
+        choices=(
+            "CPUExecutionProvider",
+            "CUDAExecutionProvider",
+            "DmlExecutionProvider",
+            "QNNExecutionProvider",
+            "WebGpuExecutionProvider",
+        ),
+    )
+    precision: str = option("int4", "precision of the weights in the graph", choices=("int4", "int8", "fp16", "bf16", "fp32"))
+
+
+@dataclass(frozen=True)
+class ChatSection:
+    """``[chat]``: how the result answers."""
+
+    system: str = option("", "system message put before the conversation")
+    temperature: float = option(0.0, "0 gives the likeliest answer, higher more varied ones", low=0.0, high=5.0)
+    max_new_tokens: int = option(256, "longest answer in tokens", low=1, high=131072)
+    top_p: float = option(1.0, "keep the likeliest tokens up to this probability", low=0.0, high=1.0, advanced=True)
+    top_k: int = option(50, "keep this many likeliest tokens", low=1, high=100_000, advanced=True)
+    repetition_penalty: float = option(1.0, "above 1 repeats less", low=0.1, high=5.0, advanced=True)
+    seed: int = option(0, "seed of the sampling", low=0, advanced=True)
+
+
+@dataclass(frozen=True)
+class UploadSection:
+    """``[upload]``: where the result is registered."""
+
+    subscription: str = option("", "Azure subscription id")
+    resource_group: str = option("", "Azure resource group")
+    workspace: str = option("", "Azure ML workspace")
+    name: str = option("ft-for-travel", "name of the registered model")
+    version: str = option("", "version (empty: the next free one)")
+    tags: dict[str, str] = option({}, "tags to register it with", advanced=True)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole recipe, checked."""
+
+    model: ModelSection = field(default_factory=ModelSection)
+    data: DataSection = field(default_factory=DataSection)
+    quantize: QuantizeSection = field(default_factory=QuantizeSection)
+    finetune: FinetuneSection = field(default_factory=FinetuneSection)
+    optimize: OptimizeSection = field(default_factory=OptimizeSection)
+    chat: ChatSection = field(default_factory=ChatSection)
+    upload: UploadSection = field(default_factory=UploadSection)
+
+    def with_values(self, values: dict[str, Any]) -> Recipe:
+        """A copy with some values, given as ``{"section.key": value}``, checked and replaced.
+
+        Raises:
+            RequestError: a key is unknown or a value is impossible.
+        """
+        recipe = self
+        for name, value in values.items():
+            declared = find_option(name)
+            try:
+                value = declared.check(value)
+            except ValueError as error:
+                raise RequestError(f"{name} cannot be set so.", str(error)) from None
+            section = dataclasses.replace(getattr(recipe, declared.section), **{declared.key: value})
+            recipe = dataclasses.replace(recipe, **{declared.section: section})
+        check_whole(recipe, "the settings")
+        return recipe
+
+
+OPTIONS: dict[str, dict[str, Option]] = {
+    name: options_of(name, cls) for name, cls in get_type_hints(Recipe).items()
+}
+"""Every option there is, by section and key."""
+
+
+def find_option(name: str, where: str = "the request") -> Option:
+    """The option called ``section.key``.
+
+    Raises:
+        RequestError: there is none; the message names the nearest one.
+    """
+    section, _, key = name.partition(".")
+    if section in OPTIONS and key in OPTIONS[section]:
+        return OPTIONS[section][key]
+    known = [item.name for group in OPTIONS.values() for item in group.values()]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"Did you mean {near[0]}?" if near else "The options are: " + ", ".join(known) + "."
+    raise RequestError(f"There is no option {name}.", f"It stands in {where}.", hint)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read and check a ``lab.toml``.
+
+    Raises:
+        RequestError: no such file, not TOML, an unknown key, a wrong type or an impossible value.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise RequestError(
+            "There is no lab here.", f"{path} does not exist.", f"Make one with: olivepress new {path.parent}"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise RequestError("The recipe is not UTF-8 text.", f"{path}, byte {error.start}.", "Save it as UTF-8.") from None
+    except OSError as error:
+        raise RequestError("The recipe cannot be read.", f"{path}: {error.strerror}.") from None
+    return parse_recipe(text, path)
+
+
+def parse_recipe(text: str, path: Path) -> Recipe:
+    """Check the text of a ``lab.toml``; ``path`` is named in errors. Raises as :func:`read_recipe`."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RequestError(
+            "The recipe is not valid TOML.", f"{path}: {error}.", "Text needs quotes; each key stands once."
+        ) from None
+    sections: dict[str, Any] = {}
+    for section, values in tables.items():
+        where = f"{path}, line {_line_of(text, section, None)}"
+        if section not in OPTIONS:
+            near = difflib.get_close_matches(section, OPTIONS, n=1)
+            hint = f"Did you mean [{near[0]}]?" if near else "The tables are: " + ", ".join(OPTIONS) + "."
+            raise RequestError(f"The recipe has no table [{section}].", f"{where}: [{section}].", hint)
+        if not isinstance(values, dict):
+            raise RequestError(f"{section} must be a table.", f"{where}.", f"Write [{section}] on a line of its own.")
+        checked = {}
+        for key, value in values.items():
+            where = f"{path}, line {_line_of(text, section, key)}"
+            declared = find_option(f"{section}.{key}", where)
+            try:
+                checked[key] = declared.check(value)
+            except ValueError as error:
+                raise RequestError(f"{section}.{key} is wrong.", f"{where}: {key} = {value!r}.", f"{error}.") from None
+        sections[section] = dataclasses.replace(getattr(Recipe(), section), **checked)
+    recipe = Recipe(**sections)
+    check_whole(recipe, str(path))
+    return recipe
+
+
+def check_whole(recipe: Recipe, where: str) -> None:
+    """Refuse values that are possible alone but not together. ``where`` is named in the error."""
+    if not ADAPTER_NAME.fullmatch(recipe.finetune.adapter):
+        raise RequestError(
+            "finetune.adapter is wrong.",
+            f"{where}: {recipe.finetune.adapter!r} cannot be a folder's name.",
+            "Use letters, digits, dot, dash and underscore, up to 64.",
+        )
+    if not recipe.model.source.strip():
+        raise RequestError("model.source is empty.", f"{where}.", 'Name a model, or "rehearsal".')
+    providers = {
+        "cpu": ("CPUExecutionProvider",),
+        "gpu": ("CUDAExecutionProvider", "DmlExecutionProvider", "WebGpuExecutionProvider"),
+        "npu": ("QNNExecutionProvider",),
+    }[recipe.optimize.device]
+    if recipe.optimize.provider not in providers:
+        raise RequestError(
+            "optimize.provider does not fit optimize.device.",
+            f"{where}: {recipe.optimize.provider} does not run on {recipe.optimize.device}.",
+            f"For {recipe.optimize.device} use {' or '.join(providers)}.",
+        )
+    bad_tags = [key for key, value in recipe.upload.tags.items() if not isinstance(value, str)]
+    if bad_tags:
+        raise RequestError("upload.tags is wrong.", f"{where}: tag {bad_tags[0]!r} is not text.", "Put it in quotes.")
+
+
+def _line_of(text: str, section: str, key: str | None) -> int:
+    """The line, from 1, where a table or a key of it stands; 1 if it cannot be found."""
+    table = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        stripped = line.strip()
+        header = re.match(r"\[\s*[\"']?([\w-]+)[\"']?\s*(?:\.\s*[\"']?([\w-]+)[\"']?\s*)?\]", stripped)
+        if header:
+            table = header.group(1)
+            if table == section and key in (None, header.group(2)):
+                return number
+            continue
+        name = re.match(r"[\"']?([\w-]+)[\"']?\s*(?:\.\s*[\"']?([\w-]+)[\"']?\s*)?=", stripped)
+        if name and (table, name.group(1)) == (section, key):
+            return number
+        if name and not table and name.group(1) == section and key in (None, name.group(2)):
+            return number
+    return 1
+
+
+def write_values(path: Path, values: dict[str, Any]) -> Recipe:
+    """Change some values of a ``lab.toml``, ``{"section.key": value}``, and keep all else of the file.
+
+    Returns the new recipe. Raises :class:`RequestError` before anything is written if a key or a
+    value is wrong.
+    """
+    import tomlkit
+
+    recipe = read_recipe(path).with_values(values)
+    document = tomlkit.parse(path.read_text(encoding="utf-8-sig"))
+    for name, _ in values.items():
+        declared = find_option(name)
+        if declared.section not in document:
+            document.add(declared.section, tomlkit.table())
+        value = getattr(getattr(recipe, declared.section), declared.key)
+        if isinstance(value, dict):
+            table = tomlkit.inline_table()
+            table.update(value)
+            value = table
+        document[declared.section][declared.key] = value  # type: ignore[index]
+    with explained(path):
+        write_atomic(path, tomlkit.dumps(document))
+    return recipe
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """A fresh ``lab.toml`` for a recipe: every common option with its meaning, the rest where it differs."""
+    import tomlkit
+
+    document = tomlkit.document()
+    document.add(tomlkit.comment("The recipe of this lab. Guide: docs/recipe.md. Check it with: olivepress check"))
+    for section, group in OPTIONS.items():
+        table = tomlkit.table()
+        for key, declared in group.items():
+            value = getattr(getattr(recipe, section), key)
+            if declared.advanced and value == declared.default and key != "tags":
+                continue
+            if isinstance(value, dict):
+                inline = tomlkit.inline_table()
+                inline.update(value)
+                value = inline
+            entry = tomlkit.item(value)
+            if not (isinstance(value, str) and len(value) > 40):
+                entry.comment(declared.help if not declared.choices else declared.expected)
+            table.add(key, entry)
+        document.add(section, table)
+    return tomlkit.dumps(document)

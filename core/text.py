@@ -1,0 +1,37 @@
+"""Foreign text made harmless for a terminal.
+
+Dataset rows, model output, logs, paths and exceptions may carry escape codes (ECMA-48), carriage
+returns, or Unicode bidirectional controls that make a line read other than it is (CVE-2021-42574).
+"""
+
+from __future__ import annotations
+
+import re
+
+_ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI
+    r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)"  # OSC, DCS, SOS, PM, APC up to their end
+    r"|\x1b[ -/]*[0-~]"  # two-character escapes
+    r"|\x9b[0-?]*[ -/]*[@-~]",  # CSI as one C1 byte
+    re.DOTALL,
+)
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+
+LONGEST_LINE = 2_000
+
+
+def clean(text: str, *, keep_newlines: bool = True) -> str:
+    """Text without escape codes, control characters and bidirectional overrides.
+
+    Tabs become four spaces. Newlines stay unless ``keep_newlines`` is false, then they become spaces.
+    """
+    text = _ESCAPES.sub("", text.replace("\r\n", "\n"))
+    text = _CONTROLS.sub("", text).expandtabs(4)
+    return text if keep_newlines else text.replace("\n", " ")
+
+
+def clean_line(line: str, longest: int = LONGEST_LINE) -> str:
+    """One log line as a terminal would have left it: the text after the last carriage return, cleaned and cut."""
+    line = line.rstrip("\r\n")
+    line = clean(line.rsplit("\r", 1)[-1], keep_newlines=False)
+    return line if len(line) <= longest else line[: longest - 1] + "…"

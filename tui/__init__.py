@@ -1,0 +1,1 @@
+"""The Textual wizard: seven screens over :class:`core.Lab`."""
