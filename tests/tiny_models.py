@@ -50,9 +50,7 @@ def _tokenizer_json(vocab_size: int) -> str:
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=[
-            AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS
-        ],
+        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS],
         show_progress=False,
     )
     tokenizer.train_from_iterator(TEXT.splitlines(keepends=True), trainer)
@@ -114,9 +112,7 @@ def make_tiny(
     import transformers
 
     if arch not in ARCHITECTURES:
-        raise ValueError(
-            f"no tiny model of architecture {arch!r}; there are {', '.join(ARCHITECTURES)}"
-        )
+        raise ValueError(f"no tiny model of architecture {arch!r}; there are {', '.join(ARCHITECTURES)}")
     folder.mkdir(parents=True, exist_ok=True)
     size = save_tokenizer(folder, vocab_size)
     names = {
