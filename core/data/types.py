@@ -1,0 +1,105 @@
+"""What the data step hands to others: messages, segments, examples, rows and findings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation. `role` is `system`, `user`, `assistant` or `tool`."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of training text. `trained` marks the answer, with its end-of-turn token."""
+
+    text: str
+    trained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row, ready for training.
+
+    `file` and `line` say where it came from (`line` is the row number in a Parquet file).
+    The segments joined are the training text.
+    """
+
+    file: str
+    line: int
+    messages: tuple[Message, ...]
+    segments: tuple[Segment, ...]
+
+    @property
+    def text(self) -> str:
+        """The whole training text."""
+        return "".join(segment.text for segment in self.segments)
+
+    @property
+    def prompt(self) -> str:
+        """What was asked: the user's turns, joined; the text itself where there are none."""
+        asked = [message.content for message in self.messages if message.role == "user"]
+        return "\n".join(asked) if asked else self.text
+
+    @property
+    def answer(self) -> str:
+        """The last answer, without markers; empty where a row is plain text."""
+        said = [message.content for message in self.messages if message.role == "assistant"]
+        return said[-1] if said else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The rows to train on and the rows held out, each in file order."""
+
+    train: list[Example]
+    eval: list[Example]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with one row: a `kind` scripts can test, words, and what to do."""
+
+    kind: str
+    message: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record as it was read. `fields` is None where it could not be read (`problem` says why).
+
+    `held_out` is True for a row of a file that is named as a test or validation part.
+    """
+
+    file: str
+    line: int
+    fields: dict[str, Any] | None
+    problem: Problem | None = None
+    held_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something to look at in the data: where, what, and what to do."""
+
+    file: str
+    line: int
+    kind: str
+    message: str
+    fix: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form, as `olivepress data --json` prints it."""
+        return {
+            "file": self.file,
+            "line": self.line,
+            "kind": self.kind,
+            "message": self.message,
+            "fix": self.fix,
+        }
