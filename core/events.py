@@ -7,7 +7,9 @@ Each event is one JSON object on a line of ``events.jsonl``, with ``v``, ``t`` (
 from __future__ import annotations
 
 import json
+import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -108,14 +110,16 @@ class JobReporter(Reporter):
         self._job = job
         self._cancel = folder / "cancel"
         self._stream = open(folder / "events.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the job
+        self._lock = threading.Lock()
         self._left = TimeLeft()
         self._last = ("", 0.0)
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Append one event, whole, and flush it."""
         event = {"v": VERSION, "t": now(), "job": self._job, "type": kind, **fields}
-        self._stream.write(json.dumps(event, ensure_ascii=False) + "\n")
-        self._stream.flush()
+        with self._lock:
+            self._stream.write(json.dumps(event, ensure_ascii=False) + "\n")
+            self._stream.flush()
 
     def progress(self, phase: str, done: float, total: float | None) -> None:
         eta = self._left.update(phase, done, total)
@@ -126,7 +130,8 @@ class JobReporter(Reporter):
         self.emit("progress", phase=phase, done=done, total=total, eta_s=None if eta is None else round(eta, 1))
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:
-        self.emit("metric", name=name, step=step, value=value)
+        # JSON knows no NaN; null says that there was no number.
+        self.emit("metric", name=name, step=step, value=value if math.isfinite(value) else None)
 
     def artifact(self, path: Path, what: str) -> None:
         size = folder_bytes(path) if path.is_dir() else path.stat().st_size

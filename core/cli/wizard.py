@@ -1,0 +1,48 @@
+"""``olivepress [DIR]`` with no command: the wizard, where there is a terminal for it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from core.errors import RequestError
+
+_NO_TERMINAL = """\
+olivepress opens a full-screen wizard, and there is no terminal for it here.
+
+Without one, the same steps are commands:
+  olivepress new DIR       make a lab
+  olivepress check DIR     can this machine run it?
+  olivepress run DIR       quantize, finetune, optimize
+  olivepress chat DIR      talk to the result
+`olivepress --help` lists them all.
+"""
+
+
+def open_wizard(folder: str) -> int:
+    """Open the wizard on a lab's folder; return its exit status.
+
+    Raises:
+        RequestError: the folder's name is a misspelt command, or a file is in the way.
+    """
+    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM", "") in ("dumb", ""):
+        print(_NO_TERMINAL, file=sys.stderr, end="")
+        return 2
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise RequestError("A file is in the way.", f"{folder} is not a folder.", "Name a lab's folder.")
+    _refuse_misspelt(folder)
+    from tui.main import run_wizard
+
+    return run_wizard(folder)
+
+
+def _refuse_misspelt(folder: str) -> None:
+    import difflib
+
+    from core.cli.parser import COMMANDS
+
+    near = difflib.get_close_matches(folder, COMMANDS, n=1, cutoff=0.75)
+    if near and not os.path.exists(folder):
+        raise RequestError(
+            f"There is no command {folder!r}.", hint=f"Did you mean `olivepress {near[0]}`? For a new lab: ./{folder}"
+        )

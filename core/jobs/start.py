@@ -1,0 +1,142 @@
+"""Starting and listing jobs."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from core.errors import RequestError
+from core.events import JobReporter, now
+from core.files import explained, write_json
+from core.folder import LabFolder
+from core.jobs import alive
+from core.jobs.job import Job
+from core.recipe import Recipe
+from core.version import __version__
+
+_NAME = re.compile(r"(quantize|finetune|optimize|upload)-(\d{3,})")
+_UPLOADS = "upload"
+
+
+def list_jobs(lab: LabFolder) -> list[Job]:
+    """The lab's jobs, oldest first."""
+    found = []
+    if lab.jobs_dir.is_dir():
+        for folder in lab.jobs_dir.iterdir():
+            match = _NAME.fullmatch(folder.name)
+            if match and (folder / "spec.json").exists():
+                found.append((folder.stat().st_ctime_ns, int(match.group(2)), Job(folder)))
+    # A job's spec is written once, so its own time tells the order of starts across stages.
+    found.sort(key=lambda item: ((item[2].folder / "spec.json").stat().st_mtime_ns, item[1]))
+    return [job for _, _, job in found]
+
+
+def start_job(
+    lab: LabFolder,
+    recipe: Recipe,
+    stage: str,
+    *,
+    force: bool = False,
+    then: tuple[str, ...] = (),
+    options: dict[str, Any] | None = None,
+    after: str | None = None,
+) -> Job:
+    """Start a stage in a process and a session of its own and return at once.
+
+    Args:
+        force: run even if nothing has changed.
+        then: stages to start, one after the other, once this one has succeeded.
+        options: choices of this run that are not in the recipe.
+        after: the id of the job that starts this one and is about to end.
+
+    Raises:
+        RequestError: another job of this lab runs.
+        MachineError: the folder cannot be written.
+    """
+    with explained(lab.jobs_dir), _starting(lab):
+        _refuse_second(lab, stage, after)
+        job = Job(_next_folder(lab, stage))
+        write_json(
+            job.folder / "spec.json",
+            {
+                "v": 1,
+                "id": job.id,
+                "stage": stage,
+                "created": now(),
+                "olivepress": __version__,
+                "python": sys.version.split()[0],
+                "force": force,
+                "then": list(then),
+                "options": options or {},
+                "recipe": dataclasses.asdict(recipe),
+            },
+        )
+        held = alive.hold(job.folder)
+        try:
+            JobReporter(job.folder, job.id).emit("state", state="queued")
+            with job.log_path.open("ab") as log:
+                subprocess.Popen(
+                    [sys.executable, "-m", "core.jobs.supervise", str(job.folder), str(held)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    pass_fds=(held,),
+                    env=job_environment(),
+                )
+        finally:
+            os.close(held)
+    return job
+
+
+def job_environment() -> dict[str, str]:
+    """The environment of a job's processes: this one's, where our package is found, and no telemetry."""
+    package_root = str(Path(__file__).resolve().parent.parent.parent)
+    search = [package_root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(search)),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",
+        "PYTHONUTF8": "1",
+        "OLIVE_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+@contextmanager
+def _starting(lab: LabFolder) -> Iterator[None]:
+    """Only one process at a time looks for running jobs and starts one."""
+    lab.jobs_dir.mkdir(parents=True, exist_ok=True)
+    with (lab.jobs_dir / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _refuse_second(lab: LabFolder, stage: str, after: str | None) -> None:
+    for job in list_jobs(lab):
+        same_kind = (job.stage == _UPLOADS) == (stage == _UPLOADS)
+        if same_kind and job.id != after and job.active:
+            raise RequestError(
+                f"{job.id} is running in this lab.",
+                f"{lab.root}: one job at a time, so that they do not take each other's memory.",
+                f"Follow it with `olivepress logs {lab.root} {job.id} --follow`, "
+                f"or stop it with `olivepress cancel {lab.root} {job.id}`.",
+            )
+
+
+def _next_folder(lab: LabFolder, stage: str) -> Path:
+    taken = [int(m.group(2)) for p in lab.jobs_dir.iterdir() if (m := _NAME.fullmatch(p.name)) and m.group(1) == stage]
+    folder = lab.jobs_dir / f"{stage}-{max(taken, default=0) + 1:03d}"
+    folder.mkdir()
+    return folder

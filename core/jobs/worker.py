@@ -1,0 +1,109 @@
+"""A job's own process, in which its stage runs: ``python -m core.jobs.worker JOBDIR``."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from core.errors import Cancelled, LabError, MachineError, StageError
+from core.events import JobReporter
+from core.files import MANIFEST, read_json, write_json
+from core.folder import LabFolder
+from core.jobs.job import Job
+from core.jobs.monitor import Monitor
+from core.recipe import OPTIONS, Recipe
+from core.stages.base import StageContext, load_stage
+
+
+def folder_and_recipe(job: Job) -> tuple[LabFolder, Recipe]:
+    """The lab a job belongs to and the recipe that it was started with."""
+    lab = LabFolder(job.folder.parent.parent)
+    saved: dict[str, Any] = job.spec["recipe"]
+    values = {f"{s}.{k}": v for s, group in saved.items() for k, v in group.items() if k in OPTIONS.get(s, {})}
+    return lab, Recipe().with_values(values)
+
+
+def main(folder: Path) -> int:
+    """Run the stage that the job's spec names; write ``outcome.json``; return the exit status."""
+    job = Job(folder)
+    reporter = JobReporter(folder, job.id)
+    reporter.emit("state", state="running")
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        outcome = _run(job, reporter)
+        state, status, error = "succeeded", 0, None
+    except BaseException as failure:
+        traceback.print_exc()
+        known = _explain(failure, job)
+        outcome = {}
+        state = "cancelled" if isinstance(known, Cancelled) else "failed"
+        status, error = known.exit_status, known.as_dict()
+    write_json(folder / "outcome.json", {"state": state, "exit_status": status, "error": error, **outcome})
+    return status
+
+
+def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
+    lab, recipe = folder_and_recipe(job)
+    spec = job.spec
+    reporter.progress("starting", 0, None)
+    stage = load_stage(job.stage)
+    fingerprint = {"stage": job.stage, **stage.fingerprint(lab, recipe)}
+    output = stage.output(lab, recipe)
+    before = read_json(output / MANIFEST) if output is not None else None
+    if before and before.get("fingerprint") == _plain(fingerprint) and not spec["force"]:
+        reporter.log(f"Nothing has changed since {job.stage} ran last: {output} stays as it is.")
+        return {"result": before.get("result", {}), "reused": True}
+    work = lab.models_dir / f".{job.id}.work"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        with Monitor(reporter):
+            context = StageContext(
+                lab, recipe, reporter, work, {"fingerprint": _plain(fingerprint)}, dict(spec.get("options", {}))
+            )
+            result = stage.run(context)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return {"result": _plain(result)}
+
+
+def _plain(data: Any) -> Any:
+    """Data as it comes back from JSON, so that a saved fingerprint equals a fresh one."""
+    import json
+
+    return json.loads(json.dumps(data, default=str))
+
+
+def _explain(failure: BaseException, job: Job) -> LabError:
+    """Any exception as an error that says what happened and what to do."""
+    if isinstance(failure, LabError):
+        return failure
+    if isinstance(failure, KeyboardInterrupt):
+        return Cancelled(f"{job.id} was cancelled.")
+    if isinstance(failure, MemoryError):
+        return MachineError(
+            "The machine ran out of memory.", f"During {job.stage}.", "Use a smaller batch, rank or sequence length."
+        )
+    if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f"While writing {failure.filename}." if failure.filename else f"During {job.stage}."
+        return MachineError("The disk is full.", where, "Free some space; nothing half made was kept.")
+    return StageError(
+        f"{job.stage} stopped on an error that it did not expect.",
+        f"{type(failure).__name__}: {failure}",
+        f"The whole story is in {job.log_path}.",
+    )
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Cancelled
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]).resolve()))
