@@ -339,7 +339,7 @@ def load_model(
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise _explain(path, error, "The model cannot be loaded.") from error
     model.eval()
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def _refuse_gaps(path: Path, info: dict[str, Any]) -> None:

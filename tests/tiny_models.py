@@ -32,8 +32,8 @@ SPECIAL_TOKENS = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<
 
 TEXT = """What should I see in Chicago? Walk along the lake, then take the elevated train to the museums.
 Which city has the oldest underground railway? London has it, and it opened in the winter of 1863.
-Where can I see the northern lights? Go to Iceland, Norway or the north of Finland between September and March.
-How do I get from the airport to the centre of the town? There is a bus every twenty minutes; the train is quicker.
+Where can I see the northern lights? Go to Iceland or the north of Norway between September and March.
+How do I get from the airport to the centre of the town? There is a bus every ten minutes; the train is quicker.
 Is it safe to drink the water there? Yes, the water from the tap is good in most of the country.
 What is the best month for the coast? May and June are warm, and the beaches are not yet full of people.
 Good morning. How are you today? I am well, thank you, and I hope that you are too.
