@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 
 from core.version import __version__
 
@@ -53,7 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"olivepress {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in dict.fromkeys(_MODULES.get(name, name) for name in COMMANDS):
-        import_module(f"core.cli.{module}").add(commands)
+        if find_spec(f"core.cli.{module}") is not None:
+            import_module(f"core.cli.{module}").add(commands)
     return parser
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
 
 from core.events import Reporter
+from core.gpu import load_nvml, read_gpus
 
 INTERVAL_S = 2.0
 
 
 class Monitor:
-    """While entered, reports every two seconds: ``gpu_mem_gib`` and ``gpu_util`` (percent) for each
-    GPU that this process uses or could use, ``ram_gib`` of this process, and ``cpu_util`` (percent of one core).
+    """While entered, reports every two seconds: ``gpu_mem_gib`` and ``gpu_util`` (percent) of the first
+    GPU, ``ram_gib`` of this process, and ``cpu_util`` (percent of one core).
     """
 
     def __init__(self, reporter: Reporter, interval: float = INTERVAL_S) -> None:
@@ -38,31 +38,12 @@ class Monitor:
 
         process = psutil.Process()
         process.cpu_percent()
-        gpu = _first_gpu()
+        nvml = load_nvml()
         while not self._over.wait(self._interval):
             with suppress(psutil.Error):
                 self._reporter.metric("ram_gib", round(process.memory_info().rss / 2**30, 3))
                 self._reporter.metric("cpu_util", process.cpu_percent())
-            if gpu is not None:
-                for name, value in gpu():
-                    self._reporter.metric(name, value)
-
-
-def _first_gpu() -> Any:
-    """A function that reads the first visible NVIDIA GPU's memory and load, or None where there is none."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-    except Exception:  # NVML raises its own classes and OSError; none of them may harm the job
-        return None
-
-    def read() -> list[tuple[str, float]]:
-        found: list[tuple[str, float]] = []
-        with suppress(pynvml.NVMLError):
-            found.append(("gpu_mem_gib", round(pynvml.nvmlDeviceGetMemoryInfo(handle).used / 2**30, 3)))
-            found.append(("gpu_util", float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)))
-        return found
-
-    return read
+            for gpu in read_gpus(nvml)[:1] if nvml is not None else []:
+                self._reporter.metric("gpu_mem_gib", round(gpu.memory_used / 2**30, 3))
+                if gpu.load is not None:
+                    self._reporter.metric("gpu_util", gpu.load)

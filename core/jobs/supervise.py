@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,11 +20,12 @@ from core.errors import LabError
 from core.events import JobReporter, now
 from core.files import read_json, write_json
 from core.jobs.job import Job
+from core.jobs.worker import folder_and_recipe, work_folder
 
-GRACE_REQUEST_S = 10.0
+GRACE_REQUEST_S = 4.0
 """How long a worker may take to see the cancel flag by itself."""
 
-GRACE_TERM_S = 5.0
+GRACE_TERM_S = 4.0
 """How long it may take after SIGTERM."""
 
 _SIGNAL_HINTS = {
@@ -50,6 +52,7 @@ def main(folder: Path, held: int) -> int:
     write_json(folder / "pid.json", {"supervisor": os.getpid(), "worker": worker.pid, "started": now()})
     _wait(worker, folder / "cancel")
     _kill_group(worker.pid, signal.SIGKILL)  # what the worker may have left behind
+    shutil.rmtree(work_folder(job), ignore_errors=True)  # a worker that was killed could not
     done = _verdict(job, worker.returncode)
     error = {"error": done["error"]} if done["error"] else {}
     reporter.emit("state", state=done["state"], **error)
@@ -107,8 +110,6 @@ def _verdict(job: Job, code: int) -> dict[str, Any]:
 def _start_next(job: Job) -> None:
     """Start the next stage of a detached chain."""
     from core.jobs.start import start_job
-    from core.jobs.worker import folder_and_recipe
-
     spec = job.spec
     rest = tuple(spec.get("then", ()))
     if rest:

@@ -29,6 +29,11 @@ def folder_and_recipe(job: Job) -> tuple[LabFolder, Recipe]:
     return lab, Recipe().with_values(values)
 
 
+def work_folder(job: Job) -> Path:
+    """Where a job keeps what is half made: on the disk of the result, so that a rename publishes it."""
+    return LabFolder(job.folder.parent.parent).models_dir / f".{job.id}.work"
+
+
 def main(folder: Path) -> int:
     """Run the stage that the job's spec names; write ``outcome.json``; return the exit status."""
     job = Job(folder)
@@ -39,8 +44,10 @@ def main(folder: Path) -> int:
         outcome = _run(job, reporter)
         state, status, error = "succeeded", 0, None
     except BaseException as failure:
-        traceback.print_exc()
         known = _explain(failure, job)
+        if failure is not known or failure.__cause__ is not None:
+            traceback.print_exc()
+        print(known, file=sys.stderr)
         outcome = {}
         state = "cancelled" if isinstance(known, Cancelled) else "failed"
         status, error = known.exit_status, known.as_dict()
@@ -59,7 +66,7 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
     if before and before.get("fingerprint") == _plain(fingerprint) and not spec["force"]:
         reporter.log(f"Nothing has changed since {job.stage} ran last: {output} stays as it is.")
         return {"result": before.get("result", {}), "reused": True}
-    work = lab.models_dir / f".{job.id}.work"
+    work = work_folder(job)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
@@ -82,9 +89,9 @@ def _plain(data: Any) -> Any:
 
 def _explain(failure: BaseException, job: Job) -> LabError:
     """Any exception as an error that says what happened and what to do."""
-    if isinstance(failure, LabError):
+    if isinstance(failure, LabError) and not isinstance(failure, Cancelled):
         return failure
-    if isinstance(failure, KeyboardInterrupt):
+    if isinstance(failure, KeyboardInterrupt | Cancelled):
         return Cancelled(f"{job.id} was cancelled.")
     if isinstance(failure, MemoryError):
         return MachineError(

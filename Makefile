@@ -1,0 +1,52 @@
+# `make run` and `make test` need nothing before them but Python 3.11 or newer, and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export OLIVE_DISABLE_TELEMETRY := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export DO_NOT_TRACK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev run test check unit format lint types wheel clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.installed ## make .venv with all that OlivePress needs
+
+setup-dev: $(VENV)/.installed-dev ## the same, with the tools that the tests need
+
+$(VENV)/.installed: pyproject.toml constraints.txt tools/setup.sh
+	@PYTHON="$(PYTHON)" tools/setup.sh "$(VENV)"
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@PYTHON="$(PYTHON)" tools/setup.sh "$(VENV)" dev
+	@touch $@
+
+run: setup ## the wizard on the rehearsal model; without a terminal, the whole lab headless
+	@BIN="$(BIN)" tools/run.sh
+
+test: lint types unit ## every test: style, types, imports, and behaviour
+
+lint: setup-dev ## style and the import contract
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@PYTHONPATH=. $(BIN)/lint-imports --no-cache
+
+types: setup-dev ## strict type check
+	@$(BIN)/mypy
+
+unit: setup-dev ## the tests of behaviour
+	@tools/azurite.sh || true
+	@$(BIN)/pytest -q
+
+format: setup-dev ## put the source into its standard form
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+wheel: setup-dev ## dist/olivepress-*.whl
+	@$(BIN)/python -m hatchling build -t wheel
+
+clean: ## remove what was built and set up
+	rm -rf $(VENV) dist build .cache .pytest_cache .mypy_cache .ruff_cache rehearsal-lab
