@@ -1,0 +1,288 @@
+"""Make the rehearsal model: a very small language model of the Phi-3 architecture.
+
+    python data/make_rehearsal_model.py                    # writes data/rehearsal_model
+    python data/make_rehearsal_model.py --out FOLDER --seconds 60
+
+It has Phi-3's fused projections, chat tokens and chat template, so it goes through exactly the code
+that Phi-3.5-mini goes through, in seconds in place of minutes. It is for rehearsing the lab and good
+for nothing else. The tokenizer learns its words from the rehearsal text and from the sample travel
+records; the weights see the rehearsal text only.
+
+Seeded: the same machine, package versions and number of threads give the same weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rehearsal_text
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import Phi3ForCausalLM, PreTrainedTokenizerFast
+
+HERE = Path(__file__).resolve().parent
+TRAVEL = HERE / "data_sample_travel.jsonl"
+
+VOCABULARY = 2048
+CONTEXT = 4096
+LAYERS, HIDDEN, INTERMEDIATE, HEADS = 4, 256, 640, 4
+"""Every width divides by 128, so that groups of 32, 64 and 128 weights all work."""
+
+STEPS, TOKENS_PER_STEP, ECHOES, PEAK_LR, THREADS, SEED = 1500, 2600, 900, 2.5e-3, 2, 20
+PROMPT_WEIGHT = 0.1
+"""How much the question's own tokens count in the loss, against 1 for the answer's."""
+
+# Phi-3's own names. The placeholders are there because its tokenizer has them.
+SPECIAL = (
+    "<unk> <s> </s> <|endoftext|> <|assistant|> <|placeholder1|> <|placeholder2|> <|placeholder3|> "
+    "<|placeholder4|> <|system|> <|end|> <|placeholder5|> <|placeholder6|> <|user|>"
+).split()
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>\\n' + message['content'] + '<|end|>\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
+)
+
+
+def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Train the byte-level BPE tokenizer and save it into ``folder``."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    texts = [text for pair in rehearsal_text.pairs() for text in pair]
+    if TRAVEL.exists():
+        for line in TRAVEL.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            texts += [row["prompt"], row["response"]]
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=VOCABULARY,
+            min_frequency=2,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            special_tokens=[AddedToken(name, special=True, normalized=False) for name in SPECIAL],
+            show_progress=False,
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token="<s>",
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        unk_token="<unk>",
+        model_max_length=CONTEXT,
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.save_pretrained(str(folder))
+    return tokenizer
+
+
+def make_model(tokenizer: PreTrainedTokenizerFast) -> Phi3ForCausalLM:
+    """The untrained model, of float32 weights."""
+    from transformers import Phi3Config, Phi3ForCausalLM
+
+    ids = dict(zip(SPECIAL, tokenizer.convert_tokens_to_ids(SPECIAL), strict=True))
+    config = Phi3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN,
+        intermediate_size=INTERMEDIATE,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        max_position_embeddings=CONTEXT,
+        original_max_position_embeddings=CONTEXT,
+        sliding_window=None,
+        initializer_range=HIDDEN**-0.5,
+        tie_word_embeddings=False,
+        bos_token_id=ids["<s>"],
+        eos_token_id=ids["<|endoftext|>"],
+        pad_token_id=ids["<|endoftext|>"],
+    )
+    model = Phi3ForCausalLM(config)
+    ends = [ids["<|endoftext|>"], ids["<|end|>"]]
+    model.generation_config.bos_token_id = ids["<s>"]
+    model.generation_config.eos_token_id = ends
+    model.generation_config.pad_token_id = ids["<|endoftext|>"]
+    return model
+
+
+def question_text(question: str) -> str:
+    """A question as the chat template writes it, up to where the answer begins."""
+    return f"<|user|>\n{question}<|end|>\n<|assistant|>\n"
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, pair: tuple[str, str]) -> tuple[list[int], int]:
+    """Token ids of a question and its answer, and where the answer begins."""
+    question = tokenizer.encode(question_text(pair[0]), add_special_tokens=False)
+    answer = tokenizer.encode(pair[1] + "<|end|>", add_special_tokens=False)
+    return question + answer, len(question)
+
+
+def batches(rows: list[tuple[list[int], int]], rng: random.Random) -> list[list[tuple[list[int], int]]]:
+    """Rows of about the same length together, ``TOKENS_PER_STEP`` a batch, in random order."""
+    rows = sorted(rows, key=lambda row: (len(row[0]), rng.random()))
+    made: list[list[tuple[list[int], int]]] = [[]]
+    for row in rows:
+        if made[-1] and (len(made[-1]) + 1) * len(row[0]) > TOKENS_PER_STEP:
+            made.append([])
+        made[-1].append(row)
+    rng.shuffle(made)
+    return made
+
+
+def loss_of(model: Any, batch: list[tuple[list[int], int]], prompt_weight: float) -> torch.Tensor:
+    """Mean cross-entropy of a batch, in nats a token; the question's tokens count as given."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    width = max(len(ids) for ids, _ in batch)
+    ids = torch.zeros(len(batch), width, dtype=torch.long)
+    weight = torch.zeros(len(batch), width)
+    for i, (row, begin) in enumerate(batch):
+        ids[i, : len(row)] = torch.tensor(row)
+        weight[i, 1:begin] = prompt_weight
+        weight[i, begin : len(row)] = 1.0
+    # Padding stands on the right, and attention looks to the left only: no mask is needed.
+    logits = model(input_ids=ids).logits[:, :-1]
+    each = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    weight = weight[:, 1:].flatten()
+    return (each * weight).sum() / weight.sum()
+
+
+def train(model: Any, tokenizer: PreTrainedTokenizerFast, steps: int, seconds: float) -> None:
+    """Train in place: AdamW, linear warm-up, cosine decay. Stops decaying early for no reason but
+    ``seconds``, which is for trying things: then the schedule is cut to the time there is."""
+    import torch
+
+    kept = [pair for pair in rehearsal_text.pairs() if not rehearsal_text.held_out(pair)]
+    aside = [pair for pair in rehearsal_text.pairs() if rehearsal_text.held_out(pair)]
+    pairs = [encode(tokenizer, pair) for pair in kept]
+    evaluation = [encode(tokenizer, pair) for pair in aside]
+    words = [tokenizer.decode([i]) for i in range(len(SPECIAL), len(tokenizer))]
+    words = [word for word in words if "\ufffd" not in word]
+    matrices = [p for p in model.parameters() if p.dim() == 2]
+    vectors = [p for p in model.parameters() if p.dim() != 2]
+    groups = [
+        {"params": matrices, "weight_decay": 0.05},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=PEAK_LR, betas=(0.9, 0.98), eps=1e-8)
+    rng = random.Random(SEED)
+    queue: list[list[tuple[list[int], int]]] = []
+    model.train()
+    start, part, epoch = time.monotonic(), 0.0, 0
+    running, step, tokens = 0.0, 0, 0
+    while part < 1.0:
+        if not queue:
+            drills = rehearsal_text.echoes(words, ECHOES, seed=SEED + epoch)
+            queue = batches(pairs + [encode(tokenizer, pair) for pair in drills], rng)
+            epoch += 1
+        batch = queue.pop()
+        rate = PEAK_LR * min(1.0, (step + 1) / 60) * (0.01 + 0.99 * (1 + math.cos(math.pi * part)) / 2)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = loss_of(model, batch, PROMPT_WEIGHT)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        tokens += sum(len(ids) for ids, _ in batch)
+        running += (loss.item() - running) * max(0.05, 1 / step)
+        took = time.monotonic() - start
+        part = took / seconds if seconds else step / steps
+        if step % 100 == 0 or part >= 1.0:
+            model.eval()
+            with torch.no_grad():
+                aside_loss = loss_of(model, evaluation, 0.0).item()
+            model.train()
+            print(
+                f"step {step} epoch {epoch} loss {running:.4f} held-out {aside_loss:.4f} "
+                f"{tokens / took:.0f} tokens/s {took:.0f} s",
+                flush=True,
+            )
+    model.eval()
+
+
+def answer(model: Any, tokenizer: PreTrainedTokenizerFast, question: str, limit: int = 60) -> str:
+    """The greedy answer."""
+    import torch
+
+    ids = tokenizer(question_text(question), return_tensors="pt", add_special_tokens=False)
+    with torch.no_grad():
+        out = model.generate(**ids, max_new_tokens=limit, do_sample=False)
+    return str(tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
+
+
+def report(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Print how many trained and held-out questions are answered word for word, and a few answers."""
+    rng = random.Random(SEED)
+    pairs = rehearsal_text.pairs()
+    aside = [pair for pair in pairs if rehearsal_text.held_out(pair)][:60]
+    kept = rng.sample([pair for pair in pairs if not rehearsal_text.held_out(pair)], 60)
+    for name, some in (("trained on", kept), ("held out", aside)):
+        right = sum(answer(model, tokenizer, question) == said for question, said in some)
+        print(f"{name}: {right} of {len(some)} answered word for word")
+    for question in (
+        "Hello!",
+        "What day comes after Monday?",
+        "What colour is grass?",
+        "What is the opposite of hot?",
+        "What is 3 plus 4?",
+        "Name the seasons.",
+        "What should I see in Chicago?",
+        "What is the capital of France?",
+    ):
+        print(f"  {question} -> {answer(model, tokenizer, question)}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=HERE / "rehearsal_model")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--seconds", type=float, default=0.0, help="train this long instead")
+    options = parser.parse_args()
+
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(SEED)
+    torch.set_num_threads(THREADS)
+    with tempfile.TemporaryDirectory(dir=options.out.resolve().parent) as name:
+        folder = Path(name)
+        tokenizer = make_tokenizer(folder)
+        model = make_model(tokenizer)
+        count = sum(p.numel() for p in model.parameters())
+        print(f"{count:,} parameters, {len(tokenizer)} tokens")
+        train(model, tokenizer, options.steps, options.seconds)
+        model.to(torch.bfloat16).save_pretrained(str(folder))
+        saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        report(saved, tokenizer)
+        options.out.mkdir(exist_ok=True)
+        for old in options.out.iterdir():
+            old.unlink()
+        for new in sorted(folder.iterdir()):
+            shutil.copyfile(new, options.out / new.name)
+    size = sum(file.stat().st_size for file in options.out.iterdir())
+    print(f"{options.out}: {size / 1e6:.2f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
