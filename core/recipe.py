@@ -116,6 +116,9 @@ class ChatSection:
     top_k: int = option(50, "keep this many likeliest tokens", low=1, high=100_000, advanced=True)
     repetition_penalty: float = option(1.0, "above 1 repeats less", low=0.1, high=5.0, advanced=True)
     seed: int = option(0, "seed of the sampling", low=0, advanced=True)
+    context_tokens: int = option(
+        4096, "longest conversation kept in memory, in tokens", low=64, high=1_048_576, advanced=True
+    )
 
 
 @dataclass(frozen=True)
