@@ -18,6 +18,7 @@ from core.folder import LabFolder
 from core.jobs.job import Job
 from core.jobs.monitor import Monitor
 from core.recipe import OPTIONS, Recipe
+from core.report import write_report
 from core.stages.base import StageContext, load_stage
 
 
@@ -77,6 +78,8 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
             result = stage.run(context)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+    if job.stage != "upload":
+        write_report(lab, recipe)
     return {"result": _plain(result)}
 
 

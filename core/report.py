@@ -1,0 +1,78 @@
+"""``report.md``: what the lab made, from what, how well and how fast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.events import now
+from core.files import MANIFEST, human_bytes, read_json, write_atomic
+from core.folder import LabFolder
+from core.recipe import Recipe
+from core.text import clean
+
+_TITLES = {
+    "quantize": "Quantized model",
+    "finetune": "Adapter",
+    "optimize": "ONNX model",
+}
+
+
+def write_report(lab: LabFolder, recipe: Recipe) -> None:
+    """Write the report anew from the manifests of what there is. Raises :class:`MachineError` on a full disk."""
+    write_atomic(lab.report_path, report_text(lab, recipe))
+
+
+def report_text(lab: LabFolder, recipe: Recipe) -> str:
+    """The report as Markdown."""
+    parts = [
+        f"# {_escape(lab.root.name)}",
+        f"Model `{_escape(recipe.model.source)}`, data `{_escape(recipe.data.file)}`. Written {now()[:19]}Z by OlivePress.",
+    ]
+    adapters = sorted(p for p in lab.finetuned_root.glob("*") if (p / MANIFEST).exists())
+    for stage, folder in (
+        ("quantize", lab.quantized_dir),
+        *(("finetune", adapter) for adapter in adapters),
+        ("optimize", lab.onnx_dir),
+    ):
+        manifest = read_json(folder / MANIFEST)
+        if not manifest:
+            continue
+        title = _TITLES[stage] + (f" {_escape(folder.name)}" if stage == "finetune" else "")
+        parts.append(f"## {title}")
+        parts.append(f"`{folder.relative_to(lab.root)}`")
+        parts.append(_table(manifest.get("result") or {}))
+        packages = (manifest.get("fingerprint") or {}).get("versions") or {}
+        if packages:
+            parts.append("Made with " + ", ".join(f"{name} {version}" for name, version in packages.items()) + ".")
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(numbers: dict[str, Any]) -> str:
+    rows = [("what", "value"), ("---", "---")]
+    for name, value in _flat(numbers):
+        rows.append((name.replace("_", " "), _show(name, value)))
+    return "\n".join(f"| {name} | {value} |" for name, value in rows)
+
+
+def _flat(numbers: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in numbers.items():
+        if isinstance(value, dict):
+            found += _flat(value, f"{before}{name}: ")
+        elif not isinstance(value, list):
+            found.append((before + name, value))
+    return found
+
+
+def _show(name: str, value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, int | float):
+        return human_bytes(value) if "bytes" in name else f"{value:,.6g}"
+    return _escape(str(value))
+
+
+def _escape(text: str) -> str:
+    """Foreign text that Markdown must not read as its own."""
+    text = clean(text, keep_newlines=False)
+    return "".join("\\" + c if c in "\\`*_[]<>|#" else c for c in text)

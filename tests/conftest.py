@@ -1,0 +1,62 @@
+"""Fixtures that every test may use: an isolated home, and the rehearsal lab, built once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OLIVE_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TZ", "UTC")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def isolated_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test reads or writes the user's own home, caches or sign-ins."""
+    home = tmp_path_factory.mktemp("home")
+    saved = dict(os.environ)
+    os.environ.update(
+        HOME=str(home),
+        XDG_CONFIG_HOME=str(home / ".config"),
+        XDG_CACHE_HOME=str(home / ".cache"),
+        XDG_STATE_HOME=str(home / ".state"),
+        XDG_DATA_HOME=str(home / ".data"),
+        HF_HOME=str(home / ".cache/huggingface"),
+    )
+    os.environ.pop("NO_COLOR", None)
+    yield home
+    os.environ.clear()
+    os.environ.update(saved)
+
+
+@pytest.fixture(scope="session")
+def built_rehearsal_lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rehearsal lab after quantize, finetune and optimize, run once for all tests. Do not change it.
+
+    OLIVEPRESS_TEST_LAB names a folder that keeps it between test runs; the stages' own fingerprints
+    tell what has to be made again.
+    """
+    from core import Lab
+
+    kept = os.environ.get("OLIVEPRESS_TEST_LAB")
+    root = Path(kept) if kept else tmp_path_factory.mktemp("rehearsal") / "lab"
+    lab = Lab.open(root) if (root / "lab.toml").exists() else Lab.create(root, model="rehearsal")
+    for stage in ("quantize", "finetune", "optimize"):
+        lab.run(stage)
+    return root
+
+
+@pytest.fixture
+def rehearsal_lab(built_rehearsal_lab: Path, tmp_path: Path) -> Path:
+    """A copy of the built rehearsal lab that a test may change."""
+    root = tmp_path / "rehearsal-lab"
+    shutil.copytree(built_rehearsal_lab, root, copy_function=shutil.copy2)
+    return root

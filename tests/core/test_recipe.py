@@ -1,0 +1,117 @@
+"""The recipe: what it accepts, what it refuses and how, and that writing keeps people's comments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core import Lab, RequestError
+from core.recipe import OPTIONS, Recipe, find_option, parse_recipe, read_recipe, recipe_text, write_values
+
+PATH = Path("lab.toml")
+
+
+def test_a_fresh_recipe_reads_back_as_itself() -> None:
+    recipe = Recipe().with_values({"quantize.bits": 8, "data.seed": 3, "upload.tags": {"team": "travel"}})
+    assert parse_recipe(recipe_text(recipe), PATH) == recipe
+
+
+def test_missing_tables_and_keys_take_the_defaults() -> None:
+    recipe = parse_recipe("[finetune]\nsteps = 7\n", PATH)
+    assert recipe.finetune.steps == 7
+    assert recipe.finetune.rank == Recipe().finetune.rank
+    assert recipe.quantize == Recipe().quantize
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[quantize]\nalgoritm = "awq"', ["quantize.algoritm", "line 2", "Did you mean quantize.algorithm"]),
+        ("[quantize]\n\n# four\nbits = 5", ["quantize.bits", "line 4", "4, 8"]),
+        ('[finetune]\nrank = "64"', ["finetune.rank", "line 2", "whole number"]),
+        ("[finetune]\nrank = 0", ["line 2", "from 1 to 1024"]),
+        ("[finetune]\nlearning_rate = nan", ["line 2", "number"]),
+        ("[data]\neval_fraction = 1.5", ["line 2", "0 to 0.9"]),
+        ("[data]\nchat_template = 1", ["true or false"]),
+        ("[modell]\nsource = 'x'", ["[modell]", "line 1", "[model]"]),
+        ("model = 3", ["model must be a table", "line 1"]),
+        ("quantize.bits = 5", ["line 1", "quantize.bits"]),
+        ("[quantize]\nbits = 4\nbits = 4", ["not valid TOML"]),
+        ('[optimize]\ndevice = "gpu"', ["CPUExecutionProvider does not run on gpu", "CUDAExecutionProvider"]),
+        ('[finetune]\nadapter = "../x"', ["finetune.adapter", "letters"]),
+        ("[upload]\ntags = { a = 1 }", ["tag 'a'"]),
+        ('[model]\nsource = ""', ["model.source is empty"]),
+    ],
+)
+def test_what_is_wrong_is_named_with_file_line_key_and_cure(text: str, words: list[str]) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse_recipe(text, PATH)
+    for word in [*words, "lab.toml"]:
+        assert word in str(caught.value)
+
+
+def test_whole_numbers_serve_as_fractions() -> None:
+    assert parse_recipe("[chat]\ntemperature = 1", PATH).chat.temperature == 1.0
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe[model]", b"\xef\xbb\xbf[model]\nsource = 'a/b'\n"])
+def test_encodings(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "lab.toml"
+    path.write_bytes(content)
+    if content.startswith(b"\xef"):
+        assert read_recipe(path).model.source == "a/b"
+    else:
+        with pytest.raises(RequestError, match="UTF-8"):
+            read_recipe(path)
+
+
+def test_writing_keeps_comments_and_order_and_writes_nothing_when_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "lab.toml"
+    path.write_text("# mine\n[finetune]\nsteps = 5 # few\n[model]\nsource = 'rehearsal'\n")
+    write_values(path, {"finetune.steps": 6, "chat.system": "Be brief.", "upload.tags": {"a": "b"}})
+    text = path.read_text()
+    assert text.startswith("# mine\n[finetune]\nsteps = 6 # few\n[model]")
+    assert read_recipe(path).chat.system == "Be brief."
+    assert read_recipe(path).upload.tags == {"a": "b"}
+    with pytest.raises(RequestError):
+        write_values(path, {"finetune.steps": 7, "finetune.rank": -1})
+    assert path.read_text() == text
+
+
+def test_every_option_is_declared_whole() -> None:
+    for group in OPTIONS.values():
+        for declared in group.values():
+            assert declared.help
+            assert declared.check(declared.default) == declared.default
+            if declared.kind is not dict:
+                assert declared.parse(str(declared.default)) == declared.default
+
+
+@pytest.mark.parametrize("name", ["finetune", "finetune.", "finetune.stepz", "x.y", ""])
+def test_unknown_options_are_refused(name: str) -> None:
+    with pytest.raises(RequestError):
+        find_option(name)
+
+
+def test_a_lab_is_made_once_and_named_when_missing(tmp_path: Path) -> None:
+    lab = Lab.create(tmp_path / "a b", data="rows.jsonl", settings={"finetune.steps": 9})
+    assert lab.recipe.data.file == "rows.jsonl"
+    assert lab.recipe.finetune.steps == 9
+    assert lab.recipe.model.source == "rehearsal"
+    with pytest.raises(RequestError, match="There is a lab already"):
+        Lab.create(tmp_path / "a b")
+    with pytest.raises(RequestError, match="olivepress new"):
+        Lab.open(tmp_path / "elsewhere")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RequestError, match="not a folder"):
+        Lab.create(tmp_path / "file")
+
+
+def test_data_given_from_where_one_stands_is_found_from_the_lab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.jsonl").write_text("")
+    lab = Lab.create("lab", data="mine.jsonl")
+    assert (lab.root / lab.recipe.data.file).samefile(tmp_path / "mine.jsonl")
