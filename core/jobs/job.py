@@ -110,6 +110,17 @@ class Job:
         """Whether nothing had changed, so that nothing was done."""
         return bool((read_json(self.folder / "done.json") or {}).get("reused"))
 
+    @property
+    def peaks(self) -> dict[str, int]:
+        """The most memory that the stage held, in bytes: ``ram_bytes``, and ``gpu_bytes`` if it used a GPU."""
+        return (read_json(self.folder / "done.json") or {}).get("peaks") or {}
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the stage's work took, without the start of its process; None if it did not succeed."""
+        found: float | None = (read_json(self.folder / "done.json") or {}).get("seconds")
+        return found
+
     def error(self) -> LabError | None:
         """Why it did not succeed, or None while it runs or when it did."""
         state = self.state

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import threading
 from contextlib import suppress
 from types import TracebackType
@@ -26,6 +28,17 @@ class Monitor:
     def __enter__(self) -> Monitor:
         self._thread.start()
         return self
+
+    def peaks(self) -> dict[str, float]:
+        """The most that this process held, in bytes: ``ram_bytes``, and ``gpu_bytes`` if it used one.
+
+        RAM is the kernel's own high-water mark (getrusage(2)), GPU memory that of torch's allocator.
+        """
+        found = {"ram_bytes": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)}
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+            found["gpu_bytes"] = float(torch.cuda.max_memory_reserved())
+        return found
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -6,6 +6,7 @@ import errno
 import shutil
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 from types import FrameType
@@ -71,7 +72,8 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
-        with Monitor(reporter):
+        began = time.monotonic()
+        with Monitor(reporter) as monitor:
             context = StageContext(
                 lab, recipe, reporter, work, {"fingerprint": _plain(fingerprint)}, dict(spec.get("options", {}))
             )
@@ -80,7 +82,8 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
         shutil.rmtree(work, ignore_errors=True)
     if job.stage != "upload":
         write_report(lab, recipe)
-    return {"result": _plain(result)}
+    peaks = {name: round(value) for name, value in monitor.peaks().items()}
+    return {"result": _plain(result), "peaks": peaks, "seconds": round(time.monotonic() - began, 2)}
 
 
 def _plain(data: Any) -> Any:
