@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
-from core.data.readers import iter_rows
-from core.data.split import assign
-from core.data.template import ChatTemplate, Template, TemplateError
-from core.data.types import Example, Message, Segment, Split
+from core.data.plan import SAMPLE, Plan, make_plan
+from core.data.readers import RowReader
+from core.data.split import Splitter, split_rows
+from core.data.template import ChatTemplate, TemplateError
+from core.data.types import Example, Problem, Row, Split
 from core.errors import RequestError
+from core.events import Reporter
 from core.recipe import SAMPLE_FILE, Recipe
 from core.resources import sample_data
 
@@ -32,82 +35,90 @@ def resolve_data_file(recipe: Recipe, lab_root: Path) -> Path:
     )
 
 
+def sample_fields(path: Path) -> list[dict[str, object]]:
+    """The fields of the first readable rows of a file or folder."""
+    readable = (row.fields for row in RowReader(path) if row.fields is not None)
+    return list(islice(readable, SAMPLE))
+
+
+def chat_of(text: str | None, eos: str = "", bos: str = "") -> ChatTemplate | None:
+    """A chat template from its text, None where there is none."""
+    return ChatTemplate(text, eos=eos, bos=bos) if text else None
+
+
 def load_examples(
-    recipe: Recipe, lab_root: Path, *, chat_template: str | None = None, eos: str = "", bos: str = ""
+    recipe: Recipe,
+    lab_root: Path,
+    *,
+    chat_template: str | None = None,
+    eos: str = "",
+    bos: str = "",
+    report: Reporter | None = None,
 ) -> Split:
     """Read all records of a recipe as examples, training and held-out ones apart.
+
+    The text of a chat template may begin with the model's own start token: tokenize it without adding
+    special tokens then.
 
     Args:
         chat_template: the model's own template (jinja2 text), needed where `data.chat_template` is true.
         eos: the end-of-text token, put after an answer whose template has no end marker.
         bos: the start-of-text token, for chat templates that name it.
+        report: told of progress, and asked whether to stop.
 
     Raises:
-        RequestError: no file, a broken or unusable row (with file and line), or a template that
-            names a field no row has.
+        RequestError: no file, a broken or unusable row (with file and line), a template that names a
+            field no row has, or fields in which question and answer cannot be told apart.
+        Cancelled: `report` says so.
     """
+    report = report or Reporter()
     path = resolve_data_file(recipe, lab_root)
-    chat = None
-    if recipe.data.chat_template:
-        if not chat_template:
-            raise RequestError(
-                "The model has no chat template.",
-                "data.chat_template is true, and the model's tokenizer files hold no template.",
-                "Set data.chat_template = false and write data.template.",
-            )
-        chat = ChatTemplate(chat_template, eos=eos, bos=bos)
-    try:
-        template = Template.parse(recipe.data.template)
-    except TemplateError as error:
-        raise RequestError("The template cannot be used.", f"data.template: {error}.") from None
-    answer = template.answer_field(recipe.data.response_field)
+    chat = chat_of(chat_template, eos, bos)
+    plan: Plan | None = None
     examples: list[Example] = []
-    for row in iter_rows(path):
-        where = f"{path}, line {row.line}"
+    splitter = Splitter()
+    reader = RowReader(path)
+    in_files = any(each.held_out for each in reader.files)
+    for row in reader:
         if row.problem is not None or row.fields is None:
-            detail = row.problem.message if row.problem else "unreadable"
-            raise RequestError(
-                "A data row cannot be read.", f"{where}: {detail}.", "Correct or remove the line."
-            )
-        values = {}
-        for name in template.fields:
-            value = row.fields.get(name)
-            if value is None:
-                raise RequestError(
-                    "A data row lacks a field of the template.",
-                    f"{where}: it has no {name!r}; its fields are {', '.join(map(repr, row.fields))}.",
-                    "Correct the row, or data.template.",
-                )
-            if not isinstance(value, str):
-                raise RequestError(
-                    "A data row has a value of the wrong type.",
-                    f"{where}: {name!r} is {type(value).__name__}, not text.",
-                    "Write the value in quotes.",
-                )
-            if not value.strip():
-                raise RequestError(
-                    "A data row has an empty field.",
-                    f"{where}: {name!r} is empty.",
-                    "Fill it in or remove the row.",
-                )
-            values[name] = value
-        asked = "\n".join(values[name] for name in template.fields if name != answer)
-        messages = (Message("user", asked), Message("assistant", values[answer])) if answer else ()
-        try:
-            segments = (
-                chat.segments(messages) if chat and messages else template.segments(values, answer, eos)
-            )
-        except TemplateError as error:
-            raise RequestError("A data row does not fit the template.", f"{where}: {error}.") from None
-        if not recipe.data.answer_only:
-            segments = (Segment("".join(segment.text for segment in segments), True),)
-        examples.append(Example(row.file, row.line, messages, segments))
+            raise _refused(path, row, row.problem)
+        if plan is None:
+            plan = make_plan(recipe, sample_fields(path), chat, eos=eos)
+        example = make_example(plan, path, row)
+        examples.append(example)
+        splitter.add(example.prompt, held_out=row.held_out if in_files else None)
+        if len(examples) % 256 == 0:
+            report.check_cancelled()
+            report.progress("reading the records", reader.done_bytes, reader.total_bytes)
     if not examples:
-        raise RequestError(
-            "The data file has no records.", f"{path}", "Give a file with at least one record."
-        )
-    held_out = assign([example.prompt for example in examples], recipe.data.eval_fraction, recipe.data.seed)
+        raise RequestError("The data file has no records.", f"{path} is empty.", "Give a file with records.")
+    held_out = split_rows(splitter, recipe, lab_root)
     return Split(
         [example for example, out in zip(examples, held_out, strict=True) if not out],
         [example for example, out in zip(examples, held_out, strict=True) if out],
     )
+
+
+def make_example(plan: Plan, path: Path, row: Row) -> Example:
+    """One row as an example.
+
+    Raises:
+        RequestError: the row is unusable; file and line are named.
+    """
+    record = plan.convert(row.fields or {})
+    if isinstance(record, list):
+        raise _refused(path, row, record[0])
+    try:
+        segments = plan.segments(record)
+    except TemplateError as error:
+        problem = Problem("template-error", str(error), "correct the row, or set data.chat_template = false")
+        raise _refused(path, row, problem) from None
+    return Example(row.file, row.line, record.messages, segments)
+
+
+def _refused(path: Path, row: Row, problem: Problem | None) -> RequestError:
+    problem = problem or Problem("unreadable", "it cannot be read", "remove it")
+    where = path / row.file if path.is_dir() else path
+    fix = problem.fix[:1].upper() + problem.fix[1:]
+    hint = f"{fix}. `olivepress data` lists all such rows; `olivepress data --clean OUT` writes a file without them."
+    return RequestError("A data row cannot be used.", f"{where}, line {row.line}: {problem.message}.", hint)

@@ -1,0 +1,256 @@
+"""JSON records: one a line, or values one after another (an array, or objects over several lines).
+
+Both read as a stream and go on behind a broken record, so that one call finds all that is broken.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from typing import IO, Any
+
+from core.data.types import Problem
+
+LONGEST_RECORD = 1 << 26
+"""Bytes (or characters) after which a record is refused rather than kept in memory."""
+
+CORRECT = "correct the record or remove it"
+Found = dict[str, Any] | Problem
+_CHUNK = 1 << 18
+_DECODER = json.JSONDecoder()
+_GAP = re.compile(r"[\s,]*")
+_FIRST_KEY = re.compile(r'\{\s*"((?:[^"\\]|\\.)*)"\s*:')
+
+
+def as_record(value: Any) -> Found:
+    """A decoded value as a record, or what is wrong with it."""
+    if isinstance(value, dict):
+        return value
+    name = {list: "a list", str: "text", bool: "true or false", type(None): "null"}.get(
+        type(value), "a number"
+    )
+    return Problem(
+        "wrong-type", f"it holds {name}, not an object with fields", 'write it as {"field": "text"}'
+    )
+
+
+def has_lone_surrogate(value: Any) -> bool:
+    """Whether text in a value has half of a surrogate pair, which no encoder takes."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return True
+        return False
+    if isinstance(value, dict):
+        return any(has_lone_surrogate(each) for pair in value.items() for each in pair)
+    return isinstance(value, list) and any(has_lone_surrogate(each) for each in value)
+
+
+def parse_line(raw: bytes) -> Found | None:
+    """The record on one line of JSON Lines; None for a blank line."""
+    raw = raw.strip(b" \t\r\n")
+    if not raw:
+        return None
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        return _not_utf8(raw[error.start], f"byte {error.start + 1} of the line")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        return Problem("broken-json", f"{_plain(error.msg)}, at column {error.colno}", CORRECT)
+    except (ValueError, RecursionError) as error:
+        return Problem("broken-json", _odd(error), CORRECT)
+    if "\\u" in text and has_lone_surrogate(value):
+        return Problem("invalid-utf8", "it has half of a surrogate pair (\\ud800 to \\udfff)", CORRECT)
+    return as_record(value)
+
+
+def iter_lines(stream: IO[bytes]) -> Iterator[tuple[int, Found]]:
+    """Records of JSON Lines with their line numbers; blank lines are passed over."""
+    line = 0
+    while raw := stream.readline(LONGEST_RECORD):
+        line += 1
+        if line == 1:
+            raw = raw.removeprefix(codecs.BOM_UTF8)
+        if len(raw) == LONGEST_RECORD and not raw.endswith(b"\n"):
+            while len(rest := stream.readline(LONGEST_RECORD)) == LONGEST_RECORD and not rest.endswith(b"\n"):
+                pass
+            yield line, Problem("broken-json", f"the line is longer than {LONGEST_RECORD >> 20} MiB", CORRECT)
+            continue
+        found = parse_line(raw)
+        if found is not None:
+            yield line, found
+
+
+def _plain(message: str) -> str:
+    """The decoder's words, with the first letter small and the cause named where it is a common one."""
+    if message.startswith("Extra data"):
+        return "there is more text behind the record"
+    if message.startswith("Unterminated string"):
+        return "a text has no closing quote"
+    if message.startswith("Invalid control character"):
+        return "a text has a raw control character (write \\n for a line break)"
+    return message[:1].lower() + message[1:]
+
+
+def _odd(error: Exception) -> str:
+    return (
+        "it is nested too deeply" if isinstance(error, RecursionError) else "it has a number that is too long"
+    )
+
+
+def _not_utf8(byte: int, where: str) -> Problem:
+    return Problem("invalid-utf8", f"{where} (0x{byte:02x}) is not UTF-8", "save the file as UTF-8")
+
+
+class ValueStream:
+    """JSON values one after another: the elements of an array, or objects without one.
+
+    Iterating gives `(line, record or problem)`. `offset` is the byte at which the value given last
+    begins, for an index. Reading can begin at such an offset with `line` its line, and `inside` true
+    where that is in an array. What follows a `wrapped` array (`{"data": [...], ...}`) is of no interest.
+    """
+
+    def __init__(
+        self,
+        stream: IO[bytes],
+        *,
+        line: int = 1,
+        offset: int = 0,
+        inside: bool = False,
+        wrapped: bool = False,
+    ) -> None:
+        self._wrapped = wrapped
+        self._stream = stream
+        self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
+        self._text = ""
+        self._at = 0  # place in _text
+        self._counted = 0  # newlines in _text before here are in _line
+        self._line = line
+        self._base = offset  # byte offset of _text[_measured]
+        self._measured = 0
+        self._ended = False
+        self._inside = inside
+        self._key = ""
+        self.offset = offset
+
+    def _more(self, size: int = _CHUNK) -> bool:
+        """Read on, forgetting what is behind; False at the end of the file."""
+        if self._ended:
+            return False
+        self._mark()
+        self._text, self._at, self._counted, self._measured = self._text[self._at :], 0, 0, 0
+        raw = self._stream.read(size)
+        self._ended = not raw
+        self._text += self._decode(raw, self._ended)
+        return not self._ended
+
+    def _mark(self) -> None:
+        """Bring line and byte offset up to the present place."""
+        self._line += self._text.count("\n", self._counted, self._at)
+        self._counted = self._at
+        self._base += len(self._text[self._measured : self._at].encode("utf-8", "surrogateescape"))
+        self._measured = self._at
+
+    def _skip(self) -> bool:
+        """Go to the next sign that is neither space nor comma; False at the end of the file."""
+        while True:
+            match = _GAP.match(self._text, self._at)
+            self._at = match.end() if match else self._at
+            if self._at < len(self._text):
+                return True
+            if not self._more():
+                return False
+
+    def __iter__(self) -> Iterator[tuple[int, Found]]:
+        array = self._inside
+        if not self._inside and self._skip() and self._text[self._at] == "\ufeff":
+            self._at += 1
+        if not self._inside and self._skip() and self._text[self._at] == "[":
+            array = True
+            self._at += 1
+        while self._skip():
+            self._mark()
+            self.offset = self._base
+            line = self._line
+            if self._text[self._at] == "]" and array:
+                self._at += 1
+                if not self._wrapped and self._skip():
+                    self._mark()
+                    yield self._line, Problem("broken-json", "there is more text behind the array", CORRECT)
+                return
+            found = self._value()
+            yield line, found
+            if isinstance(found, Problem) and found.kind == "broken-json" and not self._resume():
+                return
+        if array:
+            self._mark()
+            message = "the file ends before the array is closed with ]"
+            yield self._line, Problem("broken-json", message, "add the missing end, or make the file again")
+
+    def _value(self) -> Found:
+        """The value at the present place; on success the place is behind it."""
+        size = _CHUNK
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text, self._at)
+                break
+            except json.JSONDecodeError as error:
+                # A value that the buffer cuts fails near the buffer's end, or in a text that it leaves open.
+                cut = error.pos >= len(self._text) - 16 or error.msg.startswith("Unterminated")
+                small = len(self._text) - self._at < LONGEST_RECORD
+                if cut and small and not self._ended:
+                    self._more(size)
+                    size = min(size * 2, 1 << 24)
+                    continue
+                return self._broken(error)
+            except (ValueError, RecursionError) as error:
+                return Problem("broken-json", _odd(error), CORRECT)
+        piece = self._text[self._at : end]
+        key = _FIRST_KEY.match(piece)
+        self._key = key.group(1) if key else self._key
+        self._at = end
+        if not piece.isascii() or "\\u" in piece:
+            bad = next((char for char in piece if "\udc80" <= char <= "\udcff"), "")
+            if bad:
+                return _not_utf8(ord(bad) - 0xDC00, "a byte of the record")
+            if has_lone_surrogate(value):
+                return Problem(
+                    "invalid-utf8", "it has half of a surrogate pair (\\ud800 to \\udfff)", CORRECT
+                )
+        return as_record(value)
+
+    def _broken(self, error: json.JSONDecodeError) -> Problem:
+        self._mark()
+        down = self._text.count("\n", self._at, error.pos)
+        before = self._text.rfind("\n", 0, error.pos)
+        if self._ended and error.pos >= len(self._text.rstrip()):
+            return Problem("broken-json", "the file ends inside this record", CORRECT)
+        where = f"line {self._line + down}, column {error.pos - before}" if before >= 0 or down == 0 else "it"
+        if down == 0 and before < 0:
+            return Problem("broken-json", _plain(error.msg), CORRECT)
+        return Problem("broken-json", f"{_plain(error.msg)}, at {where}", CORRECT)
+
+    def _resume(self) -> bool:
+        """Go behind a broken record, to where the next seems to begin; False if none does."""
+        line_start = self._text.rfind("\n", 0, self._at) + 1
+        indent = self._text[line_start : self._at]
+        indent = indent if not indent.strip() else ""
+        own = _FIRST_KEY.match(self._text, self._at)
+        key = self._key or (own.group(1) if own else "")
+        starts = rf'\n{indent}(?=\{{)|\}}\s*,?\s*(?=\{{\s*"{re.escape(key)}"\s*:)'
+        pattern = re.compile(starts)
+        search = self._at + 1
+        while True:
+            match = pattern.search(self._text, search)
+            if match:
+                self._at = match.end()
+                return True
+            self._at = max(self._at, len(self._text) - 4096)
+            if not self._more():
+                return False
+            search = 0
