@@ -1,0 +1,182 @@
+"""Labs with job folders as :mod:`core.jobs` writes them, in any state, without running a stage."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from core.events import JobReporter
+from core.files import write_json
+from core.folder import LabFolder
+from core.jobs import alive
+from core.lab import Lab
+
+START = "2026-11-20T10:00:00.000Z"
+END = "2026-11-20T10:03:20.000Z"
+
+RESULTS: dict[str, dict[str, Any]] = {
+    "quantize": {
+        "algorithm": "awq",
+        "bytes_before": 7_642_159_104,
+        "bytes_after": 2_287_634_432,
+        "perplexity_before": 6.21,
+        "perplexity_after": 6.34,
+        "peak_gpu_gib": 2.1,
+        "seconds": 55.4,
+    },
+    "finetune": {
+        "adapter": "travel",
+        "steps": 100,
+        "loss_first": 2.61,
+        "loss_last": 0.42,
+        "eval_loss_before": 2.58,
+        "eval_loss_after": 0.61,
+        "tokens_per_s": 11832.0,
+        "trainable_parameters": 100663296,
+        "seconds": 69.2,
+    },
+    "optimize": {
+        "bytes_before": 7_642_159_104,
+        "bytes_after": 2_290_000_000,
+        "adapter_bytes": 201_000_000,
+        "agrees_with_pytorch": True,
+        "seconds": 31.0,
+    },
+}
+
+ERROR = {
+    "title": "The model's folder lacks weights.",
+    "detail": "models/quantized/model-00002-of-00002.safetensors does not exist.",
+    "hint": "Run quantize again: olivepress run . quantize --force",
+}
+
+
+def losses(steps: int) -> list[float]:
+    """A loss curve with some noise, the same each time."""
+    return [0.4 + 2.2 * math.exp(-step / 25) + 0.08 * math.sin(step * 1.7) for step in range(1, steps + 1)]
+
+
+class FakeJob:
+    """A job folder written by hand. While ``active`` this process holds its lock, as a job's own would."""
+
+    def __init__(self, lab: Lab, stage: str, number: int = 1) -> None:
+        self.lab = lab
+        self.id = f"{stage}-{number:03d}"
+        self.folder = lab.folder.jobs_dir / self.id
+        self.folder.mkdir(parents=True)
+        write_json(
+            self.folder / "spec.json",
+            {
+                "v": 1,
+                "id": self.id,
+                "stage": stage,
+                "created": START,
+                "force": False,
+                "then": [],
+                "options": {},
+                "recipe": dataclasses.asdict(lab.recipe),
+            },
+        )
+        self.reporter = JobReporter(self.folder, self.id)
+        self._held: int | None = alive.hold(self.folder)
+        self.log("")
+        self.reporter.emit("state", state="queued")
+
+    def log(self, text: str) -> None:
+        """Append to the log, as a job's processes do."""
+        with (self.folder / "log.txt").open("a", encoding="utf-8") as stream:
+            stream.write(text)
+
+    def run(self, at: str = START) -> FakeJob:
+        """The worker has begun."""
+        write_json(self.folder / "pid.json", {"supervisor": os.getpid(), "worker": os.getpid(), "started": at})
+        self.event("state", at, state="running")
+        return self
+
+    def event(self, kind: str, at: str = START, **fields: Any) -> None:
+        """One event with a time that does not move."""
+        import json
+
+        with (self.folder / "events.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"v": 1, "t": at, "job": self.id, "type": kind, **fields}) + "\n")
+
+    def progress(self, phase: str, done: float, total: float | None, eta: float | None = None) -> FakeJob:
+        """Progress of a phase."""
+        self.event("progress", phase=phase, done=done, total=total, eta_s=eta)
+        return self
+
+    def train(self, steps: int, first: int = 1) -> FakeJob:
+        """Loss for steps ``first`` to ``steps``, and a measurement on held-out records every 20."""
+        for step, loss in enumerate(losses(steps), 1):
+            if step >= first:
+                self.event("metric", name="loss", step=step, value=loss)
+                if step % 20 == 0:
+                    self.event("metric", name="eval_loss", step=step, value=loss + 0.15)
+        self.event("metric", name="tokens_per_s", step=steps, value=11832.0)
+        self.event("metric", name="learning_rate", step=steps, value=1.4e-4)
+        return self
+
+    def end(self, state: str, result: dict[str, Any] | None = None, error: dict[str, str] | None = None) -> FakeJob:
+        """The supervisor's last words, and the lock is let go."""
+        self.event("state", END, state=state, **({"error": error} if error else {}))
+        status = {"succeeded": 0, "cancelled": 130}.get(state, 3)
+        done = {"v": 1, "state": state, "exit_status": status, "error": error, "result": result, "reused": False}
+        write_json(self.folder / "done.json", {**done, "ended": END})
+        self.let_go()
+        return self
+
+    def let_go(self) -> None:
+        """No process of the job lives any more."""
+        if self._held is not None:
+            with suppress(OSError):
+                os.close(self._held)
+            self._held = None
+
+
+def made(lab: Lab, stages: Sequence[str]) -> None:
+    """Mark stages as done, by the files that they leave."""
+    folder: LabFolder = lab.folder
+    files = {
+        "quantize": folder.quantized_dir / "config.json",
+        "finetune": folder.finetuned_dir("travel") / "adapter_config.json",
+        "optimize": folder.onnx_dir / "genai_config.json",
+    }
+    for stage in stages:
+        path: Path = files[stage]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}", encoding="utf-8")
+
+
+BEFORE = {"quantize": (), "finetune": ("quantize",), "optimize": ("quantize", "finetune")}
+
+
+def job_in(lab: Lab, stage: str, state: str, number: int = 1) -> FakeJob:
+    """A job of a stage in a state, in a lab in which the stages before it are done."""
+    made(lab, BEFORE[stage])
+    job = FakeJob(lab, stage, number).run()
+    job.log("Loading the model\nOlive 0.13.0\n")
+    phase, total = {"quantize": ("rounding", 32), "finetune": ("training", 100), "optimize": ("building", 12)}[stage]
+    reached = total if state == "succeeded" else round(total * 0.45)
+    job.progress(phase, reached, total, None if state == "succeeded" else 95.0)
+    if stage == "finetune":
+        job.train(reached)
+    for layer in range(1, 9):
+        job.log(f"{phase} {layer}/{total}\n")
+    if state == "succeeded":
+        made(lab, (stage,))
+        job.end("succeeded", RESULTS[stage])
+    elif state == "failed":
+        job.log("Traceback (most recent call last):\n  File \"x.py\", line 1\nRuntimeError: no such file\n")
+        job.end("failed", error=ERROR)
+    elif state == "cancelled":
+        job.end("cancelled", error={"title": f"{job.id} was cancelled."})
+    elif state == "crashed":
+        job.let_go()
+    elif state == "cancelling":
+        (job.folder / "cancel").touch()
+    return job

@@ -1,0 +1,317 @@
+"""The wizard: one Textual app over :class:`core.Lab`, a screen for each step."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import App
+from textual.binding import BindingType
+from textual.message import Message
+
+from tui.keys import GLOBAL, JUMPS, UserSettings, read_settings
+from tui.session import Session
+from tui.steps import BY_NAME, STEPS
+from tui.terminal import default_theme
+from tui.theme import CYCLE, DARK, LIGHT
+from tui.watch import LabWatch, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from textual.app import SystemCommand
+    from textual.screen import Screen
+
+    from tui.gauge import Gauge
+    from tui.screens.base import StepScreen
+
+
+class OlivePressApp(App[None]):
+    """The app. It owns what outlives a screen: the session, the watch on the lab's folder, the notices.
+
+    Args:
+        root: the lab's folder; it is made on the first step that writes.
+        step: the step to open on; by default the one where there is something to do.
+    """
+
+    TITLE = "OlivePress"
+    CSS_PATH = "app.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [action.binding() for action in (*GLOBAL, *JUMPS)]
+    COMMAND_PALETTE_BINDING = "f7"
+    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (100, "-wide")]
+    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-low"), (32, "-tall")]
+    SMALLEST = (60, 20)
+
+    class LabChanged(Message):
+        """Something in the lab's folder is new."""
+
+        def __init__(self, snapshot: Snapshot) -> None:
+            super().__init__()
+            self.snapshot = snapshot
+
+    class LogGrew(Message):
+        """The log that is shown has more lines."""
+
+    class GaugeRead(Message):
+        """The machine's load was read."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    def __init__(self, root: Path, step: str = "") -> None:
+        self.settings: UserSettings = read_settings()
+        super().__init__()
+        self.session = Session(root)
+        self.snapshot = Snapshot()
+        self.notes: dict[str, str] = {}
+        self.farewell = ""
+        self.error_log: Path | None = None
+        self._wanted = step
+        self._screens: dict[str, StepScreen] = {}
+        self._gauge: Gauge | None = None
+        self._asked_to_quit = False
+        self._watch = LabWatch(
+            self.session.folder,
+            lambda snapshot: self._post(self.LabChanged(snapshot)),
+            lambda: self._post(self.LogGrew()),
+        )
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+        wanted = self.settings.theme
+        self.theme = wanted if wanted in self.available_themes else default_theme()
+        self.set_keymap(dict(self.settings.keymap))
+        # Less motion is less to send over a slow link, and nothing to wait for.
+        self.animation_level = "none"
+
+    def _post(self, message: Message) -> None:
+        """Called in other threads; posting is the one thing that is safe there."""
+        if self.is_running:
+            self.post_message(message)
+
+    def get_default_screen(self) -> Screen[object]:
+        """The first screen is the default one: nothing is drawn twice at the start."""
+        self._watch.look()
+        self.snapshot = self._watch.snapshot()
+        screen = self.step_screen(self._wanted or self._first_step())
+        # Textual reads the sheets of pushed screens and not that of the default one (8.2.8, App._init_mode).
+        self._load_screen_css(screen)
+        return screen
+
+    def _first_step(self) -> str:
+        """Where a person who opens the lab most likely wants to be: at what runs, else at the beginning."""
+        active = self.snapshot.active
+        if active is not None:
+            return active.stage
+        newest = max(self.snapshot.jobs.values(), key=lambda view: view.started or 0, default=None)
+        return newest.stage if newest else "check"
+
+    def on_mount(self) -> None:
+        """Start to watch once the first screen stands."""
+        self.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        self._watch.start()
+        self._measure(self.snapshot)
+        for problem in self.settings.problems:
+            self.notify(problem, title="Your settings", severity="warning", markup=False, timeout=15)
+
+    # Steps
+
+    def step_screen(self, name: str) -> StepScreen:
+        """The screen of a step; it is made once and keeps what was typed in it."""
+        if name not in self._screens:
+            self._screens[name] = BY_NAME[name].load()()
+        return self._screens[name]
+
+    @property
+    def current(self) -> StepScreen:
+        """The step's screen that is shown, below any dialog."""
+        return self.screen_stack[0]  # type: ignore[return-value]
+
+    async def go_to(self, name: str) -> None:
+        """Show a step."""
+        while len(self.screen_stack) > 1:
+            self.pop_screen()
+        if self.current.step.name == name:
+            return
+        screen = self.step_screen(name)
+        if not self.is_screen_installed(self.current):
+            self.install_screen(self.current, self.current.step.name)
+        if not self.is_screen_installed(screen):
+            self.install_screen(screen, name)
+        await self.switch_screen(screen)
+
+    async def action_step(self, number: int) -> None:
+        """Go to the step with that number."""
+        if 1 <= number <= len(STEPS):
+            await self.go_to(STEPS[number - 1].name)
+
+    async def action_next(self) -> None:
+        """The step after."""
+        await self.action_step(self.current.step.number + 1)
+
+    async def action_back(self) -> None:
+        """The step before."""
+        await self.action_step(self.current.step.number - 1)
+
+    # What comes in from threads
+
+    def on_olive_press_app_lab_changed(self, event: LabChanged) -> None:
+        """Keep what was read and show it."""
+        ended = [
+            view
+            for name, view in event.snapshot.jobs.items()
+            if not view.active and (old := self.snapshot.jobs.get(name)) and old.id == view.id and old.active
+        ]
+        self.snapshot = event.snapshot
+        self._measure(event.snapshot)
+        self.current.refresh_from(self.snapshot)
+        for view in ended:
+            if view.stage != self.current.step.name:
+                self.notify(f"{view.id}: {view.state}", markup=False)
+
+    def on_olive_press_app_log_grew(self, event: LogGrew) -> None:
+        """Let the screen draw the new lines."""
+        self.current.log_grew()
+
+    def on_olive_press_app_gauge_read(self, event: GaugeRead) -> None:
+        """Show the machine's load."""
+        self.current.show_gauge(event.text)
+
+    def _measure(self, snapshot: Snapshot) -> None:
+        running = snapshot.active is not None
+        if self._gauge is None and running:
+            from tui.gauge import Gauge as Made
+
+            self._gauge = Made(lambda text: self._post(self.GaugeRead(text)))
+        if self._gauge is not None:
+            self._gauge.switch(running)
+
+    def look_now(self) -> None:
+        """Have the lab's folder read at once."""
+        self._watch.poke()
+
+    def watch_log(self, log: object) -> None:
+        """Have this log file (or none) read as it grows."""
+        self._watch.log = log  # type: ignore[assignment]
+        self._watch.poke()
+
+    def note(self, step: str, word: str) -> None:
+        """Put a word under a step that has no job, such as what its checks gave."""
+        self.notes[step] = word
+        self.current.refresh_from(self.snapshot)
+
+    # Help, themes, leaving
+
+    def action_help(self) -> None:
+        """Show the keys."""
+        from tui.screens.help import HelpScreen
+
+        if not any(isinstance(screen, HelpScreen) for screen in self.screen_stack):
+            self.push_screen(HelpScreen(dict(self.settings.keymap)))
+
+    def action_next_theme(self) -> None:
+        """The next of four themes, kept for next time."""
+        from tui.keys import save_theme
+
+        place = CYCLE.index(self.theme) if self.theme in CYCLE else -1
+        self.theme = CYCLE[(place + 1) % len(CYCLE)]
+        try:
+            save_theme(self.theme)
+        except Exception as error:  # a home that cannot be written is no reason to stop
+            self.log(error)
+        self.notify(f"Theme: {self.theme}", timeout=2, markup=False)
+
+    def action_ask_quit(self) -> None:
+        """Leave; where a job runs, first say that it goes on."""
+        active = self.snapshot.active
+        if active is None:
+            self.leave()
+            return
+        from tui.screens.dialogs import LeaveScreen
+
+        if not any(isinstance(screen, LeaveScreen) for screen in self.screen_stack):
+            self.push_screen(LeaveScreen(active.id, self.session.command()), self._leave_if)
+
+    def _leave_if(self, leave: bool | None) -> None:
+        if leave:
+            self.leave()
+
+    def action_help_quit(self) -> None:
+        """Ctrl+C: once tells how to leave, twice leaves."""
+        if self._asked_to_quit:
+            self.leave()
+            return
+        self._asked_to_quit = True
+        self.set_timer(3, self._forget_quit)
+        self.notify("Press Ctrl+C again to leave. A running job goes on.", timeout=3, markup=False)
+
+    def _forget_quit(self) -> None:
+        self._asked_to_quit = False
+
+    def leave(self) -> None:
+        """End the app; what is printed afterwards tells how to come back to a running job."""
+        active = self.snapshot.active
+        if active is not None:
+            self.farewell = (
+                f"{active.id} goes on by itself.\n"
+                f"  come back:  {self.session.command()}\n"
+                f"  its log:    {self.session.command('logs', active.id, '--follow')}\n"
+                f"  stop it:    {self.session.command('cancel', active.id)}"
+            )
+        self.exit()
+
+    def on_unmount(self) -> None:
+        """Let the threads end; none is waited for."""
+        self._watch.close()
+        if self._gauge is not None:
+            self._gauge.close()
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """What the command palette offers: every step and every action."""
+        from textual.app import SystemCommand as Command
+
+        for step in STEPS:
+            yield Command(f"Go to {step.number} {step.title}", step.about, lambda s=step: self.run_worker(self.go_to(s.name)))
+        for action in GLOBAL:
+            if action.id in ("commands", "leave"):
+                continue
+            yield Command(action.label, action.help, lambda a=action: self.run_worker(self.run_action(a.action, self.current)))
+
+    # Errors of the wizard itself
+
+    def _handle_exception(self, error: Exception) -> None:
+        """An error in the wizard: keep the whole story in a file, show a copyable notice, then leave with status 1.
+
+        Textual's own handler prints the traceback with the values of all variables, which may hold
+        keys and rows; ours writes it without.
+        """
+        from tui.crash import keep
+
+        self._return_code = 1
+        if self._exception is None:
+            self._exception = error
+            self._exception_event.set()
+            self.error_log = keep(error, self.session.root)
+            try:
+                self._show_error(error)
+                return
+            except Exception as second:  # the notice failed as well: leave at once
+                keep(second, self.session.root)
+        self._close_messages_no_wait()
+
+    def _show_error(self, error: Exception) -> None:
+        from tui.crash import story
+        from tui.screens.dialogs import CrashScreen
+
+        self.farewell = story(error, self.error_log, self.session.command())
+        if not self.is_running or self.is_headless_test:
+            raise RuntimeError("there is no screen to show it on")
+        self.push_screen(CrashScreen(self.farewell))
+
+    @property
+    def is_headless_test(self) -> bool:
+        """Under a Pilot the test must see the exception; it asks for the notice by OLIVEPRESS_SHOW_CRASH."""
+        return self.is_headless and not os.environ.get("OLIVEPRESS_SHOW_CRASH")

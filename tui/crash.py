@@ -1,0 +1,48 @@
+"""What is kept and said when the wizard itself fails."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+from core.text import clean
+from core.version import __version__
+
+
+def keep(error: BaseException, root: Path) -> Path | None:
+    """Append the traceback, without the values of variables, to ``wizard-errors.log``; return the file.
+
+    It lies in the lab if there is one, else in the user's state folder, else in the temporary one.
+    """
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "olivepress"
+    places = ([root] if (root / "lab.toml").is_file() else []) + [state, Path(tempfile.gettempdir())]
+    text = "".join(traceback.format_exception(error))
+    head = f"--- {time.strftime('%Y-%m-%dT%H:%M:%S%z')} olivepress {__version__} Python {platform.python_version()}\n"
+    for place in places:
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            path = place / "wizard-errors.log"
+            with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+                stream.write(head + text + "\n")
+        except OSError:
+            continue
+        return path
+    return None
+
+
+def story(error: BaseException, log: Path | None, command: str) -> str:
+    """What happened and what to do, for people."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else "an unknown place"
+    return clean(
+        "The wizard met an error of its own and has to close.\n"
+        f"  {type(error).__name__}: {str(error)[:400]}\n"
+        f"  at {where}\n"
+        "No job is harmed: what runs goes on, and what was made is whole.\n"
+        f"  come back:        {command}\n"
+        f"  the whole story:  {log or 'could not be written anywhere'}"
+    )

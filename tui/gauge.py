@@ -1,0 +1,85 @@
+"""What the machine is doing, read in a thread: GPU memory and load (NVML), else CPU and memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+GIB = 2**30
+
+
+class Gauge:
+    """Calls ``show(text)`` about once a second while it is switched on, and with nothing when it is off.
+
+    NVML and psutil are asked in a thread of its own: a driver that hangs must not hold a key up.
+    """
+
+    def __init__(self, show: Callable[[str], None], period: float = 1.0) -> None:
+        self._show = show
+        self._period = period
+        self._on = threading.Event()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def switch(self, on: bool) -> None:
+        """Start or stop showing."""
+        if on and not self._on.is_set():
+            self._on.set()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="gauge", daemon=True)
+                self._thread.start()
+        elif not on and self._on.is_set():
+            self._on.clear()
+            self._show("")
+
+    def close(self) -> None:
+        """Let the thread end; it is not waited for."""
+        self._closed.set()
+        self._on.set()
+
+    def _work(self) -> None:
+        gpus = _gpus()
+        while not self._closed.is_set():
+            self._on.wait()
+            if self._closed.is_set():
+                return
+            text = gpu_text(gpus) if gpus else ""
+            text = text or machine_text()
+            if self._on.is_set() and not self._closed.is_set():
+                self._show(text)
+            self._closed.wait(self._period)
+
+
+def _gpus() -> list[Any]:
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        return [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+    except Exception:  # no package, no driver, no right: each means that there is nothing to show
+        return []
+
+
+def gpu_text(gpus: list[Any]) -> str:
+    """Memory and load over all GPUs, or nothing when the driver does not answer."""
+    import pynvml
+
+    try:
+        memory = [pynvml.nvmlDeviceGetMemoryInfo(gpu) for gpu in gpus]
+        load = max(int(pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu) for gpu in gpus)
+    except pynvml.NVMLError:
+        return ""
+    used, total = sum(m.used for m in memory) / GIB, sum(m.total for m in memory) / GIB
+    return f"GPU {used:.1f}/{total:.0f} GiB {load}%"
+
+
+def machine_text() -> str:
+    """CPU load since the last call, and memory in use."""
+    try:
+        import psutil
+    except ImportError:
+        return ""
+    memory = psutil.virtual_memory()
+    load = psutil.cpu_percent(interval=None)
+    return f"CPU {load:.0f}%  memory {(memory.total - memory.available) / GIB:.1f}/{memory.total / GIB:.0f} GiB"

@@ -1,0 +1,184 @@
+"""The wizard's actions and their keys, once: bindings, footer, help screen and user keymap come from here.
+
+The default keys reach the program in VS Code's terminal, tmux and screen: F2 to F4 and F7 to F9,
+letters and digits. VS Code keeps F1, F5, F6, F10, F11, Ctrl+P and Ctrl+Q; tmux and screen keep
+Ctrl+B and Ctrl+A; XON/XOFF flow control takes Ctrl+S and Ctrl+Q. A letter is text while a field has
+the focus (Esc leaves the field), so each action that matters has an F key as well.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from textual.binding import Binding
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something a person can do.
+
+    Attributes:
+        id: its name in the keymap file.
+        keys: default keys, comma separated, the one to show first.
+        action: the Textual action.
+        label: one or two words for the footer.
+        help: a line for the help screen.
+        show: whether it stands in the footer.
+    """
+
+    id: str
+    keys: str
+    action: str
+    label: str
+    help: str
+    show: bool = False
+
+    def binding(self) -> Binding:
+        """The Textual binding, with this action's id so that a keymap can move it."""
+        return Binding(self.keys, self.action, self.label, id=self.id, show=self.show, tooltip=self.help)
+
+
+GLOBAL: tuple[Action, ...] = (
+    Action("help", "f2,question_mark", "app.help", "Help", "this list of keys", True),
+    Action("back", "f3,comma", "app.back", "Back", "the step before", True),
+    Action("next", "f4,full_stop", "app.next", "Next", "the step after", True),
+    Action("commands", "f7,colon", "app.command_palette", "Commands", "search all commands by name", True),
+    Action("run", "f8,r", "screen.run", "Run", "start this step", True),
+    Action("stop", "f9,x", "screen.stop", "Stop", "stop what runs in this step", True),
+    Action("settings", "e", "screen.settings", "Settings", "show this step's settings, or its last run"),
+    Action("log", "l", "screen.log", "Log", "show the log large, or small again"),
+    Action("copy", "y", "screen.copy_command", "Copy command", "copy the command line that does the same"),
+    Action("report", "c", "screen.copy_report", "Copy", "copy what this screen found, as text"),
+    Action("theme", "t", "app.next_theme", "Theme", "dark, light, or your terminal's 16 colours"),
+    Action("leave", "escape", "screen.leave_field", "Leave field", "leave a field, so that letters are keys again"),
+    Action("quit", "q,ctrl+q", "app.ask_quit", "Quit", "leave; a running job goes on", True),
+)
+
+JUMPS: tuple[Action, ...] = tuple(
+    Action(f"step{number}", str(number), f"app.step({number})", f"Step {number}", f"go to step {number}")
+    for number in range(1, 8)
+)
+
+LOG: tuple[Action, ...] = (
+    Action("log.follow", "f,space", "follow", "Follow", "follow the end of the log, or hold still"),
+    Action("log.search", "slash", "search", "Search", "search the log"),
+    Action("log.next", "n", "found(1)", "Next match", "next place found"),
+    Action("log.previous", "N,p", "found(-1)", "Previous", "previous place found"),
+    Action("log.error", "exclamation_mark,g", "first_error", "First error", "go to the first error"),
+    Action("log.path", "o", "copy_path", "Copy path", "copy the path of the log file"),
+)
+
+EVERY: tuple[Action, ...] = GLOBAL + JUMPS + LOG
+
+
+_NAMES = {
+    "question_mark": "?",
+    "comma": ",",
+    "full_stop": ".",
+    "colon": ":",
+    "slash": "/",
+    "exclamation_mark": "!",
+    "escape": "Esc",
+    "space": "Space",
+}
+
+
+def key_names(keys: str) -> str:
+    """Keys as people name them: ``f8,r`` gives ``F8 r``."""
+    return " ".join(key_name(key.strip()) for key in keys.split(","))
+
+
+def key_name(key: str) -> str:
+    """One key as people name it."""
+    if key in _NAMES:
+        return _NAMES[key]
+    if key.startswith("ctrl+"):
+        return "Ctrl+" + key[5:].upper()
+    return key.upper() if len(key) > 1 and key[0] == "f" and key[1:].isdigit() else key
+
+
+def config_dir() -> Path:
+    """Where the user's own settings lie: ``$XDG_CONFIG_HOME/olivepress``."""
+    base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return Path(base) / "olivepress"
+
+
+@dataclass(frozen=True)
+class UserSettings:
+    """What stands in ``wizard.toml``, and what was wrong with it.
+
+    Attributes:
+        theme: the theme's name, or empty for the default.
+        keymap: keys by action id.
+        problems: lines for people; unknown settings are told, not lost.
+    """
+
+    theme: str = ""
+    keymap: tuple[tuple[str, str], ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def read_settings(path: Path | None = None) -> UserSettings:
+    """The user's settings. A missing file is no settings; a wrong one is told in ``problems``.
+
+    The file::
+
+        theme = "olive-light"
+        [keys]
+        run = "f8,g"
+    """
+    path = path or config_dir() / "wizard.toml"
+    try:
+        data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return UserSettings()
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return UserSettings(problems=(f"{path} was not read: {error}",))
+    known = {action.id for action in EVERY}
+    keymap: list[tuple[str, str]] = []
+    problems: list[str] = []
+    keys = data.get("keys", {})
+    if not isinstance(keys, dict):
+        problems.append(f"{path}: [keys] must be a table.")
+        keys = {}
+    for name, value in _flat(keys):
+        if name not in known:
+            problems.append(f"{path}: there is no action {name!r} to give a key to.")
+        elif not isinstance(value, str) or not value.strip():
+            problems.append(f"{path}: the keys of {name} must be text, such as \"f8,r\".")
+        else:
+            keymap.append((name, value))
+    problems += [f"{path}: there is no setting {name!r}." for name in data if name not in ("keys", "theme")]
+    theme = data.get("theme", "")
+    if not isinstance(theme, str):
+        problems.append(f"{path}: theme must be text.")
+        theme = ""
+    return UserSettings(theme, tuple(keymap), tuple(problems))
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """TOML reads ``log.search = "s"`` as a table in a table; this gives the dotted names back."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in table.items():
+        if isinstance(value, dict):
+            pairs += _flat(value, f"{prefix}{key}.")
+        else:
+            pairs.append((prefix + key, value))
+    return pairs
+
+
+def save_theme(theme: str, path: Path | None = None) -> None:
+    """Keep the theme for next time, leaving the rest of the file as it is."""
+    import tomlkit
+
+    from core.files import write_atomic
+
+    path = path or config_dir() / "wizard.toml"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    document = tomlkit.parse(text)
+    document["theme"] = theme
+    write_atomic(path, tomlkit.dumps(document))

@@ -1,0 +1,151 @@
+"""What every step's screen has: the top line, the rail, two sentences, the command line, the keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.events import Resize, ScreenResume
+from textual.screen import Screen
+from textual.widgets import Input
+
+from tui.rail_words import blocked_by, rail_words
+from tui.steps import BY_NAME, Step
+from tui.widgets.command_line import CommandLine
+from tui.widgets.keybar import KeyBar
+from tui.widgets.rail import Rail
+from tui.widgets.safe import Plain
+from tui.widgets.topline import TopLine
+
+if TYPE_CHECKING:
+    from tui.app import OlivePressApp
+    from tui.session import Session
+    from tui.watch import Snapshot
+
+
+class Body(VerticalScroll, can_focus=False):
+    """What is between the rail and the keys."""
+
+
+class StepScreen(Screen[None]):
+    """The frame of a step. A step's screen fills :meth:`body` and shows the lab in :meth:`show`.
+
+    Screens keep no state of the lab: :meth:`refresh_from` is called with what was read from its
+    folder, and when a screen comes back it is given the newest.
+    """
+
+    NAME: ClassVar[str] = ""
+    AUTO_FOCUS = ""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "app.focus_previous", show=False),
+        Binding("down", "app.focus_next", show=False),
+        Binding("left", "app.focus_previous", show=False),
+        Binding("right", "app.focus_next", show=False),
+        Binding("pageup", "scroll_body(-1)", show=False),
+        Binding("pagedown", "scroll_body(1)", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step: Step = BY_NAME[self.NAME]
+        self.rail = Rail(self.NAME)
+        self.command = CommandLine()
+        self._top: TopLine | None = None
+
+    @property
+    def olive(self) -> OlivePressApp:
+        """The app, by its own type."""
+        return self.app  # type: ignore[return-value]
+
+    @property
+    def session(self) -> Session:
+        """The lab."""
+        return self.olive.session
+
+    def compose(self) -> ComposeResult:
+        self._top = TopLine(str(self.session.root))
+        yield self._top
+        yield self.rail
+        with Body(id="body"):
+            yield Plain(self.step.about, classes="about")
+            yield from self.body()
+        yield KeyBar()
+        yield Plain("This terminal is too small for the wizard.\nMake it at least 60 by 20.", id="small")
+
+    def body(self) -> ComposeResult:
+        """The step's own widgets."""
+        yield from ()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show the lab as it was read."""
+
+    def on_mount(self) -> None:
+        """Show what is known."""
+        self.refresh_from(self.olive.snapshot)
+
+    def on_screen_resume(self, event: ScreenResume) -> None:
+        """Be as if we had never left."""
+        self.refresh_from(self.olive.snapshot)
+        self.olive.watch_log(self.log_to_watch())
+        if self.focused is None:
+            self.call_after_refresh(self.focus_first)
+
+    def refresh_from(self, snapshot: Snapshot) -> None:
+        """Show what was read from the lab's folder."""
+        if not self.is_mounted:
+            return
+        self.rail.show(rail_words(snapshot, self.olive.notes))
+        self.show(snapshot)
+
+    def log_to_watch(self) -> object:
+        """The log file whose growth this screen wants to be told of."""
+        return None
+
+    def log_grew(self) -> None:
+        """That log has more lines."""
+
+    def show_gauge(self, text: str) -> None:
+        """Show the machine's load in the top line."""
+        if self._top is not None:
+            self._top.show(text)
+
+    def focus_first(self) -> None:
+        """Put the focus where Enter does what most people want here."""
+
+    def missing(self, snapshot: Snapshot) -> Step | None:
+        """The step that must be done before this one, if it is not."""
+        name = blocked_by(self.NAME, snapshot)
+        return BY_NAME[name] if name else None
+
+    def on_resize(self, event: Resize) -> None:
+        """Below the smallest useful size a polite line stands in place of the screen."""
+        wide, high = self.olive.SMALLEST
+        self.set_class(event.size.width < wide or event.size.height < high, "-too-small")
+
+    async def on_rail_chosen(self, event: Rail.Chosen) -> None:
+        """A step was clicked."""
+        await self.olive.action_step(event.number)
+
+    def action_scroll_body(self, way: int) -> None:
+        """Scroll by a page."""
+        body = self.query_one("#body", Body)
+        body.scroll_relative(y=way * max(1, body.size.height - 2), animate=False)
+
+    def action_leave_field(self) -> None:
+        """Leave a field, so that letters are keys again."""
+        if isinstance(self.focused, Input):
+            self.focus_first()
+        else:
+            self.set_focus(None)
+
+    def action_copy_command(self) -> None:
+        """Copy the command line that does the same."""
+        self.command.copy()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Keys for what this screen cannot do now are not offered."""
+        if action in ("run", "stop", "log", "settings", "copy_report"):
+            return hasattr(self, f"action_{action}")
+        return True

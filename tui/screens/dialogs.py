@@ -1,0 +1,134 @@
+"""Dialogs: an error to be read and copied, leaving while a job runs, an error of the wizard itself."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.screen import ModalScreen
+
+from core.errors import LabError
+from tui.widgets.push import Push
+from tui.widgets.safe import Plain
+
+_MOVES: list[BindingType] = [
+    Binding("left,up", "app.focus_previous", show=False),
+    Binding("right,down", "app.focus_next", show=False),
+]
+
+
+class Scrolled(VerticalScroll, can_focus=True):
+    """Text that can be scrolled with the keys when it is long."""
+
+
+class ErrorScreen(ModalScreen[None]):
+    """What happened, where, and what to do; scrolled and copied as a whole."""
+
+    CSS_PATH = "dialogs.tcss"
+    AUTO_FOCUS = "#close"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *_MOVES,
+        Binding("escape,q", "close", "Close", show=False),
+        Binding("y,c", "copy", "Copy", show=False),
+    ]
+
+    def __init__(self, title: str, detail: str = "", hint: str = "") -> None:
+        super().__init__()
+        self.error = (title, detail, hint)
+
+    @classmethod
+    def of(cls, error: Exception) -> ErrorScreen:
+        """For an exception; one that was not foreseen is named by its class."""
+        if isinstance(error, LabError):
+            return cls(error.title, error.detail, error.hint)
+        return cls("That did not work.", f"{type(error).__name__}: {error}", "")
+
+    @property
+    def text(self) -> str:
+        """All of it, as it is copied."""
+        return "\n".join(part for part in self.error if part)
+
+    def compose(self) -> ComposeResult:
+        title, detail, hint = self.error
+        with Vertical(classes="dialog -error"):
+            yield Plain(title, classes="dialog-title")
+            with Scrolled(classes="dialog-text"):
+                if detail:
+                    yield Plain(detail)
+                if hint:
+                    yield Plain(f"What to do: {hint}", classes="dialog-hint")
+            with Horizontal(classes="dialog-buttons"):
+                yield Push("Close", id="close", key="Esc", primary=True)
+                yield Push("Copy", id="copy", key="y")
+
+    def on_push_pushed(self, event: Push.Pushed) -> None:
+        """Close or copy."""
+        event.stop()
+        if event.push.id == "copy":
+            self.action_copy()
+        else:
+            self.action_close()
+
+    def action_copy(self) -> None:
+        """Copy it all."""
+        self.app.copy_to_clipboard(self.text)
+        self.notify("Copied (if your terminal allows it).", markup=False)
+
+    def action_close(self) -> None:
+        """Back to the screen."""
+        self.dismiss(None)
+
+
+class LeaveScreen(ModalScreen[bool]):
+    """Leaving while a job runs: it goes on, and this is how to come back."""
+
+    CSS_PATH = "dialogs.tcss"
+    AUTO_FOCUS = "#leave"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *_MOVES,
+        Binding("escape,n", "stay", "Stay", show=False),
+        Binding("q,ctrl+q,enter", "leave", "Leave", show=False),
+    ]
+
+    def __init__(self, job: str, command: str) -> None:
+        super().__init__()
+        self._job, self._command = job, command
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog"):
+            yield Plain(f"{self._job} is running, and it goes on without the wizard.", classes="dialog-title")
+            yield Plain(
+                "You may close this terminal, or lose the connection: the job does not notice.\n"
+                "To come back and see all of it, run:"
+            )
+            yield Plain(f"  {self._command}", classes="dialog-command")
+            with Horizontal(classes="dialog-buttons"):
+                yield Push("Leave", id="leave", key="q", primary=True)
+                yield Push("Stay", id="stay", key="Esc")
+
+    def on_push_pushed(self, event: Push.Pushed) -> None:
+        """Leave or stay."""
+        event.stop()
+        self.dismiss(event.push.id == "leave")
+
+    def action_leave(self) -> None:
+        """Leave."""
+        self.dismiss(True)
+
+    def action_stay(self) -> None:
+        """Stay."""
+        self.dismiss(False)
+
+
+class CrashScreen(ErrorScreen):
+    """An error of the wizard itself. Closing it ends the wizard, with exit status 1."""
+
+    def __init__(self, story: str) -> None:
+        title, _, rest = story.partition("\n")
+        super().__init__(title, rest, "Start the wizard again. If it comes back, send the file named above.")
+
+    def action_close(self) -> None:
+        """End the wizard."""
+        self.app.exit(return_code=1)

@@ -1,0 +1,448 @@
+"""What the screens of quantize, finetune and optimize share: a form, a run, its progress, its result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual import work
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.widget import Widget
+
+from tui.screens.base import StepScreen
+from tui.screens.dialogs import ErrorScreen
+from tui.session import value_of
+from tui.signs import bar
+from tui.steps import STEPS
+from tui.widgets.form import Form
+from tui.widgets.log_pane import LogPane
+from tui.widgets.problem import Problem
+from tui.widgets.push import Push
+from tui.widgets.safe import Plain
+from tui.words import STATE_WORDS, duration, label, number, result_rows, time_left
+
+if TYPE_CHECKING:
+    from core.recipe import Recipe
+    from tui.watch import JobView, Snapshot
+
+HEADLINES = {
+    "queued": "Starting",
+    "running": "Running",
+    "cancelling": "Stopping",
+    "succeeded": "Done",
+    "failed": "FAILED",
+    "cancelled": "Stopped",
+    "crashed": "CRASHED",
+}
+
+
+class StageScreen(StepScreen):
+    """One stage. A subclass names its options and draws what is its own (:meth:`picture`, :meth:`draw`)."""
+
+    CSS_PATH = "stage.tcss"
+    MAIN: ClassVar[Sequence[str]] = ()
+    MORE: ClassVar[Sequence[str]] = ()
+    LONG: ClassVar[Sequence[str]] = ()
+    METRICS: ClassVar[Mapping[str, str]] = {}
+    LONG_BEFORE = ""
+
+    class Started(Message):
+        """The attempt to start or stop a job came to an end."""
+
+        def __init__(self, error: Exception | None) -> None:
+            super().__init__()
+            self.error = error
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_pane = LogPane(id="log")
+        self.problem = Problem(id="problem")
+        self.headline = Plain(id="headline")
+        self.progress = Plain(id="progress")
+        self.numbers = Plain(id="numbers")
+        self.note = Plain(id="note")
+        self._form: Form | None = None
+        self._busy = False
+        self._settings_wanted: bool | None = None
+        self._seen: tuple[str, str] = ("", "")
+        self._shown_job = ""
+
+    # What a subclass gives
+
+    def choices(self) -> Mapping[str, Mapping[Any, str]]:
+        """Words for the choices of an option."""
+        return {}
+
+    def picture(self) -> Widget | None:
+        """The stage's own drawing."""
+        return None
+
+    def draw(self, view: JobView | None) -> None:
+        """Fill the stage's own drawing."""
+
+    def advice(self, values: Mapping[str, Any]) -> str:
+        """A line about the settings as they stand: what this choice needs here, how long it takes."""
+        return ""
+
+    # The screen
+
+    @property
+    def form(self) -> Form:
+        """The form; made from the recipe when it is first needed."""
+        if self._form is None:
+            self._form = Form(self.session.recipe(), self.MAIN, self.MORE, self.choices(), self.LONG)
+        return self._form
+
+    def body(self) -> ComposeResult:
+        with Vertical(id="settings"):
+            yield self.form
+            yield self.note
+        with Vertical(id="job"):
+            yield self.headline
+            yield self.progress
+            drawing = self.picture()
+            if drawing is not None:
+                yield drawing
+            yield self.problem
+            yield self.numbers
+        with Horizontal(classes="buttons"):
+            yield Push("Run", id="run", key="F8", primary=True)
+            yield Push("Stop", id="stop", key="F9")
+            yield Push("Next", id="next", key="F4", primary=True)
+            yield Push("Settings", id="settings-or-job", key="e")
+        yield self.command
+        yield self.log_pane
+
+    def on_mount(self) -> None:
+        """Let the time that a run has taken go on."""
+        super().on_mount()
+        self.set_interval(1.0, self._tick)
+
+    def _tick(self) -> None:
+        view = self.view
+        if view is not None and view.active and self.is_current:
+            self._tell_headline(view)
+
+    @property
+    def view(self) -> JobView | None:
+        """The newest job of this stage."""
+        return self.olive.snapshot.jobs.get(self.NAME)
+
+    @property
+    def settings_shown(self) -> bool:
+        """Whether the form stands in place of the run."""
+        if self._settings_wanted is not None:
+            return self._settings_wanted
+        return self.view is None
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Everything from what was read; nothing is remembered from before."""
+        view = snapshot.jobs.get(self.NAME)
+        if view is not None and view.id != self._shown_job:
+            self._shown_job = view.id
+            self._settings_wanted = None
+            self.olive.watch_log(self.log_pane.open(view.log_path))
+        missing = self.missing(snapshot)
+        form_shown = self.settings_shown
+        self.set_class(form_shown, "-settings")
+        self.set_class(not form_shown, "-job")
+        self.command.show(self.session.command("run", self.NAME))
+        if view is not None:
+            self._tell_headline(view)
+            self._tell_progress(view)
+            self.problem.tell(
+                view.error if not view.active else None, HEADLINES.get(view.state, view.state)
+            )
+            self.draw(view)
+            self._tell_numbers(view)
+        self._tell_note(snapshot)
+        self._tell_buttons(view, missing)
+        state = (view.id if view else "", view.state if view else "")
+        if state != self._seen:
+            fresh = self._seen != ("", "")
+            self._seen = state
+            self.refresh_bindings()
+            if fresh and self.is_current:
+                self.call_after_refresh(self.focus_first)
+
+    def _tell_headline(self, view: JobView) -> None:
+        parts: list[Content | tuple[str, str]] = [
+            (HEADLINES.get(view.state, view.state), f"bold {_colour(view.state)}"),
+            Content(f"  {view.id}"),
+        ]
+        if view.reused:
+            parts.append(Content("  nothing had changed, so nothing was done again"))
+        elif view.started is not None:
+            until = view.ended if not view.active else time.time()
+            if until is not None:
+                word = "for" if view.active else "in" if view.state == "succeeded" else "after"
+                parts.append(Content(f"  {word} {duration(max(0, until - view.started))}"))
+        if view.state == "cancelling":
+            parts.append(Content("  it finishes what it must, at most 15 s"))
+        self.headline.show(Content.assemble(*parts))
+
+    def _tell_progress(self, view: JobView) -> None:
+        self.progress.display = view.active or view.state == "cancelled"
+        if not self.progress.display:
+            return
+        phase = view.phase or "starting"
+        share = view.share
+        if share is None:
+            self.progress.show(f"{phase} …")
+            return
+        count = f"{number(view.done or 0)} of {number(view.total or 0)}" if (view.total or 0) > 1 else ""
+        tail = time_left(view.eta_s) if view.state == "running" else ""
+        text = "  ".join(part for part in (phase, count, tail) if part)
+        self.progress.show(Content.assemble((bar(share, 24), "$text-accent"), (f" {share:>4.0%}  ", "bold"), Content(text)))
+
+    def _tell_numbers(self, view: JobView) -> None:
+        if view.state == "succeeded" and view.result:
+            self.numbers.show(self.result_text(view.result))
+        elif view.active:
+            found = [
+                (word, number(view.metrics[name])) for name, word in self.METRICS.items() if name in view.metrics
+            ]
+            self.numbers.show(Content("   ").join([Content.assemble(f"{w} ", (v, "bold")) for w, v in found]))
+        else:
+            self.numbers.show("")
+
+    def result_text(self, result: Mapping[str, Any]) -> Content:
+        """The result in numbers, two columns where there is room."""
+        return columns(result_rows(result), max(60, self.size.width - 6))
+
+    def _tell_note(self, snapshot: Snapshot) -> None:
+        missing = self.missing(snapshot)
+        broken = self.session.broken
+        running = snapshot.active
+        if broken is not None:
+            self.note.show(f"lab.toml cannot be used: {broken.title} {broken.detail} {broken.hint}")
+        elif missing is not None:
+            self.note.show(
+                f"This step starts from what step {missing.number} makes. Do {missing.title} first; "
+                "the settings can be chosen now."
+            )
+        elif running is not None and running.stage != "upload":
+            own = running.stage == self.NAME
+            self.note.show(
+                f"{running.id} is running; these settings are for the next run."
+                if own
+                else f"{running.id} is running. One job runs at a time: this step can start when it is over."
+            )
+        else:
+            try:
+                self.note.show(self.advice(self.form.values()))
+            except ValueError:
+                self.note.show("")
+        self.note.set_class(broken is not None or missing is not None, "-stop")
+
+    def _tell_buttons(self, view: JobView | None, missing: object) -> None:
+        active = view is not None and view.active
+        done = view is not None and view.state == "succeeded"
+        run = self.query_one("#run", Push)
+        run.display = not active
+        run.label(self._run_word(view))
+        run.set_class(not done, "-primary")
+        run.disabled = self._busy or missing is not None
+        stop = self.query_one("#stop", Push)
+        stop.display = active
+        stop.disabled = view is not None and view.state == "cancelling"
+        following = self.query_one("#next", Push)
+        if missing is not None and not active:
+            following.display = True
+            following.label(f"Go to {missing.number} {missing.title}")  # type: ignore[attr-defined]
+        else:
+            following.display = done
+            following.label(f"Next: {STEPS[self.step.number].title}")
+        switch = self.query_one("#settings-or-job", Push)
+        switch.display = view is not None
+        switch.label("Last run" if self.settings_shown else "Settings")
+
+    def _run_word(self, view: JobView | None) -> str:
+        if view is None:
+            return f"Run {self.step.title}"
+        return {"succeeded": "Run again", "cancelled": "Run again"}.get(view.state, "Try again")
+
+    def focus_first(self) -> None:
+        """On Next when the step is done, else on what starts or stops it."""
+        order = ("#next", "#run", "#stop")
+        for name in order:
+            push = self.query_one(name, Push)
+            if push.display and not push.disabled:
+                push.focus()
+                return
+
+    def log_to_watch(self) -> object:
+        """The newest job's log."""
+        return self.log_pane.lines.log_file
+
+    def log_grew(self) -> None:
+        """Draw the new lines."""
+        self.log_pane.grown()
+
+    # What a person does
+
+    def on_push_pushed(self, event: Push.Pushed) -> None:
+        """A button."""
+        event.stop()
+        name = event.push.id
+        if name == "run":
+            self.action_run()
+        elif name == "stop":
+            self.action_stop()
+        elif name == "settings-or-job":
+            self.action_settings()
+        elif name == "next":
+            missing = self.missing(self.olive.snapshot)
+            goal = missing or STEPS[self.step.number]
+            self.app.run_worker(self.olive.go_to(goal.name))
+
+    def on_form_edited(self, event: Form.Edited) -> None:
+        """Advice follows what is chosen."""
+        event.stop()
+        self._tell_note(self.olive.snapshot)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Run while it can be run, Stop while it runs."""
+        view = self.view if self.is_attached else None
+        active = view is not None and view.active
+        if action == "run":
+            return not active and self.missing(self.olive.snapshot) is None
+        if action == "stop":
+            return active
+        if action in ("log", "settings"):
+            return view is not None
+        if action == "copy_report":
+            return view is not None and not active
+        return super().check_action(action, parameters)
+
+    def action_settings(self) -> None:
+        """The settings in place of the run, or the run again."""
+        self._settings_wanted = not self.settings_shown
+        self.refresh_from(self.olive.snapshot)
+        if self.settings_shown:
+            next(iter(self.form.fields.values())).control.focus()
+        else:
+            self.focus_first()
+
+    def action_log(self) -> None:
+        """The log large, or small again."""
+        large = not self.has_class("-log-large")
+        self.set_class(large, "-log-large")
+        if large:
+            self.log_pane.lines.focus()
+        else:
+            self.focus_first()
+        self.log_pane.grown()
+
+    def action_copy_report(self) -> None:
+        """Copy the result or the error."""
+        view = self.view
+        if view is None:
+            return
+        if view.error:
+            text = "\n".join(str(view.error.get(key, "")) for key in ("title", "detail", "hint"))
+        else:
+            text = "\n".join(f"{name}: {value}" for name, value in result_rows(view.result or {}))
+        self.app.copy_to_clipboard(text)
+        self.notify("Copied (if your terminal allows it).", markup=False)
+
+    def action_run(self) -> None:
+        """Save the settings and start the job."""
+        if self._busy:
+            return
+        wrong = self.form.first_wrong()
+        if wrong is not None:
+            if not self.settings_shown:
+                self.action_settings()
+            wrong.control.focus()
+            return
+        self._busy = True
+        view = self.view
+        # The same settings give the same result at once; who presses "Run again" on a finished step wants it done again.
+        again = view is not None and view.state == "succeeded" and not self.changed(view)
+        self._start(self.form.values(), force=again)
+        self.headline.show("Starting …")
+
+    def changed(self, view: JobView) -> list[str]:
+        """The settings of this step that are not what the job ran with."""
+        spec = view.spec.get("recipe", {})
+        found = []
+        for name, value in self.form.values().items():
+            section, _, key = name.partition(".")
+            if spec.get(section, {}).get(key, value) != value:
+                found.append(label(key))
+        return found
+
+    @work(thread=True, exit_on_error=False, group="start")
+    def _start(self, values: dict[str, Any], force: bool) -> None:
+        try:
+            self.session.save(values)
+            lab = self.session.lab()
+            from core.check import require
+
+            require(lab, [self.NAME])
+            lab.start(self.NAME, force=force)
+        except Exception as error:  # whatever it is, it is shown and not the end of the wizard
+            self.post_message(self.Started(error))
+        else:
+            self.post_message(self.Started(None))
+
+    def action_stop(self) -> None:
+        """Ask the job to stop."""
+        view = self.view
+        if view is not None and view.active and view.state != "cancelling":
+            self._stop(view.id)
+
+    @work(thread=True, exit_on_error=False, group="start")
+    def _stop(self, job: str) -> None:
+        try:
+            self.session.lab().job(job).cancel()
+        except Exception as error:  # it may have ended by itself a moment before
+            self.post_message(self.Started(error))
+        else:
+            self.post_message(self.Started(None))
+
+    def on_stage_screen_started(self, event: Started) -> None:
+        """Look at the lab now, or tell why it did not start."""
+        event.stop()
+        self._busy = False
+        self.olive.look_now()
+        self.refresh_from(self.olive.snapshot)
+        if event.error is not None:
+            self.app.push_screen(ErrorScreen.of(event.error))
+
+
+def columns(rows: Sequence[tuple[str, str]], width: int) -> Content:
+    """Rows of label and value, in two columns where they fit in ``width``."""
+    if not rows:
+        return Content("")
+    cells = [
+        Content.assemble((f"{name}  ", "$foreground 60%"), (value, "bold")) for name, value in rows
+    ]
+    widest = max(cell.cell_length for cell in cells) + 3
+    across = max(1, min(3, width // widest))
+    lines = []
+    for start in range(0, len(cells), across):
+        row = cells[start : start + across]
+        lines.append(Content("").join([cell.pad_right(widest - cell.cell_length) for cell in row]))
+    return Content("\n").join(lines)
+
+
+def _colour(state: str) -> str:
+    if state == "succeeded":
+        return "$text-success"
+    if state in ("failed", "crashed"):
+        return "$text-error"
+    return "$text-warning" if state in ("cancelled", "cancelling") else "$text-accent"
+
+
+def settings_of(recipe: Recipe, names: Sequence[str]) -> dict[str, Any]:
+    """The values of these options."""
+    return {name: value_of(recipe, name) for name in names}
+
+
+__all__ = ["STATE_WORDS", "StageScreen", "columns", "settings_of"]

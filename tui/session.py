@@ -1,0 +1,109 @@
+"""The lab that the wizard is open on: its recipe, and how it is made and changed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+from core.errors import LabError
+from core.folder import LabFolder
+from core.lab import REHEARSAL_VALUES, Lab
+from core.recipe import OPTIONS, Recipe, read_recipe
+from core.resources import REHEARSAL
+
+
+class Session:
+    """The lab's folder, which may not exist yet: it is made on the first step that writes.
+
+    Attributes:
+        root: the lab's folder, absolute.
+        broken: why ``lab.toml`` cannot be used, or None.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().resolve()
+        self.folder = LabFolder(self.root)
+        self.broken: LabError | None = None
+        self._stamp: tuple[int, int] | None = None
+        self._recipe = Recipe().with_values(REHEARSAL_VALUES)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a lab."""
+        return self.folder.recipe_path.is_file()
+
+    def recipe(self) -> Recipe:
+        """The recipe as the file has it now; while the file is wrong the last good one, and ``broken`` says why."""
+        try:
+            found = self.folder.recipe_path.stat()
+        except OSError:
+            self._stamp, self.broken = None, None
+            return self._recipe
+        stamp = (found.st_mtime_ns, found.st_size)
+        if stamp != self._stamp:
+            self._stamp = stamp
+            try:
+                self._recipe = read_recipe(self.folder.recipe_path)
+                self.broken = None
+            except LabError as error:
+                self.broken = error
+        return self._recipe
+
+    def lab(self) -> Lab:
+        """The lab, made now if there is none.
+
+        Raises:
+            LabError: the recipe is wrong, or the folder cannot be written.
+        """
+        if not self.exists:
+            return Lab.create(self.root)
+        return Lab.open(self.root)
+
+    def save(self, values: dict[str, Any]) -> Recipe:
+        """Write these values, ``{"section.key": value}``, to ``lab.toml``; others stay as they are.
+
+        When the model changes from the bundled one to another or back, values that nobody chose follow:
+        the bundled model is trained with far larger steps than a model a thousand times its size bears.
+
+        Raises:
+            LabError: a value is wrong, or the file cannot be written.
+        """
+        lab = self.lab()
+        before = lab.recipe
+        changed = {name: value for name, value in values.items() if value_of(before, name) != value}
+        source = changed.get("model.source")
+        if source is not None and REHEARSAL in (source, before.model.source):
+            small = source == REHEARSAL
+            for name, value in REHEARSAL_VALUES.items():
+                plain = default_of(name)
+                old, new = (plain, value) if small else (value, plain)
+                if name not in changed and value_of(before, name) == old:
+                    changed[name] = new
+        if changed:
+            lab.set(changed)
+        return self.recipe()
+
+    def command(self, *words: str) -> str:
+        """The command line that does the same, with the lab's folder as seen from here."""
+        here = Path.cwd()
+        if self.root == here:
+            place = "."
+        elif self.root.is_relative_to(here):
+            place = os.path.relpath(self.root, here)
+        else:
+            place = str(self.root)
+        return shlex.join(["olivepress", words[0], place, *words[1:]]) if words else shlex.join(["olivepress", place])
+
+
+def value_of(recipe: Recipe, name: str) -> Any:
+    """The value of ``section.key``."""
+    section, _, key = name.partition(".")
+    return getattr(getattr(recipe, section), key)
+
+
+def default_of(name: str) -> Any:
+    """The declared default of ``section.key``."""
+    section, _, key = name.partition(".")
+    return OPTIONS[section][key].default

@@ -1,0 +1,39 @@
+"""The few signs that are drawn, with an ASCII form of each for terminals that have no others."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from tui.terminal import plain_signs
+
+
+@cache
+def ascii_only() -> bool:
+    """Whether to draw with ASCII alone, decided once."""
+    return plain_signs()
+
+
+def sign(name: str) -> str:
+    """The sign of that name, one cell wide."""
+    fancy, simple = _SIGNS[name]
+    return simple if ascii_only() else fancy
+
+
+_SIGNS = {
+    "full": ("█", "#"),
+    "empty": ("░", "."),
+    "dot": ("·", "-"),
+    "here": ("▸", ">"),
+    "line": ("─", "-"),
+    "bar": ("│", "|"),
+    "corner": ("└", "+"),
+    "cut": ("…", "~"),
+    "done": ("✓", "+"),
+    "times": ("×", "x"),
+}
+
+
+def bar(share: float, width: int) -> str:
+    """A bar ``width`` cells wide, filled to ``share`` (0 to 1)."""
+    filled = round(max(0.0, min(1.0, share)) * width)
+    return sign("full") * filled + sign("empty") * (width - filled)

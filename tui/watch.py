@@ -1,0 +1,316 @@
+"""A thread that reads the lab's folder ten times a second and tells when something changed.
+
+Screens hold no state of a job: all of it is read from the job's folder, so a wizard that was killed shows everything
+again when it is opened, and two wizards on one lab show the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from core.events import Event, read_events
+from core.folder import LabFolder
+from core.jobs import ACTIVE, FINAL, Job, list_jobs
+from tui.log_file import LogFile
+
+PERIOD_S = 0.1
+_LISTING_EVERY = 5
+_KEPT_POINTS = 20_000
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A job as screens show it.
+
+    Attributes:
+        started, ended: seconds since the epoch, None while it has not.
+        phase, done, total, eta_s: the newest progress; the time left is in seconds.
+        metrics: the newest value of each metric.
+        train, held: training and evaluation loss as (step, loss).
+        notes: warnings and errors that the stage told, newest last.
+        error: title, detail and hint when it failed, crashed or was cancelled.
+        result: numbers of a job that succeeded; ``reused`` when nothing had changed.
+        options: what stands in the job's spec: recipe and options.
+    """
+
+    id: str
+    stage: str
+    state: str
+    folder: Path
+    started: float | None = None
+    ended: float | None = None
+    phase: str = ""
+    done: float | None = None
+    total: float | None = None
+    eta_s: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    train: tuple[tuple[float, float], ...] = ()
+    held: tuple[tuple[float, float], ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()
+    error: Mapping[str, str] | None = None
+    result: Mapping[str, Any] | None = None
+    reused: bool = False
+    spec: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def active(self) -> bool:
+        """Whether a process of it lives."""
+        return self.state in ACTIVE
+
+    @property
+    def share(self) -> float | None:
+        """Done of total, 0 to 1, of the present phase."""
+        if self.total and self.done is not None:
+            return max(0.0, min(1.0, self.done / self.total))
+        return None
+
+    @property
+    def log_path(self) -> Path:
+        """All that its processes printed."""
+        return self.folder / "log.txt"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The lab at one moment.
+
+    Attributes:
+        jobs: the newest job of each stage.
+        made: what stands under ``models/``: ``quantize``, ``finetune``, ``optimize``.
+        active: the job that runs, if one does.
+        runs: how many jobs each stage has had.
+    """
+
+    jobs: Mapping[str, JobView] = field(default_factory=dict)
+    made: frozenset[str] = frozenset()
+    runs: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def active(self) -> JobView | None:
+        """The job that runs; uploads last, as they leave the machine free."""
+        running = [view for view in self.jobs.values() if view.active]
+        return min(running, key=lambda view: view.stage == "upload", default=None)
+
+
+class JobReader:
+    """Reads a job's folder a bit at a time."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._offset = 0
+        self._metrics: dict[str, float] = {}
+        self._series: dict[str, list[tuple[float, float]]] = {"loss": [], "eval_loss": []}
+        self._notes: list[tuple[str, str]] = []
+        self._progress: Event = {}
+        self._started: float | None = None
+        self._ended: float | None = None
+        self._spec = job.spec
+        self.view = JobView(job.id, job.stage, "queued", job.folder, spec=self._spec)
+
+    def poll(self) -> bool:
+        """Read what is new; returns whether the view changed. A job that is over is not read again."""
+        if self.view.state in FINAL:
+            return False
+        # The state first: were it read last, events written between the two looks would be lost for good.
+        state = self.job.state
+        events, self._offset = read_events(self.job.events_path, self._offset)
+        for event in events:
+            self._take(event)
+        if not events and state == self.view.state:
+            return False
+        over = state in FINAL
+        error = self.job.error() if over else None
+        self.view = JobView(
+            id=self.job.id,
+            stage=self.job.stage,
+            state=state,
+            folder=self.job.folder,
+            started=self._started,
+            ended=self._ended if over else None,
+            phase=str(self._progress.get("phase") or ""),
+            done=_number(self._progress.get("done")),
+            total=_number(self._progress.get("total")),
+            eta_s=None if over else _number(self._progress.get("eta_s")),
+            metrics=dict(self._metrics),
+            train=tuple(self._series["loss"]),
+            held=tuple(self._series["eval_loss"]),
+            notes=tuple(self._notes[-50:]),
+            error=error.as_dict() if error else None,
+            result=self.job.result if over else None,
+            reused=self.job.reused if over else False,
+            spec=self._spec,
+        )
+        return True
+
+    def _take(self, event: Event) -> None:
+        kind = event.get("type")
+        if kind == "progress":
+            self._progress = event
+        elif kind == "metric":
+            self._metric(event)
+        elif kind == "log" and event.get("level") in ("warning", "error"):
+            self._notes = [*self._notes[-49:], (str(event["level"]), str(event.get("text", "")))]
+        elif kind == "state":
+            at = seconds(event.get("t"))
+            if event.get("state") == "running" and self._started is None:
+                self._started = at
+            elif event.get("state") in FINAL:
+                self._ended = at
+
+    def _metric(self, event: Event) -> None:
+        name, value = str(event.get("name")), _number(event.get("value"))
+        if value is None:
+            return
+        self._metrics[name] = value
+        step = _number(event.get("step"))
+        if name in self._series and step is not None:
+            points = self._series[name]
+            # A run that went on from a checkpoint does some steps again: the newer value counts.
+            while points and points[-1][0] >= step:
+                points.pop()
+            points.append((step, value))
+            if len(points) > _KEPT_POINTS:
+                self._series[name] = [*points[:-1:2], points[-1]]
+
+
+class LabWatch:
+    """The thread. ``tell(snapshot)`` is called in it whenever something changed; ``tell_logs()`` when a log grew."""
+
+    def __init__(
+        self, lab: LabFolder, tell: Callable[[Snapshot], None], tell_logs: Callable[[], None]
+    ) -> None:
+        self.lab = lab
+        self._tell = tell
+        self._tell_logs = tell_logs
+        self._readers: dict[str, JobReader] = {}
+        self._closed = threading.Event()
+        self._poke = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._made: frozenset[str] = frozenset()
+        self._first = True
+        self.log: LogFile | None = None
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread = threading.Thread(target=self._work, name="lab-watch", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Let the thread end; it is not waited for."""
+        self._closed.set()
+        self._poke.set()
+
+    def poke(self) -> None:
+        """Look now."""
+        self._poke.set()
+
+    def _work(self) -> None:
+        turn = 0
+        while not self._closed.is_set():
+            changed = self.look(listing=turn % _LISTING_EVERY == 0 or self._poke.is_set())
+            self._poke.clear()
+            if self._closed.is_set():
+                return
+            if changed:
+                self._tell(self.snapshot())
+            log = self.log
+            if log is not None and log.refresh():
+                self._tell_logs()
+            turn += 1
+            self._poke.wait(PERIOD_S)
+
+    def look(self, listing: bool = True) -> bool:
+        """Read what is new in the lab; returns whether anything is."""
+        changed = self._first
+        self._first = False
+        if listing:
+            try:
+                jobs = list_jobs(self.lab)
+            except OSError:  # the lab's folder went away, or a disk is gone for a moment
+                jobs = []
+            here = {job.id for job in jobs}
+            for gone in set(self._readers) - here:
+                del self._readers[gone]
+                changed = True
+            for job in jobs:
+                if job.id not in self._readers:
+                    self._readers[job.id] = JobReader(job)
+                    changed = True
+            made = made_in(self.lab)
+            changed = changed or made != self._made
+            self._made = made
+        for reader in list(self._readers.values()):
+            if reader.poll():
+                changed = True
+                self._made = made_in(self.lab)
+        return changed
+
+    def snapshot(self) -> Snapshot:
+        """The lab as it was last read."""
+        newest: dict[str, JobView] = {}
+        runs: dict[str, int] = {}
+        for reader in self._readers.values():
+            view = reader.view
+            runs[view.stage] = runs.get(view.stage, 0) + 1
+            before = newest.get(view.stage)
+            if before is None or _order(view.id) > _order(before.id):
+                newest[view.stage] = view
+        if "finetune" in newest:
+            newest["finetune"] = self._whole_curve(newest["finetune"])
+        return Snapshot(newest, self._made, runs)
+
+    def _whole_curve(self, view: JobView) -> JobView:
+        """The curve of a run that went on from a checkpoint, with the points of the runs before it in front."""
+        adapter = _adapter(view)
+        train, held = list(view.train), list(view.held)
+        earlier = [r.view for r in self._readers.values() if r.view.stage == "finetune" and r.view.id != view.id]
+        for other in sorted(earlier, key=lambda v: _order(v.id), reverse=True):
+            first = train[0][0] if train else None
+            if first is None or first <= 1 or other.state == "succeeded" or _adapter(other) != adapter:
+                break
+            train = [p for p in other.train if p[0] < first] + train
+            held = [p for p in other.held if p[0] < first] + held
+        if len(train) == len(view.train):
+            return view
+        from dataclasses import replace
+
+        return replace(view, train=tuple(train), held=tuple(held))
+
+
+def made_in(lab: LabFolder) -> frozenset[str]:
+    """Which stages have a result in the lab. A folder under ``models/`` is whole or absent."""
+    found = set()
+    if (lab.quantized_dir / "config.json").is_file():
+        found.add("quantize")
+    root = lab.finetuned_root
+    if root.is_dir() and any((p / "adapter_config.json").is_file() for p in root.iterdir()):
+        found.add("finetune")
+    if (lab.onnx_dir / "genai_config.json").is_file():
+        found.add("optimize")
+    return frozenset(found)
+
+
+def seconds(text: object) -> float | None:
+    """An event's time as seconds since the epoch."""
+    try:
+        return datetime.fromisoformat(str(text)).timestamp()
+    except ValueError:
+        return None
+
+
+def _adapter(view: JobView) -> str:
+    recipe = view.spec.get("recipe", {})
+    return str(recipe.get("finetune", {}).get("adapter", "")) if isinstance(recipe, dict) else ""
+
+
+def _order(job: str) -> int:
+    return int(job.rsplit("-", 1)[-1])
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,44 @@
+"""The command line that does the same as the screen, to be copied."""
+
+from __future__ import annotations
+
+from textual.content import Content
+from textual.events import Click
+from textual.widget import Widget
+
+from core.text import clean
+
+
+class CommandLine(Widget):
+    """One line, ``$ olivepress run . quantize``. A click or the copy key copies it."""
+
+    ALLOW_SELECT = True
+    DEFAULT_CSS = """
+    CommandLine { height: 1; width: 1fr; padding: 0 1; color: $foreground; }
+    """
+
+    def __init__(self, *, id: str = "command") -> None:
+        super().__init__(id=id)
+        self.command = ""
+
+    def show(self, command: str) -> None:
+        """Show this command."""
+        command = clean(command, keep_newlines=False)
+        if command != self.command:
+            self.command = command
+            self.refresh()
+
+    def render(self) -> Content:
+        return Content.assemble(
+            ("Same by command:  ", "$foreground 60%"), (self.command, "bold"), ("  (y copies it)", "$foreground 60%")
+        ).truncate(self.size.width, ellipsis=True)
+
+    def on_click(self, event: Click) -> None:
+        """Copy it."""
+        event.stop()
+        self.copy()
+
+    def copy(self) -> None:
+        """Copy it to the clipboard of the terminal (OSC 52), and show it whole."""
+        self.app.copy_to_clipboard(self.command)
+        self.app.notify(self.command, title="Copied (if your terminal allows it)", markup=False, timeout=6)

@@ -1,0 +1,232 @@
+"""Forms made from the recipe's declared options: one line an option, checked while it is typed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.events import DescendantFocus
+from textual.message import Message
+from textual.widgets import Input, Select
+
+from core.options import Option
+from core.recipe import OPTIONS, Recipe
+from tui.session import value_of
+from tui.widgets.push import Push
+from tui.widgets.safe import Plain, content
+from tui.words import label
+
+
+class Picker(Select[Any], inherit_bindings=False):
+    """A choice that opens on Enter or space, so that the arrows go from field to field."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter,space", "show_overlay", "Choose", show=False)]
+
+    def __init__(self, choices: Sequence[tuple[str, Any]], value: Any, *, id: str) -> None:
+        super().__init__(
+            [(content(text), item) for text, item in choices],  # type: ignore[misc]
+            value=value,
+            allow_blank=False,
+            compact=True,
+            id=id,
+        )
+
+
+
+class Field(Horizontal):
+    """One option: its name, its control, and in a line what it is."""
+
+    DEFAULT_CSS = """
+    Field { height: 1; }
+    Field .field-name { width: 19; height: 1; padding: 0 0 0 1; }
+    Field .field-help { width: 1fr; height: 1; padding: 0 0 0 2; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
+    Field Input, Field Picker { width: 28; }
+    Field.-long Input, Field.-long Picker { width: 1fr; }
+    Field.-long .field-help { display: none; }
+    Field:focus-within .field-name { text-style: bold reverse; }
+    Field.-wrong .field-name { color: $text-error; text-style: bold; }
+    """
+
+    def __init__(
+        self, option: Option, value: Any, choices: Mapping[Any, str] | None = None, *, long: bool = False
+    ) -> None:
+        super().__init__(classes="-long" if long else "")
+        self.option = option
+        self.problem = ""
+        self._given = choices or {}
+        self._start = value
+        self.control = self._make()
+
+    def _make(self) -> Input | Picker:
+        name = f"set-{self.option.section}-{self.option.key}"
+        if self.option.kind is bool:
+            return Picker([("yes", True), ("no", False)], self._start, id=name)
+        if self.option.choices:
+            pairs = [(self._given.get(item, str(item)), item) for item in self.option.choices]
+            return Picker(pairs, self._start, id=name)
+        return Input(as_text(self._start), compact=True, id=name, select_on_focus=False)
+
+    def compose(self) -> ComposeResult:
+        yield Plain(label(self.option.key), classes="field-name")
+        yield self.control
+        yield Plain(self.option.help, classes="field-help")
+
+    @property
+    def help(self) -> str:
+        """What the option is and what may stand there; or what is wrong with what stands there."""
+        if self.problem:
+            return f"{label(self.option.key)}: {self.problem}"
+        expected = "" if self.option.choices or self.option.kind in (bool, str) else f" ({self.option.expected})"
+        return f"{self.option.help}{expected}. In lab.toml: [{self.option.section}] {self.option.key}"
+
+    def value(self) -> Any:
+        """The value as it stands. Raises ValueError if it is not possible."""
+        if isinstance(self.control, Input):
+            return self.option.parse(self.control.value)
+        return self.control.value
+
+    def check(self) -> bool:
+        """Whether the value is possible; marks the row if it is not."""
+        try:
+            self.value()
+            self.problem = ""
+        except ValueError as error:
+            self.problem = str(error)
+        self.set_class(bool(self.problem), "-wrong")
+        return not self.problem
+
+    def put(self, value: Any) -> None:
+        """Show another value, unless the user is in this field."""
+        if self.control.has_focus or value == self._start:
+            return
+        self._start = value
+        if isinstance(self.control, Input):
+            self.control.value = as_text(value)
+        else:
+            self.control.value = value
+
+
+class Form(Vertical):
+    """Fields for some of the recipe's options; those named in ``more`` are folded away.
+
+    Args:
+        recipe: where the first values come from.
+        main, more: options as ``section.key``.
+        choices: words for the choices of an option, by option and value.
+        long: options whose control takes the whole line.
+    """
+
+    DEFAULT_CSS = """
+    Form { height: auto; }
+    Form #form-help { height: auto; min-height: 1; max-height: 3; color: $text-muted; padding: 0 1; }
+    Form #form-help.-wrong { color: $text-error; text-style: bold; }
+    Form #more { height: auto; display: none; }
+    Form.-open #more { display: block; }
+    Form #fold { margin: 0 0 0 1; background: $background; }
+    """
+
+    class Edited(Message):
+        """A value was changed by the user."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        main: Sequence[str],
+        more: Sequence[str] = (),
+        choices: Mapping[str, Mapping[Any, str]] | None = None,
+        long: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        said = choices or {}
+        self.fields = {
+            name: Field(_option(name), value_of(recipe, name), said.get(name), long=name in long)
+            for name in (*main, *more)
+        }
+        self._main, self._more = tuple(main), tuple(more)
+        self._fold = Push("+ More settings", id="fold")
+        self._help = Plain(id="form-help")
+
+    def compose(self) -> ComposeResult:
+        for name in self._main:
+            yield self.fields[name]
+        if self._more:
+            yield self._fold
+            with Vertical(id="more"):
+                for name in self._more:
+                    yield self.fields[name]
+        yield self._help
+
+    def values(self) -> dict[str, Any]:
+        """Every value, by ``section.key``. Raises ValueError, with the field's name, if one is not possible."""
+        found = {}
+        for name, field in self.fields.items():
+            try:
+                found[name] = field.value()
+            except ValueError as error:
+                field.check()
+                raise ValueError(f"{label(field.option.key)}: {error}") from None
+        return found
+
+    def first_wrong(self) -> Field | None:
+        """The first field with an impossible value."""
+        return next((field for field in self.fields.values() if not field.check()), None)
+
+    def put(self, recipe: Recipe) -> None:
+        """Show the values of a recipe that was changed elsewhere."""
+        for name, field in self.fields.items():
+            field.put(value_of(recipe, name))
+
+    def on_push_pushed(self, event: Push.Pushed) -> None:
+        """Unfold the rest, or fold it away."""
+        if event.push is self._fold:
+            event.stop()
+            self.unfold(not self.has_class("-open"))
+
+    def unfold(self, open: bool) -> None:
+        """Show the rest of the settings, or hide them."""
+        self.set_class(open, "-open")
+        self._fold.label("- Fewer settings" if open else "+ More settings")
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Check while it is typed."""
+        self._edited(event)
+
+    def on_select_changed(self, event: Select.Changed) -> None:
+        """A choice was made."""
+        self._edited(event)
+
+    def _edited(self, event: Input.Changed | Select.Changed) -> None:
+        event.stop()
+        field = next((f for f in self.fields.values() if f.control is event.control), None)
+        if field is not None:
+            field.check()
+            self._tell(field)
+            self.post_message(self.Edited())
+
+    def on_descendant_focus(self, event: DescendantFocus) -> None:
+        """Tell what the field is."""
+        field = next((f for f in self.fields.values() if event.widget in f.walk_children()), None)
+        if field is not None:
+            self._tell(field)
+
+    def _tell(self, field: Field) -> None:
+        if field.problem or field.has_focus_within:
+            self._help.show(field.help)
+            self._help.set_class(bool(field.problem), "-wrong")
+
+
+def as_text(value: Any) -> str:
+    """A value as it is typed."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
+
+
+def _option(name: str) -> Option:
+    section, _, key = name.partition(".")
+    return OPTIONS[section][key]

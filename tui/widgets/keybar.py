@@ -1,0 +1,73 @@
+"""The footer: the keys that matter here, as many as fit, each of which can be clicked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+from textual.events import Click
+from textual.widget import Widget
+
+from tui.keys import GLOBAL, key_name
+
+if TYPE_CHECKING:
+    from textual.screen import Screen
+
+
+class KeyBar(Widget):
+    """One line. Unlike Textual's footer it is a single widget: it costs nothing at start, sends only
+    what changed, and drops whole entries in place of cutting one in half."""
+
+    DEFAULT_CSS = """
+    KeyBar { dock: bottom; height: 1; width: 100%; background: $panel; color: $foreground; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._entries: list[tuple[int, int, str]] = []
+        self._shown: tuple[tuple[str, str, str], ...] = ()
+
+    def on_mount(self) -> None:
+        """Follow the screen's bindings."""
+        self.screen.bindings_updated_signal.subscribe(self, self._changed)
+        self._changed(self.screen)
+
+    def _changed(self, screen: Screen[object]) -> None:
+        offered = {
+            binding.id: binding
+            for _, binding, enabled, _ in self.screen.active_bindings.values()
+            if binding.id and enabled
+        }
+        shown = []
+        for action in GLOBAL:
+            if action.show and action.id in offered:
+                # The first of an action's keys is the one to show; the user's own come before ours.
+                keys = self._keymap().get(action.id, action.keys)
+                key = keys.split(",")[0].strip()
+                shown.append((key_name(key), action.label, key))
+        if tuple(shown) != self._shown:
+            self._shown = tuple(shown)
+            self.refresh()
+
+    def _keymap(self) -> dict[str, str]:
+        settings = getattr(self.app, "settings", None)
+        return dict(settings.keymap) if settings is not None else {}
+
+    def render(self) -> Content:
+        parts: list[Content] = []
+        self._entries = []
+        at = 0
+        for keys, words, key in self._shown:
+            width = len(keys) + len(words) + 4
+            if at + width > self.size.width + 1:
+                continue
+            self._entries.append((at, at + width, key))
+            at += width
+            parts += [Content.styled(f" {keys} ", "bold reverse"), Content(f" {words} ")]
+        return Content.assemble(*parts)
+
+    def on_click(self, event: Click) -> None:
+        """Do what the key would do."""
+        for start, end, key in self._entries:
+            if start <= event.x < end:
+                self.app.simulate_key(key)

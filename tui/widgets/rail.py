@@ -1,0 +1,73 @@
+"""The rail: seven steps in a row, where you are, what is done, what runs."""
+
+from __future__ import annotations
+
+from textual.content import Content
+from textual.events import Click
+from textual.message import Message
+from textual.widget import Widget
+
+from tui.signs import sign
+from tui.steps import STEPS
+
+
+class Rail(Widget):
+    """Two lines: the names of the steps, and under each its state in a word.
+
+    A state is a word and not a colour alone. A click on a step goes there; by keyboard the digits do.
+    """
+
+    DEFAULT_CSS = """
+    Rail { height: 2; width: 100%; background: $panel; color: $foreground; }
+    """
+
+    class Chosen(Message):
+        """A step was clicked."""
+
+        def __init__(self, number: int) -> None:
+            super().__init__()
+            self.number = number
+
+    def __init__(self, current: str) -> None:
+        super().__init__()
+        self.current = current
+        self.states: dict[str, str] = {}
+
+    def show(self, states: dict[str, str]) -> None:
+        """Show these words under the steps; drawn only when one of them changed."""
+        if states != self.states:
+            self.states = dict(states)
+            self.refresh()
+
+    def _column(self) -> int:
+        return max(8, min(18, self.size.width // len(STEPS)))
+
+    def render(self) -> Content:
+        width = self._column()
+        names, words = [], []
+        for step in STEPS:
+            here = step.name == self.current
+            word = self.states.get(step.name, "")
+            mark = sign("here") if here else " "
+            name = f"{mark}{step.number} {step.title}"[:width].ljust(width)
+            names.append(Content.styled(name, "bold reverse" if here else ""))
+            words.append(Content.styled(f"   {word}"[: width - 1].ljust(width), _style(word)))
+        return Content.assemble(*names, "\n", *words)
+
+    def on_click(self, event: Click) -> None:
+        """Go to the step under the pointer."""
+        place = event.x // self._column()
+        if place < len(STEPS):
+            self.post_message(self.Chosen(place + 1))
+
+
+def _style(word: str) -> str:
+    if word in ("failed", "crashed", "FAIL"):
+        return "bold $text-error"
+    if word.startswith(("done", "OK")):
+        return "$text-success"
+    if word.endswith("%") or word in ("running", "waiting", "stopping"):
+        return "bold $text-accent"
+    if word in ("stopped", "changed", "WARN"):
+        return "$text-warning"
+    return "$foreground 60%"

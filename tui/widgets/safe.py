@@ -1,0 +1,63 @@
+"""Foreign text on the screen: cleaned, and never read as markup.
+
+Textual reads square brackets in plain strings as markup: a dataset row such as ``[/INST]`` ends the
+app, and ``[@click=app.quit]`` becomes a button. Whatever was not written in this program goes
+through here: :class:`Plain` for text, :func:`cell` for tables, :func:`content` for titles, buttons and choices.
+"""
+
+from __future__ import annotations
+
+from textual.content import Content
+from textual.widgets import Static
+
+from core.text import clean
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rich.text import Text
+
+
+def content(text: object, style: str = "") -> Content:
+    """``text`` for a title, a button or a choice."""
+    return Content.styled(clean(str(text)), style) if style else Content(clean(str(text)))
+
+
+def cell(text: object, longest: int = 120) -> Text:
+    """``text`` for one line of a table, cut at ``longest`` characters."""
+    from rich.text import Text as RichText
+
+    line = clean(str(text), keep_newlines=False)
+    return RichText(line if len(line) <= longest else line[: longest - 1] + "…", no_wrap=True, end="")
+
+
+class Plain(Static):
+    """Text that is shown as it is. Strings given to it are cleaned; :class:`Content` is taken as made here."""
+
+    DEFAULT_CSS = """
+    Plain { height: auto; width: 1fr; }
+    """
+
+    def __init__(
+        self,
+        text: str | Content = "",
+        *,
+        id: str | None = None,
+        classes: str | None = None,
+    ) -> None:
+        self._shown: str | Content = text
+        super().__init__(_safe(text), markup=False, id=id, classes=classes)
+
+    def show(self, text: str | Content) -> None:
+        """Show another text; nothing is sent to the terminal when it is the same."""
+        if text != self._shown:
+            self._shown = text
+            self.update(_safe(text))
+
+    @property
+    def text(self) -> str:
+        """What is shown, without styles."""
+        return self._shown if isinstance(self._shown, str) else self._shown.plain
+
+
+def _safe(text: str | Content) -> Content:
+    return text if isinstance(text, Content) else Content(clean(text))

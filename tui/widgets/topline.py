@@ -1,0 +1,40 @@
+"""The top line: the program, the lab's folder, and while a job runs what the machine is doing."""
+
+from __future__ import annotations
+
+from textual.content import Content
+from textual.widget import Widget
+
+from core.text import clean
+from tui.signs import sign
+
+
+class TopLine(Widget):
+    """One line, cut from the middle of the path when it is narrow."""
+
+    DEFAULT_CSS = """
+    TopLine { height: 1; width: 100%; background: $primary; color: $text; }
+    TopLine:ansi { background: ansi_blue; color: ansi_bright_white; }
+    """
+
+    def __init__(self, lab: str) -> None:
+        super().__init__()
+        self._lab = clean(lab, keep_newlines=False)
+        self._gauge = ""
+
+    def show(self, gauge: str) -> None:
+        """Show the machine's load; empty while nothing runs."""
+        if gauge != self._gauge:
+            self._gauge = gauge
+            self.refresh()
+
+    def render(self) -> Content:
+        width = self.size.width
+        name = " OlivePress "
+        room = width - len(name) - len(self._gauge) - 3
+        lab = self._lab
+        if len(lab) > room:
+            lab = sign("cut") + lab[len(lab) - max(0, room - 1) :] if room > 8 else ""
+        left = Content.assemble((name, "bold"), sign("bar"), " ", Content(lab))
+        pad = max(1, width - left.cell_length - len(self._gauge) - 1)
+        return Content.assemble(left, " " * pad, (self._gauge, "bold"), " ")
