@@ -1,0 +1,14 @@
+"""Chat with the lab's model: a process of its own, a small typed protocol, transcripts, comparison.
+
+Loads no native library here: those live in the worker process (:mod:`core.chat.worker`).
+"""
+
+from __future__ import annotations
+
+from core.chat.answer import Answer, Turn
+from core.chat.errors import ChatError
+from core.chat.exchange import ChatEvent, Exchange
+from core.chat.session import ChatSession
+from core.chat.settings import Sampling
+
+__all__ = ["Answer", "ChatError", "ChatEvent", "ChatSession", "Exchange", "Sampling", "Turn"]

@@ -1,0 +1,98 @@
+"""Answers and turns: what a chat gives back and remembers."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.chat.protocol import BASE, Done
+
+FAILED = "failed"
+"""How an answer stopped whose model failed or was killed (in transcripts only)."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer with its figures.
+
+    Attributes:
+        answer: the text, as the model wrote it (not cleaned for a terminal).
+        adapter: the adapter in use, None for the base.
+        prompt_tokens: tokens read for it; what the cache still held was not read again.
+        new_tokens: tokens of the answer, end-of-turn token not counted.
+        time_to_first_token_s: seconds from the request's arrival at the model to the first token.
+        tokens_per_s: decoding speed after the first token; 0 where there was nothing to measure.
+        stop: ``end`` (the model ended its turn), ``length`` or ``cancelled``.
+        context_tokens: tokens of the whole conversation after it.
+        context_full: it stopped because the context was full, not at max_new_tokens.
+        dropped_turns: oldest turns that had to go to make room for it.
+    """
+
+    answer: str
+    adapter: str | None
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    time_to_first_token_s: float = 0.0
+    tokens_per_s: float = 0.0
+    stop: str = "end"
+    context_tokens: int = 0
+    context_full: bool = False
+    dropped_turns: int = 0
+
+    @classmethod
+    def from_done(cls, done: Done) -> Answer:
+        """The answer that a worker reports."""
+        shared = {item.name for item in dataclasses.fields(cls)} - {"adapter"}
+        return cls(adapter=done.lane or None, **{name: getattr(done, name) for name in shared})
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Answer:
+        """The answer that :meth:`as_dict` gave; unknown keys are left aside."""
+        names = {item.name for item in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in data.items() if name in names})
+
+    def as_dict(self) -> dict[str, Any]:
+        """As ``--json`` and transcripts have it."""
+        return dataclasses.asdict(self)
+
+    @property
+    def figures(self) -> str:
+        """One line for people: how long, how fast, why it ended."""
+        parts = [
+            f"{self.new_tokens} tokens",
+            f"first after {self.time_to_first_token_s * 1000:.0f} ms",
+        ]
+        if self.tokens_per_s:
+            parts.append(f"{self.tokens_per_s:.1f} tokens/s")
+        parts.append(f"read {self.prompt_tokens}")
+        ended = {"length": "cut at the context's end" if self.context_full else "cut at max_new_tokens"}
+        parts.append(
+            ended.get(self.stop, {"end": "complete", "cancelled": "stopped"}.get(self.stop, self.stop))
+        )
+        return ", ".join(parts)
+
+
+@dataclass
+class Turn:
+    """A question and its answers, one for each lane that was asked (an adapter's name, or "" for the base).
+
+    Attributes:
+        main: the lane whose answer the conversation goes on with.
+        attempt: how often it was asked again; shifts the seed, so that another answer comes.
+    """
+
+    question: str
+    lanes: tuple[str, ...] = (BASE,)
+    main: str = BASE
+    answers: dict[str, Answer] = field(default_factory=dict)
+    attempt: int = 0
+
+    def answer_for(self, lane: str) -> Answer | None:
+        """What this lane said; what the main lane said where it was not asked."""
+        return self.answers.get(lane) or self.answer
+
+    @property
+    def answer(self) -> Answer | None:
+        """The answer that the conversation goes on with."""
+        return self.answers.get(self.main)

@@ -1,0 +1,325 @@
+"""The model itself: loading, answering, comparing and scoring. Only for the worker process."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime_genai as og
+
+from core.chat.conversation import Conversation, Tokens, read_genai_config
+from core.chat.lane import Lane
+from core.chat.memory import context_that_fits
+from core.chat.protocol import Ask, Done, Dropped, Load, Message, Progress, Ready, Score, Scored, Token
+from core.chat.sampler import Sampler
+from core.chat.settings import Sampling
+from core.errors import RequestError
+from core.onnx.adapters import check_adapter
+
+LANES = 2
+"""Caches kept at once: a comparison needs two. The weights are there once."""
+
+SCORE_CHUNK = 128
+"""Tokens scored at once: their logits are kept for the moment, vocabulary times this times 4 bytes."""
+
+
+class Engine:
+    """One loaded copy of the weights and the conversations held on it."""
+
+    def __init__(self, request: Load) -> None:
+        """Load the model, and make ready what the first question needs.
+
+        Raises:
+            RequestError: the folder holds no usable model.
+        """
+        started = time.perf_counter()
+        folder = Path(request.model_dir)
+        self.folder = folder
+        config = read_genai_config(folder)
+        self._model = og.Model(str(folder))
+        self._tokens = Tokens(folder, og.Tokenizer(self._model))
+        self._conversation = Conversation(folder, self._tokens, request.template)
+        self._notes = list(self._conversation.notes)
+        limit = int(config.get("model", {}).get("context_length", request.context_tokens))
+        self._context, note = context_that_fits(config, min(request.context_tokens, limit), LANES)
+        self._notes += [note] if note else []
+        self._ends = self._end_tokens(config)
+        self._adapters = og.Adapters(self._model)
+        self._loaded: set[str] = set()
+        self._lanes: OrderedDict[str, Lane] = OrderedDict()
+        self._refused: dict[str, str] = {}
+        names = sorted(path.stem for path in (folder / "adapters").glob("*.onnx_adapter"))
+        for name in names:
+            try:
+                check_adapter(folder, self._file(name))
+            except RequestError as error:
+                self._refused[name] = error.detail
+        self.ready = Ready(
+            request.id,
+            model=str(config.get("model", {}).get("type", "")),
+            context_tokens=self._context,
+            model_context_tokens=limit,
+            adapters=[name for name in names if name not in self._refused],
+            refused=self._refused,
+            seconds=time.perf_counter() - started,
+            notes=self._notes,
+        )
+
+    def _end_tokens(self, config: dict[str, Any]) -> set[int]:
+        """Tokens that end an answer: the configured ones, and the template's own end-of-turn token.
+
+        Without the latter in genai_config.json, answers would run on into turns that nobody asked for.
+        """
+        found = config.get("model", {}).get("eos_token_id", [])
+        ends = {int(number) for number in (found if isinstance(found, list) else [found])}
+        special = self._tokens.special
+        for name in (self._conversation.end_of_turn(), self._conversation.eos_text):
+            if name and name in special and special[name] not in ends:
+                ends.add(special[name])
+                self._notes.append(
+                    f"{name} also ends an answer here, though genai_config.json does not list it."
+                )
+        return ends
+
+    def set_adapter(self, adapter: str) -> float:
+        """Make an adapter ready; returns the seconds taken.
+
+        Raises:
+            RequestError: no such adapter, or it does not fit this model.
+        """
+        started = time.perf_counter()
+        self._lane(adapter)
+        return time.perf_counter() - started
+
+    def _lane(self, adapter: str) -> Lane:
+        if adapter in self._lanes:
+            self._lanes.move_to_end(adapter)
+            return self._lanes[adapter]
+        self._use(adapter)
+        while len(self._lanes) >= LANES:
+            self._lanes.popitem(last=False)
+        lane = Lane(og, self._model, self._adapters, adapter, self._context)
+        self._lanes[adapter] = lane
+        return lane
+
+    def _use(self, adapter: str) -> None:
+        """Load an adapter's file unless it is loaded. Raises RequestError if it cannot be used."""
+        if not adapter or adapter in self._loaded:
+            return
+        check_adapter(self.folder, self._file(adapter))
+        self._adapters.load(str(self._file(adapter)), adapter)
+        self._loaded.add(adapter)
+
+    def _file(self, adapter: str) -> Path:
+        return self.folder / "adapters" / f"{adapter}.onnx_adapter"
+
+    def reset(self) -> None:
+        """Forget every conversation and free its memory."""
+        self._lanes.clear()
+
+    def ask(self, request: Ask, arrived: float, stopped: Callable[[], bool]) -> Iterator[Message]:
+        """Answer in each lane, by turns, and tell what happens.
+
+        Args:
+            arrived: ``time.perf_counter()`` when the request came in.
+            stopped: true as soon as the user wants no more.
+
+        Raises:
+            RequestError: an adapter that cannot be used, or a question that does not fit the context.
+        """
+        settings = Sampling().changed(**request.settings)
+        wanted = [str(lane.get("adapter", "")) for lane in request.lanes]
+        runs: list[_Answer] = []
+        for name, lane in zip(wanted, request.lanes, strict=True):
+            begun = arrived if not runs else time.perf_counter()
+            try:
+                answer = _Answer(self, request.id, name, lane["messages"], settings, stopped)
+            except RuntimeError:
+                self._lanes.pop(name, None)
+                raise
+            answer.watch.spent += time.perf_counter() - begun
+            runs.append(answer)
+        steps = [run.steps() for run in runs]
+        alive = list(range(len(runs)))
+        while alive:
+            for place in list(alive):
+                runs[place].watch.start()
+                try:
+                    message = next(steps[place], None)
+                except BaseException:
+                    self._lanes.pop(wanted[place], None)  # nobody knows what its cache holds now
+                    raise
+                runs[place].watch.stop()
+                if message is None:
+                    alive.remove(place)
+                else:
+                    yield message
+
+    def fit(
+        self, messages: list[dict[str, Any]], lane: Lane, settings: Sampling
+    ) -> tuple[str, list[int], int]:
+        """The text and ids of a conversation that leave room for an answer, and the turns dropped for that.
+
+        When something must go, a quarter of the context is cleared at once: each drop makes the whole
+        conversation be read again, and should not happen at every turn.
+        """
+        reserve = min(settings.max_new_tokens, max(16, self._context // 4))
+        room = self._context - reserve
+        head = [messages[0]] if messages and messages[0].get("role") == "system" else []
+        turns = messages[len(head) :]
+        dropped = 0
+        while True:
+            text = self._conversation.render([*head, *turns])
+            ids = lane.encode(text, self._tokens)
+            if len(ids) <= room:
+                return text, ids, dropped
+            if len(turns) <= 1:
+                break
+            room = min(room, self._context * 3 // 4)
+            cut = next((n for n in range(1, len(turns)) if turns[n].get("role") == "user"), len(turns) - 1)
+            turns = turns[cut:]
+            dropped += 1
+        if len(ids) <= self._context - 16:
+            return text, ids, dropped  # the last question alone: a shorter answer is better than none
+        raise RequestError(
+            "The question is longer than the context.",
+            f"It has {len(ids)} tokens with its template; the context holds {self._context}.",
+            "Shorten it, or raise chat.context_tokens in lab.toml.",
+        )
+
+    def score(self, request: Score) -> Scored:
+        """Mean loss over the tokens of the segments that count, each segment encoded by itself in turn."""
+        self._use(request.adapter)
+        ids: list[int] = []
+        counts: list[bool] = []
+        for text, counted in request.segments:
+            piece = self._tokens.encode(str(text))
+            ids += piece
+            counts += [bool(counted)] * len(piece)
+        ids, counts = ids[: self._context], counts[: self._context]
+        lane = Lane(og, self._model, self._adapters, request.adapter, max(2, len(ids)))
+        losses: list[float] = []
+        place = 0
+        while place < len(ids) - 1:
+            chunk = ids[place : min(place + SCORE_CHUNK, len(ids) - 1)]
+            lane.append(chunk)
+            logits = lane.logits()
+            if len(logits) < len(chunk):  # a graph that only gives the last position: one token at a time
+                lane.rewind(place)
+                chunk = chunk[:1]
+                lane.append(chunk)
+                logits = lane.logits()
+            for offset in range(len(chunk)):
+                if counts[place + offset + 1]:
+                    losses.append(_loss(logits[offset], ids[place + offset + 1]))
+            place += len(chunk)
+        return Scored(request.id, float(np.mean(losses)) if losses else 0.0, len(losses))
+
+
+def _loss(logits: Any, target: int) -> float:
+    shifted = logits.astype(np.float64) - float(logits.max())
+    return float(np.log(np.exp(shifted).sum()) - shifted[target])
+
+
+class _Stopwatch:
+    """Time spent on one lane only, so that two lanes that take turns are each measured fairly."""
+
+    def __init__(self) -> None:
+        self.spent = 0.0
+        self._since = 0.0
+
+    def start(self) -> None:
+        self._since = time.perf_counter()
+
+    def stop(self) -> None:
+        self.spent += time.perf_counter() - self._since
+
+    def now(self) -> float:
+        return self.spent + time.perf_counter() - self._since
+
+
+class _Answer:
+    """One answer under way."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        request: int,
+        name: str,
+        messages: list[dict[str, Any]],
+        settings: Sampling,
+        stopped: Callable[[], bool],
+    ) -> None:
+        self.watch = _Stopwatch()
+        self._engine = engine
+        self._request = request
+        self._name = name
+        self._settings = settings
+        self._stopped = stopped
+        self._lane = engine._lane(name)
+        self._text, self._ids, self._dropped = engine.fit(messages, self._lane, settings)
+
+    def steps(self) -> Iterator[Message]:
+        """Read the question, then choose token after token; one message a step."""
+        request, lane, context = self._request, self._lane, self._engine._context
+        if self._dropped:
+            yield Dropped(request, self._name, self._dropped, context)
+        read = 0
+        for read, total in lane.read(self._text, self._ids):
+            if self._stopped():
+                break
+            if total > read:
+                yield Progress(request, "reading", read, total)
+        sampler = Sampler(self._settings)
+        detokenizer = self._engine._tokens.detokenizer()
+        ends = self._engine._ends
+        room = min(self._settings.max_new_tokens, context - len(self._ids))
+        pieces: list[str] = []
+        new = 0
+        first = last = 0.0
+        stop = "length"
+        while True:
+            if self._stopped():
+                stop = "cancelled"
+                break
+            if new >= room:
+                break
+            token = lane.choose(sampler)
+            if token in ends:
+                stop = "end"
+                last = self.watch.now()
+                first = first or last
+                break
+            new += 1
+            last = self.watch.now()
+            first = first or last
+            piece = detokenizer.add(token)
+            if piece:
+                pieces.append(piece)
+                yield Token(request, self._name, piece)
+            lane.accept(token)
+        tail = detokenizer.flush()
+        if tail:
+            pieces.append(tail)
+            yield Token(request, self._name, tail)
+        answer = "".join(pieces)
+        if new:
+            lane.answered(answer)
+        intervals = new - 1 + (stop == "end")
+        yield Done(
+            request,
+            self._name,
+            answer=answer,
+            prompt_tokens=read,
+            context_tokens=len(lane.ids),
+            new_tokens=new,
+            time_to_first_token_s=round(first or self.watch.now(), 6),
+            tokens_per_s=round(intervals / (last - first), 3) if intervals > 0 and last > first else 0.0,
+            stop=stop,
+            context_full=stop == "length" and new < self._settings.max_new_tokens,
+            dropped_turns=self._dropped,
+        )

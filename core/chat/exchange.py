@@ -1,0 +1,107 @@
+"""One question under way: its events as they come, for a caller that waits and for one that must not."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+
+from core.chat.answer import Answer, Turn
+from core.chat.connection import raised
+from core.chat.protocol import Done, Dropped, Error, Finished, Message, Progress, Token
+from core.errors import LabError
+
+ChatEvent = Progress | Dropped | Token | Done | Finished | Error
+"""What an exchange tells. Finished or Error is always the last."""
+
+
+class Exchange:
+    """A question that is being answered, in one lane or in two.
+
+    Iterate over it to wait for events; or give ``on_event`` and never wait; or call :meth:`drain` from
+    a timer. The events are the same. ``on_event`` is called from another thread and must not block.
+    """
+
+    def __init__(
+        self,
+        turn: Turn,
+        record: Callable[[Exchange, Message], None],
+        on_event: Callable[[ChatEvent], None] | None,
+        stop: Callable[[], None],
+    ) -> None:
+        self.turn = turn
+        self.text = dict.fromkeys(turn.lanes, "")
+        self.error: LabError | None = None
+        self._record = record
+        self._on_event = on_event
+        self._stop = stop
+        self._events: queue.SimpleQueue[ChatEvent] = queue.SimpleQueue()
+        self._over = threading.Event()
+        self._pieces: dict[str, list[str]] = {lane: [] for lane in turn.lanes}
+
+    def hear(self, message: Message) -> None:
+        """Take an event from the worker. Called by its reader thread."""
+        if not isinstance(message, ChatEvent):
+            return
+        if isinstance(message, Token):
+            self._pieces[message.lane].append(message.text)
+        elif isinstance(message, Error):
+            self.error = raised(message)
+        if isinstance(message, Done | Error | Finished | Dropped):
+            try:
+                self._record(self, message)
+            except LabError as error:  # the transcript cannot be written: tell, and keep the answer
+                self.error = self.error or error
+        if isinstance(message, Error | Finished):
+            self._over.set()
+        self._events.put(message)
+        if self._on_event is not None:
+            self._on_event(message)
+
+    def so_far(self, lane: str) -> str:
+        """The text of a lane as far as it came."""
+        return "".join(self._pieces[lane])
+
+    @property
+    def over(self) -> bool:
+        """Nothing more will come."""
+        return self._over.is_set()
+
+    def stop(self) -> None:
+        """End the answer after the token in hand. Harmless when it is over."""
+        if not self.over:
+            self._stop()
+
+    def drain(self) -> list[ChatEvent]:
+        """The events since the last call, at once."""
+        found: list[ChatEvent] = []
+        while True:
+            try:
+                found.append(self._events.get_nowait())
+            except queue.Empty:
+                return found
+
+    def __iter__(self) -> Iterator[ChatEvent]:
+        """The events until the end. Errors are events here; :meth:`result` raises them."""
+        while True:
+            event = self._events.get()
+            yield event
+            if isinstance(event, Error | Finished):
+                return
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end; False if the time ran out first."""
+        return self._over.wait(timeout)
+
+    def result(self) -> dict[str, Answer]:
+        """Wait for the end and give each lane's answer.
+
+        Raises:
+            RequestError: the question cannot be asked (too long, wrong adapter).
+            MachineError: not enough memory.
+            ChatError: the model failed or its process is gone.
+        """
+        self._over.wait()
+        if self.error is not None:
+            raise self.error
+        return dict(self.turn.answers)

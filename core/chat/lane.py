@@ -1,0 +1,137 @@
+"""One conversation in the model's memory: a generator, what it has read, and how much of that can be kept.
+
+Only for the worker process. A lane belongs to one adapter (or none): keys and values computed under one
+adapter are wrong under another, so each has its own cache and a switch reads the conversation anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from core.chat.conversation import Tokens
+from core.chat.sampler import Sampler
+
+READ_CHUNK = 512
+"""Tokens read at once. Between chunks reading can be stopped, and tells how far it is."""
+
+
+def common_prefix(left: list[int], right: list[int]) -> int:
+    """How many tokens two sequences share from the start."""
+    size = min(len(left), len(right))
+    if left[:size] == right[:size]:
+        return size
+    return next(place for place in range(size) if left[place] != right[place])
+
+
+class Lane:
+    """The cache of one adapter."""
+
+    def __init__(self, runtime: Any, model: Any, adapters: Any, adapter: str, context_tokens: int) -> None:
+        """``runtime``: onnxruntime_genai; ``adapters``: its ``Adapters``, with ``adapter`` loaded."""
+        self._runtime = runtime
+        self._model = model
+        self._adapters = adapters
+        self._adapter = adapter
+        self._context = context_tokens
+        self._generator = self._new()
+        self.ids: list[int] = []
+        # Tokens of ids whose keys and values are computed: the token chosen last is only read when
+        # the next is asked for.
+        self._computed = 0
+        self._text = ""
+        # Places where text and ids correspond: (characters, tokens).
+        self._marks: list[tuple[int, int]] = []
+
+    def _new(self) -> Any:
+        params = self._runtime.GeneratorParams(self._model)
+        params.set_search_options(max_length=self._context, do_sample=False, num_beams=1)
+        generator = self._runtime.Generator(self._model, params)
+        if self._adapter:
+            generator.set_active_adapter(self._adapters, self._adapter)
+        return generator
+
+    def encode(self, text: str, tokens: Tokens) -> list[int]:
+        """The ids of a rendered conversation, with the very ids that were generated where it continues one.
+
+        An answer encoded again may give other ids than the model chose, and the cache would be lost from
+        there on. So the text is cut where a kept answer ends; the template puts a special token there, and
+        tokenizers cut at special tokens too, so both parts encode as the whole does.
+        """
+        for characters, count in reversed(self._marks):
+            if text[:characters] == self._text[:characters]:
+                rest = text[characters:]
+                if not rest:
+                    return self.ids[:count]
+                if tokens.starts_special(rest):
+                    return self.ids[:count] + tokens.encode(rest)
+        return tokens.encode(text)
+
+    def read(self, text: str, ids: list[int]) -> Iterator[tuple[int, int]]:
+        """Bring the cache to ``ids``; yields (tokens read, tokens to read) after each chunk.
+
+        At least the last token is read, since its logits choose the answer's first.
+        """
+        common = common_prefix(self.ids, ids)
+        marks = [m for m in self._marks if m[1] <= common and text[: m[0]] == self._text[: m[0]]]
+        kept = self.rewind(min(common, len(ids) - 1, self._computed))
+        total = len(ids) - kept
+        done = 0
+        while done < total:
+            chunk = ids[kept + done : kept + min(done + READ_CHUNK, total)]
+            self._generator.append_tokens(np.array(chunk, dtype=np.int32))
+            self.ids += chunk
+            self._computed = len(self.ids)
+            done += len(chunk)
+            yield done, total
+        self._text = text
+        self._marks = [*(mark for mark in marks if mark[1] < len(ids)), (len(text), len(ids))]
+
+    def rewind(self, kept: int) -> int:
+        """Go back to the first ``kept`` tokens; returns how many there are then."""
+        if self.ids:
+            try:
+                self._generator.rewind_to(kept)
+            except RuntimeError:
+                # Some caches (sliding windows, recurrent states) cannot go back: start over.
+                self._generator = self._new()
+                kept = 0
+        self.ids = self.ids[:kept]
+        self._computed = kept
+        self._text, self._marks = "", []
+        return kept
+
+    def choose(self, sampler: Sampler) -> int:
+        """The next token; :meth:`accept` makes it part of the conversation."""
+        if sampler.plain:
+            self._generator.generate_next_token()
+            self._computed = len(self.ids)
+            return int(self._generator.get_next_tokens()[0])
+        if self._computed < len(self.ids):
+            self._generator.append_tokens(np.array(self.ids[self._computed :], dtype=np.int32))
+            self._computed = len(self.ids)
+        return sampler.choose(self._generator.get_logits(), self.ids)
+
+    def accept(self, token: int) -> None:
+        """Make the chosen token part of the conversation. It is computed when the next one is asked for."""
+        self.ids.append(token)
+
+    def answered(self, answer: str) -> None:
+        """Remember where the answer ended, so that the next turn continues from its ids."""
+        if not self._marks:
+            return  # reading was stopped in the middle: there is no text to go on from
+        self._text += answer
+        self._marks.append((len(self._text), len(self.ids)))
+
+    def logits(self) -> Any:
+        """Logits of the positions appended last, shape (positions or 1, vocabulary), float32."""
+        found = np.asarray(self._generator.get_output("logits"))
+        return found.reshape(-1, found.shape[-1]).astype(np.float32)
+
+    def append(self, ids: list[int]) -> None:
+        """Append tokens without any bookkeeping of text (for scoring)."""
+        self._generator.append_tokens(np.array(ids, dtype=np.int32))
+        self.ids += ids
+        self._computed = len(self.ids)

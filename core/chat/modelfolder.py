@@ -1,0 +1,69 @@
+"""Is there a model to talk to, and with which adapter? Told without loading anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core.chat.conversation import read_genai_config
+from core.errors import RequestError
+from core.folder import LabFolder
+
+
+def check_model(folder: Path, lab: LabFolder | None = None) -> None:
+    """Refuse a folder that holds no ONNX chat model.
+
+    Args:
+        lab: the lab that the folder belongs to; then the error says which step makes the model.
+
+    Raises:
+        RequestError: no such folder, or a file of the model is missing.
+    """
+    if not folder.is_dir():
+        raise RequestError("There is no model to talk to yet.", f"{folder} does not exist.", _next_step(lab))
+    config = read_genai_config(folder)
+    decoder = config.get("model", {}).get("decoder", {}) if config else {}
+    graph = decoder.get("filename", "model.onnx") if isinstance(decoder, dict) else "model.onnx"
+    for name in ("genai_config.json", str(graph)):
+        if not (folder / name).is_file() or (name == "genai_config.json" and not config):
+            what = "is missing" if not (folder / name).is_file() else "is not readable"
+            raise RequestError(
+                "The model is not whole.",
+                f"{folder / name} {what}.",
+                "Make it again: olivepress run optimize --force",
+            )
+
+
+def _next_step(lab: LabFolder | None) -> str:
+    if lab is None:
+        return "Name a folder with genai_config.json and model.onnx."
+    missing = []
+    if not lab.quantized_dir.is_dir():
+        missing.append("quantize")
+    if not lab.finetuned_root.is_dir() or not any(lab.finetuned_root.iterdir()):
+        missing.append("finetune")
+    return f"The optimize step makes it. Run: olivepress run {lab.root} {' '.join([*missing, 'optimize'])}"
+
+
+def choose_adapter(there: list[str], wanted: str | None, usual: str) -> str | None:
+    """The adapter to begin with.
+
+    Args:
+        there: the adapters beside the model.
+        wanted: a name, None for the base, or ``"auto"``: the only one, or ``usual`` if it is among several.
+
+    Raises:
+        RequestError: the one wanted is not there.
+    """
+    if wanted is None or wanted == "":
+        return None
+    if wanted in there:
+        return wanted
+    if wanted == "auto":
+        if len(there) == 1:
+            return there[0]
+        return usual if usual in there else None
+    raise RequestError(
+        f"There is no adapter {wanted!r}.",
+        f"The model has: {', '.join(there) or 'no adapter'}.",
+        "Name one of those, or train it: olivepress run finetune optimize",
+    )

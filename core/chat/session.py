@@ -1,0 +1,472 @@
+"""A conversation with the lab's model, which runs in a process of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.chat.answer import FAILED, Answer, Turn
+from core.chat.connection import Connection, LoadListener
+from core.chat.exchange import ChatEvent, Exchange
+from core.chat.modelfolder import check_model, choose_adapter
+from core.chat.protocol import (
+    BASE,
+    Adapted,
+    Ask,
+    Done,
+    Dropped,
+    Error,
+    Message,
+    Ready,
+    Score,
+    Scored,
+    SetAdapter,
+    Stop,
+    Token,
+)
+from core.chat.settings import Sampling
+from core.chat.transcript import Chat, TranscriptWriter, as_markdown, find_chat
+from core.errors import RequestError
+
+if TYPE_CHECKING:
+    from core.lab import Lab
+
+
+class ChatSession:
+    """Several turns with one model; adapters, comparison, transcript.
+
+    The model begins to load when the session is made; questions may be asked at once and wait for it.
+    Methods that begin with ``begin`` return at once with an :class:`Exchange`; the others wait. One
+    question is answered at a time. May be used from several threads.
+
+    >>> with lab.chat(adapter="travel") as chat:  # doctest: +SKIP
+    ...     for piece in chat.stream("What should I see in Chicago?"):
+    ...         print(piece, end="")
+    """
+
+    def __init__(
+        self,
+        model_dir: Path,
+        *,
+        adapter: str | None = None,
+        settings: Sampling | None = None,
+        system: str = "",
+        template: str = "",
+        context_tokens: int = 4096,
+        chats_dir: Path | None = None,
+        on_load: LoadListener | None = None,
+    ) -> None:
+        """Start to load the model of ``model_dir``.
+
+        Args:
+            adapter: the adapter to begin with; None for the base.
+            template: the recipe's `{field}` template, used where the tokenizer has no chat template.
+            context_tokens: the longest conversation kept in memory.
+            chats_dir: where transcripts go; none is kept if None.
+            on_load: hears of the loading, from another thread: Progress, then Ready or Error.
+
+        Raises:
+            RequestError: there is no usable model in the folder, or no such adapter.
+        """
+        check_model(model_dir)
+        self.model_dir = model_dir
+        self.settings = settings or Sampling()
+        self.system = system
+        self.turns: list[Turn] = []
+        self.dropped = 0
+        self.last: Answer | None = None
+        self.name = ""
+        self._adapter = self._usual = adapter or BASE
+        self._chats_dir = chats_dir
+        self._writer: TranscriptWriter | None = None
+        self._current: Exchange | None = None
+        self._lock = threading.RLock()
+        self._model = Connection(model_dir, context_tokens, template, self._adapter, on_load)
+
+    @classmethod
+    def open(
+        cls, lab: Lab, adapter: str | None = "auto", *, on_load: LoadListener | None = None
+    ) -> ChatSession:
+        """Chat with a lab's model, as its recipe's ``[chat]`` says.
+
+        Args:
+            adapter: a name, None for the base, ``"auto"`` for the lab's adapter if it has one.
+
+        Raises:
+            RequestError: no model yet (says which step makes it), or no such adapter.
+        """
+        recipe = lab.recipe
+        check_model(lab.folder.onnx_dir, lab.folder)
+        return cls(
+            lab.folder.onnx_dir,
+            adapter=choose_adapter(lab.adapters(), adapter, recipe.finetune.adapter),
+            settings=Sampling.from_recipe(recipe.chat),
+            system=recipe.chat.system,
+            template=recipe.data.template,
+            context_tokens=recipe.chat.context_tokens,
+            chats_dir=lab.folder.chats_dir,
+            on_load=on_load,
+        )
+
+    # The model's life
+
+    def wait_ready(self, timeout: float | None = None) -> Ready:
+        """Wait until the model is loaded.
+
+        Raises:
+            ChatError, MachineError, RequestError: it could not be loaded, or the time ran out.
+        """
+        return self._model.wait_ready(timeout)
+
+    @property
+    def ready(self) -> Ready | None:
+        """What is known of the loaded model; None while it loads."""
+        return self._model.ready
+
+    @property
+    def alive(self) -> bool:
+        """The model's process is there."""
+        return self._model.alive
+
+    @property
+    def pid(self) -> int:
+        """The id of the model's process."""
+        return self._model.worker.pid
+
+    def restart(self) -> None:
+        """Start the model again after its process has gone. The conversation is kept, and read anew."""
+        with self._lock:
+            self._model.restart(self._adapter)
+
+    def close(self) -> None:
+        """End the model's process and free its memory. The transcript stays."""
+        self._model.close()
+
+    def __enter__(self) -> ChatSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Asking
+
+    def begin(self, text: str, on_event: Callable[[ChatEvent], None] | None = None) -> Exchange:
+        """Ask, and return at once.
+
+        Raises:
+            RequestError: the question is empty, or another is being answered.
+            ChatError: the model's process is gone, see :meth:`restart`.
+        """
+        return self._begin(Turn(_asked(text), (self._adapter,), self._adapter), on_event)
+
+    def stream(self, text: str) -> Iterator[str]:
+        """Ask; the pieces of the answer as they come. Afterwards :attr:`last` has the figures.
+
+        Leaving the loop early stops the answer. Raises as :meth:`begin` and :meth:`Exchange.result`.
+        """
+        return self._pieces(self.begin(text))
+
+    def ask(self, text: str) -> Answer:
+        """Ask and wait for the whole answer. Raises as :meth:`stream`."""
+        return self._main_answer(self.begin(text))
+
+    def begin_again(
+        self, text: str | None = None, on_event: Callable[[ChatEvent], None] | None = None, *, turn: int = -1
+    ) -> Exchange:
+        """Answer a question anew: the last one, or an edited one; later turns go.
+
+        Args:
+            text: the question as it should have been; None to keep it (and shift the seed).
+            turn: which turn, as a list index.
+
+        Raises:
+            RequestError: there is no such turn; and as :meth:`begin`.
+        """
+        with self._lock:
+            self._check_free()
+            try:
+                place = range(len(self.turns))[turn]
+            except IndexError:
+                raise RequestError(
+                    "There is no question to ask again.", "The conversation has none yet."
+                ) from None
+            old = self.turns[place]
+            lanes, main = old.lanes, old.main
+            if len(lanes) == 1:
+                lanes, main = (self._adapter,), self._adapter
+            attempt = old.attempt + 1 if text is None else 0
+            new = Turn(old.question if text is None else _asked(text), lanes, main, attempt=attempt)
+            return self._begin(new, on_event, replaces=place)
+
+    def regenerate(self) -> Iterator[str]:
+        """Another answer to the last question (the same one at temperature 0)."""
+        return self._pieces(self.begin_again())
+
+    def edit(self, text: str, turn: int = -1) -> Iterator[str]:
+        """Put another question in the last one's place, or in that of ``turn``."""
+        return self._pieces(self.begin_again(_asked(text), turn=turn))
+
+    def begin_compare(
+        self,
+        text: str,
+        adapters: Sequence[str | None] | None = None,
+        on_event: Callable[[ChatEvent], None] | None = None,
+    ) -> Exchange:
+        """Ask two adapters (None is the base) the same question; their answers come by turns.
+
+        Each goes on from its own earlier answers. By default the base and the session's adapter, or the
+        lab's only one. Raises as :meth:`begin`, and RequestError where there is nothing to compare.
+        """
+        if adapters is None:
+            tuned = self._adapter or self._usual or next(iter(self.adapters()), BASE)
+            adapters = (None, tuned)
+        lanes = tuple(adapter or BASE for adapter in adapters)
+        if len(lanes) != 2 or lanes[0] == lanes[1]:
+            raise RequestError(
+                "There is nothing to compare.",
+                f"The adapters of this model: {', '.join(self.adapters()) or 'none'}.",
+                "Train one with: olivepress run finetune optimize",
+            )
+        main = self._adapter if self._adapter in lanes else lanes[1]
+        return self._begin(Turn(_asked(text), lanes, main), on_event)
+
+    def compare(self, text: str, adapters: Sequence[str | None] | None = None) -> tuple[Answer, Answer]:
+        """Compare and wait: the first and the second adapter's answer (base and tuned)."""
+        exchange = self.begin_compare(text, adapters)
+        answers = exchange.result()
+        first, second = exchange.turn.lanes
+        return answers[first], answers[second]
+
+    def stop(self) -> None:
+        """End the answer under way after the token in hand. From any thread; harmless when there is none."""
+        current = self._current
+        if current is not None:
+            current.stop()
+
+    @property
+    def current(self) -> Exchange | None:
+        """The question being answered."""
+        return self._current
+
+    # Adapters and settings
+
+    @property
+    def adapter(self) -> str | None:
+        """The adapter in use; None for the base."""
+        return self._adapter or None
+
+    def adapters(self) -> list[str]:
+        """The adapters beside the model, in alphabetical order, whether they fit or not."""
+        return sorted(path.stem for path in (self.model_dir / "adapters").glob("*.onnx_adapter"))
+
+    def set_adapter(self, adapter: str | None) -> float:
+        """Use another adapter from the next question on (None: the base); returns the seconds it took.
+
+        The weights are not loaded again. What was read under the other adapter cannot be used: the
+        conversation is read anew with the next question, unless that adapter was in use before.
+
+        Raises:
+            RequestError: no such adapter, or it does not fit the model (says what differs).
+        """
+        name = adapter or BASE
+        with self._lock:
+            self._check_free()
+        message = self._model.call(SetAdapter(self._model.worker.next_id(), name))
+        assert isinstance(message, Adapted)
+        if name != self._adapter:
+            self._adapter = name
+            if self._writer is not None:
+                self._writer.write("adapter", adapter=adapter)
+        return message.seconds
+
+    def set(self, **values: Any) -> Sampling:
+        """Change sampling settings from the next answer on. Raises RequestError for impossible ones."""
+        self.settings = self.settings.changed(**values)
+        return self.settings
+
+    def score(self, segments: Sequence[tuple[str, bool]], adapter: str | None = None) -> tuple[float, int]:
+        """Loss of a text under an adapter: mean negative log likelihood in nats, and the tokens counted.
+
+        Args:
+            segments: (text, counts) pairs; only tokens of the segments that count are measured.
+        """
+        pairs = [[text, counts] for text, counts in segments]
+        message = self._model.call(Score(self._model.worker.next_id(), adapter or BASE, pairs))
+        assert isinstance(message, Scored)
+        return message.loss, message.tokens
+
+    # Transcript
+
+    @property
+    def transcript_path(self) -> Path | None:
+        """The transcript's file; None before the first question."""
+        return self._writer.path if self._writer else None
+
+    def rename(self, name: str) -> None:
+        """Name the conversation."""
+        self.name = " ".join(name.split())[:100]
+        if self._writer is not None:
+            self._writer.write("name", name=self.name)
+
+    def reopen(self, wanted: str) -> Chat:
+        """Go on with an earlier conversation, by file name, name or number.
+
+        Raises:
+            RequestError: there is none.
+        """
+        if self._chats_dir is None:
+            raise RequestError("This chat keeps no transcripts.")
+        with self._lock:
+            self._check_free()
+            chat = find_chat(self._chats_dir, wanted)
+            self.turns, self.dropped = chat.turns, chat.first
+            self.name, self.system = chat.name, chat.system
+            self.last = next((turn.answer for turn in reversed(self.turns) if turn.answer), None)
+            self._writer = TranscriptWriter(self._chats_dir, {}, chat.path)
+        return chat
+
+    def new(self) -> None:
+        """Begin another conversation, in another transcript."""
+        with self._lock:
+            self._check_free()
+            self.turns, self.dropped, self.last, self.name, self._writer = [], 0, None, "", None
+
+    def markdown(self) -> str:
+        """The conversation as a Markdown page."""
+        path = self.transcript_path or self.model_dir
+        return as_markdown(
+            Chat(
+                path,
+                self.name,
+                model=str(self.model_dir),
+                system=self.system,
+                adapter=self._adapter,
+                turns=self.turns,
+            )
+        )
+
+    # Inside
+
+    def _check_free(self) -> None:
+        if self._current is not None and not self._current.over:
+            raise RequestError(
+                "An answer is under way.", "One question is answered at a time.", "Stop it first."
+            )
+
+    def _begin(
+        self, turn: Turn, on_event: Callable[[ChatEvent], None] | None, replaces: int | None = None
+    ) -> Exchange:
+        with self._lock:
+            self._check_free()
+            self._model.check()
+            kept = len(self.turns) if replaces is None else replaces
+            removed = self.turns[kept:]
+            if replaces is not None:
+                self._write("rewind", to=kept)
+                del self.turns[kept:]
+                self.dropped = min(self.dropped, kept)
+            worker = self._model.worker
+            number = worker.next_id()
+            lanes = [
+                {"adapter": lane, "messages": self._messages(lane, turn.question)} for lane in turn.lanes
+            ]
+            settings = self.settings.changed(seed=self.settings.seed + turn.attempt)
+            self.turns.append(turn)
+            self._write(
+                "user", text=turn.question, lanes=list(turn.lanes), main=turn.main, attempt=turn.attempt
+            )
+
+            def record(exchange: Exchange, message: Message) -> None:
+                self._record(exchange, message, removed)
+
+            exchange = Exchange(turn, record, on_event, lambda: worker.send(Stop(number)))
+            self._current = exchange
+        worker.send(Ask(number, lanes, settings.as_dict()), exchange.hear)
+        return exchange
+
+    def _messages(self, lane: str, question: str) -> list[dict[str, str]]:
+        messages = [{"role": "system", "content": self.system}] if self.system else []
+        for turn in self.turns[self.dropped :]:
+            answer = turn.answer_for(lane)
+            if answer is not None and answer.answer:
+                messages.append({"role": "user", "content": turn.question})
+                messages.append({"role": "assistant", "content": answer.answer})
+        messages.append({"role": "user", "content": question})
+        return messages
+
+    def _record(self, exchange: Exchange, message: Message, removed: list[Turn]) -> None:
+        """Keep what the worker tells. Called by the reader thread, before anyone else hears of it."""
+        turn = exchange.turn
+        with self._lock:
+            if isinstance(message, Dropped):
+                new = self._dropped_until(message.turns) - self.dropped
+                if message.lane == turn.main and new > 0:
+                    self.dropped += new
+                    self._write("drop", turns=new)
+            elif isinstance(message, Done):
+                answer = Answer.from_done(message)
+                turn.answers[message.lane] = answer
+                if message.lane == turn.main:
+                    self.last = answer
+                self._write("assistant", **answer.as_dict())
+            elif isinstance(message, Error) and message.kind == "request":
+                # The question was refused: the conversation is as it was before.
+                place = self.turns.index(turn)
+                self.turns[place:] = removed
+                self._write("rewind", to=place)
+                for old in removed:
+                    self._write(
+                        "user", text=old.question, lanes=list(old.lanes), main=old.main, attempt=old.attempt
+                    )
+                    for answer in old.answers.values():
+                        self._write("assistant", **answer.as_dict())
+            elif isinstance(message, Error):
+                for lane in turn.lanes:
+                    text = exchange.so_far(lane)
+                    if lane not in turn.answers and text:
+                        turn.answers[lane] = Answer(text, lane or None, stop=FAILED)
+                        self._write("assistant", **turn.answers[lane].as_dict())
+
+    def _dropped_until(self, count: int) -> int:
+        """The index of the first turn left when ``count`` answered turns more are dropped."""
+        place = self.dropped
+        while count > 0 and place < len(self.turns) - 1:
+            answer = self.turns[place].answer
+            count -= 1 if answer is not None and answer.answer else 0
+            place += 1
+        return place
+
+    def _write(self, kind: str, **fields: Any) -> None:
+        if self._chats_dir is None:
+            return
+        if self._writer is None:
+            header = {
+                "name": self.name,
+                "model": str(self.model_dir),
+                "system": self.system,
+                "adapter": self._adapter,
+            }
+            self._writer = TranscriptWriter(self._chats_dir, header)
+        self._writer.write(kind, **fields)
+
+    def _pieces(self, exchange: Exchange) -> Iterator[str]:
+        try:
+            for event in exchange:
+                if isinstance(event, Token) and event.lane == exchange.turn.main:
+                    yield event.text
+            exchange.result()
+        finally:
+            if not exchange.over:
+                exchange.stop()
+                exchange.wait()
+
+    def _main_answer(self, exchange: Exchange) -> Answer:
+        return exchange.result()[exchange.turn.main]
+
+
+def _asked(text: str) -> str:
+    if not text.strip():
+        raise RequestError("The question is empty.", "There is nothing to answer.", "Type a question.")
+    return text.strip()
