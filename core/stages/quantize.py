@@ -1,0 +1,398 @@
+"""The quantize stage: fewer bits for each weight, through an Olive pass.
+
+What it makes is a Hugging Face folder in Olive's checkpoint format (``quant_method: "olive"``) with
+the source's own tokenizer, chat template and generation settings. The output matrix (``lm_head``) is
+rounded to 8 bits whatever the method: ModelBuilder takes it as it is, so that PyTorch and ONNX
+compute the same; left in float, ModelBuilder would round it to 4 bits by itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.checkpoint import TOKENIZER_FILES, ModelFacts, model_facts, tensor_entries
+from core.data import load_examples, resolve_data_file
+from core.errors import RequestError, StageError
+from core.events import Reporter
+from core.files import digest, explained, folder_stamp, human_bytes, publish
+from core.folder import LabFolder
+from core.recipe import Recipe
+from core.sources import kind_of, resolve_model
+from core.stages.base import StageContext, versions
+
+if TYPE_CHECKING:
+    from core.quality import Quality
+
+CALIBRATED = ("awq", "gptq", "awq+gptq")
+"""The algorithms that look at calibration records."""
+
+GROUP_SIZES = (16, 32, 64, 128, 256)
+HEAD_BITS = 8
+KEPT = (
+    *TOKENIZER_FILES,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+)
+"""Files that come from the source as they are: Olive would write them anew in its own words."""
+
+
+def fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
+    """All that the quantized model depends on. A hub model is known by its id, a folder by its files.
+
+    Raises:
+        RequestError: the model's folder or the data file is missing.
+    """
+    source = recipe.model.source
+    kind = kind_of(source, lab.root)
+    if kind in ("folder", "rehearsal"):
+        found = resolve_model(source, lab.root, Reporter())
+        model = {"source": found.name, "files": folder_stamp(found.path)}
+    else:
+        model = {"source": source}
+    quantize = dataclasses.asdict(recipe.quantize)
+    used: dict[str, Any] = {"algorithm": recipe.quantize.algorithm}
+    if recipe.quantize.algorithm in CALIBRATED:
+        data = dataclasses.asdict(recipe.data)
+        file = calibration_file(recipe, lab.root)
+        used = {**quantize, "records": _stamp(file), "data": data}
+    elif recipe.quantize.algorithm != "none":
+        used = {key: quantize[key] for key in ("algorithm", "bits", "group_size")}
+    return {
+        "model": model,
+        "quantize": used,
+        "versions": versions("olivepress", "olive-ai", "torch", "transformers"),
+    }
+
+
+def output(lab: LabFolder, recipe: Recipe) -> Path:
+    """The quantized model's folder."""
+    return lab.quantized_dir
+
+
+def calibration_file(recipe: Recipe, lab_root: Path) -> Path:
+    """The records to calibrate on: ``quantize.calibration_file``, or the training records.
+
+    Raises:
+        RequestError: there is no such file.
+    """
+    if not recipe.quantize.calibration_file:
+        return resolve_data_file(recipe, lab_root)
+    path = Path(recipe.quantize.calibration_file).expanduser()
+    path = path if path.is_absolute() else lab_root / path
+    if not path.exists():
+        raise RequestError(
+            "The calibration file does not exist.",
+            f"quantize.calibration_file: {path}.",
+            "Put the file there, or leave the key empty to calibrate on the training records.",
+        )
+    return path
+
+
+def _stamp(path: Path) -> str:
+    return digest(path) if path.is_file() else folder_stamp(path)
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Fetch, quantize, verify and publish the model.
+
+    Raises:
+        RequestError: no such model, one that is not whole or is quantized already, a group size that
+            does not divide its weights, or unusable calibration data.
+        StageError: the pass failed, or its result did not pass verification.
+        MachineError: not enough memory or disk, or the hub cannot be reached.
+        Cancelled: asked to stop.
+    """
+    recipe, report = context.recipe, context.report
+    settings = recipe.quantize
+    source = resolve_model(
+        recipe.model.source, context.lab.root, report, trust_remote_code=recipe.model.trust_remote_code
+    )
+    facts = model_facts(source.path)
+    check_model(facts, settings.group_size, settings.algorithm)
+    _check_disk(context.work, facts, settings.bits, settings.algorithm)
+    rows, held_out = _rows(context, source.path, facts)
+    started = time.monotonic()
+    told: dict[str, Any] = {}
+    if settings.algorithm == "none":
+        made = _copy(source.path, context.work / "output")
+    else:
+        made, told = _quantize(context, source.path, rows)
+    seconds = time.monotonic() - started
+    with explained(made):
+        _keep_files(source.path, made)
+    quality = _verify(context, source.path, made, rows, held_out)
+    after = model_facts(made)
+    result = {
+        "algorithm": settings.algorithm,
+        "bits": after.bits or 8 * facts.weight_bytes // max(facts.parameters, 1),
+        "group_size": settings.group_size if after.bits else None,
+        "parameters": facts.parameters,
+        "bytes_before": facts.weight_bytes,
+        "bytes_after": after.weight_bytes,
+        "calibration_rows": len(rows) if settings.algorithm in CALIBRATED else 0,
+        "calibration_tokens": sum(map(len, rows)) if settings.algorithm in CALIBRATED else 0,
+        "perplexity_float": round(quality.perplexity_float, 4),
+        "perplexity": round(quality.perplexity, 4),
+        "kl_to_float": round(quality.kl, 6),
+        "same_likeliest_token": round(quality.agreement, 4),
+        "measured_tokens": quality.tokens,
+        "seconds": round(seconds, 1),
+        **told,
+    }
+    report.metric("perplexity", quality.perplexity)
+    report.metric("kl_to_float", quality.kl)
+    report.log(
+        f"{human_bytes(facts.weight_bytes)} became {human_bytes(after.weight_bytes)}; perplexity on "
+        f"{quality.rows} held-out rows {quality.perplexity_float:.2f} before, {quality.perplexity:.2f} after."
+    )
+    publish(made, context.lab.quantized_dir, {**context.manifest, "source": source.name, "result": result})
+    report.artifact(context.lab.quantized_dir, "quantized model")
+    return result
+
+
+def check_model(facts: ModelFacts, group_size: int, algorithm: str) -> None:
+    """Refuse a model that cannot be quantized so.
+
+    Raises:
+        RequestError: it is quantized already, or the group size does not divide a layer's inputs; the
+            layer and the sizes that would do are named.
+    """
+    if facts.quantization is not None:
+        raise RequestError(
+            "The model is already quantized.",
+            f"{facts.path}/config.json: quant_method = {facts.quantization.get('quant_method')!r}.",
+            "Start from the float model that it was made from.",
+        )
+    if algorithm == "none":
+        return
+    widths = linear_widths(facts)
+    bad = {name: width for name, width in widths.items() if width % group_size}
+    if not bad:
+        return
+    fitting = [size for size in GROUP_SIZES if all(width % size == 0 for width in widths.values())]
+    name, width = next(iter(bad.items()))
+    more = f" (and {len(bad) - 1} more layers)" if len(bad) > 1 else ""
+    raise RequestError(
+        f"The group size {group_size} does not divide the model's weights.",
+        f"{name} has {width} inputs{more}.",
+        f"Set quantize.group_size to {' or '.join(map(str, fitting))}."
+        if fitting
+        else 'No group size fits all layers; set quantize.algorithm = "none".',
+    )
+
+
+def linear_widths(facts: ModelFacts) -> dict[str, int]:
+    """The number of inputs of each matrix that will be quantized, by name, from the file headers."""
+    widths = {}
+    for name, entry in tensor_entries(facts.path).items():
+        if len(entry.shape) == 2 and name.endswith(".weight") and not re.search(r"embed|norm|wte|wpe", name):
+            widths[name.removesuffix(".weight")] = entry.shape[1]
+    return widths
+
+
+def _check_disk(work: Path, facts: ModelFacts, bits: int, algorithm: str) -> None:
+    """Refuse before the work what would end with a full disk: the result lies there twice for a moment."""
+    share = 1.0 if algorithm == "none" else 2 * (bits + 1) / 16
+    needed = int(facts.weight_bytes * share) + (64 << 20)
+    free = shutil.disk_usage(work).free
+    if free < needed:
+        from core.errors import MachineError
+
+        raise MachineError(
+            "There is not enough disk space.",
+            f"About {human_bytes(needed)} are needed below {work.parent}, {human_bytes(free)} are free.",
+            "Free some space, or make the lab on another disk.",
+        )
+
+
+def _rows(context: StageContext, path: Path, facts: ModelFacts) -> tuple[list[list[int]], list[list[int]]]:
+    """Token rows to calibrate on, and others to measure with."""
+    from core.checkpoint import load_tokenizer
+    from core.passes.calibration import FEW_ROWS, choose, text_rows, token_rows
+
+    recipe, root = context.recipe, context.lab.root
+    settings = recipe.quantize
+    tokenizer = load_tokenizer(path, recipe.model.trust_remote_code)
+    special: dict[str, Any] = {"eos": tokenizer.eos_token or "", "bos": tokenizer.bos_token or ""}
+    template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None
+    split = load_examples(recipe, root, chat_template=template, **special)
+    longest = min(settings.max_calibration_len, facts.max_positions or settings.max_calibration_len)
+    held_out = token_rows(split.eval or split.train[:32], tokenizer, longest)
+    file = calibration_file(recipe, root)
+    if file.suffix.lower() in (".txt", ".md"):
+        rows = text_rows(file, tokenizer, settings.calibration_samples, longest, settings.seed)
+    else:
+        train = split.train
+        if settings.calibration_file:
+            data = dataclasses.replace(recipe.data, file=str(file), eval_fraction=0.0)
+            other = dataclasses.replace(recipe, data=data)
+            train = load_examples(other, root, chat_template=template, **special).train
+        rows = token_rows(choose(train, settings.calibration_samples, settings.seed), tokenizer, longest)
+    if not rows:
+        raise RequestError(
+            "The calibration file has no text.", str(file), "Give a file with records or text."
+        )
+    tokens = sum(map(len, rows))
+    if settings.algorithm in CALIBRATED and (len(rows) < FEW_ROWS or tokens < facts.hidden_size):
+        context.report.log(
+            f"Only {len(rows)} calibration rows with {tokens} tokens: too few to know which channels matter. "
+            f"Give more records, or raise quantize.calibration_samples; {max(FEW_ROWS, 64)} rows do well.",
+            "warning",
+        )
+    return rows, held_out
+
+
+def passes(recipe: Recipe, rows_file: Path) -> dict[str, Any]:
+    """The workflow's passes for the recipe's algorithm, calibrating on the rows in ``rows_file``.
+
+    Raises:
+        RequestError: the algorithm is unknown.
+    """
+    settings = recipe.quantize
+    common: dict[str, Any] = {
+        "bits": settings.bits,
+        "group_size": settings.group_size,
+        "sym": False,
+        "lm_head": True,
+        "overrides": {"lm_head": {"bits": HEAD_BITS}},
+    }
+    if settings.algorithm in ("rtn", "kquant"):
+        return {"quantize": {"type": settings.algorithm, **common}}
+    from core.passes.calibration import data_config
+
+    common["data_config"] = data_config(rows_file)
+    if settings.algorithm == "gptq":
+        return {"quantize": {"type": "gptq", **common}}
+    if settings.algorithm in ("awq", "awq+gptq"):
+        rounding = "gptq" if settings.algorithm == "awq+gptq" else "nearest"
+        return {"quantize": {"type": "OlivePressAwq", "rounding": rounding, "seed": settings.seed, **common}}
+    raise RequestError(f"There is no algorithm {settings.algorithm!r}.", "quantize.algorithm")
+
+
+def _quantize(
+    context: StageContext, path: Path, rows: Sequence[Sequence[int]]
+) -> tuple[Path, dict[str, Any]]:
+    from core.olive_run import local_system, run_workflow
+    from core.passes.calibration import write_rows
+
+    recipe = context.recipe
+    file = context.work / "calibration.json"
+    write_rows(file, rows)
+    loading = {"trust_remote_code": True} if recipe.model.trust_remote_code else {}
+    made = run_workflow(
+        {
+            "input_model": {"type": "HfModel", "model_path": str(path), "load_kwargs": loading},
+            "passes": passes(recipe, file),
+            **local_system(),
+        },
+        work=context.work,
+        report=context.report,
+        failure=f"Quantizing with {recipe.quantize.algorithm} failed.",
+        hint="The whole story is in the job's log.",
+    )
+    told = made.attributes.get("olivepress_quantize")
+    return made.model_path, told if isinstance(told, dict) else {}
+
+
+def _copy(source: Path, target: Path) -> Path:
+    with explained(target):
+        target.mkdir(parents=True)
+        for file in sorted(source.iterdir()):
+            if file.is_file() and file.suffix in (
+                ".json",
+                ".safetensors",
+                ".py",
+                ".model",
+                ".txt",
+                ".jinja",
+                ".bin",
+            ):
+                shutil.copyfile(file, target / file.name)
+    return target
+
+
+def _keep_files(source: Path, made: Path) -> None:
+    """Put the source's own tokenizer, template and generation settings beside the quantized weights."""
+    for name in KEPT:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, made / name)
+        elif name in ("chat_template.jinja", "chat_template.json"):
+            # Olive splits off a template that stands in tokenizer_config.json, which comes back whole.
+            (made / name).unlink(missing_ok=True)
+
+
+def _verify(
+    context: StageContext,
+    source: Path,
+    made: Path,
+    rows: Sequence[Sequence[int]],
+    held_out: Sequence[Sequence[int]],
+) -> Quality:
+    """Open what was made, use it, and measure it against the float model.
+
+    Raises:
+        StageError: it does not load, gives logits that are not finite, or is unlike the float model.
+    """
+    import torch
+
+    from core.bars import reporting
+    from core.checkpoint import load_model, load_tokenizer
+    from core.quality import compare, of_model, within_budget
+
+    report, trust = context.report, context.recipe.model.trust_remote_code
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    facts = model_facts(source)
+    measured = within_budget(held_out, facts.vocab_size, tokens=_affordable(facts, device))
+    measured = measured or within_budget(rows, facts.vocab_size, tokens=64)
+    with reporting(report):
+        try:
+            load_tokenizer(made, trust)
+            expected = _float_logits(source, measured, report, device, trust)
+            model = load_model(made, device=device, trust_remote_code=trust)
+            with torch.inference_mode():
+                prompt = torch.tensor([list(rows[0])], device=device)
+                finite = bool(torch.isfinite(model(prompt, use_cache=False).logits).all())
+        except RequestError as error:
+            raise StageError("The quantized model cannot be opened.", error.detail or error.title) from error
+        if not finite:
+            raise StageError(
+                "The quantized model gives numbers that are not finite.",
+                f"On the first calibration row of {len(rows[0])} tokens.",
+                "Use a smaller quantize.group_size or another quantize.algorithm.",
+            )
+        quality = compare(expected, of_model(model), measured, report)
+    if not quality.similarity > 0.2:
+        raise StageError(
+            "The quantized model has nothing in common with the float one.",
+            f"Its logits agree with a cosine of {quality.similarity:.2f} on {quality.tokens} tokens.",
+            "Use a smaller quantize.group_size or another quantize.algorithm.",
+        )
+    return quality
+
+
+def _affordable(facts: ModelFacts, device: str) -> int:
+    """Tokens to measure on: all on a GPU; on a CPU what takes some seconds."""
+    if device != "cpu":
+        return 4096
+    return max(64, min(4096, int(1e12 / (2 * max(facts.parameters, 1)))))
+
+
+def _float_logits(
+    source: Path, rows: Sequence[Sequence[int]], report: Reporter, device: str, trust: bool
+) -> Any:
+    from core.checkpoint import load_model
+    from core.quality import of_model, reference
+
+    model = load_model(source, device=device, trust_remote_code=trust)
+    return reference(of_model(model), rows, report)
