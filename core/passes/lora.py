@@ -7,6 +7,7 @@ loaded, given adapters and saved in the methods that Olive's pass has for these.
 
 from __future__ import annotations
 
+import shutil
 import time
 from copy import deepcopy
 from pathlib import Path
@@ -22,7 +23,8 @@ from core.checkpoint import load_model, load_tokenizer, read_config
 from core.errors import MachineError, RequestError
 from core.events import Reporter
 from core.files import human_bytes
-from core.passes.lora_layer import add_lora, unpack_linears
+from core.passes.lora_layer import add_lora, save_adapter, unpack_linears
+from core.recipe import Recipe, read_recipe
 from core.training.checkpoints import Checkpoints
 from core.training.device import free_bytes, give_back, training_device, training_dtype
 from core.training.loop import Course, Settings, Trainer
@@ -52,7 +54,8 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
             key: value for key, value in super()._default_config(accelerator_spec).items() if key in kept
         }
         own: dict[str, tuple[Any, Any, str]] = {
-            "data": (dict, None, "The [data] table of a lab.toml: file, template, eval_fraction and so on."),
+            # Not the settings themselves: Olive takes any text that happens to be a path for one.
+            "recipe": (str, None, "A lab.toml; its [data] table tells what to train on."),
             "data_root": (str, ".", "Folder that data.file is relative to."),
             "steps": (int, 100, "Training steps."),
             "batch_size": (int, 8, "Rows in a batch."),
@@ -65,7 +68,7 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
             "memory": (str, "auto", "auto, fast (weights unpacked once) or low (at each use)."),
             "checkpoints": (str, None, "Folder for checkpoints; none are kept without it."),
             "checkpoint_key": (str, "", "Only a checkpoint with the same key is gone on from."),
-            "base_name": (str, None, "What the adapter calls its base model; its path if not given."),
+            "adapter_only": (bool, False, "Give back the adapter without its base, which Olive would copy."),
             "trust_remote_code": (bool, False, "Run Python code that comes with the model."),
         }
         return {
@@ -92,7 +95,7 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
             alpha=config.alpha,
             dropout=config.lora_dropout,
             targets=config.target_modules,
-            base_name=config.base_name,
+            base_name=_recipe(config).model.source if config.recipe else None,
             **(config_kwargs or {}),
         )
 
@@ -115,7 +118,7 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
         tokenizer = load_tokenizer(Path(model.model_path), config.trust_remote_code)
         train, held_out = self._rows(config, tokenizer, report)
         shape = Shape.of(read_config(Path(model.model_path)))
-        memory = config.memory
+        memory = Path(config.memory).name
         while True:
             plan = self._plan(shape, config, train, device, memory)
             report.log(f"Memory: {plan.reason}.")
@@ -134,6 +137,12 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
         give_back(device)
         output = deepcopy(model)
         output.set_resource("adapter_path", str(adapter))
+        if config.adapter_only:
+            # Olive wants a model folder here, and copies it: one with a configuration is enough.
+            bare = Path(output_model_path) / "base"
+            bare.mkdir(parents=True)
+            shutil.copy(Path(model.model_path) / "config.json", bare)
+            output.set_resource("model_path", str(bare))
         output.model_attributes = {**(output.model_attributes or {}), RESULT: result}
         return output
 
@@ -141,9 +150,8 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
         self, config: Any, tokenizer: PreTrainedTokenizerBase, report: Reporter
     ) -> tuple[Tokenized, Tokenized]:
         from core.data import load_examples
-        from core.recipe import Recipe
 
-        recipe = Recipe().with_values({f"data.{key}": value for key, value in (config.data or {}).items()})
+        recipe = _recipe(config)
         template: Any = tokenizer.chat_template if recipe.data.chat_template else None
         if isinstance(template, dict):
             template = template.get("default")
@@ -248,8 +256,7 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
         )
         course = trainer.train()
         report.progress("verifying", 0, None)
-        peft_model.save_pretrained(str(folder), save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)  # PEFT's form for a model card, not filled in
+        save_adapter(peft_model, folder)
         prompt = (held_out.rows or train.rows)[0].ids[:TRIED_TOKENS]
         checked = check_adapter(peft_model, folder, prompt)
         report.progress("verifying", 1, 1)
@@ -264,6 +271,10 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
             "recomputed_layers": recomputed,
             "loading_s": round(loaded, 2),
         }
+
+
+def _recipe(config: Any) -> Recipe:
+    return read_recipe(Path(config.recipe)) if config.recipe else Recipe()
 
 
 def _course_numbers(course: Course, settings: Settings) -> dict[str, Any]:

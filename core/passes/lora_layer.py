@@ -9,7 +9,9 @@ LoRA: Hu et al. 2021, arXiv:2106.09685.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +20,8 @@ from peft import LoraConfig
 from peft.tuners.lora import Linear as PeftLinear
 from torch import nn
 from torch.nn import functional
+
+from core.files import write_json
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -174,7 +178,7 @@ def add_lora(
     config = register_layers(
         LoraConfig(
             r=rank,
-            lora_alpha=alpha,
+            lora_alpha=int(alpha) if float(alpha).is_integer() else alpha,
             lora_dropout=dropout,
             target_modules=targets or linear_names(model),
             bias="none",
@@ -189,6 +193,17 @@ def add_lora(
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return peft_model
+
+
+def save_adapter(peft_model: PeftModel, folder: Path) -> None:
+    """Write ``adapter_config.json`` and ``adapter_model.safetensors``, equal bytes for equal adapters."""
+    peft_model.save_pretrained(str(folder), save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's form for a model card, not filled in
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["target_modules"] = sorted(config["target_modules"])  # PEFT keeps them as a set
+    write_json(path, config)
+    (folder / "adapter_model.safetensors").chmod(path.stat().st_mode & 0o777)
 
 
 def load_lora(model: PreTrainedModel, folder: str) -> PeftModel:

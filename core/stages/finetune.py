@@ -9,9 +9,9 @@ from typing import Any
 
 from core.data import resolve_data_file
 from core.errors import RequestError, StageError
-from core.files import MANIFEST, digest, folder_bytes, folder_stamp, publish, read_json
+from core.files import MANIFEST, digest, folder_bytes, folder_stamp, publish, read_json, write_atomic
 from core.folder import LabFolder
-from core.recipe import ADAPTER_NAME, Recipe
+from core.recipe import ADAPTER_NAME, Recipe, recipe_text
 from core.stages.base import StageContext, versions
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -68,14 +68,18 @@ def run(context: StageContext) -> dict[str, Any]:
     from core.training.checkpoints import Checkpoints, key_of
 
     checkpoints = Checkpoints(lab.checkpoints_dir(recipe.finetune.adapter), key_of(prints))
+    recipe_file = context.work / "recipe.toml"
+    write_atomic(recipe_file, recipe_text(recipe))
     made = run_workflow(
         {
             **workflow(
                 recipe,
+                recipe_file,
                 lab.root,
                 lab.quantized_dir,
                 checkpoints=str(checkpoints.folder),
                 checkpoint_key=checkpoints.key,
+                adapter_only=True,
             ),
             **local_system(),
         },
@@ -105,17 +109,16 @@ def run(context: StageContext) -> dict[str, Any]:
     return result
 
 
-def workflow(recipe: Recipe, root: Path, base: Path, **more: Any) -> dict[str, Any]:
+def workflow(recipe: Recipe, recipe_file: Path, root: Path, base: Path, **more: Any) -> dict[str, Any]:
     """The stage as an Olive workflow: its ``input_model`` and ``passes``.
 
     Args:
+        recipe_file: a ``lab.toml`` with this recipe; the pass reads from it what to train on.
         root: the lab folder, which ``data.file`` is relative to.
         base: the quantized model.
         more: further options of the pass, such as ``checkpoints``.
     """
     options = recipe.finetune
-    data = dataclasses.asdict(recipe.data)
-    data["file"] = str(resolve_data_file(recipe, root).absolute())
     return {
         "input_model": {
             "type": "HfModel",
@@ -128,7 +131,7 @@ def workflow(recipe: Recipe, root: Path, base: Path, **more: Any) -> dict[str, A
                 "r": options.rank,
                 "alpha": float(options.alpha),
                 "lora_dropout": options.dropout,
-                "data": data,
+                "recipe": str(recipe_file),
                 "data_root": str(root),
                 "steps": options.steps,
                 "batch_size": options.batch_size,
@@ -139,7 +142,6 @@ def workflow(recipe: Recipe, root: Path, base: Path, **more: Any) -> dict[str, A
                 "save_steps": options.save_steps,
                 "seed": options.seed,
                 "memory": options.memory,
-                "base_name": recipe.model.source,
                 "trust_remote_code": recipe.model.trust_remote_code,
                 **more,
             }
