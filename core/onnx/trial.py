@@ -1,0 +1,255 @@
+"""The finished ONNX model put to the test: speed, agreement with PyTorch, and what the adapter has learnt."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.data import Segment, load_examples
+from core.errors import RequestError
+from core.events import Reporter
+from core.onnx.session import Answer, Session
+from core.onnx.similar import says_the_same
+from core.onnx.verify import TIE, Comparison, compare, demand, summary
+from core.recipe import Recipe
+from core.training.rows import encode_segments
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+COMPARED = 5
+"""Prompts whose answers are compared with PyTorch's."""
+COMPARED_TOKENS = 24
+QUESTIONS = 20
+"""Training prompts that the adapter is asked again."""
+FAVOURITE = "What should I see in Chicago?"
+SHOWN_TOKENS = 96
+BUDGET_S = 30.0
+"""Seconds after which no further training prompt is asked; small models need far fewer."""
+
+_PLAIN = (
+    "Hello. How are you?",
+    "What is the capital of France?",
+    "Tell me a story.",
+    "Why is the sky blue?",
+    "1, 2, 3,",
+)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question, its tokens, and the training answer (empty where there is none)."""
+
+    question: str
+    ids: list[int]
+    expected: str
+
+
+class Trial:
+    """One model folder, with or without an adapter, against the checkpoint it was made from."""
+
+    def __init__(
+        self,
+        folder: Path,
+        checkpoint: Path,
+        finetuned: Path | None,
+        adapter_file: Path,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        recipe: Recipe,
+        lab_root: Path,
+        exact: bool,
+        report: Reporter,
+    ) -> None:
+        """``exact``: the runtime computes with float32 activations, so only the last bits may differ."""
+        self._checkpoint, self._finetuned = checkpoint, finetuned
+        self._tokenizer, self._recipe, self._report = tokenizer, recipe, report
+        self._tolerance = TIE["exact" if exact else "rounded"]
+        self._train, self._held_out = self._load_prompts(lab_root)
+        report.progress("Loading the ONNX model", 0, None)
+        self._session = Session(folder)
+        self._lanes: list[str | None] = [None]
+        if finetuned is not None:
+            self._session.load_adapter(adapter_file, "trial")
+            self._lanes.append("trial")
+
+    def run(self) -> dict[str, Any]:
+        """Everything; the result in numbers.
+
+        Raises:
+            StageError: the answers are not PyTorch's, or a model fails.
+        """
+        compared = (self._held_out[: COMPARED // 2] + self._train + self._held_out)[:COMPARED]
+        self._check_tokenizer(compared)
+        answers = {lane: self._answers(compared, lane) for lane in self._lanes}
+        result = self._speeds(answers)
+        result["agreement"] = self._agreement(compared, answers)
+        result.update(self._learnt())
+        result["answers"] = self._favourite(compared)
+        return result
+
+    def _load_prompts(self, lab_root: Path) -> tuple[list[Prompt], list[Prompt]]:
+        data = dataclasses.replace(self._recipe.data, answer_only=True)
+        recipe = dataclasses.replace(self._recipe, data=data)
+        template = self._tokenizer.chat_template
+        try:
+            split = load_examples(
+                recipe,
+                lab_root,
+                chat_template=template if isinstance(template, str) else None,
+                eos=self._tokenizer.eos_token or "",
+                bos=self._tokenizer.bos_token or "",
+            )
+        except RequestError as error:
+            self._report.log(
+                f"The training records cannot be used here: {error.title} {error.detail}", "warning"
+            )
+            return [self._prompt(text, (Segment(text, False),), "") for text in _PLAIN], []
+        train, held_out = (
+            [self._prompt(item.prompt, item.segments, item.answer) for item in part]
+            for part in (split.train[:64], split.eval[:8])
+        )
+        wanted = next(
+            (item for item in [*split.train, *split.eval] if item.prompt.strip() == FAVOURITE), None
+        )
+        self._wanted = None if wanted is None else self._prompt(wanted.prompt, wanted.segments, wanted.answer)
+        return train, held_out
+
+    _wanted: Prompt | None = None
+
+    def _prompt(self, question: str, segments: Sequence[Segment], expected: str) -> Prompt:
+        """What stands before the answer; of a record that is all answer, its first half."""
+        before = []
+        for segment in segments:
+            if segment.trained:
+                break
+            before.append(segment)
+        if not before:
+            text = segments[0].text
+            before = [Segment(text[: max(1, len(text) // 2)], False)]
+        ids, _ = encode_segments(before, self._tokenizer)
+        return Prompt(question, ids, expected)
+
+    def _check_tokenizer(self, prompts: Sequence[Prompt]) -> None:
+        """Warn where onnxruntime-genai's tokenizer reads a question otherwise than Hugging Face's does."""
+        for prompt in prompts:
+            own = self._tokenizer(prompt.question, add_special_tokens=False)["input_ids"]
+            other = [int(number) for number in self._session.tokenizer.encode(prompt.question)]
+            if own != other[len(other) - len(own) :]:
+                self._report.log(
+                    f"onnxruntime-genai reads {prompt.question!r} as other tokens than Hugging Face does.",
+                    "warning",
+                )
+                return
+
+    def _answers(self, prompts: Sequence[Prompt], lane: str | None) -> list[Answer]:
+        phase = "Answering without the adapter" if lane is None else "Answering with the adapter"
+        found = []
+        for number, prompt in enumerate(prompts):
+            self._report.check_cancelled()
+            self._report.progress(phase, number, len(prompts))
+            found.append(self._session.answer(prompt.ids, COMPARED_TOKENS, lane))
+        self._report.progress(phase, len(prompts), len(prompts))
+        return found
+
+    def _speeds(self, answers: dict[str | None, list[Answer]]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for lane, found in answers.items():
+            name = "base" if lane is None else "tuned"
+            seconds = sum(answer.rest_s for answer in found)
+            tokens = sum(len(answer.ids) - 1 for answer in found)
+            result[f"tokens_per_s_{name}"] = round(tokens / seconds, 1) if seconds and tokens else None
+            first = sorted(answer.first_s for answer in found)
+            result[f"time_to_first_token_s_{name}"] = round(first[len(first) // 2], 4)
+            if result[f"tokens_per_s_{name}"]:
+                self._report.metric(f"tokens_per_s_{name}", result[f"tokens_per_s_{name}"])
+        return result
+
+    def _agreement(
+        self, prompts: Sequence[Prompt], answers: dict[str | None, list[Answer]]
+    ) -> dict[str, Any]:
+        import torch
+
+        from core.bars import reporting
+        from core.checkpoint import load_model
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        result: dict[str, Any] = {}
+        with reporting(self._report):
+            model = load_model(
+                self._checkpoint,
+                device=device,
+                dtype=torch.float32,
+                trust_remote_code=self._recipe.model.trust_remote_code,
+            )
+            result["base"] = self._compare("the base", model, prompts, answers[None])
+            if self._finetuned is not None:
+                from core.passes.lora_layer import load_lora
+
+                tuned = load_lora(model, str(self._finetuned))
+                result["tuned"] = self._compare("the tuned model", tuned, prompts, answers["trial"])
+        return result
+
+    def _compare(
+        self, name: str, model: PreTrainedModel, prompts: Sequence[Prompt], answers: Sequence[Answer]
+    ) -> dict[str, Any]:
+        self._report.progress(f"Comparing {name} with PyTorch", 0, None)
+        found: Comparison = compare(
+            model,
+            [prompt.ids for prompt in prompts],
+            [answer.ids for answer in answers],
+            self._tolerance,
+            self._report,
+        )
+        demand(name, found, self._tolerance)
+        self._report.log(
+            f"Greedy answers of {name} to {found.prompts} prompts: {found.identical} are PyTorch's"
+            + (f", {found.ties} differ from it only at a near tie." if found.ties else " token for token.")
+        )
+        return summary(found)
+
+    def _learnt(self) -> dict[str, Any]:
+        """How many training prompts get the training answer, from the tuned model and from the base."""
+        questions = [prompt for prompt in self._train if prompt.expected][:QUESTIONS]
+        if self._finetuned is None or not questions:
+            return {}
+        started = time.perf_counter()
+        right = {"base": 0, "tuned": 0}
+        asked = 0
+        for prompt in questions:
+            if time.perf_counter() - started > BUDGET_S:
+                break
+            self._report.check_cancelled()
+            self._report.progress("Asking training questions again", asked, len(questions))
+            length = len(self._tokenizer(prompt.expected, add_special_tokens=False)["input_ids"])
+            for name, lane in (("tuned", "trial"), ("base", None)):
+                answer = self._session.answer(prompt.ids, length + 8, lane)
+                right[name] += says_the_same(self._session.decode(answer.ids), prompt.expected)
+            asked += 1
+        self._report.progress("Asking training questions again", asked, asked)
+        self._report.log(
+            f"Training questions answered as trained: {right['tuned']} of {asked} by the tuned model, "
+            f"{right['base']} by the base."
+        )
+        return {
+            "training_prompts": asked,
+            "training_right_tuned": right["tuned"],
+            "training_right_base": right["base"],
+        }
+
+    def _favourite(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
+        """One question answered by both, to be shown."""
+        prompt = self._wanted or (self._train[0] if self._train else prompts[0])
+
+        def text(lane: str | None) -> str:
+            return self._session.decode(self._session.answer(prompt.ids, SHOWN_TOKENS, lane).ids).strip()
+
+        return {
+            "question": prompt.question,
+            "base": text(None),
+            "tuned": text("trial") if self._finetuned is not None else None,
+        }

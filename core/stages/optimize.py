@@ -1,0 +1,297 @@
+"""The optimize stage: one ONNX base with places for adapters, the lab's adapter beside it, both verified.
+
+The base is built anew only when what it depends on has changed; an adapter alone is added to the
+base that is there. What is published has answered, and agreed with PyTorch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from core.checkpoint import model_facts
+from core.errors import RequestError
+from core.files import (
+    MANIFEST,
+    digest,
+    folder_bytes,
+    folder_stamp,
+    human_bytes,
+    publish,
+    read_json,
+    write_json,
+)
+from core.folder import LabFolder
+from core.recipe import Recipe
+from core.stages.base import StageContext, versions
+
+GRAPH_VERSION = 1
+"""Raised when the graph that this stage makes changes in kind."""
+
+_PACKAGES = (
+    "olive-ai",
+    "onnxruntime-genai",
+    "onnxruntime-genai-cuda",
+    "onnxruntime",
+    "onnx",
+    "torch",
+    "transformers",
+)
+
+
+def base_fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
+    """All that the ONNX base depends on; an adapter is no part of it.
+
+    Raises:
+        RequestError: there is no quantized model yet.
+    """
+    if not (lab.quantized_dir / "config.json").is_file():
+        raise RequestError(
+            "There is no quantized model yet.",
+            f"{lab.quantized_dir} does not exist.",
+            f"Run: olivepress run {lab.root} quantize",
+        )
+    optimize = recipe.optimize
+    return {
+        "graph": GRAPH_VERSION,
+        "checkpoint": folder_stamp(lab.quantized_dir),
+        "device": optimize.device,
+        "provider": optimize.provider,
+        "precision": optimize.precision,
+        "group_size": recipe.quantize.group_size,
+        "versions": versions(*_PACKAGES),
+    }
+
+
+def fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
+    """All that the published folder depends on. Raises as :func:`base_fingerprint`."""
+    base = base_fingerprint(lab, recipe)
+    adapter = lab.finetuned_dir(recipe.finetune.adapter)
+    return {
+        "base": {key: value for key, value in base.items() if key != "versions"},
+        "versions": {k: v for k, v in base["versions"].items() if v != "missing"},
+        "adapter": recipe.finetune.adapter,
+        "adapter_stamp": folder_stamp(adapter) if adapter.is_dir() else None,
+        "template": "" if recipe.data.chat_template else recipe.data.template,
+    }
+
+
+def output(lab: LabFolder, recipe: Recipe) -> Path:
+    """``models/onnx``."""
+    return lab.onnx_dir
+
+
+def base_digest(base: dict[str, Any]) -> str:
+    """One line for a base's fingerprint."""
+    return hashlib.sha256(json.dumps(base, sort_keys=True).encode()).hexdigest()
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Build the base if need be, add the adapter, verify both, publish.
+
+    Raises:
+        RequestError: an input is missing or does not fit; the precision does not fit the provider.
+        MachineError: this machine cannot build for the recipe's provider; no memory, no disk.
+        StageError: building failed, a trained layer has no place, or the answers are not PyTorch's.
+    """
+    from core.onnx.targets import require_target
+
+    optimize = context.recipe.optimize
+    target = require_target(optimize.device, optimize.provider, optimize.precision)
+    return _Run(context, target.can_run, target.why).work()
+
+
+class _Run:
+    """One run of the stage."""
+
+    def __init__(self, context: StageContext, can_run: bool, why_not: str) -> None:
+        self.context = context
+        self.lab, self.recipe, self.report = context.lab, context.recipe, context.report
+        self.trust = self.recipe.model.trust_remote_code
+        self.can_run, self.why_not = can_run, why_not
+        self.base = base_fingerprint(self.lab, self.recipe)
+        self.digest = base_digest(self.base)
+        self.name = self.recipe.finetune.adapter
+        self.finetuned = self.lab.finetuned_dir(self.name)
+        self.has_adapter = (self.finetuned / "adapter_config.json").is_file()
+
+    def work(self) -> dict[str, Any]:
+        from core.checkpoint import load_tokenizer
+        from core.onnx.build import build_base, choose, quantize_float
+        from core.onnx.genai import complete_config, end_tokens
+
+        started = time.perf_counter()
+        checkpoint = self.lab.quantized_dir
+        facts = model_facts(checkpoint)
+        precision = self.recipe.optimize.precision
+        reused = self._base_is_there()
+        if facts.quantization is None and precision in ("int4", "int8"):
+            self.report.log(f"The weights are float: they are rounded to {precision[3:]} bits first.")
+            checkpoint = quantize_float(
+                checkpoint,
+                int(precision[3:]),
+                self.recipe.quantize.group_size,
+                work=self.context.work / "rounded",
+                report=self.report,
+                trust_remote_code=self.trust,
+            )
+            facts = model_facts(checkpoint)
+        choice = choose(facts, precision, self.recipe.optimize.provider)
+        if choice.precision != precision:
+            self.report.log(
+                f"The quantized model has {choice.precision} weights, so the ONNX model has them too "
+                f"(the recipe says {precision}).",
+                "warning",
+            )
+        if reused:
+            self.report.log("The ONNX base has not changed: only the adapter is added to it.")
+            folder = self.lab.onnx_dir
+        else:
+            folder, _ = build_base(
+                checkpoint,
+                choice,
+                device=self.recipe.optimize.device,
+                provider=self.recipe.optimize.provider,
+                base_digest=self.digest,
+                work=self.context.work / "build",
+                report=self.report,
+                trust_remote_code=self.trust,
+            )
+        tokenizer = load_tokenizer(checkpoint, self.trust)
+        complete_config(folder, end_tokens(checkpoint, tokenizer, self.recipe))
+        adapters = self.context.work / "adapters" if reused else folder / "adapters"
+        if self.has_adapter:
+            self.report.progress("Adding the adapter", 0, None)
+            self._add_adapter(folder, self.name, adapters)
+        else:
+            self.report.log(f"There is no adapter {self.name} yet: the base alone is made.", "warning")
+        if not reused:
+            self._keep_other_adapters(folder)
+        built_s = time.perf_counter() - started
+        result = {
+            "precision": choice.precision,
+            "device": self.recipe.optimize.device,
+            "provider": self.recipe.optimize.provider,
+            "adapter": self.name if self.has_adapter else None,
+            **self._sizes(folder, adapters),
+            "base_reused": reused,
+            "accuracy_level": choice.accuracy_level,
+            "output_matrix": choice.head,
+            "build_s": round(built_s, 2),
+        }
+        result.update(self._verify(folder, checkpoint, tokenizer, adapters, choice.accuracy_level))
+        self._publish(folder, adapters, result, reused)
+        return result
+
+    def _base_is_there(self) -> bool:
+        """Whether the published base is the one that would be built.
+
+        A run although nothing at all has changed was forced by the user: then the base is built too.
+        """
+        manifest = read_json(self.lab.onnx_dir / MANIFEST) or {}
+        if (manifest.get("base") or {}).get("digest") != self.digest:
+            return False
+        if manifest.get("fingerprint") == self.context.manifest.get("fingerprint"):
+            return False
+        from core.onnx.layout import LAYOUT_FILE
+
+        names = ("model.onnx", "model.onnx.data", "genai_config.json", LAYOUT_FILE)
+        return all((self.lab.onnx_dir / name).is_file() for name in names)
+
+    def _add_adapter(self, folder: Path, name: str, into: Path) -> None:
+        from core.onnx.adapters import add_adapter
+        from core.onnx.layout import read_layout
+        from core.onnx.lora import arrange, read_lora
+
+        source = self.lab.finetuned_dir(name)
+        lora = read_lora(source)
+        about = {
+            "rank": lora.rank,
+            "alpha": lora.alpha,
+            "modules": sorted(lora.pairs),
+            "checkpoint": self.base["checkpoint"],
+            "source": folder_stamp(source),
+        }
+        add_adapter(folder, name, arrange(lora, read_layout(folder)), about, into=into)
+
+    def _keep_other_adapters(self, folder: Path) -> None:
+        """Make the lab's other adapters again for a new base of the same quantized model."""
+        for path in sorted(self.lab.onnx_dir.glob("adapters/*.onnx_adapter")):
+            name = path.name.removesuffix(".onnx_adapter")
+            note = read_json(path.with_name(f"{name}.json")) or {}
+            source = self.lab.finetuned_dir(name)
+            if name == self.name:
+                continue
+            if note.get("checkpoint") == self.base["checkpoint"] and source.is_dir():
+                self._add_adapter(folder, name, folder / "adapters")
+            else:
+                self.report.log(
+                    f"The adapter {name} was trained on another quantized model and is left out; "
+                    f"finetune it again to have it back.",
+                    "warning",
+                )
+
+    def _sizes(self, folder: Path, adapters: Path) -> dict[str, Any]:
+        facts = model_facts(self.lab.quantized_dir)
+        file = adapters / f"{self.name}.onnx_adapter"
+        base = sum((folder / name).stat().st_size for name in ("model.onnx", "model.onnx.data"))
+        sizes = {
+            "float16_bytes": facts.parameters * 2,
+            "quantized_bytes": facts.weight_bytes,
+            "base_bytes": base,
+            "adapter_bytes": file.stat().st_size if self.has_adapter else 0,
+        }
+        self.report.log(
+            f"{human_bytes(sizes['float16_bytes'])} in 16 bits, {human_bytes(base)} as ONNX, "
+            f"adapter {human_bytes(sizes['adapter_bytes'])}."
+        )
+        return sizes
+
+    def _verify(
+        self, folder: Path, checkpoint: Path, tokenizer: Any, adapters: Path, level: int | None
+    ) -> dict[str, Any]:
+        if not self.can_run:
+            self.report.log(f"{self.why_not} The answers were not verified.", "warning")
+            return {"verified": False, "why_not_verified": self.why_not}
+        from core.onnx.trial import Trial
+
+        started = time.perf_counter()
+        trial = Trial(
+            folder,
+            checkpoint,
+            self.finetuned if self.has_adapter else None,
+            adapters / f"{self.name}.onnx_adapter",
+            tokenizer=tokenizer,
+            recipe=self.recipe,
+            lab_root=self.lab.root,
+            exact=level == 1,
+            report=self.report,
+        )
+        numbers = trial.run()
+        return {"verified": True, **numbers, "verify_s": round(time.perf_counter() - started, 2)}
+
+    def _publish(self, folder: Path, adapters: Path, result: dict[str, Any], reused: bool) -> None:
+        manifest = {
+            **self.context.manifest,
+            "result": result,
+            "base": {"digest": self.digest, "made_from": self.base},
+        }
+        if not reused:
+            publish(folder, self.lab.onnx_dir, manifest)
+        else:
+            target = self.lab.onnx_dir / "adapters"
+            target.mkdir(exist_ok=True)
+            # The file first, then its note, then the manifest: each by renaming, on one file system.
+            for name in (f"{self.name}.onnx_adapter", f"{self.name}.json"):
+                if (adapters / name).exists():
+                    (adapters / name).replace(target / name)
+            write_json(self.lab.onnx_dir / MANIFEST, manifest)
+        self.report.artifact(self.lab.onnx_dir, "ONNX model")
+        if self.has_adapter:
+            self.report.artifact(self.lab.adapter_file(self.name), f"adapter {self.name}")
+
+
+__all__ = ["base_digest", "base_fingerprint", "digest", "fingerprint", "folder_bytes", "output", "run"]
