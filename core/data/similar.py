@@ -6,7 +6,7 @@ eight bands of four. Two texts whose word sets overlap by a share J (Jaccard) me
 probability 1 - (1 - J^4)^8: 0.98 at J = 0.8, 0.40 at J = 0.5. Pairs that meet are then measured: on the
 word sets themselves for files of ordinary size, else on the 32 minima (standard error 0.07 at 0.8).
 
-64 bytes a text are kept, on disk beyond 32 MiB a store.
+64 bytes a text are kept, on disk beyond 4 MiB a store.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 MINIMA = 32
 BANDS = 8
 IN_BAND = MINIMA // BANDS
-EXACT_WORDS = 8_000_000
+EXACT_WORDS = 2_000_000
 """Hashes of words kept for measuring pairs exactly; with more, minima are used."""
 _BATCH = 1024
-_IN_MEMORY = 1 << 25
+_IN_MEMORY = 1 << 22
 _CHUNK = 1 << 16
 
 
 class Store:
-    """An array that grows; beyond 32 MiB it lies in a temporary file."""
+    """An array that grows; beyond 4 MiB it lies in a temporary file."""
 
     def __init__(self, dtype: str) -> None:
         self._dtype = dtype

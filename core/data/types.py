@@ -5,6 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+BLOCKING = frozenset(
+    {
+        "broken-json",
+        "broken-csv",
+        "wrong-columns",
+        "invalid-utf8",
+        "unreadable-file",
+        "missing-field",
+        "empty-field",
+        "wrong-type",
+        "bad-messages",
+        "template-error",
+        "template-field",
+        "unmapped",
+        "no-rows",
+    }
+)
+"""Kinds with which training does not start; the others are worth a look."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -94,12 +113,18 @@ class Finding:
     message: str
     fix: str
 
+    @property
+    def level(self) -> str:
+        """`error` where training does not start with it, else `warning`."""
+        return "error" if self.kind in BLOCKING else "warning"
+
     def as_dict(self) -> dict[str, Any]:
         """The JSON form, as `olivepress data --json` prints it."""
         return {
             "file": self.file,
             "line": self.line,
             "kind": self.kind,
+            "level": self.level,
             "message": self.message,
             "fix": self.fix,
         }

@@ -1,0 +1,183 @@
+"""``olivepress data``: look at the training records, count tokens, find bad rows, write a clean file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from core.cli.parser import add_folder, add_json
+
+if TYPE_CHECKING:
+    from core.data.report import DataReport
+    from core.events import Event, Reporter
+
+SHOWN = 20
+_BAR = 40
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("data", help="look at the training records and find bad rows")
+    add_folder(parser)
+    add_json(parser)
+    parser.add_argument(
+        "--clean", metavar="OUT", help="write the rows without findings to this file (JSON Lines)"
+    )
+    parser.add_argument(
+        "--keep",
+        metavar="KINDS",
+        default="",
+        help="with --clean: kinds of findings to keep, such as too-long,near-duplicate",
+    )
+    parser.add_argument(
+        "--accept", action="store_true", help="write the proposed fields and template into lab.toml"
+    )
+    parser.add_argument("--all", action="store_true", help=f"print all findings, not the first {SHOWN}")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Look at every row; 0 when training can start with the file, else 2."""
+    from pathlib import Path
+
+    from core.data.survey import summary
+    from core.lab import Lab
+    from core.recipe import read_recipe
+
+    lab = Lab.open(options.folder)
+    recipe = read_recipe(lab.folder.recipe_path)
+    reporter = _reporter()
+    if options.accept:
+        recipe = _accept(lab.folder.recipe_path, lab.root, recipe)
+    report = summary(lab.root, recipe, reporter)
+    cleaned: dict[str, Any] | None = None
+    if options.clean:
+        from core.data.clean import write_clean
+
+        keep = {kind.strip() for kind in options.keep.split(",") if kind.strip()}
+        done = write_clean(report, Path(options.clean), keep=keep, progress=reporter)
+        cleaned = {
+            "file": str(done.path),
+            "left_out_file": str(done.left_out_path),
+            "kept": done.kept,
+            "left_out": done.left_out,
+        }
+    if options.json:
+        _print_json(report, cleaned)
+    else:
+        _print_words(report, cleaned, None if options.all else SHOWN)
+    return 0 if report.ok or cleaned else 2
+
+
+def _accept(recipe_path: Any, root: Any, recipe: Any) -> Any:
+    from core.data.examples import resolve_data_file, sample_fields
+    from core.data.mapping import propose_mapping
+    from core.data.model_text import read_model_text
+    from core.errors import RequestError
+    from core.recipe import write_values
+
+    model = read_model_text(recipe, root)
+    rows = sample_fields(resolve_data_file(recipe, root))
+    proposal = propose_mapping(rows, model.chat.text if model.chat else None)
+    if not proposal.mapping.complete:
+        raise RequestError(
+            "There is nothing to accept.",
+            proposal.why[:1].upper() + proposal.why[1:] + ".",
+            "Set data.prompt_field and data.response_field in lab.toml.",
+        )
+    print(f"accepted: {_clean(proposal.mapping.words())}", file=sys.stderr)
+    return write_values(recipe_path, proposal.settings())
+
+
+def _reporter() -> Reporter:
+    """Progress on standard error, for people at a terminal only."""
+    from core.cli.show import EventPrinter
+    from core.events import Reporter, TimeLeft
+
+    printer = EventPrinter()
+    left = TimeLeft()
+
+    class Shown(Reporter):
+        def progress(self, phase: str, done: float, total: float | None) -> None:
+            eta = left.update(phase, done, total)
+            event: Event = {"type": "progress", "phase": phase, "done": done, "total": total, "eta_s": eta}
+            printer(event)
+
+    return Shown() if sys.stderr.isatty() else Reporter()
+
+
+def _print_json(report: DataReport, cleaned: dict[str, Any] | None) -> None:
+    """One object on one line, the findings written as they come: there may be millions."""
+    data = report.as_dict()
+    if cleaned is not None:
+        data["clean"] = cleaned
+    out = sys.stdout
+    out.write(json.dumps(data, ensure_ascii=False)[:-1] + ', "findings": [')
+    for number, finding in enumerate(report.findings):
+        out.write((", " if number else "") + json.dumps(finding.as_dict(), ensure_ascii=False))
+    out.write("]}\n")
+    out.flush()
+
+
+def _clean(text: str) -> str:
+    from core.text import clean
+
+    return clean(text, keep_newlines=False)
+
+
+def _print_words(report: DataReport, cleaned: dict[str, Any] | None, shown: int | None) -> None:
+    from core.data.report import to_words
+    from core.files import human_bytes
+
+    print(f"file      {_clean(str(report.path))}, {human_bytes(report.bytes)}")
+    print(f"rows      {report.rows:,}, {report.usable:,} of them usable")
+    print(f"fields    {_clean(', '.join(report.fields))}")
+    if report.proposal is not None:
+        print(f"mapping   {_clean(report.mapping.words())}")
+    template = (
+        "the model's own chat template" if report.chat_template else report.template.replace("\n", "\\n")
+    )
+    print(f"template  {_clean(template)}")
+    _print_tokens(report)
+    if report.usable:
+        print(f"split     {report.train:,} to train on, {report.eval:,} held out")
+        print(
+            f"training  {report.epochs:.1f} times through the rows; {report.padding:.0%} of a batch is padding"
+        )
+    if report.to_confirm and report.proposal is not None:
+        why = _clean(report.proposal.why)
+        print(f"\nTo confirm: {_clean(report.proposal.mapping.words())} ({why}).")
+        print("This report goes by that. If it is right: olivepress data --accept")
+    total = len(report.findings)
+    print(f"\nfindings  {total:,}" + ("" if total else ": nothing to mend"))
+    for kind, count in sorted(report.findings.counts.items()):
+        print(f"  {count:>9,}  {kind}")
+    for number, finding in enumerate(report.findings):
+        if shown is not None and number >= shown:
+            print(f"… and {total - shown:,} more: --all prints them, --json gives them to a script.")
+            break
+        print(_clean(to_words(finding))[:400])
+    if cleaned is not None:
+        print(f"\n{_clean(cleaned['file'])}: {cleaned['kept']:,} rows")
+        print(f"{_clean(cleaned['left_out_file'])}: {cleaned['left_out']:,} rows left out, and why")
+    elif total:
+        print("olivepress data --clean OUT.jsonl writes a file without these rows.")
+
+
+def _print_tokens(report: DataReport) -> None:
+    stats = report.tokens
+    if not stats.total:
+        return
+    note = " (estimated: the model's tokenizer is not on this machine)" if stats.estimated else ""
+    print(
+        f"tokens    {stats.total:,} in all; half of the rows have {stats.p50:,} or fewer, 95% {stats.p95:,},"
+    )
+    print(
+        f"          the longest {stats.max:,}, with a limit of {report.max_seq_len:,} that cuts off {stats.lost:,}{note}"
+    )
+    most = max((rows for _, _, rows in stats.histogram), default=0)
+    for low, high, rows in stats.histogram:
+        bar = "#" * max(1 if rows else 0, round(_BAR * rows / most))
+        print(f"          {low:>7,} - {high:<9,} {bar:<{_BAR}} {rows:,}")

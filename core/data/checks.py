@@ -1,0 +1,58 @@
+"""Checks on the text of a single row that is otherwise fit for training."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from core.data.types import Problem
+
+# C0 and C1 controls but tab and line breaks, bidirectional overrides and isolates (they make a line read
+# other than it is), a byte order mark inside of a text, and the sign that stands for what was not decodable.
+# Joiners (U+200C, U+200D) and direction marks (U+200E, U+200F) are part of good Persian and stay.
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufffd]")
+_NAMES = {
+    0x1B: "an escape code",
+    0xFFFD: "a replacement character, left by a wrong decoding",
+    0xFEFF: "a byte order mark inside of the text",
+    0x00: "a NUL character",
+}
+
+
+def control_characters(texts: Iterable[str]) -> Problem | None:
+    """Characters that do not belong into text, in any of the texts."""
+    for text in texts:
+        match = _CONTROL.search(text)
+        if match:
+            code = ord(match.group())
+            name = _NAMES.get(code) or unicodedata.name(match.group(), "a control character").lower()
+            message = f"it has {name} (U+{code:04X}) at character {match.start() + 1}"
+            return Problem("control-characters", message, "remove the character")
+    return None
+
+
+def special_tokens(texts: Iterable[str], pattern: re.Pattern[str] | None) -> Problem | None:
+    """The model's own special tokens inside of a text: they would end or open a turn in its middle."""
+    if pattern is None:
+        return None
+    for text in texts:
+        match = pattern.search(text)
+        if match:
+            message = f"its text contains {match.group()}, which the model reads as a token of its own"
+            return Problem("special-token", message, f"write {match.group()} otherwise, or remove the row")
+    return None
+
+
+def too_long(tokens: int, limit: int, before_answer: int | None, *, estimated: bool) -> Problem:
+    """A row that is cut at `max_seq_len`.
+
+    Args:
+        tokens: of the whole row.
+        before_answer: tokens in front of the answer, where it has one.
+    """
+    about = "about " if estimated else ""
+    message = f"it has {about}{tokens} tokens, so {tokens - limit} would be lost"
+    if before_answer is not None and before_answer >= limit:
+        message += " and nothing of the answer is left"
+    return Problem("too-long", message, f"shorten the row, or set data.max_seq_len to {tokens} or more")

@@ -1,0 +1,106 @@
+"""One row as training will see it, cut into pieces that a screen can mark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.data.examples import resolve_data_file, sample_fields
+from core.data.mapping import Proposal, propose_mapping
+from core.data.model_text import read_model_text
+from core.data.plan import Plan, make_plan
+from core.data.template import TemplateError
+from core.data.types import Problem, Segment
+from core.errors import RequestError
+from core.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a rendered row. `kind`: `prompt`, `answer` (learnt) or `special` (a token of the model).
+
+    `trained` tells for a special token whether it is learnt, as the end of the answer is.
+    """
+
+    text: str
+    kind: str
+    trained: bool
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A rendered row: its pieces, or what is wrong with it."""
+
+    pieces: tuple[Piece, ...]
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The training text."""
+        return "".join(piece.text for piece in self.pieces)
+
+
+class Previewer:
+    """Renders rows of a recipe's data; made once, it renders each row in well under a millisecond.
+
+    Attributes:
+        problem: why the recipe does not go with the rows, or None; rows are then rendered as the
+            `proposal` would have them, if there is one.
+        proposal: what the rows suggest.
+
+    Raises:
+        RequestError: there is no data file, or it cannot be read.
+    """
+
+    def __init__(self, lab_root: Path, recipe: Recipe) -> None:
+        model = read_model_text(recipe, lab_root)
+        sample = sample_fields(resolve_data_file(recipe, lab_root))
+        self._special = model.special_pattern
+        self.proposal: Proposal = propose_mapping(sample, model.chat.text if model.chat else None)
+        self.problem: RequestError | None = None
+        self.plan: Plan | None = None
+        try:
+            self.plan = make_plan(recipe, sample, model.chat, eos=model.eos, proposal=self.proposal)
+        except RequestError as error:
+            self.problem = error
+            if self.proposal.mapping.complete:
+                accepted = recipe.with_values(self.proposal.settings())
+                try:
+                    self.plan = make_plan(accepted, sample, model.chat, eos=model.eos, proposal=self.proposal)
+                except RequestError:
+                    self.plan = None
+
+    def row(self, fields: dict[str, Any] | None) -> Preview:
+        """One row (its fields as a reader or pager gives them) as training would see it."""
+        if fields is None or self.plan is None:
+            return Preview((), () if self.problem is None else (_as_problem(self.problem),))
+        record = self.plan.convert(fields)
+        if isinstance(record, list):
+            return Preview((), tuple(record))
+        try:
+            return Preview(tuple(self._pieces(self.plan.segments(record))))
+        except TemplateError as error:
+            return Preview((), (Problem("template-error", str(error), "correct the row"),))
+
+    def _pieces(self, segments: Iterable[Segment]) -> Iterable[Piece]:
+        for segment in segments:
+            kind = "answer" if segment.trained else "prompt"
+            at = 0
+            for match in self._special.finditer(segment.text) if self._special else ():
+                if match.start() > at:
+                    yield Piece(segment.text[at : match.start()], kind, segment.trained)
+                yield Piece(match.group(), "special", segment.trained)
+                at = match.end()
+            if at < len(segment.text):
+                yield Piece(segment.text[at:], kind, segment.trained)
+
+
+def _as_problem(error: RequestError) -> Problem:
+    return Problem("unmapped", f"{error.title} {error.detail}", error.hint)
+
+
+def preview(lab_root: Path, recipe: Recipe, fields: dict[str, Any]) -> Preview:
+    """One row through the recipe's template; make a :class:`Previewer` for more than one."""
+    return Previewer(lab_root, recipe).row(fields)

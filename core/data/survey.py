@@ -1,0 +1,325 @@
+"""Looks at every row of a recipe's data, with the same plan as training, in little memory."""
+
+from __future__ import annotations
+
+import re
+import time
+from array import array
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.data.checks import control_characters, special_tokens, too_long
+from core.data.examples import resolve_data_file, sample_fields
+from core.data.findings import Findings
+from core.data.mapping import FieldMap, Proposal, columns_of, propose_mapping
+from core.data.model_text import ModelText, read_model_text
+from core.data.plan import Plan, make_plan
+from core.data.readers import RowReader
+from core.data.report import DataReport
+from core.data.similar import Sketches
+from core.data.split import SAME_QUESTION, Splitter, split_rows
+from core.data.template import TemplateError
+from core.data.tokens import TokenCounter, padding_share, token_stats
+from core.data.types import Finding, Problem, Row
+from core.data.words import plain, text_key, word_hashes, words
+from core.errors import RequestError
+from core.events import Reporter
+from core.recipe import Recipe
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+READING = "reading the rows"
+COMPARING = "comparing the rows"
+NEAR_ANSWER = 0.8
+NEAR_QUESTION = 0.7
+"""Overlap (Jaccard) of words from which question and answer make a near duplicate."""
+_BATCH = 256
+
+
+class Survey:
+    """One pass over the rows, then comparisons among them."""
+
+    def __init__(self, recipe: Recipe, lab_root: Path, report: Reporter) -> None:
+        self.recipe = recipe
+        self.root = lab_root
+        self.report = report
+        self.path = resolve_data_file(recipe, lab_root)
+        self.reader = RowReader(self.path)
+        self.model: ModelText = read_model_text(recipe, lab_root)
+        self.counter = TokenCounter(self.model.tokenizer)
+        self.result = DataReport(self.path, self.reader.total_bytes, max_seq_len=recipe.data.max_seq_len)
+        self.findings: Findings = self.result.findings
+        self.splitter = Splitter()
+        self.answers = Sketches(pairs=True)
+        self._files = {each.name: index for index, each in enumerate(self.reader.files)}
+        self._keys, self._lines, self._file_of = array("Q"), array("L"), array("H")
+        self._lengths = array("L")
+        self._waiting: list[tuple[Row, str, str]] = []
+
+    def run(self) -> DataReport:
+        """Do it all.
+
+        Raises:
+            RequestError: there is no file, or it cannot be opened.
+            Cancelled: the reporter says so.
+        """
+        began = time.monotonic()
+        try:
+            plan = self._settle()
+            self._read(plan)
+            self._compare()
+        finally:
+            self.splitter.sketches.close()
+            self.answers.close()
+        self.findings.sort()
+        self.result.seconds = time.monotonic() - began
+        return self.result
+
+    def _settle(self) -> Plan | None:
+        """The plan of the recipe, or of the proposal where the recipe's does not go with the rows."""
+        sample = sample_fields(self.path)
+        result, data = self.result, self.recipe.data
+        result.fields = columns_of(sample)
+        result.template, result.chat_template = data.template, data.chat_template
+        if not sample:
+            return None
+        chat = self.model.chat
+        proposal = propose_mapping(sample, chat.text if chat else None)
+        result.proposal = proposal
+        self._template_markers()
+        plan: Plan | None
+        try:
+            plan = make_plan(self.recipe, sample, chat, eos=self.model.eos, proposal=proposal)
+        except RequestError as error:
+            self._recipe_finding(error)
+            plan = self._proposed(sample, proposal)
+            if plan is None:
+                return None
+            result.to_confirm = True
+            result.template, result.chat_template = proposal.template, proposal.chat_template
+        result.mapping = plan.mapping if plan.mapped else _direct_map(plan)
+        return plan
+
+    def _proposed(self, sample: Sequence[dict[str, object]], proposal: Proposal) -> Plan | None:
+        if not proposal.mapping.complete:
+            return None
+        trial = replace(proposal, confidence=1.0)
+        try:
+            recipe = self.recipe.with_values(proposal.settings())
+            return make_plan(recipe, sample, self.model.chat, eos=self.model.eos, proposal=trial)
+        except RequestError:
+            return None
+
+    def _recipe_finding(self, error: RequestError) -> None:
+        kind = "unmapped" if "not clear" in error.title else "template-field"
+        message = f"{error.title.rstrip('.')}: {error.detail.rstrip('.')}"
+        self.findings.add(
+            Finding("lab.toml", recipe_line(self.root, "data"), kind, message, error.hint.rstrip("."))
+        )
+
+    def _template_markers(self) -> None:
+        """Markers of the template that are no tokens of the model: it reads them letter by letter."""
+        if self.recipe.data.chat_template or not self.model.special:
+            return
+        markers = dict.fromkeys(
+            re.findall(r"<\|[^|<>\s]+\|>|</?s>|<(?:start|end)_of_turn>", self.recipe.data.template)
+        )
+        strange = [marker for marker in markers if marker not in self.model.special]
+        if strange:
+            verb = "is no token" if len(strange) == 1 else "are no tokens"
+            fix = (
+                "set data.chat_template = true to use the model's own"
+                if self.model.chat
+                else "use the model's tokens"
+            )
+            message = f"{', '.join(strange)} in data.template {verb} of this model"
+            line = recipe_line(self.root, "template")
+            self.findings.add(Finding("lab.toml", line, "template-model", message, fix))
+
+    def _read(self, plan: Plan | None) -> None:
+        in_files = any(each.held_out for each in self.reader.files)
+        for row in self.reader:
+            self.result.rows += 1
+            if self.result.rows % _BATCH == 0:
+                self.report.check_cancelled()
+                self.report.progress(READING, self.reader.done_bytes, self.reader.total_bytes)
+            if row.fields is None:
+                self._add(row, row.problem)
+            elif plan is not None:
+                self._usable(plan, row, in_files)
+        self._flush()
+        self.report.progress(READING, self.reader.total_bytes, self.reader.total_bytes)
+        if not self.result.rows:
+            self.findings.add(
+                Finding(self.path.name, 1, "no-rows", "the file has no records", "give it some")
+            )
+
+    def _usable(self, plan: Plan, row: Row, in_files: bool) -> None:
+        record = plan.convert(row.fields or {})
+        if isinstance(record, list):
+            for problem in record:
+                self._add(row, problem)
+            return
+        texts = [message.content for message in record.messages] or [record.prompt]
+        try:
+            segments = plan.segments(record)
+        except TemplateError as error:
+            fix = "correct the row, or set data.chat_template = false"
+            self._add(row, Problem("template-error", str(error), fix))
+            return
+        self._add(row, control_characters(texts))
+        self._add(row, special_tokens(texts, self.model.special_pattern))
+        before = "".join(segment.text for segment in segments[:1]) if not segments[0].trained else ""
+        self._waiting.append((row, "".join(segment.text for segment in segments), before))
+        asked, answer = plain(record.prompt), plain(record.answer)
+        self.splitter.add(asked, held_out=row.held_out if in_files else None)
+        self.answers.add(word_hashes(words(answer or asked), answer or asked))
+        self._keys.append(text_key(f"{asked}\0{answer}"))
+        self._lines.append(row.line)
+        self._file_of.append(self._files[row.file])
+        if len(self._waiting) >= _BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        limit = self.recipe.data.max_seq_len
+        lengths = self.counter.count([text for _, text, _ in self._waiting])
+        for length, (row, _, before) in zip(lengths, self._waiting, strict=True):
+            self._lengths.append(length)
+            if length > limit:
+                ahead = self.counter.count([before])[0] if before else None
+                self._add(row, too_long(length, limit, ahead, estimated=self.counter.estimated))
+        self._waiting.clear()
+
+    def _add(self, row: Row, problem: Problem | None) -> None:
+        if problem is not None:
+            self.findings.add(Finding(row.file, row.line, problem.kind, problem.message, problem.fix))
+
+    def _compare(self) -> None:
+        import numpy as np
+
+        result, recipe = self.result, self.recipe
+        result.usable = len(self._keys)
+        lengths = (
+            np.frombuffer(self._lengths, dtype=f"u{self._lengths.itemsize}")
+            if result.usable
+            else np.empty(0, int)
+        )
+        result.tokens = token_stats(lengths, recipe.data.max_seq_len, estimated=self.counter.estimated)
+        if not result.usable:
+            return
+        self.report.check_cancelled()
+        self.report.progress(COMPARING, 0, 3)
+        held_out = split_rows(self.splitter, recipe, self.root)
+        result.eval = int(held_out.sum())
+        result.train = result.usable - result.eval
+        self.report.check_cancelled()
+        self.report.progress(COMPARING, 1, 3)
+        leaks = self._leaks(held_out)
+        self.report.check_cancelled()
+        self.report.progress(COMPARING, 2, 3)
+        self._duplicates(held_out, leaks)
+        self.report.progress(COMPARING, 3, 3)
+        tune = recipe.finetune
+        if result.train:
+            result.epochs = tune.steps * tune.batch_size * tune.gradient_accumulation / result.train
+            train = lengths[~held_out]
+            result.padding = padding_share(train, recipe.data.max_seq_len, tune.batch_size, tune.seed)
+
+    def _where(self, index: int) -> tuple[str, int]:
+        return self.reader.files[self._file_of[index]].name, self._lines[index]
+
+    def _note(self, index: int, other: int, kind: str, message: str, fix: str) -> None:
+        file, line = self._where(index)
+        other_file, other_line = self._where(other)
+        place = f"line {other_line}" if file == other_file else f"{other_file}, line {other_line}"
+        self.findings.add(Finding(file, line, kind, message.format(place=place), fix))
+
+    def _leaks(self, held_out: NDArray[Any]) -> NDArray[Any]:
+        """Training rows whose question is held out as well; they are reported and returned as a mask."""
+        import numpy as np
+
+        leaks = np.zeros(len(held_out), dtype=bool)
+        if not held_out.any() or held_out.all():
+            return leaks
+        roots = self.splitter.sketches.clusters(SAME_QUESTION)
+        witness = np.full(len(roots), -1, dtype=np.int64)
+        out = np.flatnonzero(held_out)[::-1]
+        witness[roots[out]] = out  # the first held-out row of each cluster is written last
+        leaks = ~held_out & (witness[roots] >= 0)
+        message = "its question is also held out for measuring, at {place}"
+        for index in np.flatnonzero(leaks).tolist():
+            self._note(index, int(witness[roots[index]]), "in-held-out", message, "remove one of the two")
+        return np.asarray(leaks)
+
+    def _duplicates(self, held_out: NDArray[Any], leaks: NDArray[Any]) -> None:
+        import numpy as np
+
+        keys = np.frombuffer(self._keys, dtype=np.uint64)
+        order = np.argsort(keys, kind="stable")
+        ordered = keys[order]
+        starts = np.concatenate(([True], ordered[1:] != ordered[:-1]))
+        firsts = order[np.flatnonzero(starts)]
+        first = np.empty(len(keys), dtype=np.int64)
+        first[order] = firsts[np.cumsum(starts) - 1]
+        for index in np.flatnonzero(first != np.arange(len(keys))).tolist():
+            if not (leaks[index] or leaks[first[index]]):
+                self._note(
+                    index,
+                    int(first[index]),
+                    "duplicate",
+                    "it says the same as {place}",
+                    "remove one of the two",
+                )
+        nearest = np.full(len(keys), len(keys), dtype=np.int64)
+        for left, right in self.answers.pairs(NEAR_ANSWER):
+            self.report.check_cancelled()
+            differ = (
+                (keys[left] != keys[right]) & (first[right] == right) & (held_out[left] == held_out[right])
+            )
+            left, right = left[differ], right[differ]
+            if len(left):
+                near = self.splitter.sketches.near(left, right, NEAR_QUESTION)
+                np.minimum.at(nearest, right[near], left[near])
+        message = "it says nearly the same as {place}"
+        for index in np.flatnonzero(nearest < len(keys)).tolist():
+            self._note(index, int(nearest[index]), "near-duplicate", message, "keep the better of the two")
+
+
+def _direct_map(plan: Plan) -> FieldMap:
+    """The mapping that a template with the rows' own field names amounts to."""
+    asked = tuple(name for name in plan.template.fields if name != plan.answer)
+    return FieldMap(asked, plan.answer) if plan.answer else FieldMap(text=plan.template.fields[0])
+
+
+def recipe_line(lab_root: Path, key: str) -> int:
+    """The line of a key of `[data]` in `lab.toml`, of the table where the key is missing, or 1."""
+    try:
+        lines = (lab_root / "lab.toml").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return 1
+    table, inside = 1, False
+    for number, line in enumerate(lines, 1):
+        if line.strip().startswith("["):
+            inside = line.strip().startswith("[data]")
+            table = number if inside else table
+        elif inside and re.match(rf"\s*{re.escape(key)}\s*=", line):
+            return number
+    return table
+
+
+def summary(lab_root: Path, recipe: Recipe, report: Reporter | None = None) -> DataReport:
+    """Look at every row of a recipe's data; see :class:`~core.data.report.DataReport`.
+
+    Nothing is written but the split's memory (`data_split.json` in the lab).
+
+    Args:
+        report: told of progress (in bytes read, then in three steps) and asked whether to stop.
+
+    Raises:
+        RequestError: there is no file, or it cannot be opened. All that is wrong inside it is a finding.
+        Cancelled: `report` says so.
+    """
+    return Survey(recipe, lab_root, report or Reporter()).run()

@@ -1,0 +1,138 @@
+"""Token counts and what they mean: distribution, epochs, padding."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import RequestError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BYTES_PER_TOKEN = 4.0
+"""For the estimate where the model's tokenizer is not here: English text in a common vocabulary."""
+_PADDING_ROWS = 100_000
+
+
+class TokenCounter:
+    """Counts tokens with a `tokenizer.json`, or estimates them where there is none.
+
+    Raises:
+        RequestError: the file is no tokenizer.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._tokenizer: Any = None
+        if path is None:
+            return
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+        from tokenizers import Tokenizer
+
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises plain Exception for whatever is wrong with the file
+            raise RequestError(
+                "The model's tokenizer cannot be read.", f"{path}: {error}.", "Fetch the model again."
+            ) from None
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    @property
+    def estimated(self) -> bool:
+        """True where no tokenizer is there, and counts are guessed from bytes."""
+        return self._tokenizer is None
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text."""
+        if self._tokenizer is None:
+            return [max(1, round(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN)) for text in texts]
+        return [len(each) for each in self._tokenizer.encode_batch_fast(list(texts))]
+
+
+@dataclass(frozen=True)
+class TokenStats:
+    """The lengths of all usable rows, in tokens.
+
+    `histogram` holds (lowest, highest, rows) a bar; `lost` counts what `max_seq_len` cuts off.
+    """
+
+    total: int = 0
+    p50: int = 0
+    p95: int = 0
+    max: int = 0
+    lost: int = 0
+    estimated: bool = False
+    histogram: tuple[tuple[int, int, int], ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "total": self.total,
+            "p50": self.p50,
+            "p95": self.p95,
+            "max": self.max,
+            "lost": self.lost,
+            "estimated": self.estimated,
+            "histogram": [list(bar) for bar in self.histogram],
+        }
+
+
+def token_stats(lengths: NDArray[Any], limit: int, *, estimated: bool) -> TokenStats:
+    """Statistics of lengths in tokens; percentiles are lengths that rows have (nearest rank)."""
+    import numpy as np
+
+    if not len(lengths):
+        return TokenStats(estimated=estimated)
+    p50, p95 = np.percentile(lengths, [50, 95], method="inverted_cdf")
+    return TokenStats(
+        int(lengths.sum(dtype=np.int64)),
+        int(p50),
+        int(p95),
+        int(lengths.max()),
+        int(np.maximum(lengths.astype(np.int64) - limit, 0).sum()),
+        estimated,
+        _bars(lengths),
+    )
+
+
+def _bars(lengths: NDArray[Any], most: int = 12) -> tuple[tuple[int, int, int], ...]:
+    """At most `most` bars of a round width, the last one open above where few rows are very long."""
+    import numpy as np
+
+    low, high = int(lengths.min()), int(np.percentile(lengths, 99.5, method="inverted_cdf"))
+    step = max(1, (high - low) / most)
+    scale = 10 ** int(np.log10(step))
+    width = next(int(scale * times) for times in (1, 2, 5, 10) if scale * times >= step)
+    start = low // width * width
+    edges = list(range(start, high + width, width)) or [start]
+    counts = np.bincount(
+        np.minimum((lengths - start) // width, len(edges) - 1).astype(np.int64), minlength=len(edges)
+    )
+    tops = [edge + width - 1 for edge in edges]
+    tops[-1] = max(tops[-1], int(lengths.max()))
+    return tuple((edge, top, int(count)) for edge, top, count in zip(edges, tops, counts, strict=True))
+
+
+def padding_share(lengths: NDArray[Any], limit: int, batch_size: int, seed: int) -> float:
+    """The share of the tokens in batches that is padding, with batches formed as finetune forms them.
+
+    One round through the rows; of very many rows a part is taken.
+    """
+    import numpy as np
+
+    from core.training.rows import BatchOrder
+
+    if not len(lengths):
+        return 0.0
+    cut = np.minimum(lengths, limit)
+    if len(cut) > _PADDING_ROWS:
+        cut = np.random.Generator(np.random.PCG64(seed)).choice(cut, _PADDING_ROWS, replace=False)
+    sizes = cut.tolist()
+    order = BatchOrder(sizes, batch_size, seed)
+    batches = [[sizes[row] for row in order.batch(number)] for number in range(order.batches_a_round)]
+    wide = sum(max(batch) * len(batch) for batch in batches)
+    return float(1 - sum(map(sum, batches)) / wide)
