@@ -1,0 +1,222 @@
+"""One blob container and the right to use it, renewed before it ends.
+
+The access comes from whoever owns the container (a workspace's datastore, a registry): a shared access
+signature for an hour or so, an account key, or nothing but the signed-in user. A signature that is
+about to end, or that is refused although it should hold, is asked for again; the clients that use it
+take the new one at their next request.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from urllib.parse import parse_qs
+
+from core.errors import LabError
+from core.registry.patience import Stop, patiently, timeouts
+
+T = TypeVar("T")
+
+RENEW_BEFORE = 300.0
+"""Seconds before the end of a signature at which a new one is asked for."""
+FRESH = 30.0
+"""A signature younger than this many seconds is not asked for again when it is refused."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """The right to a container: ``kind`` is ``sas``, ``key`` or ``user``; ``secret`` is the signature or key."""
+
+    kind: str
+    secret: str = field(default="", repr=False)
+
+    def ends(self) -> float | None:
+        """When a signature ends, in seconds of :func:`time.time`; None where it does not say."""
+        try:
+            text = parse_qs(self.secret.lstrip("?"))["se"][0]
+            ends = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        except (KeyError, ValueError):
+            return None
+        return (ends if ends.tzinfo else ends.replace(tzinfo=UTC)).timestamp()
+
+
+@dataclass(frozen=True)
+class Found:
+    """A blob that is there: its size, what it says of its content, and whether it is committed."""
+
+    name: str
+    size: int
+    sha256: str
+    md5: bytes | None
+    etag: str
+    committed: bool = True
+
+
+class Container:
+    """A blob container, its client, and its calls: tried again, renewed, explained."""
+
+    def __init__(
+        self,
+        url: str,
+        ask: Callable[[], Access],
+        credential: Any,
+        *,
+        subject: str,
+        stop: Stop,
+        say: Callable[[str], None] | None = None,
+        connections: int = 16,
+    ) -> None:
+        """
+        Args:
+            url: ``https://<account>.blob.core.windows.net/<container>``.
+            ask: gives the access, anew each time; raises LabError.
+            credential: the signed-in user, where the access is by user.
+            subject: the container in words, for errors.
+            connections: how many calls at once will reuse their connection.
+        """
+        import requests
+        from azure.core.credentials import AzureSasCredential
+        from azure.core.pipeline.transport import RequestsTransport
+        from azure.storage.blob import ContainerClient
+        from requests.adapters import HTTPAdapter
+
+        self._ask, self._subject, self._stop, self._say = ask, subject, stop, say
+        self._lock = threading.Lock()
+        self._access = ask()
+        self._taken = time.monotonic()
+        self._sas = AzureSasCredential(self._access.secret) if self._access.kind == "sas" else None
+        account = url.split("//", 1)[-1].split(".", 1)[0]
+        given: Any = {
+            "sas": self._sas,
+            "key": {"account_name": account, "account_key": self._access.secret},
+            "user": credential,
+            "none": None,
+        }[self._access.kind]
+        session = requests.Session()
+        session.mount("https://", HTTPAdapter(pool_connections=4, pool_maxsize=connections, max_retries=0))
+        limits = timeouts()
+        transport = RequestsTransport(session=session, session_owner=True, **limits)
+        # Retries are ours (core.registry.patience): the SDK's cannot be cancelled and wait without limit.
+        self.client: Any = ContainerClient.from_container_url(
+            url, credential=given, transport=transport, retry_total=0, retry_connect=0, retry_read=0, **limits
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.client.close()
+
+    def call(self, fn: Callable[[], T], subject: str = "") -> T:
+        """``fn`` with a right that holds, tried again where that helps. Raises LabError or Cancelled."""
+        from azure.core.exceptions import HttpResponseError
+
+        from core.registry.errors import error_code
+
+        def once() -> T:
+            self._renew_if_ending()
+            used = self._taken
+            try:
+                return fn()
+            except HttpResponseError as error:
+                refused = error.status_code in (401, 403) and error_code(error) in (
+                    "AuthenticationFailed",
+                    "AuthorizationFailure",
+                    "InvalidAuthenticationInfo",
+                )
+                if self._sas is None or not refused or not self._renew(used):
+                    raise
+                return fn()
+
+        return patiently(once, subject or self._subject, stop=self._stop, say=self._say)
+
+    def _renew_if_ending(self) -> None:
+        ends = self._access.ends() if self._sas is not None else None
+        if ends is not None and ends - time.time() < RENEW_BEFORE:
+            self._renew(self._taken)
+
+    def _renew(self, used: float) -> bool:
+        """Take a new signature unless another thread has since ``used``; False if ours is fresh already."""
+        assert self._sas is not None
+        with self._lock:
+            if self._taken != used:
+                return True
+            if time.monotonic() - self._taken < FRESH and not self._ended():
+                return False
+            access = self._ask()
+            if access.kind != "sas":
+                return False
+            self._access = access
+            self._sas.update(access.secret)
+            self._taken = time.monotonic()
+            return True
+
+    def _ended(self) -> bool:
+        ends = self._access.ends()
+        return ends is not None and ends < time.time()
+
+    def list(self, prefix: str, *, uncommitted: bool = False) -> dict[str, Found]:
+        """Every blob whose name begins with ``prefix``, by name; with ``uncommitted`` also those half sent."""
+        include = ["metadata", "uncommittedblobs"] if uncommitted else ["metadata"]
+
+        def page(token: str | None) -> tuple[list[Any], str | None]:
+            pages = self.client.list_blobs(name_starts_with=prefix, include=include).by_page(token)
+            items = list(next(pages, ()))
+            return items, pages.continuation_token
+
+        found: dict[str, Found] = {}
+        token: str | None = None
+        while True:
+            items, token = self.call(lambda token=token: page(token))  # type: ignore[misc]
+            for blob in items:
+                if _is_folder(blob):
+                    continue
+                found[blob.name] = _found(blob)
+            if not token:
+                return found
+
+    def head(self, name: str) -> Found | None:
+        """One committed blob, or None."""
+        from azure.core.exceptions import ResourceNotFoundError
+
+        def look() -> Any:
+            try:
+                return self.client.get_blob_client(name).get_blob_properties()
+            except ResourceNotFoundError as error:
+                if str(getattr(error, "error_code", "")) in ("ContainerNotFound", "ContainerBeingDeleted"):
+                    raise
+                return None
+
+        blob = self.call(look)
+        return None if blob is None else _found(blob)
+
+    def look(self, prefix: str, names: list[str], *, uncommitted: bool = False) -> dict[str, Found]:
+        """What is there of ``names`` (below ``prefix``), by one listing, or one by one where none is allowed."""
+        try:
+            return self.list(prefix, uncommitted=uncommitted)
+        except LabError as refused:
+            if "rights" not in refused.title and "right to" not in refused.title:
+                raise
+        found = ((name, self.head(prefix + name)) for name in names)
+        return {prefix + name: blob for name, blob in found if blob is not None}
+
+
+def _is_folder(blob: Any) -> bool:
+    return bool((blob.metadata or {}).get("hdi_isfolder") == "true")
+
+
+def _found(blob: Any) -> Found:
+    metadata = blob.metadata or {}
+    md5 = blob.content_settings.content_md5 if blob.content_settings else None
+    # A blob that was never committed has neither an etag nor the time of its making.
+    committed = bool(blob.etag) and blob.last_modified is not None and not (blob.size == 0 and not blob.etag)
+    return Found(
+        blob.name,
+        int(blob.size or 0),
+        str(metadata.get("sha256", "")),
+        bytes(md5) if md5 else None,
+        str(blob.etag or "").strip('"'),
+        committed,
+    )
