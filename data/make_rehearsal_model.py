@@ -38,12 +38,12 @@ CONTEXT = 4096
 LAYERS, HIDDEN, INTERMEDIATE, HEADS = 4, 256, 640, 4
 """Every width divides by 128, so that groups of 32, 64 and 128 weights all work."""
 
-STEPS, TOKENS_PER_STEP, ECHOES, PEAK_LR, THREADS, SEED = 1500, 2600, 900, 2.5e-3, 2, 20
-PROMPT_WEIGHT = 0.1
+STEPS, TOKENS_PER_STEP, ECHOES, PEAK_LR, THREADS, SEED = 1300, 2600, 1200, 2.5e-3, 2, 20
+PROMPT_WEIGHT = 0.05
 """How much the question's own tokens count in the loss, against 1 for the answer's."""
 
 # Phi-3's own names. The placeholders are there because its tokenizer has them.
-SPECIAL = (
+SPECIAL = (  # noqa: SIM905
     "<unk> <s> </s> <|endoftext|> <|assistant|> <|placeholder1|> <|placeholder2|> <|placeholder3|> "
     "<|placeholder4|> <|system|> <|end|> <|placeholder5|> <|placeholder6|> <|user|>"
 ).split()
@@ -85,6 +85,7 @@ def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         eos_token="<|endoftext|>",
         pad_token="<|endoftext|>",
         unk_token="<unk>",
+        additional_special_tokens=[name for name in SPECIAL if name.startswith("<|")],
         model_max_length=CONTEXT,
         clean_up_tokenization_spaces=False,
     )
@@ -166,8 +167,13 @@ def loss_of(model: Any, batch: list[tuple[list[int], int]], prompt_weight: float
 
 
 def train(model: Any, tokenizer: PreTrainedTokenizerFast, steps: int, seconds: float) -> None:
-    """Train in place: AdamW, linear warm-up, cosine decay. Stops decaying early for no reason but
-    ``seconds``, which is for trying things: then the schedule is cut to the time there is."""
+    """Train in place: AdamW, linear warm-up, cosine decay.
+
+    Args:
+        steps: how many steps; a step is a batch of about ``TOKENS_PER_STEP`` tokens.
+        seconds: where not 0, train this long instead and fit the decay to it. For trying things: the
+            result then depends on how fast the machine is.
+    """
     import torch
 
     kept = [pair for pair in rehearsal_text.pairs() if not rehearsal_text.held_out(pair)]
