@@ -100,9 +100,9 @@ class Conversation:
         self.notes: list[str] = []
         self._chat: ChatTemplate | None = None
         self._plain: tuple[str, str, str] | None = None
-        self.eos_text = _token_text(config.get("eos_token"))
+        self.eos_text = token_text(config.get("eos_token"))
         if text:
-            self._chat = ChatTemplate(text, eos=self.eos_text, bos=_token_text(config.get("bos_token")))
+            self._chat = ChatTemplate(text, eos=self.eos_text, bos=token_text(config.get("bos_token")))
         elif template:
             self._plain = _plain_turn(template)
             self.notes.append(
@@ -172,7 +172,8 @@ def chat_template_text(folder: Path, config: dict[str, Any]) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _token_text(token: Any) -> str:
+def token_text(token: Any) -> str:
+    """A special token of tokenizer_config.json as text: a string, or an object with ``content``."""
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else ""

@@ -58,6 +58,9 @@ class Engine:
                 check_adapter(folder, self._file(name))
             except RequestError as error:
                 self._refused[name] = error.detail
+        if not request.adapter or (request.adapter in names and request.adapter not in self._refused):
+            self._lane(request.adapter).warm()
+        Sampler(Sampling())
         self.ready = Ready(
             request.id,
             model=str(config.get("model", {}).get("type", "")),

@@ -53,6 +53,11 @@ class Lane:
             generator.set_active_adapter(self._adapters, self._adapter)
         return generator
 
+    def warm(self) -> None:
+        """Run the model once, so that the first question does not pay for buffers and pages of weights."""
+        self.append([0])
+        self.rewind(0)
+
     def encode(self, text: str, tokens: Tokens) -> list[int]:
         """The ids of a rendered conversation, with the very ids that were generated where it continues one.
 

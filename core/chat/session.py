@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.chat.answer import FAILED, Answer, Turn
+from core.chat.answer import Answer, Turn
 from core.chat.connection import Connection, LoadListener
 from core.chat.exchange import ChatEvent, Exchange
+from core.chat.history import History
 from core.chat.modelfolder import check_model, choose_adapter
 from core.chat.protocol import (
     BASE,
     Adapted,
     Ask,
     Done,
-    Dropped,
-    Error,
     Message,
     Ready,
     Score,
@@ -27,7 +26,7 @@ from core.chat.protocol import (
     Token,
 )
 from core.chat.settings import Sampling
-from core.chat.transcript import Chat, TranscriptWriter, as_markdown, find_chat
+from core.chat.transcript import Chat
 from core.errors import RequestError
 
 if TYPE_CHECKING:
@@ -73,26 +72,21 @@ class ChatSession:
         check_model(model_dir)
         self.model_dir = model_dir
         self.settings = settings or Sampling()
-        self.system = system
-        self.turns: list[Turn] = []
-        self.dropped = 0
-        self.last: Answer | None = None
-        self.name = ""
+        self.history = History(str(model_dir), system, chats_dir)
         self._adapter = self._usual = adapter or BASE
-        self._chats_dir = chats_dir
-        self._writer: TranscriptWriter | None = None
         self._current: Exchange | None = None
         self._lock = threading.RLock()
         self._model = Connection(model_dir, context_tokens, template, self._adapter, on_load)
 
     @classmethod
     def open(
-        cls, lab: Lab, adapter: str | None = "auto", *, on_load: LoadListener | None = None
+        cls, lab: Lab, adapter: str | None = "auto", *, keep: bool = True, on_load: LoadListener | None = None
     ) -> ChatSession:
         """Chat with a lab's model, as its recipe's ``[chat]`` says.
 
         Args:
             adapter: a name, None for the base, ``"auto"`` for the lab's adapter if it has one.
+            keep: keep a transcript in the lab.
 
         Raises:
             RequestError: no model yet (says which step makes it), or no such adapter.
@@ -106,7 +100,7 @@ class ChatSession:
             system=recipe.chat.system,
             template=recipe.data.template,
             context_tokens=recipe.chat.context_tokens,
-            chats_dir=lab.folder.chats_dir,
+            chats_dir=lab.folder.chats_dir if keep else None,
             on_load=on_load,
         )
 
@@ -137,8 +131,7 @@ class ChatSession:
 
     def restart(self) -> None:
         """Start the model again after its process has gone. The conversation is kept, and read anew."""
-        with self._lock:
-            self._model.restart(self._adapter)
+        self._model.restart(self._adapter)
 
     def close(self) -> None:
         """End the model's process and free its memory. The transcript stays."""
@@ -239,6 +232,36 @@ class ChatSession:
         first, second = exchange.turn.lanes
         return answers[first], answers[second]
 
+    def begin_alone(
+        self,
+        question: str,
+        adapters: Sequence[str | None],
+        on_event: Callable[[ChatEvent], None] | None = None,
+        **settings: Any,
+    ) -> Exchange:
+        """Ask outside the conversation, which stays as it is: one or two adapters, nothing kept.
+
+        Args:
+            settings: sampling settings for this question only.
+
+        Raises as :meth:`begin`.
+        """
+        lanes = tuple(adapter or BASE for adapter in adapters)
+        turn = Turn(_asked(question), lanes, lanes[-1])
+        system = self.history.system
+        messages = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": turn.question})
+
+        def record(_: Exchange, message: Message) -> None:
+            if isinstance(message, Done):
+                turn.answers[message.lane] = Answer.from_done(message)
+
+        with self._lock:
+            self._check_free()
+            self._model.check()
+            request = [{"adapter": lane, "messages": messages} for lane in lanes]
+            return self._send(turn, request, self.settings.changed(**settings), record, on_event)
+
     def stop(self) -> None:
         """End the answer under way after the token in hand. From any thread; harmless when there is none."""
         current = self._current
@@ -277,8 +300,7 @@ class ChatSession:
         assert isinstance(message, Adapted)
         if name != self._adapter:
             self._adapter = name
-            if self._writer is not None:
-                self._writer.write("adapter", adapter=adapter)
+            self.history.switched(adapter)
         return message.seconds
 
     def set(self, **values: Any) -> Sampling:
@@ -300,52 +322,41 @@ class ChatSession:
     # Transcript
 
     @property
+    def turns(self) -> list[Turn]:
+        """All turns, also those no longer read. Not to be changed."""
+        return self.history.turns
+
+    @property
+    def last(self) -> Answer | None:
+        """The answer that came last, with its figures."""
+        return self.history.last
+
+    @property
     def transcript_path(self) -> Path | None:
         """The transcript's file; None before the first question."""
-        return self._writer.path if self._writer else None
+        return self.history.path
 
     def rename(self, name: str) -> None:
         """Name the conversation."""
-        self.name = " ".join(name.split())[:100]
-        if self._writer is not None:
-            self._writer.write("name", name=self.name)
+        with self._lock:
+            self.history.rename(name)
 
     def reopen(self, wanted: str) -> Chat:
-        """Go on with an earlier conversation, by file name, name or number.
-
-        Raises:
-            RequestError: there is none.
-        """
-        if self._chats_dir is None:
-            raise RequestError("This chat keeps no transcripts.")
+        """Go on with an earlier conversation, by file name, name or number. RequestError if there is none."""
         with self._lock:
             self._check_free()
-            chat = find_chat(self._chats_dir, wanted)
-            self.turns, self.dropped = chat.turns, chat.first
-            self.name, self.system = chat.name, chat.system
-            self.last = next((turn.answer for turn in reversed(self.turns) if turn.answer), None)
-            self._writer = TranscriptWriter(self._chats_dir, {}, chat.path)
-        return chat
+            return self.history.reopen(wanted)
 
     def new(self) -> None:
         """Begin another conversation, in another transcript."""
         with self._lock:
             self._check_free()
-            self.turns, self.dropped, self.last, self.name, self._writer = [], 0, None, "", None
+            self.history.clear()
 
     def markdown(self) -> str:
         """The conversation as a Markdown page."""
-        path = self.transcript_path or self.model_dir
-        return as_markdown(
-            Chat(
-                path,
-                self.name,
-                model=str(self.model_dir),
-                system=self.system,
-                adapter=self._adapter,
-                turns=self.turns,
-            )
-        )
+        with self._lock:
+            return self.history.markdown()
 
     # Inside
 
@@ -361,95 +372,35 @@ class ChatSession:
         with self._lock:
             self._check_free()
             self._model.check()
-            kept = len(self.turns) if replaces is None else replaces
-            removed = self.turns[kept:]
-            if replaces is not None:
-                self._write("rewind", to=kept)
-                del self.turns[kept:]
-                self.dropped = min(self.dropped, kept)
-            worker = self._model.worker
-            number = worker.next_id()
+            history = self.history
+            removed = [] if replaces is None else history.rewind(replaces)
             lanes = [
-                {"adapter": lane, "messages": self._messages(lane, turn.question)} for lane in turn.lanes
+                {"adapter": lane, "messages": history.messages(lane, turn.question)} for lane in turn.lanes
             ]
             settings = self.settings.changed(seed=self.settings.seed + turn.attempt)
-            self.turns.append(turn)
-            self._write(
-                "user", text=turn.question, lanes=list(turn.lanes), main=turn.main, attempt=turn.attempt
-            )
+            history.add(turn)
 
             def record(exchange: Exchange, message: Message) -> None:
-                self._record(exchange, message, removed)
+                with self._lock:
+                    texts = {lane: exchange.so_far(lane) for lane in turn.lanes}
+                    history.hear(turn, message, texts, removed)
 
-            exchange = Exchange(turn, record, on_event, lambda: worker.send(Stop(number)))
-            self._current = exchange
+            return self._send(turn, lanes, settings, record, on_event)
+
+    def _send(
+        self,
+        turn: Turn,
+        lanes: list[dict[str, Any]],
+        settings: Sampling,
+        record: Callable[[Exchange, Message], None],
+        on_event: Callable[[ChatEvent], None] | None,
+    ) -> Exchange:
+        worker = self._model.worker
+        number = worker.next_id()
+        exchange = Exchange(turn, record, on_event, lambda: worker.send(Stop(number)))
+        self._current = exchange
         worker.send(Ask(number, lanes, settings.as_dict()), exchange.hear)
         return exchange
-
-    def _messages(self, lane: str, question: str) -> list[dict[str, str]]:
-        messages = [{"role": "system", "content": self.system}] if self.system else []
-        for turn in self.turns[self.dropped :]:
-            answer = turn.answer_for(lane)
-            if answer is not None and answer.answer:
-                messages.append({"role": "user", "content": turn.question})
-                messages.append({"role": "assistant", "content": answer.answer})
-        messages.append({"role": "user", "content": question})
-        return messages
-
-    def _record(self, exchange: Exchange, message: Message, removed: list[Turn]) -> None:
-        """Keep what the worker tells. Called by the reader thread, before anyone else hears of it."""
-        turn = exchange.turn
-        with self._lock:
-            if isinstance(message, Dropped):
-                new = self._dropped_until(message.turns) - self.dropped
-                if message.lane == turn.main and new > 0:
-                    self.dropped += new
-                    self._write("drop", turns=new)
-            elif isinstance(message, Done):
-                answer = Answer.from_done(message)
-                turn.answers[message.lane] = answer
-                if message.lane == turn.main:
-                    self.last = answer
-                self._write("assistant", **answer.as_dict())
-            elif isinstance(message, Error) and message.kind == "request":
-                # The question was refused: the conversation is as it was before.
-                place = self.turns.index(turn)
-                self.turns[place:] = removed
-                self._write("rewind", to=place)
-                for old in removed:
-                    self._write(
-                        "user", text=old.question, lanes=list(old.lanes), main=old.main, attempt=old.attempt
-                    )
-                    for answer in old.answers.values():
-                        self._write("assistant", **answer.as_dict())
-            elif isinstance(message, Error):
-                for lane in turn.lanes:
-                    text = exchange.so_far(lane)
-                    if lane not in turn.answers and text:
-                        turn.answers[lane] = Answer(text, lane or None, stop=FAILED)
-                        self._write("assistant", **turn.answers[lane].as_dict())
-
-    def _dropped_until(self, count: int) -> int:
-        """The index of the first turn left when ``count`` answered turns more are dropped."""
-        place = self.dropped
-        while count > 0 and place < len(self.turns) - 1:
-            answer = self.turns[place].answer
-            count -= 1 if answer is not None and answer.answer else 0
-            place += 1
-        return place
-
-    def _write(self, kind: str, **fields: Any) -> None:
-        if self._chats_dir is None:
-            return
-        if self._writer is None:
-            header = {
-                "name": self.name,
-                "model": str(self.model_dir),
-                "system": self.system,
-                "adapter": self._adapter,
-            }
-            self._writer = TranscriptWriter(self._chats_dir, header)
-        self._writer.write(kind, **fields)
 
     def _pieces(self, exchange: Exchange) -> Iterator[str]:
         try:

@@ -120,7 +120,7 @@ def read_chat(path: Path) -> Chat:
 def _apply(chat: Chat, record: dict[str, Any]) -> None:
     kind = record.get("type")
     if kind == "chat":
-        for name in ("name", "created", "model", "system", "adapter"):
+        for name in ("name", "created", "model", "system"):
             setattr(chat, name, str(record.get(name) or ""))
     elif kind == "name":
         chat.name = str(record.get("name") or "")

@@ -1,0 +1,201 @@
+"""The held-out questions put to base and tuned: their answers, and the loss on the answers expected."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.chat.answer import Answer
+from core.chat.conversation import chat_template_text, token_text
+from core.chat.session import ChatSession
+from core.data import Example, load_examples
+from core.errors import RequestError
+from core.events import now
+from core.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from core.lab import Lab
+
+PREFIX = "evaluation-"
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one of the two made of a question.
+
+    Attributes:
+        answer: its answer, greedy, with its figures.
+        loss: mean negative log likelihood of the expected answer's tokens, in nats.
+        similarity: ROUGE-L F1 of answer and expected answer, 0 to 1.
+    """
+
+    answer: Answer
+    loss: float
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A held-out question (from ``file``, ``line``), the answer expected, and what base and tuned said."""
+
+    file: str
+    line: int
+    question: str
+    expected: str
+    base: Side
+    tuned: Side
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All rows; ``total`` is how many questions are held out, more than ``rows`` if it was cut or stopped."""
+
+    adapter: str
+    created: str
+    total: int
+    rows: list[Row] = field(default_factory=list)
+
+    def mean(self, side: str, figure: str) -> float | None:
+        """The mean of ``loss`` or ``similarity`` over the rows of ``base`` or ``tuned``; None without rows."""
+        values = [float(getattr(getattr(row, side), figure)) for row in self.rows]
+        return sum(values) / len(values) if values else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it is saved: the means first, then the rows."""
+        means = {
+            side: {figure: self.mean(side, figure) for figure in ("loss", "similarity")}
+            for side in ("base", "tuned")
+        }
+        rows = [dataclasses.asdict(row) for row in self.rows]
+        return {"adapter": self.adapter, "created": self.created, "total": self.total, **means, "rows": rows}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Evaluation:
+        """What :meth:`as_dict` gave."""
+        rows = [
+            Row(
+                item["file"],
+                item["line"],
+                item["question"],
+                item["expected"],
+                _side(item["base"]),
+                _side(item["tuned"]),
+            )
+            for item in data["rows"]
+        ]
+        return cls(data["adapter"], data["created"], data["total"], rows)
+
+
+def _side(data: dict[str, Any]) -> Side:
+    return Side(Answer.from_dict(data["answer"]), data["loss"], data["similarity"])
+
+
+def evaluation_path(chats_dir: Path, adapter: str) -> Path:
+    """Where an adapter's evaluation is kept."""
+    return chats_dir / f"{PREFIX}{adapter}.json"
+
+
+def read_evaluation(chats_dir: Path, adapter: str) -> Evaluation | None:
+    """The evaluation made last for an adapter; None if there is none."""
+    data = read_json(evaluation_path(chats_dir, adapter))
+    try:
+        return Evaluation.from_dict(data)
+    except (TypeError, KeyError):
+        return None
+
+
+def held_out(lab: Lab) -> list[Example]:
+    """The lab's held-out records that are a question with an answer.
+
+    Raises:
+        RequestError: there are none, or the data cannot be read.
+    """
+    recipe = lab.recipe
+    config = read_json(lab.folder.onnx_dir / "tokenizer_config.json") or {}
+    split = load_examples(
+        recipe,
+        lab.folder.root,
+        chat_template=chat_template_text(lab.folder.onnx_dir, config),
+        eos=token_text(config.get("eos_token")),
+        bos=token_text(config.get("bos_token")),
+    )
+    found = [example for example in split.eval if example.messages]
+    if not found:
+        raise RequestError(
+            "There are no held-out questions.",
+            f"data.eval_fraction = {recipe.data.eval_fraction} of {len(split.train) + len(split.eval)} records.",
+            "Set data.eval_fraction in lab.toml, to 0.1 for example.",
+        )
+    return found
+
+
+def evaluate(
+    lab: Lab,
+    session: ChatSession,
+    *,
+    adapter: str | None = None,
+    limit: int | None = None,
+    on_row: Callable[[int, int, Row], None] | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Evaluation:
+    """Put the held-out questions to the base and an adapter, greedily, and save the result in the lab.
+
+    The conversation of ``session`` is not touched; its model is used.
+
+    Args:
+        adapter: the tuned side; the session's own if None.
+        limit: at most so many questions.
+        on_row: told (rows done, rows in all, row) after each.
+        stopped: asked after each row; true ends the evaluation with the rows it has.
+
+    Raises:
+        RequestError: no adapter, or no held-out questions.
+        ChatError, MachineError: as asking does.
+    """
+    name = adapter or session.adapter or next(iter(session.adapters()), None)
+    if name is None:
+        raise RequestError("There is nothing to compare the base with.", "The model has no adapter.")
+    examples = held_out(lab)
+    chosen = examples if limit is None else examples[:limit]
+    result = Evaluation(name, now(), len(examples))
+    for number, example in enumerate(chosen, 1):
+        question, expected = example.prompt, example.answer
+        exchange = session.begin_alone(question, (None, name), temperature=0.0, repetition_penalty=1.0)
+        answers = exchange.result()
+        segments = [(segment.text, segment.trained) for segment in example.segments]
+        sides = []
+        for lane in (None, name):
+            loss, _ = session.score(segments, lane)
+            answer = answers[lane or ""]
+            sides.append(Side(answer, loss, similarity(answer.answer, expected)))
+        row = Row(example.file, example.line, question, expected, *sides)
+        result.rows.append(row)
+        if on_row is not None:
+            on_row(number, len(chosen), row)
+        if stopped():
+            break
+    write_json(evaluation_path(lab.folder.chats_dir, name), result.as_dict())
+    return result
+
+
+def similarity(text: str, expected: str) -> float:
+    """ROUGE-L F1 (Lin 2004): the longest common subsequence of words against both lengths; 0 to 1."""
+    left, right = (_WORD.findall(item.casefold()) for item in (text, expected))
+    if not left or not right:
+        return float(left == right)
+    common = _longest_common(left, right)
+    return 2 * common / (len(left) + len(right))
+
+
+def _longest_common(left: Sequence[str], right: Sequence[str]) -> int:
+    row = [0] * (len(right) + 1)
+    for word in left:
+        above = 0
+        for place, other in enumerate(right, 1):
+            above, row[place] = row[place], above + 1 if word == other else max(row[place], row[place - 1])
+    return row[-1]

@@ -1,0 +1,211 @@
+"""``olivepress chat``: talk to the lab's model, by lines in any terminal, or one question and out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from core.cli.parser import add_folder, add_json
+from core.errors import Cancelled, RequestError
+
+if TYPE_CHECKING:
+    from core.chat import ChatSession, Exchange
+    from core.lab import Lab
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "chat",
+        help="talk to the optimized model",
+        description="Talk to the optimized model. With --prompt, or with a question on standard input, one answer "
+        "is given; on a terminal without --prompt a conversation begins.",
+    )
+    add_folder(parser)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--adapter", metavar="NAME", help="the adapter to use (default: the lab's, if it has one)"
+    )
+    which.add_argument("--no-adapter", action="store_true", help="talk to the base")
+    parser.add_argument(
+        "--compare", action="store_true", help="let the base and the tuned model answer, side by side"
+    )
+    parser.add_argument(
+        "--evaluate", action="store_true", help="put the held-out questions to base and tuned model"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="with --evaluate: at most N questions")
+    parser.add_argument("--prompt", metavar="TEXT", help="the question, for one answer")
+    parser.add_argument(
+        "--open", metavar="CHAT", help="go on with an earlier chat: its name, file name or number"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a chat setting, such as temperature=0.7",
+    )
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Answer once, compare once, evaluate, or converse."""
+    from core.chat import ChatSession
+    from core.lab import Lab
+
+    lab = Lab.open(options.folder)
+    if options.compare and options.no_adapter:
+        raise RequestError(
+            "--compare needs an adapter.", "--no-adapter leaves nothing to compare the base with."
+        )
+    settings = _settings(options.set)
+    talk = options.prompt is None and not options.evaluate and sys.stdin.isatty()
+    if talk and options.json:
+        raise RequestError(
+            "--json needs a question.", hint='Give it with --prompt "..." or on standard input.'
+        )
+    question = None if talk or options.evaluate else _question(options.prompt)
+    adapter = None if options.no_adapter else options.adapter or "auto"
+    progress = _LoadingLine()
+    with ChatSession.open(lab, adapter, keep=talk, on_load=progress) as session:
+        session.set(**settings)
+        if options.open is not None:
+            session.reopen(options.open)
+        try:
+            ready = session.wait_ready()
+        finally:
+            progress.end()
+        if options.evaluate:
+            return _evaluate(lab, session, options)
+        if question is None:
+            from core.cli.chat_lines import LineChat
+
+            return LineChat(lab, session, ready, compare=options.compare).run()
+        if options.compare:
+            return _compare(session, question, options.json)
+        return _answer(session, question, options.json)
+
+
+def _settings(words: list[str]) -> dict[str, str]:
+    values = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise RequestError(f"--set {word} has no value.", hint="Write it as --set temperature=0.7.")
+        values[name.strip().removeprefix("chat.")] = value.strip()
+    return values
+
+
+def _question(given: str | None) -> str:
+    """The question of a one-shot run: ``--prompt``, or all of standard input."""
+    text = given
+    if text is None:
+        raw = sys.stdin.buffer.read()
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise RequestError(
+                "The question is not UTF-8 text.",
+                f"Standard input, byte {error.start + 1}.",
+                "Save it as UTF-8.",
+            ) from None
+    if not text.strip():
+        raise RequestError(
+            "The question is empty.", "There is nothing to answer.", 'Give one with --prompt "...".'
+        )
+    return text
+
+
+def _answer(session: ChatSession, question: str, as_json: bool) -> int:
+    from core.cli.show import print_json
+
+    exchange = session.begin(question)
+    shown = _follow(exchange, quiet=as_json)
+    answer = exchange.result()[exchange.turn.main]
+    if as_json:
+        print_json(answer.as_dict())
+    elif shown:
+        print(f"[{answer.figures}]", file=sys.stderr)
+    return Cancelled.exit_status if answer.stop == "cancelled" else 0
+
+
+def _compare(session: ChatSession, question: str, as_json: bool) -> int:
+    from core.cli.show import print_json
+
+    exchange = session.begin_compare(question)
+    _follow(exchange, quiet=as_json)
+    answers = exchange.result()
+    base, tuned = (answers[lane] for lane in exchange.turn.lanes)
+    if as_json:
+        print_json({"base": base.as_dict(), "tuned": tuned.as_dict()})
+    return Cancelled.exit_status if "cancelled" in (base.stop, tuned.stop) else 0
+
+
+def _follow(exchange: Exchange, quiet: bool) -> bool:
+    """Show an exchange as it comes; Ctrl-C stops the answer, which is then shown as far as it came."""
+    from core.cli.chat_lines import AnswerPrinter
+
+    printer = AnswerPrinter(exchange.turn.lanes) if not quiet else None
+    while not exchange.over:
+        try:
+            for event in exchange:
+                if printer is not None:
+                    printer.show(event)
+        except KeyboardInterrupt:
+            exchange.stop()
+    return printer is not None
+
+
+def _evaluate(lab: Lab, session: ChatSession, options: argparse.Namespace) -> int:
+    from core.chat.evaluate import Row, evaluate, evaluation_path
+    from core.cli.show import print_json
+    from core.text import clean
+
+    if options.limit is not None and options.limit < 1:
+        raise RequestError("--limit must be at least 1.")
+    stopping: list[bool] = []
+
+    def tell(done: int, total: int, row: Row) -> None:
+        question = clean(row.question, keep_newlines=False)[:60]
+        change = f"loss {row.base.loss:.3f} -> {row.tuned.loss:.3f}"
+        print(f"{done} of {total}: {change}, {question}", file=sys.stderr, flush=True)
+
+    result = evaluate(lab, session, limit=options.limit, on_row=tell, stopped=lambda: bool(stopping))
+    path = evaluation_path(lab.folder.chats_dir, result.adapter)
+    if options.json:
+        print_json({**result.as_dict(), "path": str(path)})
+        return 0
+    print(f"{len(result.rows)} of {result.total} held-out questions, base and {result.adapter}:")
+    for figure in ("loss", "similarity"):
+        base, tuned = result.mean("base", figure), result.mean("tuned", figure)
+        print(f"  {figure:<10} {_number(base)} -> {_number(tuned)}")
+    print(f"All answers: {path}")
+    return 0
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+class _LoadingLine:
+    """How far the loading is, on a terminal's standard error; nothing where nobody looks."""
+
+    def __init__(self) -> None:
+        self._on = sys.stderr.isatty()
+        self._shown = False
+
+    def __call__(self, event: Any) -> None:
+        from core.chat.protocol import Progress
+
+        if self._on and isinstance(event, Progress) and event.total:
+            percent = int(100 * event.done / event.total)
+            print(f"\rLoading the model: {percent} %", end="", file=sys.stderr, flush=True)
+            self._shown = True
+
+    def end(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            print("\r" + " " * 30 + "\r", end="", file=sys.stderr, flush=True)
+            self._on = self._shown = False

@@ -1,0 +1,278 @@
+"""The chat by lines: works in any terminal, a dumb one too. No colours, no cursor movement."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.chat import ChatError, ChatEvent, ChatSession, Exchange
+from core.chat.protocol import Done, Dropped, Error, Finished, Ready, Token
+from core.chat.text import StreamCleaner
+from core.errors import LabError, RequestError
+from core.text import clean
+
+if TYPE_CHECKING:
+    from core.lab import Lab
+
+HELP = """\
+Type a question. A line that ends with \\ goes on in the next. Ctrl-C stops an answer, Ctrl-D ends the chat.
+  /adapter [NAME]     use an adapter, or show which there are    /base         use none
+  /compare QUESTION   let base and tuned model answer            /regen        answer the last question anew
+  /edit [TEXT]        put another question in the last one's place
+  /set [NAME VALUE]   change a setting, such as /set temperature 0.7, or show them
+  /list  /open CHAT   earlier chats, and going on with one       /new          begin another
+  /name TEXT          name this chat                             /save FILE    write it as Markdown
+  /evaluate [N]       put held-out questions to base and tuned   /restart      start the model again
+  /help  /quit        A question that begins with / is typed with two."""
+
+
+class AnswerPrinter:
+    """Prints answers as they come. Of two lanes the first is shown live and the second after it."""
+
+    def __init__(self, lanes: tuple[str, ...]) -> None:
+        self._lanes = lanes
+        self._cleaners = {lane: StreamCleaner() for lane in lanes}
+        self._kept = dict.fromkeys(lanes, "")
+        self._ended: dict[str, Done] = {}
+        self._place = 0
+        self._begun = False
+
+    def show(self, event: ChatEvent) -> None:
+        """Print what an event adds."""
+        if isinstance(event, Dropped):
+            turns = "turn is" if event.turns == 1 else f"{event.turns} turns are"
+            self._note(
+                f"the context of {event.context_tokens} tokens is full: the oldest {turns} no longer read"
+            )
+        elif isinstance(event, Token):
+            self._add(event.lane, self._cleaners[event.lane].add(event.text))
+        elif isinstance(event, Done):
+            self._add(event.lane, self._cleaners[event.lane].flush())
+            self._ended[event.lane] = event
+            self._advance()
+        elif isinstance(event, Error | Finished):
+            while isinstance(event, Error) and self._place < len(self._lanes):
+                self._show_kept()
+                self._place += 1
+            if self._begun:
+                print(flush=True)
+                self._begun = False
+
+    def _add(self, lane: str, text: str) -> None:
+        self._kept[lane] += text
+        if self._place < len(self._lanes) and self._lanes[self._place] == lane:
+            self._show_kept()
+
+    def _show_kept(self) -> None:
+        lane = self._lanes[self._place]
+        text, self._kept[lane] = self._kept[lane], ""
+        if not text:
+            return
+        if not self._begun and len(self._lanes) > 1:
+            print(f"--- {lane or 'base'}")
+        self._begun = True
+        with contextlib.suppress(UnicodeEncodeError):
+            print(text, end="", flush=True)
+            return
+        encoding = sys.stdout.encoding or "ascii"
+        print(text.encode(encoding, "replace").decode(encoding), end="", flush=True)
+
+    def _advance(self) -> None:
+        while self._place < len(self._lanes) and self._lanes[self._place] in self._ended:
+            self._show_kept()
+            done = self._ended[self._lanes[self._place]]
+            if self._begun:
+                print(flush=True)
+                self._begun = False
+            if len(self._lanes) > 1:
+                from core.chat import Answer
+
+                self._note(Answer.from_done(done).figures)
+            self._place += 1
+            if self._place < len(self._lanes):
+                self._show_kept()
+
+    def _note(self, text: str) -> None:
+        print(f"[{text}]", file=sys.stderr, flush=True)
+
+
+class LineChat:
+    """An interactive conversation over ``input`` and ``print``."""
+
+    def __init__(self, lab: Lab, session: ChatSession, ready: Ready, *, compare: bool = False) -> None:
+        self._lab = lab
+        self._session = session
+        self._ready = ready
+        self._compare = compare
+        self._commands: dict[str, Callable[[str], None]] = {
+            "help": lambda _: print(HELP),
+            "adapter": self._adapter,
+            "base": lambda _: self._use(None),
+            "compare": lambda text: self._follow(self._session.begin_compare(text)),
+            "regen": lambda _: self._follow(self._session.begin_again()),
+            "edit": self._edit,
+            "set": self._set,
+            "list": lambda _: self._list(),
+            "open": self._open,
+            "new": lambda _: self._session.new(),
+            "name": self._session.rename,
+            "save": self._save,
+            "evaluate": self._evaluate,
+            "restart": lambda _: self._restart(),
+        }
+
+    def run(self) -> int:
+        """Converse until the user leaves; returns the exit status."""
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401 - gives input() editing and history
+        notes = [*self._ready.notes, *(f"adapter {name}: {why}" for name, why in self._ready.refused.items())]
+        for note in notes:
+            print(f"[{clean(note, keep_newlines=False)}]", file=sys.stderr)
+        print(f"Talking to {self._who()}. /help lists the commands, /quit ends.")
+        while True:
+            try:
+                line = self._read(f"{self._who()}> ")
+            except EOFError:
+                print()
+                return 0
+            except KeyboardInterrupt:
+                print("\n[Ctrl-D or /quit ends the chat]", file=sys.stderr)
+                continue
+            if line.strip() in ("/quit", "/exit", "/q"):
+                return 0
+            try:
+                self._do(line)
+            except ChatError as error:
+                _show(error)
+                if error.died:
+                    print("[/restart starts the model again, then /regen asks again]", file=sys.stderr)
+            except LabError as error:
+                _show(error)
+            except KeyboardInterrupt:
+                print("\n[stopped]", file=sys.stderr)
+
+    def _who(self) -> str:
+        return self._session.adapter or "base"
+
+    def _read(self, prompt: str) -> str:
+        line = input(prompt)
+        while line.endswith("\\"):
+            line = line[:-1] + "\n" + input("... ")
+        # Bytes that are no UTF-8 come as lone surrogates.
+        return line.encode("utf-8", "replace").decode()
+
+    def _do(self, line: str) -> None:
+        if not line.strip():
+            return
+        if line.startswith("/") and not line.startswith("//"):
+            name, _, text = line[1:].partition(" ")
+            command = self._commands.get(name.strip())
+            if command is None:
+                raise RequestError(f"There is no command /{name}.", hint="/help lists them.")
+            command(text.strip())
+            return
+        question = line[1:] if line.startswith("//") else line
+        if self._compare:
+            self._follow(self._session.begin_compare(question))
+        else:
+            self._follow(self._session.begin(question))
+
+    def _follow(self, exchange: Exchange) -> None:
+        printer = AnswerPrinter(exchange.turn.lanes)
+        while not exchange.over:
+            try:
+                for event in exchange:
+                    printer.show(event)
+            except KeyboardInterrupt:
+                exchange.stop()
+        answers = exchange.result()
+        if len(answers) == 1:
+            print(f"[{answers[exchange.turn.main].figures}]", file=sys.stderr)
+
+    def _adapter(self, name: str) -> None:
+        if name:
+            self._use(name)
+            return
+        refused = self._ready.refused
+        for known in self._session.adapters():
+            mark = "*" if known == self._session.adapter else " "
+            print(f"{mark} {known}" + (f": does not fit, {refused[known]}" if known in refused else ""))
+        print(f"{'*' if self._session.adapter is None else ' '} none: the base")
+
+    def _use(self, adapter: str | None) -> None:
+        seconds = self._session.set_adapter(adapter)
+        print(f"[{self._who()} answers from now on; switched in {seconds * 1000:.0f} ms]", file=sys.stderr)
+
+    def _edit(self, text: str) -> None:
+        if not self._session.turns:
+            raise RequestError("There is no question to edit.")
+        if not text:
+            print(f"It was: {clean(self._session.turns[-1].question)}")
+            text = self._read("edit> ")
+        self._follow(self._session.begin_again(text))
+
+    def _set(self, words: str) -> None:
+        name, _, value = words.replace("=", " ", 1).partition(" ")
+        if name and value.strip():
+            self._session.set(**{name: value.strip()})
+        for known, current in self._session.settings.as_dict().items():
+            if not name or known == name:
+                print(f"  {known} = {current}")
+
+    def _list(self) -> None:
+        from core.chat.transcript import list_chats
+
+        chats = list_chats(self._lab.folder.chats_dir)
+        for number, chat in enumerate(chats, 1):
+            print(f"{number:>3}  {chat.path.stem}  {len(chat.turns):>3} turns  {chat.title}")
+        if not chats:
+            print("There are none yet.")
+
+    def _open(self, wanted: str) -> None:
+        chat = self._session.reopen(wanted)
+        for turn in chat.turns:
+            print(f"> {clean(turn.question)}")
+            for lane in turn.lanes:
+                answer = turn.answers.get(lane)
+                print(f"{lane or 'base'}: {clean(answer.answer) if answer else '(no answer)'}")
+
+    def _save(self, name: str) -> None:
+        from core.files import write_atomic
+
+        if not name:
+            raise RequestError("Where to?", hint="Name a file: /save chat.md")
+        path = Path(name).expanduser()
+        write_atomic(path, self._session.markdown())
+        print(f"Wrote {path}")
+
+    def _evaluate(self, words: str) -> None:
+        from core.chat.evaluate import Row, evaluate, evaluation_path
+
+        if words and not (words.isdecimal() and int(words) > 0):
+            raise RequestError("/evaluate takes a number of questions.", f"{words!r} is none.")
+
+        def tell(done: int, total: int, row: Row) -> None:
+            print(f"[{done} of {total}] {clean(row.question)}")
+            print(f"  expected: {clean(row.expected)}")
+            for name, side in (("base", row.base), ("tuned", row.tuned)):
+                print(f"  {name} (loss {side.loss:.3f}): {clean(side.answer.answer)}")
+
+        result = evaluate(self._lab, self._session, limit=int(words) if words else None, on_row=tell)
+        losses = [result.mean(side, "loss") or 0.0 for side in ("base", "tuned")]
+        print(
+            f"Mean loss {losses[0]:.4f} -> {losses[1]:.4f}. {evaluation_path(self._lab.folder.chats_dir, result.adapter)}"
+        )
+
+    def _restart(self) -> None:
+        self._session.restart()
+        self._ready = self._session.wait_ready()
+        print("[the model is there again; the conversation is kept]", file=sys.stderr)
+
+
+def _show(error: LabError) -> None:
+    from core.cli.show import print_error
+
+    print_error(error)
