@@ -39,8 +39,8 @@ class OlivePressApp(App[None]):
     CSS_PATH = "app.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [action.binding() for action in (*GLOBAL, *JUMPS)]
     COMMAND_PALETTE_BINDING = "f7"
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (100, "-wide")]
-    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-low"), (32, "-tall")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - as the base class
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-tall")]  # noqa: RUF012
     SMALLEST = (60, 20)
 
     class LabChanged(Message):
@@ -90,7 +90,7 @@ class OlivePressApp(App[None]):
         if self.is_running:
             self.post_message(message)
 
-    def get_default_screen(self) -> Screen[object]:
+    def get_default_screen(self) -> Screen[None]:
         """The first screen is the default one: nothing is drawn twice at the start."""
         self._watch.look()
         self.snapshot = self._watch.snapshot()
@@ -144,9 +144,19 @@ class OlivePressApp(App[None]):
         await self.switch_screen(screen)
 
     async def action_step(self, number: int) -> None:
-        """Go to the step with that number."""
-        if 1 <= number <= len(STEPS):
-            await self.go_to(STEPS[number - 1].name)
+        """Go to the step with that number. Leaving the first step makes the lab, where there is none."""
+        if not 1 <= number <= len(STEPS):
+            return
+        if number > 1 and not self.session.exists:
+            try:
+                self.session.lab()
+            except Exception as error:
+                from tui.screens.dialogs import ErrorScreen
+
+                self.push_screen(ErrorScreen.of(error))
+                return
+            self.look_now()
+        await self.go_to(STEPS[number - 1].name)
 
     async def action_next(self) -> None:
         """The step after."""
@@ -274,16 +284,24 @@ class OlivePressApp(App[None]):
         from textual.app import SystemCommand as Command
 
         for step in STEPS:
-            yield Command(f"Go to {step.number} {step.title}", step.about, lambda s=step: self.run_worker(self.go_to(s.name)))
+            yield Command(
+                f"Go to {step.number} {step.title}",
+                step.about,
+                lambda s=step: self.run_worker(self.action_step(s.number)),
+            )
         for action in GLOBAL:
             if action.id in ("commands", "leave"):
                 continue
-            yield Command(action.label, action.help, lambda a=action: self.run_worker(self.run_action(a.action, self.current)))
+            yield Command(
+                action.label,
+                action.help,
+                lambda a=action: self.run_worker(self.run_action(a.action, self.current)),
+            )
 
     # Errors of the wizard itself
 
     def _handle_exception(self, error: Exception) -> None:
-        """An error in the wizard: keep the whole story in a file, show a copyable notice, then leave with status 1.
+        """An error in the wizard: keep the story in a file, show a copyable notice, leave with status 1.
 
         Textual's own handler prints the traceback with the values of all variables, which may hold
         keys and rows; ours writes it without.

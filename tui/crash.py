@@ -21,7 +21,8 @@ def keep(error: BaseException, root: Path) -> Path | None:
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "olivepress"
     places = ([root] if (root / "lab.toml").is_file() else []) + [state, Path(tempfile.gettempdir())]
     text = "".join(traceback.format_exception(error))
-    head = f"--- {time.strftime('%Y-%m-%dT%H:%M:%S%z')} olivepress {__version__} Python {platform.python_version()}\n"
+    versions = f"olivepress {__version__} Python {platform.python_version()}"
+    head = f"--- {time.strftime('%Y-%m-%dT%H:%M:%S%z')} {versions}\n"
     for place in places:
         try:
             place.mkdir(parents=True, exist_ok=True)

@@ -82,4 +82,6 @@ def machine_text() -> str:
         return ""
     memory = psutil.virtual_memory()
     load = psutil.cpu_percent(interval=None)
-    return f"CPU {load:.0f}%  memory {(memory.total - memory.available) / GIB:.1f}/{memory.total / GIB:.0f} GiB"
+    return (
+        f"CPU {load:.0f}%  memory {(memory.total - memory.available) / GIB:.1f}/{memory.total / GIB:.0f} GiB"
+    )

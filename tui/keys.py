@@ -54,7 +54,13 @@ GLOBAL: tuple[Action, ...] = (
     Action("copy", "y", "screen.copy_command", "Copy command", "copy the command line that does the same"),
     Action("report", "c", "screen.copy_report", "Copy", "copy what this screen found, as text"),
     Action("theme", "t", "app.next_theme", "Theme", "dark, light, or your terminal's 16 colours"),
-    Action("leave", "escape", "screen.leave_field", "Leave field", "leave a field, so that letters are keys again"),
+    Action(
+        "leave",
+        "escape",
+        "screen.leave_field",
+        "Leave field",
+        "leave a field, so that letters are keys again",
+    ),
     Action("quit", "q,ctrl+q", "app.ask_quit", "Quit", "leave; a running job goes on", True),
 )
 
@@ -149,7 +155,7 @@ def read_settings(path: Path | None = None) -> UserSettings:
         if name not in known:
             problems.append(f"{path}: there is no action {name!r} to give a key to.")
         elif not isinstance(value, str) or not value.strip():
-            problems.append(f"{path}: the keys of {name} must be text, such as \"f8,r\".")
+            problems.append(f'{path}: the keys of {name} must be text, such as "f8,r".')
         else:
             keymap.append((name, value))
     problems += [f"{path}: there is no setting {name!r}." for name in data if name not in ("keys", "theme")]

@@ -1,7 +1,8 @@
 """A log of any size on disk, of which only the lines that are looked at are read.
 
-What is kept in memory is one number for each 64 KiB of the file: how many lines begin before it. 100 MB of log cost
-13 kB. Reading is by line number, so the whole log can be scrolled and searched while it grows.
+What is kept in memory is one number for each 64 KiB of the file: how many lines begin before it.
+100 MB of log cost 13 kB. Reading is by line number, so the whole log can be scrolled and searched while it
+grows.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ LONG = 32 * 1024
 """Bytes of one line that are looked at."""
 
 ERROR = re.compile(
-    rb"\b(?:error|exception|traceback|fatal|failed|failure|critical|killed|segmentation fault|out of memory)\b"
+    rb"\b(?:error|exception|traceback|fatal|failed|failure|critical|killed)\b"
+    rb"|segmentation fault|out of memory"
     rb"|[A-Za-z]+(?:Error|Exception)\b",
     re.IGNORECASE,
 )
@@ -114,7 +116,10 @@ class LogFile:
         return block * BLOCK + at + 1
 
     def _one(self, stream: object, line: int) -> bytes:
-        start, end = self._offset(stream, line), self._offset(stream, line + 1) if line + 1 < self.count else self.size
+        start, end = (
+            self._offset(stream, line),
+            self._offset(stream, line + 1) if line + 1 < self.count else self.size,
+        )
         stream.seek(max(start, end - LONG))  # type: ignore[attr-defined]
         tail: bytes = stream.read(min(LONG, end - start)).rstrip(b"\n")  # type: ignore[attr-defined]
         if end - start <= LONG or b"\r" in tail:

@@ -31,7 +31,9 @@ def rail_words(snapshot: Snapshot, notes: Mapping[str, str]) -> dict[str, str]:
         needed = blocked_by(step.name, snapshot)
         if job is not None and job.active:
             share = job.share
-            words[step.name] = f"{share:.0%}" if share is not None and job.state == "running" else STATE_WORDS[job.state]
+            words[step.name] = (
+                f"{share:.0%}" if share is not None and job.state == "running" else STATE_WORDS[job.state]
+            )
         elif step.name in snapshot.made and (job is None or job.state == "succeeded"):
             words[step.name] = "done"
         elif job is not None:

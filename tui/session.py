@@ -35,7 +35,7 @@ class Session:
         return self.folder.recipe_path.is_file()
 
     def recipe(self) -> Recipe:
-        """The recipe as the file has it now; while the file is wrong the last good one, and ``broken`` says why."""
+        """The recipe as the file has it; while that is wrong, the last good one and ``broken``."""
         try:
             found = self.folder.recipe_path.stat()
         except OSError:
@@ -94,7 +94,11 @@ class Session:
             place = os.path.relpath(self.root, here)
         else:
             place = str(self.root)
-        return shlex.join(["olivepress", words[0], place, *words[1:]]) if words else shlex.join(["olivepress", place])
+        return (
+            shlex.join(["olivepress", words[0], place, *words[1:]])
+            if words
+            else shlex.join(["olivepress", place])
+        )
 
 
 def value_of(recipe: Recipe, name: str) -> Any:

@@ -1,7 +1,7 @@
 """A thread that reads the lab's folder ten times a second and tells when something changed.
 
-Screens hold no state of a job: all of it is read from the job's folder, so a wizard that was killed shows everything
-again when it is opened, and two wizards on one lab show the same.
+Screens hold no state of a job: all of it is read from the job's folder, so a wizard that was killed
+shows everything again when it is opened, and two wizards on one lab show the same.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class JobReader:
 
 
 class LabWatch:
-    """The thread. ``tell(snapshot)`` is called in it whenever something changed; ``tell_logs()`` when a log grew."""
+    """The thread. It calls ``tell(snapshot)`` when something changed, ``tell_logs()`` when a log grew."""
 
     def __init__(
         self, lab: LabFolder, tell: Callable[[Snapshot], None], tell_logs: Callable[[], None]
@@ -265,10 +265,12 @@ class LabWatch:
         return Snapshot(newest, self._made, runs)
 
     def _whole_curve(self, view: JobView) -> JobView:
-        """The curve of a run that went on from a checkpoint, with the points of the runs before it in front."""
+        """A run that went on from a checkpoint gets the points of the runs before it in front."""
         adapter = _adapter(view)
         train, held = list(view.train), list(view.held)
-        earlier = [r.view for r in self._readers.values() if r.view.stage == "finetune" and r.view.id != view.id]
+        earlier = [
+            r.view for r in self._readers.values() if r.view.stage == "finetune" and r.view.id != view.id
+        ]
         for other in sorted(earlier, key=lambda v: _order(v.id), reverse=True):
             first = train[0][0] if train else None
             if first is None or first <= 1 or other.state == "succeeded" or _adapter(other) != adapter:

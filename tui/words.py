@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -70,7 +70,9 @@ STATE_WORDS: Mapping[str, str] = {
 
 def label(key: str) -> str:
     """An option's or a result's key as a person reads it: ``learning_rate`` gives ``Learning rate``."""
-    return (_LABELS.get(key) or key.replace("_", " ")).strip().capitalize() if key not in _EXACT else _EXACT[key]
+    return (
+        (_LABELS.get(key) or key.replace("_", " ")).strip().capitalize() if key not in _EXACT else _EXACT[key]
+    )
 
 
 _LABELS = {
@@ -108,7 +110,7 @@ def result_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-_UNITS = {
+_UNITS: Mapping[str, Callable[[float], str]] = {
     "_bytes": size,
     "_s": lambda value: duration(value) if value >= 60 else f"{value:.1f} s",
     "_gib": lambda value: f"{value:.1f} GiB",

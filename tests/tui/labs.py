@@ -94,7 +94,9 @@ class FakeJob:
 
     def run(self, at: str = START) -> FakeJob:
         """The worker has begun."""
-        write_json(self.folder / "pid.json", {"supervisor": os.getpid(), "worker": os.getpid(), "started": at})
+        write_json(
+            self.folder / "pid.json", {"supervisor": os.getpid(), "worker": os.getpid(), "started": at}
+        )
         self.event("state", at, state="running")
         return self
 
@@ -121,11 +123,20 @@ class FakeJob:
         self.event("metric", name="learning_rate", step=steps, value=1.4e-4)
         return self
 
-    def end(self, state: str, result: dict[str, Any] | None = None, error: dict[str, str] | None = None) -> FakeJob:
+    def end(
+        self, state: str, result: dict[str, Any] | None = None, error: dict[str, str] | None = None
+    ) -> FakeJob:
         """The supervisor's last words, and the lock is let go."""
         self.event("state", END, state=state, **({"error": error} if error else {}))
         status = {"succeeded": 0, "cancelled": 130}.get(state, 3)
-        done = {"v": 1, "state": state, "exit_status": status, "error": error, "result": result, "reused": False}
+        done = {
+            "v": 1,
+            "state": state,
+            "exit_status": status,
+            "error": error,
+            "result": result,
+            "reused": False,
+        }
         write_json(self.folder / "done.json", {**done, "ended": END})
         self.let_go()
         return self
@@ -160,7 +171,11 @@ def job_in(lab: Lab, stage: str, state: str, number: int = 1) -> FakeJob:
     made(lab, BEFORE[stage])
     job = FakeJob(lab, stage, number).run()
     job.log("Loading the model\nOlive 0.13.0\n")
-    phase, total = {"quantize": ("rounding", 32), "finetune": ("training", 100), "optimize": ("building", 12)}[stage]
+    phase, total = {
+        "quantize": ("rounding", 32),
+        "finetune": ("training", 100),
+        "optimize": ("building", 12),
+    }[stage]
     reached = total if state == "succeeded" else round(total * 0.45)
     job.progress(phase, reached, total, None if state == "succeeded" else 95.0)
     if stage == "finetune":
@@ -171,7 +186,7 @@ def job_in(lab: Lab, stage: str, state: str, number: int = 1) -> FakeJob:
         made(lab, (stage,))
         job.end("succeeded", RESULTS[stage])
     elif state == "failed":
-        job.log("Traceback (most recent call last):\n  File \"x.py\", line 1\nRuntimeError: no such file\n")
+        job.log('Traceback (most recent call last):\n  File "x.py", line 1\nRuntimeError: no such file\n')
         job.end("failed", error=ERROR)
     elif state == "cancelled":
         job.end("cancelled", error={"title": f"{job.id} was cancelled."})

@@ -52,7 +52,11 @@ class FinetuneScreen(StageScreen):
         return self.chart
 
     def advice(self, values: Mapping[str, Any]) -> str:
-        seen = values["finetune.steps"] * values["finetune.batch_size"] * values["finetune.gradient_accumulation"]
+        seen = (
+            values["finetune.steps"]
+            * values["finetune.batch_size"]
+            * values["finetune.gradient_accumulation"]
+        )
         return (
             f"The model sees {seen} records, some more than once. You can stop at any time: "
             "the next run goes on from the last checkpoint."

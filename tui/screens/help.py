@@ -15,6 +15,7 @@ from tui.keys import GLOBAL, LOG, Action, config_dir, key_names
 from tui.screens.dialogs import Scrolled
 from tui.widgets.safe import Plain
 
+
 class HelpScreen(ModalScreen[None]):
     """The keys, here and in the log, and where to change them."""
 
@@ -44,7 +45,9 @@ class HelpScreen(ModalScreen[None]):
             Content.styled("In the log (press l, or Tab to it)", "bold"),
             *(self._of(action) for action in LOG),
             Content(""),
-            Content.styled("Letters and digits are text while a field has the focus: Esc leaves it.", "$foreground 60%"),
+            Content.styled(
+                "Letters and digits are text while a field has the focus: Esc leaves it.", "$foreground 60%"
+            ),
             Content.styled("Your own keys: put for example", "$foreground 60%"),
             Content('  [keys]\n  run = "f8,g"'),
             Content.styled(f"into {config_dir() / 'wizard.toml'}. Names of actions:", "$foreground 60%"),

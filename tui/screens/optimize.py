@@ -22,7 +22,11 @@ class OptimizeScreen(StageScreen):
     CSS_PATH: ClassVar[list[str]] = ["stage.tcss", "optimize.tcss"]  # type: ignore[assignment]
     MAIN: ClassVar[Sequence[str]] = ("optimize.device", "optimize.provider", "optimize.precision")
     LONG: ClassVar[Sequence[str]] = ("optimize.device", "optimize.provider", "optimize.precision")
-    METRICS: ClassVar[Mapping[str, str]] = {"gpu_mem_gib": "GPU GiB", "ram_gib": "memory GiB", "cpu_util": "CPU %"}
+    METRICS: ClassVar[Mapping[str, str]] = {
+        "gpu_mem_gib": "GPU GiB",
+        "ram_gib": "memory GiB",
+        "cpu_util": "CPU %",
+    }
 
     def __init__(self) -> None:
         super().__init__()

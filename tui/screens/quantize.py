@@ -37,7 +37,12 @@ class QuantizeScreen(StageScreen):
 
     NAME = "quantize"
     CSS_PATH: ClassVar[list[str]] = ["stage.tcss", "quantize.tcss"]  # type: ignore[assignment]
-    MAIN: ClassVar[Sequence[str]] = ("model.source", "quantize.algorithm", "quantize.bits", "quantize.group_size")
+    MAIN: ClassVar[Sequence[str]] = (
+        "model.source",
+        "quantize.algorithm",
+        "quantize.bits",
+        "quantize.group_size",
+    )
     MORE: ClassVar[Sequence[str]] = (
         "quantize.calibration_samples",
         "quantize.max_calibration_len",
@@ -46,7 +51,11 @@ class QuantizeScreen(StageScreen):
         "model.trust_remote_code",
     )
     LONG: ClassVar[Sequence[str]] = ("model.source", "quantize.algorithm", "quantize.calibration_file")
-    METRICS: ClassVar[Mapping[str, str]] = {"gpu_mem_gib": "GPU GiB", "ram_gib": "memory GiB", "cpu_util": "CPU %"}
+    METRICS: ClassVar[Mapping[str, str]] = {
+        "gpu_mem_gib": "GPU GiB",
+        "ram_gib": "memory GiB",
+        "cpu_util": "CPU %",
+    }
 
     def __init__(self) -> None:
         super().__init__()

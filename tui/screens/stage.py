@@ -154,9 +154,7 @@ class StageScreen(StepScreen):
         if view is not None:
             self._tell_headline(view)
             self._tell_progress(view)
-            self.problem.tell(
-                view.error if not view.active else None, HEADLINES.get(view.state, view.state)
-            )
+            self.problem.tell(view.error if not view.active else None, HEADLINES.get(view.state, view.state))
             self.draw(view)
             self._tell_numbers(view)
         self._tell_note(snapshot)
@@ -197,14 +195,18 @@ class StageScreen(StepScreen):
         count = f"{number(view.done or 0)} of {number(view.total or 0)}" if (view.total or 0) > 1 else ""
         tail = time_left(view.eta_s) if view.state == "running" else ""
         text = "  ".join(part for part in (phase, count, tail) if part)
-        self.progress.show(Content.assemble((bar(share, 24), "$text-accent"), (f" {share:>4.0%}  ", "bold"), Content(text)))
+        self.progress.show(
+            Content.assemble((bar(share, 24), "$text-accent"), (f" {share:>4.0%}  ", "bold"), Content(text))
+        )
 
     def _tell_numbers(self, view: JobView) -> None:
         if view.state == "succeeded" and view.result:
             self.numbers.show(self.result_text(view.result))
         elif view.active:
             found = [
-                (word, number(view.metrics[name])) for name, word in self.METRICS.items() if name in view.metrics
+                (word, number(view.metrics[name]))
+                for name, word in self.METRICS.items()
+                if name in view.metrics
             ]
             self.numbers.show(Content("   ").join([Content.assemble(f"{w} ", (v, "bold")) for w, v in found]))
         else:
@@ -255,8 +257,9 @@ class StageScreen(StepScreen):
             following.display = True
             following.label(f"Go to {missing.number} {missing.title}")  # type: ignore[attr-defined]
         else:
-            following.display = done
-            following.label(f"Next: {STEPS[self.step.number].title}")
+            following.display = done and self.step.number < len(STEPS)
+            if following.display:
+                following.label(f"Next: {STEPS[self.step.number].title}")
         switch = self.query_one("#settings-or-job", Push)
         switch.display = view is not None
         switch.label("Last run" if self.settings_shown else "Settings")
@@ -297,7 +300,7 @@ class StageScreen(StepScreen):
             self.action_settings()
         elif name == "next":
             missing = self.missing(self.olive.snapshot)
-            goal = missing or STEPS[self.step.number]
+            goal = missing or STEPS[min(self.step.number, len(STEPS) - 1)]
             self.app.run_worker(self.olive.go_to(goal.name))
 
     def on_form_edited(self, event: Form.Edited) -> None:
@@ -362,7 +365,7 @@ class StageScreen(StepScreen):
             return
         self._busy = True
         view = self.view
-        # The same settings give the same result at once; who presses "Run again" on a finished step wants it done again.
+        # The same settings would give the same result at once; "Run again" on a finished step means it.
         again = view is not None and view.state == "succeeded" and not self.changed(view)
         self._start(self.form.values(), force=again)
         self.headline.show("Starting …")
@@ -420,9 +423,7 @@ def columns(rows: Sequence[tuple[str, str]], width: int) -> Content:
     """Rows of label and value, in two columns where they fit in ``width``."""
     if not rows:
         return Content("")
-    cells = [
-        Content.assemble((f"{name}  ", "$foreground 60%"), (value, "bold")) for name, value in rows
-    ]
+    cells = [Content.assemble((f"{name}  ", "$foreground 60%"), (value, "bold")) for name, value in rows]
     widest = max(cell.cell_length for cell in cells) + 3
     across = max(1, min(3, width // widest))
     lines = []

@@ -46,7 +46,9 @@ class LossChart(Widget):
         points = [p for p in (*self._train, *self._held) if math.isfinite(p[1])]
         legend = self._legend()
         if not points:
-            return Content.assemble(legend, "\n\n", ("       The curve starts with the first step.", "$foreground 60%"))
+            return Content.assemble(
+                legend, "\n\n", ("       The curve starts with the first step.", "$foreground 60%")
+            )
         low, high = min(p[1] for p in points), max(p[1] for p in points)
         if high - low < 1e-9:
             low, high = low - 0.5, high + 0.5
@@ -63,7 +65,10 @@ class LossChart(Widget):
             line = [Content.styled(f"{tick:>{self.LEFT - 1}}", "$foreground 60%"), Content(sign("bar"))]
             start = 0
             for x in sorted(x for my, x in marks if my == y):
-                line += [Content.styled(row[start:x], "$text-primary"), Content.styled("o", "bold $text-warning")]
+                line += [
+                    Content.styled(row[start:x], "$text-primary"),
+                    Content.styled("o", "bold $text-warning"),
+                ]
                 start = x + 1
             line.append(Content.styled(row[start:], "$text-primary"))
             lines.append(Content.assemble(*line))

@@ -30,7 +30,9 @@ class CommandLine(Widget):
 
     def render(self) -> Content:
         return Content.assemble(
-            ("Same by command:  ", "$foreground 60%"), (self.command, "bold"), ("  (y copies it)", "$foreground 60%")
+            ("Same by command:  ", "$foreground 60%"),
+            (self.command, "bold"),
+            ("  (y copies it)", "$foreground 60%"),
         ).truncate(self.size.width, ellipsis=True)
 
     def on_click(self, event: Click) -> None:

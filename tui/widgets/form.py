@@ -35,14 +35,14 @@ class Picker(Select[Any], inherit_bindings=False):
         )
 
 
-
 class Field(Horizontal):
     """One option: its name, its control, and in a line what it is."""
 
     DEFAULT_CSS = """
     Field { height: 1; }
     Field .field-name { width: 19; height: 1; padding: 0 0 0 1; }
-    Field .field-help { width: 1fr; height: 1; padding: 0 0 0 2; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
+    Field .field-help { width: 1fr; height: 1; padding: 0 0 0 2; color: $text-muted;
+        text-wrap: nowrap; text-overflow: ellipsis; }
     Field Input, Field Picker { width: 28; }
     Field.-long Input, Field.-long Picker { width: 1fr; }
     Field.-long .field-help { display: none; }
@@ -79,7 +79,9 @@ class Field(Horizontal):
         """What the option is and what may stand there; or what is wrong with what stands there."""
         if self.problem:
             return f"{label(self.option.key)}: {self.problem}"
-        expected = "" if self.option.choices or self.option.kind in (bool, str) else f" ({self.option.expected})"
+        expected = (
+            "" if self.option.choices or self.option.kind in (bool, str) else f" ({self.option.expected})"
+        )
         return f"{self.option.help}{expected}. In lab.toml: [{self.option.section}] {self.option.key}"
 
     def value(self) -> Any:
@@ -160,7 +162,7 @@ class Form(Vertical):
         yield self._help
 
     def values(self) -> dict[str, Any]:
-        """Every value, by ``section.key``. Raises ValueError, with the field's name, if one is not possible."""
+        """Every value, by ``section.key``. Raises ValueError if one is not possible."""
         found = {}
         for name, field in self.fields.items():
             try:
@@ -219,7 +221,11 @@ class Form(Vertical):
 
 
 def as_text(value: Any) -> str:
-    """A value as it is typed."""
+    """A value as it is typed, on one line."""
+    if isinstance(value, str):
+        return (
+            value.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t") if "\n" in value else value
+        )
     if isinstance(value, dict):
         return ", ".join(f"{key}={item}" for key, item in value.items())
     if isinstance(value, float):

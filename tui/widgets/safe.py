@@ -2,7 +2,8 @@
 
 Textual reads square brackets in plain strings as markup: a dataset row such as ``[/INST]`` ends the
 app, and ``[@click=app.quit]`` becomes a button. Whatever was not written in this program goes
-through here: :class:`Plain` for text, :func:`cell` for tables, :func:`content` for titles, buttons and choices.
+through here: :class:`Plain` for text, :func:`content` for titles, buttons and choices, :func:`cell`
+for tables.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def cell(text: object, longest: int = 120) -> Text:
 
 
 class Plain(Static):
-    """Text that is shown as it is. Strings given to it are cleaned; :class:`Content` is taken as made here."""
+    """Text that is shown as it is. Strings are cleaned; :class:`Content` is taken as made here."""
 
     DEFAULT_CSS = """
     Plain { height: auto; width: 1fr; }
