@@ -54,7 +54,9 @@ def make_model(folder: Path, layers: int, hidden: int, device: str) -> None:
         "short_factor": [1.0 + 0.02 * i for i in range(half)],
         "long_factor": [1.0 + 1.3 * i for i in range(half)],
     }
-    config = Phi3Config(**shape, **ids, rope_parameters=rope, sliding_window=262144, tie_word_embeddings=False)
+    config = Phi3Config(
+        **shape, **ids, rope_parameters=rope, sliding_window=262144, tie_word_embeddings=False
+    )
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
     with torch.device(device):
@@ -140,12 +142,26 @@ def main() -> None:
         lab = Lab.open(root)
         lab.set(parse_settings(options.set))
     else:
-        lab = Lab.create(root, model=str(model.resolve()), data=str(data.resolve()), settings=parse_settings(options.set))
+        lab = Lab.create(
+            root, model=str(model.resolve()), data=str(data.resolve()), settings=parse_settings(options.set)
+        )
     rows = run_lab(lab, options.stages, ["--no-check"] if options.no_check else [])
     if not options.no_chat:
-        chat = [sys.executable, "-m", "core.cli", "chat", str(root), "--compare", "--json", "--prompt", "Hello"]
+        chat = [
+            sys.executable,
+            "-m",
+            "core.cli",
+            "chat",
+            str(root),
+            "--compare",
+            "--json",
+            "--prompt",
+            "Hello",
+        ]
         done = subprocess.run(chat, capture_output=True, text=True, check=False)
-        rows.append({"stage": "chat", "exit": done.returncode, "result": done.stdout[-2000:] or done.stderr[-2000:]})
+        rows.append(
+            {"stage": "chat", "exit": done.returncode, "result": done.stdout[-2000:] or done.stderr[-2000:]}
+        )
     machine = {
         "machine": platform.processor() or platform.machine(),
         "python": platform.python_version(),
@@ -156,7 +172,9 @@ def main() -> None:
     print("| stage | exit | wall s | work s | peak RAM | peak GPU |\n| --- | --- | --- | --- | --- | --- |")
     for row in rows:
         ram, gpu = (human_bytes(row[k]) if row.get(k) else "-" for k in ("ram_bytes", "gpu_bytes"))
-        print(f"| {row['stage']} | {row['exit']} | {row.get('wall_s', '-')} | {row.get('work_s', '-')} | {ram} | {gpu} |")
+        print(
+            f"| {row['stage']} | {row['exit']} | {row.get('wall_s', '-')} | {row.get('work_s', '-')} | {ram} | {gpu} |"
+        )
     for row in rows:
         print(row["stage"], json.dumps(row["result"])[:1500])
     if options.json:

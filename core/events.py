@@ -127,7 +127,9 @@ class JobReporter(Reporter):
         if phase == self._last[0] and at - self._last[1] < 0.1 and done != total:
             return
         self._last = (phase, at)
-        self.emit("progress", phase=phase, done=done, total=total, eta_s=None if eta is None else round(eta, 1))
+        self.emit(
+            "progress", phase=phase, done=done, total=total, eta_s=None if eta is None else round(eta, 1)
+        )
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:
         # JSON knows no NaN; null says that there was no number.

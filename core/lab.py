@@ -87,7 +87,9 @@ class Lab:
                 "Open it as it is, edit that file, or name another folder.",
             )
         if folder.root.exists() and not folder.root.is_dir():
-            raise RequestError("A file is in the way.", f"{folder.root} is not a folder.", "Name another folder.")
+            raise RequestError(
+                "A file is in the way.", f"{folder.root} is not a folder.", "Name another folder."
+            )
         values: dict[str, Any] = {}
         source = model or str((settings or {}).get("model.source", REHEARSAL))
         if source == REHEARSAL:
@@ -131,7 +133,12 @@ class Lab:
         return write_values(self.folder.recipe_path, values)
 
     def start(
-        self, stage: str, *, force: bool = False, then: tuple[str, ...] = (), options: dict[str, Any] | None = None
+        self,
+        stage: str,
+        *,
+        force: bool = False,
+        then: tuple[str, ...] = (),
+        options: dict[str, Any] | None = None,
     ) -> Job:
         """Start a stage in a process of its own, which goes on without this one.
 
@@ -145,7 +152,9 @@ class Lab:
         """
         for name in (stage, *then):
             if name not in STAGES:
-                raise RequestError(f"There is no stage {name!r}.", hint="The stages are: " + ", ".join(STAGES) + ".")
+                raise RequestError(
+                    f"There is no stage {name!r}.", hint="The stages are: " + ", ".join(STAGES) + "."
+                )
         return start_job(self.folder, self.recipe, stage, force=force, then=then, options=options)
 
     def run(
@@ -191,7 +200,9 @@ class Lab:
             if name in (job.id, job.stage):
                 return job
         known = ", ".join(job.id for job in jobs[-5:]) or "none yet"
-        raise RequestError(f"There is no job {name!r} in this lab.", f"{self.root}", f"The newest are: {known}.")
+        raise RequestError(
+            f"There is no job {name!r} in this lab.", f"{self.root}", f"The newest are: {known}."
+        )
 
     def newest(self, stage: str) -> Job | None:
         """The newest job of a stage, or None."""

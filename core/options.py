@@ -47,7 +47,7 @@ class Option:
         if self.choices:
             return "one of " + ", ".join(map(str, self.choices))
         word = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}.get(
-            self.kind, "a table, such as { team = \"travel\" }"
+            self.kind, 'a table, such as { team = "travel" }'
         )
         if self.low is not None and self.high is not None:
             return f"{word} from {self.low:g} to {self.high:g}"

@@ -43,7 +43,9 @@ class DataSection:
     chat_template: bool = option(False, "use the model's own chat template instead of `template`")
     prompt_field: str = option("", "field with the question (empty: found by name)", advanced=True)
     response_field: str = option("", "field with the answer (empty: found by name)", advanced=True)
-    messages_field: str = option("", "field with a list of chat messages (empty: found by name)", advanced=True)
+    messages_field: str = option(
+        "", "field with a list of chat messages (empty: found by name)", advanced=True
+    )
     eval_fraction: float = option(0.1, "share of the records held out to measure with", low=0.0, high=0.9)
     max_seq_len: int = option(1024, "longest record in tokens; the rest is cut", low=16, high=131072)
     answer_only: bool = option(True, "learn from the answers only, not from the questions", advanced=True)
@@ -62,8 +64,12 @@ class QuantizeSection:
     bits: int = option(4, "bits for each weight", choices=(4, 8))
     group_size: int = option(128, "weights that share a scale", choices=(16, 32, 64, 128, 256))
     calibration_samples: int = option(128, "records that the method looks at", low=1, high=4096)
-    max_calibration_len: int = option(512, "longest calibration record in tokens", low=16, high=8192, advanced=True)
-    calibration_file: str = option("", "calibrate on this file instead of the training records", advanced=True)
+    max_calibration_len: int = option(
+        512, "longest calibration record in tokens", low=16, high=8192, advanced=True
+    )
+    calibration_file: str = option(
+        "", "calibrate on this file instead of the training records", advanced=True
+    )
     seed: int = option(0, "seed of the choice of calibration records", low=0, advanced=True)
 
 
@@ -78,9 +84,13 @@ class FinetuneSection:
     batch_size: int = option(8, "records in a step", low=1, high=4096)
     learning_rate: float = option(2e-4, "learning rate at its highest", low=1e-8, high=1.0)
     gradient_accumulation: int = option(1, "batches summed before a step", low=1, high=1024, advanced=True)
-    warmup_ratio: float = option(0.03, "share of the steps in which the rate rises", low=0.0, high=0.5, advanced=True)
+    warmup_ratio: float = option(
+        0.03, "share of the steps in which the rate rises", low=0.0, high=0.5, advanced=True
+    )
     dropout: float = option(0.0, "dropout in front of the adapter", low=0.0, high=0.9, advanced=True)
-    eval_steps: int = option(0, "measure on held-out records every so many steps (0: before and after)", low=0, advanced=True)
+    eval_steps: int = option(
+        0, "measure on held-out records every so many steps (0: before and after)", low=0, advanced=True
+    )
     save_steps: int = option(50, "keep a checkpoint every so many steps", low=1, advanced=True)
     memory: str = option("auto", "trade memory for speed", choices=("auto", "fast", "low"), advanced=True)
     seed: int = option(0, "seed of the adapter's start and the order of records", low=0, advanced=True)
@@ -102,7 +112,9 @@ class OptimizeSection:
             "WebGpuExecutionProvider",
         ),
     )
-    precision: str = option("int4", "precision of the weights in the graph", choices=("int4", "int8", "fp16", "bf16", "fp32"))
+    precision: str = option(
+        "int4", "precision of the weights in the graph", choices=("int4", "int8", "fp16", "bf16", "fp32")
+    )
 
 
 @dataclass(frozen=True)
@@ -110,9 +122,13 @@ class ChatSection:
     """``[chat]``: how the result answers."""
 
     system: str = option("", "system message put before the conversation")
-    temperature: float = option(0.0, "0 gives the likeliest answer, higher more varied ones", low=0.0, high=5.0)
+    temperature: float = option(
+        0.0, "0 gives the likeliest answer, higher more varied ones", low=0.0, high=5.0
+    )
     max_new_tokens: int = option(256, "longest answer in tokens", low=1, high=131072)
-    top_p: float = option(1.0, "keep the likeliest tokens up to this probability", low=0.0, high=1.0, advanced=True)
+    top_p: float = option(
+        1.0, "keep the likeliest tokens up to this probability", low=0.0, high=1.0, advanced=True
+    )
     top_k: int = option(50, "keep this many likeliest tokens", low=1, high=100_000, advanced=True)
     repetition_penalty: float = option(1.0, "above 1 repeats less", low=0.1, high=5.0, advanced=True)
     seed: int = option(0, "seed of the sampling", low=0, advanced=True)
@@ -198,7 +214,9 @@ def read_recipe(path: Path) -> Recipe:
             "There is no lab here.", f"{path} does not exist.", f"Make one with: olivepress new {path.parent}"
         ) from None
     except UnicodeDecodeError as error:
-        raise RequestError("The recipe is not UTF-8 text.", f"{path}, byte {error.start}.", "Save it as UTF-8.") from None
+        raise RequestError(
+            "The recipe is not UTF-8 text.", f"{path}, byte {error.start}.", "Save it as UTF-8."
+        ) from None
     except OSError as error:
         raise RequestError("The recipe cannot be read.", f"{path}: {error.strerror}.") from None
     return parse_recipe(text, path)
@@ -220,7 +238,9 @@ def parse_recipe(text: str, path: Path) -> Recipe:
             hint = f"Did you mean [{near[0]}]?" if near else "The tables are: " + ", ".join(OPTIONS) + "."
             raise RequestError(f"The recipe has no table [{section}].", f"{where}: [{section}].", hint)
         if not isinstance(values, dict):
-            raise RequestError(f"{section} must be a table.", f"{where}.", f"Write [{section}] on a line of its own.")
+            raise RequestError(
+                f"{section} must be a table.", f"{where}.", f"Write [{section}] on a line of its own."
+            )
         checked = {}
         for key, value in values.items():
             where = f"{path}, line {_line_of(text, section, key)}"
@@ -228,7 +248,9 @@ def parse_recipe(text: str, path: Path) -> Recipe:
             try:
                 checked[key] = declared.check(value)
             except ValueError as error:
-                raise RequestError(f"{section}.{key} is wrong.", f"{where}: {key} = {value!r}.", f"{error}.") from None
+                raise RequestError(
+                    f"{section}.{key} is wrong.", f"{where}: {key} = {value!r}.", f"{error}."
+                ) from None
         sections[section] = dataclasses.replace(getattr(Recipe(), section), **checked)
     recipe = Recipe(**sections)
     check_whole(recipe, str(path))
@@ -258,7 +280,9 @@ def check_whole(recipe: Recipe, where: str) -> None:
         )
     bad_tags = [key for key, value in recipe.upload.tags.items() if not isinstance(value, str)]
     if bad_tags:
-        raise RequestError("upload.tags is wrong.", f"{where}: tag {bad_tags[0]!r} is not text.", "Put it in quotes.")
+        raise RequestError(
+            "upload.tags is wrong.", f"{where}: tag {bad_tags[0]!r} is not text.", "Put it in quotes."
+        )
 
 
 def _line_of(text: str, section: str, key: str | None) -> int:
@@ -310,7 +334,9 @@ def recipe_text(recipe: Recipe) -> str:
     import tomlkit
 
     document = tomlkit.document()
-    document.add(tomlkit.comment("The recipe of this lab. Guide: docs/recipe.md. Check it with: olivepress check"))
+    document.add(
+        tomlkit.comment("The recipe of this lab. Guide: docs/recipe.md. Check it with: olivepress check")
+    )
     for section, group in OPTIONS.items():
         table = tomlkit.table()
         for key, declared in group.items():

@@ -18,7 +18,11 @@ _TITLES = {
 
 
 def write_report(lab: LabFolder, recipe: Recipe) -> None:
-    """Write the report anew from the manifests of what there is. Raises :class:`MachineError` on a full disk."""
+    """Write the report anew from the manifests of what there is.
+
+    Raises:
+        MachineError: the disk is full.
+    """
     write_atomic(lab.report_path, report_text(lab, recipe))
 
 
@@ -26,7 +30,8 @@ def report_text(lab: LabFolder, recipe: Recipe) -> str:
     """The report as Markdown."""
     parts = [
         f"# {_escape(lab.root.name)}",
-        f"Model `{_escape(recipe.model.source)}`, data `{_escape(recipe.data.file)}`. Written {now()[:19]}Z by OlivePress.",
+        f"Model `{_escape(recipe.model.source)}`, data `{_escape(recipe.data.file)}`. "
+        f"Written {now()[:19]}Z by OlivePress.",
     ]
     adapters = sorted(p for p in lab.finetuned_root.glob("*") if (p / MANIFEST).exists())
     for stage, folder in (
@@ -43,7 +48,9 @@ def report_text(lab: LabFolder, recipe: Recipe) -> str:
         parts.append(_table(manifest.get("result") or {}))
         packages = (manifest.get("fingerprint") or {}).get("versions") or {}
         if packages:
-            parts.append("Made with " + ", ".join(f"{name} {version}" for name, version in packages.items()) + ".")
+            parts.append(
+                "Made with " + ", ".join(f"{name} {version}" for name, version in packages.items()) + "."
+            )
     return "\n\n".join(parts) + "\n"
 
 

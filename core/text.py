@@ -31,7 +31,7 @@ def clean(text: str, *, keep_newlines: bool = True) -> str:
 
 
 def clean_line(line: str, longest: int = LONGEST_LINE) -> str:
-    """One log line as a terminal would have left it: the text after the last carriage return, cleaned and cut."""
+    """A log line as a terminal would have left it: what follows the last carriage return, cleaned and cut."""
     line = line.rstrip("\r\n")
     line = clean(line.rsplit("\r", 1)[-1], keep_newlines=False)
     return line if len(line) <= longest else line[: longest - 1] + "…"

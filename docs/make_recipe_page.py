@@ -10,8 +10,8 @@ from core.recipe import OPTIONS, Recipe, recipe_text
 HEAD = """\
 # lab.toml, the recipe
 
-Made by `docs/make_recipe_page.py` from the code; do not edit. An unknown key, a wrong type or an impossible value
-is refused with file, line, key and what would be right, before anything is started.
+Made by `docs/make_recipe_page.py` from the code; do not edit. An unknown key, a wrong type or an impossible
+value is refused with file, line, key and what would be right, before anything is started.
 
 ```toml
 {example}```
@@ -26,7 +26,11 @@ def page() -> str:
         parts.append("| key | default | what it is | must be |\n| --- | --- | --- | --- |")
         for key, declared in group.items():
             default = json.dumps(declared.default)
-            parts.append(f"| `{key}` | `{default}` | {declared.help} | {declared.expected} |".replace("{field}", "`{field}`"))
+            parts.append(
+                f"| `{key}` | `{default}` | {declared.help} | {declared.expected} |".replace(
+                    "{field}", "`{field}`"
+                )
+            )
         parts.append("")
     return "\n".join(parts)
 

@@ -1,14 +1,94 @@
-"""Is this machine able to run the lab, and what to do if not."""
+"""Know before you start: is this machine able to run this recipe, and what to do if not.
+
+>>> from core.check import run_checks
+>>> for check in run_checks(lab):  # doctest: +SKIP
+...     print(check.state, check.name, check.found, check.fix)
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from core.check.types import FAIL, OK, SKIP, WARN, Check
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from core.check.types import Probe, Subject
     from core.lab import Lab
+
+__all__ = ["FAIL", "OK", "SKIP", "WARN", "Check", "require", "run_checks", "subject_of"]
+
+
+def subject_of(root: Path, stages: Sequence[str] | None = None) -> Subject:
+    """What there is to check in a folder, with or without a lab. A wrong recipe is a check's finding, not an error."""
+    from core.check.types import Subject
+    from core.errors import RequestError
+    from core.folder import LabFolder
+    from core.recipe import Recipe, read_recipe
+    from core.stages import DEFAULT_STAGES
+
+    folder = LabFolder(root.expanduser().resolve())
+    chosen = tuple(stages or DEFAULT_STAGES)
+    try:
+        return Subject(folder, read_recipe(folder.recipe_path), chosen)
+    except RequestError:
+        return Subject(folder, Recipe(), chosen, has_recipe=False)
+
+
+def probes() -> list[Probe]:
+    """Every probe, in the order in which people should read them."""
+    from core.check import azure, data, gpu, machine, model, packages, place, terminal
+    from core.check.types import Probe
+
+    return [
+        Probe("python", packages.python),
+        Probe("packages", packages.packages),
+        Probe("recipe", place.recipe),
+        Probe("folder", place.folder, stages=("quantize", "finetune", "optimize", "upload")),
+        Probe("jobs", place.other_job, stages=()),
+        Probe("gpu", gpu.gpu),
+        Probe("builds", gpu.builds),
+        Probe("model", model.model, stages=("quantize",)),
+        Probe("memory", machine.needs, limit_s=4.5),
+        Probe("data", data.data, stages=("quantize", "finetune")),
+        Probe("azure", azure.azure, stages=("upload",)),
+        Probe("terminal", terminal.terminal, stages=()),
+    ]
+
+
+def run_checks(
+    root: Path | Lab, stages: Sequence[str] | None = None, on_check: Callable[[Check], object] | None = None
+) -> list[Check]:
+    """All checks for a lab or for a folder that may become one, side by side, in under five seconds.
+
+    Args:
+        stages: the stages that are to run; the three that make the model if not given.
+        on_check: called with each check as it comes.
+    """
+    from core.check.model import forget_answers
+    from core.check.runner import run_probes
+
+    forget_answers()
+    folder = root if isinstance(root, Path) else root.root
+    return run_probes(probes(), subject_of(folder, stages), on_check)
 
 
 def require(lab: Lab, stages: Sequence[str]) -> None:
-    """Refuse to start stages that cannot succeed on this machine."""
+    """Look at what matters for some stages before they start.
+
+    Raises:
+        MachineError: something would make them fail; its detail names each such check, its hint what to do.
+    """
+    from core.check.runner import run_probes
+    from core.errors import MachineError
+
+    wanted = [probe for probe in probes() if set(probe.stages) & set(stages)]
+    failed = [check for check in run_probes(wanted, subject_of(lab.root, stages)) if check.state == FAIL]
+    if failed:
+        raise MachineError(
+            "This machine cannot run that as it is.",
+            "\n".join(f"{check.name}: {check.found}" for check in failed),
+            "\n".join([*(check.fix for check in failed if check.fix), "To run it all the same: --no-check"]),
+        )

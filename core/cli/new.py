@@ -10,12 +10,22 @@ from core.errors import RequestError
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
-    parser = commands.add_parser("new", help="make a lab", description="Make a lab: a folder with a recipe, lab.toml.")
+    parser = commands.add_parser(
+        "new", help="make a lab", description="Make a lab: a folder with a recipe, lab.toml."
+    )
     parser.add_argument("folder", metavar="DIR", help="the folder to make it in")
-    parser.add_argument("--model", metavar="SRC", help="hub id, folder, azureml:// path, or rehearsal (the default)")
-    parser.add_argument("--data", metavar="FILE", help="training records (default: the bundled travel questions)")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="a recipe value, such as quantize.algorithm=rtn"
+        "--model", metavar="SRC", help="hub id, folder, azureml:// path, or rehearsal (the default)"
+    )
+    parser.add_argument(
+        "--data", metavar="FILE", help="training records (default: the bundled travel questions)"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a recipe value, such as quantize.algorithm=rtn",
     )
     parser.set_defaults(run=run)
 

@@ -61,9 +61,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_folder(parser: argparse.ArgumentParser) -> None:
     """The optional first word: the lab's folder."""
-    parser.add_argument("folder", nargs="?", default=".", metavar="DIR", help="the lab's folder (default: here)")
+    parser.add_argument(
+        "folder", nargs="?", default=".", metavar="DIR", help="the lab's folder (default: here)"
+    )
 
 
 def add_json(parser: argparse.ArgumentParser, what: str = "one JSON object") -> None:
     """``--json``."""
-    parser.add_argument("--json", action="store_true", help=f"print {what} and nothing else on standard output")
+    parser.add_argument(
+        "--json", action="store_true", help=f"print {what} and nothing else on standard output"
+    )

@@ -18,11 +18,16 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "A stage whose inputs have not changed is not run again.",
     )
     parser.add_argument(
-        "words", nargs="*", metavar="[DIR] STAGE", help="the lab's folder (default: here), then " + ", ".join(STAGES)
+        "words",
+        nargs="*",
+        metavar="[DIR] STAGE",
+        help="the lab's folder (default: here), then " + ", ".join(STAGES),
     )
     parser.add_argument("--detach", action="store_true", help="start and return; the run goes on by itself")
     parser.add_argument("--force", action="store_true", help="run even if nothing has changed")
-    parser.add_argument("--no-check", action="store_true", help="do not look first whether this machine can do it")
+    parser.add_argument(
+        "--no-check", action="store_true", help="do not look first whether this machine can do it"
+    )
     add_json(parser, "the events of the jobs, one JSON object a line,")
     parser.set_defaults(run=run)
 
@@ -37,7 +42,9 @@ def split_words(words: list[str]) -> tuple[str, list[str]]:
     stages = words[1:] if words and words[0] not in STAGES else words
     for word in stages:
         if word not in STAGES:
-            raise RequestError(f"There is no stage {word!r}.", hint="The stages are: " + ", ".join(STAGES) + ".")
+            raise RequestError(
+                f"There is no stage {word!r}.", hint="The stages are: " + ", ".join(STAGES) + "."
+            )
     return folder, stages or list(DEFAULT_STAGES)
 
 
@@ -58,7 +65,9 @@ def run(options: argparse.Namespace) -> int:
             print_json({"job": job.id, "then": stages[1:]})
         else:
             print(f"{job.id} runs by itself" + (f", then {', '.join(stages[1:])}." if stages[1:] else "."))
-            print(f"Follow it: olivepress logs {folder} {job.id} --follow     Stop it: olivepress cancel {folder} {job.id}")
+            print(
+                f"Follow it: olivepress logs {folder} {job.id} --follow     Stop it: olivepress cancel {folder} {job.id}"
+            )
         return 0
     for stage in stages:
         result = lab.run(stage, on_event=print_json if options.json else EventPrinter(), force=options.force)

@@ -74,13 +74,17 @@ class EventPrinter:
         elif kind == "state" and event["state"] in ("running", "cancelling"):
             self._line(f"{event['job']}: {event['state']}")
         elif kind == "state" and event["state"] != "queued":
-            self._line(f"{event['job']}: {event['state']} after {human_seconds(time.monotonic() - self._started)}")
+            self._line(
+                f"{event['job']}: {event['state']} after {human_seconds(time.monotonic() - self._started)}"
+            )
 
     def _progress(self, event: Event) -> None:
         phase, done, total = clean(event["phase"], keep_newlines=False), event["done"], event["total"]
         text = f"  {phase}"
         if total:
-            text += f" {done:g} of {total:g}" if total < 1e6 else f" {human_bytes(done)} of {human_bytes(total)}"
+            text += (
+                f" {done:g} of {total:g}" if total < 1e6 else f" {human_bytes(done)} of {human_bytes(total)}"
+            )
             if event["eta_s"] is not None:
                 text += f", {human_seconds(event['eta_s'])} left"
         if self._loss is not None and phase == "training":

@@ -18,12 +18,16 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.set_defaults(run=status)
 
     parser = commands.add_parser("logs", help="what a job printed")
-    parser.add_argument("words", nargs="+", metavar="[DIR] JOB", help="the lab's folder (default: here), then a job or stage")
+    parser.add_argument(
+        "words", nargs="+", metavar="[DIR] JOB", help="the lab's folder (default: here), then a job or stage"
+    )
     parser.add_argument("--follow", "-f", action="store_true", help="go on printing until the job is over")
     parser.set_defaults(run=logs)
 
     parser = commands.add_parser("cancel", help="stop a job")
-    parser.add_argument("words", nargs="+", metavar="[DIR] JOB", help="the lab's folder (default: here), then a job or stage")
+    parser.add_argument(
+        "words", nargs="+", metavar="[DIR] JOB", help="the lab's folder (default: here), then a job or stage"
+    )
     parser.set_defaults(run=cancel)
 
 

@@ -44,5 +44,6 @@ def _refuse_misspelt(folder: str) -> None:
     near = difflib.get_close_matches(folder, COMMANDS, n=1, cutoff=0.75)
     if near and not os.path.exists(folder):
         raise RequestError(
-            f"There is no command {folder!r}.", hint=f"Did you mean `olivepress {near[0]}`? For a new lab: ./{folder}"
+            f"There is no command {folder!r}.",
+            hint=f"Did you mean `olivepress {near[0]}`? For a new lab: ./{folder}",
         )

@@ -136,7 +136,11 @@ def _refuse_second(lab: LabFolder, stage: str, after: str | None) -> None:
 
 
 def _next_folder(lab: LabFolder, stage: str) -> Path:
-    taken = [int(m.group(2)) for p in lab.jobs_dir.iterdir() if (m := _NAME.fullmatch(p.name)) and m.group(1) == stage]
+    taken = [
+        int(m.group(2))
+        for p in lab.jobs_dir.iterdir()
+        if (m := _NAME.fullmatch(p.name)) and m.group(1) == stage
+    ]
     folder = lab.jobs_dir / f"{stage}-{max(taken, default=0) + 1:03d}"
     folder.mkdir()
     return folder

@@ -110,6 +110,7 @@ def _verdict(job: Job, code: int) -> dict[str, Any]:
 def _start_next(job: Job) -> None:
     """Start the next stage of a detached chain."""
     from core.jobs.start import start_job
+
     spec = job.spec
     rest = tuple(spec.get("then", ()))
     if rest:

@@ -27,7 +27,9 @@ def folder_and_recipe(job: Job) -> tuple[LabFolder, Recipe]:
     """The lab a job belongs to and the recipe that it was started with."""
     lab = LabFolder(job.folder.parent.parent)
     saved: dict[str, Any] = job.spec["recipe"]
-    values = {f"{s}.{k}": v for s, group in saved.items() for k, v in group.items() if k in OPTIONS.get(s, {})}
+    values = {
+        f"{s}.{k}": v for s, group in saved.items() for k, v in group.items() if k in OPTIONS.get(s, {})
+    }
     return lab, Recipe().with_values(values)
 
 
@@ -75,7 +77,12 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
         began = time.monotonic()
         with Monitor(reporter) as monitor:
             context = StageContext(
-                lab, recipe, reporter, work, {"fingerprint": _plain(fingerprint)}, dict(spec.get("options", {}))
+                lab,
+                recipe,
+                reporter,
+                work,
+                {"fingerprint": _plain(fingerprint)},
+                dict(spec.get("options", {})),
             )
             result = stage.run(context)
     finally:
@@ -101,7 +108,9 @@ def _explain(failure: BaseException, job: Job) -> LabError:
         return Cancelled(f"{job.id} was cancelled.")
     if isinstance(failure, MemoryError):
         return MachineError(
-            "The machine ran out of memory.", f"During {job.stage}.", "Use a smaller batch, rank or sequence length."
+            "The machine ran out of memory.",
+            f"During {job.stage}.",
+            "Use a smaller batch, rank or sequence length.",
         )
     if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f"While writing {failure.filename}." if failure.filename else f"During {job.stage}."

@@ -11,7 +11,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_recipe_page_is_fresh() -> None:
     made = runpy.run_path(str(ROOT / "docs/make_recipe_page.py"))["page"]()
-    assert (ROOT / "docs/recipe.md").read_text(encoding="utf-8") == made, "run: python docs/make_recipe_page.py"
+    assert (ROOT / "docs/recipe.md").read_text(encoding="utf-8") == made, (
+        "run: python docs/make_recipe_page.py"
+    )
 
 
 def test_links_lead_somewhere() -> None:

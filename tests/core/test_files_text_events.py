@@ -74,7 +74,8 @@ def test_stamps_and_digests_change_with_the_content(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (8_808_038, "8.4 MiB"), (3 * 2**40, "3.0 TiB")]
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (8_808_038, "8.4 MiB"), (3 * 2**40, "3.0 TiB")],
 )
 def test_human_bytes(count: int, text: str) -> None:
     assert human_bytes(count) == text

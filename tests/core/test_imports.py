@@ -1,4 +1,4 @@
-"""core knows no Textual, and neither core nor the UI process loads anything heavy (see the design's Layout)."""
+"""core knows no Textual, and neither core nor the UI process loads anything heavy."""
 
 from __future__ import annotations
 
@@ -11,8 +11,19 @@ import pytest
 import core
 
 HEAVY = {
-    "torch", "transformers", "olive", "onnxruntime", "onnxruntime_genai", "datasets", "azure", "onnx", "peft",
-    "pandas", "pyarrow", "numpy", "huggingface_hub",
+    "torch",
+    "transformers",
+    "olive",
+    "onnxruntime",
+    "onnxruntime_genai",
+    "datasets",
+    "azure",
+    "onnx",
+    "peft",
+    "pandas",
+    "pyarrow",
+    "numpy",
+    "huggingface_hub",
 }
 
 

@@ -36,7 +36,12 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Lab
 def cli(*words: str, **more: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "core.cli", *words],
-        capture_output=True, text=True, timeout=60, check=False, cwd=ROOT, **more,  # type: ignore[call-overload]
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=ROOT,
+        **more,  # type: ignore[call-overload]
     )
 
 
@@ -113,7 +118,9 @@ def test_a_second_job_is_refused_with_the_name_of_the_first(make: Callable[[str]
         job.cancel()
 
 
-def test_a_deaf_worker_is_killed(make: Callable[[str], Lab], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_deaf_worker_is_killed(
+    make: Callable[[str], Lab], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     lab = make("deaf")
     job = lab.start("quantize")
     until(lambda: "mode deaf" in job.log_tail())
@@ -128,7 +135,10 @@ def test_a_detached_chain_goes_on_when_its_starter_is_killed(make: Callable[[str
     lab = make("ok")
     lab.set({"chat.system": "ok"})
     starter = subprocess.Popen(
-        [sys.executable, "-c", _STARTER, str(lab.root)], stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        [sys.executable, "-c", _STARTER, str(lab.root)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
         start_new_session=True,
     )
     assert starter.stdout is not None
@@ -175,15 +185,19 @@ def test_logs_are_cleaned_and_followed_to_the_end(make: Callable[[str], Lab]) ->
     job = lab.start("quantize")
     followed = cli("logs", str(lab.root), job.id, "--follow")
     lines = followed.stdout.splitlines()
-    assert [line for line in lines if line.startswith("line ")] == [f"line {n} [/x] red" for n in range(100_000)]
+    assert [line for line in lines if line.startswith("line ")] == [
+        f"line {n} [/x] red" for n in range(100_000)
+    ]
     assert job.state == "succeeded"
 
 
 def test_interrupting_a_run_cancels_the_job(make: Callable[[str], Lab]) -> None:
     lab = make("hang")
     process = subprocess.Popen(
-        [sys.executable, "-m", "core.cli", "run", str(lab.root), "quantize", "--no-check"], cwd=ROOT,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [sys.executable, "-m", "core.cli", "run", str(lab.root), "quantize", "--no-check"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     until(lambda: (job := lab.newest("quantize")) is not None and job.log_tail())
     process.send_signal(signal.SIGINT)

@@ -1,0 +1,28 @@
+"""The data file: is it there, does it read, does the template fit its first rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from core.check.types import FAIL, OK, Check, Subject
+from core.data import resolve_data_file
+from core.errors import LabError
+from core.files import folder_bytes, human_bytes
+
+
+def data(subject: Subject) -> Iterator[Check]:
+    """The recipe's data file is there and not empty. `olivepress data` reads it whole."""
+    try:
+        path = resolve_data_file(subject.recipe, subject.lab.root)
+    except LabError as error:
+        yield Check("data", FAIL, f"{error.title} {error.detail}", error.hint)
+        return
+    size = folder_bytes(path) if path.is_dir() else path.stat().st_size
+    if size == 0:
+        yield Check(
+            "data", FAIL, f"{path} is empty.", "Put one JSON object on each line, with prompt and response."
+        )
+    else:
+        yield Check(
+            "data", OK, f"{path}, {human_bytes(size)}; look closer with: olivepress data {subject.lab.root}"
+        )

@@ -1,0 +1,170 @@
+"""The GPU, its driver, who holds its memory, and whether the installed builds can use it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
+from core.files import human_bytes
+from core.gpu import load_nvml
+from core.resources import REHEARSAL
+
+DRIVER_MARKS = ("/proc/driver/nvidia/version", "/dev/nvidia0", "/dev/nvidiactl")
+OLDEST_CUDA = 12
+OLDEST_CAPABILITY = (7, 0)
+
+
+def gpu(subject: Subject) -> Iterator[Check]:
+    """The NVIDIA GPUs: name, driver, CUDA version, memory, compute capability, MIG."""
+    nvml = load_nvml()
+    if nvml is None:
+        yield _no_nvml(subject)
+        return
+    count = nvml.nvmlDeviceGetCount()
+    if count == 0:
+        yield _without(subject, "The NVIDIA driver sees no GPU.")
+        return
+    driver, cuda = _text(nvml.nvmlSystemGetDriverVersion()), nvml.nvmlSystemGetCudaDriverVersion_v2()
+    about = f"driver {driver}, CUDA {cuda // 1000}.{cuda % 1000 // 10}"
+    if cuda // 1000 < OLDEST_CUDA:
+        yield Check(
+            "gpu driver", FAIL, f"{about}: too old", f"Install a driver for CUDA {OLDEST_CUDA} or newer."
+        )
+    else:
+        yield Check("gpu driver", OK, about)
+    for index in range(count):
+        name = "gpu" if count == 1 else f"gpu {index}"
+        try:
+            yield _one(nvml, index, name)
+        except nvml.NVMLError as error:
+            yield Check(
+                name, WARN, f"It does not answer: {error}", "Look at nvidia-smi; the GPU may need a restart."
+            )
+    if count > 1:
+        yield Check(
+            "gpu count", OK, f"{count} GPUs; the lab uses the first that CUDA_VISIBLE_DEVICES lets it see"
+        )
+
+
+def _one(nvml: Any, index: int, name: str) -> Check:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+    found = (
+        f"{_text(nvml.nvmlDeviceGetName(handle))}, {human_bytes(memory.free)} free of {human_bytes(memory.total)}, "
+        f"compute capability {major}.{minor}"
+    )
+    with suppress(nvml.NVMLError):
+        mode, _ = nvml.nvmlDeviceGetMigMode(handle)
+        if mode:
+            return Check(
+                name,
+                WARN,
+                f"{found}; split by MIG",
+                "The memory free in your slice may be less; torch uses the slice that CUDA_VISIBLE_DEVICES names.",
+            )
+    if (major, minor) < OLDEST_CAPABILITY:
+        return Check(
+            name, WARN, f"{found}: older than today's torch supports", "Use a GPU of capability 7.0 or newer."
+        )
+    holders = _holders(nvml, handle)
+    if holders and memory.free < memory.total / 2:
+        return Check(
+            name, WARN, f"{found}; held by {holders}", "Stop those programs if the lab needs the memory."
+        )
+    return Check(name, OK, found + (f"; also used by {holders}" if holders else ""))
+
+
+def _holders(nvml: Any, handle: Any) -> str:
+    import psutil
+
+    names = []
+    with suppress(nvml.NVMLError):
+        for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle):
+            used = human_bytes(process.usedGpuMemory) if process.usedGpuMemory else "unknown size"
+            try:
+                names.append(f"{psutil.Process(process.pid).name()} (pid {process.pid}, {used})")
+            except psutil.Error:
+                names.append(f"pid {process.pid} ({used})")
+    return ", ".join(names[:4])
+
+
+def _no_nvml(subject: Subject) -> Check:
+    if any(Path(mark).exists() for mark in DRIVER_MARKS):
+        return Check(
+            "gpu",
+            WARN,
+            "The NVIDIA driver is loaded, but its library (libnvidia-ml.so) cannot be.",
+            "Install the driver's libraries, or start the container with GPU access (--gpus all).",
+        )
+    return _without(subject, "No NVIDIA GPU.")
+
+
+def _without(subject: Subject, found: str) -> Check:
+    if subject.recipe.optimize.device == "gpu":
+        return Check("gpu", WARN, f"{found} optimize.device is gpu: the model is built, but not tried here.",
+                     'Set optimize.device = "cpu" to chat on this machine.')  # fmt: skip
+    if subject.recipe.model.source == REHEARSAL:
+        return Check("gpu", OK, f"{found} The rehearsal model needs none.")
+    return Check("gpu", WARN, f"{found} The stages run on the CPU: right, and slow for a large model.",
+                 "See the time checks below; or use a machine with a GPU.")  # fmt: skip
+
+
+def builds(subject: Subject) -> Iterator[Check]:
+    """Whether torch and onnxruntime-genai are CUDA or CPU builds, and whether that fits the machine."""
+    has_gpu = (nvml := load_nvml()) is not None and nvml.nvmlDeviceGetCount() > 0
+    cuda = torch_cuda()
+    if cuda is None:
+        yield Check("torch build", SKIP, "torch is not installed.")
+    elif has_gpu and not cuda:
+        yield Check("torch build", WARN, "A CPU build of torch on a machine with a GPU: the GPU lies idle.",
+                    "pip install --force-reinstall torch==2.13.0 (without +cpu)")  # fmt: skip
+    else:
+        yield Check("torch build", OK, f"torch for {'CUDA ' + cuda if cuda else 'CPU'}")
+    both = [(a, b) for a, b in (("onnxruntime", "onnxruntime-gpu"), ("onnxruntime-genai", "onnxruntime-genai-cuda"))
+            if _version(a) and _version(b)]  # fmt: skip
+    for a, b in both:
+        yield Check("onnxruntime build", WARN, f"{a} and {b} are both installed and overwrite each other's files.",
+                    f"pip uninstall -y {a} {b}, then pip install {b}")  # fmt: skip
+    if both:
+        return
+    name = "onnxruntime-genai-cuda" if _version("onnxruntime-genai-cuda") else "onnxruntime-genai"
+    if subject.recipe.optimize.provider == "CUDAExecutionProvider" and name == "onnxruntime-genai":
+        yield Check("onnxruntime build", WARN, "The recipe builds for CUDA, and onnxruntime-genai here is the CPU build.",
+                    "To chat on the GPU: pip uninstall -y onnxruntime onnxruntime-genai; "
+                    "pip install onnxruntime-gpu onnxruntime-genai-cuda==0.14.1")  # fmt: skip
+    elif _version(name):
+        yield Check("onnxruntime build", OK, f"{name} {_version(name)}")
+
+
+def torch_cuda() -> str | None:
+    """The CUDA version that the installed torch was built for, ``""`` for a CPU build, None without torch.
+
+    Read from torch's own ``version.py``: importing torch takes seconds.
+    """
+    spec = find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    try:
+        text = (Path(next(iter(spec.submodule_search_locations))) / "version.py").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    match = re.search(r"^cuda\b[^=]*=\s*['\"]([^'\"]+)['\"]", text, re.MULTILINE)
+    return match.group(1) if match else ""
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

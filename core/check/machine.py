@@ -1,0 +1,127 @@
+"""Memory, disk and time: what this recipe needs on this machine, beside what there is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from core.check.model import config_of
+from core.check.needs import Machine, Need, stage_needs
+from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
+from core.files import human_bytes
+from core.gpu import load_nvml, read_gpus
+
+LONG_S = 3600.0
+
+
+def machine() -> Machine:
+    """This machine, as the estimates see it."""
+    nvml = load_nvml()
+    gpus = read_gpus(nvml) if nvml is not None else []
+    free = gpus[0].memory_total - gpus[0].memory_used if gpus else 0
+    return Machine(free, usable_cores())
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_ram() -> int:
+    """Bytes of RAM that can be had: what the system says, or less where the control group allows less (cgroups v2, v1)."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    for limit_file, used_file in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        try:
+            limit, used = Path(limit_file).read_text().strip(), int(Path(used_file).read_text())
+        except (OSError, ValueError):
+            continue
+        if limit.isdigit():
+            free = min(free, max(0, int(limit) - used))
+    return free
+
+
+def needs(subject: Subject) -> Iterator[Check]:
+    """RAM, GPU memory, disk and time for each stage that is to run."""
+    config = config_of(subject)
+    if config is None:
+        yield Check("memory", SKIP, "The model's config.json is not at hand, so nothing can be estimated.")
+        return
+    here = machine()
+    rows = None
+    wanted = [
+        need
+        for name, need in stage_needs(config, subject.recipe, here, rows).items()
+        if name in subject.stages
+    ]
+    if not wanted:
+        return
+    yield judge_ram(wanted, free_ram())
+    if here.has_gpu:
+        yield judge_gpu(wanted, here.gpu_free)
+    existing = subject.lab.root
+    while not existing.exists():
+        existing = existing.parent
+    yield judge_disk(wanted, shutil.disk_usage(existing).free, existing)
+    yield judge_time(wanted)
+
+
+def _table(wanted: list[Need], field: str) -> str:
+    return ", ".join(f"{need.stage} {human_bytes(getattr(need, field))}" for need in wanted)
+
+
+def judge_ram(wanted: list[Need], free: int) -> Check:
+    """RAM: the stage that needs most, against what is free."""
+    most = max(wanted, key=lambda need: need.ram)
+    found = f"{_table(wanted, 'ram')}; {human_bytes(free)} free"
+    if most.ram > free:
+        fix = {
+            "quantize": "Use a smaller model, fewer calibration_samples, or a machine with more memory.",
+            "finetune": "Lower finetune.batch_size, data.max_seq_len or finetune.rank.",
+            "optimize": "Use a machine with more memory, or free some.",
+        }[most.stage]
+        return Check("memory", FAIL, found, fix)
+    return Check("memory", WARN if most.ram > 0.85 * free else OK, found)
+
+
+def judge_gpu(wanted: list[Need], free: int) -> Check:
+    """GPU memory: the stage that needs most, against what is free."""
+    most = max(wanted, key=lambda need: need.gpu)
+    found = f"{_table([need for need in wanted if need.gpu], 'gpu')}; {human_bytes(free)} free"
+    if most.gpu > free:
+        return Check(
+            "gpu memory", FAIL, found, "Lower finetune.batch_size, data.max_seq_len or finetune.rank."
+        )
+    return Check("gpu memory", WARN if most.gpu > 0.9 * free else OK, found)
+
+
+def judge_disk(wanted: list[Need], free: int, where: Path) -> Check:
+    """Disk: all that the stages leave, and once more the largest, which is half made beside the old one."""
+    total = sum(need.disk for need in wanted) + max(need.disk for need in wanted)
+    found = f"{human_bytes(total)} needed, {human_bytes(free)} free at {where}"
+    if total > free:
+        return Check("disk", FAIL, found, "Free some space, or make the lab on another disk.")
+    return Check("disk", OK, found)
+
+
+def judge_time(wanted: list[Need]) -> Check:
+    """Time: rough, and only worth a warning when it is long."""
+    total = sum(need.seconds for need in wanted)
+    found = "about " + ", ".join(f"{need.stage} {_rough(need.seconds)}" for need in wanted)
+    if total > LONG_S:
+        return Check(
+            "time", WARN, found, "A GPU, fewer finetune.steps or a shorter data.max_seq_len shorten it."
+        )
+    return Check("time", OK, found)
+
+
+def _rough(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(10, round(seconds, -1)):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,119 @@
+"""Python and the packages, against the set known to work together. By metadata: nothing is imported."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from core.check.types import FAIL, OK, WARN, Check, Subject
+
+OURS = "olivepress"
+TRIED_PYTHON = ((3, 11), (3, 12))
+STAND_INS = {
+    "onnxruntime": ("onnxruntime-gpu", "onnxruntime-directml"),
+    "onnxruntime-genai": ("onnxruntime-genai-cuda", "onnxruntime-genai-directml"),
+}
+"""Packages that hold the same module for other hardware, and so serve as well."""
+
+BREAKS: tuple[tuple[str, str, str, str], ...] = (
+    ("olive-ai", "==0.13.0", "onnxruntime-genai", ">=0.15"),
+    ("olive-ai", "==0.13.0", "onnxruntime-genai-cuda", ">=0.15"),
+    ("olive-ai", "==0.13.0", "transformers", ">=5.24"),
+)
+"""Pairs that install together and do not work together: a, its versions, b, its versions."""
+
+FIX = "Install the versions that work together: pip install -c constraints.txt olivepress"
+
+
+def python(subject: Subject) -> Iterator[Check]:
+    """The interpreter."""
+    found = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    if sys.version_info < (3, 11):
+        yield Check("python", FAIL, found, "Use Python 3.11 or newer.")
+    elif sys.version_info[:2] not in TRIED_PYTHON:
+        yield Check(
+            "python", WARN, f"{found}: not tried with these packages", "Python 3.11 and 3.12 were tried."
+        )
+    else:
+        yield Check("python", OK, found)
+
+
+def packages(subject: Subject) -> Iterator[Check]:
+    """Everything that OlivePress needs, directly or through others, is there in a fitting version."""
+    problems = list(find_conflicts(OURS, installed))
+    if not problems:
+        names = ("olive-ai", "torch", "transformers", "peft", "onnxruntime-genai", "textual")
+        shown = ", ".join(f"{name} {dist.version}" for name in names if (dist := installed(name)))
+        yield Check("packages", OK, shown)
+    for problem in problems:
+        yield Check("packages", FAIL, problem, FIX)
+
+
+def installed(name: str) -> Distribution | None:
+    """The installed distribution of that name, or one that stands in for it."""
+    for candidate in (name, *STAND_INS.get(canonicalize_name(name), ())):
+        try:
+            return distribution(candidate)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def find_conflicts(root: str, find: Callable[[str], Distribution | None]) -> Iterator[str]:
+    """Requirements below ``root`` that no installed package meets, each told as a pair, once.
+
+    Args:
+        find: gives the :class:`~importlib.metadata.Distribution` of a name, or None.
+    """
+    waiting, seen, told = [root], {canonicalize_name(root)}, set()
+    versions: dict[str, str] = {}
+    while waiting:
+        name = waiting.pop()
+        dist = find(name)
+        if dist is None:
+            if name == root:
+                return  # run from a checkout that was never installed: nothing to compare with
+            continue
+        versions[canonicalize_name(name)] = dist.version
+        for requirement in _requirements(dist.requires or ()):
+            needed = canonicalize_name(requirement.name)
+            other = find(requirement.name)
+            if other is None:
+                problem = f"{dist.name} {dist.version} needs {requirement.name}{requirement.specifier}, which is missing"
+            elif not requirement.specifier.contains(other.version, prereleases=True):
+                problem = (
+                    f"{dist.name} {dist.version} needs {requirement.name}{requirement.specifier}, "
+                    f"and {other.version} is installed"
+                )
+            else:
+                problem = ""
+            if problem and problem not in told:
+                told.add(problem)
+                yield problem
+            if needed not in seen:
+                seen.add(needed)
+                waiting.append(requirement.name)
+    yield from _known_breaks(versions)
+
+
+def _known_breaks(versions: dict[str, str]) -> Iterator[str]:
+    for a, a_range, b, b_range in BREAKS:
+        pair = [(name, Requirement(f"{name}{spec}").specifier) for name, spec in ((a, a_range), (b, b_range))]
+        if all(name in versions and spec.contains(versions[name], prereleases=True) for name, spec in pair):
+            yield f"{a} {versions[a]} does not work with {b} {versions[b]}"
+
+
+def _requirements(lines: Iterable[str]) -> Iterator[Requirement]:
+    """The requirements that hold here, without extras."""
+    for line in lines:
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            continue
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield requirement

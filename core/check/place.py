@@ -1,0 +1,112 @@
+"""Where the lab lies: its recipe, whether its folder can be written, on what disk, and who holds it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
+from core.errors import LabError
+from core.jobs import list_jobs
+from core.recipe import read_recipe
+
+NETWORK_TYPES = frozenset(
+    {
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "fuse.sshfs",
+        "fuse.blobfuse",
+        "fuse.blobfuse2",
+        "lustre",
+        "9p",
+        "afs",
+        "ceph",
+        "fuse.s3fs",
+        "glusterfs",
+        "fuse.glusterfs",
+        "virtiofs",
+    }  # fmt: skip
+)
+
+
+def recipe(subject: Subject) -> Iterator[Check]:
+    """``lab.toml`` is there and right."""
+    path = subject.lab.recipe_path
+    if not path.exists():
+        yield Check(
+            "recipe",
+            WARN,
+            f"No {path.name} yet; the defaults are looked at.",
+            f"olivepress new {subject.lab.root}",
+        )
+        return
+    try:
+        read = read_recipe(path)
+    except LabError as error:
+        yield Check("recipe", FAIL, f"{error.title} {error.detail}", error.hint)
+    else:
+        yield Check(
+            "recipe",
+            OK,
+            f"{path}: {read.model.source}, {read.quantize.algorithm}, adapter {read.finetune.adapter}",
+        )
+
+
+def folder(subject: Subject) -> Iterator[Check]:
+    """The lab's folder can be written, and lies on a disk that locks and renames as jobs need."""
+    root = subject.lab.root
+    existing = root
+    while not existing.exists():
+        existing = existing.parent
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        yield Check("folder", FAIL, f"{existing} cannot be written: {error.strerror}.", "Use another folder.")
+        return
+    kind = file_system(existing, _mounts())
+    if kind in NETWORK_TYPES:
+        yield Check("folder", WARN, f"{root} lies on a network disk ({kind}): slow for models, and locks may not hold.",
+                    "Put the lab on a local disk.")  # fmt: skip
+    else:
+        yield Check("folder", OK, f"{root} can be written" + (f" ({kind})" if kind else ""))
+
+
+def _mounts() -> str:
+    try:
+        return Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def file_system(path: Path, mounts: str) -> str:
+    """The type of the file system that holds ``path``, from the text of ``/proc/self/mounts``; empty if not told."""
+    real = os.path.realpath(path)
+    best, kind = "", ""
+    for line in mounts.splitlines():
+        parts = line.split(" ")
+        if len(parts) < 3:
+            continue
+        point = parts[1].replace("\\040", " ")
+        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, parts[2]
+    return kind
+
+
+def other_job(subject: Subject) -> Iterator[Check]:
+    """No job holds the lab."""
+    active = [job for job in list_jobs(subject.lab) if job.active and job.stage != "upload"]
+    if not subject.lab.jobs_dir.exists():
+        yield Check("jobs", SKIP, "No job has run here yet.")
+    elif active:
+        job = active[0]
+        yield Check("jobs", FAIL, f"{job.id} is {job.state} in this lab.",
+                    f"Wait for it, or: olivepress cancel {subject.lab.root} {job.id}")  # fmt: skip
+    else:
+        yield Check("jobs", OK, "No job is running in this lab.")

@@ -1,0 +1,72 @@
+"""What a check is, and what it looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from core.folder import LabFolder
+from core.recipe import Recipe
+from core.stages import DEFAULT_STAGES
+
+OK, WARN, FAIL, SKIP = "OK", "WARN", "FAIL", "SKIP"
+"""The states: fine; goes on, but read it; cannot work; could not or need not be looked at."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: what was looked at, short and stable.
+        state: OK, WARN, FAIL or SKIP.
+        found: what was found there.
+        fix: a command or a sentence; empty where there is nothing to do.
+    """
+
+    name: str
+    state: str
+    found: str
+    fix: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that ``check --json`` gives."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the checks are about.
+
+    Attributes:
+        lab: the lab's folder, which need not exist.
+        recipe: its recipe, or the defaults where it has none.
+        stages: the stages that are to run.
+        has_recipe: whether the recipe was read from ``lab.toml``.
+    """
+
+    lab: LabFolder
+    recipe: Recipe
+    stages: tuple[str, ...] = DEFAULT_STAGES
+    has_recipe: bool = True
+
+
+CheckFunction = Callable[[Subject], Iterable[Check]]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A function that gives one or more checks.
+
+    Attributes:
+        name: the name of the check to blame when the probe hangs or breaks.
+        look: gives the checks.
+        limit_s: how long it may take.
+        stages: the stages that cannot run when one of its checks fails; empty: it stops none.
+    """
+
+    name: str
+    look: CheckFunction
+    limit_s: float = 4.0
+    stages: tuple[str, ...] = DEFAULT_STAGES

@@ -1,0 +1,43 @@
+"""``olivepress check``: can this machine run the lab, and what to do if not."""
+
+from __future__ import annotations
+
+import argparse
+
+from core.cli.parser import add_folder, add_json
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("check", help="can this machine run the lab?")
+    add_folder(parser)
+    add_json(parser)
+    parser.add_argument(
+        "--markdown", action="store_true", help="print a table to paste into a report of a problem"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the checks; exit status 4 if one failed."""
+    from pathlib import Path
+
+    from core.check import run_checks
+    from core.check.runner import as_markdown, overall
+    from core.cli.show import print_json
+    from core.errors import MachineError
+    from core.text import clean
+
+    checks = run_checks(Path(options.folder))
+    good = overall(checks)
+    if options.json:
+        print_json({"ok": good, "checks": [check.as_dict() for check in checks]})
+    elif options.markdown:
+        print(clean(as_markdown(checks)))
+    else:
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            print(f"{check.state:<4} {check.name:<{width}}  {clean(check.found, keep_newlines=False)}")
+            if check.fix and check.state != "OK":
+                print(f"     {'':<{width}}  -> {clean(check.fix, keep_newlines=False)}")
+    return 0 if good else MachineError.exit_status

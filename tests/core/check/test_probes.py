@@ -1,0 +1,485 @@
+"""Each check fires where it should and keeps still where it should."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib.metadata import Distribution
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from core import Lab, MachineError
+from core.check import (
+    azure,
+    data,
+    gpu,
+    machine,
+    model,
+    packages,
+    place,
+    require,
+    run_checks,
+    subject_of,
+    terminal,
+)
+from core.check.needs import Machine, Need
+from core.check.runner import as_markdown, overall, run_probes
+from core.check.types import FAIL, OK, SKIP, WARN, Check, Probe, Subject
+from core.jobs import alive
+from core.recipe import Recipe
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return Lab.create(tmp_path / "lab")
+
+
+@pytest.fixture
+def subject(lab: Lab) -> Subject:
+    return subject_of(lab.root)
+
+
+def states(checks: Iterator[Check] | list[Check]) -> dict[str, str]:
+    return {check.name: check.state for check in checks}
+
+
+def changed(subject: Subject, values: dict[str, Any]) -> Subject:
+    return replace(subject, recipe=subject.recipe.with_values(values))
+
+
+# --- running them ---------------------------------------------------------------------------------
+
+
+def test_a_probe_that_hangs_or_breaks_is_told_and_does_not_hold_up_the_rest(subject: Subject) -> None:
+    release = threading.Event()
+
+    def hangs(_: Subject) -> list[Check]:
+        release.wait(30)
+        return []
+
+    def breaks(_: Subject) -> list[Check]:
+        raise ValueError("odd")
+
+    told: list[str] = []
+    began = time.monotonic()
+    checks = run_probes(
+        [
+            Probe("hangs", hangs, limit_s=0.3),
+            Probe("breaks", breaks),
+            Probe("fine", lambda _: [Check("fine", OK, "x")]),
+        ],
+        subject,
+        lambda check: told.append(check.name),
+    )
+    release.set()
+    assert time.monotonic() - began < 5
+    assert states(checks) == {"hangs": WARN, "breaks": WARN, "fine": OK}
+    assert "0.3 s" in checks[0].found
+    assert "ValueError: odd" in checks[1].found
+    assert told[-1] == "hangs"
+
+
+def test_all_checks_of_a_fresh_rehearsal_lab_let_it_run(lab: Lab) -> None:
+    began = time.monotonic()
+    checks = run_checks(lab.root)
+    assert time.monotonic() - began < 5
+    assert overall(checks), [c for c in checks if c.state == FAIL]
+    assert {"python", "packages", "gpu", "model", "memory", "disk", "data", "folder"} <= states(checks).keys()
+    require(lab, ["quantize"])
+
+
+def test_markdown_keeps_foreign_pipes_and_newlines_in_their_cells() -> None:
+    text = as_markdown([Check("a|b", OK, "x\ny", "")])
+    assert len(text.splitlines()) == 3
+    assert "a\\|b" in text
+
+
+def test_require_names_what_failed_and_what_to_do(lab: Lab) -> None:
+    lab.set({"data.file": "nowhere.jsonl"})
+    with pytest.raises(MachineError) as caught:
+        require(lab, ["finetune"])
+    assert "nowhere.jsonl" in caught.value.detail
+    assert "--no-check" in caught.value.hint
+    require(lab, ["optimize"])  # needs no data
+
+
+# --- packages -------------------------------------------------------------------------------------
+
+
+def fake_packages(**known: tuple[str, list[str]]) -> Callable[[str], Distribution | None]:
+    def find(name: str) -> Any:
+        if name not in known:
+            return None
+        version, requires = known[name]
+        return SimpleNamespace(name=name, version=version, requires=requires)
+
+    return find
+
+
+def test_packages_that_fit_give_no_conflict() -> None:
+    find = fake_packages(root=("1", ["a>=2", "c; extra == 'x'"]), a=("2.1", ["b"]), b=("1", None))  # type: ignore[arg-type]
+    assert list(packages.find_conflicts("root", find)) == []
+
+
+def test_conflicts_are_named_by_pair() -> None:
+    find = fake_packages(root=("1", ["a>=2", "gone"]), a=("1.9", ["b<3"]), b=("3.0", []))
+    problems = list(packages.find_conflicts("root", find))
+    assert any("root 1 needs a>=2, and 1.9 is installed" in p for p in problems)
+    assert any("a 1.9 needs b<3, and 3.0 is installed" in p for p in problems)
+    assert any("needs gone, which is missing" in p for p in problems)
+
+
+def test_pairs_that_install_but_do_not_work_are_known() -> None:
+    versions = {
+        "root": ("1", ["olive-ai", "onnxruntime-genai"]),
+        "olive-ai": ("0.13.0", []),
+        "onnxruntime-genai": ("0.16.0", []),
+    }
+    (problem,) = packages.find_conflicts("root", fake_packages(**versions))
+    assert "olive-ai 0.13.0 does not work with onnxruntime-genai 0.16.0" in problem
+
+
+def test_the_installed_set_is_whole(subject: Subject) -> None:
+    assert states(packages.packages(subject)) == {"packages": OK}
+    assert states(packages.python(subject))["python"] in (OK, WARN)
+
+
+def test_an_old_python_fails(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages.sys, "version_info", (3, 10, 1))
+    assert states(packages.python(subject)) == {"python": FAIL}
+
+
+# --- gpu ------------------------------------------------------------------------------------------
+
+
+class FakeNvml:
+    """As much of pynvml as the checks use."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, **more: Any) -> None:
+        self.count, self.cuda, self.capability, self.mig, self.free, self.dead = (
+            1,
+            13000,
+            (9, 0),
+            0,
+            70 << 30,
+            False,
+        )
+        self.processes: list[Any] = []
+        self.__dict__.update(more)
+
+    def nvmlDeviceGetCount(self) -> int:
+        return self.count
+
+    def nvmlSystemGetDriverVersion(self) -> str:
+        return "580.1"
+
+    def nvmlSystemGetCudaDriverVersion_v2(self) -> int:
+        return self.cuda
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        if self.dead:
+            raise self.NVMLError("GPU is lost")
+        return index
+
+    def nvmlDeviceGetName(self, _: int) -> bytes:
+        return b"NVIDIA Test"
+
+    def nvmlDeviceGetMemoryInfo(self, _: int) -> Any:
+        return SimpleNamespace(total=80 << 30, free=self.free, used=(80 << 30) - self.free)
+
+    def nvmlDeviceGetCudaComputeCapability(self, _: int) -> tuple[int, int]:
+        return self.capability
+
+    def nvmlDeviceGetMigMode(self, _: int) -> tuple[int, int]:
+        if self.mig is None:
+            raise self.NVMLError("not supported")
+        return self.mig, self.mig
+
+    def nvmlDeviceGetComputeRunningProcesses(self, _: int) -> list[Any]:
+        return self.processes
+
+
+@pytest.mark.parametrize(
+    ("nvml", "expected"),
+    [
+        (FakeNvml(), {"gpu driver": OK, "gpu": OK}),
+        (FakeNvml(mig=None), {"gpu driver": OK, "gpu": OK}),
+        (FakeNvml(cuda=11080), {"gpu driver": FAIL, "gpu": OK}),
+        (FakeNvml(capability=(6, 1)), {"gpu driver": OK, "gpu": WARN}),
+        (FakeNvml(mig=1), {"gpu driver": OK, "gpu": WARN}),
+        (FakeNvml(dead=True), {"gpu driver": OK, "gpu": WARN}),
+        (FakeNvml(count=2), {"gpu driver": OK, "gpu 0": OK, "gpu 1": OK, "gpu count": OK}),
+        (FakeNvml(count=0), {"gpu": OK}),
+        (
+            FakeNvml(free=1 << 30, processes=[SimpleNamespace(pid=1, usedGpuMemory=79 << 30)]),
+            {"gpu driver": OK, "gpu": WARN},
+        ),
+    ],
+)
+def test_gpu(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch, nvml: FakeNvml, expected: dict[str, str]
+) -> None:
+    monkeypatch.setattr(gpu, "load_nvml", lambda: nvml)
+    assert states(gpu.gpu(subject)) == expected
+
+
+def test_who_holds_the_gpu_is_named(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    nvml = FakeNvml(free=1 << 30, processes=[SimpleNamespace(pid=os.getpid(), usedGpuMemory=79 << 30)])
+    monkeypatch.setattr(gpu, "load_nvml", lambda: nvml)
+    (held,) = (c for c in gpu.gpu(subject) if c.name == "gpu")
+    assert f"pid {os.getpid()}, 79.0 GiB" in held.found
+
+
+def test_no_gpu_is_fine_for_the_rehearsal_and_told_for_others(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(gpu, "load_nvml", lambda: None)
+    monkeypatch.setattr(gpu, "DRIVER_MARKS", ())
+    assert states(gpu.gpu(subject)) == {"gpu": OK}
+    assert states(gpu.gpu(changed(subject, {"model.source": "a/b"}))) == {"gpu": WARN}
+    mark = tmp_path / "nvidia0"
+    mark.touch()
+    monkeypatch.setattr(gpu, "DRIVER_MARKS", (str(mark),))
+    (check,) = gpu.gpu(subject)
+    assert check.state == WARN
+    assert "library" in check.found
+
+
+@pytest.mark.parametrize(
+    ("has_gpu", "cuda", "have", "expected"),
+    [
+        (False, "", {"onnxruntime-genai": "0.14.1"}, {"torch build": OK, "onnxruntime build": OK}),
+        (True, "", {"onnxruntime-genai": "0.14.1"}, {"torch build": WARN, "onnxruntime build": OK}),
+        (True, "13.0", {"onnxruntime-genai-cuda": "0.14.1"}, {"torch build": OK, "onnxruntime build": OK}),
+        (True, None, {"onnxruntime-genai": "0.14.1"}, {"torch build": SKIP, "onnxruntime build": OK}),
+        (
+            False,
+            "",
+            {"onnxruntime-genai": "0.14.1", "onnxruntime-genai-cuda": "0.14.1"},
+            {"torch build": OK, "onnxruntime build": WARN},
+        ),
+    ],
+)
+def test_builds(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch, has_gpu: bool, cuda: str | None, have: dict[str, str],
+    expected: dict[str, str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(gpu, "load_nvml", lambda: FakeNvml() if has_gpu else None)
+    monkeypatch.setattr(gpu, "torch_cuda", lambda: cuda)
+    monkeypatch.setattr(gpu, "_version", lambda name: have.get(name, ""))
+    assert states(gpu.builds(subject)) == expected
+
+
+def test_a_cpu_build_of_genai_is_told_when_the_recipe_builds_for_cuda(subject: Subject) -> None:
+    wanted = {"optimize.device": "gpu", "optimize.provider": "CUDAExecutionProvider"}
+    assert states(gpu.builds(changed(subject, wanted)))["onnxruntime build"] == WARN
+
+
+# --- memory, disk, time ---------------------------------------------------------------------------
+
+NEEDS = [Need("quantize", 2 << 30, 3 << 30, 1 << 30, 60), Need("finetune", 4 << 30, 8 << 30, 1 << 20, 600)]
+
+
+@pytest.mark.parametrize(("free", "state"), [(8 << 30, OK), ((4 << 30) + 1, WARN), (3 << 30, FAIL)])
+def test_memory(free: int, state: str) -> None:
+    check = machine.judge_ram(NEEDS, free)
+    assert check.state == state
+    assert (state != FAIL) or "finetune.batch_size" in check.fix
+
+
+@pytest.mark.parametrize(("free", "state"), [(80 << 30, OK), ((8 << 30) + 1, WARN), (7 << 30, FAIL)])
+def test_gpu_memory(free: int, state: str) -> None:
+    assert machine.judge_gpu(NEEDS, free).state == state
+
+
+@pytest.mark.parametrize(("free", "state"), [(3 << 30, OK), (1 << 30, FAIL)])
+def test_disk(free: int, state: str, tmp_path: Path) -> None:
+    assert machine.judge_disk(NEEDS, free, tmp_path).state == state
+
+
+def test_time_is_worth_a_warning_only_when_long() -> None:
+    assert machine.judge_time(NEEDS).state == OK
+    assert machine.judge_time([replace(NEEDS[0], seconds=9000)]).state == WARN
+
+
+def test_a_gpu_the_recipe_does_not_fit_on_fails_the_check(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = {"model_type": "phi3", "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32,
+              "num_attention_heads": 32, "vocab_size": 32064}  # fmt: skip
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/config.json").write_text(json.dumps(config))
+    big = changed(subject, {"model.source": str(tmp_path / "m"), "finetune.batch_size": 64})
+    monkeypatch.setattr(machine, "machine", lambda: Machine(12 << 30, 8))
+    assert states(machine.needs(big))["gpu memory"] == FAIL
+    monkeypatch.setattr(machine, "machine", lambda: Machine(140 << 30, 8))
+    assert states(machine.needs(big))["gpu memory"] == OK
+    assert states(machine.needs(changed(subject, {"model.source": str(tmp_path / "none")}))) == {
+        "memory": SKIP
+    }
+
+
+# --- place ----------------------------------------------------------------------------------------
+
+
+def test_recipe(lab: Lab, tmp_path: Path) -> None:
+    assert states(place.recipe(subject_of(lab.root))) == {"recipe": OK}
+    assert states(place.recipe(subject_of(tmp_path / "empty"))) == {"recipe": WARN}
+    lab.folder.recipe_path.write_text("[quantize]\nbits = 5\n")
+    (check,) = place.recipe(subject_of(lab.root))
+    assert check.state == FAIL
+    assert "line 2" in check.found
+
+
+MOUNTS = "/dev/vda / ext4 rw 0 0\nserver:/x /home nfs4 rw 0 0\ntmpfs /home/me/local tmpfs rw 0 0\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("/opt/lab", "ext4"), ("/home/me/lab", "nfs4"), ("/home/me/local/lab", "tmpfs"), ("/homes", "ext4")],
+)
+def test_file_system(path: str, kind: str) -> None:
+    assert place.file_system(Path(path), MOUNTS) == kind
+
+
+def test_folder(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert states(place.folder(subject)) == {"folder": OK}
+    monkeypatch.setattr(place, "file_system", lambda *_: "nfs4")
+    assert states(place.folder(subject)) == {"folder": WARN}
+
+    def refuse(**_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(place.tempfile, "TemporaryFile", refuse)
+    (check,) = place.folder(subject)
+    assert check.state == FAIL
+    assert "Read-only" in check.found
+
+
+def test_another_job(subject: Subject) -> None:
+    assert states(place.other_job(subject)) == {"jobs": SKIP}
+    folder = subject.lab.jobs_dir / "quantize-001"
+    folder.mkdir(parents=True)
+    (folder / "spec.json").write_text("{}")
+    assert states(place.other_job(subject)) == {"jobs": OK}
+    import os
+
+    held = alive.hold(folder)
+    try:
+        (check,) = place.other_job(subject)
+    finally:
+        os.close(held)
+    assert check.state == FAIL
+    assert "quantize-001" in check.found
+
+
+# --- data, azure, terminal ------------------------------------------------------------------------
+
+
+def test_data(subject: Subject) -> None:
+    assert states(data.data(subject)) == {"data": OK}
+    assert states(data.data(changed(subject, {"data.file": "none.jsonl"}))) == {"data": FAIL}
+    (subject.lab.root / "empty.jsonl").touch()
+    assert states(data.data(changed(subject, {"data.file": "empty.jsonl"}))) == {"data": FAIL}
+
+
+def test_azure(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(azure, "remembered", lambda: None)
+    monkeypatch.setattr(azure, "found", lambda: None)
+    assert states(azure.azure(subject)) == {"azure sign-in": SKIP}
+    partly = changed(subject, {"upload.workspace": "w"})
+    assert states(azure.azure(partly)) == {"azure sign-in": WARN, "azure workspace": WARN}
+    monkeypatch.setattr(azure, "found", lambda: SimpleNamespace(method="cli", chosen=False, user=""))
+    whole = changed(partly, {"upload.subscription": "s", "upload.resource_group": "g"})
+    assert states(azure.azure(whole)) == {"azure sign-in": OK, "azure workspace": OK}
+
+
+@pytest.mark.parametrize(
+    ("environment", "size", "encoding", "state", "word"),
+    [
+        ({"TERM": "xterm-256color"}, (80, 24), "UTF-8", OK, "256 colours"),
+        ({"TERM": "xterm-256color", "COLORTERM": "truecolor"}, (120, 40), "UTF-8", OK, "true colour"),
+        ({"TERM": "screen", "TMUX": "/x"}, (80, 24), "UTF-8", OK, "tmux"),
+        ({"TERM": "xterm", "TERM_PROGRAM": "vscode"}, (80, 24), "UTF-8", OK, "VS Code"),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, (80, 24), "UTF-8", OK, "no colours"),
+        ({"TERM": "dumb"}, (80, 24), "UTF-8", WARN, "no colours"),
+        ({}, (80, 24), "UTF-8", WARN, "TERM not set"),
+        ({"TERM": "xterm"}, (79, 24), "UTF-8", WARN, "small"),
+        ({"TERM": "xterm"}, (80, 24), "ISO-8859-1", WARN, "not UTF-8"),
+    ],
+)
+def test_terminal(
+    environment: dict[str, str], size: tuple[int, int], encoding: str, state: str, word: str
+) -> None:
+    check = terminal.judge(environment, *size, encoding)
+    assert check.state == state
+    assert word in check.found
+
+
+def test_no_terminal_is_skipped(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream in (terminal.sys.stdout, terminal.sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: False, raising=False)
+    assert states(terminal.terminal(subject)) == {"terminal": SKIP}
+
+
+# --- model ----------------------------------------------------------------------------------------
+
+
+def test_local_models(subject: Subject, tmp_path: Path) -> None:
+    assert states(model.model(subject)) == {"model": OK, "architecture": OK}
+    missing = changed(subject, {"model.source": "./none"})
+    assert states(model.model(missing))["model"] == FAIL
+    assert states(
+        model.model(changed(subject, {"model.source": "azureml://registries/r/models/m/versions/1"}))
+    ) == {"model": SKIP}
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "expected"),
+    [
+        ({"model_type": "phi3"}, {}, {"architecture": OK}),
+        ({"model_type": "phi3", "auto_map": {"AutoModel": "x"}}, {}, {"architecture": OK}),
+        ({"model_type": "granite"}, {}, {"architecture": WARN}),
+        ({"model_type": "weird"}, {}, {"architecture": FAIL}),
+        ({"model_type": "weird", "auto_map": {"A": "b"}}, {}, {"architecture": FAIL, "remote code": FAIL}),
+        (
+            {"model_type": "weird", "auto_map": {"A": "b"}},
+            {"model.trust_remote_code": True},
+            {"architecture": FAIL, "remote code": WARN},
+        ),
+        (
+            {"model_type": "phi3"},
+            {"model.trust_remote_code": True},
+            {"architecture": OK, "remote code": WARN},
+        ),
+        ({"model_type": "phi3", "quantization_config": {"quant_method": "gptq"}}, {}, {"architecture": WARN}),
+        (
+            {"model_type": "phi3", "quantization_config": {"quant_method": "gptq"}},
+            {"quantize.algorithm": "none"},
+            {"architecture": OK},
+        ),
+    ],
+)
+def test_abilities(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], values: dict[str, Any],
+    expected: dict[str, str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(model, "config_of", lambda _: config)
+    assert states(model._abilities(changed(subject, values))) == expected
+
+
+def test_defaults_are_checked_where_there_is_no_lab(tmp_path: Path) -> None:
+    subject = subject_of(tmp_path / "nothing/here")
+    assert subject.recipe == Recipe()
+    assert not subject.has_recipe
