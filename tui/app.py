@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from pathlib import Path
+import sys
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App
@@ -12,10 +14,10 @@ from textual.message import Message
 
 from tui.keys import GLOBAL, JUMPS, UserSettings, read_settings
 from tui.session import Session
+from tui.snapshot import Snapshot
 from tui.steps import BY_NAME, STEPS
 from tui.terminal import default_theme
 from tui.theme import CYCLE, DARK, LIGHT
-from tui.watch import LabWatch, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
     from textual.screen import Screen
 
     from tui.gauge import Gauge
+    from tui.log_file import LogFile
     from tui.screens.base import StepScreen
+    from tui.watch import LabWatch
 
 
 class OlivePressApp(App[None]):
@@ -62,21 +66,22 @@ class OlivePressApp(App[None]):
 
     def __init__(self, root: Path, step: str = "") -> None:
         self.settings: UserSettings = read_settings()
-        super().__init__()
         self.session = Session(root)
         self.snapshot = Snapshot()
+        self._watch: LabWatch | None = None
+        self._shown_log: LogFile | None = None
+        if self.session.folder.jobs_dir.is_dir():
+            self._make_watch().look()
+            self.snapshot = self._make_watch().snapshot()
+        # The first screen's sheets are read with the app's own: reading them later means parsing all again.
+        self._first = BY_NAME[step or self._first_step()].load()
+        super().__init__(css_path=[*_sheets(OlivePressApp), *_sheets(self._first)])
         self.notes: dict[str, str] = {}
         self.farewell = ""
         self.error_log: Path | None = None
-        self._wanted = step
         self._screens: dict[str, StepScreen] = {}
         self._gauge: Gauge | None = None
         self._asked_to_quit = False
-        self._watch = LabWatch(
-            self.session.folder,
-            lambda snapshot: self._post(self.LabChanged(snapshot)),
-            lambda: self._post(self.LogGrew()),
-        )
         self.register_theme(DARK)
         self.register_theme(LIGHT)
         wanted = self.settings.theme
@@ -90,14 +95,21 @@ class OlivePressApp(App[None]):
         if self.is_running:
             self.post_message(message)
 
+    def _make_watch(self) -> LabWatch:
+        """The watch on the lab's folder, made when it is first needed."""
+        if self._watch is None:
+            from tui.watch import LabWatch as Made
+
+            self._watch = Made(
+                self.session.folder,
+                lambda snapshot: self._post(self.LabChanged(snapshot)),
+                lambda: self._post(self.LogGrew()),
+            )
+        return self._watch
+
     def get_default_screen(self) -> Screen[None]:
         """The first screen is the default one: nothing is drawn twice at the start."""
-        self._watch.look()
-        self.snapshot = self._watch.snapshot()
-        screen = self.step_screen(self._wanted or self._first_step())
-        # Textual reads the sheets of pushed screens and not that of the default one (8.2.8, App._init_mode).
-        self._load_screen_css(screen)
-        return screen
+        return self.step_screen(self._first.NAME)
 
     def _first_step(self) -> str:
         """Where a person who opens the lab most likely wants to be: at what runs, else at the beginning."""
@@ -112,7 +124,11 @@ class OlivePressApp(App[None]):
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
-        self._watch.start()
+        gc.freeze()
+        gc.enable()
+        watch = self._make_watch()
+        watch.log = self._shown_log
+        watch.start()
         self._measure(self.snapshot)
         for problem in self.settings.problems:
             self.notify(problem, title="Your settings", severity="warning", markup=False, timeout=15)
@@ -201,12 +217,15 @@ class OlivePressApp(App[None]):
 
     def look_now(self) -> None:
         """Have the lab's folder read at once."""
-        self._watch.poke()
+        if self._watch is not None:
+            self._watch.poke()
 
-    def watch_log(self, log: object) -> None:
+    def watch_log(self, log: LogFile | None) -> None:
         """Have this log file (or none) read as it grows."""
-        self._watch.log = log  # type: ignore[assignment]
-        self._watch.poke()
+        self._shown_log = log
+        if self._watch is not None:
+            self._watch.log = log
+            self._watch.poke()
 
     def note(self, step: str, word: str) -> None:
         """Put a word under a step that has no job, such as what its checks gave."""
@@ -275,7 +294,8 @@ class OlivePressApp(App[None]):
 
     def on_unmount(self) -> None:
         """Let the threads end; none is waited for."""
-        self._watch.close()
+        if self._watch is not None:
+            self._watch.close()
         if self._gauge is not None:
             self._gauge.close()
 
@@ -333,3 +353,10 @@ class OlivePressApp(App[None]):
     def is_headless_test(self) -> bool:
         """Under a Pilot the test must see the exception; it asks for the notice by OLIVEPRESS_SHOW_CRASH."""
         return self.is_headless and not os.environ.get("OLIVEPRESS_SHOW_CRASH")
+
+
+def _sheets(owner: type[App[None]] | type[Screen[None]]) -> list[Path]:
+    """The style sheets that a class names, beside its module."""
+    named = owner.CSS_PATH or []
+    folder = Path(sys.modules[owner.__module__].__file__ or "").parent
+    return [folder / each for each in ([named] if isinstance(named, str | PurePath) else named)]

@@ -9,7 +9,6 @@ the focus (Esc leaves the field), so each action that matters has an F key as we
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,10 +137,12 @@ def read_settings(path: Path | None = None) -> UserSettings:
         run = "f8,g"
     """
     path = path or config_dir() / "wizard.toml"
+    if not path.exists():
+        return UserSettings()
+    import tomllib
+
     try:
         data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return UserSettings()
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         return UserSettings(problems=(f"{path} was not read: {error}",))
     known = {action.id for action in EVERY}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -17,6 +18,8 @@ def run_wizard(folder: str | Path) -> int:
     if reason is not None:
         print(reason, file=sys.stderr, end="")
         return 2
+    # Nothing made while the program loads becomes garbage; the app collects again once its first screen stands.
+    gc.disable()
     from tui.app import OlivePressApp
 
     app = OlivePressApp(Path(folder))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tui.snapshot import Snapshot
 from tui.steps import STEPS
-from tui.watch import Snapshot
 from tui.words import STATE_WORDS
 
 NEEDS: Mapping[str, str] = {

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.errors import LabError
 from core.folder import LabFolder
-from core.lab import REHEARSAL_VALUES, Lab
-from core.recipe import OPTIONS, Recipe, read_recipe
-from core.resources import REHEARSAL
+
+# The rest of core is loaded when it is asked for: the first screen needs none of it.
+if TYPE_CHECKING:
+    from core.lab import Lab
+    from core.recipe import Recipe
 
 
 class Session:
@@ -27,7 +28,7 @@ class Session:
         self.folder = LabFolder(self.root)
         self.broken: LabError | None = None
         self._stamp: tuple[int, int] | None = None
-        self._recipe = Recipe().with_values(REHEARSAL_VALUES)
+        self._recipe: Recipe | None = None
 
     @property
     def exists(self) -> bool:
@@ -36,11 +37,13 @@ class Session:
 
     def recipe(self) -> Recipe:
         """The recipe as the file has it; while that is wrong, the last good one and ``broken``."""
+        from core.recipe import read_recipe
+
         try:
             found = self.folder.recipe_path.stat()
         except OSError:
             self._stamp, self.broken = None, None
-            return self._recipe
+            return self._usual()
         stamp = (found.st_mtime_ns, found.st_size)
         if stamp != self._stamp:
             self._stamp = stamp
@@ -49,6 +52,15 @@ class Session:
                 self.broken = None
             except LabError as error:
                 self.broken = error
+        return self._usual()
+
+    def _usual(self) -> Recipe:
+        """The last good recipe; that of a new lab where there has been none."""
+        if self._recipe is None:
+            from core.lab import REHEARSAL_VALUES
+            from core.recipe import Recipe as Made
+
+            self._recipe = Made().with_values(REHEARSAL_VALUES)
         return self._recipe
 
     def lab(self) -> Lab:
@@ -57,9 +69,9 @@ class Session:
         Raises:
             LabError: the recipe is wrong, or the folder cannot be written.
         """
-        if not self.exists:
-            return Lab.create(self.root)
-        return Lab.open(self.root)
+        from core.lab import Lab as Opened
+
+        return Opened.open(self.root) if self.exists else Opened.create(self.root)
 
     def save(self, values: dict[str, Any]) -> Recipe:
         """Write these values, ``{"section.key": value}``, to ``lab.toml``; others stay as they are.
@@ -70,6 +82,9 @@ class Session:
         Raises:
             LabError: a value is wrong, or the file cannot be written.
         """
+        from core.lab import REHEARSAL_VALUES
+        from core.resources import REHEARSAL
+
         lab = self.lab()
         before = lab.recipe
         changed = {name: value for name, value in values.items() if value_of(before, name) != value}
@@ -87,6 +102,8 @@ class Session:
 
     def command(self, *words: str) -> str:
         """The command line that does the same, with the lab's folder as seen from here."""
+        import shlex
+
         here = Path.cwd()
         if self.root == here:
             place = "."
@@ -109,5 +126,7 @@ def value_of(recipe: Recipe, name: str) -> Any:
 
 def default_of(name: str) -> Any:
     """The declared default of ``section.key``."""
+    from core.recipe import OPTIONS
+
     section, _, key = name.partition(".")
     return OPTIONS[section][key].default

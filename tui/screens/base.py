@@ -9,7 +9,6 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.events import Resize, ScreenResume
 from textual.screen import Screen
-from textual.widgets import Input
 
 from tui.rail_words import blocked_by, rail_words
 from tui.steps import BY_NAME, Step
@@ -21,8 +20,9 @@ from tui.widgets.topline import TopLine
 
 if TYPE_CHECKING:
     from tui.app import OlivePressApp
+    from tui.log_file import LogFile
     from tui.session import Session
-    from tui.watch import Snapshot
+    from tui.snapshot import Snapshot
 
 
 class Body(VerticalScroll, can_focus=False):
@@ -99,7 +99,7 @@ class StepScreen(Screen[None]):
         self.rail.show(rail_words(snapshot, self.olive.notes))
         self.show(snapshot)
 
-    def log_to_watch(self) -> object:
+    def log_to_watch(self) -> LogFile | None:
         """The log file whose growth this screen wants to be told of."""
         return None
 
@@ -135,6 +135,8 @@ class StepScreen(Screen[None]):
 
     def action_leave_field(self) -> None:
         """Leave a field, so that letters are keys again."""
+        from textual.widgets import Input
+
         if isinstance(self.focused, Input):
             self.focus_first()
         else:

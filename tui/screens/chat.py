@@ -20,7 +20,7 @@ from tui.widgets.safe import Plain
 from tui.words import number
 
 if TYPE_CHECKING:
-    from tui.watch import Snapshot
+    from tui.snapshot import Snapshot
 
 _DRAW_S = 0.1
 _KEPT = 40

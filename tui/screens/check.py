@@ -19,7 +19,7 @@ from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
     from core.check import Check
-    from tui.watch import Snapshot
+    from tui.snapshot import Snapshot
 
 STYLES = {
     "OK": "$text-success",

@@ -30,7 +30,7 @@ from tui.words import number
 
 if TYPE_CHECKING:
     from core.recipe import Recipe
-    from tui.watch import Snapshot
+    from tui.snapshot import Snapshot
 
 _WAIT_S = 0.3
 

@@ -11,7 +11,7 @@ from tui.screens.stage import StageScreen
 from tui.widgets.chart import LossChart
 
 if TYPE_CHECKING:
-    from tui.watch import JobView
+    from tui.snapshot import JobView
 
 
 class FinetuneScreen(StageScreen):

@@ -12,7 +12,7 @@ from tui.screens.stage import StageScreen
 from tui.widgets.bars import SizeBars
 
 if TYPE_CHECKING:
-    from tui.watch import JobView
+    from tui.snapshot import JobView
 
 
 class OptimizeScreen(StageScreen):

@@ -11,7 +11,7 @@ from tui.screens.stage import StageScreen
 from tui.widgets.bars import SizeBars
 
 if TYPE_CHECKING:
-    from tui.watch import JobView
+    from tui.snapshot import JobView
 
 ALGORITHMS = {
     "awq": "AWQ - keeps the weights that matter most; the best start",

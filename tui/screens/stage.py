@@ -27,7 +27,8 @@ from tui.words import STATE_WORDS, duration, label, number, result_rows, time_le
 
 if TYPE_CHECKING:
     from core.recipe import Recipe
-    from tui.watch import JobView, Snapshot
+    from tui.log_file import LogFile
+    from tui.snapshot import JobView, Snapshot
 
 HEADLINES = {
     "queued": "Starting",
@@ -278,7 +279,7 @@ class StageScreen(StepScreen):
                 push.focus()
                 return
 
-    def log_to_watch(self) -> object:
+    def log_to_watch(self) -> LogFile | None:
         """The newest job's log."""
         return self.log_pane.lines.log_file
 

@@ -1,0 +1,86 @@
+"""The lab at one moment, as screens show it. Made by :mod:`tui.watch`; light, so that the first screen is
+quick."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ACTIVE = ("queued", "running", "cancelling")
+"""The states in which a job still has a process, as :data:`core.jobs.ACTIVE`."""
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A job as screens show it.
+
+    Attributes:
+        started, ended: seconds since the epoch, None while it has not.
+        phase, done, total, eta_s: the newest progress; the time left is in seconds.
+        metrics: the newest value of each metric.
+        train, held: training and evaluation loss as (step, loss).
+        notes: warnings and errors that the stage told, newest last.
+        error: title, detail and hint when it failed, crashed or was cancelled.
+        result: numbers of a job that succeeded; ``reused`` when nothing had changed.
+        options: what stands in the job's spec: recipe and options.
+    """
+
+    id: str
+    stage: str
+    state: str
+    folder: Path
+    started: float | None = None
+    ended: float | None = None
+    phase: str = ""
+    done: float | None = None
+    total: float | None = None
+    eta_s: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    train: tuple[tuple[float, float], ...] = ()
+    held: tuple[tuple[float, float], ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()
+    error: Mapping[str, str] | None = None
+    result: Mapping[str, Any] | None = None
+    reused: bool = False
+    spec: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def active(self) -> bool:
+        """Whether a process of it lives."""
+        return self.state in ACTIVE
+
+    @property
+    def share(self) -> float | None:
+        """Done of total, 0 to 1, of the present phase."""
+        if self.total and self.done is not None:
+            return max(0.0, min(1.0, self.done / self.total))
+        return None
+
+    @property
+    def log_path(self) -> Path:
+        """All that its processes printed."""
+        return self.folder / "log.txt"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The lab at one moment.
+
+    Attributes:
+        jobs: the newest job of each stage.
+        made: what stands under ``models/``: ``quantize``, ``finetune``, ``optimize``.
+        active: the job that runs, if one does.
+        runs: how many jobs each stage has had.
+    """
+
+    jobs: Mapping[str, JobView] = field(default_factory=dict)
+    made: frozenset[str] = frozenset()
+    runs: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def active(self) -> JobView | None:
+        """The job that runs; uploads last, as they leave the machine free."""
+        running = [view for view in self.jobs.values() if view.active]
+        return min(running, key=lambda view: view.stage == "upload", default=None)
