@@ -144,7 +144,7 @@ def _print_words(report: DataReport, cleaned: dict[str, Any] | None, shown: int 
     if report.usable:
         print(f"split     {report.train:,} to train on, {report.eval:,} held out")
         print(
-            f"training  {report.epochs:.1f} times through the rows; {report.padding:.0%} of a batch is padding"
+            f"training  {report.epochs:.1f} times through the rows, {report.padding:.0%} of a batch is padding"
         )
     if report.to_confirm and report.proposal is not None:
         why = _clean(report.proposal.why)
@@ -171,12 +171,11 @@ def _print_tokens(report: DataReport) -> None:
     if not stats.total:
         return
     note = " (estimated: the model's tokenizer is not on this machine)" if stats.estimated else ""
+    cut = f"a limit of {report.max_seq_len:,} that cuts off {stats.lost:,}"
     print(
         f"tokens    {stats.total:,} in all; half of the rows have {stats.p50:,} or fewer, 95% {stats.p95:,},"
     )
-    print(
-        f"          the longest {stats.max:,}, with a limit of {report.max_seq_len:,} that cuts off {stats.lost:,}{note}"
-    )
+    print(f"          the longest {stats.max:,}, with {cut}{note}")
     most = max((rows for _, _, rows in stats.histogram), default=0)
     for low, high, rows in stats.histogram:
         bar = "#" * max(1 if rows else 0, round(_BAR * rows / most))

@@ -123,6 +123,25 @@ class CsvReader:
                         "give each column a name of its own in the first line",
                     )
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Line and byte from which a read can go on."""
+        return self._line + 1, self._next
+
+    def pass_over(self, count: int) -> int:
+        """Go past so many records without taking them apart; returns how many there were."""
+        self.read_header()
+        nothing = self._delimiter.encode() + b"\r\n"
+        passed = 0
+        while passed < count and (raw := self._read()):
+            if b'"' not in raw:
+                passed += bool(raw.strip(nothing))
+                continue
+            self._push_back([raw])
+            found = self._record()
+            passed += found is not None and (isinstance(found[1], Problem) or any(found[1]))
+        return passed
+
     def __iter__(self) -> Iterator[tuple[int, dict[str, str | None] | Problem]]:
         self.read_header()
         if self.header_problem:

@@ -112,7 +112,8 @@ class ValueStream:
 
     Iterating gives `(line, record or problem)`. `offset` is the byte at which the value given last
     begins, for an index. Reading can begin at such an offset with `line` its line, and `inside` true
-    where that is in an array. What follows a `wrapped` array (`{"data": [...], ...}`) is of no interest.
+    where that is in an array (`array` tells so afterwards).
+    What follows a `wrapped` array (`{"data": [...], ...}`) is of no interest.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class ValueStream:
         self._measured = 0
         self._ended = False
         self._inside = inside
+        self.array = inside
         self._key = ""
         self.offset = offset
 
@@ -167,17 +169,16 @@ class ValueStream:
                 return False
 
     def __iter__(self) -> Iterator[tuple[int, Found]]:
-        array = self._inside
         if not self._inside and self._skip() and self._text[self._at] == "\ufeff":
             self._at += 1
         if not self._inside and self._skip() and self._text[self._at] == "[":
-            array = True
+            self.array = True
             self._at += 1
         while self._skip():
             self._mark()
             self.offset = self._base
             line = self._line
-            if self._text[self._at] == "]" and array:
+            if self._text[self._at] == "]" and self.array:
                 self._at += 1
                 if not self._wrapped and self._skip():
                     self._mark()
@@ -187,7 +188,7 @@ class ValueStream:
             yield line, found
             if isinstance(found, Problem) and found.kind == "broken-json" and not self._resume():
                 return
-        if array:
+        if self.array:
             self._mark()
             message = "the file ends before the array is closed with ]"
             yield self._line, Problem("broken-json", message, "add the missing end, or make the file again")

@@ -1,0 +1,382 @@
+"""Rows of one file by number: sparse indexes for lines and records, row groups for Parquet.
+
+Numbers count records from 0, blank lines left out, as the readers give them.
+"""
+
+from __future__ import annotations
+
+import bisect
+import io
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import IO, Any, cast
+
+from core.data.csv_rows import CsvReader
+from core.data.files import BOM, DataFile, Kind, UnreadableFile, sniff
+from core.data.json_rows import LONGEST_RECORD, ValueStream, parse_line
+from core.data.seekable_gzip import SeekableGzip
+from core.data.types import Problem, Row
+
+BLOCK = 1 << 20
+EVERY = 256
+"""Bytes (for lines) and records between two entries of an index."""
+
+
+class FilePager(ABC):
+    """The rows of one file. `known` rows are indexed; with `whole` these are all."""
+
+    def __init__(self, file: DataFile) -> None:
+        self.file = file
+        self.bytes = file.path.stat().st_size
+        self.known = 0
+        self.whole = False
+
+    @abstractmethod
+    def step(self) -> None:
+        """Index a little more (some milliseconds)."""
+
+    @abstractmethod
+    def rows(self, start: int, count: int) -> list[Row]:
+        """At most `count` rows from number `start`; fewer at the end. Indexes up to there if need be."""
+
+    @property
+    @abstractmethod
+    def done_bytes(self) -> int:
+        """How much of the file is indexed."""
+
+    def estimate(self) -> int:
+        """The number of rows, from the share that is indexed."""
+        if self.whole or not self.done_bytes:
+            return self.known
+        return max(self.known, round(self.known * self.bytes / self.done_bytes))
+
+    def close(self) -> None:
+        """Close the file."""
+        return
+
+    def _row(self, line: int, found: dict[str, Any] | Problem) -> Row:
+        if isinstance(found, Problem):
+            return Row(self.file.name, line, None, found, self.file.held_out)
+        return Row(self.file.name, line, found, None, self.file.held_out)
+
+
+class _TextPager(FilePager):
+    """A file that is read as bytes, packed or not."""
+
+    def __init__(self, file: DataFile, kind: Kind) -> None:
+        super().__init__(file)
+        self._kind = kind
+        self._raw = SeekableGzip(file.path) if kind.packed else file.path.open("rb", buffering=0)
+        self._stream = cast(IO[bytes], io.BufferedReader(cast(Any, self._raw), 1 << 16))
+        self._next = 0  # byte up to which the file is indexed
+
+    @property
+    def done_bytes(self) -> int:
+        if self.whole:
+            return self.bytes
+        if isinstance(self._raw, SeekableGzip):
+            return min(self._packed, self.bytes)
+        return self._next
+
+    _packed = 0
+
+    def _note_packed(self) -> None:
+        if isinstance(self._raw, SeekableGzip):
+            self._packed = max(self._packed, self._raw.raw_position)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class LinePager(_TextPager):
+    """JSON Lines: blocks of about a megabyte, each with the number of its first row and line."""
+
+    def __init__(self, file: DataFile, kind: Kind) -> None:
+        super().__init__(file, kind)
+        self._starts: list[int] = []  # first row of each block
+        self._places: list[tuple[int, int]] = []  # offset and line of each block
+        self._line = 1
+        self.step()
+
+    def step(self) -> None:
+        if self.whole:
+            return
+        try:
+            self._stream.seek(self._next)
+            data = self._stream.read(BLOCK)
+            if data and not data.endswith(b"\n"):
+                data += self._stream.readline(LONGEST_RECORD)
+        except (EOFError, OSError, ValueError):
+            data = b""
+        self._note_packed()
+        if not data:
+            self.whole = True
+            return
+        lines = data.count(b"\n") + (not data.endswith(b"\n"))
+        rows = lines
+        if data[:1] in b"\n\r \t" or any(gap in data for gap in (b"\n\n", b"\n\r", b"\n ", b"\n\t")):
+            rows -= sum(not line.strip(b" \t\r") for line in data.removesuffix(b"\n").split(b"\n"))
+        self._starts.append(self.known)
+        self._places.append((self._next, self._line))
+        self.known += rows
+        self._line += lines
+        self._next += len(data)
+
+    def rows(self, start: int, count: int) -> list[Row]:
+        while not self.whole and self.known < start + count:
+            self.step()
+        if start >= self.known:
+            return []
+        block = bisect.bisect_right(self._starts, start) - 1
+        number = self._starts[block]
+        offset, line = self._places[block]
+        self._stream.seek(offset)
+        result: list[Row] = []
+        try:
+            while len(result) < count and (raw := self._stream.readline(LONGEST_RECORD)):
+                raw = raw.removeprefix(BOM) if line == 1 else raw
+                if raw.strip(b" \t\r\n"):
+                    if number >= start:
+                        found = parse_line(raw)
+                        if found is not None:
+                            result.append(self._row(line, found))
+                    number += 1
+                line += 1
+        except (EOFError, OSError):
+            return result
+        return result
+
+
+class RecordPager(_TextPager):
+    """CSV and JSON values: the place of every 256th record."""
+
+    def __init__(self, file: DataFile, kind: Kind) -> None:
+        super().__init__(file, kind)
+        self._places: list[tuple[int, int]] = []
+        self._names: list[str] | None = None
+        self._array = False
+        self._walk = self._index()
+        self.step()
+
+    def _records(self, place: tuple[int, int] | None) -> tuple[Any, Iterator[tuple[int, Any]]]:
+        """A reader from a place (offset, line), or from the beginning."""
+        if self._kind.form == "csv":
+            reader = CsvReader(self._stream, self._kind.delimiter)
+            if place is None:
+                self._stream.seek(0)
+            else:
+                reader.names = self._names
+                reader.restart(place[1], place[0])
+            return reader, iter(reader)
+        if place is None:
+            self._stream.seek(0)
+            skipped = self._stream.read(self._kind.start)
+            values = ValueStream(
+                self._stream,
+                line=1 + skipped.count(b"\n"),
+                offset=self._kind.start,
+                wrapped=self._kind.start > 0,
+            )
+            return values, iter(values)
+        self._stream.seek(place[0])
+        values = ValueStream(
+            self._stream, line=place[1], offset=place[0], inside=self._array, wrapped=self._kind.start > 0
+        )
+        return values, iter(values)
+
+    def _index(self) -> Iterator[None]:
+        """Walk through the file; each step takes up the place it left, as the stream is used for paging too."""
+        place: tuple[int, int] | None = None
+        while not self.whole:
+            reader, records = self._records(place)
+            if isinstance(reader, CsvReader):
+                reader.read_header()
+                self._names = reader.names
+                if reader.header_problem is None:
+                    place = self._pass_over(reader)
+                    yield
+                    continue
+            place = self._count(reader, records)
+            self._array = getattr(reader, "array", False)
+            self._note_packed()
+            yield
+
+    def _pass_over(self, reader: CsvReader) -> tuple[int, int]:
+        """Count CSV records by their lines alone, which takes a fraction of the time."""
+        for _ in range(16):
+            line, offset = reader.place
+            passed = reader.pass_over(EVERY)
+            if passed:
+                self._places.append((offset, line))
+            self.known += passed
+            if passed < EVERY:
+                self.whole = True
+                break
+        line, self._next = reader.place
+        self._note_packed()
+        return self._next, line
+
+    def _count(self, reader: Any, records: Iterator[tuple[int, Any]]) -> tuple[int, int] | None:
+        for number, (line, _) in enumerate(islice(records, EVERY * 4 + 1)):
+            if number == EVERY * 4:
+                self._next = reader.offset
+                return reader.offset, line
+            if number % EVERY == 0:
+                self._places.append((reader.offset, line))
+            self.known += 1
+        self.whole = True
+        return None
+
+    def step(self) -> None:
+        if self.whole:
+            return
+        try:
+            next(self._walk, None)
+        except (EOFError, OSError, ValueError):
+            self.whole = True
+
+    def rows(self, start: int, count: int) -> list[Row]:
+        while not self.whole and self.known < start + count:
+            self.step()
+        if start >= self.known:
+            return []
+        block = start // EVERY
+        place = self._places[block] if block else None
+        _, records = self._records(place)
+        result: list[Row] = []
+        try:
+            for line, found in islice(records, start - block * EVERY, start - block * EVERY + count):
+                result.append(self._row(line, found))
+        except (EOFError, OSError):
+            return result
+        return result
+
+
+class ParquetPager(FilePager):
+    """Parquet: the row group that was asked for last is kept."""
+
+    def __init__(self, file: DataFile) -> None:
+        import pyarrow.parquet as pq
+
+        super().__init__(file)
+        self._file = pq.ParquetFile(file.path)
+        groups = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
+        self._ends = [sum(groups[: i + 1]) for i in range(len(groups))]
+        self.known = self._ends[-1] if self._ends else 0
+        self.whole = True
+        self._kept: tuple[int, Any] = (-1, None)
+
+    @property
+    def done_bytes(self) -> int:
+        return self.bytes
+
+    def step(self) -> None:
+        """Nothing is left to index: the file has its own."""
+
+    def rows(self, start: int, count: int) -> list[Row]:
+        result: list[Row] = []
+        while count > len(result) and start + len(result) < self.known:
+            number = start + len(result)
+            group = bisect.bisect_right(self._ends, number)
+            if self._kept[0] != group:
+                self._kept = (group, self._file.read_row_group(group, use_threads=False))
+            first = self._ends[group] - self._kept[1].num_rows
+            part = self._kept[1].slice(number - first, count - len(result)).to_pylist()
+            result += [self._row(number + i + 1, fields) for i, fields in enumerate(part)]
+        return result
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Broken(FilePager):
+    """A file that cannot be read: one row that says why."""
+
+    def __init__(self, file: DataFile, problem: Problem) -> None:
+        super().__init__(file)
+        self._problem = problem
+        self.known, self.whole = 1, True
+
+    @property
+    def done_bytes(self) -> int:
+        return self.bytes
+
+    def step(self) -> None:
+        """Nothing to index."""
+
+    def rows(self, start: int, count: int) -> list[Row]:
+        return [self._row(1, self._problem)] if start == 0 and count else []
+
+
+class _Empty(_Broken):
+    def __init__(self, file: DataFile) -> None:
+        super().__init__(file, Problem("no-rows", "the file has no records", "give it some"))
+        self.known = 0
+
+    def rows(self, start: int, count: int) -> list[Row]:
+        return []
+
+
+def open_pager(file: DataFile) -> FilePager:
+    """The pager for one file; what cannot be read is a single row with a problem."""
+    try:
+        kind = sniff(file.path)
+        if kind is None:
+            return _Empty(file)
+        if kind.form == "jsonl":
+            return LinePager(file, kind)
+        if kind.form == "parquet":
+            return ParquetPager(file)
+        return RecordPager(file, kind)
+    except UnreadableFile as error:
+        return _Broken(file, error.problem)
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        return _Broken(file, Problem("unreadable-file", str(error), "make or copy the file again"))
+
+
+class Pages:
+    """The rows of several files in order, as one."""
+
+    def __init__(self, files: Iterable[DataFile]) -> None:
+        self.pagers = [open_pager(file) for file in files]
+
+    @property
+    def exact(self) -> bool:
+        """Whether every row is counted."""
+        return all(pager.whole for pager in self.pagers)
+
+    def estimate(self) -> int:
+        """The number of rows, exact or extrapolated."""
+        return sum(pager.estimate() for pager in self.pagers)
+
+    def progress(self) -> tuple[int, int]:
+        """Bytes indexed, and bytes in all."""
+        return sum(pager.done_bytes for pager in self.pagers), sum(pager.bytes for pager in self.pagers)
+
+    def index_for(self, seconds: float) -> bool:
+        """Index for a while; True when all is indexed."""
+        until = time.monotonic() + seconds
+        for pager in self.pagers:
+            while not pager.whole:
+                if time.monotonic() >= until:
+                    return False
+                pager.step()
+        return True
+
+    def rows(self, start: int, count: int) -> list[Row]:
+        """At most `count` rows from number `start` (from 0)."""
+        result: list[Row] = []
+        for pager in self.pagers:
+            if start < pager.known or not pager.whole:
+                result += pager.rows(start, count - len(result))
+            if len(result) >= count:
+                break
+            start = max(0, start - pager.known)
+        return result
+
+    def close(self) -> None:
+        """Close all files."""
+        for pager in self.pagers:
+            pager.close()
