@@ -16,8 +16,6 @@ from core.checkpoint import model_facts
 from core.errors import RequestError
 from core.files import (
     MANIFEST,
-    digest,
-    folder_bytes,
     folder_stamp,
     human_bytes,
     publish,
@@ -57,13 +55,23 @@ def base_fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
     optimize = recipe.optimize
     return {
         "graph": GRAPH_VERSION,
-        "checkpoint": folder_stamp(lab.quantized_dir),
+        "checkpoint": _checkpoint_stamp(lab.quantized_dir),
         "device": optimize.device,
         "provider": optimize.provider,
         "precision": optimize.precision,
         "group_size": recipe.quantize.group_size,
         "versions": versions(*_PACKAGES),
     }
+
+
+def _checkpoint_stamp(folder: Path) -> str:
+    """What a quantized model was made from; one that was put there by hand is known by its files."""
+    manifest = read_json(folder / MANIFEST) or {}
+    made_from = manifest.get("fingerprint")
+    if made_from is None:
+        return folder_stamp(folder)
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
+    return hashlib.sha256(json.dumps([made_from, sizes], sort_keys=True).encode()).hexdigest()
 
 
 def fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
@@ -117,6 +125,18 @@ class _Run:
         self.name = self.recipe.finetune.adapter
         self.finetuned = self.lab.finetuned_dir(self.name)
         self.has_adapter = (self.finetuned / "adapter_config.json").is_file()
+        if self.has_adapter and not self._fits_base(self.finetuned):
+            raise RequestError(
+                f"The adapter {self.name} was trained on another quantized model.",
+                f"{self.finetuned} was made before {self.lab.quantized_dir} was made anew.",
+                f"Run: olivepress run {self.lab.root} finetune",
+            )
+
+    def _fits_base(self, finetuned: Path) -> bool:
+        """Whether an adapter says that it was trained on the lab's quantized model, or says nothing."""
+        trained_on = ((read_json(finetuned / MANIFEST) or {}).get("fingerprint") or {}).get("base")
+        made_from = (read_json(self.lab.quantized_dir / MANIFEST) or {}).get("fingerprint")
+        return trained_on is None or made_from is None or trained_on == made_from
 
     def work(self) -> dict[str, Any]:
         from core.checkpoint import load_tokenizer
@@ -225,7 +245,11 @@ class _Run:
             source = self.lab.finetuned_dir(name)
             if name == self.name:
                 continue
-            if note.get("checkpoint") == self.base["checkpoint"] and source.is_dir():
+            if (
+                note.get("checkpoint") == self.base["checkpoint"]
+                and (source / "adapter_config.json").is_file()
+                and self._fits_base(source)
+            ):
                 self._add_adapter(folder, name, folder / "adapters")
             else:
                 self.report.log(
@@ -292,6 +316,3 @@ class _Run:
         self.report.artifact(self.lab.onnx_dir, "ONNX model")
         if self.has_adapter:
             self.report.artifact(self.lab.adapter_file(self.name), f"adapter {self.name}")
-
-
-__all__ = ["base_digest", "base_fingerprint", "digest", "fingerprint", "folder_bytes", "output", "run"]

@@ -1,0 +1,131 @@
+"""Small labs for the optimize tests: a tiny model rounded by Olive's rtn pass, adapters of random weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from core.events import RecordingReporter
+from core.folder import LabFolder
+from core.recipe import Recipe
+from core.stages import optimize
+from core.stages.base import StageContext
+from tests.tiny_models import make_tiny
+
+PROMPTS = (
+    "<|user|>\nWhat should I see in Chicago?<|end|>\n<|assistant|>\n",
+    "<|user|>\nWhere can I see the northern lights?<|end|>\n<|assistant|>\n",
+    "<|user|>\nHow do I get from the airport to the town?<|end|>\n<|assistant|>\n",
+    "<|user|>\nGood morning.<|end|>\n<|assistant|>\n",
+    "The best month for the coast is",
+)
+NEW_TOKENS = 12
+RECIPE = Recipe().with_values({"quantize.group_size": 32, "quantize.algorithm": "rtn"})
+
+
+def quantized_lab(root: Path, arch: str, **options: Any) -> LabFolder:
+    """A lab whose ``models/quantized`` holds a tiny model with int4 layers and an int8 output matrix."""
+    from core.olive_run import local_system, run_workflow
+
+    lab = LabFolder(root)
+    source = make_tiny(arch, root / "source", **options)
+    made = run_workflow(
+        {
+            "input_model": {"type": "HfModel", "model_path": str(source)},
+            **local_system(),
+            "passes": {
+                "q": {
+                    "type": "rtn",
+                    "bits": 4,
+                    "group_size": 32,
+                    "lm_head": True,
+                    "overrides": {"lm_head": {"bits": 8}},
+                }
+            },
+        },
+        work=root / "work",
+        report=RecordingReporter(),
+    )
+    lab.models_dir.mkdir()
+    made.model_path.rename(lab.quantized_dir)
+    return lab
+
+
+def add_adapter(lab: LabFolder, name: str, rank: int, seed: int = 0, **options: Any) -> None:
+    """A PEFT adapter of random weights, B not zero, in ``models/finetuned``."""
+    import torch
+
+    from core.checkpoint import load_model
+    from core.passes.lora_layer import add_lora
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = load_model(lab.quantized_dir, dtype=torch.float32)
+        tuned = add_lora(model, rank=rank, alpha=2.0 * rank, **options)
+        for key, parameter in tuned.named_parameters():
+            if "lora_B" in key:
+                parameter.data.normal_(0, 0.1)
+        tuned.save_pretrained(str(lab.finetuned_dir(name)))
+
+
+def run_stage(lab: LabFolder, recipe: Recipe = RECIPE) -> tuple[dict[str, Any], RecordingReporter]:
+    """The stage as a job's worker runs it."""
+    report = RecordingReporter()
+    number = len(list(lab.models_dir.glob(".work-*")))
+    work = lab.models_dir / f".work-{number}"
+    work.mkdir(parents=True)
+    prints = json.loads(json.dumps({"stage": "optimize", **optimize.fingerprint(lab, recipe)}))
+    context = StageContext(lab, recipe, report, work, {"fingerprint": prints}, {})
+    return optimize.run(context), report
+
+
+def torch_texts(lab: LabFolder, adapter: str | None) -> list[list[int]]:
+    """New tokens for :data:`PROMPTS` from PyTorch's own greedy generation, adapters by PEFT's own layers.
+
+    The quantized weights are unpacked into plain linear layers first, so that nothing of ours
+    computes here.
+    """
+    import torch
+    from peft import PeftModel
+
+    from core.checkpoint import load_model, load_tokenizer
+    from core.passes.lora_layer import unpack_linears
+
+    model = load_model(lab.quantized_dir, dtype=torch.float32)
+    unpack_linears(model, torch.float32)
+    if adapter is not None:
+        model = PeftModel.from_pretrained(model, str(lab.finetuned_dir(adapter))).eval()
+    tokenizer = load_tokenizer(lab.quantized_dir)
+    texts = []
+    for prompt in PROMPTS:
+        ids = torch.tensor([tokenizer(prompt)["input_ids"]])
+        with torch.inference_mode():
+            whole = model.generate(input_ids=ids, do_sample=False, max_new_tokens=NEW_TOKENS)
+        texts.append(whole[0, ids.shape[1] :].tolist())
+    return texts
+
+
+def onnx_texts(lab: LabFolder, adapter: str | None) -> list[list[int]]:
+    """The same from onnxruntime-genai, as a chat would ask it."""
+    import numpy as np
+    import onnxruntime_genai as og
+
+    model = og.Model(str(lab.onnx_dir))
+    tokenizer = og.Tokenizer(model)
+    adapters = og.Adapters(model)
+    if adapter is not None:
+        adapters.load(str(lab.adapter_file(adapter)), adapter)
+    texts = []
+    for prompt in PROMPTS:
+        ids = np.asarray(tokenizer.encode(prompt), dtype=np.int32)
+        params = og.GeneratorParams(model)
+        params.set_search_options(max_length=len(ids) + NEW_TOKENS, do_sample=False)
+        generator = og.Generator(model, params)
+        if adapter is not None:
+            generator.set_active_adapter(adapters, adapter)
+        generator.append_tokens(ids)
+        while not generator.is_done():
+            generator.generate_next_token()
+        texts.append([int(number) for number in generator.get_sequence(0)][len(ids) :])
+    return texts
