@@ -70,7 +70,7 @@ class OlivePressApp(App[None]):
         self.snapshot = Snapshot()
         self._watch: LabWatch | None = None
         self._shown_log: LogFile | None = None
-        if self.session.folder.jobs_dir.is_dir():
+        if self.session.folder.jobs_dir.is_dir() or self.session.folder.models_dir.is_dir():
             self._make_watch().look()
             self.snapshot = self._make_watch().snapshot()
         # The first screen's sheets are read with the app's own: reading them later means parsing all again.
@@ -109,7 +109,10 @@ class OlivePressApp(App[None]):
 
     def get_default_screen(self) -> Screen[None]:
         """The first screen is the default one: nothing is drawn twice at the start."""
-        return self.step_screen(self._first.NAME)
+        screen = self.step_screen(self._first.NAME)
+        # switch_screen takes off what push_screen puts on; the default screen was never pushed (8.2.8).
+        screen._push_result_callback(screen, None)
+        return screen
 
     def _first_step(self) -> str:
         """Where a person who opens the lab most likely wants to be: at what runs, else at the beginning."""
@@ -124,8 +127,9 @@ class OlivePressApp(App[None]):
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
-        gc.freeze()
-        gc.enable()
+        if not gc.isenabled():  # switched off by run_wizard
+            gc.freeze()
+            gc.enable()
         watch = self._make_watch()
         watch.log = self._shown_log
         watch.start()
@@ -326,8 +330,9 @@ class OlivePressApp(App[None]):
         Textual's own handler prints the traceback with the values of all variables, which may hold
         keys and rows; ours writes it without.
         """
-        from tui.crash import keep
+        from tui.crash import cause, keep
 
+        error = cause(error)
         self._return_code = 1
         if self._exception is None:
             self._exception = error

@@ -13,6 +13,12 @@ from core.text import clean
 from core.version import __version__
 
 
+def cause(error: Exception) -> Exception:
+    """The exception itself where Textual has wrapped one that a worker raised."""
+    inner = getattr(error, "error", None)
+    return inner if isinstance(inner, Exception) else error
+
+
 def keep(error: BaseException, root: Path) -> Path | None:
     """Append the traceback, without the values of variables, to ``wizard-errors.log``; return the file.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 GIB = 2**30
@@ -39,47 +40,48 @@ class Gauge:
         self._on.set()
 
     def _work(self) -> None:
-        gpus = _gpus()
         while not self._closed.is_set():
             self._on.wait()
             if self._closed.is_set():
                 return
-            text = gpu_text(gpus) if gpus else ""
-            text = text or machine_text()
+            text = read()
             if self._on.is_set() and not self._closed.is_set():
                 self._show(text)
             self._closed.wait(self._period)
 
 
-def _gpus() -> list[Any]:
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        return [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-    except Exception:  # no package, no driver, no right: each means that there is nothing to show
-        return []
+def read() -> str:
+    """What the GPUs do, or where there are none what the machine does, in a few words."""
+    return gpu_text() or machine_text()
 
 
-def gpu_text(gpus: list[Any]) -> str:
-    """Memory and load over all GPUs, or nothing when the driver does not answer."""
-    import pynvml
+@cache
+def _nvml() -> Any | None:
+    from core.gpu import load_nvml
 
-    try:
-        memory = [pynvml.nvmlDeviceGetMemoryInfo(gpu) for gpu in gpus]
-        load = max(int(pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu) for gpu in gpus)
-    except pynvml.NVMLError:
+    return load_nvml()
+
+
+def gpu_text() -> str:
+    """Memory and load over all GPUs, or nothing when there is none or the driver does not answer."""
+    nvml = _nvml()
+    if nvml is None:
         return ""
-    used, total = sum(m.used for m in memory) / GIB, sum(m.total for m in memory) / GIB
-    return f"GPU {used:.1f}/{total:.0f} GiB {load}%"
+    from core.gpu import read_gpus
+
+    gpus = read_gpus(nvml)
+    if not gpus:
+        return ""
+    used, total = sum(gpu.memory_used for gpu in gpus) / GIB, sum(gpu.memory_total for gpu in gpus) / GIB
+    loads = [gpu.load for gpu in gpus if gpu.load is not None]
+    load = f" {max(loads):.0f}%" if loads else ""
+    return f"GPU {used:.1f}/{total:.0f} GiB{load}"
 
 
 def machine_text() -> str:
     """CPU load since the last call, and memory in use."""
-    try:
-        import psutil
-    except ImportError:
-        return ""
+    import psutil
+
     memory = psutil.virtual_memory()
     load = psutil.cpu_percent(interval=None)
     return (

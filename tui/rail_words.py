@@ -41,5 +41,7 @@ def rail_words(snapshot: Snapshot, notes: Mapping[str, str]) -> dict[str, str]:
         elif needed:
             words[step.name] = f"needs {next(s.number for s in STEPS if s.name == needed)}"
         else:
-            words[step.name] = notes.get(step.name, "ready" if step.name == "chat" else "to do")
+            begun = step.name in ("check", "data") and (snapshot.made or snapshot.jobs)
+            usual = "ready" if step.name == "chat" else "" if begun else "to do"
+            words[step.name] = notes.get(step.name, usual)
     return words

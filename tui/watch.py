@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 from core.events import Event, read_events
 from core.folder import LabFolder
@@ -117,6 +118,7 @@ class LabWatch:
         self._poke = threading.Event()
         self._thread: threading.Thread | None = None
         self._made: frozenset[str] = frozenset()
+        self._recipe: tuple[int, int] | None = None
         self._first = True
         self.log: LogFile | None = None
 
@@ -166,9 +168,9 @@ class LabWatch:
                 if job.id not in self._readers:
                     self._readers[job.id] = JobReader(job)
                     changed = True
-            made = made_in(self.lab)
-            changed = changed or made != self._made
-            self._made = made
+            made, recipe = made_in(self.lab), _stamp(self.lab.recipe_path)
+            changed = changed or made != self._made or recipe != self._recipe
+            self._made, self._recipe = made, recipe
         for reader in list(self._readers.values()):
             if reader.poll():
                 changed = True
@@ -218,6 +220,14 @@ def made_in(lab: LabFolder) -> frozenset[str]:
     if (lab.onnx_dir / "genai_config.json").is_file():
         found.add("optimize")
     return frozenset(found)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def seconds(text: object) -> float | None:

@@ -97,16 +97,22 @@ _LABELS = {
 _EXACT = {"top_p": "Top p", "top_k": "Top k"}
 
 
-def result_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A stage's result as rows of label and value; what is not a number, text or switch is left out."""
+def result_rows(result: Mapping[str, Any], said: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
+    """A stage's result as rows of label and value; what is not a number, text or switch is left out.
+
+    Args:
+        said: the keys to show, in order, with their labels; all of them where none of these is there.
+    """
+    chosen = {key: result[key] for key in said or {} if result.get(key) is not None}
     rows = []
-    for key, value in result.items():
+    for key, value in (chosen or result).items():
+        name = chosen and said and said[key]
         if isinstance(value, bool):
-            rows.append((label(key), "yes" if value else "no"))
+            rows.append((name or label(key), "yes" if value else "no"))
         elif isinstance(value, int | float):
-            rows.append((_unit_label(key), _with_unit(key, float(value))))
+            rows.append((name or _unit_label(key), _with_unit(key, float(value))))
         elif isinstance(value, str) and value:
-            rows.append((label(key), value))
+            rows.append((name or label(key), value))
     return rows
 
 
@@ -114,12 +120,14 @@ _UNITS: Mapping[str, Callable[[float], str]] = {
     "_bytes": size,
     "_s": lambda value: duration(value) if value >= 60 else f"{value:.1f} s",
     "_gib": lambda value: f"{value:.1f} GiB",
+    "seconds": lambda value: duration(value) if value >= 60 else f"{value:.1f} s",
+    "seconds_per_step": lambda value: f"{value:.2f} s",
     "_percent": lambda value: f"{value:.1f} %",
 }
 
 
 def _with_unit(key: str, value: float) -> str:
-    if key == "bytes" or key.startswith("bytes_"):
+    if key == "bytes" or key.startswith("bytes_") or key.endswith("_bytes"):
         return size(value)
     if not key.endswith("_per_s"):
         for ending, show in _UNITS.items():

@@ -44,6 +44,17 @@ class FinetuneScreen(StageScreen):
         "ram_gib": "memory GiB",
     }
 
+    SHOWN: ClassVar[Mapping[str, str]] = {
+        "eval_loss_base": "Held-out loss before",
+        "eval_loss_tuned": "after",
+        "steps": "Steps",
+        "seconds_per_step": "A step took",
+        "tokens_per_s": "Tokens/s",
+        "train_rows": "Records",
+        "adapter_parameters": "Adapter weights",
+        "resumed_from": "Went on from step",
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self.chart = LossChart(id="loss")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.widget import Widget
 
-from tui.screens.quantize import sizes_of
 from tui.screens.stage import StageScreen
 from tui.widgets.bars import SizeBars
 
@@ -26,6 +25,18 @@ class OptimizeScreen(StageScreen):
         "gpu_mem_gib": "GPU GiB",
         "ram_gib": "memory GiB",
         "cpu_util": "CPU %",
+    }
+
+    SHOWN: ClassVar[Mapping[str, str]] = {
+        "provider": "Provider",
+        "precision": "Precision",
+        "adapter": "Adapter",
+        "verified": "Tried here",
+        "training_prompts": "Questions asked again",
+        "training_right_base": "right by the base",
+        "training_right_tuned": "right when tuned",
+        "tokens": "Tokens compared with PyTorch",
+        "agreeing": "agreeing",
     }
 
     def __init__(self) -> None:
@@ -61,6 +72,8 @@ class OptimizeScreen(StageScreen):
         return "The adapter of step 4 is put beside the model, to be switched on and off while it runs."
 
     def draw(self, view: JobView | None) -> None:
-        sizes = sizes_of(view.result if view else None)
+        result = (view.result if view else None) or {}
+        named = (("float16_bytes", "16 bits"), ("base_bytes", "as ONNX"), ("adapter_bytes", "adapter"))
+        sizes = [(word, float(result[key])) for key, word in named if result.get(key)]
         self.bars.display = bool(sizes)
         self.bars.show(*sizes)

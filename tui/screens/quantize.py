@@ -57,6 +57,16 @@ class QuantizeScreen(StageScreen):
         "cpu_util": "CPU %",
     }
 
+    SHOWN: ClassVar[Mapping[str, str]] = {
+        "algorithm": "Algorithm",
+        "bits": "Bits",
+        "group_size": "Group size",
+        "perplexity_float": "Perplexity before",
+        "perplexity": "after",
+        "same_likeliest_token": "Same next word",
+        "calibration_rows": "Records looked at",
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self.bars = SizeBars(id="sizes")

@@ -49,7 +49,7 @@ class StageScreen(StepScreen):
     MORE: ClassVar[Sequence[str]] = ()
     LONG: ClassVar[Sequence[str]] = ()
     METRICS: ClassVar[Mapping[str, str]] = {}
-    LONG_BEFORE = ""
+    SHOWN: ClassVar[Mapping[str, str]] = {}
 
     class Started(Message):
         """The attempt to start or stop a job came to an end."""
@@ -148,6 +148,7 @@ class StageScreen(StepScreen):
             self._settings_wanted = None
             self.olive.watch_log(self.log_pane.open(view.log_path))
         missing = self.missing(snapshot)
+        self.form.put(self.session.recipe())
         form_shown = self.settings_shown
         self.set_class(form_shown, "-settings")
         self.set_class(not form_shown, "-job")
@@ -160,7 +161,7 @@ class StageScreen(StepScreen):
             self._tell_numbers(view)
         self._tell_note(snapshot)
         self._tell_buttons(view, missing)
-        state = (view.id if view else "", view.state if view else "")
+        state = (view.id if view else "", (view.state if view else "") + ("" if missing is None else "-"))
         if state != self._seen:
             fresh = self._seen != ("", "")
             self._seen = state
@@ -214,8 +215,8 @@ class StageScreen(StepScreen):
             self.numbers.show("")
 
     def result_text(self, result: Mapping[str, Any]) -> Content:
-        """The result in numbers, two columns where there is room."""
-        return columns(result_rows(result), max(60, self.size.width - 6))
+        """The numbers that matter most, in columns; all of them are copied and stand in report.md."""
+        return columns(result_rows(result, self.SHOWN), max(60, self.size.width - 6))
 
     def _tell_note(self, snapshot: Snapshot) -> None:
         missing = self.missing(snapshot)

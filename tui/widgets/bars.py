@@ -37,7 +37,7 @@ class SizeBars(Widget):
         for index, (name, count) in enumerate(self._sizes):
             filled = max(1, round(count / largest * room)) if count else 0
             note = ""
-            if index and count and first:
+            if index == 1 and count and first:
                 times = first / count
                 if times >= 1.05:
                     note = f"  {times:.1f} {sign('times')} smaller"

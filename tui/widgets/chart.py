@@ -112,8 +112,12 @@ def plot(points: Points, width: int, height: int, low: float, high: float, right
         y = _place(value, low, high, levels)
         if previous is not None:
             px, py = previous
+            at = py
             for step in range(1, x - px + 1):
-                dots.add((px + step, round(py + (y - py) * step / (x - px))))
+                to = round(py + (y - py) * step / (x - px))
+                # Filled between the two heights, so that a steep curve is a line and not a row of dots.
+                dots.update((px + step, level) for level in range(min(at, to), max(at, to) + 1))
+                at = to
         dots.add((x, y))
         previous = (x, y)
     if ascii_only():

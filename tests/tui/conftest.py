@@ -1,0 +1,85 @@
+"""What the wizard's tests share: a lab, the app on it under a Pilot, and waiting for a condition."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.check import Check
+from core.lab import Lab
+from tui.app import OlivePressApp
+
+Until = Callable[[Callable[[], object]], Awaitable[None]]
+
+CHECKS = [
+    Check("python", "OK", "Python 3.11.7 on Linux x86_64"),
+    Check("packages", "OK", "olive-ai 0.13.0, torch 2.13.0, transformers 5.23.0"),
+    Check(
+        "gpu", "WARN", "The driver is older than torch wants: 525.60.", "Update the driver to 550 or newer."
+    ),
+    Check("disk", "OK", "9.1 GiB needed, 71.4 GiB free at /data/lab"),
+    Check("terminal", "OK", "80x24, xterm-256color, true colour, UTF-8"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No machine is looked at, and nothing waits for a clock."""
+    monkeypatch.setattr("core.check.run_checks", fake_checks)
+    monkeypatch.setattr("core.check.require", lambda lab, stages: None)
+    monkeypatch.setattr("tui.gauge.read", lambda: "GPU 7.3/80 GiB 97%")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    monkeypatch.setenv("TEXTUAL_ANIMATIONS", "none")
+    return iter([None])  # type: ignore[return-value]
+
+
+def fake_checks(
+    root: object, stages: object = None, on_check: Callable[[Check], object] | None = None
+) -> list[Check]:
+    """The same checks each time."""
+    for check in CHECKS:
+        if on_check is not None:
+            on_check(check)
+    return list(CHECKS)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    """A lab of the rehearsal model with a small data file of its own."""
+    return Lab.create(tmp_path / "lab", settings={"finetune.steps": 100})
+
+
+@asynccontextmanager
+async def opened(
+    root: Path, step: str = "", size: tuple[int, int] = (80, 24), **more: Any
+) -> AsyncIterator[tuple[OlivePressApp, Any]]:
+    """The app on a lab, drawn and settled."""
+    app = OlivePressApp(root, step)
+    async with app.run_test(size=size, notifications=True, **more) as pilot:
+        await until(pilot, lambda: app.current.is_mounted and app._watch is not None)
+        yield app, pilot
+
+
+async def until(pilot: Any, condition: Callable[[], object], timeout: float = 15.0) -> None:
+    """Wait until the condition holds; fail when it does not within the time."""
+    end = asyncio.get_running_loop().time() + timeout
+    while not condition():
+        if asyncio.get_running_loop().time() > end:
+            raise AssertionError(
+                f"this did not come to hold: {condition.__code__.co_names}\n{screen_text(pilot.app)}"
+            )
+        await pilot.pause(0.02)
+
+
+def screen_text(app: OlivePressApp) -> str:
+    """What is on the screen, as text."""
+    height = app.size.height
+    strips = app.screen._compositor.render_strips()
+    return "\n".join("".join(segment.text for segment in strip) for strip in strips[:height])

@@ -1,0 +1,203 @@
+"""The three stage screens in every state that a job can be in."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.lab import Lab
+from tests.tui.conftest import opened, screen_text, until
+from tests.tui.labs import BEFORE, ERROR, job_in, made
+from tui.screens.stage import StageScreen
+from tui.widgets.push import Push
+
+STAGES = ("quantize", "finetune", "optimize")
+
+
+def buttons(screen: StageScreen) -> set[str]:
+    """The buttons that are shown and can be pushed."""
+    return {str(push.id) for push in screen.query(Push) if push.display and not push.disabled and push.region}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_empty_shows_the_form_and_one_thing_to_press(lab: Lab, stage: str) -> None:
+    made(lab, BEFORE[stage])
+    async with opened(lab.root, stage) as (app, pilot):
+        screen = app.current
+        await until(pilot, lambda: isinstance(app.focused, Push))
+        assert app.focused.id == "run"
+        text = screen_text(app)
+        assert f"olivepress run {lab.root} {stage}"[:40] in text
+        assert "More settings" in text or stage == "optimize"
+        assert buttons(screen) >= {"run"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_running_shows_progress_time_left_and_stop(lab: Lab, stage: str) -> None:
+    job = job_in(lab, stage, "running")
+    async with opened(lab.root, stage) as (app, pilot):
+        await until(pilot, lambda: "Running" in screen_text(app))
+        text = screen_text(app)
+        assert "about 2 min left" in text
+        assert "%" in text
+        await until(pilot, lambda: " 8/" in screen_text(app))
+        assert buttons(app.current) >= {"stop"}
+        assert "run" not in buttons(app.current)
+        await until(pilot, lambda: "GPU 7.3/80" in screen_text(app))
+    job.let_go()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_done_shows_numbers_and_the_way_on(lab: Lab, stage: str) -> None:
+    job_in(lab, stage, "succeeded")
+    async with opened(lab.root, stage) as (app, pilot):
+        await until(pilot, lambda: "Done" in screen_text(app))
+        await until(pilot, lambda: isinstance(app.focused, Push) and app.focused.id == "next")
+        text = screen_text(app)
+        assert "in 3 min 20 s" in text
+        if stage != "finetune":
+            assert "7.6 GB" in text
+            assert "3.3" in text
+        else:
+            assert "held out" in text
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_failed_says_what_where_and_what_to_do(lab: Lab, stage: str) -> None:
+    job_in(lab, stage, "failed")
+    async with opened(lab.root, stage) as (app, pilot):
+        await until(pilot, lambda: "FAILED" in screen_text(app))
+        text = screen_text(app)
+        assert ERROR["title"] in text
+        assert "What to do: Run quantize again" in text
+        assert "Try again" in text
+        await pilot.press("c")
+        assert app.clipboard == "\n".join(ERROR.values())
+
+
+@pytest.mark.parametrize(
+    ("stage", "word"), [("quantize", "Run again"), ("finetune", "Go on"), ("optimize", "Run again")]
+)
+async def test_cancelled_offers_to_go_on(lab: Lab, stage: str, word: str) -> None:
+    job_in(lab, stage, "cancelled")
+    async with opened(lab.root, stage) as (app, pilot):
+        await until(pilot, lambda: "Stopped" in screen_text(app))
+        assert word in screen_text(app)
+        assert "FAILED" not in screen_text(app)
+
+
+async def test_crashed_shows_the_end_of_the_log(lab: Lab) -> None:
+    job_in(lab, "finetune", "crashed")
+    async with opened(lab.root, "finetune") as (app, pilot):
+        await until(pilot, lambda: "CRASHED" in screen_text(app))
+        await until(pilot, lambda: "training 8/100" in screen_text(app))
+
+
+async def test_a_running_job_is_followed_as_it_goes(lab: Lab) -> None:
+    job = job_in(lab, "finetune", "running")
+    async with opened(lab.root, "finetune") as (app, pilot):
+        await until(pilot, lambda: "45 of 100" in screen_text(app))
+        job.train(60, first=46).progress("training", 60, 100, 50)
+        job.log("a new line of the log\n")
+        await until(pilot, lambda: "60 of 100" in screen_text(app))
+        await until(pilot, lambda: "a new line of the log" in screen_text(app))
+        assert "60%" in screen_text(app), "the rail tells it as well"
+        job.end("succeeded", {"loss_last": 0.5})
+        made(lab, ("finetune",))
+        await until(pilot, lambda: "Next: Optimize" in screen_text(app))
+        assert app.focused is not None
+        assert app.focused.id == "next"
+
+
+async def test_a_step_without_its_input_says_which_one_and_leads_there(lab: Lab) -> None:
+    async with opened(lab.root, "finetune") as (app, pilot):
+        await until(pilot, lambda: "Do Quantize first" in screen_text(app))
+        assert "run" not in buttons(app.current)
+        await until(pilot, lambda: isinstance(app.focused, Push) and app.focused.id == "next")
+        await pilot.press("enter")
+        await until(pilot, lambda: app.current.step.name == "quantize")
+
+
+async def test_run_saves_the_settings_and_starts_a_job(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[str, bool]] = []
+    monkeypatch.setattr(Lab, "start", lambda self, stage, force=False, **more: started.append((stage, force)))
+    async with opened(lab.root, "quantize") as (app, pilot):
+        field = app.current.query_one("#set-quantize-group_size")
+        field.value = 64  # type: ignore[attr-defined]
+        await pilot.pause()
+        await pilot.press("f8")
+        await until(pilot, lambda: started)
+    assert started == [("quantize", False)]
+    assert lab.recipe.quantize.group_size == 64
+
+
+async def test_an_impossible_value_is_told_and_nothing_starts(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Lab, "start", lambda *args, **more: pytest.fail("it must not start"))
+    made(lab, ("quantize",))
+    async with opened(lab.root, "finetune") as (app, pilot):
+        steps = app.current.query_one("#set-finetune-steps")
+        await until(pilot, lambda: isinstance(app.focused, Push))
+        steps.focus()
+        await until(pilot, lambda: app.focused is steps)
+        await pilot.press("end", "x")
+        await until(pilot, lambda: "a whole number" in screen_text(app))
+        await pilot.press("f8")
+        await pilot.pause()
+        assert app.focused is steps
+    assert lab.recipe.finetune.steps == 100
+
+
+async def test_a_refusal_is_shown_and_can_be_copied(lab: Lab) -> None:
+    job = job_in(lab, "finetune", "running")
+    async with opened(lab.root, "quantize") as (app, pilot):
+        await until(pilot, lambda: "finetune-001 is running" in screen_text(app))
+        await pilot.press("f8")
+        await until(pilot, lambda: "is running in this lab" in screen_text(app))
+        await pilot.press("y")
+        assert "olivepress cancel" in app.clipboard
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app.current)
+    job.let_go()
+
+
+async def test_stop_asks_the_job_to_stop(lab: Lab) -> None:
+    job = job_in(lab, "finetune", "running")
+    async with opened(lab.root, "finetune") as (app, pilot):
+        await until(pilot, lambda: "Running" in screen_text(app))
+        await pilot.press("f9")
+        await until(pilot, lambda: "Stopping" in screen_text(app))
+        assert (job.folder / "cancel").exists()
+        job.end("cancelled", error={"title": "finetune-001 was cancelled."})
+        await until(pilot, lambda: "Go on" in screen_text(app))
+
+
+async def test_a_run_that_went_on_has_its_whole_curve(lab: Lab) -> None:
+    job_in(lab, "finetune", "cancelled")
+    from tests.tui.labs import FakeJob
+
+    job = FakeJob(lab, "finetune", 2).run().train(70, first=41)
+    async with opened(lab.root, "finetune") as (app, pilot):
+        await until(pilot, lambda: "finetune-002" in screen_text(app))
+        view = app.snapshot.jobs["finetune"]
+        assert [step for step, _ in view.train] == [float(step) for step in range(1, 71)]
+    job.let_go()
+
+
+async def test_settings_changed_by_hand_arrive_in_the_form(lab: Lab) -> None:
+    made(lab, ("quantize",))
+    async with opened(lab.root, "finetune") as (app, pilot):
+        lab.set({"finetune.rank": 17})
+        await pilot.press("f3", "f4")
+        await until(pilot, lambda: app.current.query_one("#set-finetune-rank").value == "17")  # type: ignore[attr-defined]
+
+
+async def test_the_bundled_models_large_steps_do_not_follow_to_another_model(lab: Lab) -> None:
+    async with opened(lab.root, "quantize") as (app, _):
+        app.session.save({"model.source": "microsoft/Phi-3.5-mini-instruct"})
+        recipe = lab.recipe
+        assert recipe.finetune.learning_rate == 2e-4
+        assert recipe.quantize.group_size == 128
+        assert recipe.finetune.steps == 100, "chosen by hand, so it stays"
+        app.session.save({"model.source": "rehearsal"})
+        assert lab.recipe.finetune.learning_rate == 3e-3
