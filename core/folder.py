@@ -23,6 +23,11 @@ class LabFolder:
         return self.root / "jobs"
 
     @property
+    def state_dir(self) -> Path:
+        """What OlivePress remembers of this lab for itself: digests of files, the last upload."""
+        return self.root / ".olivepress"
+
+    @property
     def models_dir(self) -> Path:
         """What the stages make."""
         return self.root / "models"

@@ -147,6 +147,8 @@ class UploadSection:
     name: str = option("ft-for-travel", "name of the registered model")
     version: str = option("", "version (empty: the next free one)")
     tags: dict[str, str] = option({}, "tags to register it with", advanced=True)
+    concurrency: int = option(16, "connections at once, at most", low=1, high=64, advanced=True)
+    registered: str = option("", "the last model registered from this lab, written by upload", advanced=True)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,18 @@ def report_text(lab: LabFolder, recipe: Recipe) -> str:
             parts.append(
                 "Made with " + ", ".join(f"{name} {version}" for name, version in packages.items()) + "."
             )
-    return "\n\n".join(parts) + "\n"
+    uploaded = read_json(lab.state_dir / "upload.json")
+    text = "\n\n".join(parts) + "\n"
+    return with_upload(text, uploaded) if isinstance(uploaded, dict) else text
+
+
+def with_upload(text: str, uploaded: dict[str, Any] | None) -> str:
+    """A report with its part on the last upload replaced, or taken out where that is None.
+
+    The part stands last; an upload leaves it out of the report that it sends.
+    """
+    text = text.split("\n## Upload\n", 1)[0].rstrip("\n") + "\n"
+    return text if uploaded is None else f"{text}\n## Upload\n\n{_table(uploaded)}\n"
 
 
 def _table(numbers: dict[str, Any]) -> str:

@@ -21,11 +21,12 @@ COMMANDS = (
     "upload",
     "login",
     "logout",
+    "workspaces",
     "models",
     "fetch",
     "export",
 )
-_MODULES = {"logs": "status", "cancel": "status", "logout": "login", "fetch": "models"}
+_MODULES = {"logs": "status", "cancel": "status", "logout": "login", "workspaces": "login", "fetch": "models"}
 
 _EPILOG = """\
 With no command, `olivepress [DIR]` opens the wizard on a lab's folder.

@@ -63,7 +63,9 @@ class Rest:
         parameters = {key.replace("api_version", "api-version"): value for key, value in query.items()}
 
         def once() -> Any:
-            request = HttpRequest(method, url, params=parameters, json=body)
+            request = HttpRequest(
+                method, url if url.startswith("https:") else ARM + url, params=parameters, json=body
+            )
             response = self._client.send_request(request, stream=False)
             if response.status_code >= 400:
                 map_error(response.status_code, response, {})

@@ -142,8 +142,10 @@ def _made(lab: LabFolder, recipe: Recipe) -> Iterator[tuple[str, bytes]]:
 
 
 def report_to_send(text: str) -> str:
-    """The report without its part on uploads, for the same reason as the recipe's."""
-    return re.sub(r"(?ms)^## Upload\b.*?(?=^## |\Z)", "", text)
+    """The report without its part on uploads and its date, for the same reason as the recipe's."""
+    from core.report import with_upload
+
+    return with_upload(re.sub(r"Written [0-9T:-]+Z by", "Written by", text), None)
 
 
 def digested(
@@ -235,7 +237,7 @@ def described(
     data = _search(tuned, ("data_sha256", "data_digest", "data", "train_sha256"))
     if data:
         properties["olivepress.data"] = data
-    loss = _search(tuned, ("eval_loss_after", "eval_loss", "final_eval_loss"))
+    loss = _search(tuned, ("eval_loss_tuned", "eval_loss"))
     if loss:
         properties["olivepress.eval_loss"] = loss
     packages: dict[str, str] = {}
@@ -244,7 +246,7 @@ def described(
     if packages:
         properties["olivepress.packages"] = json.dumps(packages, sort_keys=True)
     tags.update(recipe.upload.tags)
-    text = f"{recipe.model.source}, {recipe.quantize.algorithm}, adapter {tags['adapter']}; made with OlivePress {__version__}."
+    text = f"{recipe.model.source}, {recipe.quantize.algorithm}, adapter {tags['adapter']}; OlivePress {__version__}."
     return {key: value[:256] for key, value in tags.items()}, properties, text[:1000]
 
 

@@ -90,7 +90,7 @@ def _stopping_transport(stop: Stop) -> Any:
     """A transport that sends nothing more once ``stop`` is set: how a device code is given up."""
     from azure.core.pipeline.transport import RequestsTransport
 
-    class Stopping(RequestsTransport):
+    class Stopping(RequestsTransport):  # type: ignore[misc]
         def send(self, request: Any, **kwargs: Any) -> Any:
             stop.check()
             return super().send(request, **kwargs)

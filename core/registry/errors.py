@@ -227,7 +227,8 @@ def line_failure(error: BaseException) -> BaseException | None:
     inner: BaseException | None = error
     for _ in range(8):
         if isinstance(inner, ServiceRequestError | ServiceResponseError):
-            return inner
+            found: BaseException = inner
+            return found
         if inner is None or not isinstance(error, ClientAuthenticationError):
             return None
         inner = inner.__cause__ or inner.__context__
@@ -327,7 +328,7 @@ def _explain_line(text: str, subject: str, tried: str) -> LabError:
             f"{subject}.{tried}",
             "Look at the network and try again; nothing sent is lost.",
         )
-    if re.search(r"(?i)proxy|tunnel connection failed", text):
+    if re.search(r"(?i)tunnel connection failed|connect to proxy.*refused", text):
         return MachineError(
             "The proxy does not let us through to Azure.",
             f"{subject}.{tried}",

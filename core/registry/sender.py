@@ -101,7 +101,7 @@ class Sender:
 
     def plan(self) -> Sent:
         """See what is there already; sends nothing. ``bytes_sent`` is what :meth:`send` will send."""
-        there = self._container.look(self._prefix, [item.name for item in self._items], uncommitted=True)
+        there = self._container.look(self._prefix, [item.name for item in self._items])
         kept = 0
         files = []
         for item in self._items:
@@ -113,7 +113,7 @@ class Sender:
             size = block_size(item.size)
             count = -(-item.size // size)
             have: set[int] = set()
-            if item.size > SINGLE and found is not None and not found.committed:
+            if item.size > SINGLE:
                 have = self._blocks(blob, item, size, count)
             missing = [index for index in range(count) if index not in have]
             kept += item.size - sum(_length(item.size, size, index) for index in missing)
@@ -129,8 +129,17 @@ class Sender:
 
     def _blocks(self, blob: str, item: Item, size: int, count: int) -> set[int]:
         """The numbers of the blocks of a half-sent file that the service keeps."""
+        from azure.core.exceptions import ResourceNotFoundError
+
         client = self._container.client.get_blob_client(blob)
-        _, uncommitted = self._container.call(lambda: client.get_block_list("uncommitted"), item.name)
+
+        def ask() -> list[Any]:
+            try:
+                return list(client.get_block_list("uncommitted")[1])
+            except ResourceNotFoundError:
+                return []
+
+        uncommitted = self._container.call(ask, item.name)
         names = {block_id(index, size): index for index in range(count)}
         sizes = {names[block.id]: block.size for block in uncommitted if block.id in names}
         return {index for index, length in sizes.items() if length == _length(item.size, size, index)}
@@ -332,7 +341,7 @@ class _Body:
 
 def whole(found: Found | None, item: Item) -> bool:
     """Whether a blob is the committed, whole content of an item."""
-    return found is not None and found.committed and found.size == item.size and found.sha256 == item.sha256
+    return found is not None and found.size == item.size and found.sha256 == item.sha256
 
 
 def _length(size: int, block: int, index: int) -> int:

@@ -91,7 +91,7 @@ def remembered() -> Choice | None:
     known = {
         key: value for key, value in data.items() if key in Choice.__annotations__ and isinstance(value, str)
     }
-    return Choice(**known)
+    return Choice(**known)  # type: ignore[arg-type]
 
 
 def found() -> Choice | None:
@@ -146,6 +146,20 @@ def sign_in(
     if method == "device":
         choice = Choice(method, tenant, keep=_where_to_keep(may_write_file))
     return _sign_in(choice, stop, on_prompt)
+
+
+def cli_works(tenant: str = "", stop: Stop | None = None) -> bool:
+    """Whether the Azure CLI is there and signed in."""
+    from core.registry.credentials import ARM_SCOPE, Credential
+
+    choice = Choice("cli", tenant)
+    if not shutil.which("az"):
+        return False
+    try:
+        Credential(_source(choice, stop or Stop(), None), "Azure CLI", stop or Stop()).get_token(ARM_SCOPE)
+    except MachineError:
+        return False
+    return True
 
 
 def _where_to_keep(may_write_file: Callable[[], bool] | bool) -> str:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
-from core.errors import LabError
+from core.errors import LabError, MachineError
 from core.registry.patience import Stop, patiently, timeouts
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ T = TypeVar("T")
 RENEW_BEFORE = 300.0
 """Seconds before the end of a signature at which a new one is asked for."""
 FRESH = 30.0
-"""A signature younger than this many seconds is not asked for again when it is refused."""
+"""Seconds within which a signature that is refused, or about to end from the first, is renewed only once."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,13 @@ class Access:
 
 @dataclass(frozen=True)
 class Found:
-    """A blob that is there: its size, what it says of its content, and whether it is committed."""
+    """A committed blob: its size and what it says of its content."""
 
     name: str
     size: int
     sha256: str
     md5: bytes | None
     etag: str
-    committed: bool = True
 
 
 class Container:
@@ -88,6 +87,7 @@ class Container:
         self._lock = threading.Lock()
         self._access = ask()
         self._taken = time.monotonic()
+        self._refused = float("-inf")
         self._sas = AzureSasCredential(self._access.secret) if self._access.kind == "sas" else None
         account = url.split("//", 1)[-1].split(".", 1)[0]
         given: Any = {
@@ -126,25 +126,45 @@ class Container:
                     "AuthorizationFailure",
                     "InvalidAuthenticationInfo",
                 )
-                if self._sas is None or not refused or not self._renew(used):
+                if self._sas is None or not refused or not self._renew(used, refused=True):
                     raise
                 return fn()
 
         return patiently(once, subject or self._subject, stop=self._stop, say=self._say)
+
+    def may_write(self) -> str:
+        """``yes`` where a signature or key allows writing, ``unknown`` where only trying would tell.
+
+        Raises:
+            MachineError: the signature does not allow it.
+        """
+        if self._access.kind == "user":
+            return "unknown"
+        allowed = parse_qs(self._access.secret).get("sp", [""])[0]
+        if self._access.kind == "sas" and allowed and not ({"w", "c"} & set(allowed)):
+            raise MachineError(
+                "You have no right to write to the workspace's storage.",
+                f"{self._subject}: the access is for reading only.",
+                "Ask for the role Storage Blob Data Contributor on its storage account.",
+            )
+        return "yes"
 
     def _renew_if_ending(self) -> None:
         ends = self._access.ends() if self._sas is not None else None
         if ends is not None and ends - time.time() < RENEW_BEFORE:
             self._renew(self._taken)
 
-    def _renew(self, used: float) -> bool:
-        """Take a new signature unless another thread has since ``used``; False if ours is fresh already."""
+    def _renew(self, used: float, *, refused: bool = False) -> bool:
+        """Take a new signature unless another thread has since ``used``; False if that was done just now."""
         assert self._sas is not None
         with self._lock:
             if self._taken != used:
                 return True
-            if time.monotonic() - self._taken < FRESH and not self._ended():
+            now = time.monotonic()
+            if now - (self._refused if refused else self._taken) < FRESH and not self._ended():
                 return False
+            if refused:
+                self._refused = now
             access = self._ask()
             if access.kind != "sas":
                 return False
@@ -157,12 +177,11 @@ class Container:
         ends = self._access.ends()
         return ends is not None and ends < time.time()
 
-    def list(self, prefix: str, *, uncommitted: bool = False) -> dict[str, Found]:
-        """Every blob whose name begins with ``prefix``, by name; with ``uncommitted`` also those half sent."""
-        include = ["metadata", "uncommittedblobs"] if uncommitted else ["metadata"]
+    def listing(self, prefix: str) -> dict[str, Found]:
+        """Every committed blob whose name begins with ``prefix``, by name."""
 
         def page(token: str | None) -> tuple[list[Any], str | None]:
-            pages = self.client.list_blobs(name_starts_with=prefix, include=include).by_page(token)
+            pages = self.client.list_blobs(name_starts_with=prefix, include=["metadata"]).by_page(token)
             items = list(next(pages, ()))
             return items, pages.continuation_token
 
@@ -192,10 +211,10 @@ class Container:
         blob = self.call(look)
         return None if blob is None else _found(blob)
 
-    def look(self, prefix: str, names: list[str], *, uncommitted: bool = False) -> dict[str, Found]:
+    def look(self, prefix: str, names: list[str]) -> dict[str, Found]:
         """What is there of ``names`` (below ``prefix``), by one listing, or one by one where none is allowed."""
         try:
-            return self.list(prefix, uncommitted=uncommitted)
+            return self.listing(prefix)
         except LabError as refused:
             if "rights" not in refused.title and "right to" not in refused.title:
                 raise
@@ -210,13 +229,10 @@ def _is_folder(blob: Any) -> bool:
 def _found(blob: Any) -> Found:
     metadata = blob.metadata or {}
     md5 = blob.content_settings.content_md5 if blob.content_settings else None
-    # A blob that was never committed has neither an etag nor the time of its making.
-    committed = bool(blob.etag) and blob.last_modified is not None and not (blob.size == 0 and not blob.etag)
     return Found(
         blob.name,
         int(blob.size or 0),
         str(metadata.get("sha256", "")),
         bytes(md5) if md5 else None,
         str(blob.etag or "").strip('"'),
-        committed,
     )

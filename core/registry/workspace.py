@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import quote
 
@@ -254,6 +255,27 @@ class Workspace:
             said = ""
         return str(max(highest + 1, int(said) if said.isdigit() else 1))
 
+    def may_register(self) -> str:
+        """``yes`` where the user may register a model, ``unknown`` where Azure does not tell.
+
+        Raises:
+            MachineError: the user may not.
+        """
+        url = f"{self.place.path}/providers/Microsoft.Authorization/permissions"
+        try:
+            granted = list(self._rest.pages(url, f"rights on {self.subject}", api_version="2022-04-01"))
+        except LabError:
+            return "unknown"
+        wanted = f"{ML}/workspaces/models/write"
+        for grant in granted:
+            if _covers(grant.get("actions"), wanted) and not _covers(grant.get("notActions"), wanted):
+                return "yes"
+        raise MachineError(
+            "You have no right to register a model in the workspace.",
+            f"{self.subject}: no role of yours allows {wanted}.",
+            "Ask for the role AzureML Data Scientist on it.",
+        )
+
     def register(
         self, name: str, version: str, path: str, tags: dict[str, str], properties: dict[str, str], text: str
     ) -> Registered:
@@ -348,6 +370,11 @@ def _registered(name: str, item: dict[str, Any]) -> Registered:
         {str(k): str(v) for k, v in (said.get("properties") or {}).items()},
         str((item.get("systemData") or {}).get("createdAt") or ""),
     )
+
+
+def _covers(patterns: Any, action: str) -> bool:
+    """Whether one of a role's action patterns (``*`` stands for anything) fits."""
+    return any(fnmatchcase(action.lower(), str(pattern).lower()) for pattern in patterns or ())
 
 
 def _number(version: str) -> int:

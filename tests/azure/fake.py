@@ -7,6 +7,7 @@ the shapes of the services' public REST interfaces.
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import re
@@ -131,6 +132,7 @@ class FakeAzure:
             {"name": "second-ws", "rg": "rg-two", "sub": SUBSCRIPTION, "location": "eastus"},
         ]
         self.graph = True
+        self.actions = ["Microsoft.MachineLearningServices/workspaces/*/write", "*/read"]
         self.credentials_type = "Sas"
         self.sas_seconds = 3600.0
         self.container = CONTAINER
@@ -237,10 +239,8 @@ class FakeAzure:
             credential={"account_name": ACCOUNT, "account_key": KEY},
             transport=RequestsTransport(session=session, session_owner=True, use_env_settings=False),
         )
-        try:
+        with contextlib.suppress(ResourceExistsError):
             client.create_container()
-        except ResourceExistsError:
-            pass
         return client
 
 
@@ -426,6 +426,7 @@ class _Handler(BaseHTTPRequestHandler):
             ("/providers/Microsoft.ResourceGraph/resources", "POST", self._graph),
             (rf"/subscriptions/([^/]+)/providers/{ML}/workspaces", "GET", self._spaces),
             (space, "GET", self._space),
+            (space + "/providers/Microsoft.Authorization/permissions", "GET", self._permissions),
             (space + "/datastores", "GET", self._datastores),
             (space + "/datastores/([^/]+)", "GET", self._datastore),
             (space + "/datastores/([^/]+)/listSecrets", "POST", self._secrets),
@@ -487,6 +488,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _space(self, sub: str, rg: str, name: str, query: Any, data: Any) -> None:
         if w := self._find(sub, rg, name):
             self._json(self._space_json(w))
+
+    def _permissions(self, sub: str, rg: str, name: str, query: Any, data: Any) -> None:
+        self._json({"value": [{"actions": self.service.actions, "notActions": []}]})
 
     def _store(self, name: str) -> dict[str, Any]:
         fake = self.service

@@ -1,0 +1,194 @@
+"""``olivepress login``, ``logout`` and ``workspaces``: who we are in Azure, and which workspace is meant."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from core.cli.parser import add_json
+
+METHODS = ("cli", "device", "environment", "workload", "managed")
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the commands."""
+    parser = commands.add_parser(
+        "login",
+        help="sign in to Azure",
+        description="Sign in to Azure: by the Azure CLI's session if there is one, else by a code that is "
+        "entered in a browser on any machine. The choice is remembered for this user.",
+    )
+    parser.add_argument(
+        "--method", choices=METHODS, default="", help="how (default: cli if it works, else device)"
+    )
+    parser.add_argument("--tenant", default="", metavar="ID", help="the tenant's id or domain")
+    keep = parser.add_mutually_exclusive_group()
+    keep.add_argument(
+        "--allow-file",
+        action="store_true",
+        help="where the platform keeps no secrets, keep the token in a file that only you can read",
+    )
+    keep.add_argument("--no-keep", action="store_true", help="do not keep the token; an upload asks again")
+    parser.add_argument("--show", action="store_true", help="only tell who is signed in")
+    add_json(parser, "events, the last of type signed_in, one JSON object a line,")
+    parser.set_defaults(run=login)
+
+    parser = commands.add_parser("logout", help="forget the Azure sign-in and its token")
+    add_json(parser)
+    parser.set_defaults(run=logout)
+
+    parser = commands.add_parser(
+        "workspaces",
+        help="list the Azure ML workspaces, or choose one for a lab",
+        description="List the Azure ML workspaces that you can see. With --use, write one into the lab's lab.toml.",
+    )
+    parser.add_argument(
+        "folder", nargs="?", default=".", metavar="DIR", help="the lab's folder (default: here)"
+    )
+    parser.add_argument(
+        "--filter", default="", metavar="TEXT", help="only those with these words in their names"
+    )
+    parser.add_argument(
+        "--use", metavar="NAME", help="the workspace for this lab: its name, or words that fit only one"
+    )
+    add_json(parser)
+    parser.set_defaults(run=workspaces)
+
+
+def login(options: argparse.Namespace) -> int:
+    """Sign in and remember it; or show who is signed in."""
+    from core.cli.show import print_json
+    from core.events import Reporter
+    from core.registry.patience import Stop, cancellable
+    from core.registry.signin import KEEP, Identity, current, sign_in
+    from core.registry.uploading import quiet
+    from core.text import clean
+
+    quiet()
+
+    def ask() -> bool:
+        if options.allow_file or options.no_keep or options.json or not sys.stdin.isatty():
+            return bool(options.allow_file)
+        print("This machine has no place that keeps secrets encrypted.", file=sys.stderr)
+        print(
+            "Keep the sign-in in a file that only you can read? [y/N] ", end="", file=sys.stderr, flush=True
+        )
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    def prompt(shown: Any) -> None:
+        left = max(0, round((shown.expires - datetime.now(UTC)).total_seconds()))
+        if options.json:
+            expires = shown.expires.isoformat(timespec="seconds").replace("+00:00", "Z")
+            print_json(
+                {
+                    "type": "prompt",
+                    "uri": shown.uri,
+                    "code": shown.code,
+                    "expires": expires,
+                    "expires_in_s": left,
+                }
+            )
+            return
+        print(f"\nOpen {clean(shown.uri)} in a browser on any machine and enter the code", file=sys.stderr)
+        print(f"\n    {clean(shown.code)}\n", file=sys.stderr)
+        print(f"It holds for {left // 60} minutes. Ctrl-C gives up.", file=sys.stderr, flush=True)
+
+    # Asked before the work moves to another thread, where a question cannot be interrupted.
+    may_write = ask() if _will_ask(options) else options.allow_file
+
+    def work(stop: Stop, _: Reporter) -> Identity:
+        if options.show:
+            return current(stop=stop)
+        return sign_in(
+            options.method, tenant=options.tenant, may_write_file=may_write, on_prompt=prompt, stop=stop
+        )
+
+    identity = cancellable(work, Reporter())
+    if options.json:
+        print_json({"type": "signed_in", **identity.shown()})
+        return 0
+    print(f"Signed in as {clean(identity.user)}, tenant {clean(identity.tenant)}, by {identity.method}.")
+    if identity.method == "device":
+        print(
+            f"The sign-in is kept: {KEEP[identity.keep]}." if identity.keep != "none" else "It is not kept."
+        )
+    return 0
+
+
+def _will_ask(options: argparse.Namespace) -> bool:
+    """Whether a person will have to decide about a file for the token."""
+    if options.show or options.method not in ("", "device"):
+        return False
+    if options.method == "":
+        from core.registry.signin import cli_works
+
+        if cli_works(options.tenant):
+            options.method = "cli"
+            return False
+        options.method = "device"
+    from core.registry.credentials import platform_keeps_secrets
+
+    return not platform_keeps_secrets()
+
+
+def logout(options: argparse.Namespace) -> int:
+    """Forget the sign-in."""
+    from core.cli.show import print_json
+    from core.registry.signin import sign_out
+    from core.text import clean
+
+    before = sign_out()
+    if options.json:
+        print_json({"signed_out": before is not None, "user": before.user if before else None})
+    elif before is None:
+        print("Nobody was signed in here.")
+    else:
+        print(f"Signed out{' ' + clean(before.user) if before.user else ''}.")
+        if before.method == "cli":
+            print("The Azure CLI itself is still signed in; az logout ends that.")
+    return 0
+
+
+def workspaces(options: argparse.Namespace) -> int:
+    """List the workspaces, or write one into a lab's recipe."""
+    from core.cli.show import print_json
+    from core.events import Reporter
+    from core.registry.arm import Rest
+    from core.registry.find import Workspace, choose, pick
+    from core.registry.find import workspaces as find_all
+    from core.registry.patience import Stop, cancellable
+    from core.registry.signin import current
+    from core.registry.uploading import quiet
+    from core.text import clean
+
+    quiet()
+    path = None
+    if options.use is not None:
+        from core.lab import Lab
+
+        path = Lab.open(options.folder).folder.recipe_path
+
+    def work(stop: Stop, _: Reporter) -> list[Workspace]:
+        return find_all(Rest(current(stop=stop).credential, stop))
+
+    found = cancellable(work, Reporter())
+    if path is not None:
+        chosen = pick(found, options.use)
+        choose(path, chosen)
+        if options.json:
+            print_json({"chosen": chosen.as_dict()})
+        else:
+            print(f"{clean(chosen.name)} in {clean(chosen.resource_group)} is written into {path}.")
+        return 0
+    found = [item for item in found if item.matches(options.filter)]
+    if options.json:
+        print_json({"workspaces": [item.as_dict() for item in found]})
+        return 0
+    for item in found:
+        where = f"{item.resource_group}, {item.subscription_name or item.subscription}, {item.location}"
+        print(f"{clean(item.name, keep_newlines=False):<32} {clean(where, keep_newlines=False)}")
+    if not found:
+        print("None fits.", file=sys.stderr)
+    return 0

@@ -1,0 +1,93 @@
+"""``olivepress models`` and ``fetch``: what the workspace has of this lab, and bringing one back."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from core.cli.parser import add_folder, add_json
+from core.errors import RequestError
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the two commands."""
+    parser = commands.add_parser("models", help="list the models that the workspace has of this lab")
+    add_folder(parser)
+    parser.add_argument(
+        "--all", action="store_true", help="every model made with OlivePress, not only this lab's name"
+    )
+    add_json(parser)
+    parser.set_defaults(run=models)
+
+    parser = commands.add_parser(
+        "fetch",
+        help="bring a registered model back, as a lab that can chat",
+        description="Bring a model of the workspace into DIR, a lab that can chat. A fetch that was stopped goes on.",
+    )
+    parser.add_argument("model", metavar="NAME[:VERSION]", help="the model (default version: the newest)")
+    parser.add_argument("folder", metavar="DIR", help="where to; a new or an empty folder")
+    parser.add_argument(
+        "--lab", default=".", metavar="LAB", help="the lab whose workspace is asked (default: here)"
+    )
+    parser.add_argument("--workspace", metavar="TEXT", help="the workspace's name, instead of a lab's")
+    add_json(parser)
+    parser.set_defaults(run=fetch)
+
+
+def models(options: argparse.Namespace) -> int:
+    """List the models."""
+    from core.cli.show import print_json
+    from core.events import Reporter
+    from core.lab import Lab
+    from core.registry.models import list_models
+    from core.registry.patience import cancellable
+    from core.registry.uploading import quiet
+    from core.registry.workspace import Place
+    from core.text import clean
+
+    quiet()
+    recipe = Lab.open(options.folder).recipe
+    place = Place.of(recipe)
+    name = "" if options.all else recipe.upload.name
+    found = cancellable(lambda stop, report: list_models(place, name, stop, report), Reporter())
+    if options.json:
+        print_json({"models": [model.as_dict() for model in found]})
+        return 0
+    if not found:
+        print(f"{place.workspace} has no model{'' if options.all else ' ' + name} yet.", file=sys.stderr)
+    for model in found:
+        tags = ", ".join(f"{key}={value}" for key, value in sorted(model.tags.items()) if key != "made_with")
+        print(clean(f"{model.name}:{model.version:<6} {model.created[:19]:<20} {tags}", keep_newlines=False))
+    return 0
+
+
+def fetch(options: argparse.Namespace) -> int:
+    """Bring a model back."""
+    from pathlib import Path
+
+    from core.cli.progress import StderrReporter
+    from core.cli.show import print_json
+    from core.files import human_bytes
+    from core.lab import Lab
+    from core.registry.models import fetch_lab, find_place
+    from core.registry.patience import cancellable
+    from core.registry.uploading import quiet
+    from core.registry.workspace import Place
+
+    quiet()
+    name, _, version = options.model.partition(":")
+    if not name:
+        raise RequestError("No model is named.", options.model, "Write NAME or NAME:VERSION.")
+    report = StderrReporter()
+    if options.workspace:
+        place = cancellable(lambda stop, relay: find_place(options.workspace, stop), report)
+    else:
+        place = Place.of(Lab.open(options.lab).recipe)
+    target = Path(options.folder).expanduser().resolve()
+    result = cancellable(lambda stop, relay: fetch_lab(place, name, version, target, stop, relay), report)
+    if options.json:
+        print_json(result)
+    else:
+        print(f"{result['name']}:{result['version']}, {human_bytes(result['bytes'])}, is in {target}.")
+        print(f"Talk to it: olivepress chat {options.folder}")
+    return 0

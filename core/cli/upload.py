@@ -1,0 +1,106 @@
+"""``olivepress upload``: register the optimized model in an Azure ML workspace."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from core.cli.parser import add_folder, add_json
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "upload",
+        help="register the result in an Azure ML workspace",
+        description="Send the optimized model to the workspace of lab.toml and register it. An upload that was "
+        "stopped goes on where it was; content that is there already is not sent again.",
+    )
+    add_folder(parser)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check sign-in, rights, name and version; send nothing"
+    )
+    parser.add_argument(
+        "--concurrency", type=int, metavar="N", help="connections at once, at most (default: lab.toml)"
+    )
+    parser.add_argument(
+        "--detach", action="store_true", help="start and return; the upload goes on by itself"
+    )
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Upload, or say what an upload would do."""
+    from core.cli.show import EventPrinter, print_json
+    from core.lab import Lab
+
+    lab = Lab.open(options.folder)
+    settings = {} if options.concurrency is None else {"upload.concurrency": options.concurrency}
+    recipe = lab.recipe.with_values(settings)
+    if options.dry_run:
+        result = _dry_run(lab, recipe)
+        if options.json:
+            print_json(result)
+        else:
+            _print_plan(result)
+        return 0
+    if options.detach:
+        job = lab.start("upload", options=settings)
+        if options.json:
+            print_json({"job": job.id})
+        else:
+            print(f"{job.id} runs by itself. Follow it: olivepress logs {options.folder} {job.id} --follow")
+        return 0
+    done = lab.run("upload", on_event=None if options.json else EventPrinter(), options=settings)
+    if options.json:
+        print_json(done.numbers)
+    else:
+        _print_result(done.numbers)
+    return 0
+
+
+def _dry_run(lab: Any, recipe: Any) -> dict[str, Any]:
+    from core.events import Reporter
+    from core.registry.patience import Stop, cancellable
+    from core.registry.uploading import dry_run
+
+    class Quiet(Reporter):
+        def log(self, text: str, level: str = "info") -> None:
+            print(text, file=sys.stderr)
+
+    def work(stop: Stop, report: Reporter) -> dict[str, Any]:
+        return dry_run(lab.folder, recipe, report, stop)
+
+    return cancellable(work, Quiet())
+
+
+def _print_plan(plan: dict[str, Any]) -> None:
+    from core.files import human_bytes
+    from core.text import clean
+
+    for item in plan["contents"]:
+        print(f"{human_bytes(item['bytes']):>12}  {clean(item['name'], keep_newlines=False)}")
+    for item in plan["left_out"]:
+        print(f"{'left out':>12}  {clean(item['name'], keep_newlines=False)}: {item['why']}")
+    print(
+        f"{human_bytes(plan['bytes_to_send'])} of {human_bytes(plan['bytes'])} would be sent to {plan['storage']} "
+        f"and registered as {plan['name']}:{plan['version']} in {plan['workspace']}."
+        if not plan["registered"]
+        else f"This content is registered already as {plan['name']}:{plan['version']}; "
+        f"{human_bytes(plan['bytes_to_send'])} would be sent."
+    )
+    for what, state in plan["rights"].items():
+        print(f"right ({what}): {state}")
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    from core.files import human_bytes
+
+    print(f"{result['name']}:{result['version']} is registered.")
+    print(
+        f"  sent: {human_bytes(result['bytes_sent'])} of {human_bytes(result['bytes'])} in {result['files']} files"
+    )
+    for key in ("id", "uri", "url"):
+        print(f"  {key}: {result[key]}")

@@ -1,0 +1,411 @@
+"""Uploading: what arrives, what is sent again, what is registered, and how it ends on a bad day."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import Cancelled, LabError, MachineError, RequestError, StageError
+from core.events import RecordingReporter, Reporter
+from core.lab import Lab
+from core.registry.patience import Stop
+from core.registry.uploading import dry_run, upload
+from core.stages.base import StageContext
+from tests.azure.conftest import World
+from tests.azure.labs import MIB, make_lab, signed_in
+
+SIZES = {
+    "model.onnx": 300_000,
+    "model.onnx.data": 9 * MIB + 7,
+    "tokenizer/empty.txt": 0,
+    "sub/middle.bin": 2 * MIB,
+}
+
+
+@pytest.fixture
+def world(blobs: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    signed_in(blobs, monkeypatch)
+    return blobs
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return make_lab(tmp_path / "lab", SIZES, seed=time.time_ns())
+
+
+def send(lab: Lab, **settings: Any) -> dict[str, Any]:
+    recipe = lab.recipe.with_values({f"upload.{key}": value for key, value in settings.items()})
+    return upload(lab.folder, recipe, RecordingReporter(), Stop())
+
+
+def stage(lab: Lab, report: Reporter) -> dict[str, Any]:
+    from core.stages import upload as module
+
+    return module.run(StageContext(lab.folder, lab.recipe, report, lab.root / "work", {}, {}))
+
+
+def in_storage(world: World, prefix: str) -> dict[str, bytes]:
+    client = world.fake.make_container()
+    found = client.list_blobs(name_starts_with=prefix)
+    return {blob.name.removeprefix(prefix + "/"): client.download_blob(blob.name).readall() for blob in found}
+
+
+def test_every_byte_arrives_and_the_model_says_what_it_is(world: World, lab: Lab) -> None:
+    result = send(lab)
+    there = in_storage(world, result["uri"].split("/paths/")[1])
+    local = {
+        path.relative_to(lab.folder.onnx_dir).as_posix(): path.read_bytes()
+        for path in lab.folder.onnx_dir.rglob("*")
+        if path.is_file()
+    }
+    recipe = there.pop("lab.toml").decode()
+    assert there.pop("report.md").decode() == "# lab\n\nWritten by OlivePress.\n"
+    assert there == local, "ignore files drop nothing"
+    assert "travel-ws" not in recipe
+    assert result["files"] == len(local) + 2
+    assert result["bytes_sent"] == result["bytes"] > sum(map(len, local.values()))
+    assert (result["name"], result["version"]) == ("ft-for-travel", "1")
+    said = world.fake.models["ft-for-travel"]["1"]["properties"]
+    assert said["tags"]["algorithm"] == "awq"
+    assert said["tags"]["adapter"] == "travel"
+    assert said["tags"]["base_model"] == "rehearsal"
+    assert said["properties"]["olivepress.eval_loss"] == "1.25"
+    assert said["properties"]["olivepress.data"] == "d" * 64
+    assert json.loads(said["properties"]["olivepress.packages"]) == {"peft": "0.21.2"}
+    assert result["id"].endswith("/workspaces/travel-ws/models/ft-for-travel/versions/1")
+    assert result["url"].startswith("https://ml.azure.com/model/ft-for-travel:1/details?wsid=/subscriptions/")
+    assert lab.recipe.upload.registered == "ft-for-travel:1"
+    assert "ft-for-travel" in lab.folder.report_path.read_text()
+    assert world.proxy.refused == [], "no other host was asked for"
+
+
+def test_the_same_content_again_sends_nothing(world: World, lab: Lab) -> None:
+    first = send(lab)
+    world.fake.requests.clear()
+    again = send(lab)
+    assert again["bytes_sent"] == 0
+    assert again["version"] == first["version"]
+    assert not world.fake.seen(host="blob", method="PUT")
+    assert len(world.fake.models["ft-for-travel"]) == 1
+
+
+def test_other_content_takes_the_next_free_version(world: World, lab: Lab) -> None:
+    send(lab)
+    (lab.folder.onnx_dir / "model.onnx").write_bytes(b"other")
+    assert send(lab)["version"] == "2"
+
+
+def test_a_version_that_is_taken_is_refused_before_anything_is_sent(world: World, lab: Lab) -> None:
+    send(lab, version="7")
+    assert send(lab, version="7")["bytes_sent"] == 0, "the same content under the same version is done"
+    (lab.folder.onnx_dir / "model.onnx").write_bytes(b"other")
+    world.fake.requests.clear()
+    with pytest.raises(RequestError) as caught:
+        send(lab, version="7")
+    assert caught.value.title == "Version 7 of ft-for-travel exists already, with other content."
+    assert 'upload.version to ""' in caught.value.hint
+    assert not world.fake.seen(host="blob", method="PUT")
+
+
+def test_somebody_takes_the_version_in_between(world: World, lab: Lab) -> None:
+    class Meanwhile(RecordingReporter):
+        def progress(self, phase: str, done: float, total: float | None) -> None:
+            if phase == "registering" and "ft-for-travel" not in world.fake.models:
+                other = {"modelUri": "azureml://x", "properties": {}, "tags": {}, "flavors": {}}
+                made = {"id": "x", "name": "1", "properties": other, "systemData": {}}
+                world.fake.models["ft-for-travel"] = {"1": made}
+
+    result = upload(lab.folder, lab.recipe, Meanwhile(), Stop())
+    assert result["version"] == "2"
+
+
+@pytest.mark.parametrize("name", ["has space", "slash/es", "-dash", "ünï", "a" * 256])
+def test_a_name_that_azure_does_not_take(world: World, lab: Lab, name: str) -> None:
+    with pytest.raises(RequestError, match="not a name that Azure ML takes"):
+        send(lab, name=name)
+    assert world.fake.requests == []
+
+
+def test_a_dry_run_says_all_and_sends_nothing(world: World, lab: Lab) -> None:
+    plan = dry_run(lab.folder, lab.recipe, RecordingReporter(), Stop())
+    assert plan["bytes_to_send"] == plan["bytes"] > 11 * MIB
+    assert plan["version"] == "1"
+    assert plan["rights"] == {"storage": "yes", "register": "yes"}
+    assert {"name": "model.onnx", "bytes": 300_000} in plan["contents"]
+    assert not world.fake.seen(host="blob", method="PUT")
+    assert world.fake.models == {}
+    world.fake.actions = ["*/read"]
+    with pytest.raises(MachineError, match="no right to register a model"):
+        dry_run(lab.folder, lab.recipe, RecordingReporter(), Stop())
+
+
+@pytest.mark.parametrize("kind", ["AccountKey", "None"])
+def test_each_kind_of_datastore_access(world: World, lab: Lab, kind: str) -> None:
+    world.fake.credentials_type = kind
+    result = send(lab)
+    assert result["bytes_sent"] == result["bytes"]
+    if kind == "None":
+        assert not world.fake.seen(path="listSecrets")
+
+
+def test_without_the_right_to_the_datastores_secrets_the_users_own_is_used(world: World, lab: Lab) -> None:
+    world.fake.fault(path="listSecrets", status=403, code="AuthorizationFailed")
+    assert send(lab)["version"] == "1"
+
+
+def test_a_signature_that_ends_midway_is_renewed(world: World, lab: Lab) -> None:
+    world.fake.fault(host="blob", method="PUT", status=403, code="AuthenticationFailed", times=1, skip=3)
+    world.fake.sas_seconds = 200  # shorter than the time before its end at which it is renewed
+    result = send(lab)
+    assert result["bytes_sent"] == result["bytes"]
+    assert len(world.fake.seen(path="listSecrets")) > 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 503, "code": "ServerBusy", "times": 3},
+        {"status": 500, "code": "InternalError", "times": 2},
+        {"status": 429, "code": "TooManyRequests", "times": 1, "headers": {"Retry-After": "1"}},
+        {"action": "reset", "times": 3},
+    ],
+    ids=["503", "500", "429", "reset"],
+)
+def test_a_fault_that_passes_is_waited_out(world: World, lab: Lab, fault: dict[str, Any]) -> None:
+    world.fake.fault(host="blob", method="PUT", **fault)
+    began = time.monotonic()
+    result = send(lab)
+    assert result["bytes_sent"] == result["bytes"]
+    if fault.get("status") == 429:
+        assert time.monotonic() - began >= 1
+
+
+BLOB_DAYS = {
+    "no rights": ({"status": 403, "code": "AuthorizationPermissionMismatch"}, MachineError,
+                  "You have no right to the workspace's storage."),
+    "firewall": ({"status": 403, "code": "AuthorizationFailure"}, MachineError,
+                 "The storage account does not let this machine in (firewall)."),
+    "no keys": ({"status": 403, "code": "KeyBasedAuthenticationNotPermitted"}, MachineError,
+                "The storage account takes no keys, only signed-in users."),
+    "signature refused": ({"status": 403, "code": "AuthenticationFailed"}, MachineError,
+                          "The storage did not accept our access (expired or withdrawn)."),
+    "container gone": ({"status": 404, "code": "ContainerNotFound"}, RequestError,
+                       "The workspace's storage container is gone."),
+    "500 for ever": ({"status": 500, "code": "InternalError"}, StageError, "Azure has a fault of its own."),
+    "429 for long": ({"status": 429, "code": "TooMany", "headers": {"Retry-After": "600"}}, StageError,
+                     "Azure is busy and asks us to wait 10 minutes."),
+    "reset": ({"action": "reset"}, StageError, "The line to Azure broke."),
+    "silence": ({"action": "silence"}, StageError, "Azure does not answer."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("day", BLOB_DAYS)
+def test_bad_days_of_the_storage(world: World, lab: Lab, day: str) -> None:
+    fault, kind, sentence = BLOB_DAYS[day]
+    world.fake.fault(host="blob", method="PUT", **fault)
+    ends_with_a_sentence(world, lab, kind, sentence)
+
+
+ARM_DAYS = {
+    "expired": ({"status": 401, "code": "ExpiredAuthenticationToken"}, MachineError, "Your Azure sign-in has expired."),
+    "wrong tenant": (
+        {"status": 401, "code": "InvalidAuthenticationTokenTenant",
+         "message": "wrong issuer 'https://sts.windows.net/11111111-1111-1111-1111-111111111111/'. It must match "
+                    "the tenant 'https://sts.windows.net/99999999-9999-9999-9999-999999999999/'"},
+        MachineError, "You are signed in to another tenant than the workspace's."),
+    "401": ({"status": 401, "code": "Other"}, MachineError, "Azure did not accept the sign-in."),
+    "no right": ({"status": 403, "code": "AuthorizationFailed"}, MachineError,
+                 "You have no right to do this in the workspace."),
+    "403": ({"status": 403, "code": "Other"}, MachineError, "Azure refuses this to you."),
+    "no subscription": ({"status": 404, "code": "SubscriptionNotFound"}, RequestError,
+                        "There is no such subscription, or you cannot see it."),
+    "no group": ({"status": 404, "code": "ResourceGroupNotFound"}, RequestError, "There is no such resource group."),
+    "500 for ever": ({"status": 500, "code": "InternalServerError"}, StageError, "Azure has a fault of its own."),
+    "429 for long": ({"status": 429, "code": "TooMany", "headers": {"Retry-After": "600"}}, StageError,
+                     "Azure is busy and asks us to wait 10 minutes."),
+    "reset": ({"action": "reset"}, StageError, "The line to Azure broke."),
+    "silence": ({"action": "silence"}, StageError, "Azure does not answer."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("day", ARM_DAYS)
+def test_bad_days_of_resource_manager(world: World, lab: Lab, day: str) -> None:
+    fault, kind, sentence = ARM_DAYS[day]
+    world.fake.fault(host="management", **fault)
+    error = ends_with_a_sentence(world, lab, kind, sentence)
+    if day == "wrong tenant":
+        assert error.hint == "Run: olivepress login --tenant 99999999-9999-9999-9999-999999999999"
+
+
+def ends_with_a_sentence(world: World, lab: Lab, kind: type[LabError], sentence: str) -> LabError:
+    began = time.monotonic()
+    with pytest.raises(kind) as caught:
+        send(lab)
+    assert caught.value.title == sentence
+    assert caught.value.hint
+    assert time.monotonic() - began < 15
+    assert world.fake.models == {}, "nothing is registered"
+    assert "planted" not in str(caught.value)
+    assert "sig=" not in str(caught.value).replace("sig=***", "")
+    return caught.value
+
+
+def test_a_workspace_that_is_gone(world: World, lab: Lab) -> None:
+    world.fake.workspaces.clear()
+    ends_with_a_sentence(world, lab, RequestError, "There is no such workspace.")
+
+
+def test_nothing_chosen_nothing_made(world: World, tmp_path: Path) -> None:
+    bare = Lab.create(tmp_path / "bare")
+    with pytest.raises(RequestError, match="No workspace is chosen"):
+        send(bare)
+    bare.set({"upload.subscription": "s", "upload.resource_group": "g", "upload.workspace": "w"})
+    with pytest.raises(RequestError, match="nothing to upload yet"):
+        send(bare)
+
+
+def test_not_signed_in(world: World, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_CLIENT_SECRET")
+    error = ends_with_a_sentence(world, lab, MachineError, "You are not signed in to Azure.")
+    assert error.hint == "Run: olivepress login"
+
+
+def test_registration_that_fails_sends_nothing_the_next_time(world: World, lab: Lab) -> None:
+    world.fake.fault(method="PUT", host="management", status=500, code="InternalServerError")
+    with pytest.raises(StageError, match="fault of its own"):
+        send(lab)
+    world.fake.faults.clear()
+    assert send(lab)["bytes_sent"] == 0
+    assert list(world.fake.models["ft-for-travel"]) == ["1"]
+
+
+def test_a_lost_answer_to_the_registration_is_not_a_failure(world: World, lab: Lab) -> None:
+    """The service registers, and the line breaks before it can say so."""
+    original = world.fake.__class__
+
+    class Meanwhile(RecordingReporter):
+        def progress(self, phase: str, done: float, total: float | None) -> None:
+            if phase == "registering":
+                world.fake.fault(
+                    method="GET", host="management", path=r"versions/1\?", action="reset", times=1
+                )
+
+    assert upload(lab.folder, lab.recipe, Meanwhile(), Stop())["version"] == "1"
+    assert isinstance(world.fake, original)
+
+
+def test_a_broken_upload_goes_on_by_block(world: World, lab: Lab) -> None:
+    fault = world.fake.fault(
+        host="blob", method="PUT", path="model.onnx.data.*comp=block(&|$)", action="reset", skip=2
+    )
+    with pytest.raises(StageError, match="line to Azure broke"):
+        send(lab, concurrency=1)
+    first = world.fake.blocks()
+    assert len(first) == 2
+    world.fake.faults.remove(fault)
+    result = send(lab)
+    assert len(set(world.fake.blocks())) == len(world.fake.blocks()), "no block goes twice"
+    assert result["bytes_sent"] == result["bytes"] - 2 * 4 * MIB
+    name = result["uri"].split("/paths/")[1]
+    assert (
+        in_storage(world, name)["model.onnx.data"] == (lab.folder.onnx_dir / "model.onnx.data").read_bytes()
+    )
+
+
+def test_a_file_that_goes_away_or_changes_is_told(world: World, lab: Lab) -> None:
+    victim = lab.folder.onnx_dir / "model.onnx.data"
+
+    class Meanwhile(RecordingReporter):
+        def __init__(self, act: Any) -> None:
+            super().__init__()
+            self.act = act
+
+        def progress(self, phase: str, done: float, total: float | None) -> None:
+            if phase == "upload" and self.act:
+                act, self.act = self.act, None
+                act()
+
+    with pytest.raises(StageError) as caught:
+        upload(lab.folder, lab.recipe, Meanwhile(lambda: victim.write_bytes(b"x" * (6 * MIB))), Stop())
+    assert caught.value.title == "A file changed while it was being sent."
+    with pytest.raises(StageError) as caught:
+        upload(lab.folder, lab.recipe, Meanwhile(victim.unlink), Stop())
+    assert caught.value.title == "A file of the model cannot be read any more."
+    assert "what has arrived is kept" in caught.value.hint
+    assert world.fake.models == {}
+
+
+@pytest.mark.parametrize("where", ["a block on the line", "a silent host"])
+def test_cancel_is_obeyed_within_a_second(
+    world: World, lab: Lab, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLIVEPRESS_AZURE_PATIENCE", "60")
+    if where == "a silent host":
+        world.fake.fault(host="blob", method="PUT", action="silence")
+    else:
+        world.proxy.rate = 200_000.0
+    report = RecordingReporter()
+    pressed = []
+
+    def press() -> None:
+        while not any(event.get("phase") == "upload" for event in report.events):
+            time.sleep(0.01)
+        while where != "a silent host" and not world.fake.seen(host="blob", method="PUT"):
+            time.sleep(0.01)
+        pressed.append(time.monotonic())
+        report.cancelled = True
+
+    threading.Thread(target=press, daemon=True).start()
+    try:
+        with pytest.raises(Cancelled):
+            stage(lab, report)
+        assert time.monotonic() - pressed[0] < 1
+    finally:
+        world.proxy.rate = None
+    assert world.fake.models == {}
+
+
+def test_nothing_secret_is_told(world: World, lab: Lab, caplog: pytest.LogCaptureFixture, capfd: Any) -> None:
+    caplog.set_level(logging.DEBUG)
+    world.fake.credentials_type = "Sas"
+    world.fake.fault(
+        host="blob", method="PUT", status=503, code="ServerBusy", times=2, headers={"Retry-After": "1"}
+    )
+    report = RecordingReporter()
+    stage(lab, report)
+    from tests.azure.azurite import KEY
+
+    events = json.dumps(report.events)
+    told = events + caplog.text + "".join(capfd.readouterr()) + lab.folder.report_path.read_text()
+    told += "".join(p.read_text() for p in (lab.root / ".olivepress").glob("*"))
+    for secret in ("planted", KEY, "eyJ"):
+        assert secret not in told, secret
+    assert "sig=" not in told.replace("sig=***", "").replace("sig=REDACTED", "")
+    assert "progress" in events
+
+
+def test_memory_stays_below_200_mb(world: World, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    lab = make_lab(tmp_path / "big", {"model.onnx.data": 96 * MIB, **{f"s/{i}": 100_000 for i in range(40)}})
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom core.lab import Lab\nfrom core.events import Reporter\n"
+        "from core.registry.patience import Stop\nfrom core.registry.uploading import upload\n"
+        "lab = Lab.open(sys.argv[1])\nupload(lab.folder, lab.recipe, Reporter(), Stop())\n"
+        "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(lab.root)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    peak = int(done.stdout.split()[-1]) * 1024
+    assert peak < 200e6
+    assert os.path.exists(lab.folder.report_path)
