@@ -82,7 +82,7 @@ def differences(found: Shapes, layout: Layout) -> list[str]:
     """What keeps tensors of these shapes from being the graph's inputs, in words; empty if nothing does."""
     expected = layout.inputs()
     problems = []
-    for name, (shape, dtype) in found.items():
+    for name, (shape, dtype) in sorted(found.items()):
         if name not in expected:
             problems.append(f"{name} is no input of the model")
             continue

@@ -1,0 +1,159 @@
+"""End tokens, targets, likeness of answers, and what counts as agreement with PyTorch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from core.errors import MachineError, RequestError, StageError
+from core.events import Reporter
+from core.onnx import targets
+from core.onnx.genai import complete_config, end_tokens
+from core.onnx.similar import likeness, says_the_same
+from core.onnx.targets import list_targets, require_target
+from core.onnx.verify import compare, demand
+from core.recipe import Recipe
+from tests.tiny_models import SPECIAL_TOKENS, make_tiny, save_tokenizer
+
+END = SPECIAL_TOKENS.index("<|end|>")
+TEXT_END = SPECIAL_TOKENS.index("<|endoftext|>")
+
+
+def tokenizer_folder(folder: Path, template: str, eos: object = TEXT_END) -> Path:
+    folder.mkdir(exist_ok=True)
+    save_tokenizer(folder)
+    (folder / "chat_template.jinja").write_text(template)
+    (folder / "config.json").write_text(json.dumps({"eos_token_id": eos}))
+    return folder
+
+
+CHAT = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "recipe", "expected"),
+    [
+        (CHAT, {"data.chat_template": True}, {TEXT_END, END}),
+        ("", {}, {TEXT_END, END}),  # only the recipe's own template has <|end|>
+        ("", {"data.template": "{prompt}\n{response}"}, {TEXT_END}),
+        ("{{ raise_exception('no') }}", {"data.chat_template": True}, {TEXT_END}),
+    ],
+)
+def test_end_of_turn_tokens_are_found(
+    tmp_path: Path, template: str, recipe: dict[str, object], expected: set[int]
+) -> None:
+    from core.checkpoint import load_tokenizer
+
+    folder = tokenizer_folder(tmp_path / "m", template)
+    found = end_tokens(folder, load_tokenizer(folder), Recipe().with_values(recipe))
+    assert set(found) == expected
+    assert found[0] == TEXT_END
+
+
+def test_generation_config_adds_end_tokens(tmp_path: Path) -> None:
+    from core.checkpoint import load_tokenizer
+
+    folder = tokenizer_folder(tmp_path / "m", "", eos=None)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))
+    recipe = Recipe().with_values({"data.template": "{prompt}\n{response}"})
+    assert end_tokens(folder, load_tokenizer(folder), recipe) == [TEXT_END, 7, 9]
+
+
+def test_genai_config_is_completed_once(tmp_path: Path) -> None:
+    path = tmp_path / "genai_config.json"
+    model = {"context_length": 131072, "eos_token_id": 0}
+    path.write_text(json.dumps({"model": model, "search": {"past_present_share_buffer": True, "top_k": 50}}))
+    assert complete_config(tmp_path, [END, 0])
+    made = json.loads(path.read_text())
+    assert made["model"]["eos_token_id"] == [0, END]
+    assert made["search"]["max_length"] == 4096  # not 131072: the cache is allocated at once
+    assert made["search"]["past_present_share_buffer"] is True
+    assert made["search"]["do_sample"] is False
+    assert not complete_config(tmp_path, [END])
+
+
+def test_targets_say_what_can_be_done_and_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {(target.provider, target.precision): target for target in list_targets()}
+    assert found["CPUExecutionProvider", "int4"].can_run
+    npu = found["QNNExecutionProvider", "int4"]
+    assert not npu.can_build
+    assert npu.why
+    assert npu.fix
+    with pytest.raises(MachineError):
+        require_target("npu", "QNNExecutionProvider", "int4")
+    with pytest.raises(RequestError) as caught:
+        require_target("cpu", "CPUExecutionProvider", "bf16")
+    assert "fp32" in caught.value.hint
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(MachineError):
+        require_target("gpu", "DmlExecutionProvider", "int4")
+    monkeypatch.setattr(targets, "find_spec", lambda name: None if name == "olive" else object())
+    with pytest.raises(MachineError) as missing:
+        require_target("cpu", "CPUExecutionProvider", "int4")
+    assert "olive-ai" in missing.value.hint
+
+
+def test_light_parts_load_nothing_heavy() -> None:
+    code = (
+        "import sys, core.onnx.targets as t, core.onnx.layout, core.onnx.adapters, core.onnx.similar;"
+        "t.list_targets();"
+        "print([m for m in ('torch', 'onnx', 'onnxruntime', 'olive', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("answer", "same"),
+    [
+        ("See the Art Institute, the lake and Millennium Park; it takes 2 days.", True),
+        ("see the art institute the lake and millennium park it takes 2 days", True),
+        ("See the Art Institute, the lake and the Millennium Park; it takes 2 days!", True),
+        ("See the Art Institute, the lake and Millennium Park; it takes 3 days.", False),
+        ("See the museums.", False),
+        ("Yes.", False),
+        ("", False),
+    ],
+)
+def test_when_two_answers_say_the_same(answer: str, same: bool) -> None:
+    expected = "See the Art Institute, the lake and Millennium Park; it takes 2 days."
+    assert says_the_same(answer, expected) is same
+
+
+def test_likeness_runs_from_nothing_to_all() -> None:
+    assert likeness("one two", "three four") == 0
+    assert likeness("One, two!", "one two") == 1
+    assert 0.5 < likeness("one two three", "one two four") < 0.8
+
+
+def test_agreement_finds_the_first_token_that_pytorch_would_not_have_chosen(tmp_path: Path) -> None:
+    from core.checkpoint import load_model
+
+    model = load_model(make_tiny("llama", tmp_path / "m"), dtype=torch.float32)
+    prompts = [[10, 20, 30], [40, 50, 60, 70, 80]]
+    answers = []
+    for prompt in prompts:
+        whole = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=6)[0]
+        answers.append(whole[len(prompt) :].tolist())
+    good = compare(model, prompts, answers, 0.02, Reporter())
+    assert (good.identical, good.ties, good.places) == (2, 0, ())
+    demand("the base", good, 0.02)
+
+    logits = model(torch.tensor([[*prompts[1], *answers[1][:2]]])).logits[0, -1]
+    second = int(logits.argsort(descending=True)[1])
+    answers[1] = [*answers[1][:2], second]
+    bad = compare(model, prompts, answers, 1e-6, Reporter())
+    assert (bad.identical, bad.agreeing) == (1, 1)
+    assert (bad.places[0].prompt, bad.places[0].token) == (1, 2)
+    with pytest.raises(StageError) as caught:
+        demand("the base", bad, 1e-6)
+    assert "prompt 2 token 3" in caught.value.detail
+
+    place = bad.places[0]
+    tie = compare(model, prompts, answers, 1.01 * place.gap / place.spread, Reporter())
+    assert (tie.identical, tie.ties, tie.agreeing) == (1, 1, 2)
