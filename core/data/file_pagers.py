@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 import io
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,8 @@ from core.data.files import BOM, DataFile, Kind, UnreadableFile, sniff
 from core.data.json_rows import LONGEST_RECORD, ValueStream, parse_line
 from core.data.seekable_gzip import SeekableGzip
 from core.data.types import Problem, Row
+
+_MAYBE_BLANK = re.compile(rb"\n[ \t\r\n]")
 
 BLOCK = 1 << 20
 EVERY = 256
@@ -116,7 +119,7 @@ class LinePager(_TextPager):
             return
         lines = data.count(b"\n") + (not data.endswith(b"\n"))
         rows = lines
-        if data[:1] in b"\n\r \t" or any(gap in data for gap in (b"\n\n", b"\n\r", b"\n ", b"\n\t")):
+        if data[:1].isspace() or _MAYBE_BLANK.search(data):
             rows -= sum(not line.strip(b" \t\r") for line in data.removesuffix(b"\n").split(b"\n"))
         self._starts.append(self.known)
         self._places.append((self._next, self._line))

@@ -49,6 +49,7 @@ class Survey:
         self.path = resolve_data_file(recipe, lab_root)
         self.reader = RowReader(self.path)
         self.model: ModelText = read_model_text(recipe, lab_root)
+        self._special = self.model.special_pattern
         self.counter = TokenCounter(self.model.tokenizer)
         self.result = DataReport(self.path, self.reader.total_bytes, max_seq_len=recipe.data.max_seq_len)
         self.findings: Findings = self.result.findings
@@ -171,7 +172,7 @@ class Survey:
             self._add(row, Problem("template-error", str(error), fix))
             return
         self._add(row, control_characters(texts))
-        self._add(row, special_tokens(texts, self.model.special_pattern))
+        self._add(row, special_tokens(texts, self._special))
         before = "".join(segment.text for segment in segments[:1]) if not segments[0].trained else ""
         self._waiting.append((row, "".join(segment.text for segment in segments), before))
         asked, answer = plain(record.prompt), plain(record.answer)
