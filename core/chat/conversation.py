@@ -127,7 +127,7 @@ class Conversation:
         assert self._chat is not None
         try:
             return self._chat.render(turns, generate=True)
-        except TemplateError as error:
+        except (TemplateError, ArithmeticError) as error:
             if len(turns) > 1 and turns[0].role == "system":
                 # Some templates (Gemma's) know no system role: it then stands before the first question.
                 first = Message(turns[1].role, f"{turns[0].content}\n\n{turns[1].content}")

@@ -14,7 +14,8 @@ import onnxruntime_genai as og
 from core.chat.conversation import Conversation, Tokens, read_genai_config
 from core.chat.lane import Lane
 from core.chat.memory import context_that_fits
-from core.chat.protocol import Ask, Done, Dropped, Load, Message, Progress, Ready, Score, Scored, Token
+from core.chat.protocol import Ask, Dropped, Finished, Load, Message, Ready, Score, Scored
+from core.chat.reply import Reply
 from core.chat.sampler import Sampler
 from core.chat.settings import Sampling
 from core.errors import RequestError
@@ -22,6 +23,8 @@ from core.onnx.adapters import check_adapter
 
 LANES = 2
 """Caches kept at once: a comparison needs two. The weights are there once."""
+
+_END = Finished(0)
 
 SCORE_CHUNK = 128
 """Tokens scored at once: their logits are kept for the moment, vocabulary times this times 4 bytes."""
@@ -136,31 +139,48 @@ class Engine:
         """
         settings = Sampling().changed(**request.settings)
         wanted = [str(lane.get("adapter", "")) for lane in request.lanes]
-        runs: list[_Answer] = []
+        runs: list[Reply] = []
         for name, lane in zip(wanted, request.lanes, strict=True):
             begun = arrived if not runs else time.perf_counter()
             try:
-                answer = _Answer(self, request.id, name, lane["messages"], settings, stopped)
+                reply = self._reply(request, name, lane["messages"], settings, stopped)
             except RuntimeError:
                 self._lanes.pop(name, None)
                 raise
-            answer.watch.spent += time.perf_counter() - begun
-            runs.append(answer)
+            reply.watch.spent += time.perf_counter() - begun
+            runs.append(reply)
         steps = [run.steps() for run in runs]
         alive = list(range(len(runs)))
         while alive:
             for place in list(alive):
                 runs[place].watch.start()
                 try:
-                    message = next(steps[place], None)
+                    message = next(steps[place], _END)
                 except BaseException:
                     self._lanes.pop(wanted[place], None)  # nobody knows what its cache holds now
                     raise
                 runs[place].watch.stop()
-                if message is None:
+                if message is _END:
                     alive.remove(place)
-                else:
+                elif message is not None:
                     yield message
+
+    def _reply(
+        self,
+        request: Ask,
+        name: str,
+        messages: list[dict[str, Any]],
+        settings: Sampling,
+        stopped: Callable[[], bool],
+    ) -> Reply:
+        lane = self._lane(name)
+        text, ids, dropped = self.fit(messages, lane, settings)
+        room = min(settings.max_new_tokens, self._context - len(ids))
+        reply = Reply(request.id, name, lane, settings, room, self._ends, self._tokens.detokenizer(), stopped)
+        reply.question = (text, ids)
+        if dropped:
+            reply.first = Dropped(request.id, name, dropped, self._context)
+        return reply
 
     def fit(
         self, messages: list[dict[str, Any]], lane: Lane, settings: Sampling
@@ -226,103 +246,3 @@ class Engine:
 def _loss(logits: Any, target: int) -> float:
     shifted = logits.astype(np.float64) - float(logits.max())
     return float(np.log(np.exp(shifted).sum()) - shifted[target])
-
-
-class _Stopwatch:
-    """Time spent on one lane only, so that two lanes that take turns are each measured fairly."""
-
-    def __init__(self) -> None:
-        self.spent = 0.0
-        self._since = 0.0
-
-    def start(self) -> None:
-        self._since = time.perf_counter()
-
-    def stop(self) -> None:
-        self.spent += time.perf_counter() - self._since
-
-    def now(self) -> float:
-        return self.spent + time.perf_counter() - self._since
-
-
-class _Answer:
-    """One answer under way."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        request: int,
-        name: str,
-        messages: list[dict[str, Any]],
-        settings: Sampling,
-        stopped: Callable[[], bool],
-    ) -> None:
-        self.watch = _Stopwatch()
-        self._engine = engine
-        self._request = request
-        self._name = name
-        self._settings = settings
-        self._stopped = stopped
-        self._lane = engine._lane(name)
-        self._text, self._ids, self._dropped = engine.fit(messages, self._lane, settings)
-
-    def steps(self) -> Iterator[Message]:
-        """Read the question, then choose token after token; one message a step."""
-        request, lane, context = self._request, self._lane, self._engine._context
-        if self._dropped:
-            yield Dropped(request, self._name, self._dropped, context)
-        read = 0
-        for read, total in lane.read(self._text, self._ids):
-            if self._stopped():
-                break
-            if total > read:
-                yield Progress(request, "reading", read, total)
-        sampler = Sampler(self._settings)
-        detokenizer = self._engine._tokens.detokenizer()
-        ends = self._engine._ends
-        room = min(self._settings.max_new_tokens, context - len(self._ids))
-        pieces: list[str] = []
-        new = 0
-        first = last = 0.0
-        stop = "length"
-        while True:
-            if self._stopped():
-                stop = "cancelled"
-                break
-            if new >= room:
-                break
-            token = lane.choose(sampler)
-            if token in ends:
-                stop = "end"
-                last = self.watch.now()
-                first = first or last
-                break
-            new += 1
-            last = self.watch.now()
-            first = first or last
-            piece = detokenizer.add(token)
-            if piece:
-                pieces.append(piece)
-                yield Token(request, self._name, piece)
-            lane.accept(token)
-        tail = detokenizer.flush()
-        if tail:
-            pieces.append(tail)
-            yield Token(request, self._name, tail)
-        answer = "".join(pieces)
-        if new:
-            lane.answered(answer)
-        intervals = new - 1 + (stop == "end")
-        yield Done(
-            request,
-            self._name,
-            answer=answer,
-            prompt_tokens=read,
-            context_tokens=len(lane.ids),
-            new_tokens=new,
-            time_to_first_token_s=round(first or self.watch.now(), 6),
-            tokens_per_s=round(intervals / (last - first), 3) if intervals > 0 and last > first else 0.0,
-            stop=stop,
-            context_full=stop == "length" and new < self._settings.max_new_tokens,
-            dropped_turns=self._dropped,
-        )

@@ -61,7 +61,7 @@ class Evaluation:
     rows: list[Row] = field(default_factory=list)
 
     def mean(self, side: str, figure: str) -> float | None:
-        """The mean of ``loss`` or ``similarity`` over the rows of ``base`` or ``tuned``; None without rows."""
+        """The mean of ``loss`` or ``similarity`` over the rows of ``base`` or ``tuned``; None for none."""
         values = [float(getattr(getattr(row, side), figure)) for row in self.rows]
         return sum(values) / len(values) if values else None
 
@@ -128,7 +128,7 @@ def held_out(lab: Lab) -> list[Example]:
     if not found:
         raise RequestError(
             "There are no held-out questions.",
-            f"data.eval_fraction = {recipe.data.eval_fraction} of {len(split.train) + len(split.eval)} records.",
+            f"data.eval_fraction is {recipe.data.eval_fraction}, of {len(split.train) + len(split.eval)} rows.",
             "Set data.eval_fraction in lab.toml, to 0.1 for example.",
         )
     return found

@@ -7,6 +7,7 @@ The end of standard input, as when the parent is gone for whatever reason, ends 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import queue
 import sys
@@ -94,6 +95,7 @@ def serve() -> None:
     pipe = Pipe()
     inbox = Inbox(pipe)
     engine: Engine | None = None
+    failure: Error | None = None
     for message, arrived in inbox:
         try:
             if isinstance(message, Load):
@@ -104,21 +106,29 @@ def serve() -> None:
                 engine = Loading(message)
                 pipe.send(engine.ready)
             elif engine is None:
-                raise RequestError("No model is loaded.", f"The request was {message.type}.")
+                nothing = Error(
+                    0, "request", "No model is loaded.", f"The request was {message.type}.", fatal=True
+                )
+                pipe.send(dataclasses.replace(failure or nothing, id=message.id))
             else:
                 _answer(engine, message, arrived, pipe, inbox)
         except LabError as error:
             kind = {RequestError: "request", MachineError: "machine"}.get(type(error), "model")
-            pipe.send(Error(message.id, kind, error.title, error.detail, error.hint, fatal=engine is None))
+            problem = Error(message.id, kind, error.title, error.detail, error.hint, fatal=engine is None)
         except MemoryError:
-            pipe.send(_no_memory(message.id, "", engine is None))
+            problem = _no_memory(message.id, "", engine is None)
         except (
             Exception
         ) as error:  # native code raises RuntimeError and others; the worker must tell and go on
             import traceback
 
             traceback.print_exc(file=sys.stderr)
-            pipe.send(_native(message.id, error, engine is None))
+            problem = _native(message.id, error, engine is None)
+        else:
+            continue
+        if isinstance(message, Load):
+            failure = problem
+        pipe.send(problem)
 
 
 def _answer(engine: Engine, message: Message, arrived: float, pipe: Pipe, inbox: Inbox) -> None:

@@ -19,8 +19,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "chat",
         help="talk to the optimized model",
-        description="Talk to the optimized model. With --prompt, or with a question on standard input, one answer "
-        "is given; on a terminal without --prompt a conversation begins.",
+        description="Talk to the optimized model. With --prompt, or with a question on standard input, one "
+        "answer is given; on a terminal without --prompt a conversation begins.",
     )
     add_folder(parser)
     which = parser.add_mutually_exclusive_group()

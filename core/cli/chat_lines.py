@@ -262,9 +262,8 @@ class LineChat:
 
         result = evaluate(self._lab, self._session, limit=int(words) if words else None, on_row=tell)
         losses = [result.mean(side, "loss") or 0.0 for side in ("base", "tuned")]
-        print(
-            f"Mean loss {losses[0]:.4f} -> {losses[1]:.4f}. {evaluation_path(self._lab.folder.chats_dir, result.adapter)}"
-        )
+        print(f"Mean loss {losses[0]:.4f} -> {losses[1]:.4f}")
+        print(f"All of it: {evaluation_path(self._lab.folder.chats_dir, result.adapter)}")
 
     def _restart(self) -> None:
         self._session.restart()

@@ -7,6 +7,7 @@ import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,3 +61,80 @@ def chat(built_llama: Path, tmp_path: Path) -> Iterator[ChatSession]:
         session.set(max_new_tokens=16)
         session.wait_ready(60)
         yield session
+
+
+@pytest.fixture(scope="session")
+def long_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama with a long context, for answers that do not end by themselves."""
+    folder = tmp_path_factory.mktemp("long")
+    return build(make_tiny("llama", folder / "llama", max_position_embeddings=16384), folder / "onnx")
+
+
+@pytest.fixture
+def endless(long_llama: Path, tmp_path: Path) -> Iterator[ChatSession]:
+    """A chat whose answers may have 12000 tokens."""
+    with ChatSession(long_llama, context_tokens=16384, chats_dir=tmp_path / "chats") as session:
+        session.set(max_new_tokens=12_000)
+        session.wait_ready(60)
+        yield session
+
+
+def long_answer(session: ChatSession) -> str:
+    """A question to which the model, being random, goes on for more than 400 tokens."""
+    for number in range(50):
+        question = f"Question {number}?"
+        if (
+            session.begin_alone(question, (session.adapter,), max_new_tokens=400)
+            .result()[session.adapter or ""]
+            .stop
+            == "length"
+        ):
+            return question
+    raise AssertionError("the model ends every answer")
+
+
+class Reference:
+    """The same model in this process, with the runtime's own tokenizer and template and no cache between questions."""
+
+    def __init__(self, folder: Path) -> None:
+        import onnxruntime_genai as og
+
+        self._og: Any = og
+        self._model = og.Model(str(folder))
+        self._tokenizer = og.Tokenizer(self._model)
+        self._adapters = og.Adapters(self._model)
+        for name in ("one", "two"):
+            self._adapters.load(str(folder / "adapters" / f"{name}.onnx_adapter"), name)
+        from tokenizers import Tokenizer
+
+        self._decoder = Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+    def prompt_ids(self, messages: list[dict[str, str]]) -> list[int]:
+        import json
+
+        text = self._tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
+        return [int(token) for token in self._tokenizer.encode(text)]
+
+    def greedy(self, messages: list[dict[str, str]], count: int, adapter: str = "") -> str:
+        import numpy as np
+
+        params = self._og.GeneratorParams(self._model)
+        params.set_search_options(max_length=512, do_sample=False)
+        generator = self._og.Generator(self._model, params)
+        if adapter:
+            generator.set_active_adapter(self._adapters, adapter)
+        generator.append_tokens(np.array(self.prompt_ids(messages), dtype=np.int32))
+        found: list[int] = []
+        while not generator.is_done() and len(found) < count:
+            generator.generate_next_token()
+            found.append(int(generator.get_next_tokens()[0]))
+        ends = {0, 4}
+        text: str = self._decoder.decode(
+            [token for token in found if token not in ends], skip_special_tokens=False
+        )
+        return text
+
+
+@pytest.fixture(scope="session")
+def reference(built_llama: Path) -> Reference:
+    return Reference(built_llama)

@@ -1,0 +1,261 @@
+"""``olivepress chat``: one shot, comparison, evaluation, and the line chat on a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from core import Lab
+from core.chat.evaluate import read_evaluation, similarity
+from core.chat.transcript import list_chats
+
+ANSWER_KEYS = {
+    "answer", "adapter", "prompt_tokens", "new_tokens", "time_to_first_token_s", "tokens_per_s", "stop",
+}  # fmt: skip
+
+
+@pytest.fixture
+def lab(llama: Path, tmp_path: Path) -> Path:
+    """A lab whose optimized model is the tiny Llama with one adapter."""
+    made = Lab.create(tmp_path / "lab", settings={"chat.max_new_tokens": 12, "data.eval_fraction": 0.1})
+    for name in ("two.onnx_adapter", "two.json"):
+        (llama / "adapters" / name).unlink()
+    made.folder.onnx_dir.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(llama, made.folder.onnx_dir)
+    return made.folder.root
+
+
+def run(lab: Path, *words: str, stdin: bytes = b"") -> tuple[int, str, str]:
+    command = [sys.executable, "-m", "core.cli", "chat", str(lab), *words]
+    done = subprocess.run(command, input=stdin, capture_output=True, timeout=120)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def test_a_prompt_gives_one_object_with_the_fields_of_the_contract(lab: Path) -> None:
+    status, out, _ = run(lab, "--prompt", "Where?", "--json")
+    assert status == 0
+    (line,) = out.splitlines()
+    answer = json.loads(line)
+    assert set(answer) >= ANSWER_KEYS
+    assert answer["adapter"] == "one"  # the lab's only one
+    assert answer["new_tokens"] <= 12
+    assert json.loads(run(lab, "--prompt", "Where?", "--json", "--no-adapter")[1])["adapter"] is None
+
+
+def test_a_question_comes_from_standard_input(lab: Path) -> None:
+    status, out, err = run(lab, "--set", "max_new_tokens=4", stdin="Où?\n".encode())
+    assert status == 0
+    assert out.strip()
+    assert "4 tokens" in err
+    assert not list((lab / "chats").glob("*.jsonl"))
+
+
+def test_compare_gives_base_and_tuned(lab: Path) -> None:
+    status, out, _ = run(lab, "--compare", "--prompt", "Where?", "--json")
+    assert status == 0
+    both = json.loads(out)
+    assert set(both) == {"base", "tuned"}
+    assert (both["base"]["adapter"], both["tuned"]["adapter"]) == (None, "one")
+    assert set(both["base"]) >= ANSWER_KEYS
+    assert both["base"]["answer"] != both["tuned"]["answer"]
+    _, text, _ = run(lab, "--compare", "--prompt", "Where?")
+    assert re.search(r"--- base\n(?s:.+)\n--- one\n", text)
+
+
+def test_the_models_escape_codes_do_not_reach_the_terminal(lab: Path) -> None:
+    outputs = [
+        run(lab, "--prompt", f"Q{n}", "--set", "temperature=3", "--set", "max_new_tokens=150")[1]
+        for n in range(3)
+    ]
+    assert len("".join(outputs)) > 100
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "".join(outputs))
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin", "told"),
+    [
+        (["--prompt", " "], b"", "empty"),
+        ([], b"", "empty"),
+        ([], b"\xff\xfe", "not UTF-8"),
+        (["--prompt", "x", "--adapter", "three"], b"", "The model has: one"),
+        (["--prompt", "x", "--set", "temperature=hot"], b"", "a number"),
+        (["--prompt", "x", "--set", "heat=1"], b"", "no setting heat"),
+        (["--prompt", "x", "--compare", "--no-adapter"], b"", "compare"),
+        (["--prompt", "word " * 3000], b"", "longer than the context"),
+        (["--evaluate", "--limit", "0"], b"", "--limit"),
+    ],
+)
+def test_wrong_requests_exit_2_and_say_why(lab: Path, words: list[str], stdin: bytes, told: str) -> None:
+    status, out, err = run(lab, *words, stdin=stdin)
+    assert (status, out) == (2, "")
+    assert told in err
+    assert "Traceback" not in err
+
+
+def test_without_a_model_it_says_which_steps_make_it(tmp_path: Path) -> None:
+    Lab.create(tmp_path / "lab")
+    status, out, err = run(tmp_path / "lab", "--prompt", "Hi", "--json")
+    assert (status, out) == (2, "")
+    assert "quantize finetune optimize" in err
+
+
+def test_evaluation_compares_answers_and_loss_and_is_kept(lab: Path) -> None:
+    status, out, err = run(lab, "--evaluate", "--limit", "2", "--json")
+    assert status == 0, err
+    result = json.loads(out)
+    assert len(result["rows"]) == 2 < result["total"]
+    for row in result["rows"]:
+        assert row["question"]
+        assert row["expected"]
+        for side in ("base", "tuned"):
+            assert 0 < row[side]["loss"] < 20
+            assert 0 <= row[side]["similarity"] <= 1
+            assert row[side]["answer"]["new_tokens"] <= 12
+    assert result["base"]["loss"] == pytest.approx(sum(row["base"]["loss"] for row in result["rows"]) / 2)
+    kept = read_evaluation(lab / "chats", "one")
+    assert kept is not None
+    assert kept.as_dict() == {key: value for key, value in result.items() if key != "path"}
+
+
+def test_the_loss_is_that_of_pytorch(llama_checkpoint: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from core.chat import ChatSession
+    from tests.core.chat.conftest import build
+
+    exact = build(llama_checkpoint, tmp_path / "fp32", "fp32", seeds=())
+    asked, answered = "<|user|>\nWhere is it?<|end|>\n<|assistant|>\n", "By the sea. " * 40 + "<|end|>"
+    with ChatSession(exact) as session:
+        loss, tokens = session.score([(asked, False), (answered, True)])
+    tokenizer = AutoTokenizer.from_pretrained(llama_checkpoint)
+    first, second = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (asked, answered))
+    ids = torch.tensor([first + second])
+    labels = torch.tensor([[-100] * len(first) + second])
+    with torch.no_grad():
+        expected = AutoModelForCausalLM.from_pretrained(llama_checkpoint)(ids, labels=labels).loss
+    assert tokens == len(second) > 128
+    assert loss == pytest.approx(float(expected), abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "value"),
+    [("the cat sat", "The cat sat.", 1.0), ("the cat", "the cat sat down", 2 / 3), ("", "a", 0.0), ("b a", "a b", 0.5)],
+)  # fmt: skip
+def test_similarity_is_rouge_l(text: str, expected: str, value: float) -> None:
+    assert similarity(text, expected) == pytest.approx(value)
+
+
+class Terminal:
+    """A program on a pseudo-terminal of the dumb kind."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.text = ""
+        self._changed = threading.Condition()
+        self.pid, self._fd = pty.fork()
+        if self.pid == 0:
+            os.environ["TERM"] = "dumb"
+            os.execv(command[0], command)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = os.read(self._fd, 65536)
+            except OSError:
+                data = b""
+            with self._changed:
+                self.text += data.decode("utf-8", "replace")
+                self._changed.notify_all()
+            if not data:
+                return
+
+    def until(self, wanted: str | Callable[[str], bool], after: int = 0) -> int:
+        """Wait until a text has come; returns the place behind it."""
+        found = wanted if callable(wanted) else lambda text: wanted in text
+        with self._changed:
+            assert self._changed.wait_for(lambda: found(self.text[after:]), 60), self.text
+            return len(self.text) if callable(wanted) else self.text.index(wanted, after) + len(wanted)
+
+    def type(self, text: str) -> int:
+        place = len(self.text)
+        os.write(self._fd, text.encode())
+        return place
+
+
+@pytest.fixture
+def terminal(lab: Path) -> Iterator[Terminal]:
+    words = [sys.executable, "-m", "core.cli", "chat", str(lab)]
+    made = Terminal(words)
+    yield made
+    try:
+        os.kill(made.pid, signal.SIGKILL)
+        os.waitpid(made.pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+
+def test_a_conversation_by_lines(terminal: Terminal, lab: Path) -> None:
+    terminal.until("one> ")
+    for typed, answer in (
+        ("Where?\n", "read "),
+        ("/base\n", "base answers from now on"),
+        ("And?\n", "read "),
+        ("/set max_new_tokens 3\n", "max_new_tokens = 3"),
+        ("/set warmth 3\n", "no setting"),
+        ("/regen\n", "3 tokens"),
+        ("/edit Then?\n", "3 tokens"),
+        ("/compare Which?\n", "--- one"),
+        ("/adapter\n", "* none: the base"),
+        ("/name My trip\n", "base> "),
+        ("/list\n", "My trip"),
+        ("/flub\n", "There is no command /flub"),
+        ("/save page.md\n", "Wrote page.md"),
+        ("\n", "base> "),
+        ("/help\n", "/regen"),
+    ):
+        place = terminal.type(typed)
+        place = terminal.until(answer, place + len(typed))
+        if not answer.endswith("> "):
+            terminal.until("> ", place)
+    terminal.type("/quit\n")
+    assert os.waitpid(terminal.pid, 0)[1] == 0
+    (chat,) = list_chats(lab / "chats")
+    assert chat.name == "My trip"
+    assert [turn.question for turn in chat.turns] == ["Where?", "Then?", "Which?"]
+    Path("page.md").unlink()
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_chat(lab: Path, long_llama: Path) -> None:
+    onnx = Lab.open(lab).folder.onnx_dir
+    shutil.rmtree(onnx)
+    shutil.copytree(long_llama, onnx)
+    settings = ["--set", "max_new_tokens=12000", "--set", "temperature=0.7"]
+    text = (lab / "lab.toml").read_text()
+    (lab / "lab.toml").write_text(text.replace("[chat]", "[chat]\ncontext_tokens = 16384"))
+    terminal = Terminal([sys.executable, "-m", "core.cli", "chat", str(lab), "--no-adapter", *settings])
+    place = terminal.until("base> ")
+    for number in range(20):
+        place = terminal.type(f"Question {number}?\n")
+        place = terminal.until(lambda text: len(text) > 30, place)
+        terminal.type("\x03")
+        terminal.until(lambda text: "base> " in text, place)
+        if "stopped]" in terminal.text:
+            break
+    assert "stopped]" in terminal.text
+    place = terminal.type("\x03")
+    place = terminal.until("/quit ends the chat", place)
+    terminal.until("base> ", place)
+    terminal.type("\x04")
+    assert os.waitpid(terminal.pid, 0)[1] == 0

@@ -1,0 +1,504 @@
+"""Conversations with a tiny Llama: turns, the cache, stopping, asking again, adapters, comparison, failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.chat import ChatError, ChatSession
+from core.chat.protocol import Dropped, Progress, Token
+from core.chat.transcript import read_chat
+from core.errors import RequestError
+from tests.core.chat.conftest import Reference, long_answer
+
+QUESTIONS = ["What should I see in Chicago?", "And what else?", "How do I get there: 日本 or שלום?", "Why?"]
+
+
+def test_several_turns_read_only_their_own_tokens_and_answer_as_if_all_was_read(
+    chat: ChatSession, reference: Reference
+) -> None:
+    messages: list[dict[str, str]] = []
+    for number, question in enumerate(QUESTIONS):
+        answer = chat.ask(question)
+        messages.append({"role": "user", "content": question})
+        expected_ids = reference.prompt_ids(messages)
+        # What the model saw is what it would have seen reading the whole anew.
+        if number == 0:
+            assert answer.prompt_tokens == len(expected_ids)
+            assert answer.answer == reference.greedy(messages, 16)
+        else:
+            own = reference.prompt_ids(messages[-1:])
+            assert answer.prompt_tokens <= len(own) + 4
+        messages.append({"role": "assistant", "content": answer.answer})
+    assert answer.context_tokens > 4 * 16
+    assert [turn.question for turn in chat.turns] == QUESTIONS
+
+
+def test_answers_after_the_cache_was_used_are_those_of_a_fresh_reading(
+    built_llama: Path, tmp_path: Path
+) -> None:
+    with ChatSession(built_llama, chats_dir=tmp_path / "chats") as first:
+        first.set(max_new_tokens=12)
+        for question in QUESTIONS[:2]:
+            first.ask(question)
+        path = first.transcript_path
+        assert path is not None
+        kept = first.ask(QUESTIONS[2])
+    with ChatSession(built_llama, chats_dir=tmp_path / "chats") as second:
+        second.set(max_new_tokens=12)
+        second.reopen(path.name)
+        again = second.begin_again().result()[""]
+    assert again.prompt_tokens > 2 * kept.prompt_tokens
+    # Encoding an answer's text again may give other tokens than the model chose; then the texts may differ.
+    if "\ufffd" not in "".join(turn.answer.answer for turn in read_chat(path).turns if turn.answer):
+        assert again.answer == kept.answer
+
+
+def test_streaming_gives_the_answer_in_pieces(chat: ChatSession) -> None:
+    pieces = list(chat.stream("Which city?"))
+    assert chat.last is not None
+    assert "".join(pieces) == chat.last.answer
+    assert chat.last.new_tokens == 16
+    assert chat.last.stop == "length"
+    assert not chat.last.context_full
+    assert chat.last.tokens_per_s > 0
+    assert 0 < chat.last.time_to_first_token_s < 5
+
+
+def test_stop_ends_the_answer_at_once_and_the_conversation_goes_on(endless: ChatSession) -> None:
+    exchange = endless.begin(long_answer(endless))
+    next(event for event in exchange if isinstance(event, Token))
+    threading.Thread(target=endless.stop).start()
+    answer = exchange.result()[""]
+    assert answer.stop == "cancelled"
+    assert answer.answer.startswith(exchange.so_far("")[:1])
+    assert answer.new_tokens < 12_000
+    after = endless.set(max_new_tokens=5) and endless.ask("And then?")
+    assert after.stop in ("length", "end")
+    assert after.prompt_tokens < 100  # the stopped answer is still in the cache
+    assert [turn.answer.stop for turn in endless.turns if turn.answer] == ["cancelled", after.stop]
+
+
+def test_leaving_the_stream_stops_the_answer(endless: ChatSession) -> None:
+    for _ in endless.stream(long_answer(endless)):
+        break
+    assert endless.last is not None
+    assert endless.last.stop == "cancelled"
+
+
+def test_one_question_at_a_time(endless: ChatSession) -> None:
+    exchange = endless.begin(long_answer(endless))
+    with pytest.raises(RequestError, match="under way"):
+        endless.begin("Another?")
+    with pytest.raises(RequestError, match="under way"):
+        endless.set_adapter("one")
+    exchange.stop()
+    assert exchange.wait(30)
+
+
+def test_regenerate_gives_another_answer_with_temperature_and_the_same_without(chat: ChatSession) -> None:
+    greedy = chat.ask("Where to?").answer
+    assert "".join(chat.regenerate()) == greedy
+    chat.set(temperature=1.5, seed=3)
+    first = "".join(chat.regenerate())
+    second = "".join(chat.regenerate())
+    assert len({greedy, first, second}) == 3
+    assert len(chat.turns) == 1
+    assert chat.last is not None
+    assert chat.last.prompt_tokens == 1
+
+
+def test_the_seed_decides_the_answer(built_llama: Path) -> None:
+    found = []
+    for seed in (4, 4, 5):
+        with ChatSession(built_llama) as session:
+            session.set(temperature=1.0, seed=seed, max_new_tokens=10)
+            found.append(session.ask("Which?").answer)
+    assert found[0] == found[1]
+    assert found[0] != found[2]
+
+
+def test_settings_change_between_turns_without_reading_anew(chat: ChatSession) -> None:
+    chat.ask("First?")
+    chat.set(temperature=0.8, top_k=10, top_p=0.9, repetition_penalty=1.2, max_new_tokens=4)
+    answer = chat.ask("Second?")
+    assert answer.new_tokens <= 4
+    assert answer.prompt_tokens < 25
+
+
+def test_edit_puts_another_question_in_the_last_ones_place(chat: ChatSession) -> None:
+    chat.ask("First?")
+    chat.ask("Secnod?")
+    list(chat.edit("Second?"))
+    assert [turn.question for turn in chat.turns] == ["First?", "Second?"]
+    assert chat.last is not None
+    assert chat.last.prompt_tokens < 20
+    list(chat.edit("Zeroth?", turn=0))
+    assert [turn.question for turn in chat.turns] == ["Zeroth?"]
+    path = chat.transcript_path
+    assert path is not None
+    assert [turn.question for turn in read_chat(path).turns] == ["Zeroth?"]
+    assert "Secnod?" in path.read_text()  # nothing is lost
+
+
+def test_an_end_of_turn_token_ends_the_answer_even_if_the_configuration_forgot_it(
+    llama: Path, reference: Reference
+) -> None:
+    config = json.loads((llama / "genai_config.json").read_text())
+    config["model"]["eos_token_id"] = 0
+    (llama / "genai_config.json").write_text(json.dumps(config))
+    with ChatSession(llama) as session:
+        notes = session.wait_ready().notes
+        assert any("<|end|>" in note for note in notes)
+        session.set(temperature=3.0, top_k=100_000, max_new_tokens=400)
+        answers = [session.begin_alone(f"Q{n}", (None,), seed=n).result()[""] for n in range(20)]
+    ended = [answer for answer in answers if answer.stop == "end"]
+    assert ended
+    assert all("<|end|>" not in answer.answer for answer in answers)
+
+
+def test_a_system_message_is_read_first(built_llama: Path, reference: Reference) -> None:
+    with ChatSession(built_llama, system="Be brief.") as session:
+        answer = session.begin_alone("Hi", (None,), max_new_tokens=8).result()[""]
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    assert answer.prompt_tokens == len(reference.prompt_ids(messages))
+    assert answer.answer == reference.greedy(messages, 8)
+
+
+# Adapters
+
+
+def test_adapters_are_switched_in_a_loaded_model(chat: ChatSession, reference: Reference) -> None:
+    base = chat.ask("Where?").answer
+    pid = chat.pid
+    assert chat.set_adapter("one") < 0.1
+    assert chat.adapter == "one"
+    chat.new()
+    tuned = chat.ask("Where?")
+    assert (tuned.adapter, chat.pid) == ("one", pid)
+    question = [{"role": "user", "content": "Where?"}]
+    assert base == reference.greedy(question, 16)
+    assert tuned.answer == reference.greedy(question, 16, "one")
+    assert tuned.answer != base
+    assert chat.set_adapter("two") < 0.1
+    assert chat.set_adapter(None) < 0.1
+    chat.new()
+    assert chat.ask("Where?").answer == base
+
+
+def test_a_cache_of_another_adapter_is_not_used(chat: ChatSession, reference: Reference) -> None:
+    first = chat.ask("Where?")
+    chat.set_adapter("one")
+    second = chat.ask("And?")
+    messages = [
+        {"role": "user", "content": "Where?"},
+        {"role": "assistant", "content": first.answer},
+        {"role": "user", "content": "And?"},
+    ]
+    assert second.prompt_tokens == len(reference.prompt_ids(messages))
+    assert second.answer == reference.greedy(messages, 16, "one")
+
+
+def test_compare_answers_as_each_would_alone_from_one_process(
+    chat: ChatSession, reference: Reference
+) -> None:
+    events = list(chat.begin_compare("Where?", (None, "one")))
+    lanes = [event.lane for event in events if isinstance(event, Token)]
+    assert "one" in lanes[: lanes.index("") + 16]
+    base, tuned = (chat.turns[-1].answers[lane] for lane in ("", "one"))
+    question = [{"role": "user", "content": "Where?"}]
+    assert base.answer == reference.greedy(question, 16)
+    assert tuned.answer == reference.greedy(question, 16, "one")
+    for answer in (base, tuned):
+        assert answer.new_tokens == 16
+        assert answer.time_to_first_token_s > 0
+        assert answer.tokens_per_s > 0
+    # Each goes on from its own words, and from the cache.
+    base, tuned = chat.compare("And?", (None, "one"))
+    assert base.prompt_tokens < 25
+    assert tuned.prompt_tokens < 25
+
+
+def test_compare_of_two_adapters_and_of_nothing(chat: ChatSession) -> None:
+    first, second = chat.compare("Where?", ("one", "two"))
+    assert (first.adapter, second.adapter) == ("one", "two")
+    assert first.answer != second.answer
+    with pytest.raises(RequestError, match="nothing to compare"):
+        chat.compare("Where?", ("one", "one"))
+
+
+def test_an_unknown_adapter_is_refused_and_the_chat_goes_on(chat: ChatSession) -> None:
+    with pytest.raises(RequestError, match="one, two"):
+        chat.set_adapter("three")
+    assert chat.adapter is None
+    assert chat.ask("Still there?").new_tokens == 16
+
+
+@pytest.mark.parametrize("fault", ["shape", "name", "base", "file"])
+def test_an_adapter_that_does_not_fit_is_refused_before_generation(llama: Path, fault: str) -> None:
+    import numpy as np
+    import onnxruntime
+
+    path = llama / "adapters" / "one.onnx_adapter"
+    if fault == "base":
+        note = path.with_name("one.json")
+        note.write_text(json.dumps({**json.loads(note.read_text()), "base_sha256": "0" * 64}))
+    elif fault == "file":
+        path.write_bytes(b"no adapter at all" * 9)
+    else:
+        values = dict(onnxruntime.AdapterFormat.read_adapter(str(path)).get_parameters())
+        name = next(key for key in sorted(values) if key.endswith("lora_A"))
+        if fault == "shape":
+            values[name] = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((7, 2), np.float32))
+        else:
+            values["model.layers.9.nothing"] = values.pop(name)
+        file = onnxruntime.AdapterFormat()
+        file.set_parameters(values)
+        path.unlink()
+        file.export_adapter(str(path))
+    told = {
+        "shape": r"\[7, 2\]",
+        "name": "model.layers.9.nothing",
+        "base": "another build",
+        "file": "one.onnx_adapter",
+    }
+    with ChatSession(llama, adapter="one") as session:
+        ready = session.wait_ready()
+        assert ready.adapters == ["two"]
+        assert list(ready.refused) == ["one"]
+        with pytest.raises(RequestError, match=told[fault]):
+            session.ask("Hello?")
+        assert session.turns == []
+        session.set_adapter("two")
+        assert session.begin_alone("Hello?", ("two",), max_new_tokens=3).result()["two"].new_tokens == 3
+
+
+# The context
+
+
+def test_a_full_context_drops_the_oldest_turns_and_says_so(built_llama: Path, tmp_path: Path) -> None:
+    with ChatSession(built_llama, context_tokens=256, chats_dir=tmp_path) as session:
+        session.set(max_new_tokens=16)
+        session.history.system = "Keep me."
+        dropped: list[Dropped] = []
+        answers = []
+        for number in range(14):
+            exchange = session.begin(f"Question number {number}?")
+            dropped += [event for event in exchange if isinstance(event, Dropped)]
+            answers.append(exchange.result()[""])
+        assert all(answer.new_tokens for answer in answers)
+        assert all(answer.context_tokens <= 256 for answer in answers)
+        assert sum(event.turns for event in dropped) == session.history.dropped > 0
+        assert sum(answer.dropped_turns for answer in answers) == session.history.dropped
+        # Several go at once, and between drops a turn still reads only its own tokens.
+        assert sum(answer.dropped_turns > 0 for answer in answers) <= 4
+        assert all((answer.prompt_tokens < 40) == (answer.dropped_turns == 0) for answer in answers)
+        path = session.transcript_path
+        assert path is not None
+        assert len(session.turns) == 14
+        assert read_chat(path).first == session.history.dropped
+
+
+def test_an_answer_ends_where_the_context_does(built_llama: Path) -> None:
+    with ChatSession(built_llama, context_tokens=64) as session:
+        session.set(max_new_tokens=300)
+        answer = session.ask(long_answer(session))
+    assert answer.stop == "length"
+    assert answer.context_full
+    assert answer.context_tokens == 64
+
+
+def test_a_question_longer_than_the_context_is_refused_with_both_numbers(built_llama: Path) -> None:
+    with ChatSession(built_llama, context_tokens=64) as session:
+        session.set(max_new_tokens=8)
+        session.ask("Hi")
+        with pytest.raises(RequestError, match=r"has \d{3,} tokens.*holds 64"):
+            session.ask("How far is it from the town to the sea? " * 30)
+        assert [turn.question for turn in session.turns] == ["Hi"]
+        assert session.ask("And?").new_tokens == 8
+
+
+@pytest.mark.parametrize("text", ["", "  \n\t "])
+def test_an_empty_question_is_refused(chat: ChatSession, text: str) -> None:
+    with pytest.raises(RequestError, match="empty"):
+        chat.ask(text)
+    assert chat.turns == []
+
+
+def test_hostile_questions_do_not_break_the_protocol(chat: ChatSession) -> None:
+    for text in ("\x00\x1b[2J", '{"type":"close","id":1}\n', "\ud83d alone", "[/INST] <|end|>", "é" * 60):
+        assert chat.ask(text).new_tokens == 16
+
+
+def test_reading_a_long_question_tells_how_far_it_is_and_can_be_stopped(endless: ChatSession) -> None:
+    exchange = endless.begin("Where is the sea? " * 400)
+    seen = []
+    for event in exchange:
+        if isinstance(event, Progress):
+            seen.append(event)
+            exchange.stop()
+    answer = exchange.result()[""]
+    assert seen[0].phase == "reading"
+    assert seen[0].total is not None
+    assert 0 < seen[0].done < seen[0].total
+    assert answer.stop == "cancelled"
+    endless.set(max_new_tokens=3)
+    assert endless.ask("Shorter?").new_tokens == 3
+
+
+# Failures
+
+
+def test_a_killed_worker_is_told_and_nothing_is_lost(endless: ChatSession) -> None:
+    endless.set(max_new_tokens=6)
+    first = endless.ask("Before?")
+    endless.set(max_new_tokens=12_000)
+    exchange = endless.begin(long_answer(endless))
+    next(event for event in exchange if isinstance(event, Token))
+    os.kill(endless.pid, signal.SIGKILL)
+    with pytest.raises(ChatError, match="SIGKILL") as caught:
+        exchange.result()
+    assert caught.value.died
+    assert caught.value.exit_status == 3
+    assert not endless.alive
+    with pytest.raises(ChatError, match="gone"):
+        endless.ask("Anyone?")
+    assert endless.turns[0].answer == first
+    partial = endless.turns[1].answer
+    assert partial is not None
+    assert (partial.stop, bool(partial.answer)) == ("failed", True)
+    path = endless.transcript_path
+    assert path is not None
+    assert read_chat(path).turns == endless.turns
+
+    endless.restart()
+    endless.set(max_new_tokens=6)
+    again = endless.begin_again().result()[""]
+    assert again.new_tokens == 6
+    assert again.prompt_tokens > first.prompt_tokens  # the conversation was read anew
+    assert endless.turns[0].answer == first
+
+
+def test_a_worker_that_dies_while_it_loads_is_told(built_llama: Path) -> None:
+    session = ChatSession(built_llama)
+    os.kill(session.pid, signal.SIGKILL)
+    with pytest.raises(ChatError, match="process is gone"):
+        session.wait_ready(30)
+    with pytest.raises(ChatError, match="process is gone"):
+        session.ask("Hello?")
+    session.restart()
+    session.set(max_new_tokens=2)
+    assert session.ask("Hello?").new_tokens == 2
+    session.close()
+    assert not session.alive
+
+
+def test_a_damaged_model_is_told_with_the_step_that_makes_it(llama: Path) -> None:
+    (llama / "model.onnx").write_bytes(b"not a graph")
+    with ChatSession(llama) as session, pytest.raises(ChatError, match="optimize"):
+        session.ask("Hello?")
+
+
+def test_a_folder_without_a_model_is_refused_at_once(tmp_path: Path, llama: Path) -> None:
+    with pytest.raises(RequestError, match="no model"):
+        ChatSession(tmp_path / "none")
+    (llama / "model.onnx").unlink()
+    with pytest.raises(RequestError, match=r"model\.onnx is missing"):
+        ChatSession(llama)
+
+
+def test_the_worker_ends_with_its_parent(built_llama: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from core.chat import ChatSession\n"
+        "s = ChatSession(Path(sys.argv[1])); s.wait_ready(); print(s.pid, flush=True); os._exit(9)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(built_llama)], capture_output=True, timeout=60, text=True
+    )
+    assert done.returncode == 9, done.stderr
+    stat = Path(f"/proc/{int(done.stdout)}/stat")
+    wait = threading.Event()
+    for _ in range(1000):
+        if not stat.exists() or stat.read_text().split()[2] == "Z":
+            break
+        wait.wait(0.01)
+    else:
+        pytest.fail("the worker lives on")
+
+
+def test_closing_frees_the_process_and_stops_an_answer(endless: ChatSession) -> None:
+    exchange = endless.begin(long_answer(endless))
+    next(event for event in exchange if isinstance(event, Token))
+    pid = endless.pid
+    endless.close()
+    with pytest.raises(ChatError, match="closed"):
+        exchange.result()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_words_printed_by_native_code_stay_out_of_the_protocol(
+    built_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The runtime writes this log to file descriptor 1 or 2 as it likes.
+    monkeypatch.setenv("ORTGENAI_LOG", "1")
+    monkeypatch.setenv("ORTGENAI_ORT_VERBOSE_LOGGING", "1")
+    with ChatSession(built_llama) as session:
+        assert session.begin_alone("Hi", (None,), max_new_tokens=3).result()[""].new_tokens == 3
+
+
+def test_loading_is_told_and_events_come_without_waiting(built_llama: Path) -> None:
+    heard: list[Any] = []
+    over = threading.Event()
+    with ChatSession(built_llama, on_load=heard.append) as session:
+        session.set(max_new_tokens=5)
+        events: list[Any] = []
+
+        def on_event(event: Any) -> None:
+            events.append(event)
+            if event.type == "finished":
+                over.set()
+
+        exchange = session.begin("Asked before the model is there?", on_event)
+        assert over.wait(60)
+        assert exchange.over
+        assert exchange.drain() == events
+        assert exchange.drain() == []
+        assert session.ready is not None
+    assert heard[-1] == session.ready
+
+
+def test_the_caller_loads_no_native_library(built_llama: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from core.chat import ChatSession\n"
+        "with ChatSession(Path(sys.argv[1])) as s:\n"
+        "    s.set(max_new_tokens=2); s.ask('Hi')\n"
+        "bad = {'torch', 'transformers', 'onnxruntime', 'onnxruntime_genai', 'numpy', 'tokenizers', 'jinja2'}\n"
+        "print(sorted(bad & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(built_llama)], capture_output=True, timeout=60, text=True
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_tokenizer_without_a_chat_template_uses_the_recipes(llama: Path, reference: Reference) -> None:
+    shutil.rmtree(llama / "chat_template.jinja", ignore_errors=True)
+    (llama / "chat_template.jinja").unlink(missing_ok=True)
+    template = "<|user|>\n{prompt}<|end|>\n<|assistant|>\n{response}<|end|>"
+    with ChatSession(llama, template=template) as session:
+        session.set(max_new_tokens=8)
+        assert any("data.template" in note for note in session.wait_ready().notes)
+        first = session.ask("Hi")
+        assert first.answer == reference.greedy([{"role": "user", "content": "Hi"}], 8)
+        assert session.ask("And?").prompt_tokens < 20
+    with ChatSession(llama) as session, pytest.raises(RequestError, match="no chat template"):
+        session.wait_ready()
