@@ -92,6 +92,7 @@ class FakeAzure:
         self.requests: list[Request] = []
         self.lock = threading.Lock()
         self.closing = threading.Event()
+        self.in_flight = 0
         self.reset()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(cert, key)
@@ -270,12 +271,17 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(size) if size else b""
         with fake.lock:
             fake.requests.append(Request(host, self.command, self.path, size))
-        if fault:
-            self._refuse(fault, host)
-        elif ".blob." in host:
-            self._blob(host, body)
-        else:
-            self._answer(host, body)
+            fake.in_flight += 1
+        try:
+            if fault:
+                self._refuse(fault, host)
+            elif ".blob." in host:
+                self._blob(host, body)
+            else:
+                self._answer(host, body)
+        finally:
+            with fake.lock:
+                fake.in_flight -= 1
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_PATCH = _any
 
@@ -420,7 +426,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _routes(self) -> list[tuple[str, str, Callable[..., None]]]:
         space = rf"/subscriptions/([^/]+)/resourceGroups/([^/]+)/providers/{ML}/workspaces/([^/]+)"
-        registry = rf"/mferp/managementfrontend/subscriptions/[^/]+/resourceGroups/[^/]+/providers/{ML}/registries/([^/]+)"
+        root = "/mferp/managementfrontend/subscriptions/[^/]+/resourceGroups/[^/]+"
+        registry = rf"{root}/providers/{ML}/registries/([^/]+)"
         return [
             ("/subscriptions", "GET", self._subscriptions),
             ("/providers/Microsoft.ResourceGraph/resources", "POST", self._graph),
@@ -579,7 +586,8 @@ class _Handler(BaseHTTPRequestHandler):
                 {"error": {"code": "UserError", "message": "A model with this version exists already."}}, 400
             )
             return
-        path = f"/subscriptions/{sub}/resourceGroups/{rg}/providers/{ML}/workspaces/{ws}/models/{name}/versions/{version}"
+        space = f"/subscriptions/{sub}/resourceGroups/{rg}/providers/{ML}/workspaces/{ws}"
+        path = f"{space}/models/{name}/versions/{version}"
         stamp = datetime.now(UTC).isoformat()
         self.service.models[name][version] = {
             "id": path,

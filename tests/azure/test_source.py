@@ -1,0 +1,215 @@
+"""Models of a registry or a workspace as a source: addresses, download, resume, verification, cache."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from core.errors import Cancelled, LabError, RequestError, StageError
+from core.events import RecordingReporter, Reporter
+from core.registry import download_model
+from core.registry.receiver import PART, safe_name
+from core.registry.source import Address, parse
+from core.registry.workspace import Place
+from tests.azure.conftest import World
+from tests.azure.fake import SUBSCRIPTION
+from tests.azure.labs import signed_in
+
+URI = "azureml://registries/azureml/models/Phi-3.5-mini-instruct/versions/4"
+
+
+@pytest.mark.parametrize(
+    ("uri", "address"),
+    [
+        (URI, Address(registry="azureml", name="Phi-3.5-mini-instruct", version="4")),
+        ("azureml://registries/r/models/m/labels/latest", Address(registry="r", name="m", version="latest")),
+        (
+            "azureml://subscriptions/s/resourceGroups/g/workspaces/w/models/m/versions/2",
+            Address(place=Place("s", "g", "w"), name="m", version="2"),
+        ),
+        (
+            "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w/models/m/versions/2",
+            Address(place=Place("s", "g", "w"), name="m", version="2"),
+        ),
+        (
+            "azureml://subscriptions/s/resourcegroups/g/workspaces/w/datastores/d/paths/a/b",
+            Address(place=Place("s", "g", "w"), datastore="d", path="a/b"),
+        ),
+    ],
+)
+def test_addresses(uri: str, address: Address) -> None:
+    assert parse(uri) == address
+
+
+@pytest.mark.parametrize(
+    "uri", ["azureml:m:1", "azureml://registries/r/models/m", "https://x", "azureml://registries/"]
+)
+def test_what_is_no_address(uri: str) -> None:
+    with pytest.raises(RequestError, match="not an address"):
+        parse(uri)
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../b", "c:/x", "a\\b", ""])
+def test_a_name_that_leads_out_of_the_folder_is_refused(name: str) -> None:
+    with pytest.raises(RequestError, match="outside its folder"):
+        safe_name(name)
+
+
+@pytest.fixture
+def files(blobs: World, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """A model in the registry: two big files and a small one."""
+    signed_in(blobs, monkeypatch)
+    prefix = f"models/{time.time_ns()}"
+    source = random.Random(prefix)
+    content = {
+        "model.safetensors": source.randbytes(3 * PART + 11),
+        "config.json": b"{}",
+        "sub/tokenizer.bin": source.randbytes(PART),
+        "empty": b"",
+    }
+    client = blobs.fake.make_container()
+    for name, data in content.items():
+        client.upload_blob(f"{prefix}/{name}", data)
+    blobs.fake.registry[("azureml", "Phi-3.5-mini-instruct", "4")] = prefix
+    return content
+
+
+def same(folder: Path, files: dict[str, bytes]) -> bool:
+    found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    found.pop("olivepress.download.json")
+    return found == files
+
+
+def test_a_registry_model_comes_whole_and_is_cached(
+    blobs: World, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    report = RecordingReporter()
+    folder = download_model(URI, tmp_path / "cache", report)
+    assert same(folder, files)
+    progress = [e for e in report.events if e.get("phase") == "download"]
+    assert progress[-1]["done"] == progress[-1]["total"] == sum(map(len, files.values()))
+    blobs.fake.requests.clear()
+    assert download_model(URI, tmp_path / "cache", RecordingReporter()) == folder
+    assert blobs.fake.requests == [], "a whole model of the cache needs no network"
+
+
+def test_latest_finds_the_newest(blobs: World, files: dict[str, bytes], tmp_path: Path) -> None:
+    folder = download_model(URI.replace("versions/4", "labels/latest"), tmp_path, RecordingReporter())
+    assert folder.name == "4"
+    assert same(folder, files)
+
+
+def test_a_broken_download_goes_on(blobs: World, files: dict[str, bytes], tmp_path: Path) -> None:
+    fault = blobs.fake.fault(host="blob", method="GET", path="safetensors", action="reset", skip=2)
+    with pytest.raises(StageError, match="line to Azure broke"):
+        download_model(URI, tmp_path, RecordingReporter())
+    assert list(tmp_path.rglob("*.download.json")) == []
+    blobs.fake.faults.remove(fault)
+    blobs.fake.requests.clear()
+    assert same(download_model(URI, tmp_path, RecordingReporter()), files)
+    assert len(blobs.fake.seen(host="blob", method="GET", path="safetensors")) == 2, (
+        "two of four parts were there"
+    )
+
+
+def test_what_arrives_damaged_is_fetched_again(blobs: World, files: dict[str, bytes], tmp_path: Path) -> None:
+    class Damage(RecordingReporter):
+        """Turns a byte of a part on the disk, as a bad disk or a crash would."""
+
+        done = False
+
+        def progress(self, phase: str, done: float, total: float | None) -> None:
+            for part in tmp_path.rglob("model.safetensors.part") if not self.done else ():
+                lines = part.with_name(part.name + "s").read_text().splitlines()
+                if "0" in lines[1:]:
+                    with part.open("r+b") as stream:
+                        stream.write(b"\0\1\2\3")
+                    self.done = True
+
+    fault = blobs.fake.fault(host="blob", method="GET", path="safetensors", action="reset", skip=3)
+    with pytest.raises(StageError):
+        download_model(URI, tmp_path, RecordingReporter())
+    blobs.fake.faults.remove(fault)
+    damage = Damage()
+    damage.progress("", 0, None)
+    assert damage.done
+    client = blobs.fake.make_container()
+    prefix = blobs.fake.registry[("azureml", "Phi-3.5-mini-instruct", "4")]
+    assert (
+        client.get_blob_client(f"{prefix}/model.safetensors")
+        .get_blob_properties()
+        .content_settings.content_md5
+    )
+    report = RecordingReporter()
+    assert same(download_model(URI, tmp_path, report), files)
+    assert any("damaged" in event.get("text", "") for event in report.events)
+
+
+@pytest.mark.parametrize(
+    ("uri", "sentence"),
+    [
+        (URI.replace("registries/azureml", "registries/nowhere"), "There is no registry nowhere"),
+        (
+            URI.replace("versions/4", "versions/9"),
+            "There is no model Phi-3.5-mini-instruct:9 in registry azureml.",
+        ),
+        (
+            f"azureml://subscriptions/{SUBSCRIPTION}/resourceGroups/rg-travel/workspaces/travel-ws/models/m/versions/1",
+            "There is no model m:1 in workspace travel-ws.",
+        ),
+        (
+            f"azureml://subscriptions/{SUBSCRIPTION}/resourceGroups/rg/workspaces/gone/models/m/versions/1",
+            "There is no such workspace.",
+        ),
+    ],
+)
+def test_what_is_not_there(
+    blobs: World, files: dict[str, bytes], tmp_path: Path, uri: str, sentence: str
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        download_model(uri, tmp_path, RecordingReporter())
+    assert sentence in caught.value.title
+
+
+def test_files_that_are_gone_from_the_storage(blobs: World, files: dict[str, bytes], tmp_path: Path) -> None:
+    blobs.fake.registry[("azureml", "Phi-3.5-mini-instruct", "4")] = "models/none"
+    with pytest.raises(RequestError, match="gone from the storage"):
+        download_model(URI, tmp_path, RecordingReporter())
+
+
+def test_a_disk_without_room_is_told_before_the_first_byte(
+    blobs: World, files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    class Usage:
+        free = 1000
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage())
+    with pytest.raises(LabError, match="not enough room"):
+        download_model(URI, tmp_path, RecordingReporter())
+
+
+def test_cancel_within_a_second(
+    blobs: World, files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLIVEPRESS_AZURE_PATIENCE", "60")
+    blobs.fake.fault(host="blob", method="GET", path="safetensors", action="silence")
+    report = RecordingReporter()
+    pressed: list[float] = []
+
+    def press() -> None:
+        while not any(e.get("phase") == "download" and e["done"] for e in report.events):
+            time.sleep(0.01)
+        pressed.append(time.monotonic())
+        report.cancelled = True
+
+    threading.Thread(target=press, daemon=True).start()
+    with pytest.raises(Cancelled):
+        download_model(URI, tmp_path, report)
+    assert time.monotonic() - pressed[0] < 1
+    assert isinstance(report, Reporter)
