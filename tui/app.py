@@ -190,6 +190,8 @@ class OlivePressApp(App[None]):
 
     def on_olive_press_app_lab_changed(self, event: LabChanged) -> None:
         """Keep what was read and show it."""
+        if not self.screen_stack:  # the app is closing
+            return
         ended = [
             view
             for name, view in event.snapshot.jobs.items()
@@ -204,10 +206,14 @@ class OlivePressApp(App[None]):
 
     def on_olive_press_app_log_grew(self, event: LogGrew) -> None:
         """Let the screen draw the new lines."""
+        if not self.screen_stack:
+            return
         self.current.log_grew()
 
     def on_olive_press_app_gauge_read(self, event: GaugeRead) -> None:
         """Show the machine's load."""
+        if not self.screen_stack:
+            return
         self.current.show_gauge(event.text)
 
     def _measure(self, snapshot: Snapshot) -> None:
@@ -234,7 +240,8 @@ class OlivePressApp(App[None]):
     def note(self, step: str, word: str) -> None:
         """Put a word under a step that has no job, such as what its checks gave."""
         self.notes[step] = word
-        self.current.refresh_from(self.snapshot)
+        if self.screen_stack:
+            self.current.refresh_from(self.snapshot)
 
     # Help, themes, leaving
 

@@ -78,6 +78,8 @@ class PickScreen(ModalScreen[Path | None]):
     def on_pick_screen_read(self, event: Read) -> None:
         """Show what is in it."""
         event.stop()
+        if not self.is_current:
+            return
         if event.problem:
             self.query_one("#where", Plain).show(event.problem)
             return

@@ -13,6 +13,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
 
+from core.text import clean
 from tui.screens.base import StepScreen
 from tui.screens.dialogs import ErrorScreen
 from tui.session import value_of
@@ -189,7 +190,7 @@ class StageScreen(StepScreen):
         self.progress.display = view.active or view.state == "cancelled"
         if not self.progress.display:
             return
-        phase = view.phase or "starting"
+        phase = clean(view.phase, keep_newlines=False)[:60] or "starting"
         share = view.share
         if share is None:
             self.progress.show(f"{phase} …")
@@ -425,6 +426,7 @@ def columns(rows: Sequence[tuple[str, str]], width: int) -> Content:
     """Rows of label and value, in two columns where they fit in ``width``."""
     if not rows:
         return Content("")
+    rows = [(clean(name, keep_newlines=False), clean(value, keep_newlines=False)) for name, value in rows]
     cells = [Content.assemble((f"{name}  ", "$foreground 60%"), (value, "bold")) for name, value in rows]
     widest = max(cell.cell_length for cell in cells) + 3
     across = max(1, min(3, width // widest))

@@ -12,6 +12,7 @@ from textual.message import Message
 from textual.widget import Widget
 
 from tui.signs import sign
+from tui.widgets.safe import harmless
 
 
 class PlainList(Widget, can_focus=True):
@@ -77,7 +78,7 @@ class PlainList(Widget, can_focus=True):
         lines = []
         for index in range(self.top, min(self._count, self.top + height)):
             found = self._line(index)
-            text = found if isinstance(found, Content) else Content(found)
+            text = harmless(found if isinstance(found, Content) else Content(found))
             mark = sign("here") if index == self.index else " "
             text = Content.assemble(f"{mark} ", text).truncate(width, ellipsis=True)
             if index == self.index:

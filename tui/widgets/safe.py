@@ -23,6 +23,12 @@ def content(text: object, style: str = "") -> Content:
     return Content.styled(clean(str(text)), style) if style else Content(clean(str(text)))
 
 
+def harmless(text: Content) -> Content:
+    """Styled text that was put together here; should foreign text have got in uncleaned, its styles are given up."""
+    cleaned = clean(text.plain)
+    return text if cleaned == text.plain else Content(cleaned)
+
+
 def cell(text: object, longest: int = 120) -> Text:
     """``text`` for one line of a table, cut at ``longest`` characters."""
     from rich.text import Text as RichText
@@ -61,4 +67,4 @@ class Plain(Static):
 
 
 def _safe(text: str | Content) -> Content:
-    return text if isinstance(text, Content) else Content(clean(text))
+    return harmless(text) if isinstance(text, Content) else Content(clean(text))

@@ -1,0 +1,238 @@
+"""The frame: where you are, getting about, keys of one's own, leaving, sizes, errors of the wizard itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.lab import Lab
+from tests.tui.conftest import opened, screen_text, until
+from tests.tui.labs import job_in, made
+from tui.app import OlivePressApp
+from tui.keys import GLOBAL, LOG, config_dir, read_settings
+from tui.screens.dialogs import CrashScreen, LeaveScreen
+from tui.screens.help import HelpScreen
+from tui.steps import STEPS
+
+
+async def test_an_empty_folder_opens_on_check_and_enter_goes_on(tmp_path: Path) -> None:
+    async with opened(tmp_path / "new") as (app, pilot):
+        await until(pilot, lambda: "1 WARN: good to know" in screen_text(app))
+        assert not (tmp_path / "new" / "lab.toml").exists(), "looking makes nothing"
+        await until(pilot, lambda: app.focused is not None and app.focused.id == "next")
+        await pilot.press("enter")
+        await until(pilot, lambda: app.current.step.name == "data")
+        assert (tmp_path / "new" / "lab.toml").exists()
+
+
+async def test_every_step_is_reached_by_its_digit_and_by_back_and_next(lab: Lab) -> None:
+    async with opened(lab.root, "check") as (app, pilot):
+        for step in STEPS:
+            app.set_focus(None)
+            await pilot.press(str(step.number))
+            await until(pilot, lambda step=step: app.current.step is step)
+        for step in reversed(STEPS[:-1]):
+            await pilot.press("f3")
+            await until(pilot, lambda step=step: app.current.step is step)
+        await pilot.press("f3")
+        await pilot.pause()
+        assert app.current.step.name == "check", "there is nothing before the first"
+
+
+async def test_the_rail_goes_there_by_mouse(lab: Lab) -> None:
+    async with opened(lab.root, "check") as (app, pilot):
+        await pilot.click("Rail", offset=(24, 0))
+        await until(pilot, lambda: app.current.step.name == "quantize")
+
+
+async def test_the_footer_can_be_clicked(lab: Lab) -> None:
+    async with opened(lab.root, "check") as (app, pilot):
+        await until(pilot, lambda: "F2" in screen_text(app).splitlines()[-1])
+        await pilot.click("KeyBar", offset=(2, 0))
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen))
+
+
+async def test_letters_are_text_in_a_field_and_escape_leaves_it(lab: Lab) -> None:
+    async with opened(lab.root, "quantize") as (app, pilot):
+        field = app.current.query_one("#set-model-source")
+        await until(pilot, lambda: app.focused is not None)
+        field.focus()
+        await until(pilot, lambda: app.focused is field)
+        await pilot.press("end", "q", "2", "x")
+        assert field.value == "rehearsalq2x"  # type: ignore[attr-defined]
+        await pilot.press("escape", "2")
+        await until(pilot, lambda: app.current.step.name == "data")
+        await pilot.press("f4")
+        await until(pilot, lambda: app.current.step.name == "quantize")
+        assert field.value == "rehearsalq2x", "what was typed is still there"  # type: ignore[attr-defined]
+
+
+async def test_help_lists_every_action(lab: Lab) -> None:
+    async with opened(lab.root, "check", size=(100, 60)) as (app, pilot):
+        await pilot.press("f2")
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen))
+        await pilot.pause()
+        text = str(app.screen.query_one("Scrolled Plain").text)  # type: ignore[attr-defined]
+        for action in (*GLOBAL, *LOG):
+            assert action.id in text or action.help in text
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app.current)
+
+
+async def test_the_palette_opens_on_a_key_that_arrives(lab: Lab) -> None:
+    async with opened(lab.root, "check") as (app, pilot):
+        await pilot.press("f7")
+        await until(pilot, lambda: app.screen is not app.current)
+        for letter in "optimize":
+            await pilot.press(letter)
+        await until(pilot, lambda: "Go to 5 Optimize" in screen_text(app))
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: app.current.step.name == "optimize")
+
+
+@pytest.mark.parametrize("size", [(59, 24), (80, 19), (20, 5), (1, 1)])
+async def test_a_terminal_that_is_too_small_gets_a_line(lab: Lab, size: tuple[int, int]) -> None:
+    async with opened(lab.root, "quantize", size=size) as (app, pilot):
+        await pilot.pause()
+        assert app.current.has_class("-too-small")
+        if size[0] > 50 and size[1] > 3:
+            assert "at least 60 by 20" in screen_text(app)
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: "Algorithm" in screen_text(app))
+
+
+async def test_resizing_at_any_moment(lab: Lab) -> None:
+    job = job_in(lab, "finetune", "running")
+    async with opened(lab.root, "finetune") as (app, pilot):
+        for size in ((200, 60), (60, 20), (300, 20), (61, 100), (10, 3), (80, 24)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+            for step in ("check", "data", "finetune", "chat", "upload"):
+                await app.go_to(step)
+                await pilot.pause()
+        await app.go_to("finetune")
+        await until(pilot, lambda: "45 of 100" in screen_text(app))
+    job.let_go()
+
+
+async def test_leaving_while_a_job_runs_says_that_it_goes_on(lab: Lab) -> None:
+    job = job_in(lab, "finetune", "running")
+    async with opened(lab.root, "finetune") as (app, pilot):
+        await until(pilot, lambda: "Running" in screen_text(app))
+        await pilot.press("q")
+        await until(pilot, lambda: isinstance(app.screen, LeaveScreen))
+        await pilot.pause()
+        text = screen_text(app)
+        assert "it goes on without the wizard" in text
+        assert "olivepress" in text
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app.current)
+        await pilot.press("q")
+        await until(pilot, lambda: isinstance(app.screen, LeaveScreen))
+        await pilot.press("enter")
+        await until(pilot, lambda: not app.is_running)
+    assert "finetune-001 goes on by itself" in app.farewell
+    assert "cancel" in app.farewell
+    assert job.lab.job("finetune").active, "no harm was done"
+    job.let_go()
+
+
+async def test_leaving_with_nothing_running_just_leaves(lab: Lab) -> None:
+    async with opened(lab.root, "check") as (app, pilot):
+        await pilot.press("q")
+        await until(pilot, lambda: not app.is_running)
+    assert app.farewell == ""
+
+
+async def test_ctrl_c_twice_leaves(lab: Lab) -> None:
+    async with opened(lab.root, "check") as (app, pilot):
+        await pilot.press("ctrl+c")
+        await until(pilot, lambda: "Ctrl+C again" in screen_text(app))
+        await pilot.press("ctrl+c")
+        await until(pilot, lambda: not app.is_running)
+
+
+async def test_a_job_that_ends_elsewhere_is_told(lab: Lab) -> None:
+    job = job_in(lab, "finetune", "running")
+    async with opened(lab.root, "check") as (app, pilot):
+        await until(pilot, lambda: "45%" in screen_text(app))
+        job.end("succeeded", {})
+        await until(pilot, lambda: "finetune-001: succeeded" in screen_text(app))
+
+
+async def test_opening_a_lab_with_a_running_job_opens_on_it(lab: Lab) -> None:
+    made(lab, ("quantize",))
+    job = job_in(lab, "finetune", "running")
+    async with opened(lab.root) as (app, _):
+        assert app.current.step.name == "finetune"
+    job.let_go()
+
+
+async def test_a_broken_recipe_is_told_with_its_line_and_is_healed(lab: Lab) -> None:
+    good = lab.folder.recipe_path.read_text()
+    lab.folder.recipe_path.write_text(good.replace("bits = 4", "bits = 5"))
+    async with opened(lab.root, "quantize") as (app, pilot):
+        await until(pilot, lambda: "lab.toml cannot be used" in screen_text(app))
+        assert "line" in screen_text(app)
+        lab.folder.recipe_path.write_text(good)
+        await until(pilot, lambda: "lab.toml cannot be used" not in screen_text(app))
+
+
+async def test_themes_step_and_are_kept(lab: Lab) -> None:
+    async with opened(lab.root, "check") as (app, pilot):
+        assert app.theme == "olive-dark"
+        for theme in ("olive-light", "ansi-dark", "ansi-light", "olive-dark"):
+            app.set_focus(None)
+            await pilot.press("t")
+            await until(pilot, lambda theme=theme: app.theme == theme)
+    assert read_settings().theme == "olive-dark"
+    (config_dir() / "wizard.toml").unlink()
+
+
+async def test_a_keymap_of_ones_own(lab: Lab) -> None:
+    path = config_dir() / "wizard.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('colour = "red"\n[keys]\nhelp = "f12,h"\nfly = "z"\nlog.follow = "w"\nnext = 3\n')
+    try:
+        async with opened(lab.root, "check") as (app, pilot):
+            await until(pilot, lambda: "F12" in screen_text(app).splitlines()[-1])
+            await until(pilot, lambda: "no action 'fly'" in screen_text(app))
+            assert len(app.settings.problems) == 3
+            await pilot.press("f12")
+            await until(pilot, lambda: isinstance(app.screen, HelpScreen))
+            assert "F12 h" in screen_text(app)
+    finally:
+        path.unlink()
+
+
+async def test_an_error_of_the_wizard_is_shown_kept_and_told_by_the_exit_status(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLIVEPRESS_SHOW_CRASH", "1")
+    job = job_in(lab, "finetune", "running")
+    app = OlivePressApp(lab.root, "finetune")
+    with pytest.raises(ValueError, match="made up"):  # noqa: PT012 - the Pilot hands it on at its end
+        async with app.run_test(size=(80, 24)) as pilot:
+            await until(pilot, lambda: "Running" in screen_text(app))
+            app.call_later(_fail)
+            await until(pilot, lambda: isinstance(app.screen, CrashScreen))
+            await pilot.pause()
+            text = screen_text(app)
+            assert "ValueError: made up [/boom]" in text
+            assert "No job is harmed" in text
+            await pilot.press("y")
+            assert "wizard-errors.log" in app.clipboard.replace("\n", "")
+            await pilot.press("escape")
+            await until(pilot, lambda: not app.is_running)
+    assert app.return_code == 1
+    kept = (lab.root / "wizard-errors.log").read_text()
+    assert "made up" in kept
+    assert "secret-value" not in kept, "the values of variables are not kept"
+    assert job.lab.job("finetune").active
+    job.let_go()
+
+
+def _fail() -> None:
+    token = "secret-value"
+    raise ValueError("made up [/boom]" if token else "")

@@ -1,0 +1,172 @@
+"""The chat's dialogs: which adapter, which settings, which earlier chat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input
+
+from core.text import clean
+from tui.widgets.form import Form
+from tui.widgets.plain_list import PlainList
+from tui.widgets.push import Push
+from tui.widgets.safe import Plain
+
+if TYPE_CHECKING:
+    from core.chat.transcript import Chat
+    from core.recipe import Recipe
+
+
+class ChooseScreen(ModalScreen[str | None]):
+    """One of a few: gives its key, or None."""
+
+    CSS_PATH = "dialogs.tcss"
+    AUTO_FOCUS = "PlainList"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "close", "Close", show=False)]
+    DEFAULT_CSS = "ChooseScreen PlainList { height: auto; min-height: 3; max-height: 12; }"
+
+    def __init__(self, title: str, choices: Sequence[tuple[str, str]], current: str | None = None) -> None:
+        """``choices``: (key, text) pairs."""
+        super().__init__()
+        self._title = title
+        self._choices = list(choices)
+        self._list = PlainList()
+        keys = [key for key, _ in self._choices]
+        self._list.index = keys.index(current) if current in keys else 0
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog"):
+            yield Plain(f"{self._title}  (Enter chooses, Esc closes)", classes="dialog-title")
+            yield self._list
+
+    def on_mount(self) -> None:
+        """Fill the list."""
+        self._list.styles.height = max(3, min(12, len(self._choices)))
+        self._list.show(len(self._choices), lambda index: Content(clean(self._choices[index][1])))
+
+    def on_plain_list_chosen(self, event: PlainList.Chosen) -> None:
+        """This one."""
+        event.stop()
+        self.dismiss(self._choices[event.index][0])
+
+    def action_close(self) -> None:
+        """None."""
+        self.dismiss(None)
+
+
+class SettingsScreen(ModalScreen[tuple[dict[str, Any], bool] | None]):
+    """How answers are chosen: gives the values, and whether to keep them in ``lab.toml``."""
+
+    CSS_PATH = "dialogs.tcss"
+    AUTO_FOCUS = "#set-chat-temperature"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "close", "Close", show=False),
+        Binding("up", "app.focus_previous", show=False),
+        Binding("down", "app.focus_next", show=False),
+    ]
+    NAMES = ("temperature", "max_new_tokens", "top_p", "top_k", "repetition_penalty", "seed")
+
+    def __init__(self, recipe: Recipe) -> None:
+        """``recipe``: with the values in use now."""
+        super().__init__()
+        self.form = Form(recipe, [f"chat.{name}" for name in self.NAMES])
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog"):
+            yield Plain("How answers are chosen, from the next one on", classes="dialog-title")
+            yield self.form
+            with Horizontal(classes="dialog-buttons"):
+                yield Push("Use", id="use", key="Enter", primary=True)
+                yield Push("Use and keep in lab.toml", id="keep")
+                yield Push("Close", id="close", key="Esc")
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Enter in a field uses all of them."""
+        event.stop()
+        self._use(False)
+
+    def on_push_pushed(self, event: Push.Pushed) -> None:
+        """A button."""
+        event.stop()
+        if event.push.id == "close":
+            self.action_close()
+        else:
+            self._use(event.push.id == "keep")
+
+    def _use(self, keep: bool) -> None:
+        wrong = self.form.first_wrong()
+        if wrong is not None:
+            wrong.control.focus()
+            return
+        self.dismiss((self.form.values(), keep))
+
+    def action_close(self) -> None:
+        """Nothing is changed."""
+        self.dismiss(None)
+
+
+class ChatsScreen(ModalScreen[tuple[str, str] | None]):
+    """Earlier chats, and this one's name. Gives ("open", file), ("name", text), ("new", "") or ("save", "")."""
+
+    CSS_PATH = "dialogs.tcss"
+    AUTO_FOCUS = "PlainList"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "close", "Close", show=False),
+        Binding("left,up", "app.focus_previous", show=False),
+        Binding("right,down", "app.focus_next", show=False),
+    ]
+    DEFAULT_CSS = "ChatsScreen .dialog { height: 80%; }"
+
+    def __init__(self, chats: Sequence[Chat], name: str, current: Path | None) -> None:
+        """``name``: of the present chat; ``current``: its file."""
+        super().__init__()
+        self._chats = list(chats)
+        self._current = current
+        self._list = PlainList(empty="There are none yet: a chat is kept from its first question on.")
+        self._name = Input(name, placeholder="a name for this chat, Enter keeps it", compact=True, id="chat-name")
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog"):
+            yield Plain("Chats of this lab  (Enter opens, Esc closes)", classes="dialog-title")
+            yield self._list
+            yield self._name
+            with Horizontal(classes="dialog-buttons"):
+                yield Push("New chat", id="new")
+                yield Push("Save this one as Markdown", id="save")
+                yield Push("Close", id="close", key="Esc")
+
+    def on_mount(self) -> None:
+        """Fill the list."""
+        self._list.show(len(self._chats), self._line)
+
+    def _line(self, index: int) -> Content:
+        chat = self._chats[index]
+        here = " (this one)" if self._current is not None and chat.path == self._current else ""
+        turns = f"{len(chat.turns)} turn{'' if len(chat.turns) == 1 else 's'}"
+        return Content.assemble(chat.title, (f"  {chat.created[:10]} {turns}{here}", "$foreground 60%"))
+
+    def on_plain_list_chosen(self, event: PlainList.Chosen) -> None:
+        """Open it."""
+        event.stop()
+        self.dismiss(("open", self._chats[event.index].path.name))
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Name this chat."""
+        event.stop()
+        self.dismiss(("name", event.value))
+
+    def on_push_pushed(self, event: Push.Pushed) -> None:
+        """A button."""
+        event.stop()
+        self.dismiss(None if event.push.id == "close" else (event.push.id or "", ""))
+
+    def action_close(self) -> None:
+        """Nothing."""
+        self.dismiss(None)
