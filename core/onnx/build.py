@@ -15,7 +15,7 @@ from typing import Any
 from core.checkpoint import ModelFacts, model_facts, read_config, tensor_entries
 from core.errors import StageError
 from core.events import Reporter
-from core.files import explained
+from core.files import explained, write_json
 from core.onnx.branches import add_branches, find_projections, plan_branches
 from core.onnx.layout import Layout
 
@@ -125,7 +125,7 @@ def build_base(
     load = {"load_kwargs": {"trust_remote_code": True}} if trust_remote_code else {}
     built = run_workflow(
         {
-            "input_model": {"type": "HfModel", "model_path": str(checkpoint), **load},
+            "input_model": {"type": "HfModel", "model_path": str(_with_old_rope_key(checkpoint, work)), **load},
             **local_system(device, provider),
             "passes": {"builder": {"type": "ModelBuilder", **options}},
         },
@@ -140,6 +140,30 @@ def build_base(
     shutil.rmtree(work / "olive-cache", ignore_errors=True)
     report.progress("Adding places for adapters", 0, None)
     return folder, open_graph(folder, checkpoint, base_digest)
+
+
+def _with_old_rope_key(checkpoint: Path, work: Path) -> Path:
+    """The checkpoint, or a folder of links to its files with a ``config.json`` that the builder understands.
+
+    For long-context rope (Phi-3's ``longrope``) ModelBuilder 0.14 reads the key ``type``, which
+    transformers 5 has renamed to ``rope_type`` when it saves a model.
+    """
+    config = read_config(checkpoint)
+    for name in ("rope_parameters", "rope_scaling"):
+        rope = config.get(name)
+        if isinstance(rope, dict) and "rope_type" in rope and "type" not in rope:
+            config[name] = {**rope, "type": rope["rope_type"]}
+            break
+    else:
+        return checkpoint
+    linked = work / "checkpoint"
+    shutil.rmtree(linked, ignore_errors=True)
+    linked.mkdir(parents=True)
+    for path in checkpoint.iterdir():
+        if path.is_file() and path.name != "config.json":
+            (linked / path.name).symlink_to(path.resolve())
+    write_json(linked / "config.json", config)
+    return linked
 
 
 def quantize_float(
@@ -204,6 +228,29 @@ def open_graph(folder: Path, checkpoint: Path, base_digest: str) -> Layout:
     layout = Layout(dtype, tuple(branch for branch, _ in planned))
     layout.save(folder)
     return layout
+
+
+def exact_copy(folder: Path, work: Path) -> Path:
+    """The same model with float32 activations, beside links to the same weights; for verification."""
+    import onnx
+
+    target = work / "exact"
+    target.mkdir(parents=True)
+    for path in folder.iterdir():
+        if path.name.startswith(f"{MODEL_FILE}."):
+            try:
+                os.link(path, target / path.name)
+            except OSError:
+                shutil.copyfile(path, target / path.name)
+        elif path.is_file() and path.name != MODEL_FILE:
+            shutil.copyfile(path, target / path.name)
+    model = onnx.load(str(folder / MODEL_FILE), load_external_data=False)
+    for node in model.graph.node:
+        for item in node.attribute:
+            if node.op_type == "MatMulNBits" and item.name == "accuracy_level":
+                item.i = 1
+    onnx.save(model, str(target / MODEL_FILE))
+    return target
 
 
 def linear_modules(checkpoint: Path) -> list[str]:

@@ -141,6 +141,27 @@ def test_only_some_layers_trained(tmp_path: Path) -> None:
     assert onnx_texts(lab, "travel") == torch_texts(lab, "travel") != torch_texts(lab, None)
 
 
+def test_long_context_rope_as_phi_has_it(tmp_path: Path) -> None:
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "original_max_position_embeddings": 256,
+        "short_factor": [1.0 + 0.05 * i for i in range(8)],
+        "long_factor": [1.0 + i for i in range(8)],
+    }
+    lab = quantized_lab(
+        tmp_path,
+        "phi3",
+        rope_parameters=rope,
+        max_position_embeddings=1024,
+        original_max_position_embeddings=256,
+    )
+    add_adapter(lab, "travel", rank=4)
+    run_stage(lab)
+    assert onnx_texts(lab, None) == torch_texts(lab, None)
+    assert onnx_texts(lab, "travel") == torch_texts(lab, "travel")
+
+
 def test_a_16_bit_embedding_table_keeps_its_16_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import onnx
 
@@ -204,3 +225,27 @@ def test_impossible_targets_are_refused_before_any_work(
 ) -> None:
     with pytest.raises(error):
         run_stage(phi, RECIPE.with_values(values))
+
+
+def test_int8_rounding_of_activations_is_told_from_a_wrong_graph(
+    phi: LabFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.onnx import build, lora, verify
+
+    lab = LabFolder(tmp_path)
+    shutil.copytree(phi.quantized_dir, lab.quantized_dir)
+    shutil.copytree(phi.finetuned_root, lab.finetuned_root)
+    monkeypatch.setattr(build, "SMALL_MODEL", 0)  # as for a large model: the fast kernel, which rounds
+    monkeypatch.setitem(verify.TIE, "rounded", 0.0)  # no near ties: every difference must be explained
+    result, _ = run_stage(lab)
+    assert result["accuracy_level"] == 4
+    for lane in ("base", "tuned"):
+        found = result["agreement"][lane]
+        assert found["identical"] + found["by_rounding"] == 5
+    assert result["agreement"]["base"]["by_rounding"] + result["agreement"]["tuned"]["by_rounding"] > 0
+
+    shutil.rmtree(lab.onnx_dir)
+    right = lora.scale_of
+    monkeypatch.setattr(lora, "scale_of", lambda config, module: 1.1 * right(config, module))
+    with pytest.raises(StageError):
+        run_stage(lab)
