@@ -81,6 +81,26 @@ class Session:
         except Exception as error:
             raise StageError("The ONNX model fails while it answers.", _first_line(error)) from error
 
+    def logits(self, ids: Sequence[int], adapter: str | None = None) -> Any:
+        """What the model makes of a text it is given: float32 logits [len(ids), vocabulary].
+
+        Raises:
+            StageError: the model fails while it runs.
+        """
+        import numpy as np
+
+        og = self._og
+        try:
+            params = og.GeneratorParams(self._model)
+            params.set_search_options(max_length=len(ids) + 1, do_sample=False)
+            generator = og.Generator(self._model, params)
+            if adapter is not None:
+                generator.set_active_adapter(self._adapters, adapter)
+            generator.append_tokens(np.asarray(ids, dtype=np.int32))
+            return np.asarray(generator.get_output("logits"), dtype=np.float32)[0]
+        except Exception as error:
+            raise StageError("The ONNX model fails while it reads.", _first_line(error)) from error
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of an answer, without its end token."""
         import numpy as np

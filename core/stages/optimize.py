@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.checkpoint import model_facts
 from core.errors import RequestError
@@ -25,6 +25,9 @@ from core.files import (
 from core.folder import LabFolder
 from core.recipe import Recipe
 from core.stages.base import StageContext, versions
+
+if TYPE_CHECKING:
+    from core.onnx.build import Choice
 
 GRAPH_VERSION = 1
 """Raised when the graph that this stage makes changes in kind."""
@@ -202,7 +205,7 @@ class _Run:
             "output_matrix": choice.head,
             "build_s": round(built_s, 2),
         }
-        result.update(self._verify(folder, checkpoint, tokenizer, adapters, choice.accuracy_level))
+        result.update(self._verify(folder, checkpoint, tokenizer, adapters, choice))
         self._publish(folder, adapters, result, reused)
         return result
 
@@ -275,7 +278,7 @@ class _Run:
         return sizes
 
     def _verify(
-        self, folder: Path, checkpoint: Path, tokenizer: Any, adapters: Path, level: int | None
+        self, folder: Path, checkpoint: Path, tokenizer: Any, adapters: Path, choice: Choice
     ) -> dict[str, Any]:
         if not self.can_run:
             self.report.log(f"{self.why_not} The answers were not verified.", "warning")
@@ -291,7 +294,9 @@ class _Run:
             tokenizer=tokenizer,
             recipe=self.recipe,
             lab_root=self.lab.root,
-            exact=level == 1,
+            accuracy_level=choice.accuracy_level,
+            precision=choice.precision,
+            work=self.context.work,
             report=self.report,
         )
         numbers = trial.run()

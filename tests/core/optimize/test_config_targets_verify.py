@@ -11,12 +11,11 @@ import pytest
 import torch
 
 from core.errors import MachineError, RequestError, StageError
-from core.events import Reporter
 from core.onnx import targets
 from core.onnx.genai import complete_config, end_tokens
 from core.onnx.similar import likeness, says_the_same
 from core.onnx.targets import list_targets, require_target
-from core.onnx.verify import compare, demand
+from core.onnx.verify import choices, compare, demand
 from core.recipe import Recipe
 from tests.tiny_models import SPECIAL_TOKENS, make_tiny, save_tokenizer
 
@@ -140,20 +139,24 @@ def test_agreement_finds_the_first_token_that_pytorch_would_not_have_chosen(tmp_
     for prompt in prompts:
         whole = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=6)[0]
         answers.append(whole[len(prompt) :].tolist())
-    good = compare(model, prompts, answers, 0.02, Reporter())
+    good = compare(choices(model, prompts, answers), 0.02)
     assert (good.identical, good.ties, good.places) == (2, 0, ())
     demand("the base", good, 0.02)
 
     logits = model(torch.tensor([[*prompts[1], *answers[1][:2]]])).logits[0, -1]
     second = int(logits.argsort(descending=True)[1])
     answers[1] = [*answers[1][:2], second]
-    bad = compare(model, prompts, answers, 1e-6, Reporter())
-    assert (bad.identical, bad.agreeing) == (1, 1)
+    found = choices(model, prompts, answers)
+    bad = compare(found, 1e-6)
+    assert (bad.identical, bad.agreeing, bad.wrong) == (1, 1, (1,))
     assert (bad.places[0].prompt, bad.places[0].token) == (1, 2)
     with pytest.raises(StageError) as caught:
         demand("the base", bad, 1e-6)
     assert "prompt 2 token 3" in caught.value.detail
 
     place = bad.places[0]
-    tie = compare(model, prompts, answers, 1.01 * place.gap / place.spread, Reporter())
+    tie = compare(found, 1.01 * place.gap / place.spread)
     assert (tie.identical, tie.ties, tie.agreeing) == (1, 1, 2)
+    rounded = compare(found, 1e-6, rounded=[1])
+    assert (rounded.by_rounding, rounded.wrong) == (1, ())
+    assert found[1].distance(found[1].logits.detach().numpy() + 0.5) > 0.1
