@@ -93,7 +93,8 @@ class Template:
         last = places[-1]
         before, body, after = "".join(texts[:last]), texts[last], "".join(texts[last + 1 :])
         end = _end_of_turn(after, eos)
-        return _joined([Segment(before, False), Segment(body + end, True), Segment(after[len(end) :], False)])
+        rest = after[len(end) :] if after.startswith(end) else after
+        return _joined([Segment(before, False), Segment(body + end, True), Segment(rest, False)])
 
 
 def _end_of_turn(after: str, eos: str) -> str:

@@ -1,0 +1,219 @@
+"""`olivepress data`: its object, its exit status, its clean file; the background survey and the preview."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.cli import main
+from core.data import load_examples, resolve_data_file
+from core.data.background import BackgroundSurvey
+from core.data.preview import Previewer, preview
+from core.data.readers import iter_rows
+from core.errors import RequestError
+from core.recipe import Recipe, read_recipe
+
+GOOD = [
+    {"prompt": f"How wide is river {word}?", "response": f"River {word} is {i}0 m wide."}
+    for i, word in enumerate("abcdefgh")
+]
+
+
+def lab(folder: Path, lines: list[str], more: str = "") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "own.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "lab.toml").write_text(f'[model]\nsource = "rehearsal"\n[data]\nfile = "own.jsonl"\n{more}')
+    return folder
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Eight good rows, and bad ones on lines 3, 6, 10 and 11."""
+    lines = [json.dumps(row) for row in GOOD]
+    lines.insert(2, '{"prompt": "broken"')
+    lines.insert(5, json.dumps({"prompt": "Where?", "response": "Here \x1b[31m\u202e[/red] [bold]."}))
+    lines += [json.dumps(GOOD[0]), json.dumps({"prompt": "x", "response": ""})]
+    return lab(tmp_path / "lab", lines)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any]:
+    status = main(["data", *arguments])
+    return status, json.loads(capsys.readouterr().out)
+
+
+def test_the_object_has_what_the_design_promises(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, report = run(capsys, str(lab(tmp_path, [json.dumps(row) for row in GOOD])), "--json")
+    assert status == 0
+    assert report["rows"] == 8
+    assert report["fields"] == ["prompt", "response"]
+    assert "{prompt}" in report["template"]
+    assert (
+        report["tokens"]["total"]
+        >= report["tokens"]["max"]
+        >= report["tokens"]["p95"]
+        >= report["tokens"]["p50"]
+        > 0
+    )
+    assert (report["train"], report["eval"]) == (7, 1)
+    assert report["findings"] == []
+    assert report["epochs"] > 0
+    assert 0 <= report["padding"] < 1
+
+
+def test_findings_are_all_given_and_the_status_is_2(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, report = run(capsys, str(mixed), "--json")
+    assert status == 2
+    found = [(each["file"], each["line"], each["kind"], each["level"]) for each in report["findings"]]
+    assert found == [
+        ("own.jsonl", 3, "broken-json", "error"),
+        ("own.jsonl", 6, "control-characters", "warning"),
+        ("own.jsonl", 11, "duplicate", "warning"),
+        ("own.jsonl", 12, "empty-field", "error"),
+    ]
+    assert all(each["message"] and each["fix"] for each in report["findings"])
+
+
+def test_the_words_for_people_are_harmless(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = json.dumps({"prompt": "What?", "response": "That.", "\x1b]0;title\x07name": "x"})
+    (mixed / "own.jsonl").write_text((mixed / "own.jsonl").read_text() + "\n" + odd)
+    assert main(["data", str(mixed)]) == 2
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+    assert "own.jsonl:3: broken-json" in out
+    assert "#" in out  # the histogram
+    assert "held out" in out
+
+
+def test_clean_leaves_bad_rows_out_and_says_why(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = mixed / "clean.jsonl"
+    status, report = run(capsys, str(mixed), "--json", "--clean", str(out))
+    assert status == 0
+    assert (report["clean"]["kept"], report["clean"]["left_out"]) == (8, 4)
+    assert [row.fields for row in iter_rows(out)] == GOOD
+    left = [json.loads(line) for line in Path(f"{out}.left-out.jsonl").read_text().splitlines()]
+    assert [each["line"] for each in left] == [3, 6, 11, 12]
+    assert left[0]["why"][0].startswith("broken-json: ")
+    assert left[2]["row"] == GOOD[0]
+    assert sorted(path.name for path in mixed.iterdir() if path.name.startswith(".")) == []
+    recipe = read_recipe(mixed / "lab.toml").with_values({"data.file": "clean.jsonl"})
+    split = load_examples(recipe, mixed)
+    assert len(split.train) + len(split.eval) == 8
+
+
+def test_clean_can_keep_kinds(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = mixed / "clean.jsonl"
+    _, report = run(
+        capsys, str(mixed), "--json", "--clean", str(out), "--keep", "duplicate,control-characters"
+    )
+    assert (report["clean"]["kept"], report["clean"]["left_out"]) == (10, 2)
+
+
+@pytest.mark.parametrize("name", ["own.jsonl", "clean.csv", "."])
+def test_clean_refuses_bad_places(mixed: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(mixed.iterdir())
+    data = (mixed / "own.jsonl").read_bytes()
+    assert main(["data", str(mixed), "--json", "--clean", str(mixed / name)]) == 2
+    assert "cannot be written there" in capsys.readouterr().err
+    assert (mixed / "own.jsonl").read_bytes() == data
+    assert [path for path in sorted(mixed.iterdir()) if path not in before] in (
+        [],
+        [mixed / "data_split.json"],
+    )
+
+
+def test_a_missing_file_is_named_with_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = lab(tmp_path, [])
+    (folder / "own.jsonl").unlink()
+    assert main(["data", str(folder), "--json"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "own.jsonl" in printed.err
+
+
+def test_the_bundled_file_is_found_by_its_name(tmp_path: Path) -> None:
+    path = resolve_data_file(Recipe(), tmp_path)
+    assert path.name == "data_sample_travel.jsonl"
+    (tmp_path / path.name).write_text("{}")
+    assert resolve_data_file(Recipe(), tmp_path) == tmp_path / path.name  # one's own comes first
+
+
+def wait(survey: BackgroundSurvey) -> Any:
+    until = time.monotonic() + 60
+    while (state := survey.poll()).state == "running":
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return state
+
+
+def test_the_survey_in_the_background_gives_the_same(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, report = run(capsys, str(mixed), "--json")
+    survey = BackgroundSurvey(mixed)
+    try:
+        state = wait(survey)
+        assert state.state == "done", state.error
+        for name in ("rows", "tokens", "train", "eval", "counts", "proposal"):
+            assert state.report[name] == report[name]
+        assert [each.as_dict() for each in survey.findings()] == report["findings"]
+        assert [each.line for each in survey.findings(1, 2)] == [6, 11]
+        assert state.phase == "" or state.done
+    finally:
+        survey.close()
+    assert not survey._folder.exists()
+
+
+def test_the_survey_in_the_background_fails_in_words(tmp_path: Path) -> None:
+    folder = lab(tmp_path, [])
+    (folder / "own.jsonl").unlink()
+    survey = BackgroundSurvey(folder)
+    try:
+        state = wait(survey)
+        assert state.state == "failed"
+        assert isinstance(state.error, RequestError)
+        assert "own.jsonl" in state.error.detail
+    finally:
+        survey.close()
+
+
+def test_the_survey_in_the_background_is_cancelled(tmp_path: Path) -> None:
+    folder = lab(
+        tmp_path, [json.dumps({"prompt": f"What is {i}?", "response": "x " * 200}) for i in range(30_000)]
+    )
+    survey = BackgroundSurvey(folder)
+    try:
+        survey.cancel()
+        assert wait(survey).state == "cancelled"
+    finally:
+        survey.close()
+
+
+def test_a_preview_marks_answer_and_special_tokens(tmp_path: Path) -> None:
+    folder = lab(tmp_path, [json.dumps(row) for row in GOOD])
+    shown = preview(folder, read_recipe(folder / "lab.toml"), {"prompt": "Why?", "response": "Because."})
+    assert [(piece.text, piece.kind, piece.trained) for piece in shown.pieces] == [
+        ("<|user|>", "special", False),
+        ("\nWhy?", "prompt", False),
+        ("<|end|>", "special", False),
+        ("\n", "prompt", False),
+        ("<|assistant|>", "special", False),
+        ("\n", "prompt", False),
+        ("Because.", "answer", True),
+        ("<|end|>", "special", True),
+    ]
+    assert (
+        preview(folder, read_recipe(folder / "lab.toml"), {"prompt": "Why?"}).problems[0].kind
+        == "missing-field"
+    )
+
+
+def test_a_preview_of_fields_to_confirm_shows_the_proposal(tmp_path: Path) -> None:
+    rows = [{"khách": row["prompt"], "chủ nhà": row["response"]} for row in GOOD]
+    folder = lab(tmp_path, [json.dumps(row) for row in rows])
+    previewer = Previewer(folder, read_recipe(folder / "lab.toml"))
+    assert previewer.problem is not None
+    assert "How wide is river a?" in previewer.row(rows[0]).text
+    assert previewer.proposal.mapping.response == "chủ nhà"

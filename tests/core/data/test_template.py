@@ -1,0 +1,155 @@
+"""Templates: the text of a record, and which part of it is learnt."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.data.template import ChatTemplate, Template, TemplateError
+from core.data.types import Message, Segment
+from core.recipe import TEMPLATE
+from tests.tiny_models import CHAT_TEMPLATE
+
+PHI = (
+    "{% for message in messages %}{% if message['role'] == 'system' and message['content'] %}"
+    "{{'<|system|>\n' + message['content'] + '<|end|>\n'}}{% elif message['role'] == 'user' %}"
+    "{{'<|user|>\n' + message['content'] + '<|end|>\n'}}{% elif message['role'] == 'assistant' %}"
+    "{{'<|assistant|>\n' + message['content'] + '<|end|>\n'}}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
+)
+LLAMA2 = (
+    "{% for m in messages %}{% if m.role == 'user' %}{{ bos_token + '[INST] ' + m.content.strip() + ' [/INST]' }}"
+    "{% elif m.role == 'assistant' %}{{ ' '  + m.content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+CHATML = (
+    "{%- for m in messages %}\n    {{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}\n{%- endfor %}\n"
+    "{%- if add_generation_prompt %}\n    {{- '<|im_start|>assistant\n' }}\n{%- endif %}"
+)
+# Like templates of reasoning models: thoughts are dropped from all answers but the last.
+THINKING = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}<|assistant|>"
+    "{% if loop.last %}{{ m.content }}{% else %}{{ m.content.split('</think>')[-1] }}{% endif %}<|end|>"
+    "{% else %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|><think>{% endif %}"
+)
+TALK = (
+    Message("user", "One?"),
+    Message("assistant", "Two."),
+    Message("user", "Three?"),
+    Message("assistant", "Four."),
+)
+
+
+def trained(segments: tuple[Segment, ...]) -> list[str]:
+    return [segment.text for segment in segments if segment.trained]
+
+
+def whole(segments: tuple[Segment, ...]) -> str:
+    return "".join(segment.text for segment in segments)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (TEMPLATE, "B.<|end|>"),
+        ("{prompt}\n{response}", "B.<eos>"),
+        ("{prompt}\n{response}\n", "B.<eos>"),
+        ("[INST] {prompt} [/INST] {response}</s>\n", "B.</s>"),
+        ("Q: {prompt} A: {response} (end)", "B. (end)"),
+        ('{{"q": {prompt}}} {response}<|im_end|>\n<|endoftext|>', "B.<|im_end|>"),
+    ],
+)
+def test_the_answer_is_learnt_up_to_its_end_marker(text: str, answer: str) -> None:
+    template = Template.parse(text)
+    segments = template.segments({"prompt": "A?", "response": "B."}, template.answer_field(), "<eos>")
+    assert trained(segments) == [answer]
+    plain = text.replace("{{", "{").replace("}}", "}").replace("{prompt}", "A?").replace("{response}", "B.")
+    assert whole(segments).replace("<eos>", "") == plain
+
+
+def test_values_are_put_in_as_they_are() -> None:
+    template = Template.parse("{prompt}|{response}")
+    hostile = "{response} {prompt.__class__} {{x}} {0} %s"
+    segments = template.segments({"prompt": hostile, "response": hostile}, "response")
+    assert whole(segments) == f"{hostile}|{hostile}"
+
+
+@pytest.mark.parametrize("text", ["", "no field", "{{prompt}}", "{}"])
+def test_a_template_needs_a_field(text: str) -> None:
+    with pytest.raises(TemplateError, match=r"no \{field\}"):
+        Template.parse(text)
+
+
+def test_the_answer_is_named_or_last() -> None:
+    assert Template.parse("{a} {b}").answer_field() == "b"
+    assert Template.parse("{a} {b}").answer_field("a") == "a"
+    assert Template.parse("{output} for {instruction}").answer_field() == "output"
+    assert Template.parse("{text}").answer_field() == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "answers"),
+    [
+        (PHI, ["Two.<|end|>", "Four.<|end|>"]),
+        (CHAT_TEMPLATE, ["Two.<|end|>", "Four.<|end|>"]),
+        (CHATML, ["Two.<|im_end|>", "Four.<|im_end|>"]),
+        (LLAMA2, [" Two. </s>", " Four. </s>"]),
+        (THINKING, ["Two.<|end|>", "Four.<|end|>"]),
+    ],
+)
+def test_chat_templates_give_what_the_model_reads(text: str, answers: list[str]) -> None:
+    chat = ChatTemplate(text, eos="</s>", bos="<s>")
+    segments = chat.segments(TALK)
+    assert whole(segments) == chat.render(TALK)
+    assert trained(segments) == answers
+
+
+def test_rendering_is_that_of_transformers() -> None:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    for text in (PHI, LLAMA2, CHATML, THINKING):
+        for generate in (False, True):
+            messages = [{"role": message.role, "content": message.content} for message in TALK]
+            theirs, _ = render_jinja_template(
+                [messages],
+                chat_template=text,
+                add_generation_prompt=generate,
+                eos_token="</s>",
+                bos_token="<s>",
+            )
+            ours = ChatTemplate(text, eos="</s>", bos="<s>").render(TALK, generate=generate)
+            assert ours == theirs[0]
+
+
+def test_an_answer_that_stands_in_the_question_is_found_where_it_is_given() -> None:
+    talk = (Message("user", "Say Two. and no more"), Message("assistant", "Two."))
+    segments = ChatTemplate(PHI, eos="</s>").segments(talk)
+    assert trained(segments) == ["Two.<|end|>"]
+    assert segments[0].text.endswith("<|assistant|>\n")
+
+
+def test_a_template_without_an_end_marker_gets_the_end_of_text() -> None:
+    text = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    text += "{% if add_generation_prompt %}assistant: {% endif %}"
+    segments = ChatTemplate(text, eos="</s>").segments(TALK)
+    assert trained(segments)[-1].rstrip("\n").endswith("</s>")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ raise_exception('only user first') }}",
+        "{% for m in messages %}",
+        "{{ messages.append(1) }}",
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ messages[99].content.strip() }}",
+        "nothing of the messages",
+    ],
+)
+def test_templates_that_refuse_or_misbehave(text: str) -> None:
+    with pytest.raises(TemplateError):
+        ChatTemplate(text).segments(TALK)
+
+
+def test_generation_blocks_are_shown() -> None:
+    text = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %};{% endfor %}"
+    assert ChatTemplate(text).render(TALK) == "One?;Two.;Three?;Four.;"
