@@ -76,6 +76,7 @@ class ChatSession:
         self._adapter = self._usual = adapter or BASE
         self._current: Exchange | None = None
         self._lock = threading.RLock()
+        self._closed = False
         self._model = Connection(model_dir, context_tokens, template, self._adapter, on_load)
 
     @classmethod
@@ -125,16 +126,23 @@ class ChatSession:
         return self._model.alive
 
     @property
+    def closed(self) -> bool:
+        """:meth:`close` was called and :meth:`restart` not since: the memory is free, the turns are kept."""
+        return self._closed
+
+    @property
     def pid(self) -> int:
         """The id of the model's process."""
         return self._model.worker.pid
 
     def restart(self) -> None:
         """Start the model again after its process has gone. The conversation is kept, and read anew."""
+        self._closed = False
         self._model.restart(self._adapter)
 
     def close(self) -> None:
         """End the model's process and free its memory. The transcript stays."""
+        self._closed = True
         self._model.close()
 
     def __enter__(self) -> ChatSession:

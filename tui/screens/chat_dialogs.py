@@ -130,13 +130,15 @@ class ChatsScreen(ModalScreen[tuple[str, str] | None]):
         self._chats = list(chats)
         self._current = current
         self._list = PlainList(empty="There are none yet: a chat is kept from its first question on.")
-        self._name = Input(name, placeholder="a name for this chat, Enter keeps it", compact=True, id="chat-name")
+        self._naming = Input(
+            name, placeholder="a name for this chat, Enter keeps it", compact=True, id="chat-name"
+        )
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Plain("Chats of this lab  (Enter opens, Esc closes)", classes="dialog-title")
             yield self._list
-            yield self._name
+            yield self._naming
             with Horizontal(classes="dialog-buttons"):
                 yield Push("New chat", id="new")
                 yield Push("Save this one as Markdown", id="save")

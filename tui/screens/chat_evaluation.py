@@ -76,7 +76,8 @@ class EvaluationScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Plain(
-                f"Held-out questions: base and {clean(self._adapter, keep_newlines=False)}", classes="dialog-title"
+                f"Held-out questions: base and {clean(self._adapter, keep_newlines=False)}",
+                classes="dialog-title",
             )
             yield self._summary
             yield self._problem
@@ -116,13 +117,17 @@ class EvaluationScreen(ModalScreen[None]):
                 self._lab,
                 self._session,
                 adapter=self._adapter,
-                on_row=lambda done, total, row: self.post_message(self.Answered(done, total, row)) and None,
+                on_row=self._tell_row,
                 stopped=lambda: self._stopping or not self.is_running,
             )
         except Exception as error:  # every failure is shown; none ends the app
             self.post_message(self.Ended(None, error))
         else:
             self.post_message(self.Ended(result, None))
+
+    def _tell_row(self, done: int, total: int, row: Row) -> None:
+        """Called in the thread."""
+        self.post_message(self.Answered(done, total, row))
 
     def on_evaluation_screen_answered(self, event: Answered) -> None:
         """Another page; the newest is shown until the user turns pages."""
@@ -141,7 +146,9 @@ class EvaluationScreen(ModalScreen[None]):
             self._total = event.result.total
         if event.error is not None:
             told = getattr(event.error, "as_dict", None)
-            self._problem.tell(told() if told else {"title": "That did not work.", "detail": str(event.error)})
+            self._problem.tell(
+                told() if told else {"title": "That did not work.", "detail": str(event.error)}
+            )
         self._show()
 
     def _show(self) -> None:
@@ -178,7 +185,11 @@ class EvaluationScreen(ModalScreen[None]):
                     for side in ("base", "tuned")
                 )
                 word = "better" if (tuned - base) * better > 0 else "worse" if tuned != base else "same"
-                parts += [f"{figure} {base:.3f} {'->'} ", (f"{tuned:.3f}", "bold"), f" ({word})  {sign('dot')} "]
+                parts += [
+                    f"{figure} {base:.3f} {'->'} ",
+                    (f"{tuned:.3f}", "bold"),
+                    f" ({word})  {sign('dot')} ",
+                ]
             parts.append(f"{len(self.rows)} of {max(self._total, len(self.rows))} questions")
         return Content.assemble(*parts)
 

@@ -1,0 +1,91 @@
+"""The chat's words: what is typed behind a /, and the line that tells how things stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from core.errors import RequestError
+from core.text import clean
+
+if TYPE_CHECKING:
+    from core.chat import ChatSession
+
+HELP = """\
+/again             answer the last question anew        (also /regen)
+/edit [TEXT]       another question in its place        (Up in the empty field)
+/compare [TEXT]    base and tuned side by side, on or off
+/adapter [NAME]    who answers; /base for none
+/set [NAME VALUE]  such as /set temperature 0.7
+/new               begin another chat
+/open CHAT         go on with an earlier one            (also /chats)
+/name TEXT         name this one
+/save [FILE]       write it as Markdown
+/copy              copy the last answer
+/evaluate          the held-out questions, base and tuned
+/restart           start the model again
+
+F9 stops an answer. PgUp and PgDn scroll. Esc leaves the field, so that letters are keys again.
+A question that begins with / is typed with two."""
+
+_SAME = {"regen": "again", "list": "chats", "exit": "quit"}
+_KNOWN = ("help", "again", "edit", "copy", "compare", "adapter", "set", "chats", "new", "open", "name", "save",
+          "evaluate", "restart", "base")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to do, and the words behind it."""
+
+    name: str
+    words: str
+
+
+def parse(text: str) -> Command | None:
+    """The command on a line; None for a question.
+
+    Raises:
+        RequestError: there is no such command.
+    """
+    if not text.startswith("/") or text.startswith("//"):
+        return None
+    name, _, words = text[1:].partition(" ")
+    name = _SAME.get(name, name)
+    if name not in _KNOWN:
+        raise RequestError(
+            f"There is no command /{name}.", hint="/help lists them. A question is typed with //."
+        )
+    if name == "base":
+        return Command("adapter", "none")
+    return Command(name, words.strip())
+
+
+def state_line(
+    chat: ChatSession, compare: tuple[str | None, str | None] | None, editing: bool, dot: str
+) -> str:
+    """Who answers, how, and how much of the context is used."""
+    if editing:
+        return f"Editing the last question{dot}Enter asks it anew{dot}Esc leaves it as it was"
+    if compare is not None:
+        who = " and ".join(name or "base" for name in compare) + ", side by side"
+    else:
+        who = chat.adapter or "base"
+    settings = chat.settings
+    how = f"temperature {settings.temperature:g}" if settings.temperature else "likeliest words"
+    parts = [clean(who, keep_newlines=False), how, f"up to {settings.max_new_tokens} tokens"]
+    if chat.last is not None and chat.ready is not None:
+        parts.append(f"context {chat.last.context_tokens} of {chat.ready.context_tokens}")
+    if chat.history.dropped:
+        parts.append(f"{chat.history.dropped} turns dropped")
+    if chat.history.name:
+        parts.append(clean(chat.history.name, keep_newlines=False))
+    return dot.join(parts)
+
+
+def problem_of(error: Exception) -> dict[str, str]:
+    """An exception for the place where problems are shown."""
+    told = getattr(error, "as_dict", None)
+    found: dict[str, str] = (
+        told() if told else {"title": "That did not work.", "detail": f"{type(error).__name__}: {error}"}
+    )
+    return found
