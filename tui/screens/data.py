@@ -161,8 +161,8 @@ class DataScreen(StepScreen):
         )
         self._list()
         self._tell_facts()
-        if self.session.exists and not self._counting and error is None:
-            self.count()
+        if error is None:
+            self._count_if_kept()
 
     def _bad(self) -> list[int]:
         return [index for index, row in enumerate(self.preview.rows) if row.problem]
@@ -236,6 +236,15 @@ class DataScreen(StepScreen):
 
     # Counting
 
+    def _count_if_kept(self) -> None:
+        """Count with what stands in ``lab.toml``, and so only while the form says the same."""
+        try:
+            kept = self.session.exists and self.recipe() == self.session.recipe()
+        except Exception:
+            kept = False
+        if kept and not self._counting and self.report is None:
+            self.count()
+
     def count(self) -> None:
         """Read all records in another process, which may load a tokenizer."""
         self._counting = True
@@ -266,8 +275,14 @@ class DataScreen(StepScreen):
         """Show the figures of the whole file."""
         event.stop()
         self._counting = False
-        if event.attempt == self._attempt:
+        if event.attempt != self._attempt:
+            self._count_if_kept()
+        else:
             self.report = event.report
+            if event.report is None and event.problem:
+                self.problem.tell(
+                    {"title": "The records could not be counted.", "detail": event.problem}, "FAIL"
+                )
             if event.report is not None:
                 found = len(event.report.get("findings", []))
                 self.olive.note("data", "OK" if not found else f"{found} found")

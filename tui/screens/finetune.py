@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from textual.content import Content
 from textual.widget import Widget
 
 from tui.screens.stage import StageScreen
@@ -58,6 +59,11 @@ class FinetuneScreen(StageScreen):
     def __init__(self) -> None:
         super().__init__()
         self.chart = LossChart(id="loss")
+
+    def result_text(self, result: Mapping[str, Any]) -> Content:
+        return super().result_text(
+            {key: value for key, value in result.items() if key != "resumed_from" or value}
+        )
 
     def picture(self) -> Widget:
         return self.chart

@@ -59,6 +59,7 @@ class Field(Horizontal):
         self._given = choices or {}
         self._start = value
         self.control = self._make()
+        self.seen: Any = self.control.value if isinstance(self.control, Input) else value
 
     def _make(self) -> Input | Picker:
         name = f"set-{self.option.section}-{self.option.key}"
@@ -203,7 +204,8 @@ class Form(Vertical):
     def _edited(self, event: Input.Changed | Select.Changed) -> None:
         event.stop()
         field = next((f for f in self.fields.values() if f.control is event.control), None)
-        if field is not None:
+        if field is not None and field.control.value != field.seen:
+            field.seen = field.control.value
             field.check()
             self._tell(field)
             self.post_message(self.Edited())
