@@ -8,6 +8,7 @@ compute the same; left in float, ModelBuilder would round it to 4 bits by itself
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import shutil
@@ -27,6 +28,8 @@ from core.sources import kind_of, resolve_model
 from core.stages.base import StageContext, versions
 
 if TYPE_CHECKING:
+    import torch
+
     from core.quality import Quality
 
 CALIBRATED = ("awq", "gptq", "awq+gptq")
@@ -324,6 +327,8 @@ def _copy(source: Path, target: Path) -> Path:
 
 def _keep_files(source: Path, made: Path) -> None:
     """Put the source's own tokenizer, template and generation settings beside the quantized weights."""
+    for file in made.iterdir():
+        file.chmod(0o644)  # safetensors makes its files for their owner alone
     for name in KEPT:
         if (source / name).is_file():
             shutil.copyfile(source / name, made / name)
@@ -359,7 +364,7 @@ def _verify(
         try:
             load_tokenizer(made, trust)
             expected = _float_logits(source, measured, report, device, trust)
-            model = load_model(made, device=device, trust_remote_code=trust)
+            model = load_model(made, device=device, dtype=_measuring_dtype(device), trust_remote_code=trust)
             with torch.inference_mode():
                 prompt = torch.tensor([list(rows[0])], device=device)
                 finite = bool(torch.isfinite(model(prompt, use_cache=False).logits).all())
@@ -390,9 +395,25 @@ def _affordable(facts: ModelFacts, device: str) -> int:
 
 def _float_logits(
     source: Path, rows: Sequence[Sequence[int]], report: Reporter, device: str, trust: bool
-) -> Any:
+) -> list[torch.Tensor]:
+    """The float model's log-probabilities, one layer in memory at a time where its files allow it."""
     from core.checkpoint import load_model
+    from core.passes.layerwise import UnknownNames, streamed_logits
     from core.quality import of_model, reference
 
-    model = load_model(source, device=device, trust_remote_code=trust)
+    dtype = _measuring_dtype(device)
+    if not trust and list(source.glob("*.safetensors")):
+        with contextlib.suppress(UnknownNames):
+            return [
+                logits.log_softmax(-1)
+                for logits in streamed_logits(source, rows, device, report, dtype=dtype)
+            ]
+    model = load_model(source, device=device, dtype=dtype, trust_remote_code=trust)
     return reference(of_model(model), rows, report)
+
+
+def _measuring_dtype(device: str) -> torch.dtype | None:
+    """float32 on a CPU, where 16-bit numbers are slow and their noise would be measured too."""
+    import torch
+
+    return torch.float32 if device == "cpu" else None
