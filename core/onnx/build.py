@@ -125,7 +125,7 @@ def build_base(
     load = {"load_kwargs": {"trust_remote_code": True}} if trust_remote_code else {}
     built = run_workflow(
         {
-            "input_model": {"type": "HfModel", "model_path": str(_with_old_rope_key(checkpoint, work)), **load},
+            "input_model": {"type": "HfModel", "model_path": str(for_builder(checkpoint, work / "checkpoint")), **load},
             **local_system(device, provider),
             "passes": {"builder": {"type": "ModelBuilder", **options}},
         },
@@ -142,8 +142,8 @@ def build_base(
     return folder, open_graph(folder, checkpoint, base_digest)
 
 
-def _with_old_rope_key(checkpoint: Path, work: Path) -> Path:
-    """The checkpoint, or a folder of links to its files with a ``config.json`` that the builder understands.
+def for_builder(checkpoint: Path, linked: Path) -> Path:
+    """The checkpoint as ModelBuilder can read it: itself, or ``linked``, a folder made of links to its files.
 
     For long-context rope (Phi-3's ``longrope``) ModelBuilder 0.14 reads the key ``type``, which
     transformers 5 has renamed to ``rope_type`` when it saves a model.
@@ -156,7 +156,6 @@ def _with_old_rope_key(checkpoint: Path, work: Path) -> Path:
             break
     else:
         return checkpoint
-    linked = work / "checkpoint"
     shutil.rmtree(linked, ignore_errors=True)
     linked.mkdir(parents=True)
     for path in checkpoint.iterdir():

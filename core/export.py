@@ -1,0 +1,94 @@
+"""The lab's stages as one Olive workflow file, for people who go on with Olive alone.
+
+Imports transformers (to cut the calibration rows into tokens) and olive: not for the UI's process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.events import Reporter
+from core.files import write_json
+
+if TYPE_CHECKING:
+    from core.lab import Lab
+
+
+def export_olive(lab: Lab, path: Path) -> dict[Path, str]:
+    """Write the workflow, Olive's package configuration with our passes, and the calibration rows.
+
+    The three files stand beside each other; the workflow names the others, and the lab's files, by
+    absolute paths.
+
+    Returns:
+        each file written, with what it is and how to use it.
+
+    Raises:
+        RequestError: the model or the data is missing or wrong.
+        MachineError: the files cannot be written.
+    """
+    from core.checkpoint import model_facts
+    from core.data import resolve_data_file
+    from core.onnx.build import choose
+    from core.passes import package_config
+    from core.passes.calibration import write_rows
+    from core.sources import resolve_model
+    from core.stages import finetune, quantize
+    from core.stages.base import StageContext
+
+    recipe, root = lab.recipe, lab.root
+    path = path.expanduser().absolute()
+    rows_file, package_file = path.with_suffix(".calibration.json"), path.with_suffix(".package.json")
+    source = resolve_model(
+        recipe.model.source, root, Reporter(), trust_remote_code=recipe.model.trust_remote_code
+    )
+    resolve_data_file(recipe, root)
+    facts = model_facts(source.path)
+    steps: dict[str, Any] = {}
+    if recipe.quantize.algorithm != "none":
+        steps.update(quantize.passes(recipe, rows_file))
+    steps.update(finetune.workflow(recipe, lab.folder.recipe_path, root, source.path)["passes"])
+    if "quantize" in steps:  # the builder will be given what that pass makes
+        rounded = {"bits": recipe.quantize.bits, "lm_head": True}
+        facts_then = dataclasses.replace(facts, quantization=rounded)
+    else:
+        facts_then = facts
+    built = choose(facts_then, recipe.optimize.precision, recipe.optimize.provider)
+    steps["optimize"] = {
+        "type": "OlivePressOnnx",
+        **built.options(),
+        "adapter": recipe.finetune.adapter,
+        "recipe": str(lab.folder.recipe_path),
+    }
+    system = {
+        "type": "LocalSystem",
+        "accelerators": [
+            {"device": recipe.optimize.device, "execution_providers": [recipe.optimize.provider]}
+        ],
+    }
+    workflow = {
+        "input_model": {
+            "type": "HfModel",
+            "model_path": str(source.path.absolute()),
+            "load_kwargs": {"trust_remote_code": recipe.model.trust_remote_code},
+        },
+        "systems": {"local": system},
+        "host": "local",
+        "target": "local",
+        "passes": steps,
+        "output_dir": str(path.with_suffix(".output")),
+        "cache_dir": str(path.with_suffix(".cache")),
+        "evaluate_input_model": False,
+    }
+    written = {path: f"the workflow: olive run --config {path} --package-config {package_file}"}
+    if "data_config" in steps.get("quantize", {}):
+        context = StageContext(lab.folder, recipe, Reporter(), path.parent, {}, {})
+        rows, _ = quantize._rows(context, source.path, facts)
+        write_rows(rows_file, rows)
+        written[rows_file] = "the calibration rows, as token ids"
+    write_json(package_file, package_config())
+    written[package_file] = "Olive's package configuration with the passes of OlivePress"
+    write_json(path, workflow)
+    return written

@@ -1,0 +1,73 @@
+"""The real program in a real terminal of 80 by 24, by keys alone, from an empty folder to a chat with a tuned model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.lab import Lab
+from tests.tui.ptys import Terminal
+
+WIZARD = (sys.executable, "-m", "core.cli")
+STEPS = 40
+
+
+@pytest.mark.slow
+def test_from_an_empty_folder_to_a_tuned_answer(tmp_path: Path) -> None:
+    folder = tmp_path / "my-lab"
+    folder.mkdir()
+    with Terminal(WIZARD, folder) as terminal:
+        terminal.until("This machine can run the lab", 60)
+        terminal.send("enter")
+
+        terminal.until("Next: Quantize")
+        terminal.until("What should I see in")
+        terminal.send("enter")
+
+        terminal.until("[ Run Quantize")
+        terminal.send("enter")
+        terminal.until("Running", 30)
+        terminal.until("Next: Finetune", 180)
+        assert "smaller" in terminal.text
+        terminal.send("enter")
+
+        terminal.until("[ Run Finetune")
+        # The arrows go from the button up to the second field, whose number is typed over.
+        terminal.send("up", "up", "up", "up", "up", "end", "ctrl+u", str(STEPS))
+        terminal.until(f"Steps             {STEPS} ")
+        terminal.send("f8")
+        terminal.until("Running", 30)
+        terminal.until("training", 60)
+
+        # The wizard dies in the middle; the training does not notice, and the next wizard shows all of it.
+        terminal.kill()
+    assert Lab.open(folder).job("finetune").active
+
+    with Terminal(WIZARD, folder) as terminal:
+        terminal.until("finetune-001", 30)
+        terminal.until("Next: Optimize", 300)
+        assert "Held-out loss before" in terminal.text
+        terminal.send("enter")
+
+        terminal.until("[ Run Optimize")
+        terminal.send("f8")
+        terminal.until("Next: Chat", 180)
+        terminal.send("enter")
+
+        terminal.until("Enter sends", 60)
+        terminal.send("What should I see in Chicago?", "enter")
+        terminal.until("tokens/s", 120)
+        assert "travel" in terminal.text
+        terminal.send("escape", "q")
+        terminal.until_over()
+        assert terminal.status == 0
+
+    lab = Lab.open(folder)
+    assert lab.recipe.finetune.steps == STEPS
+    assert lab.adapters() == ["travel"]
+    training = lab.job("finetune")
+    assert training.id == "finetune-001", "one training, from end to end"
+    assert training.result is not None
+    assert training.result["eval_loss_tuned"] < training.result["eval_loss_base"]
