@@ -1,4 +1,4 @@
-"""Rows of one file by number: sparse indexes for lines and records, row groups for Parquet.
+"""Rows of one text file by number, by sparse indexes of lines or records.
 
 Numbers count records from 0, blank lines left out, as the readers give them.
 """
@@ -8,14 +8,13 @@ from __future__ import annotations
 import bisect
 import io
 import re
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import IO, Any, cast
 
 from core.data.csv_rows import CsvReader
-from core.data.files import BOM, DataFile, Kind, UnreadableFile, sniff
+from core.data.files import BOM, DataFile, Kind
 from core.data.json_rows import LONGEST_RECORD, ValueStream, parse_line
 from core.data.seekable_gzip import SeekableGzip
 from core.data.types import Problem, Row
@@ -43,6 +42,15 @@ class FilePager(ABC):
     @abstractmethod
     def rows(self, start: int, count: int) -> list[Row]:
         """At most `count` rows from number `start`; fewer at the end. Indexes up to there if need be."""
+
+    def near(self, start: int, count: int) -> tuple[list[Row], bool]:
+        """As `rows`, but at once: where the index does not reach yet, rows from about there, and False.
+
+        Their `line` is 0, as nobody has counted it. No rows and False: it cannot be told yet.
+        """
+        if self.whole or start + count <= self.known:
+            return self.rows(start, count), True
+        return [], False
 
     @property
     @abstractmethod
@@ -126,6 +134,20 @@ class LinePager(_TextPager):
         self.known += rows
         self._line += lines
         self._next += len(data)
+
+    def near(self, start: int, count: int) -> tuple[list[Row], bool]:
+        rows, exact = super().near(start, count)
+        if exact or self._kind.packed:
+            return rows, exact
+        offset = int(self.bytes * min(1.0, start / max(1, self.estimate())))
+        self._stream.seek(max(self._next, offset))
+        if offset > self._next:
+            self._stream.readline(LONGEST_RECORD)  # the rest of a line whose beginning is behind us
+        while len(rows) < count and (raw := self._stream.readline(LONGEST_RECORD)):
+            found = parse_line(raw)
+            if found is not None:
+                rows.append(self._row(0, found))
+        return rows, False
 
     def rows(self, start: int, count: int) -> list[Row]:
         while not self.whole and self.known < start + count:
@@ -255,131 +277,3 @@ class RecordPager(_TextPager):
         except (EOFError, OSError):
             return result
         return result
-
-
-class ParquetPager(FilePager):
-    """Parquet: the row group that was asked for last is kept."""
-
-    def __init__(self, file: DataFile) -> None:
-        import pyarrow.parquet as pq
-
-        super().__init__(file)
-        self._file = pq.ParquetFile(file.path)
-        groups = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
-        self._ends = [sum(groups[: i + 1]) for i in range(len(groups))]
-        self.known = self._ends[-1] if self._ends else 0
-        self.whole = True
-        self._kept: tuple[int, Any] = (-1, None)
-
-    @property
-    def done_bytes(self) -> int:
-        return self.bytes
-
-    def step(self) -> None:
-        """Nothing is left to index: the file has its own."""
-
-    def rows(self, start: int, count: int) -> list[Row]:
-        result: list[Row] = []
-        while count > len(result) and start + len(result) < self.known:
-            number = start + len(result)
-            group = bisect.bisect_right(self._ends, number)
-            if self._kept[0] != group:
-                self._kept = (group, self._file.read_row_group(group, use_threads=False))
-            first = self._ends[group] - self._kept[1].num_rows
-            part = self._kept[1].slice(number - first, count - len(result)).to_pylist()
-            result += [self._row(number + i + 1, fields) for i, fields in enumerate(part)]
-        return result
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _Broken(FilePager):
-    """A file that cannot be read: one row that says why."""
-
-    def __init__(self, file: DataFile, problem: Problem) -> None:
-        super().__init__(file)
-        self._problem = problem
-        self.known, self.whole = 1, True
-
-    @property
-    def done_bytes(self) -> int:
-        return self.bytes
-
-    def step(self) -> None:
-        """Nothing to index."""
-
-    def rows(self, start: int, count: int) -> list[Row]:
-        return [self._row(1, self._problem)] if start == 0 and count else []
-
-
-class _Empty(_Broken):
-    def __init__(self, file: DataFile) -> None:
-        super().__init__(file, Problem("no-rows", "the file has no records", "give it some"))
-        self.known = 0
-
-    def rows(self, start: int, count: int) -> list[Row]:
-        return []
-
-
-def open_pager(file: DataFile) -> FilePager:
-    """The pager for one file; what cannot be read is a single row with a problem."""
-    try:
-        kind = sniff(file.path)
-        if kind is None:
-            return _Empty(file)
-        if kind.form == "jsonl":
-            return LinePager(file, kind)
-        if kind.form == "parquet":
-            return ParquetPager(file)
-        return RecordPager(file, kind)
-    except UnreadableFile as error:
-        return _Broken(file, error.problem)
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        return _Broken(file, Problem("unreadable-file", str(error), "make or copy the file again"))
-
-
-class Pages:
-    """The rows of several files in order, as one."""
-
-    def __init__(self, files: Iterable[DataFile]) -> None:
-        self.pagers = [open_pager(file) for file in files]
-
-    @property
-    def exact(self) -> bool:
-        """Whether every row is counted."""
-        return all(pager.whole for pager in self.pagers)
-
-    def estimate(self) -> int:
-        """The number of rows, exact or extrapolated."""
-        return sum(pager.estimate() for pager in self.pagers)
-
-    def progress(self) -> tuple[int, int]:
-        """Bytes indexed, and bytes in all."""
-        return sum(pager.done_bytes for pager in self.pagers), sum(pager.bytes for pager in self.pagers)
-
-    def index_for(self, seconds: float) -> bool:
-        """Index for a while; True when all is indexed."""
-        until = time.monotonic() + seconds
-        for pager in self.pagers:
-            while not pager.whole:
-                if time.monotonic() >= until:
-                    return False
-                pager.step()
-        return True
-
-    def rows(self, start: int, count: int) -> list[Row]:
-        """At most `count` rows from number `start` (from 0)."""
-        result: list[Row] = []
-        for pager in self.pagers:
-            if start < pager.known or not pager.whole:
-                result += pager.rows(start, count - len(result))
-            if len(result) >= count:
-                break
-            start = max(0, start - pager.known)
-        return result
-
-    def close(self) -> None:
-        """Close all files."""
-        for pager in self.pagers:
-            pager.close()

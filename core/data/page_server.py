@@ -1,8 +1,8 @@
 """The process behind :class:`core.data.pages.RowPager` for forms that need parsing.
 
-A question is one line of JSON on standard input: `{"rows": [start, count]}`, `{"index": seconds}` or
-`{}`; the answer one line on standard output, always with `count`, `exact` and `progress`. It ends with
-its standard input.
+A question is one line of JSON on standard input: `{"rows": [start, count]}`, `{"near": [start, count]}`,
+`{"index": seconds}` or `{}`; the answer one line on standard output, always with
+`count`, `exact` and `progress`. It ends with its standard input.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from core.data.file_pagers import Pages
 from core.data.files import data_files
+from core.data.paged_files import Pages
 from core.data.types import Row
 
 
@@ -34,11 +34,15 @@ def answer(pages: Pages, question: dict[str, Any]) -> dict[str, Any]:
     if "rows" in question:
         start, count = question["rows"]
         rows = [_as_json(row) for row in pages.rows(start, count)]
+    sure = True
+    if "near" in question:
+        found, sure = pages.near(*question["near"])
+        rows = [_as_json(row) for row in found]
     if "index" in question:
         pages.index_for(question["index"])
     result: dict[str, Any] = {"count": pages.estimate(), "exact": pages.exact, "progress": pages.progress()}
     if rows is not None:
-        result["rows"] = rows
+        result["rows"], result["sure"] = rows, sure
     return result
 
 

@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from core.data.file_pagers import Pages
 from core.data.files import UnreadableFile, data_files, sniff
+from core.data.paged_files import Pages
 from core.data.types import Problem, Row
 from core.errors import RequestError
 
@@ -62,6 +62,9 @@ class RowPager:
     def rows(self, start: int, count: int = PAGE) -> list[Row]:
         """At most `count` rows from number `start`; fewer at the end. A broken row has a `problem`.
 
+        Where the index is not there yet, it is made up to `start` first: about a second a gigabyte of
+        JSON Lines, longer for other forms.
+
         Raises:
             RequestError: the file cannot be read any more.
         """
@@ -72,6 +75,20 @@ class RowPager:
             assert self._server is not None
             answer = self._server.ask({"rows": [start, count]})
         return [_row(each) for each in answer["rows"]]
+
+    def rows_near(self, start: int, count: int = PAGE) -> tuple[list[Row], bool]:
+        """As `rows`, but never waiting for the index: what a screen shows while one jumps about.
+
+        True: these are the rows. False: the index is not there yet; these are rows from about that
+        place with `line` 0 (plain JSON Lines), or none at all (other forms). Ask again later.
+        """
+        start, count = max(0, start), max(0, count)
+        with self._lock:
+            if self._pages is not None:
+                return self._pages.near(start, count)
+            assert self._server is not None
+            answer = self._server.ask({"near": [start, count]})
+        return [_row(each) for each in answer["rows"]], bool(answer["sure"])
 
     def count_estimate(self) -> tuple[int, bool]:
         """How many rows there are, and whether that is exact or estimated from the indexed part."""

@@ -106,6 +106,31 @@ def test_the_estimate_is_near_before_the_index_is_there(tmp_path: Path) -> None:
         assert count == pytest.approx(20_000, rel=0.02)
 
 
+def test_a_far_page_comes_at_once(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n}", "response": "y" * 100} for n in range(40_000)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with RowPager(tmp_path / "a.jsonl") as pager:
+        found, exact = pager.rows_near(30_000, 10)
+        assert not exact
+        assert len(found) == 10
+        assert all(row.line == 0 for row in found)
+        assert int((found[0].fields or {})["prompt"]) == pytest.approx(30_000, abs=600)
+        assert not pager.count_estimate()[1]  # nothing was indexed for it
+        assert pager.rows_near(10, 5) == (pager.rows(10, 5), True)
+        pager.index()
+        assert pager.rows_near(30_000, 10) == (pager.rows(30_000, 10), True)
+
+
+@pytest.mark.parametrize("name", [*FORMS, "."])
+def test_near_pages_are_the_pages_once_there_is_an_index(folder: Path, name: str) -> None:
+    with RowPager(folder / name) as pager:
+        early, exact = pager.rows_near(2900, 20)
+        assert exact == (early == pager.rows(2900, 20)) or not early
+        count = pager.index()
+        for start in (0, count // 2, count - 5, count):
+            assert pager.rows_near(start, 20) == (pager.rows(start, 20), True)
+
+
 def test_pages_can_be_had_while_another_thread_indexes(folder: Path) -> None:
     wanted = list(RowReader(folder / "f.csv"))
     with RowPager(folder / "f.csv") as pager:
