@@ -66,10 +66,12 @@ class Answer:
         if self.tokens_per_s:
             parts.append(f"{self.tokens_per_s:.1f} tokens/s")
         parts.append(f"read {self.prompt_tokens}")
-        ended = {"length": "cut at the context's end" if self.context_full else "cut at max_new_tokens"}
-        parts.append(
-            ended.get(self.stop, {"end": "complete", "cancelled": "stopped"}.get(self.stop, self.stop))
-        )
+        ends = {
+            "end": "complete",
+            "length": "the context is full" if self.context_full else "cut at the limit",
+            "cancelled": "stopped",
+        }
+        parts.append(ends.get(self.stop, self.stop))
         return ", ".join(parts)
 
 

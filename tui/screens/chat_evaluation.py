@@ -177,7 +177,9 @@ class EvaluationScreen(ModalScreen[None]):
         parts: list[Any] = []
         if self.running:
             share = self._done / self._total if self._total else 0.0
-            parts.append(f"{bar(share, 16)} {self._done} of {self._total or '?'}  ")
+            parts.append(f"{bar(share, 12)} {self._done} of {self._total or '?'}")
+        elif self.rows:
+            parts.append(f"{len(self.rows)} of {max(self._total, len(self.rows))}")
         if self.rows:
             for figure, better in (("loss", -1), ("similarity", 1)):
                 base, tuned = (
@@ -185,13 +187,10 @@ class EvaluationScreen(ModalScreen[None]):
                     for side in ("base", "tuned")
                 )
                 word = "better" if (tuned - base) * better > 0 else "worse" if tuned != base else "same"
-                parts += [
-                    f"{figure} {base:.3f} {'->'} ",
-                    (f"{tuned:.3f}", "bold"),
-                    f" ({word})  {sign('dot')} ",
-                ]
-            parts.append(f"{len(self.rows)} of {max(self._total, len(self.rows))} questions")
-        return Content.assemble(*parts)
+                parts.append(
+                    Content.assemble(f"{figure} {base:.2f} -> ", (f"{tuned:.2f}", "bold"), f" {word}")
+                )
+        return Content(f" {sign('dot')} ").join(Content(p) if isinstance(p, str) else p for p in parts)
 
     def action_turn(self, by: int) -> None:
         """The page before or after."""
