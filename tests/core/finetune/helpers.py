@@ -13,7 +13,13 @@ TEMPLATE = "<|user|>\n{prompt}<|end|>\n<|assistant|>\n{response}<|end|>"
 
 
 def quantized_tiny(
-    folder: Path, arch: str = "phi3", *, bits: int = 4, group_size: int = 16, symmetric: bool = False, **options: Any
+    folder: Path,
+    arch: str = "phi3",
+    *,
+    bits: int = 4,
+    group_size: int = 16,
+    symmetric: bool = False,
+    **options: Any,
 ) -> Path:
     """A tiny model whose linear layers are rounded to nearest, as Olive writes it."""
     import torch

@@ -1,0 +1,220 @@
+"""The training loop: it learns, it is measured, and it goes on exactly where it stopped."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from core.checkpoint import load_model
+from core.errors import Cancelled, StageError
+from core.events import RecordingReporter
+from core.passes.lora_layer import add_lora
+from core.training.checkpoints import NAME, Checkpoints, key_of
+from core.training.loop import Course, Settings, Trainer
+from core.training.rows import TokenRow
+from tests.core.finetune.helpers import quantized_tiny
+
+SETTINGS = Settings(
+    steps=12, batch_size=4, accumulation=1, learning_rate=5e-3, warmup_ratio=0.1, seed=3, save_steps=5
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return quantized_tiny(tmp_path_factory.mktemp("base"), "llama")
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[TokenRow]:
+    return [
+        TokenRow([1 + i, 50, 51, 60 + i % 7, 70, 4], [False, False, False, True, True, True][:6])
+        for i in range(30)
+    ]
+
+
+class CancelAt(RecordingReporter):
+    """Asks to stop before a step."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def check_cancelled(self) -> None:
+        if len(self.metrics("loss")) >= self.step:
+            raise Cancelled
+
+
+def trainer(
+    base: Path,
+    rows: list[TokenRow],
+    report: RecordingReporter,
+    settings: Settings = SETTINGS,
+    checkpoints: Checkpoints | None = None,
+    dropout: float = 0.1,
+) -> Trainer:
+    model = load_model(base)
+    torch.manual_seed(settings.seed)
+    add_lora(model, rank=4, alpha=8, dropout=dropout)
+    return Trainer(model, rows[:-6], rows[-6:], settings, report, checkpoints=checkpoints)
+
+
+def weights(made: Trainer) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in made.trained.items()}
+
+
+def test_it_learns_and_tells_of_every_step(base: Path, rows: list[TokenRow]) -> None:
+    report = RecordingReporter()
+    course = trainer(base, rows, report).train()
+    before, after = course.eval_at(0), course.eval_at(12)
+    assert before is not None
+    assert after is not None
+    assert after < 0.8 * before
+    for name in ("loss", "learning_rate", "grad_norm", "tokens_per_s"):
+        assert len(report.metrics(name)) == 12, name
+        assert all(math.isfinite(value) for value in report.metrics(name))
+    assert report.metrics("eval_loss") == [before, after]
+    steps = [e["step"] for e in report.events if e["type"] == "metric" and e["name"] == "loss"]
+    assert steps == list(range(1, 13))
+    phases = [e["phase"] for e in report.events if e["type"] == "progress"]
+    assert list(dict.fromkeys(phases)) == ["evaluating base", "training", "evaluating"]
+
+
+def test_evaluation_every_so_many_steps(base: Path, rows: list[TokenRow]) -> None:
+    import dataclasses
+
+    course = trainer(base, rows, RecordingReporter(), dataclasses.replace(SETTINGS, eval_steps=4)).train()
+    assert [step for step, _ in course.eval_losses] == [0, 4, 8, 12]
+
+
+def test_a_stopped_training_goes_on_to_the_same_bits(
+    base: Path, rows: list[TokenRow], tmp_path: Path
+) -> None:
+    straight = trainer(base, rows, RecordingReporter())
+    wanted = straight.train()
+
+    kept = Checkpoints(tmp_path / "kept", "key")
+    with pytest.raises(Cancelled):
+        trainer(base, rows, CancelAt(7), checkpoints=kept).train()
+    report = RecordingReporter()
+    resumed = trainer(base, rows, report, checkpoints=kept)
+    course = resumed.train()
+    assert course.resumed_from == 7
+    assert course.losses == wanted.losses
+    assert course.eval_losses == wanted.eval_losses
+    assert report.metrics("loss") == wanted.losses, "the new job shows the whole curve"
+    for name, weight in weights(straight).items():
+        assert torch.equal(weights(resumed)[name], weight), name
+
+
+def test_a_crash_goes_on_from_the_last_kept_step(
+    base: Path, rows: list[TokenRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = trainer(base, rows, RecordingReporter()).train()
+    kept = Checkpoints(tmp_path / "kept", "key")
+    crashing = trainer(base, rows, RecordingReporter(), checkpoints=kept)
+    step = crashing._step
+
+    def crash(number: int) -> None:
+        if number == 9:
+            raise ZeroDivisionError
+        step(number)
+
+    monkeypatch.setattr(crashing, "_step", crash)
+    with pytest.raises(ZeroDivisionError):
+        crashing.train()
+    course = trainer(base, rows, RecordingReporter(), checkpoints=kept).train()
+    assert course.resumed_from == 5
+    assert course.losses == wanted.losses
+
+
+def test_a_signal_in_the_middle_of_a_step_keeps_no_half_of_it(
+    base: Path, rows: list[TokenRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Checkpoints(tmp_path / "kept", "key")
+    made = trainer(base, rows, RecordingReporter(), checkpoints=kept)
+    optimize: Any = made.optimizer.step
+
+    def stop() -> None:
+        optimize()
+        if len(made.course.losses) == 6:
+            raise Cancelled
+
+    monkeypatch.setattr(made.optimizer, "step", stop)
+    with pytest.raises(Cancelled):
+        made.train()
+    state = kept.load()
+    assert state is not None
+    assert state["step"] == 5
+
+
+def test_another_training_does_not_take_the_checkpoint(
+    base: Path, rows: list[TokenRow], tmp_path: Path
+) -> None:
+    with pytest.raises(Cancelled):
+        trainer(base, rows, CancelAt(7), checkpoints=Checkpoints(tmp_path, key_of({"rank": 4}))).train()
+    assert Checkpoints(tmp_path, key_of({"rank": 4})).load() is not None
+    assert Checkpoints(tmp_path, key_of({"rank": 8})).load() is None
+
+
+def test_a_damaged_checkpoint_is_not_used(tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path / "kept", "key")
+    assert kept.load() is None
+    kept.save({"step": 3, "trained": {"a": torch.ones(1000)}})
+    whole = (kept.folder / NAME).read_bytes()
+    (kept.folder / NAME).write_bytes(whole[: len(whole) // 2])
+    assert kept.load() is None
+    (kept.folder / NAME).write_bytes(b"")
+    assert kept.load() is None
+    kept.clear()
+    assert not kept.folder.exists()
+
+
+def test_a_rate_that_is_far_too_high_is_named(
+    base: Path, rows: list[TokenRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = trainer(base, rows, RecordingReporter())
+    with torch.no_grad():
+        next(iter(made.trained.values())).fill_(float("nan"))
+    monkeypatch.setattr(made, "_evaluate", lambda step, phase: None)
+    with pytest.raises(StageError) as failure:
+        made.train()
+    assert "step 1 of 12" in failure.value.detail
+    assert "finetune.learning_rate" in failure.value.hint
+
+
+def test_a_base_that_gives_no_numbers_is_named(base: Path, rows: list[TokenRow]) -> None:
+    made = trainer(base, rows, RecordingReporter())
+    with torch.no_grad():
+        made.model.get_input_embeddings().weight.fill_(float("nan"))
+    with pytest.raises(StageError, match="no numbers"):
+        made.train()
+
+
+def test_two_small_batches_make_the_step_of_a_large_one(base: Path, rows: list[TokenRow]) -> None:
+    import dataclasses
+
+    def first_step(batch: int, accumulation: int) -> tuple[Course, dict[str, torch.Tensor]]:
+        settings = dataclasses.replace(SETTINGS, steps=1, batch_size=batch, accumulation=accumulation)
+        made = trainer(base, rows[:8] + rows[-6:], RecordingReporter(), settings, dropout=0.0)
+        # All eight rows are in the step either way.
+        return made.train(), weights(made)
+
+    large, wanted = first_step(8, 1)
+    small, found = first_step(4, 2)
+    assert small.losses[0] == pytest.approx(large.losses[0], rel=1e-5)
+    for name, weight in wanted.items():
+        torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-5)
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    settings = Settings(100, 8, 1, 1e-3, 0.1, 0)
+    rates = [settings.rate(step) for step in range(1, 101)]
+    assert rates[0] == pytest.approx(1e-4)
+    assert max(rates) == rates[9] == pytest.approx(1e-3)
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert rates[-1] == pytest.approx(1e-4)
+    assert Settings(1, 8, 1, 1e-3, 0.0, 0).rate(1) == 1e-3

@@ -1,0 +1,110 @@
+"""The estimate of memory, the choice of the way, and the settings that would fit instead."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from core.training.memory import Shape, estimate_memory, plan_memory, what_fits
+
+GIB = 2**30
+
+# The published configuration of Phi-3.5-mini-instruct, quantized to 4 bits in groups of 128.
+PHI = Shape.of(
+    {
+        "model_type": "phi3",
+        "hidden_size": 3072,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "vocab_size": 32064,
+        "tie_word_embeddings": False,
+        "quantization_config": {"quant_method": "olive", "bits": 4, "group_size": 128},
+    }
+)
+
+
+def test_the_shape_of_a_known_model() -> None:
+    weights = PHI.layers * sum(i * o for i, o in PHI.linears) + 2 * PHI.vocab * PHI.hidden
+    assert weights == pytest.approx(3.82e9, rel=0.01)
+    assert PHI.adapter_numbers(64) == 100_663_296  # as PEFT counts them
+
+
+def test_a_grouped_query_model_has_smaller_keys() -> None:
+    shape = Shape.of(
+        {
+            "model_type": "llama",
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "vocab_size": 100,
+            "tie_word_embeddings": True,
+        }
+    )
+    assert sorted(shape.linears) == sorted(
+        [(64, 64), (64, 32), (64, 32), (64, 64), (64, 128), (64, 128), (128, 64)]
+    )
+    assert shape.bits is None
+
+
+def test_the_full_size_case_fits_into_eight_gib() -> None:
+    need = estimate_memory(PHI, rank=64, batch=8, length=1024, way="low")
+    assert 6 * GIB < need.total < 8 * GIB
+
+
+@pytest.mark.parametrize("key", ["rank", "batch", "length"])
+@pytest.mark.parametrize("way", ["low", "fast"])
+def test_more_of_anything_needs_more(key: str, way: str) -> None:
+    less = {"rank": 32, "batch": 4, "length": 512}
+    more = {**less, key: less[key] * 2}
+    assert (
+        estimate_memory(PHI, **more, way=way).total  # type: ignore[arg-type]
+        > estimate_memory(PHI, **less, way=way).total  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    ("free", "way", "recomputed"),
+    [(100, "fast", range(0, 1)), (40, "fast", range(1, 24)), (10, "low", range(32, 33))],
+)
+def test_the_way_follows_from_the_memory(free: int, way: str, recomputed: range) -> None:
+    plan = plan_memory(PHI, free * GIB, rank=64, batch=8, length=1024)
+    assert plan.way == way
+    assert plan.recomputed in recomputed
+    assert plan.fits
+    assert plan.need.total < free * GIB
+    assert way in plan.reason
+
+
+def test_the_recipe_may_insist() -> None:
+    assert plan_memory(PHI, 100 * GIB, rank=64, batch=8, length=1024, memory="low").way == "low"
+    plan = plan_memory(PHI, 6 * GIB, rank=64, batch=8, length=1024, memory="fast")
+    assert (plan.way, plan.recomputed, plan.fits) == ("fast", 32, False)
+
+
+@pytest.mark.parametrize("free", [3.5, 5, 6])
+def test_what_is_said_to_fit_does_fit(free: float) -> None:
+    asked = {"rank": 64, "batch": 8, "length": 1024}
+    assert not plan_memory(PHI, int(free * GIB), **asked).fits
+    said = what_fits(PHI, int(free * GIB), **asked)
+    assert said
+    names = {"finetune.rank": "rank", "finetune.batch_size": "batch", "data.max_seq_len": "length"}
+    for suggestion in said:
+        changed = dict(asked)
+        for part in suggestion.replace(" with ", ";").replace(" and ", ";").split(";"):
+            key, value = part.split(" = ")
+            changed[names[key]] = int(value)
+        assert plan_memory(PHI, int(free * GIB), **changed).fits, suggestion
+
+
+def test_nothing_fits_where_not_even_the_weights_do() -> None:
+    assert what_fits(PHI, GIB, rank=64, batch=8, length=1024) == []
+
+
+def test_a_float_model_is_not_unpacked() -> None:
+    plan = plan_memory(dataclasses.replace(PHI, bits=None), 100 * GIB, rank=64, batch=8, length=1024)
+    assert "unpacked" not in plan.reason
