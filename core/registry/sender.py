@@ -32,7 +32,7 @@ BLOCK = 4 << 20
 MAX_BLOCKS = 50_000
 SINGLE = 1 << 20
 """Up to this many bytes a file is sent in one call."""
-CHUNK = 1 << 17
+CHUNK = 1 << 18
 """Bytes handed to the connection at a time; between two a cancel is seen. Each has the time limit of a
 connection, so it must be small enough for a slow line."""
 LEAST_CONNECTIONS = 4
@@ -275,9 +275,11 @@ class Sender:
         name = block_id(index, file.block)
         headers = {"Content-MD5": base64.b64encode(md5.digest()).decode()}
 
+        limit = min(60.0, patience())
+
         def put() -> None:
             with body:
-                client.stage_block(name, body, length=length, headers=headers)
+                client.stage_block(name, body, length=length, headers=headers, connection_timeout=limit)
 
         self._container.call(put, item.name)
 

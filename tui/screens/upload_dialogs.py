@@ -1,0 +1,320 @@
+"""The upload step's dialogs: signing in, choosing the workspace, seeing what would go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input
+from textual.worker import Worker
+
+from core.errors import LabError
+from core.text import clean
+from tui.child import olivepress
+from tui.screens.dialogs import Scrolled
+from tui.widgets.plain_list import PlainList
+from tui.widgets.push import Push
+from tui.widgets.safe import Plain
+from tui.words import duration, size
+
+METHODS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("The Azure CLI's session (az login)", ("login", "--method", "cli")),
+    ("A code for your browser; stay signed in (see below)", ("login", "--method", "device", "--allow-file")),
+    ("A code for your browser; keep nothing on this machine", ("login", "--method", "device", "--no-keep")),
+    ("A service principal, from AZURE_CLIENT_ID and its secret", ("login", "--method", "environment")),
+    ("The identity of this Azure machine", ("login", "--method", "managed")),
+    ("Sign out", ("logout",)),
+)
+KEEPING = (
+    "To stay signed in, a token is kept: encrypted where this machine has a place for secrets, else, by your "
+    "choosing that line, in a file that only you can read. With nothing kept, each upload asks for a code."
+)
+
+
+class Working(ModalScreen[dict[str, Any] | None]):
+    """A dialog around one child process at a time. Esc ends the work, and closes when there is none."""
+
+    CSS_PATH: ClassVar[list[str]] = ["dialogs.tcss", "upload.tcss"]  # type: ignore[assignment]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", "Close", show=False)]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said = Plain(id="said")
+        self._child: Worker[None] | None = None
+
+    @property
+    def working(self) -> bool:
+        """Whether a child runs."""
+        return self._child is not None and self._child.is_running
+
+    def begin(self, words: Sequence[str], saying: str) -> None:
+        """Run a command; :meth:`line` gets what it prints, :meth:`done` its last object."""
+        if self.working:
+            return
+        self.said.show(saying)
+        self.said.remove_class("-wrong")
+        self._child = self.run_worker(self._work(tuple(words)), exit_on_error=False)
+
+    async def _work(self, words: tuple[str, ...]) -> None:
+        try:
+            result = await olivepress(*words, on_line=self.line)
+        except LabError as error:
+            self._child = None
+            self.failed(error)
+        else:
+            self._child = None
+            self.done(result)
+
+    def line(self, said: dict[str, Any]) -> None:
+        """The command printed this."""
+
+    def done(self, result: dict[str, Any]) -> None:
+        """The command is through."""
+
+    def failed(self, error: LabError) -> None:
+        """The command failed: what it told."""
+        self.said.show("\n".join(part for part in (error.title, error.detail, error.hint) if part))
+        self.said.add_class("-wrong")
+
+    def stopped(self) -> None:
+        """The work was ended by a person."""
+        self.said.show("Given up.")
+
+    def action_close(self) -> None:
+        """End the work, or close."""
+        if self.working and self._child is not None:
+            self._child.cancel()
+            self._child = None
+            self.stopped()
+        else:
+            self.dismiss(None)
+
+    def on_push_pushed(self, event: Push.Pushed) -> None:
+        """Close."""
+        event.stop()
+        if event.push.id == "close":
+            self.action_close()
+
+
+class SignInScreen(Working):
+    """Who we are in Azure. Gives what ``olivepress login`` told, or None."""
+
+    AUTO_FOCUS = "#methods"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y,c", "copy('code')", "Copy code", show=False),
+        Binding("u", "copy('uri')", "Copy address", show=False),
+    ]
+
+    def __init__(self, who: str) -> None:
+        super().__init__()
+        self._who = who
+        self._prompt: dict[str, Any] | None = None
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog -azure"):
+            yield Plain(f"Sign in to Azure: {self._who}", classes="dialog-title")
+            yield PlainList(id="methods")
+            yield Plain(KEEPING, id="keeping")
+            yield Plain("", id="code")
+            yield self.said
+            with Horizontal(classes="dialog-buttons"):
+                yield Push("Close", id="close", key="Esc")
+                yield Push("Copy code", id="copy", key="y")
+                yield Push("Copy address", id="copy-uri", key="u")
+
+    def on_mount(self) -> None:
+        """Show the ways."""
+        self.query_one(PlainList).show(len(METHODS), lambda index: METHODS[index][0])
+        self._tell()
+        self.set_interval(1.0, self._tell)
+
+    def on_plain_list_chosen(self, event: PlainList.Chosen) -> None:
+        """Sign in this way."""
+        event.stop()
+        self._prompt = None
+        self.begin(METHODS[event.index][1], "Asking Azure …")
+        self._tell()
+
+    def line(self, said: dict[str, Any]) -> None:
+        """The code has come."""
+        if said.get("type") == "prompt":
+            self._prompt = said
+            self.said.show("Waiting until the code is entered. Esc gives up.")
+            self._tell()
+
+    def _tell(self) -> None:
+        shown = self._prompt is not None
+        for name in ("#code", "#copy", "#copy-uri"):
+            self.query_one(name).display = shown
+        self.query_one("#keeping").display = not shown
+        if self._prompt is None:
+            return
+        try:
+            ends = datetime.fromisoformat(str(self._prompt["expires"]).replace("Z", "+00:00")).timestamp()
+        except ValueError:
+            ends = time.time()
+        left = max(0.0, ends - time.time())
+        code, uri = (clean(str(self._prompt[key]), keep_newlines=False) for key in ("code", "uri"))
+        self.query_one("#code", Plain).show(
+            Content.assemble(
+                "Open  ",
+                (uri, "bold"),
+                "  in a browser on any machine\nand enter the code  ",
+                (code, "bold reverse"),
+                f"  within {duration(left)}.",
+            )
+        )
+
+    def action_copy(self, what: str = "code") -> None:
+        """Copy the code or the address."""
+        if self._prompt is not None:
+            self.app.copy_to_clipboard(str(self._prompt[what]))
+            self.notify("Copied (if your terminal allows it).", markup=False)
+
+    def on_push_pushed(self, event: Push.Pushed) -> None:
+        """Copy or close."""
+        if event.push.id in ("copy", "copy-uri"):
+            event.stop()
+            self.action_copy("code" if event.push.id == "copy" else "uri")
+        else:
+            super().on_push_pushed(event)
+
+    def stopped(self) -> None:
+        """The sign-in was given up."""
+        super().stopped()
+        self._prompt = None
+        self._tell()
+
+    def failed(self, error: LabError) -> None:
+        """It was refused."""
+        super().failed(error)
+        self._prompt = None
+        self._tell()
+
+    def done(self, result: dict[str, Any]) -> None:
+        """Signed in or out."""
+        self.dismiss(result)
+
+
+class WorkspaceScreen(Working):
+    """Which workspace: a list that filters as one types. Gives the one chosen, or None."""
+
+    AUTO_FOCUS = "#filter"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("down", "list", show=False)]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._all: list[dict[str, str]] = []
+        self._fitting: list[dict[str, str]] = []
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog -azure -tall-list"):
+            yield Plain("Choose the workspace  (type to filter, Enter chooses)", classes="dialog-title")
+            yield Input(compact=True, id="filter", placeholder="words of its name, group or subscription")
+            yield PlainList(id="workspaces")
+            yield self.said
+            with Horizontal(classes="dialog-buttons"):
+                yield Push("Close", id="close", key="Esc")
+
+    def on_mount(self) -> None:
+        """Ask Azure."""
+        self.query_one(PlainList).show(0, lambda index: "", "")
+        self.begin(("workspaces",), "Asking Azure which workspaces you can see …")
+
+    def done(self, result: dict[str, Any]) -> None:
+        """They have come."""
+        self._all = [item for item in result.get("workspaces", []) if isinstance(item, dict)]
+        self._filter()
+
+    def _filter(self) -> None:
+        words = self.query_one(Input).value.lower().split()
+        self._fitting = [w for w in self._all if all(word in " ".join(w.values()).lower() for word in words)]
+        found = self.query_one(PlainList)
+        found.show(len(self._fitting), self._line, "None fits." if self._all else "")
+        if self._all:
+            self.said.show(f"{len(self._fitting)} of {len(self._all)}")
+
+    def _line(self, index: int) -> Content:
+        item = self._fitting[index]
+        where = ", ".join(
+            clean(item.get(key, ""), keep_newlines=False)
+            for key in ("resource_group", "subscription_name", "location")
+            if item.get(key)
+        )
+        return Content.assemble(
+            (clean(item["name"], keep_newlines=False), "bold"), (f"  {where}", "$foreground 60%")
+        )
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Filter as one types."""
+        event.stop()
+        self._filter()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Enter in the field takes the marked line."""
+        event.stop()
+        self.query_one(PlainList).action_choose()
+
+    def action_list(self) -> None:
+        """Down from the field goes to the list."""
+        self.query_one(PlainList).focus()
+
+    def on_plain_list_chosen(self, event: PlainList.Chosen) -> None:
+        """This one."""
+        event.stop()
+        if event.index < len(self._fitting):
+            self.dismiss(self._fitting[event.index])
+
+
+class PlanScreen(Working):
+    """What an upload would send, after a look at sign-in, rights, name and version."""
+
+    AUTO_FOCUS = "#plan"
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog -azure -tall-list"):
+            yield Plain("What would be uploaded", classes="dialog-title")
+            yield self.said
+            with Scrolled(id="plan"):
+                yield Plain("", id="plan-text")
+            with Horizontal(classes="dialog-buttons"):
+                yield Push("Close", id="close", key="Esc", primary=True)
+
+    def on_mount(self) -> None:
+        """Look."""
+        self.begin(
+            ("upload", self._folder, "--dry-run"), "Looking at the sign-in, the workspace and its storage …"
+        )
+
+    def done(self, result: dict[str, Any]) -> None:
+        """Tell it."""
+        self.said.show(summary(result))
+        lines = [f"{size(item['bytes']):>9}  {item['name']}" for item in result.get("contents", ())]
+        lines += [f"{'left out':>9}  {item['name']}: {item['why']}" for item in result.get("left_out", ())]
+        lines += [f"{'tag':>9}  {key} = {value}" for key, value in result.get("tags", {}).items()]
+        self.query_one("#plan-text", Plain).show(
+            "\n".join(clean(line, keep_newlines=False) for line in lines)
+        )
+
+
+def summary(plan: dict[str, Any]) -> str:
+    """A dry run in a sentence or two."""
+    who = plan.get("identity", {}).get("user", "")
+    what = f"{plan['name']}:{plan['version']}"
+    if plan.get("registered"):
+        return f"This content is registered already as {what} in {plan['workspace']}. Signed in as {who}."
+    return (
+        f"{size(plan['bytes_to_send'])} of {size(plan['bytes'])} in {plan['files']} files would go to "
+        f"{plan['workspace']} and be registered as {what}. Signed in as {who}."
+    )
