@@ -117,7 +117,7 @@ def make_example(plan: Plan, path: Path, row: Row) -> Example:
 
 
 def _refused(path: Path, row: Row, problem: Problem | None) -> RequestError:
-    problem = problem or Problem("unreadable", "it cannot be read", "remove it")
+    problem = problem or Problem("unreadable-file", "it cannot be read", "remove it")
     where = path / row.file if path.is_dir() else path
     fix = problem.fix[:1].upper() + problem.fix[1:]
     hint = f"{fix}. `olivepress data` lists all such rows; with --clean OUT it writes a file without them."

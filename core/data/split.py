@@ -95,13 +95,18 @@ class Splitter:
             wanted = min(max(1, wanted), count - 1)
         wanted -= int((side == 1).sum())
         side[free] = 0
+        smallest: NDArray[np.int64] | None = None
         for members in _lots(self.keys, roots, free, seed):
             if wanted <= 0:
                 break
+            if smallest is None or len(members) < len(smallest):
+                smallest = members
             # A crowd that would overshoot by far is passed over while there are smaller ones.
             if len(members) <= max(1, wanted + wanted // 4):
                 side[members] = 1
                 wanted -= len(members)
+        if fraction > 0 and smallest is not None and not (side == 1).any() and 2 * len(smallest) <= count:
+            side[smallest] = 1  # a file of few questions, each asked often
         return np.asarray(side == 1)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import core.data
 from core.cli import main
 from core.data import load_examples, resolve_data_file
 from core.data.background import BackgroundSurvey
@@ -217,3 +219,14 @@ def test_a_preview_of_fields_to_confirm_shows_the_proposal(tmp_path: Path) -> No
     assert previewer.problem is not None
     assert "How wide is river a?" in previewer.row(rows[0]).text
     assert previewer.proposal.mapping.response == "chủ nhà"
+
+
+def test_every_kind_of_finding_is_in_the_guide() -> None:
+    from core.data.types import BLOCKING
+
+    guide = (Path(__file__).resolve().parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([a-z0-9-]+)` \| (error|warning) \|", guide, re.MULTILINE))
+    assert {kind for kind, level in rows.items() if level == "error"} == BLOCKING
+    for path in (Path(core.data.__file__).parent).glob("*.py"):
+        for kind in re.findall(r'Problem\(\s*"([a-z0-9-]+)"|, "([a-z]+-[a-z-]+)", message', path.read_text()):
+            assert (kind[0] or kind[1]) in rows, path.name

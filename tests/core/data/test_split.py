@@ -129,6 +129,16 @@ def test_small_files(tmp_path: Path, fraction: float, asked: list[str], held_out
     assert sum(sides(tmp_path, asked, eval_fraction=fraction).values()) == held_out
 
 
+def test_few_questions_asked_often(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"Tell me of {place}", "response": f"Fact {i}."} for i in range(20) for place in PLACES[:4]
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    split = load_examples(Recipe().with_values({"data.file": "a.jsonl"}), tmp_path)
+    assert len({row.prompt for row in split.eval}) == 1
+    assert not {row.prompt for row in split.eval} & {row.prompt for row in split.train}
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
