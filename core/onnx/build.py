@@ -125,7 +125,11 @@ def build_base(
     load = {"load_kwargs": {"trust_remote_code": True}} if trust_remote_code else {}
     built = run_workflow(
         {
-            "input_model": {"type": "HfModel", "model_path": str(for_builder(checkpoint, work / "checkpoint")), **load},
+            "input_model": {
+                "type": "HfModel",
+                "model_path": str(for_builder(checkpoint, work / "checkpoint")),
+                **load,
+            },
             **local_system(device, provider),
             "passes": {"builder": {"type": "ModelBuilder", **options}},
         },
@@ -174,7 +178,10 @@ def quantize_float(
     report: Reporter,
     trust_remote_code: bool = False,
 ) -> Path:
-    """Round a float checkpoint to 4 or 8 bits by Olive's Rtn pass; for labs that skip the quantize step."""
+    """Round a float checkpoint to 4 or 8 bits by Olive's Rtn pass; for labs that skip the quantize step.
+
+    The output matrix gets 8 bits, as in the quantize step.
+    """
     from core.olive_run import local_system, run_workflow
 
     load = {"load_kwargs": {"trust_remote_code": True}} if trust_remote_code else {}
@@ -182,7 +189,15 @@ def quantize_float(
         {
             "input_model": {"type": "HfModel", "model_path": str(checkpoint), **load},
             **local_system(),
-            "passes": {"rtn": {"type": "Rtn", "bits": bits, "group_size": group_size}},
+            "passes": {
+                "rtn": {
+                    "type": "Rtn",
+                    "bits": bits,
+                    "group_size": group_size,
+                    "lm_head": True,
+                    "overrides": {"lm_head": {"bits": 8}},
+                }
+            },
         },
         work=work,
         report=report,

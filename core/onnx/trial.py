@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.data import Segment, load_examples
+from core.data import Example, Segment, load_examples
 from core.errors import RequestError
 from core.events import Reporter
 from core.onnx.session import Answer, Session
@@ -25,7 +25,7 @@ COMPARED = 5
 """Prompts whose answers are compared with PyTorch's."""
 COMPARED_TOKENS = 24
 QUESTIONS = 20
-"""Training prompts that the adapter is asked again."""
+"""Training prompts that the adapter is asked again, evenly spread over the records."""
 FAVOURITE = "What should I see in Chicago?"
 SHOWN_TOKENS = 64
 BUDGET_S = 20.0
@@ -47,6 +47,12 @@ class Prompt:
     question: str
     ids: list[int]
     expected: str
+
+
+def _spread(items: list[Example], most: int) -> list[Example]:
+    """At most so many items, evenly over the whole list, the first among them."""
+    count = min(most, len(items))
+    return [items[place * len(items) // count] for place in range(count)]
 
 
 class Trial:
@@ -117,7 +123,7 @@ class Trial:
             return [self._prompt(text, (Segment(text, False),), "") for text in _PLAIN], []
         train, held_out = (
             [self._prompt(item.prompt, item.segments, item.answer) for item in part]
-            for part in (split.train[:64], split.eval[:8])
+            for part in (_spread(split.train, QUESTIONS), split.eval[:8])
         )
         wanted = next(
             (item for item in [*split.train, *split.eval] if item.prompt.strip() == FAVOURITE), None
@@ -244,7 +250,7 @@ class Trial:
 
     def _learnt(self) -> dict[str, Any]:
         """How many training prompts get the training answer, from the tuned model and from the base."""
-        questions = [prompt for prompt in self._train if prompt.expected][:QUESTIONS]
+        questions = [prompt for prompt in self._train if prompt.expected]
         if self._finetuned is None or not questions:
             return {}
         started = time.perf_counter()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.checkpoint import model_facts
-from core.errors import RequestError
+from core.checkpoint import ModelFacts, model_facts
+from core.errors import MachineError, RequestError
 from core.files import (
     MANIFEST,
     folder_stamp,
@@ -151,6 +152,8 @@ class _Run:
         facts = model_facts(checkpoint)
         precision = self.recipe.optimize.precision
         reused = self._base_is_there()
+        if not reused:
+            self._check_disk(facts)
         if facts.quantization is None and precision in ("int4", "int8"):
             self.report.log(f"The weights are float: they are rounded to {precision[3:]} bits first.")
             checkpoint = quantize_float(
@@ -208,6 +211,19 @@ class _Run:
         result.update(self._verify(folder, checkpoint, tokenizer, adapters, choice))
         self._publish(folder, adapters, result, reused)
         return result
+
+    def _check_disk(self, facts: ModelFacts) -> None:
+        """Refuse before the work what would end with a full disk: the weights lie there twice for a moment."""
+        tables = 4 * facts.vocab_size * facts.hidden_size
+        one = facts.weight_bytes + tables if facts.quantization else facts.parameters * 4
+        needed = 2 * one + (64 << 20)
+        free = shutil.disk_usage(self.context.work).free
+        if free < needed:
+            raise MachineError(
+                "There is not enough disk space.",
+                f"About {human_bytes(needed)} are needed in {self.lab.models_dir}, {human_bytes(free)} are free.",
+                "Free some space, or make the lab on another disk.",
+            )
 
     def _base_is_there(self) -> bool:
         """Whether the published base is the one that would be built.

@@ -249,3 +249,16 @@ def test_int8_rounding_of_activations_is_told_from_a_wrong_graph(
     monkeypatch.setattr(lora, "scale_of", lambda config, module: 1.1 * right(config, module))
     with pytest.raises(StageError):
         run_stage(lab)
+
+
+def test_a_disk_that_is_too_small_is_said_before_any_work(
+    phi: LabFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = LabFolder(tmp_path)
+    shutil.copytree(phi.quantized_dir, lab.quantized_dir)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000_000))
+    with pytest.raises(MachineError) as caught:
+        run_stage(lab)
+    assert "9.5 MiB are free" in caught.value.detail
+    assert not lab.onnx_dir.exists()
