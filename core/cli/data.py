@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 _BAR = 40
+_OF_RECIPE = ("unmapped", "template-field", "template-model", "no-rows")
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -162,7 +163,7 @@ def _print_words(report: DataReport, cleaned: dict[str, Any] | None, shown: int 
     if cleaned is not None:
         print(f"\n{_clean(cleaned['file'])}: {cleaned['kept']:,} rows")
         print(f"{_clean(cleaned['left_out_file'])}: {cleaned['left_out']:,} rows left out, and why")
-    elif total:
+    elif any(count for kind, count in report.findings.counts.items() if kind not in _OF_RECIPE):
         print("olivepress data --clean OUT.jsonl writes a file without these rows.")
 
 

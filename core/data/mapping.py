@@ -131,12 +131,12 @@ class _Column:
 
 
 def _text_columns(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[_Column]:
-    """The columns that hold sentences: text, mostly filled, not a label and not an id."""
+    """The columns that hold sentences: text, filled in half of the rows, not a label and not an id."""
     result = []
     for name in columns:
         values = [row.get(name) for row in rows]
         texts = [value.strip() for value in values if isinstance(value, str) and value.strip()]
-        if len(texts) < 0.8 * len(values) or not texts:
+        if 2 * len(texts) < len(values) or not texts:
             continue
         length = sum(map(len, texts)) / len(texts)
         variety = len(set(texts)) / len(texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,12 +104,13 @@ def _bars(lengths: NDArray[Any], most: int = 12) -> tuple[tuple[int, int, int], 
     """At most `most` bars of a round width, the last one open above where few rows are very long."""
     import numpy as np
 
+    most = min(most, max(4, 2 * math.isqrt(len(lengths))))
     low, high = int(lengths.min()), int(np.percentile(lengths, 99.5, method="inverted_cdf"))
     step = max(1, (high - low) / most)
     scale = 10 ** int(np.log10(step))
     width = next(int(scale * times) for times in (1, 2, 5, 10) if scale * times >= step)
     start = low // width * width
-    edges = list(range(start, high + width, width)) or [start]
+    edges = list(range(start, high + 1, width))
     counts = np.bincount(
         np.minimum((lengths - start) // width, len(edges) - 1).astype(np.int64), minlength=len(edges)
     )

@@ -119,6 +119,12 @@ def test_other_names_need_one_choice(
     assert {(row.prompt, row.answer) for row in [*split.train, *split.eval]} == set(pairs)
 
 
+def test_an_answer_column_with_gaps_is_found_all_the_same() -> None:
+    rows = records(VIETNAMESE, "khách", "chủ nhà")
+    rows[1]["chủ nhà"] = rows[3]["chủ nhà"] = ""
+    assert propose_mapping(rows).mapping == FieldMap(("khách",), "chủ nhà")
+
+
 def test_instruction_input_output(tmp_path: Path) -> None:
     rows = [
         {"instruction": "Translate to French.", "input": "The river.", "output": "La rivière."},
