@@ -15,10 +15,9 @@ import pytest
 from core.chat.transcript import list_chats
 from core.lab import Lab
 from tests.core.chat.conftest import (  # noqa: F401 - fixtures
-    build,
+    LONG,
     built_llama,
     llama_checkpoint,
-    long_answer,
     long_llama,
 )
 from tests.tui.conftest import opened, screen_text, until
@@ -104,8 +103,7 @@ async def test_questions_are_answered_and_several_turns_are_kept(chat_lab: Lab) 
 async def test_stop_ends_the_answer_and_the_conversation_goes_on(long_lab: Lab) -> None:
     async with talking(long_lab) as (app, pilot, screen):
         assert screen.chat is not None
-        question = long_answer(screen.chat)
-        await say(pilot, screen, question, wait=False)
+        await say(pilot, screen, LONG, wait=False)
         await until(pilot, lambda: screen.busy and views(screen)[-1].raw)
         assert "Stop F9" in screen_text(app)
         await pilot.press("f9")
@@ -253,10 +251,9 @@ async def test_evaluation_by_one_key_and_its_pages(chat_lab: Lab, monkeypatch: p
 
 
 async def test_a_killed_model_is_told_started_again_and_nothing_is_lost(long_lab: Lab) -> None:
-    async with talking(long_lab) as (app, pilot, screen):
+    async with talking(long_lab) as (_app, pilot, screen):
         assert screen.chat is not None
-        question = long_answer(screen.chat)
-        await say(pilot, screen, question, wait=False)
+        await say(pilot, screen, LONG, wait=False)
         await until(pilot, lambda: screen.busy and views(screen)[-1].raw)
         os.kill(screen.chat.pid, signal.SIGKILL)
         await until(pilot, lambda: not screen.busy)
@@ -273,7 +270,7 @@ async def test_a_killed_model_is_told_started_again_and_nothing_is_lost(long_lab
 
 
 async def test_leaving_the_step_frees_the_model_and_coming_back_goes_on(chat_lab: Lab) -> None:
-    async with talking(chat_lab) as (app, pilot, screen):
+    async with talking(chat_lab) as (_app, pilot, screen):
         assert screen.chat is not None
         await say(pilot, screen, "Before?")
         pid = screen.chat.pid
@@ -292,7 +289,8 @@ async def test_a_question_too_long_is_told_and_comes_back_to_the_field(chat_lab:
     async with talking(chat_lab) as (_, pilot, screen):
         assert screen.chat is not None
         text = "word " * 2000
-        await say(pilot, screen, text, wait=False)
+        screen.field.value = text
+        await pilot.press("enter")
         await until(pilot, lambda: "longer than the context" in screen.problem.text)
         await until(pilot, lambda: screen.field.value == text.strip())
         assert screen.chat.turns == []

@@ -14,6 +14,9 @@ import pytest
 from core.chat import ChatSession
 from tests.tiny_models import make_tiny
 
+LONG = "Where does it end?"
+"""A question to the model that ends no answer."""
+
 
 def build(checkpoint: Path, folder: Path, precision: str = "int4", seeds: tuple[int, ...] = (1, 2)) -> Path:
     """An ONNX model of a checkpoint with random adapters ``one``, ``two``, … for it."""
@@ -65,9 +68,16 @@ def chat(built_llama: Path, tmp_path: Path) -> Iterator[ChatSession]:
 
 @pytest.fixture(scope="session")
 def long_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Llama with a long context, for answers that do not end by themselves."""
+    """A tiny Llama with a long context that never ends an answer: the end tokens' logits are always 0."""
+    from safetensors.torch import load_file, save_file
+
     folder = tmp_path_factory.mktemp("long")
-    return build(make_tiny("llama", folder / "llama", max_position_embeddings=16384), folder / "onnx")
+    checkpoint = make_tiny("llama", folder / "llama", max_position_embeddings=16384)
+    weights = load_file(checkpoint / "model.safetensors")
+    for token in (0, 4):
+        weights["lm_head.weight"][token] = 0
+    save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
+    return build(checkpoint, folder / "onnx")
 
 
 @pytest.fixture
@@ -77,20 +87,6 @@ def endless(long_llama: Path, tmp_path: Path) -> Iterator[ChatSession]:
         session.set(max_new_tokens=12_000)
         session.wait_ready(60)
         yield session
-
-
-def long_answer(session: ChatSession) -> str:
-    """A question to which the model, being random, goes on for more than 400 tokens."""
-    for number in range(50):
-        question = f"Question {number}?"
-        if (
-            session.begin_alone(question, (session.adapter,), max_new_tokens=400)
-            .result()[session.adapter or ""]
-            .stop
-            == "length"
-        ):
-            return question
-    raise AssertionError("the model ends every answer")
 
 
 class Reference:

@@ -54,10 +54,10 @@ def test_a_prompt_gives_one_object_with_the_fields_of_the_contract(lab: Path) ->
 
 
 def test_a_question_comes_from_standard_input(lab: Path) -> None:
-    status, out, err = run(lab, "--set", "max_new_tokens=4", stdin="Où?\n".encode())
+    status, out, err = run(lab, "--set", "max_new_tokens=40", stdin="Où?\n".encode())
     assert status == 0
     assert out.strip()
-    assert "4 tokens" in err
+    assert "tokens, first after" in err
     assert not list((lab / "chats").glob("*.jsonl"))
 
 
@@ -241,18 +241,15 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(lab: Path, long_llama: Path) -
     onnx = Lab.open(lab).folder.onnx_dir
     shutil.rmtree(onnx)
     shutil.copytree(long_llama, onnx)
-    settings = ["--set", "max_new_tokens=12000", "--set", "temperature=0.7"]
+    settings = ["--set", "max_new_tokens=12000"]
     text = (lab / "lab.toml").read_text()
     (lab / "lab.toml").write_text(text.replace("[chat]", "[chat]\ncontext_tokens = 16384"))
     terminal = Terminal([sys.executable, "-m", "core.cli", "chat", str(lab), "--no-adapter", *settings])
     place = terminal.until("base> ")
-    for number in range(20):
-        place = terminal.type(f"Question {number}?\n")
-        place = terminal.until(lambda text: len(text) > 30, place)
-        terminal.type("\x03")
-        terminal.until(lambda text: "base> " in text, place)
-        if "stopped]" in terminal.text:
-            break
+    place = terminal.type("Where does it end?\n")
+    place = terminal.until(lambda text: len(text) > 30, place)
+    terminal.type("\x03")
+    terminal.until("base> ", place)
     assert "stopped]" in terminal.text
     place = terminal.type("\x03")
     place = terminal.until("/quit ends the chat", place)

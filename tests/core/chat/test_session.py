@@ -18,7 +18,7 @@ from core.chat import ChatError, ChatSession
 from core.chat.protocol import Dropped, Progress, Token
 from core.chat.transcript import read_chat
 from core.errors import RequestError
-from tests.core.chat.conftest import Reference, long_answer
+from tests.core.chat.conftest import LONG, Reference
 
 QUESTIONS = ["What should I see in Chicago?", "And what else?", "How do I get there: 日本 or שלום?", "Why?"]
 
@@ -75,7 +75,7 @@ def test_streaming_gives_the_answer_in_pieces(chat: ChatSession) -> None:
 
 
 def test_stop_ends_the_answer_at_once_and_the_conversation_goes_on(endless: ChatSession) -> None:
-    exchange = endless.begin(long_answer(endless))
+    exchange = endless.begin(LONG)
     next(event for event in exchange if isinstance(event, Token))
     threading.Thread(target=endless.stop).start()
     answer = exchange.result()[""]
@@ -89,14 +89,14 @@ def test_stop_ends_the_answer_at_once_and_the_conversation_goes_on(endless: Chat
 
 
 def test_leaving_the_stream_stops_the_answer(endless: ChatSession) -> None:
-    for _ in endless.stream(long_answer(endless)):
+    for _ in endless.stream(LONG):
         break
     assert endless.last is not None
     assert endless.last.stop == "cancelled"
 
 
 def test_one_question_at_a_time(endless: ChatSession) -> None:
-    exchange = endless.begin(long_answer(endless))
+    exchange = endless.begin(LONG)
     with pytest.raises(RequestError, match="under way"):
         endless.begin("Another?")
     with pytest.raises(RequestError, match="under way"):
@@ -308,10 +308,10 @@ def test_a_full_context_drops_the_oldest_turns_and_says_so(built_llama: Path, tm
         assert read_chat(path).first == session.history.dropped
 
 
-def test_an_answer_ends_where_the_context_does(built_llama: Path) -> None:
-    with ChatSession(built_llama, context_tokens=64) as session:
+def test_an_answer_ends_where_the_context_does(long_llama: Path) -> None:
+    with ChatSession(long_llama, context_tokens=64) as session:
         session.set(max_new_tokens=300)
-        answer = session.ask(long_answer(session))
+        answer = session.ask(LONG)
     assert answer.stop == "length"
     assert answer.context_full
     assert answer.context_tokens == 64
@@ -362,7 +362,7 @@ def test_a_killed_worker_is_told_and_nothing_is_lost(endless: ChatSession) -> No
     endless.set(max_new_tokens=6)
     first = endless.ask("Before?")
     endless.set(max_new_tokens=12_000)
-    exchange = endless.begin(long_answer(endless))
+    exchange = endless.begin(LONG)
     next(event for event in exchange if isinstance(event, Token))
     os.kill(endless.pid, signal.SIGKILL)
     with pytest.raises(ChatError, match="SIGKILL") as caught:
@@ -436,7 +436,7 @@ def test_the_worker_ends_with_its_parent(built_llama: Path) -> None:
 
 
 def test_closing_frees_the_process_and_stops_an_answer(endless: ChatSession) -> None:
-    exchange = endless.begin(long_answer(endless))
+    exchange = endless.begin(LONG)
     next(event for event in exchange if isinstance(event, Token))
     pid = endless.pid
     endless.close()

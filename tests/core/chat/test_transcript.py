@@ -145,8 +145,12 @@ def test_markdown_has_questions_answers_and_figures(history: History) -> None:
 
 def test_records_of_a_newer_version_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
-    lines = [{"type": "chat", "v": 9, "mood": "good"}, {"type": "gesture"}, {"type": "user", "text": "Hi"}, [1],
-             {"type": "assistant", "answer": "Yes", "adapter": None, "colour": "red"}, {"type": "assistant"}]  # fmt: skip
+    lines: list[object] = [{"type": "chat", "v": 9, "mood": "good"}, {"type": "gesture"}, [1]]
+    lines += [
+        {"type": "user", "text": "Hi"},
+        {"type": "assistant", "answer": "Yes", "adapter": None, "x": "red"},
+        {"type": "assistant"},
+    ]
     path.write_text("\n".join(json.dumps(line) for line in lines))
     assert read_chat(path).turns == [Turn("Hi", answers={"": Answer("Yes", None)})]
 
