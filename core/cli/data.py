@@ -74,14 +74,14 @@ def run(options: argparse.Namespace) -> int:
 
 def _accept(recipe_path: Any, root: Any, recipe: Any) -> Any:
     from core.data.examples import resolve_data_file, sample_fields
-    from core.data.mapping import propose_mapping
     from core.data.model_text import read_model_text
+    from core.data.plan import propose
     from core.errors import RequestError
     from core.recipe import write_values
 
     model = read_model_text(recipe, root)
     rows = sample_fields(resolve_data_file(recipe, root))
-    proposal = propose_mapping(rows, model.chat.text if model.chat else None)
+    proposal = propose(recipe, rows, model.chat)
     if not proposal.mapping.complete:
         raise RequestError(
             "There is nothing to accept.",

@@ -6,7 +6,7 @@ Training and the data report use the same plan, so that the report tells what tr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from core.data.mapping import FieldMap, Proposal, columns_of, propose_mapping
@@ -14,7 +14,7 @@ from core.data.messages import BadMessages, as_messages
 from core.data.template import ChatTemplate, Template, TemplateError
 from core.data.types import Message, Problem, Segment
 from core.errors import RequestError
-from core.recipe import Recipe
+from core.recipe import TEMPLATE, Recipe
 
 SAMPLE = 1_000
 """Rows that are looked at to know the fields."""
@@ -168,6 +168,26 @@ def _text(fields: Mapping[str, Any], name: str, problems: list[Problem], *, need
     return value
 
 
+def propose(recipe: Recipe, rows: Sequence[Mapping[str, Any]], chat: ChatTemplate | None) -> Proposal:
+    """What the rows suggest, with what the recipe has settled kept: its chat template, its own wording."""
+    found = propose_mapping(rows, chat.text if chat else None)
+    if found.mapping.text:
+        return found
+    if recipe.data.chat_template and chat is not None:
+        return replace(found, chat_template=True)
+    try:
+        fields = Template.parse(recipe.data.template).fields
+    except TemplateError:
+        return found
+    if recipe.data.template != TEMPLATE and {"prompt", "response"} <= set(fields) <= {
+        "prompt",
+        "response",
+        "system",
+    }:
+        return replace(found, template=recipe.data.template, chat_template=False)
+    return found
+
+
 def named_fields(text: str, columns: Sequence[str], key: str) -> tuple[str, ...]:
     """The fields that a recipe value names: one, or several with `+` between them.
 
@@ -200,7 +220,7 @@ def make_plan(
     Args:
         chat: the model's own chat template; used where the recipe says `chat_template = true`.
         eos: put after an answer whose template has no end marker.
-        proposal: what :func:`~core.data.mapping.propose_mapping` found, if that is known.
+        proposal: what :func:`propose` found, if that is known.
 
     Raises:
         RequestError: the template is unusable, names a field no row has, or it cannot be told which
@@ -208,7 +228,7 @@ def make_plan(
     """
     data = recipe.data
     columns = columns_of(rows)
-    proposal = proposal or propose_mapping(rows, chat.text if chat else None)
+    proposal = proposal or propose(recipe, rows, chat)
     found = proposal.mapping if proposal.sure else FieldMap()
     mapping = FieldMap(
         named_fields(data.prompt_field, columns, "prompt_field") or found.prompt,

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from core.data.examples import resolve_data_file, sample_fields
-from core.data.mapping import Proposal, propose_mapping
+from core.data.mapping import Proposal
 from core.data.model_text import read_model_text
-from core.data.plan import Plan, make_plan
+from core.data.plan import Plan, make_plan, propose
 from core.data.template import TemplateError
 from core.data.types import Problem, Segment
 from core.errors import RequestError
@@ -58,7 +58,7 @@ class Previewer:
         model = read_model_text(recipe, lab_root)
         sample = sample_fields(resolve_data_file(recipe, lab_root))
         self._special = model.special_pattern
-        self.proposal: Proposal = propose_mapping(sample, model.chat.text if model.chat else None)
+        self.proposal: Proposal = propose(recipe, sample, model.chat)
         self.problem: RequestError | None = None
         self.plan: Plan | None = None
         try:

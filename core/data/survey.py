@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from core.data.checks import control_characters, special_tokens, too_long
 from core.data.examples import resolve_data_file, sample_fields
 from core.data.findings import Findings
-from core.data.mapping import FieldMap, Proposal, columns_of, propose_mapping
+from core.data.mapping import FieldMap, Proposal, columns_of
 from core.data.model_text import ModelText, read_model_text
-from core.data.plan import Plan, make_plan
+from core.data.plan import Plan, make_plan, propose
 from core.data.readers import RowReader
 from core.data.report import DataReport
 from core.data.similar import Sketches
@@ -88,7 +88,7 @@ class Survey:
         if not sample:
             return None
         chat = self.model.chat
-        proposal = propose_mapping(sample, chat.text if chat else None)
+        proposal = propose(self.recipe, sample, chat)
         result.proposal = proposal
         self._template_markers()
         plan: Plan | None

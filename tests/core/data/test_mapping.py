@@ -13,7 +13,8 @@ from core.data import load_examples
 from core.data.mapping import FieldMap, propose_mapping
 from core.data.survey import summary
 from core.errors import RequestError
-from core.recipe import TEMPLATE, read_recipe
+from core.recipe import TEMPLATE, read_recipe, write_values
+from tests.tiny_models import CHAT_TEMPLATE
 
 VIETNAMESE = [("Đến Huế nên xem gì?", "Bạn hãy xem Đại Nội và chùa Thiên Mụ bên sông Hương.")]
 VIETNAMESE += [
@@ -199,6 +200,19 @@ def test_conversations_written_as_text(tmp_path: Path) -> None:
     folder = lab(tmp_path, [{"messages": talk}])
     recipe = read_recipe(folder / "lab.toml").with_values({"data.eval_fraction": 0.0})
     assert load_examples(recipe, folder).train[0].answer == "Two."
+
+
+@pytest.mark.parametrize(
+    "settled", [{"data.chat_template": True}, {"data.template": "Hỏi: {prompt}\nĐáp: {response}<|end|>"}]
+)
+def test_accepting_keeps_what_the_recipe_has_settled(tmp_path: Path, settled: dict[str, Any]) -> None:
+    folder = lab(tmp_path, records(VIETNAMESE, "khách", "chủ nhà"))
+    write_values(folder / "lab.toml", settled)
+    assert main(["data", str(folder), "--accept", "--json"]) == 0
+    after = read_recipe(folder / "lab.toml")
+    for name, value in settled.items():
+        assert getattr(after.data, name.removeprefix("data.")) == value
+    assert load_examples(after, folder, chat_template=CHAT_TEMPLATE).train[0].answer
 
 
 def test_plain_text_is_learnt_whole_after_a_yes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
