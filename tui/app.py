@@ -273,7 +273,7 @@ class OlivePressApp(App[None]):
         from tui.screens.dialogs import LeaveScreen
 
         if not any(isinstance(screen, LeaveScreen) for screen in self.screen_stack):
-            self.push_screen(LeaveScreen(active.id, self.session.command()), self._leave_if)
+            self.push_screen(LeaveScreen(active.id, self.session.command(absolute=True)), self._leave_if)
 
     def _leave_if(self, leave: bool | None) -> None:
         if leave:
@@ -297,9 +297,9 @@ class OlivePressApp(App[None]):
         if active is not None:
             self.farewell = (
                 f"{active.id} goes on by itself.\n"
-                f"  come back:  {self.session.command()}\n"
-                f"  its log:    {self.session.command('logs', active.id, '--follow')}\n"
-                f"  stop it:    {self.session.command('cancel', active.id)}"
+                f"  come back:  {self.session.command(absolute=True)}\n"
+                f"  its log:    {self.session.command('logs', active.id, '--follow', absolute=True)}\n"
+                f"  stop it:    {self.session.command('cancel', active.id, absolute=True)}"
             )
         self.exit()
 
@@ -356,7 +356,7 @@ class OlivePressApp(App[None]):
         from tui.crash import story
         from tui.screens.dialogs import CrashScreen
 
-        self.farewell = story(error, self.error_log, self.session.command())
+        self.farewell = story(error, self.error_log, self.session.command(absolute=True))
         if not self.is_running or self.is_headless_test:
             raise RuntimeError("there is no screen to show it on")
         self.push_screen(CrashScreen(self.farewell))

@@ -100,22 +100,17 @@ class Session:
             lab.set(changed)
         return self.recipe()
 
-    def command(self, *words: str) -> str:
-        """The command line that does the same, with the lab's folder as seen from here."""
+    def command(self, *words: str, absolute: bool = False) -> str:
+        """The command line that does the same, with the lab's folder as seen from here (or as an absolute path)."""
         import shlex
 
         here = Path.cwd()
-        if self.root == here:
-            place = "."
-        elif self.root.is_relative_to(here):
-            place = os.path.relpath(self.root, here)
-        else:
-            place = str(self.root)
-        return (
-            shlex.join(["olivepress", words[0], place, *words[1:]])
-            if words
-            else shlex.join(["olivepress", place])
+        place = (
+            str(self.root)
+            if absolute or not self.root.is_relative_to(here)
+            else os.path.relpath(self.root, here)
         )
+        return shlex.join(["olivepress", *words[:1], place, *words[1:]])
 
 
 def value_of(recipe: Recipe, name: str) -> Any:

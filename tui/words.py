@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tui.signs import sign
+
 
 def duration(seconds: float | None) -> str:
     """Seconds as a person says them: ``8 s``, ``3 min 05 s``, ``2 h 10 min``; empty for None."""
@@ -102,12 +104,22 @@ def result_rows(result: Mapping[str, Any], said: Mapping[str, str] | None = None
 
     Args:
         said: the keys to show, in order, with their labels; all of them where none of these is there.
+            ``before|after`` shows two figures in one row.
     """
-    chosen = {key: result[key] for key in said or {} if result.get(key) is not None}
     rows = []
+    chosen: dict[str, Any] = {}
+    for key in said or {}:
+        first, _, then = key.partition("|")
+        if result.get(first) is not None and (not then or result.get(then) is not None):
+            chosen[key] = result[first]
     for key, value in (chosen or result).items():
         name = chosen and said and said[key]
-        if isinstance(value, bool):
+        if "|" in key and name:
+            # Two figures that belong together: before and after.
+            first, _, then = key.partition("|")
+            values = [_with_unit(part, float(result[part])) for part in (first, then)]
+            rows.append((name, f" {sign('to')} ".join(values)))
+        elif isinstance(value, bool):
             rows.append((name or label(key), "yes" if value else "no"))
         elif isinstance(value, int | float):
             rows.append((name or _unit_label(key), _with_unit(key, float(value))))

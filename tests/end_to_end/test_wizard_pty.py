@@ -29,17 +29,23 @@ def test_from_an_empty_folder_to_a_tuned_answer(tmp_path: Path) -> None:
         terminal.until("[ Run Quantize")
         terminal.send("enter")
         terminal.until("Running", 30)
-        terminal.until("Next: Finetune", 180)
+        terminal.until("Next: Finetune", 400)
         assert "smaller" in terminal.text
         terminal.send("enter")
 
         terminal.until("[ Run Finetune")
-        # The arrows go from the button up to the second field, whose number is typed over.
-        terminal.send("up", "up", "up", "up", "up", "end", "ctrl+u", str(STEPS))
+        # The arrows go from field to field; a line below tells which one it is.
+        for _ in range(12):
+            if "In lab.toml: [finetune] steps" in terminal.text:
+                break
+            terminal.send("up")
+            terminal.pump(0.3)
+        terminal.until("In lab.toml: [finetune] steps", 1)
+        terminal.send("end", "ctrl+u", str(STEPS))
         terminal.until(f"Steps             {STEPS} ")
         terminal.send("f8")
         terminal.until("Running", 30)
-        terminal.until("training", 60)
+        terminal.until("training", 120)
 
         # The wizard dies in the middle; the training does not notice, and the next wizard shows all of it.
         terminal.kill()
@@ -47,13 +53,13 @@ def test_from_an_empty_folder_to_a_tuned_answer(tmp_path: Path) -> None:
 
     with Terminal(WIZARD, folder) as terminal:
         terminal.until("finetune-001", 30)
-        terminal.until("Next: Optimize", 300)
-        assert "Held-out loss before" in terminal.text
+        terminal.until("Next: Optimize", 400)
+        assert "Held-out loss" in terminal.text
         terminal.send("enter")
 
         terminal.until("[ Run Optimize")
         terminal.send("f8")
-        terminal.until("Next: Chat", 180)
+        terminal.until("Next: Chat", 400)
         terminal.send("enter")
 
         terminal.until("Enter sends", 60)

@@ -22,7 +22,7 @@ from tui.widgets.push import Push
 def bare(tmp_path: Path) -> Lab:
     """A lab with a model and no workspace chosen."""
     lab = make_lab(
-        tmp_path / "lab", {"model.onnx.data": 30 * MIB, "model.onnx": 100_000}, seed=time.time_ns()
+        tmp_path / "lab", {"model.onnx.data": 60 * MIB, "model.onnx": 100_000}, seed=time.time_ns()
     )
     lab.set({"upload.subscription": "", "upload.resource_group": "", "upload.workspace": ""})
     return lab
@@ -36,7 +36,12 @@ async def ready(app: Any, pilot: Any) -> UploadScreen:
     return screen
 
 
-async def test_sign_in_pick_look_upload_cancel_and_go_on(blobs: World, bare: Lab) -> None:  # noqa: F811
+async def test_sign_in_pick_look_upload_cancel_and_go_on(
+    blobs: World,  # noqa: F811
+    bare: Lab,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OLIVEPRESS_AZURE_PATIENCE", "60")
     async with opened(bare.root, "upload") as (app, pilot):
         await ready(app, pilot)
         await until(pilot, lambda: "Nobody is signed in" in screen_text(app))
@@ -73,14 +78,14 @@ async def test_sign_in_pick_look_upload_cancel_and_go_on(blobs: World, bare: Lab
         await pilot.press("escape")
         await ready(app, pilot)
 
-        blobs.proxy.rate = 3e6
+        blobs.proxy.rate = 1e6
         await pilot.press("f8")
         await until(
-            pilot, lambda: "MB of 31" in screen_text(app) and len(blobs.fake.blocks()) >= 2, timeout=40
+            pilot, lambda: "MB of 63" in screen_text(app) and len(blobs.fake.blocks()) >= 1, timeout=40
         )
         await pilot.press("f9")
         await until(pilot, lambda: bare.jobs()[-1].state == "cancelled", timeout=20)
-        await until(pilot, lambda: "what has arrived is kept" in screen_text(app))
+        await until(pilot, lambda: "is kept for the next time" in screen_text(app))
         assert blobs.fake.models == {}
 
         blobs.proxy.rate = None
@@ -116,7 +121,7 @@ async def test_a_refusal_is_read_on_the_dialog(azure: World, bare: Lab) -> None:
         await pilot.press("s")
         await until(pilot, lambda: isinstance(app.screen, SignInScreen))
         await pilot.press("down", "enter")
-        await until(pilot, lambda: "conditional access" in screen_text(app))
+        await until(pilot, lambda: "AADSTS53003" in screen_text(app))
         assert "az login" in screen_text(app)
 
 

@@ -39,6 +39,7 @@ class StepScreen(Screen[None]):
     NAME: ClassVar[str] = ""
     AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "primary", show=False),
         Binding("up", "app.focus_previous", show=False),
         Binding("down", "app.focus_next", show=False),
         Binding("left", "app.focus_previous", show=False),
@@ -127,6 +128,14 @@ class StepScreen(Screen[None]):
     async def on_rail_chosen(self, event: Rail.Chosen) -> None:
         """A step was clicked."""
         await self.olive.action_step(event.number)
+
+    def action_primary(self) -> None:
+        """Enter with the focus nowhere, as just after a step was opened: press what would have it."""
+        from tui.widgets.push import Push
+
+        if self.focused is None:
+            self.focus_first()
+            self.call_later(lambda: isinstance(self.focused, Push) and self.focused.action_push())
 
     def action_scroll_body(self, way: int) -> None:
         """Scroll by a page."""

@@ -79,7 +79,7 @@ class CheckScreen(StepScreen):
 
     def focus_first(self) -> None:
         """On Next: a warning does not stop anybody."""
-        self.query_one("#next", Push).focus()
+        self.set_focus(self.query_one("#next", Push))
 
     def action_run(self) -> None:
         """Look at everything again."""

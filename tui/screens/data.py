@@ -125,7 +125,7 @@ class DataScreen(StepScreen):
 
     def focus_first(self) -> None:
         """On Next when the data is good."""
-        self.query_one("#next" if not self._bad() else "#browse", Push).focus()
+        self.set_focus(self.query_one("#next" if not self._bad() else "#browse", Push))
 
     # Reading
 

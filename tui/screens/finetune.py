@@ -46,8 +46,7 @@ class FinetuneScreen(StageScreen):
     }
 
     SHOWN: ClassVar[Mapping[str, str]] = {
-        "eval_loss_base": "Held-out loss before",
-        "eval_loss_tuned": "after",
+        "eval_loss_base|eval_loss_tuned": "Held-out loss",
         "steps": "Steps",
         "seconds_per_step": "A step took",
         "tokens_per_s": "Tokens/s",

@@ -61,8 +61,7 @@ class QuantizeScreen(StageScreen):
         "algorithm": "Algorithm",
         "bits": "Bits",
         "group_size": "Group size",
-        "perplexity_float": "Perplexity before",
-        "perplexity": "after",
+        "perplexity_float|perplexity": "Perplexity",
         "same_likeliest_token": "Same next word",
         "calibration_rows": "Records looked at",
     }

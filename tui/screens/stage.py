@@ -112,9 +112,10 @@ class StageScreen(StepScreen):
             yield self.problem
             yield self.numbers
         with Horizontal(classes="buttons"):
+            yield Push("Next", id="next", key="F4", primary=True)
             yield Push("Run", id="run", key="F8", primary=True)
             yield Push("Stop", id="stop", key="F9")
-            yield Push("Next", id="next", key="F4", primary=True)
+            yield Push("Copy error", id="copy-error", key="c")
             yield Push("Settings", id="settings-or-job", key="e")
         yield self.command
         yield self.log_pane
@@ -157,7 +158,8 @@ class StageScreen(StepScreen):
         if view is not None:
             self._tell_headline(view)
             self._tell_progress(view)
-            self.problem.tell(view.error if not view.active else None, HEADLINES.get(view.state, view.state))
+            # What was stopped on purpose is no problem.
+            self.problem.tell(view.error if view.state in ("failed", "crashed") else None, "")
             self.draw(view)
             self._tell_numbers(view)
         self._tell_note(snapshot)
@@ -263,6 +265,7 @@ class StageScreen(StepScreen):
             following.display = done and self.step.number < len(STEPS)
             if following.display:
                 following.label(f"Next: {STEPS[self.step.number].title}")
+        self.query_one("#copy-error", Push).display = view is not None and view.state in ("failed", "crashed")
         switch = self.query_one("#settings-or-job", Push)
         switch.display = view is not None
         switch.label("Last run" if self.settings_shown else "Settings")
@@ -278,7 +281,7 @@ class StageScreen(StepScreen):
         for name in order:
             push = self.query_one(name, Push)
             if push.display and not push.disabled:
-                push.focus()
+                self.set_focus(push)
                 return
 
     def log_to_watch(self) -> LogFile | None:
@@ -299,6 +302,8 @@ class StageScreen(StepScreen):
             self.action_run()
         elif name == "stop":
             self.action_stop()
+        elif name == "copy-error":
+            self.action_copy_report()
         elif name == "settings-or-job":
             self.action_settings()
         elif name == "next":

@@ -20,7 +20,7 @@ from tui.words import size, time_left
 if TYPE_CHECKING:
     from tui.snapshot import JobView, Snapshot
 
-_BYTES = ("upload", "reading", "download")
+_BYTES = ("upload", "reading", "arrived")
 """The phases that count bytes."""
 
 
@@ -117,10 +117,10 @@ class UploadScreen(StageScreen):
             parts += [f"{size(self._speed)}/s"] if self._speed else []
             parts += [time_left(view.eta_s)]
         else:
-            parts += ["what has arrived is kept"]
+            parts += ["is kept for the next time"]
         self.progress.show(
             Content.assemble(
-                (bar(view.share, 24), "$text-accent"),
+                (bar(view.share, 16), "$text-accent"),
                 (f" {view.share:>4.0%}  ", "bold"),
                 Content("  ".join([view.phase, *(part for part in parts if part)])),
             )

@@ -153,7 +153,7 @@ class SignInScreen(Working):
         shown = self._prompt is not None
         for name in ("#code", "#copy", "#copy-uri"):
             self.query_one(name).display = shown
-        self.query_one("#keeping").display = not shown
+        self.query_one("#keeping").display = not shown and not self.said.has_class("-wrong")
         if self._prompt is None:
             return
         try:

@@ -31,7 +31,7 @@ class LogLines(Widget, can_focus=True):
     """The lines that fit, read from the file when they are drawn."""
 
     DEFAULT_CSS = """
-    LogLines { height: 1fr; width: 1fr; background: $surface; color: $foreground; }
+    LogLines { height: 1fr; width: 1fr; padding: 0 1; background: $surface; color: $foreground; }
     LogLines:focus { background-tint: $foreground 4%; }
     """
 

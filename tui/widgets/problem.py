@@ -29,7 +29,10 @@ class Problem(Plain):
         lines = detail.splitlines()
         if len(lines) > self.LINES:
             lines = [f"({len(lines) - self.LINES} lines before these: see the log)", *lines[-self.LINES :]]
-        parts: list[Content | tuple[str, str]] = [(f"{word}  ", "bold $text-error"), (title, "bold")]
+        parts: list[Content | tuple[str, str]] = [
+            (f"{word}  " if word else "", "bold $text-error"),
+            (title, "bold $text-error"),
+        ]
         if lines:
             parts.append(Content("\n" + "\n".join(lines)))
         if hint:

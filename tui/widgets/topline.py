@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from textual.content import Content
 from textual.widget import Widget
 
@@ -22,6 +24,11 @@ class TopLine(Widget):
         self._lab = clean(lab, keep_newlines=False)
         self._gauge = ""
 
+    def lab_name(self) -> str:
+        """The lab's folder, with the home as ``~``."""
+        home = os.path.expanduser("~")
+        return "~" + self._lab[len(home) :] if self._lab.startswith(home + os.sep) else self._lab
+
     def show(self, gauge: str) -> None:
         """Show the machine's load; empty while nothing runs."""
         if gauge != self._gauge:
@@ -32,7 +39,7 @@ class TopLine(Widget):
         width = self.size.width
         name = " OlivePress "
         room = width - len(name) - len(self._gauge) - 3
-        lab = self._lab
+        lab = self.lab_name()
         if len(lab) > room:
             lab = sign("cut") + lab[len(lab) - max(0, room - 1) :] if room > 8 else ""
         left = Content.assemble((name, "bold"), sign("bar"), " ", Content(lab))

@@ -1,0 +1,182 @@
+"""Pictures of the screens, at 80x24 and 120x40, compared with those that were looked at and found good.
+
+Nothing in them moves: no clock, no blinking cursor, no machine's own figures, and a lab in a folder of a
+fixed name. Make them anew with ``pytest tests/snapshots --snapshot-update``, and look at each.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.lab import Lab
+from tests.tui.labs import END, job_in, made
+from tui.app import OlivePressApp
+from tui.screens.stage import StageScreen
+from tui.watch import seconds
+
+SIZES = [(80, 24), (120, 40)]
+IDS = ["80x24", "120x40"]
+
+ROWS = [
+    {
+        "prompt": f"What should I see in {town}?",
+        "response": f"In {town}, see the old bridge, the market and the river.",
+    }
+    for town in (
+        "Avila",
+        "Bruges",
+        "Cusco",
+        "Delft",
+        "Evora",
+        "Fes",
+        "Ghent",
+        "Hue",
+        "Ipoh",
+        "Jaipur",
+        "Kyoto",
+        "Lviv",
+    )
+]
+REPORT = {
+    "rows": 12,
+    "train": 11,
+    "eval": 1,
+    "tokens": {
+        "total": 420,
+        "p50": 35,
+        "p95": 38,
+        "max": 39,
+        "histogram": [[30, 34, 2], [35, 37, 8], [38, 39, 2]],
+    },
+    "findings": [],
+}
+
+
+@pytest.fixture
+def pinned(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A lab at a path of a fixed name, and a clock that stands still."""
+    from tui.screens.data import DataScreen
+
+    name = "".join(c if c.isalnum() else "-" for c in request.node.name)
+    root = Path("/tmp/olivepress-pictures") / name / "travel-lab"
+    shutil.rmtree(root.parent, ignore_errors=True)
+    made_lab = Lab.create(root, settings={"finetune.steps": 100})
+    (root / "towns.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    made_lab.set({"data.file": "towns.jsonl"})
+    monkeypatch.chdir(root)
+    now = seconds(END)
+    monkeypatch.setattr("tui.screens.stage.time.time", lambda: now)
+    monkeypatch.setattr(
+        DataScreen, "_count", lambda self, attempt: self.post_message(self.Counted(attempt, REPORT, ""))
+    )
+    monkeypatch.setattr("tui.widgets.topline.TopLine.lab_name", lambda self: "~/travel-lab", raising=False)
+    yield made_lab
+    shutil.rmtree(root.parent, ignore_errors=True)
+
+
+Compare = Callable[..., bool]
+
+
+async def settle(pilot: Any) -> None:
+    """Wait until what threads read has been drawn."""
+    app: OlivePressApp = pilot.app
+    for _ in range(400):
+        await pilot.pause(0.02)
+        screen = app.current
+        ready = screen.is_mounted and app._watch is not None and app._watch._thread is not None
+        if screen.step.name == "check":
+            ready = ready and "check" in app.notes
+        if screen.step.name == "data":
+            ready = ready and "data" in app.notes
+        if isinstance(screen, StageScreen) and screen.view is not None and not screen.settings_shown:
+            log = screen.log_pane.lines
+            ready = ready and log.log_file is not None and log.count > 0 and not screen.log_pane._waiting
+        if app.snapshot.active is not None:
+            ready = ready and screen._top is not None and bool(screen._top._gauge)
+        if ready and screen.focused is not None:
+            break
+    await pilot.pause(0.1)
+
+
+def picture(snap_compare: Compare, lab: Lab, step: str, size: tuple[int, int], *keys: str) -> None:
+    """Compare the screen of a step, after these keys."""
+
+    async def before(pilot: Any) -> None:
+        await settle(pilot)
+        if keys:
+            await pilot.press(*keys)
+            await pilot.pause(0.2)
+
+    assert snap_compare(OlivePressApp(lab.root, step), terminal_size=size, run_before=before)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=IDS)
+@pytest.mark.parametrize("step", ["check", "data", "quantize", "finetune", "optimize"])
+def test_empty(snap_compare: Compare, pinned: Lab, step: str, size: tuple[int, int]) -> None:
+    if step in ("finetune", "optimize"):
+        made(pinned, ("quantize",))
+    picture(snap_compare, pinned, step, size)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=IDS)
+@pytest.mark.parametrize("state", ["running", "succeeded", "failed", "cancelled"])
+@pytest.mark.parametrize("stage", ["quantize", "finetune", "optimize"])
+def test_states(snap_compare: Compare, pinned: Lab, stage: str, state: str, size: tuple[int, int]) -> None:
+    job = job_in(pinned, stage, state)
+    picture(snap_compare, pinned, stage, size)
+    job.let_go()
+
+
+def test_blocked(snap_compare: Compare, pinned: Lab) -> None:
+    picture(snap_compare, pinned, "finetune", (80, 24))
+
+
+def test_help(snap_compare: Compare, pinned: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tui.screens.help.config_dir", lambda: Path("/home/you/.config/olivepress"))
+    picture(snap_compare, pinned, "quantize", (80, 24), "f2")
+
+
+def test_leaving(snap_compare: Compare, pinned: Lab) -> None:
+    job = job_in(pinned, "finetune", "running")
+    picture(snap_compare, pinned, "finetune", (80, 24), "q")
+    job.let_go()
+
+
+def test_more_settings(snap_compare: Compare, pinned: Lab) -> None:
+    picture(snap_compare, pinned, "quantize", (80, 24), "up", "enter", "down", "down")
+
+
+def test_log_large(snap_compare: Compare, pinned: Lab) -> None:
+    job_in(pinned, "quantize", "failed")
+    picture(snap_compare, pinned, "quantize", (80, 24), "l")
+
+
+@pytest.mark.parametrize("theme", ["olive-light", "ansi-dark", "ansi-light"])
+def test_themes(snap_compare: Compare, pinned: Lab, theme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tui.app.default_theme", lambda: theme)
+    job = job_in(pinned, "finetune", "running")
+    picture(snap_compare, pinned, "finetune", (80, 24))
+    job.let_go()
+
+
+def test_no_colour(snap_compare: Compare, pinned: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    job = job_in(pinned, "finetune", "running")
+    picture(snap_compare, pinned, "finetune", (80, 24))
+    job.let_go()
+
+
+def test_sixty_by_twenty(snap_compare: Compare, pinned: Lab) -> None:
+    job = job_in(pinned, "finetune", "running")
+    picture(snap_compare, pinned, "finetune", (60, 20))
+    job.let_go()
+
+
+def test_too_small(snap_compare: Compare, pinned: Lab) -> None:
+    picture(snap_compare, pinned, "check", (50, 12))
