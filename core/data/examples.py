@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from core.data.plan import SAMPLE, Plan, make_plan
+from core.data.plan import SAMPLE, Plan, Record, make_plan
 from core.data.readers import RowReader
 from core.data.split import Splitter, split_rows
 from core.data.template import ChatTemplate, TemplateError
@@ -14,6 +16,10 @@ from core.errors import RequestError
 from core.events import Reporter
 from core.recipe import SAMPLE_FILE, Recipe
 from core.resources import sample_data
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def resolve_data_file(recipe: Recipe, lab_root: Path) -> Path:
@@ -54,6 +60,8 @@ def load_examples(
     eos: str = "",
     bos: str = "",
     report: Reporter | None = None,
+    limit: int | None = None,
+    eval_limit: int | None = None,
 ) -> Split:
     """Read all records of a recipe as examples, training and held-out ones apart.
 
@@ -65,6 +73,9 @@ def load_examples(
         eos: the end-of-text token, put after an answer whose template has no end marker.
         bos: the start-of-text token, for chat templates that name it.
         report: told of progress, and asked whether to stop.
+        limit: at most so many training examples, drawn by `data.seed`. All rows are still read and
+            split, but only those drawn are kept in memory: for files of millions of rows.
+        eval_limit: the same for held-out examples.
 
     Raises:
         RequestError: no file, a broken or unusable row (with file and line), a template that names a
@@ -74,40 +85,64 @@ def load_examples(
     report = report or Reporter()
     path = resolve_data_file(recipe, lab_root)
     chat = chat_of(chat_template, eos, bos)
-    plan: Plan | None = None
-    examples: list[Example] = []
     splitter = Splitter()
-    reader = RowReader(path)
-    in_files = any(each.held_out for each in reader.files)
-    for row in reader:
-        if row.problem is not None or row.fields is None:
-            raise _refused(path, row, row.problem)
-        if plan is None:
-            plan = make_plan(recipe, sample_fields(path), chat, eos=eos)
-        example = make_example(plan, path, row)
-        examples.append(example)
-        splitter.add(example.prompt, held_out=row.held_out if in_files else None)
-        if len(examples) % 256 == 0:
-            report.check_cancelled()
-            report.progress("reading the records", reader.done_bytes, reader.total_bytes)
-    if not examples:
+    examples: list[Example] = []
+    limited = limit is not None or eval_limit is not None
+    for plan, row, record, in_files in _records(path, recipe, chat, eos, report):
+        splitter.add(record.prompt, held_out=row.held_out if in_files else None)
+        if not limited:
+            examples.append(_example(plan, path, row, record))
+    if not len(splitter):
         raise RequestError("The data file has no records.", f"{path} is empty.", "Give a file with records.")
     held_out = split_rows(splitter, recipe, lab_root)
+    if limited:
+        drawn = _drawn(held_out, limit, eval_limit, recipe.data.seed)
+        every = enumerate(_records(path, recipe, chat, eos, report))
+        examples = [_example(plan, path, row, record) for at, (plan, row, record, _) in every if drawn[at]]
+        held_out = held_out[drawn]
     return Split(
         [example for example, out in zip(examples, held_out, strict=True) if not out],
         [example for example, out in zip(examples, held_out, strict=True) if out],
     )
 
 
-def make_example(plan: Plan, path: Path, row: Row) -> Example:
-    """One row as an example.
+def _records(
+    path: Path, recipe: Recipe, chat: ChatTemplate | None, eos: str, report: Reporter
+) -> Iterator[tuple[Plan, Row, Record, bool]]:
+    """Every row with its record, the plan, and whether files decide what is held out."""
+    plan: Plan | None = None
+    reader = RowReader(path)
+    in_files = any(each.held_out for each in reader.files)
+    for number, row in enumerate(reader):
+        if row.problem is not None or row.fields is None:
+            raise _refused(path, row, row.problem)
+        if plan is None:
+            plan = make_plan(recipe, sample_fields(path), chat, eos=eos)
+        record = plan.convert(row.fields)
+        if isinstance(record, list):
+            raise _refused(path, row, record[0])
+        if number % 256 == 255:
+            report.check_cancelled()
+            report.progress("reading the records", reader.done_bytes, reader.total_bytes)
+        yield plan, row, record, in_files
 
-    Raises:
-        RequestError: the row is unusable; file and line are named.
-    """
-    record = plan.convert(row.fields or {})
-    if isinstance(record, list):
-        raise _refused(path, row, record[0])
+
+def _drawn(
+    held_out: NDArray[np.bool_], limit: int | None, eval_limit: int | None, seed: int
+) -> NDArray[np.bool_]:
+    """Which rows are kept under the limits."""
+    import numpy as np
+
+    keep = np.ones(len(held_out), dtype=bool)
+    for side, most in (False, limit), (True, eval_limit):
+        rows = np.flatnonzero(held_out == side)
+        if most is not None and len(rows) > most:
+            lot = np.random.Generator(np.random.PCG64(seed)).permutation(len(rows))
+            keep[rows[lot[most:]]] = False
+    return keep
+
+
+def _example(plan: Plan, path: Path, row: Row, record: Record) -> Example:
     try:
         segments = plan.segments(record)
     except TemplateError as error:

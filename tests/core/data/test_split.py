@@ -11,6 +11,7 @@ import pytest
 from core.data import load_examples
 from core.data.similar import Sketches
 from core.data.split import SPLIT_FILE
+from core.data.survey import summary
 from core.data.words import content_words, plain, word_hashes, words
 from core.recipe import Recipe
 
@@ -127,6 +128,44 @@ def test_a_damaged_memory_is_made_again(tmp_path: Path) -> None:
 )
 def test_small_files(tmp_path: Path, fraction: float, asked: list[str], held_out: int) -> None:
     assert sum(sides(tmp_path, asked, eval_fraction=fraction).values()) == held_out
+
+
+def test_limits_draw_by_the_seed_and_keep_the_sides(tmp_path: Path) -> None:
+    asked = [text for _, text in questions()]
+    whole = sides(tmp_path, asked)
+    recipe = Recipe().with_values({"data.file": "a.jsonl"})
+    part = load_examples(recipe, tmp_path, limit=40, eval_limit=7)
+    assert (len(part.train), len(part.eval)) == (40, 7)
+    assert not any(whole[row.prompt] for row in part.train)
+    assert all(whole[row.prompt] for row in part.eval)
+    assert load_examples(recipe, tmp_path, limit=40, eval_limit=7) == part
+    assert len({row.line // 50 for row in part.train}) > 6  # from all over the file
+    assert len(load_examples(recipe, tmp_path, limit=10_000).train) == len(whole) - sum(whole.values())
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"prompt": f"Q {i}?", "response": f"A {i}."} for i in range(60)],
+        [{"text": f"The {thing} of {place} is old."} for thing in THINGS for place in PLACES[:5]],
+        [{"instruction": f"Do {i}", "input": f"with {i * i}", "output": "done"} for i in range(60)],
+        [
+            {"messages": [{"role": "user", "content": f"Say {i}."}, {"role": "assistant", "content": f"{i}"}]}
+            for i in range(60)
+        ],
+    ],
+)
+def test_the_report_and_training_split_alike(tmp_path: Path, rows: list[dict[str, object]]) -> None:
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    values = {"data.file": "a.jsonl"}
+    if "text" in rows[0]:
+        values["data.template"] = "<{text}>"
+    report = summary(tmp_path, Recipe().with_values(values))
+    memory = (tmp_path / SPLIT_FILE).read_text()
+    split = load_examples(Recipe().with_values(values), tmp_path)
+    assert (len(split.train), len(split.eval)) == (report.train, report.eval)
+    assert split.eval
+    assert (tmp_path / SPLIT_FILE).read_text() == memory
 
 
 def test_few_questions_asked_often(tmp_path: Path) -> None:
