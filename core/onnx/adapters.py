@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import RequestError, StageError
+from core.errors import LabError, RequestError, StageError
 from core.files import digest, explained, read_json, write_json
 from core.onnx.layout import SUFFIX, Layout, read_layout
 
@@ -69,6 +69,8 @@ def read_shapes(path: Path) -> Shapes:
             name: ([int(size) for size in value.shape()], _TYPES.get(value.data_type(), value.data_type()))
             for name, value in file.get_parameters().items()
         }
+    except LabError:
+        raise  # a request to stop, which may come at any moment
     except Exception as error:  # the runtime raises its own kinds, RuntimeError and MemoryError
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RequestError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.checkpoint import read_config
+from core.errors import LabError
 from core.files import read_json, write_json
 from core.recipe import Recipe
 
@@ -65,6 +66,8 @@ def _behind_answer_of_chat(tokenizer: PreTrainedTokenizerBase) -> str:
     turns = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": _PROBE}]
     try:
         text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except LabError:
+        raise  # a request to stop, which may come at any moment
     except Exception:  # a template is a program of the model's author: it may refuse for any reason
         return ""
     return text.partition(_PROBE)[2].lstrip()

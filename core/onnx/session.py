@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import StageError
+from core.errors import LabError, StageError
 from core.files import read_json
 from core.onnx.genai import CONFIG_FILE
 
@@ -43,6 +43,8 @@ class Session:
         try:
             self._model = og.Model(str(folder))
             self.tokenizer = og.Tokenizer(self._model)
+        except LabError:
+            raise
         except Exception as error:  # the runtime raises its own RuntimeError for any fault of a file
             raise StageError("The ONNX model cannot be loaded.", f"{folder}: {_first_line(error)}") from error
         self._adapters = og.Adapters(self._model)
@@ -53,6 +55,8 @@ class Session:
         """Make an adapter file known under a name. Raises :class:`StageError` if the runtime refuses it."""
         try:
             self._adapters.load(str(path), name)
+        except LabError:
+            raise
         except Exception as error:
             raise StageError("The adapter file cannot be loaded.", f"{path}: {_first_line(error)}") from error
 
@@ -78,6 +82,8 @@ class Session:
             while ids[-1] not in self.ends and len(ids) < most and not generator.is_done():
                 ids.append(self._next(generator))
             return Answer(ids, middle - start, time.perf_counter() - middle)
+        except LabError:
+            raise  # a request to stop, which may come at any moment
         except Exception as error:
             raise StageError("The ONNX model fails while it answers.", _first_line(error)) from error
 
@@ -98,6 +104,8 @@ class Session:
                 generator.set_active_adapter(self._adapters, adapter)
             generator.append_tokens(np.asarray(ids, dtype=np.int32))
             return np.asarray(generator.get_output("logits"), dtype=np.float32)[0]
+        except LabError:
+            raise  # a request to stop, which may come at any moment
         except Exception as error:
             raise StageError("The ONNX model fails while it reads.", _first_line(error)) from error
 

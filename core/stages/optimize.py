@@ -170,7 +170,6 @@ class _Run:
             self.report.log(
                 f"The quantized model has {choice.precision} weights, so the ONNX model has them too "
                 f"(the recipe says {precision}).",
-                "warning",
             )
         if reused:
             self.report.log("The ONNX base has not changed: only the adapter is added to it.")

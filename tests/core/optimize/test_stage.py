@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.errors import MachineError, RequestError, StageError
+from core.errors import Cancelled, MachineError, RequestError, StageError
 from core.files import MANIFEST, read_json
 from core.folder import LabFolder
 from core.onnx.adapters import check_adapter
@@ -262,3 +262,16 @@ def test_a_disk_that_is_too_small_is_said_before_any_work(
         run_stage(lab)
     assert "9.5 MiB are free" in caught.value.detail
     assert not lab.onnx_dir.exists()
+
+
+def test_a_stop_in_the_middle_of_an_answer_is_a_stop(phi: LabFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    from core.onnx.session import Session
+
+    def stop(generator: Any) -> int:
+        raise Cancelled  # as the handler of SIGTERM does
+
+    shutil.rmtree(phi.onnx_dir, ignore_errors=True)
+    monkeypatch.setattr(Session, "_next", staticmethod(stop))
+    with pytest.raises(Cancelled):
+        run_stage(phi)
+    assert not phi.onnx_dir.exists()
