@@ -125,16 +125,28 @@ def main() -> None:
     parser.add_argument("--no-chat", action="store_true")
     parser.add_argument("--no-check", action="store_true")
     parser.add_argument("--json", type=Path, help="write all figures here")
+    parser.add_argument("--only-model", action="store_true", help="make the model in FOLDER and nothing else")
     options = parser.parse_args()
+    if options.only_model:
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        make_model(options.folder, options.layers, options.hidden, device)
+        return
     from core.cli.new import parse_settings
 
     options.folder.mkdir(parents=True, exist_ok=True)
     model, data = options.folder / "model", options.folder / "long.jsonl"
     if not (model / "config.json").exists():
-        import torch
-
         began = time.monotonic()
-        make_model(model, options.layers, options.hidden, "cuda" if torch.cuda.is_available() else "cpu")
+        # In a process of its own, so that nothing stays on the GPU.
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "benchmarks.full_size", str(model), "--only-model"),
+                *("--layers", str(options.layers), "--hidden", str(options.hidden)),
+            ],
+            check=True,
+        )
         print(f"made the model in {time.monotonic() - began:.0f} s", flush=True)
     make_records(data, options.tokens, options.rows)
     root = options.folder / "lab"

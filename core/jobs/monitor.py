@@ -32,12 +32,14 @@ class Monitor:
     def peaks(self) -> dict[str, float]:
         """The most that this process held, in bytes: ``ram_bytes``, and ``gpu_bytes`` if it used one.
 
-        RAM is the kernel's own high-water mark (getrusage(2)), GPU memory that of torch's allocator.
+        RAM is the kernel's own high-water mark (getrusage(2)), GPU memory that of torch's
+        allocator: what it took from the GPU, and (``gpu_allocated_bytes``) what of that was in use at once.
         """
         found = {"ram_bytes": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)}
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
             found["gpu_bytes"] = float(torch.cuda.max_memory_reserved())
+            found["gpu_allocated_bytes"] = float(torch.cuda.max_memory_allocated())
         return found
 
     def __exit__(

@@ -363,7 +363,9 @@ def _verify(
     with reporting(report):
         try:
             load_tokenizer(made, trust)
+            torch.cuda.empty_cache()  # what the pass left in the allocator; does nothing without a GPU
             expected = _float_logits(source, measured, report, device, trust)
+            torch.cuda.empty_cache()
             model = load_model(made, device=device, dtype=_measuring_dtype(device), trust_remote_code=trust)
             with torch.inference_mode():
                 prompt = torch.tensor([list(rows[0])], device=device)
