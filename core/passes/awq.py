@@ -97,7 +97,7 @@ class OlivePressAwq(Pass):  # type: ignore[misc]
             "clip": PassConfigParam(
                 type_=bool,
                 default_value=True,
-                description="Search the range of each group (never that of q and k). Default is True.",
+                description="Search the range of each group (with nearest never that of q and k). Default is True.",
             ),
             "steps": PassConfigParam(
                 type_=int,
@@ -345,7 +345,10 @@ class _Run:
         if gram is None:
             return round_nearest(weight, None, grid, clip=False, check=check)
         if self.gptq:
-            return round_gptq(weight, gram, grid, damping=self.config.damp_percent, check=check)
+            # GPTQ weighs what is left of each error anyway, so a clipped q or k does no harm there.
+            return round_gptq(
+                weight, gram, grid, damping=self.config.damp_percent, clip=self.config.clip, check=check
+            )
         cut = unclipped_rows(linear, view) if self.config.clip else weight.shape[0]
         parts = []
         if cut:

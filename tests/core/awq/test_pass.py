@@ -1,0 +1,290 @@
+"""The AWQ pass as Olive runs it, on models of every architecture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from core.checkpoint import load_model
+from core.errors import Cancelled, StageError
+from core.events import RecordingReporter
+from core.files import digest
+from tests.core.awq.conftest import Made, some_rows
+from tests.tiny_models import ARCHITECTURES, make_tiny
+
+Quantize = Callable[..., Made]
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(torch.tensor([some_rows(1, 3)[0]])).logits  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_salient_channels_make_awq_clearly_better_than_rtn(
+    arch: str, quantize: Quantize, tmp_path: Path
+) -> None:
+    source = make_tiny(arch, tmp_path / "float", salient=4, kv_heads=2)
+    plain = quantize(source, tmp_path / "rtn", "rtn")
+    awq = quantize(source, tmp_path / "awq")
+    assert awq.told["folds_left"] == []
+    assert awq.told["folds"] >= 6  # of 4 in each of 2 layers
+    assert awq.told["search_error_ratio"] < 0.85
+    assert awq.kl < 0.85 * plain.kl
+
+
+@pytest.mark.parametrize("arch", ["phi3", "qwen2"])
+def test_gptq_rounding_on_awq_scales_is_better_still(arch: str, quantize: Quantize, tmp_path: Path) -> None:
+    source = make_tiny(arch, tmp_path / "float", salient=4)
+    awq = quantize(source, tmp_path / "awq", rows=96)
+    both = quantize(source, tmp_path / "both", rounding="gptq", rows=96)
+    assert both.kl < 0.95 * awq.kl
+
+
+def test_eight_bits_are_nearly_exact(quantize: Quantize, tmp_path: Path) -> None:
+    source = make_tiny("llama", tmp_path / "float", salient=4)
+    made = quantize(source, tmp_path / "awq", bits=8)
+    config = json.loads((made.path / "config.json").read_text())["quantization_config"]
+    assert config["bits"] == 8
+    assert made.kl < 5e-3  # 4 bits: 0.2
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_16_bit_sources_stay_16_bit(dtype: str, quantize: Quantize, tmp_path: Path) -> None:
+    source = make_tiny("phi3", tmp_path / "float", salient=4, dtype=dtype)
+    plain = quantize(source, tmp_path / "rtn", "rtn")
+    made = quantize(source, tmp_path / "awq")
+    model = load_model(made.path)
+    assert model.dtype == getattr(torch, dtype)
+    assert model.model.layers[0].self_attn.qkv_proj.scales.dtype == getattr(torch, dtype)
+    assert made.kl < plain.kl
+    assert made.told["folds_left"] == []
+
+
+def test_the_saved_checkpoint_reloads_to_the_same_logits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.passes import awq
+    from tests.core.awq.conftest import quantized
+
+    in_memory = {}
+    write = awq._Run._write
+
+    def keep(run: awq._Run, output: str) -> Any:
+        in_memory["logits"] = logits(run.model.model)
+        return write(run, output)
+
+    monkeypatch.setattr(awq._Run, "_write", keep)
+    made = quantized(make_tiny("qwen2", tmp_path / "float", salient=4, tie=True), tmp_path / "awq")
+    assert torch.allclose(in_memory["logits"], logits(load_model(made.path)), atol=1e-5)
+
+    from olive.model import HfModelHandler
+
+    assert torch.allclose(in_memory["logits"], logits(HfModelHandler(str(made.path)).load_model()), atol=1e-5)
+
+
+def test_two_runs_give_the_same_bytes_and_layers_come_one_at_a_time(
+    quantize: Quantize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.passes.layerwise import LayerwiseModel
+
+    source = make_tiny("phi3", tmp_path / "float", salient=4, layers=3)
+    most = []
+    load = LayerwiseModel.load_layer
+
+    def watched(model: LayerwiseModel, index: int) -> torch.nn.Module:
+        layer = load(model, index)
+        floats = [sum(not p.is_meta for p in each.parameters() if p.dim() == 2) for each in model.layers]
+        most.append(sum(count > 0 for count in floats))
+        return layer
+
+    monkeypatch.setattr(LayerwiseModel, "load_layer", watched)
+    first = quantize(source, tmp_path / "one", search_rows=32)
+    again = quantize(source, tmp_path / "two", search_rows=32)
+    other = quantize(source, tmp_path / "three", search_rows=32, seed=5)
+    assert most == [1, 1, 1] * 3
+    digests = [digest(made.path / "model.safetensors") for made in (first, again, other)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_checkpoint_with_other_names_is_loaded_whole_and_gives_the_same(
+    quantize: Quantize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.passes import layerwise
+
+    source = make_tiny("llama", tmp_path / "float", salient=4)
+    streamed = quantize(source, tmp_path / "streamed")
+
+    def refuse(self: layerwise.LayerwiseModel) -> None:
+        raise layerwise.UnknownNames("other names")
+
+    monkeypatch.setattr(layerwise.LayerwiseModel, "_refuse_other_names", refuse)
+    whole = quantize(source, tmp_path / "whole")
+    assert torch.equal(logits(load_model(streamed.path)), logits(load_model(whole.path)))
+
+
+def test_a_fold_that_moves_the_output_is_undone_and_said(
+    quantize: Quantize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.passes import awq_folds
+
+    # The norm after attention is not what feeds Gemma 2's MLP.
+    monkeypatch.setattr(awq_folds, "_mlp_norm", lambda view: view.layer.post_attention_layernorm)
+    report = RecordingReporter()
+    source = make_tiny("gemma2", tmp_path / "float", salient=4)
+    made = quantize(source, tmp_path / "awq", report=report)
+    assert made.told["folds_left"] == ["mlp input: folding its scale moved the layer's output (2 layers)"]
+    assert any("mlp input" in event.get("text", "") for event in report.events)
+    assert made.kl < quantize(source, tmp_path / "rtn", "rtn").kl
+
+
+def test_mixed_bits_come_from_overrides(quantize: Quantize, tmp_path: Path) -> None:
+    name = "model.layers.1.mlp.down_proj"
+    made = quantize(
+        make_tiny("llama", tmp_path / "float"),
+        tmp_path / "awq",
+        overrides={"lm_head": {"bits": 8}, name: {"bits": 8}},
+    )
+    model = load_model(made.path)
+    assert model.get_submodule(name).quantizer.bits == 8  # type: ignore[union-attr]
+    assert model.lm_head.quantizer.bits == 8
+    assert model.model.layers[0].mlp.down_proj.quantizer.bits == 4
+
+
+@pytest.mark.parametrize("tie", [False, True])
+def test_the_output_matrix_may_stay_in_float(tie: bool, quantize: Quantize, tmp_path: Path) -> None:
+    source = make_tiny("llama", tmp_path / "float", tie=tie)
+    made = quantize(source, tmp_path / "awq", lm_head=False, overrides={})
+    model = load_model(made.path)
+    assert isinstance(model.lm_head, torch.nn.Linear)
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) == tie
+    assert made.kl < quantize(source, tmp_path / "rtn", "rtn", lm_head=False, overrides={}).kl
+
+
+def test_progress_goes_layer_by_layer(quantize: Quantize, tmp_path: Path) -> None:
+    report = RecordingReporter()
+    quantize(make_tiny("phi3", tmp_path / "float", layers=3), tmp_path / "awq", report=report)
+    steps = [
+        (e["done"], e["total"]) for e in report.events if e.get("phase") == "Scaling and rounding the layers"
+    ]
+    assert steps == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+def test_a_cancel_stops_within_a_layer_and_leaves_nothing(quantize: Quantize, tmp_path: Path) -> None:
+    class Impatient(RecordingReporter):
+        calls = 0
+
+        def check_cancelled(self) -> None:
+            started = any(e.get("phase") == "Scaling and rounding the layers" for e in self.events)
+            self.calls += started
+            if self.calls > 30:
+                raise Cancelled
+
+    report = Impatient()
+    with pytest.raises(Cancelled):
+        quantize(make_tiny("phi3", tmp_path / "float"), tmp_path / "awq", report=report)
+    done = [e["done"] for e in report.events if e.get("phase") == "Scaling and rounding the layers"]
+    assert done == [0]  # not even the first layer was through
+    assert not (tmp_path / "awq/output/model").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"group_size": 24}, "power of 2"),
+        ({"steps": 0}, "steps must be"),
+        ({"damp_percent": 0.0}, "damp_percent"),
+        ({"group_size": 256}, "256 does not divide"),
+        ({"rounding": "nonsense"}, "rounding"),
+    ],
+)
+def test_impossible_settings_are_refused_with_the_reason(
+    wrong: dict[str, Any], reason: str, quantize: Quantize, tmp_path: Path
+) -> None:
+    from core.errors import LabError
+
+    with pytest.raises(LabError) as caught:
+        quantize(make_tiny("llama", tmp_path / "float"), tmp_path / "awq", **wrong)
+    assert reason in str(caught.value)
+
+
+def test_olive_runs_it_from_a_package_config(tmp_path: Path) -> None:
+    from core.olive_run import import_olive
+    from core.passes import write_package_config
+    from core.passes.calibration import data_config, write_rows
+
+    import_olive()
+    from olive.workflows import run
+
+    write_package_config(tmp_path / "package.json")
+    write_rows(tmp_path / "rows.json", some_rows(16, 1))
+    workflow = {
+        "input_model": {"type": "HfModel", "model_path": str(make_tiny("llama", tmp_path / "float"))},
+        "data_configs": [data_config(tmp_path / "rows.json")],
+        "passes": {"awq": {"type": "OlivePressAwq", "group_size": 32, "data_config": "calibration"}},
+        "output_dir": str(tmp_path / "out"),
+        "cache_dir": str(tmp_path / "cache"),
+    }
+    (tmp_path / "workflow.json").write_text(json.dumps(workflow))
+    assert run(
+        str(tmp_path / "workflow.json"), package_config=str(tmp_path / "package.json")
+    ).has_output_model()
+    assert load_model(tmp_path / "out/model").config.quantization_config.bits == 4
+
+
+def test_a_quantized_model_is_not_quantized_again(quantize: Quantize, tmp_path: Path) -> None:
+    made = quantize(make_tiny("llama", tmp_path / "float"), tmp_path / "awq")
+    with pytest.raises(StageError, match="failed") as caught:
+        quantize(made.path, tmp_path / "again")
+    assert "already quantized" in caught.value.detail
+
+
+@pytest.mark.parametrize("arch", ["smollm", "qwen2", "phi3"])
+def test_model_builder_computes_what_pytorch_computes(arch: str, quantize: Quantize, tmp_path: Path) -> None:
+    import numpy as np
+    import onnxruntime
+
+    from core.events import Reporter
+    from core.olive_run import local_system, run_workflow
+
+    made = quantize(make_tiny(arch, tmp_path / "float", salient=4, kv_heads=2), tmp_path / "awq")
+    built = run_workflow(
+        {
+            "input_model": {"type": "HfModel", "model_path": str(made.path)},
+            "passes": {"build": {"type": "ModelBuilder", "precision": "int4", "int4_accuracy_level": 1}},
+            **local_system(),
+        },
+        work=tmp_path / "onnx",
+        report=Reporter(),
+    )
+    ids = torch.tensor([some_rows(1, 3)[0]])
+    session = onnxruntime.InferenceSession(str(built.model_path / "model.onnx"))
+    feeds: dict[str, Any] = {}
+    for each in session.get_inputs():
+        if each.name.startswith("past"):
+            shape = [d if isinstance(d, int) else int("batch" in d) for d in each.shape]
+            feeds[each.name] = np.zeros(shape, np.float32)
+        else:
+            given = {"input_ids": ids, "position_ids": torch.arange(ids.shape[1])[None]}
+            feeds[each.name] = given.get(each.name, torch.ones_like(ids)).numpy()
+    got = torch.from_numpy(session.run(["logits"], feeds)[0])
+    assert torch.allclose(got, logits(load_model(made.path)), atol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_gpu_does_as_well_as_the_cpu_and_keeps_nothing(
+    dtype: str, quantize: Quantize, tmp_path: Path
+) -> None:
+    source = make_tiny("phi3", tmp_path / "float", salient=4, dtype=dtype)
+    cpu = quantize(source, tmp_path / "cpu", device="cpu")
+    gpu = quantize(source, tmp_path / "gpu", device="cuda")
+    assert gpu.kl == pytest.approx(cpu.kl, rel=0.15)
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_allocated() < 1 << 20
