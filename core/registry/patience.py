@@ -218,6 +218,7 @@ def cancellable(work: Callable[[Stop, Reporter], T], report: Reporter, *, limit:
     except BaseException:
         stop.set()
         ended.wait(0.5)
+        relay.pass_on(report)
         raise
     relay.pass_on(report)
     good, value = outcome[0]

@@ -81,21 +81,23 @@ class Sender:
         concurrency: int,
         stop: Stop,
         on_bytes: Callable[[int], None],
+        on_end: Callable[[int], None] = lambda arrived: None,
     ) -> None:
         """
         Args:
             concurrency: connections at once, at most.
             on_bytes: gets the bytes that are there or on their way, now and then.
+            on_end: gets the bytes that have arrived when the sending was stopped or failed.
         """
         self._container, self._prefix, self._items = container, prefix.rstrip("/") + "/", items
         self._most = max(1, concurrency)
-        self._stop, self._on_bytes = stop, on_bytes
+        self._stop, self._on_bytes, self._on_end = stop, on_bytes, on_end
         self._lock = threading.Condition()
         self._tasks: deque[tuple[_File, int]] = deque()
         self._working = 0
         self._error: BaseException | None = None
         self._done = 0
-        self._sent = 0
+        self._sent = self._kept = 0
         self._allowed = min(self._most, LEAST_CONNECTIONS)
         self._marks: deque[tuple[float, int]] = deque(maxlen=64)
 
@@ -123,7 +125,7 @@ class Sender:
             self._tasks.extend(
                 (file, index) for index in (file.missing if file.item.size > SINGLE else [0]) or [-1]
             )
-        self._done = kept
+        self._done = self._kept = kept
         total = sum(item.size for item in self._items)
         return Sent(total - kept, kept)
 
@@ -170,6 +172,7 @@ class Sender:
                 self._error = self._error or Cancelled()
                 self._tasks.clear()
                 self._lock.notify_all()
+            self._on_end(self._kept + self._sent)
             raise
         if self._error is not None:
             raise self._error

@@ -22,6 +22,8 @@ from core.registry.patience import Stop, patiently, timeouts
 
 T = TypeVar("T")
 
+SEND_BUFFER = 512 << 10
+"""Bytes that may wait in the system for each connection."""
 RENEW_BEFORE = 300.0
 """Seconds before the end of a signature at which a new one is asked for."""
 FRESH = 30.0
@@ -82,7 +84,6 @@ class Container:
         from azure.core.credentials import AzureSasCredential
         from azure.core.pipeline.transport import RequestsTransport
         from azure.storage.blob import ContainerClient
-        from requests.adapters import HTTPAdapter
         from requests.utils import get_environ_proxies
 
         self._ask, self._subject, self._stop, self._say = ask, subject, stop, say
@@ -99,7 +100,7 @@ class Container:
             "none": None,
         }[self._access.kind]
         session = requests.Session()
-        session.mount("https://", HTTPAdapter(pool_connections=4, pool_maxsize=connections, max_retries=0))
+        session.mount("https://", _adapter(connections))
         # The environment's proxy and certificates, looked up once: requests does it for each call, which is
         # a third of the time that a small file takes here.
         session.proxies.update(get_environ_proxies(url))
@@ -228,6 +229,29 @@ class Container:
                 raise
         found = ((name, self.head(prefix + name)) for name in names)
         return {prefix + name: blob for name, blob in found if blob is not None}
+
+
+def _adapter(connections: int) -> Any:
+    """A pool of that many connections, each with little of what we send waiting in the system's buffers.
+
+    The system's own choice is up to some MiB for each: on a slow line that takes longer to leave than we
+    wait for an answer, and progress would count it as gone.
+    """
+    import socket
+
+    from requests.adapters import HTTPAdapter
+    from urllib3.connection import HTTPConnection
+
+    options = [*HTTPConnection.default_socket_options, (socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)]
+
+    class Adapter(HTTPAdapter):  # type: ignore[misc]
+        def init_poolmanager(self, *words: Any, **more: Any) -> None:
+            super().init_poolmanager(*words, socket_options=options, **more)
+
+        def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
+            return super().proxy_manager_for(proxy, socket_options=options, **more)
+
+    return Adapter(pool_connections=4, pool_maxsize=connections, max_retries=0)
 
 
 def _is_folder(blob: Any) -> bool:

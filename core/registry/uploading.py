@@ -95,6 +95,7 @@ def make_plan(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop) -> P
         concurrency=upload.concurrency,
         stop=stop,
         on_bytes=lambda done: report.progress("upload", done, total),
+        on_end=lambda arrived: report.progress("arrived", arrived, total),
     )
     found = sender.plan()
     return Plan(
@@ -139,7 +140,7 @@ def upload(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop) -> dict
             f"to {plan.store.account}/{plan.store.container}{kept}."
         )
         report.progress("upload", plan.kept, total)
-        sent = plan.sender.send() if plan.to_send or plan.kept < total or _has_empty(plan) else 0
+        sent = plan.sender.send()
         report.progress("verifying", 0, None)
         plan.sender.verify()
         stop.check()
@@ -154,10 +155,6 @@ def upload(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop) -> dict
         plan.close()
     remember(lab, result, report)
     return result
-
-
-def _has_empty(plan: Plan) -> bool:
-    return any(item.size == 0 for item in plan.contents.items)
 
 
 def _register(plan: Plan, lab: LabFolder, recipe: Recipe) -> Registered:

@@ -319,6 +319,18 @@ def test_a_broken_upload_goes_on_by_block(world: World, lab: Lab) -> None:
     )
 
 
+def test_an_upload_that_broke_before_the_last_word_of_a_file_goes_on(world: World, lab: Lab) -> None:
+    """Every block has arrived, and the list that makes them a file has not."""
+    fault = world.fake.fault(host="blob", method="PUT", path="comp=blocklist", action="reset")
+    with pytest.raises(StageError, match="line to Azure broke"):
+        send(lab)
+    world.fake.faults.remove(fault)
+    world.fake.requests.clear()
+    send(lab)
+    assert world.fake.blocks() == []
+    assert list(world.fake.models["ft-for-travel"]) == ["1"]
+
+
 def test_a_file_that_goes_away_or_changes_is_told(world: World, lab: Lab) -> None:
     victim = lab.folder.onnx_dir / "model.onnx.data"
 

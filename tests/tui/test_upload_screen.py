@@ -22,9 +22,16 @@ from tui.widgets.push import Push
 def bare(tmp_path: Path) -> Lab:
     """A lab with a model and no workspace chosen."""
     lab = make_lab(
-        tmp_path / "lab", {"model.onnx.data": 60 * MIB, "model.onnx": 100_000}, seed=time.time_ns()
+        tmp_path / "lab", {"model.onnx.data": 40 * MIB, "model.onnx": 100_000}, seed=time.time_ns()
     )
-    lab.set({"upload.subscription": "", "upload.resource_group": "", "upload.workspace": ""})
+    lab.set(
+        {
+            "upload.concurrency": 2,
+            "upload.subscription": "",
+            "upload.resource_group": "",
+            "upload.workspace": "",
+        }
+    )
     return lab
 
 
@@ -78,10 +85,10 @@ async def test_sign_in_pick_look_upload_cancel_and_go_on(
         await pilot.press("escape")
         await ready(app, pilot)
 
-        blobs.proxy.rate = 1e6
+        blobs.proxy.rate = 4e6
         await pilot.press("f8")
         await until(
-            pilot, lambda: "MB of 63" in screen_text(app) and len(blobs.fake.blocks()) >= 1, timeout=40
+            pilot, lambda: "MB of 42" in screen_text(app) and len(blobs.fake.blocks()) >= 1, timeout=40
         )
         await pilot.press("f9")
         await until(pilot, lambda: bare.jobs()[-1].state == "cancelled", timeout=20)
