@@ -136,7 +136,7 @@ def builds(subject: Subject) -> Iterator[Check]:
         return
     name = "onnxruntime-genai-cuda" if _version("onnxruntime-genai-cuda") else "onnxruntime-genai"
     if subject.recipe.optimize.provider == "CUDAExecutionProvider" and name == "onnxruntime-genai":
-        yield Check("onnxruntime build", WARN, "The recipe builds for CUDA, and onnxruntime-genai here is the CPU build.",
+        yield Check("onnxruntime build", WARN, "The recipe builds for CUDA; onnxruntime-genai here is the CPU build.",
                     "To chat on the GPU: pip uninstall -y onnxruntime onnxruntime-genai; "
                     "pip install onnxruntime-gpu onnxruntime-genai-cuda==0.14.1")  # fmt: skip
     elif _version(name):

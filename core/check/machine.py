@@ -30,7 +30,10 @@ def usable_cores() -> int:
 
 
 def free_ram() -> int:
-    """Bytes of RAM that can be had: what the system says, or less where the control group allows less (cgroups v2, v1)."""
+    """Bytes of RAM that can be had: what the system says, or less where the control group allows less.
+
+    Source: the kernel's documentation of cgroup v2 and v1.
+    """
     import psutil
 
     free = int(psutil.virtual_memory().available)

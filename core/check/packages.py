@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 from core.check.types import FAIL, OK, WARN, Check, Subject
 
 OURS = "olivepress"
+OLDEST_PYTHON = (3, 11)
 TRIED_PYTHON = ((3, 11), (3, 12))
 STAND_INS = {
     "onnxruntime": ("onnxruntime-gpu", "onnxruntime-directml"),
@@ -33,7 +34,7 @@ FIX = "Install the versions that work together: pip install -c constraints.txt o
 def python(subject: Subject) -> Iterator[Check]:
     """The interpreter."""
     found = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
-    if sys.version_info < (3, 11):
+    if tuple(sys.version_info) < OLDEST_PYTHON:
         yield Check("python", FAIL, found, "Use Python 3.11 or newer.")
     elif sys.version_info[:2] not in TRIED_PYTHON:
         yield Check(
@@ -84,7 +85,8 @@ def find_conflicts(root: str, find: Callable[[str], Distribution | None]) -> Ite
             needed = canonicalize_name(requirement.name)
             other = find(requirement.name)
             if other is None:
-                problem = f"{dist.name} {dist.version} needs {requirement.name}{requirement.specifier}, which is missing"
+                wanted = f"{requirement.name}{requirement.specifier}"
+                problem = f"{dist.name} {dist.version} needs {wanted}, which is missing"
             elif not requirement.specifier.contains(other.version, prereleases=True):
                 problem = (
                     f"{dist.name} {dist.version} needs {requirement.name}{requirement.specifier}, "

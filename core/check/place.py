@@ -30,7 +30,7 @@ NETWORK_TYPES = frozenset(
         "glusterfs",
         "fuse.glusterfs",
         "virtiofs",
-    }  # fmt: skip
+    }
 )
 
 

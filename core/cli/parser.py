@@ -48,7 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of every command. Each command's module adds its own by ``add(commands)``."""
     parser = argparse.ArgumentParser(
         prog="olivepress",
-        description="Take a language model through a whole lab: check, data, quantize, finetune, optimize, chat, upload.",
+        description="Take a language model through a whole lab: "
+        "check, data, quantize, finetune, optimize, chat, upload.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

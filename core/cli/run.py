@@ -66,7 +66,8 @@ def run(options: argparse.Namespace) -> int:
         else:
             print(f"{job.id} runs by itself" + (f", then {', '.join(stages[1:])}." if stages[1:] else "."))
             print(
-                f"Follow it: olivepress logs {folder} {job.id} --follow     Stop it: olivepress cancel {folder} {job.id}"
+                f"Follow it: olivepress logs {folder} {job.id} --follow\n"
+                f"Stop it:   olivepress cancel {folder} {job.id}"
             )
         return 0
     for stage in stages:
