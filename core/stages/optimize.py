@@ -270,10 +270,11 @@ class _Run:
             ):
                 self._add_adapter(folder, name, folder / "adapters")
             else:
+                why = (
+                    "was trained on another quantized model" if source.is_dir() else "is no longer in the lab"
+                )
                 self.report.log(
-                    f"The adapter {name} was trained on another quantized model and is left out; "
-                    f"finetune it again to have it back.",
-                    "warning",
+                    f"The adapter {name} {why} and is left out; finetune it again to have it back.", "warning"
                 )
 
     def _sizes(self, folder: Path, adapters: Path) -> dict[str, Any]:

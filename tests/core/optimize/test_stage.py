@@ -66,6 +66,26 @@ def test_a_second_adapter_joins_the_same_base(copied: LabFolder) -> None:
     assert not list(copied.onnx_dir.glob("adapters/.*"))
 
 
+def test_a_forced_run_builds_the_base_anew_and_keeps_what_fits(phi: LabFolder, tmp_path: Path) -> None:
+    lab = LabFolder(tmp_path)
+    shutil.copytree(phi.quantized_dir, lab.quantized_dir)
+    for name in ("travel", "food", "gone"):
+        shutil.copytree(phi.finetuned_dir("travel"), lab.finetuned_dir(name))
+        run_stage(lab, RECIPE.with_values({"finetune.adapter": name}))
+    shutil.rmtree(lab.finetuned_dir("gone"))
+    graph = lab.onnx_dir / "model.onnx"
+    before = graph.stat().st_ino
+    recipe = RECIPE.with_values({"finetune.adapter": "food"})
+    assert run_stage(lab, recipe)[0]["base_reused"]
+    result, report = run_stage(lab, recipe)
+    assert not result["base_reused"]
+    assert graph.stat().st_ino != before
+    for name in ("travel", "food"):
+        check_adapter(lab.onnx_dir, lab.adapter_file(name))
+    assert not lab.adapter_file("gone").exists()
+    assert any("gone is no longer in the lab" in event.get("text", "") for event in report.events)
+
+
 @pytest.fixture(scope="module")
 def phi(tmp_path_factory: pytest.TempPathFactory) -> LabFolder:
     made = quantized_lab(tmp_path_factory.mktemp("phi"), "phi3")
