@@ -27,6 +27,7 @@ from core.passes.lora_layer import add_lora, save_adapter, unpack_linears
 from core.recipe import Recipe, read_recipe
 from core.training.checkpoints import Checkpoints
 from core.training.device import free_bytes, give_back, training_device, training_dtype
+from core.training.fused import fuse_norms
 from core.training.loop import Course, Settings, Trainer
 from core.training.memory import Plan, Shape, plan_memory, what_fits
 from core.training.recompute import recompute_layers
@@ -229,6 +230,8 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
         device, dtype = base.device, base.dtype
         if plan.way == "fast":
             unpack_linears(base, dtype)
+        if device.type == "cuda":
+            fuse_norms(base)
         torch.manual_seed(config.seed)
         peft_model = self.init_adapters(base, config, task=model.task)
         recomputed = recompute_layers(base, plan.recomputed)

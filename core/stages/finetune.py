@@ -67,6 +67,8 @@ def run(context: StageContext) -> dict[str, Any]:
     # Read when torch is loaded: threads that wait without spinning leave the cores to who works on
     # them. Beside another program the training is several times faster so, alone hardly slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Batches differ in length: segments that can grow leave fewer holes in the GPU's memory.
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     from core.olive_run import local_system, run_workflow
     from core.passes.lora import RESULT
     from core.training.checkpoints import Checkpoints, key_of

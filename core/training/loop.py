@@ -18,7 +18,7 @@ from core.errors import Cancelled, StageError
 from core.events import Reporter
 from core.training.checkpoints import Checkpoints
 from core.training.loss import Measure
-from core.training.rows import BatchOrder, TokenRow, collate
+from core.training.rows import Batch, BatchOrder, TokenRow, collate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -117,6 +117,7 @@ class Trainer:
         self.measure = Measure(model)
         self.course = Course()
         self._whole = True
+        self._ahead: dict[int, list[Batch]] = {}
 
     def train(self) -> Course:
         """Train to the last step, from the checkpoint if there is one.
@@ -159,11 +160,7 @@ class Trainer:
         settings = self.settings
         self._whole = False  # a signal may stop the program anywhere
         self.model.train()
-        numbers = range((step - 1) * settings.accumulation, step * settings.accumulation)
-        batches = [
-            collate([self.rows[row] for row in self.order.batch(number)], self.pad_id, self.device)
-            for number in numbers
-        ]
+        batches = self._ahead.pop(step, None) or self._batches(step)
         # The mean over all trained tokens of the step, whatever batch they are in.
         targets = sum(len(batch.targets) for batch in batches)
         total = torch.zeros((), device=self.device)
@@ -177,6 +174,8 @@ class Trainer:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if step < settings.steps:
+            self._ahead[step + 1] = self._batches(step + 1)  # while the GPU works
         mean, size = torch.stack((total, norm)).tolist()  # the step's one wait for the GPU
         if not (math.isfinite(mean) and math.isfinite(size)):
             raise StageError(
@@ -197,11 +196,15 @@ class Trainer:
         self.report.metric("grad_norm", size, step)
         self.report.metric("tokens_per_s", tokens / seconds, step)
         if self.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(self.device)
-            torch.cuda.reset_peak_memory_stats(self.device)
-            self.course.gpu_peak = max(self.course.gpu_peak, peak)
-            self.report.metric("gpu_mem_gib", peak / 2**30, step)
+            self.course.gpu_peak = torch.cuda.max_memory_allocated(self.device)
         self._whole = True
+
+    def _batches(self, step: int) -> list[Batch]:
+        accumulation = self.settings.accumulation
+        return [
+            collate([self.rows[row] for row in self.order.batch(number)], self.pad_id, self.device)
+            for number in range((step - 1) * accumulation, step * accumulation)
+        ]
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def _evaluate(self, step: int, phase: str) -> None:

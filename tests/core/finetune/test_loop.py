@@ -218,3 +218,17 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert rates[9:] == sorted(rates[9:], reverse=True)
     assert rates[-1] == pytest.approx(1e-4)
     assert Settings(1, 8, 1, 1e-3, 0.0, 0).rate(1) == 1e-3
+
+
+@pytest.mark.parametrize(("arch", "fused"), [("phi3", 5), ("qwen3", 9), ("gemma", 0)])
+def test_norms_are_fused_only_where_that_is_the_same(arch: str, fused: int, tmp_path: Path) -> None:
+    from core.training.fused import fuse_norms
+    from tests.tiny_models import make_tiny
+
+    model = load_model(make_tiny(arch, tmp_path))
+    ids = torch.tensor([[1, 2, 3, 50, 60]])
+    before = model(input_ids=ids).logits
+    state = torch.get_rng_state()
+    assert fuse_norms(model) == fused
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.testing.assert_close(model(input_ids=ids).logits, before, rtol=1e-3, atol=1e-3)
