@@ -47,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
     from core.lab import Lab
     from core.recipe import read_recipe
 
+    keep = _kinds(options.keep)
     lab = Lab.open(options.folder)
     recipe = read_recipe(lab.folder.recipe_path)
     reporter = _reporter()
@@ -57,7 +58,6 @@ def run(options: argparse.Namespace) -> int:
     if options.clean:
         from core.data.clean import write_clean
 
-        keep = {kind.strip() for kind in options.keep.split(",") if kind.strip()}
         done = write_clean(report, Path(options.clean), keep=keep, progress=reporter)
         cleaned = {
             "file": str(done.path),
@@ -70,6 +70,22 @@ def run(options: argparse.Namespace) -> int:
     else:
         _print_words(report, cleaned, None if options.all else SHOWN)
     return 0 if report.ok or cleaned else 2
+
+
+def _kinds(text: str) -> set[str]:
+    from core.data.types import BLOCKING, WARNINGS
+    from core.errors import RequestError
+
+    kinds = {kind.strip() for kind in text.split(",") if kind.strip()}
+    strange = sorted(kinds - WARNINGS)
+    if strange:
+        why = "training cannot use such rows" if strange[0] in BLOCKING else "there is no such kind"
+        raise RequestError(
+            f"--keep cannot keep {strange[0]}.",
+            f"{why[:1].upper()}{why[1:]}.",
+            "Kinds that can be kept: " + ", ".join(sorted(WARNINGS)) + ".",
+        )
+    return kinds
 
 
 def _accept(recipe_path: Any, root: Any, recipe: Any) -> Any:

@@ -30,8 +30,17 @@ def resolve_data_file(recipe: Recipe, lab_root: Path) -> Path:
     """
     named = Path(recipe.data.file).expanduser()
     path = named if named.is_absolute() else lab_root / named
-    if path.exists():
-        return path
+    try:
+        if path.is_file() or path.is_dir():
+            return path
+        if path.exists():
+            raise RequestError(
+                "The data file is no file.", f"{path} is a device or a pipe.", "Name a file or a folder."
+            )
+    except (OSError, ValueError) as error:
+        raise RequestError(
+            "The data file cannot be read.", f"data.file = {recipe.data.file!r}: {error}."
+        ) from None
     if recipe.data.file == SAMPLE_FILE and sample_data().exists():
         return sample_data()
     raise RequestError(

@@ -16,6 +16,9 @@ from core.data.types import Problem
 LONGEST_RECORD = 1 << 26
 """Bytes (or characters) after which a record is refused rather than kept in memory."""
 
+DEEPEST = 200
+"""Levels of nesting that are accepted: what can just be read could not be written again."""
+
 CORRECT = "correct the record or remove it"
 Found = dict[str, Any] | Problem
 _CHUNK = 1 << 18
@@ -27,7 +30,7 @@ _FIRST_KEY = re.compile(r'\{\s*"((?:[^"\\]|\\.)*)"\s*:')
 def as_record(value: Any) -> Found:
     """A decoded value as a record, or what is wrong with it."""
     if isinstance(value, dict):
-        return value
+        return Problem("broken-json", "it is nested too deeply", CORRECT) if _too_deep(value) else value
     name = {list: "a list", str: "text", bool: "true or false", type(None): "null"}.get(
         type(value), "a number"
     )
@@ -36,17 +39,36 @@ def as_record(value: Any) -> Found:
     )
 
 
+def _too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for each in level
+            for inner in (each.values() if isinstance(each, dict) else each)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
 def has_lone_surrogate(value: Any) -> bool:
     """Whether text in a value has half of a surrogate pair, which no encoder takes."""
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return True
-        return False
-    if isinstance(value, dict):
-        return any(has_lone_surrogate(each) for pair in value.items() for each in pair)
-    return isinstance(value, list) and any(has_lone_surrogate(each) for each in value)
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, str):
+            try:
+                each.encode()
+            except UnicodeEncodeError:
+                return True
+        elif isinstance(each, dict):
+            waiting += each.keys()
+            waiting += each.values()
+        elif isinstance(each, list):
+            waiting += each
+    return False
 
 
 def parse_line(raw: bytes) -> Found | None:

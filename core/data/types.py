@@ -24,6 +24,19 @@ BLOCKING = frozenset(
 )
 """Kinds with which training does not start; the others are worth a look."""
 
+WARNINGS = frozenset(
+    {
+        "template-model",
+        "too-long",
+        "control-characters",
+        "special-token",
+        "duplicate",
+        "near-duplicate",
+        "in-held-out",
+    }
+)
+"""The other kinds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ import core.data
 from core.cli import main
 from core.data import load_examples, resolve_data_file
 from core.data.background import BackgroundSurvey
+from core.data.pages import RowPager
 from core.data.preview import Previewer, preview
 from core.data.readers import iter_rows
 from core.errors import RequestError
@@ -128,6 +130,41 @@ def test_clean_refuses_bad_places(mixed: Path, name: str, capsys: pytest.Capture
     )
 
 
+@pytest.mark.parametrize("kinds", ["broken-json", "nonsense", "duplicate,nonsense"])
+def test_only_rows_that_training_can_use_are_kept(
+    mixed: Path, kinds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", str(mixed), "--clean", str(mixed / "clean.jsonl"), "--keep", kinds]) == 2
+    assert "near-duplicate" in capsys.readouterr().err
+    assert not (mixed / "clean.jsonl").exists()
+
+
+def test_deep_nesting_is_refused_before_it_breaks_anything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [json.dumps(row) for row in GOOD]
+    depths = [2, 150, 198, 201, 500, 900, 990, 996, 1005, 5000]
+    lines += [f'{{"prompt": "a{n}", "response": "b \\u00e9 {n}", "x": {"[" * n}{"]" * n}}}' for n in depths]
+    folder = lab(tmp_path, lines)
+    status, report = run(capsys, str(folder), "--json", "--clean", str(folder / "clean.jsonl"))
+    assert status == 0
+    assert {(each["line"], each["kind"]) for each in report["findings"]} == {
+        (n, "broken-json") for n in range(12, 19)
+    }
+    assert report["clean"]["kept"] == 11
+    (folder / "deep.json").write_text("[" + ",\n".join(lines) + "]")
+    with RowPager(folder / "deep.json") as pager:
+        assert [row.problem is None for row in pager.rows(0, 100)] == [True] * 11 + [False] * 7
+
+
+def test_a_pipe_is_no_data_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(RequestError, match="no file"):
+        resolve_data_file(Recipe().with_values({"data.file": "pipe.jsonl"}), tmp_path)
+    with pytest.raises(RequestError, match="does not exist"):
+        resolve_data_file(Recipe().with_values({"data.file": "a\0b"}), tmp_path)
+
+
 def test_a_missing_file_is_named_with_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = lab(tmp_path, [])
     (folder / "own.jsonl").unlink()
@@ -222,11 +259,12 @@ def test_a_preview_of_fields_to_confirm_shows_the_proposal(tmp_path: Path) -> No
 
 
 def test_every_kind_of_finding_is_in_the_guide() -> None:
-    from core.data.types import BLOCKING
+    from core.data.types import BLOCKING, WARNINGS
 
     guide = (Path(__file__).resolve().parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `([a-z0-9-]+)` \| (error|warning) \|", guide, re.MULTILINE))
     assert {kind for kind, level in rows.items() if level == "error"} == BLOCKING
+    assert {kind for kind, level in rows.items() if level == "warning"} == WARNINGS
     for path in (Path(core.data.__file__).parent).glob("*.py"):
         for kind in re.findall(r'Problem\(\s*"([a-z0-9-]+)"|, "([a-z]+-[a-z-]+)", message', path.read_text()):
             assert (kind[0] or kind[1]) in rows, path.name
