@@ -327,6 +327,7 @@ def load_model(
             trust_remote_code=trust_remote_code,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, with their names
         )
         _refuse_gaps(path, info)
         model = model.to(device)

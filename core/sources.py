@@ -36,7 +36,7 @@ SKIPPED = ("*/*", "consolidated*.safetensors", "*.fp32.safetensors", "adapter_mo
 
 _HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 _ADVICE = 'Set model.source to a folder, a hub id such as microsoft/Phi-3.5-mini-instruct, or "rehearsal".'
-_PHASES = {r"Reconstructing": "Downloading the model", r"Downloading bytes|Fetching|Download complete": ""}
+_PHASES = {r"Reconstruct": "Downloading the model", r"Download|Fetching": ""}
 
 
 @dataclass(frozen=True)
