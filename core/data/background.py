@@ -109,13 +109,14 @@ class BackgroundSurvey:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _leave_with_starter() -> None:
-    """End this process when standard input does, which is when the starter is gone."""
+def _leave_with_starter(folder: Path) -> None:
+    """End this process when standard input does, which is when the starter is gone; nobody needs its files then."""
     import threading
 
     def wait() -> None:
         with suppress(OSError):
             os.read(0, 1)
+        shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)
 
     threading.Thread(target=wait, daemon=True).start()
@@ -125,8 +126,8 @@ def main(arguments: list[str]) -> int:
     """Survey the lab named first, into the folder named second."""
     from core.data.survey import summary
 
-    _leave_with_starter()
     root, folder = Path(arguments[0]), Path(arguments[1])
+    _leave_with_starter(folder)
     try:
         report = summary(root, read_recipe(root / "lab.toml"), JobReporter(folder, "data"))
     except LabError as error:

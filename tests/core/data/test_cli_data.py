@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import core.data
@@ -228,6 +231,28 @@ def test_the_survey_in_the_background_is_cancelled(tmp_path: Path) -> None:
         assert wait(survey).state == "cancelled"
     finally:
         survey.close()
+
+
+def test_the_survey_in_the_background_ends_with_its_starter(tmp_path: Path) -> None:
+    lines = [json.dumps({"prompt": f"What is {i}?", "response": "x y z " * 100}) for i in range(60_000)]
+    folder = lab(tmp_path, lines)
+    code = (
+        "import sys, time; from pathlib import Path; from core.data.background import BackgroundSurvey\n"
+        "survey = BackgroundSurvey(Path(sys.argv[1]))\n"
+        "while not survey.poll().done: time.sleep(0.01)\n"
+        "print(survey._process.pid, survey._folder, flush=True); time.sleep(60)"
+    )
+    starter = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert starter.stdout is not None
+    pid, files = starter.stdout.readline().split()
+    starter.kill()
+    starter.wait()
+    starter.stdout.close()
+    until = time.monotonic() + 30
+    while psutil.pid_exists(int(pid)) and psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert not Path(files).exists()
 
 
 def test_a_preview_marks_answer_and_special_tokens(tmp_path: Path) -> None:
