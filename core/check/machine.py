@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from core.check.gpu import torch_cuda
+from core.check.lengths import record_lengths
 from core.check.model import config_of
 from core.check.needs import Machine, Need, stage_needs
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
@@ -21,7 +23,7 @@ def machine() -> Machine:
     nvml = load_nvml()
     gpus = read_gpus(nvml) if nvml is not None else []
     free = gpus[0].memory_total - gpus[0].memory_used if gpus else 0
-    return Machine(free, usable_cores())
+    return Machine(free, usable_cores(), free_ram(), bool(torch_cuda()))
 
 
 def usable_cores() -> int:
@@ -57,12 +59,8 @@ def needs(subject: Subject) -> Iterator[Check]:
         yield Check("memory", SKIP, "The model's config.json is not at hand, so nothing can be estimated.")
         return
     here = machine()
-    rows = None
-    wanted = [
-        need
-        for name, need in stage_needs(config, subject.recipe, here, rows).items()
-        if name in subject.stages
-    ]
+    every = stage_needs(config, subject.recipe, here, record_lengths(subject))
+    wanted = [need for name, need in every.items() if name in subject.stages]
     if not wanted:
         return
     yield judge_ram(wanted, free_ram())
@@ -94,14 +92,14 @@ def judge_ram(wanted: list[Need], free: int) -> Check:
 
 
 def judge_gpu(wanted: list[Need], free: int) -> Check:
-    """GPU memory: the stage that needs most, against what is free."""
+    """GPU memory: the stage that needs most, against what is free. A finetune takes what it can use."""
     most = max(wanted, key=lambda need: need.gpu)
     found = f"{_table([need for need in wanted if need.gpu], 'gpu')}; {human_bytes(free)} free"
     if most.gpu > free:
         return Check(
             "gpu memory", FAIL, found, "Lower finetune.batch_size, data.max_seq_len or finetune.rank."
         )
-    return Check("gpu memory", WARN if most.gpu > 0.9 * free else OK, found)
+    return Check("gpu memory", OK, found)
 
 
 def judge_disk(wanted: list[Need], free: int, where: Path) -> Check:

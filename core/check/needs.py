@@ -6,24 +6,33 @@ table of predicted and measured) and lean to the safe side.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from core.recipe import Recipe
-from core.training.memory import Shape, estimate_memory
+from core.training.memory import Shape, plan_memory
 
 GIB = 2**30
 
-PROCESS_RAM = {"quantize": 0.78 * GIB, "finetune": 0.80 * GIB, "optimize": 0.95 * GIB}
-"""What a stage's process holds before it opens a model: torch, transformers, olive (resident)."""
+SAFETY = 1.05
+"""Every estimate of memory is raised by this much, to be on the safe side of what was measured."""
 
-CUDA_RAM = 1.6 * GIB
-"""What CUDA's libraries add to that once a GPU is used."""
+PROCESS_RAM = {"quantize": 0.55 * GIB, "finetune": 0.50 * GIB, "optimize": 0.50 * GIB}
+"""What a stage's process holds beside the model: torch, transformers and olive, as CPU builds."""
+
+CUDA_BUILD_RAM = 0.5 * GIB
+"""What a CUDA build of torch adds to that, used or not."""
+
+CUDA_RAM = 1.95 * GIB
+"""What CUDA's context and libraries add once a GPU is used."""
+
+MEASURED_LOGITS = 2**26
+"""Logits that are compared at once with the float model's when a stage verifies what it made."""
 
 CPU_FLOPS_A_CORE = 1.5e10
 """Float operations a second that one CPU core gives these stages, float32."""
 
-GPU_FLOPS = 1.5e14
+GPU_FLOPS = 4.0e14
 """Float operations a second that one data-centre GPU gives these stages, bfloat16."""
 
 SEARCH_PASSES = {"awq": 26.0, "awq+gptq": 30.0, "gptq": 6.0, "kquant": 0.0, "rtn": 0.0, "none": 0.0}
@@ -43,15 +52,41 @@ class Need:
 
 @dataclass(frozen=True)
 class Machine:
-    """What the stages may count on: whether there is a GPU, the memory free on it, and the CPU cores."""
+    """What the stages may count on.
+
+    Attributes:
+        gpu_free: bytes free on the GPU; 0 without one.
+        cores: CPU cores.
+        ram_free: bytes of RAM that can be had.
+        cuda_build: whether torch is a CUDA build.
+    """
 
     gpu_free: int
     cores: int
+    ram_free: int = 1 << 40
+    cuda_build: bool = False
 
     @property
     def has_gpu(self) -> bool:
         """Whether the stages will use a GPU."""
         return self.gpu_free > 0
+
+    def process_ram(self, stage: str) -> float:
+        """RAM of a stage's process before it opens a model."""
+        return (
+            PROCESS_RAM[stage]
+            + (CUDA_BUILD_RAM if self.cuda_build or self.has_gpu else 0)
+            + (CUDA_RAM if self.has_gpu else 0)
+        )
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """The training records in tokens: how many, the mean and the longest, cut at ``data.max_seq_len``."""
+
+    rows: int
+    mean: float
+    longest: int
 
 
 def parameters(shape: Shape) -> int:
@@ -68,18 +103,20 @@ def quantized_bytes(shape: Shape, bits: int, group: int, float_bytes: int = 2) -
 
 
 def stage_needs(
-    config: dict[str, Any], recipe: Recipe, machine: Machine, rows: int | None = None
+    config: dict[str, Any], recipe: Recipe, machine: Machine, lengths: Lengths | None = None
 ) -> dict[str, Need]:
     """The needs of the three stages.
 
     Args:
         config: the model's ``config.json``.
-        rows: training records, where they are known: no calibration takes more than there are.
+        lengths: of the records; the recipe's longest is assumed where they are not known.
     """
     shape = Shape.of(config)
+    limit = recipe.data.max_seq_len
+    lengths = lengths or Lengths(recipe.quantize.calibration_samples, limit, limit)
     return {
-        "quantize": _quantize(shape, config, recipe, machine, rows),
-        "finetune": _finetune(shape, recipe, machine),
+        "quantize": _quantize(shape, config, recipe, machine, lengths),
+        "finetune": _finetune(shape, recipe, machine, lengths),
         "optimize": _optimize(shape, recipe, machine),
     }
 
@@ -93,73 +130,76 @@ def _rate(machine: Machine) -> float:
 
 
 def _quantize(
-    shape: Shape, config: dict[str, Any], recipe: Recipe, machine: Machine, rows: int | None
+    shape: Shape, config: dict[str, Any], recipe: Recipe, machine: Machine, lengths: Lengths
 ) -> Need:
     options = recipe.quantize
     size = _float_bytes(config)
     weights = parameters(shape) * size
-    result = (
-        weights
-        if options.algorithm == "none"
-        else quantized_bytes(shape, options.bits, options.group_size, size)
-    )
-    samples = min(options.calibration_samples, rows or options.calibration_samples)
-    tokens = samples * min(options.max_calibration_len, recipe.data.max_seq_len)
-    calibrated = SEARCH_PASSES[options.algorithm] > 0
-    hidden_states = tokens * shape.hidden * size * 2 if calibrated else 0
-    layer = max((i * o for i, o in shape.linears), default=0)
+    kept = options.algorithm == "none"
+    result = weights if kept else quantized_bytes(shape, options.bits, options.group_size, size)
+    passes = SEARCH_PASSES[options.algorithm]
+    cut = min(options.max_calibration_len, lengths.longest)
+    tokens = min(options.calibration_samples, lengths.rows) * min(cut, lengths.mean)
+    work_size = 2 if machine.has_gpu else 4
+    states = 2 * tokens * shape.hidden * work_size if passes else 0
+    linears = sum(i * o for i, o in shape.linears)
     widest = max((i for i, _ in shape.linears), default=0)
-    # One layer in float32 with its Gram matrices while it is searched.
-    layer_work = (
-        sum(i * o for i, o in shape.linears) * 4 + layer * 12 + widest * widest * 4 * 2
-        if calibrated
-        else layer * 8
-    )
-    seconds = 6 + weights / 1.0e9
-    if calibrated:
+    # One layer in float32, twice, with its Gram matrices, while it is searched.
+    searching = states + (linears * 8 + widest * widest * 8 if passes else linears * 8)
+    checking = result + MEASURED_LOGITS * 4 * 5.6 if machine.has_gpu else result * 2
+    seconds = 8 + weights / 1.0e9
+    if passes:
         flops = 4.0 * parameters(shape) * tokens
-        flops += (
-            SEARCH_PASSES[options.algorithm] * 2 * shape.layers * sum(i * i * o for i, o in shape.linears)
-        )
-        seconds += flops / _rate(machine)
-    ram: float = PROCESS_RAM["quantize"] + weights + hidden_states * (0 if machine.has_gpu else 1)
-    gpu = 0
+        flops += passes * 2 * shape.layers * sum(i * i * o for i, o in shape.linears)
+        # The search is float32 and small pieces: a quarter of the rate at most.
+        seconds += 4 * flops / _rate(machine)
+    process = machine.process_ram("quantize")
+    # Olive's own passes load the whole model; ours and the verification go layer by layer.
+    loaded = weights if options.algorithm in ("gptq", "kquant", "rtn") else 0
     if machine.has_gpu:
-        ram += CUDA_RAM
-        gpu = int(layer_work + hidden_states)
-    else:
-        ram += layer_work
-    return Need("quantize", int(ram), gpu, result, seconds)
+        on_gpu = max(searching, checking, loaded if options.algorithm == "gptq" else 0)
+        return _need("quantize", process + max(result, loaded), on_gpu, result, seconds)
+    return _need("quantize", process + max(searching + result, checking, loaded * 2), 0, result, seconds)
 
 
-def _finetune(shape: Shape, recipe: Recipe, machine: Machine) -> Need:
+def _need(stage: str, ram: float, gpu: float, disk: float, seconds: float) -> Need:
+    return Need(stage, int(ram * SAFETY), int(gpu * SAFETY), int(disk), seconds)
+
+
+def _finetune(shape: Shape, recipe: Recipe, machine: Machine, lengths: Lengths) -> Need:
     options, quantize = recipe.finetune, recipe.quantize
     bits = None if quantize.algorithm == "none" else quantize.bits
-    packed = Shape(**{**shape.__dict__, "bits": bits, "group_size": quantize.group_size})
-    length = recipe.data.max_seq_len
-    need = estimate_memory(
+    packed = replace(shape, bits=bits, group_size=quantize.group_size)
+    process = machine.process_ram("finetune")
+    plan = plan_memory(
         packed,
+        machine.gpu_free if machine.has_gpu else max(0, machine.ram_free - int(process)),
         rank=options.rank,
         batch=options.batch_size,
-        length=length,
-        way="low",
+        length=lengths.longest,
+        memory=options.memory,
         number_bytes=2 if machine.has_gpu else 4,
     )
-    numbers = shape.adapter_numbers(options.rank)
-    disk = numbers * 4 * 4  # the adapter, and a checkpoint of it with its two moments
-    tokens = options.steps * options.batch_size * options.gradient_accumulation * length
-    seconds = 10 + 6 * parameters(shape) * tokens / _rate(machine)
-    loaded = quantized_bytes(shape, quantize.bits, quantize.group_size) if bits else parameters(shape) * 2
+    disk = shape.adapter_numbers(options.rank) * 4 * 4  # the adapter, and a checkpoint with its two moments
+    tokens = options.steps * options.batch_size * options.gradient_accumulation * lengths.mean
+    # Forward and backward without the base's own gradients, 4 a parameter and token; 2 more to recompute.
+    share = 4 + 2 * plan.recomputed / max(1, shape.layers)
+    seconds = 15 + share * parameters(shape) * tokens / _rate(machine)
     if machine.has_gpu:
-        return Need("finetune", int(PROCESS_RAM["finetune"] + CUDA_RAM + loaded), need.total, disk, seconds)
-    return Need("finetune", int(PROCESS_RAM["finetune"] + need.total), 0, disk, seconds)
+        return _need("finetune", process, plan.need.total, disk, seconds)
+    return _need("finetune", process + plan.need.total, 0, disk, seconds)
 
 
 def _optimize(shape: Shape, recipe: Recipe, machine: Machine) -> Need:
     width = {"int4": 4, "int8": 8, "fp16": 16, "bf16": 16, "fp32": 32}[recipe.optimize.precision]
     bits = recipe.quantize.bits if recipe.quantize.algorithm != "none" else width
-    result = quantized_bytes(shape, bits, recipe.quantize.group_size, 2)
+    result = quantized_bytes(shape, bits, recipe.quantize.group_size, 2) * 1.1
     adapter = shape.adapter_numbers(recipe.finetune.rank) * 4
-    embeddings = shape.vocab * shape.hidden * 4
-    ram = PROCESS_RAM["optimize"] + 2 * result + embeddings + 2 * adapter
-    return Need("optimize", int(ram), 0, result + adapter + embeddings, 12 + result / 2.5e8)
+    process = machine.process_ram("optimize")
+    # Two sessions of the graph (the second without int8 rounding) and the adapter in each.
+    ram = process + 2.5 * result + 2 * adapter
+    if machine.has_gpu:
+        gpu = result + adapter + 1.4 * GIB
+        return _need("optimize", ram, gpu, 2 * result + adapter, 40 + result / 2.5e8)
+    dense = parameters(shape) * 4  # PyTorch answers the same prompts, with its weights unpacked
+    return _need("optimize", ram + dense, 0, 2 * result + adapter, 20 + result / 1.0e8)
