@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from textual.app import SystemCommand
     from textual.screen import Screen
+    from textual.timer import Timer
 
     from tui.gauge import Gauge
     from tui.log_file import LogFile
@@ -82,13 +83,23 @@ class OlivePressApp(App[None]):
         self._screens: dict[str, StepScreen] = {}
         self._gauge: Gauge | None = None
         self._asked_to_quit = False
+        self._draw_timer: Timer | None = None
         self.register_theme(DARK)
         self.register_theme(LIGHT)
         wanted = self.settings.theme
         self.theme = wanted if wanted in self.available_themes else default_theme()
+        if self.no_color:
+            self._without_colours()
         self.set_keymap(dict(self.settings.keymap))
         # Less motion is less to send over a slow link, and nothing to wait for.
         self.animation_level = "none"
+
+    def _without_colours(self) -> None:
+        """NO_COLOR: send none at all. Textual (8.2.8) chooses the filter before the theme is known, and takes
+        the one that turns the terminal's own colours into black on black."""
+        from textual.filter import Monochrome, NoColor
+
+        self._filters = [NoColor() if isinstance(each, Monochrome) else each for each in self._filters]
 
     def _post(self, message: Message) -> None:
         """Called in other threads; posting is the one thing that is safe there."""
@@ -197,12 +208,24 @@ class OlivePressApp(App[None]):
             for name, view in event.snapshot.jobs.items()
             if not view.active and (old := self.snapshot.jobs.get(name)) and old.id == view.id and old.active
         ]
+        urgent = event.snapshot.outline != self.snapshot.outline
         self.snapshot = event.snapshot
         self._measure(event.snapshot)
-        self.current.refresh_from(self.snapshot)
+        if urgent:
+            self._draw()
+        elif self._draw_timer is None:
+            # Figures that move are drawn twice a second: more tells nobody more and fills a slow link.
+            self._draw_timer = self.set_timer(0.5, self._draw)
         for view in ended:
             if view.stage != self.current.step.name:
                 self.notify(f"{view.id}: {view.state}", markup=False)
+
+    def _draw(self) -> None:
+        if self._draw_timer is not None:
+            self._draw_timer.stop()
+            self._draw_timer = None
+        if self.screen_stack:
+            self.current.refresh_from(self.snapshot)
 
     def on_olive_press_app_log_grew(self, event: LogGrew) -> None:
         """Let the screen draw the new lines."""

@@ -80,6 +80,11 @@ class Snapshot:
     runs: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def outline(self) -> tuple[object, ...]:
+        """What is shown at once when it changes: which jobs there are, their states, and what is made."""
+        return (self.made, tuple((view.id, view.state, bool(view.train)) for view in self.jobs.values()))
+
+    @property
     def active(self) -> JobView | None:
         """The job that runs; uploads last, as they leave the machine free."""
         running = [view for view in self.jobs.values() if view.active]

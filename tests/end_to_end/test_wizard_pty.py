@@ -36,11 +36,11 @@ def test_from_an_empty_folder_to_a_tuned_answer(tmp_path: Path) -> None:
         terminal.until("[ Run Finetune")
         # The arrows go from field to field; a line below tells which one it is.
         for _ in range(12):
-            if "In lab.toml: [finetune] steps" in terminal.text:
+            if "training steps (a whole number" in terminal.text:
                 break
             terminal.send("up")
             terminal.pump(0.3)
-        terminal.until("In lab.toml: [finetune] steps", 1)
+        terminal.until("training steps (a whole number", 1)
         terminal.send("end", "ctrl+u", str(STEPS))
         terminal.until(f"Steps             {STEPS} ")
         terminal.send("f8")

@@ -90,6 +90,7 @@ class StepScreen(Screen[None]):
         """Be as if we had never left."""
         self.refresh_from(self.olive.snapshot)
         self.olive.watch_log(self.log_to_watch())
+        self.log_grew()
         if self.focused is None:
             self.call_after_refresh(self.focus_first)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 
 from textual.content import Content
@@ -31,13 +32,27 @@ class LossChart(Widget):
         self._train: Points = ()
         self._held: Points = ()
         self._last: float | None = None
+        self._drawn = 0.0
+        self._waiting = False
 
     def show(self, train: Points, held: Points, last_step: float | None = None) -> None:
         """Draw these ``(step, loss)`` points; ``last_step`` fixes the right edge while a run goes on."""
         changed = len(train) != len(self._train) or len(held) != len(self._held) or last_step != self._last
         self._train, self._held, self._last = tuple(train), tuple(held), last_step
-        if changed:
-            self.refresh()
+        if not changed or self._waiting:
+            return
+        # A picture a second at most: it is the largest thing that moves on the screen.
+        wait = self._drawn + 1.0 - time.monotonic()
+        if wait <= 0 or not self.is_attached:
+            self._draw()
+        else:
+            self._waiting = True
+            self.set_timer(wait, self._draw)
+
+    def _draw(self) -> None:
+        self._waiting = False
+        self._drawn = time.monotonic()
+        self.refresh()
 
     def render(self) -> Content:
         width, height = self.size.width - self.LEFT, self.size.height - 2

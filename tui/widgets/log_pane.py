@@ -179,7 +179,7 @@ class LogPane(Vertical):
         if not self._waiting and self.is_attached:
             self._waiting = True
             cells = self.lines.size.width * self.lines.size.height
-            self.set_timer(max(0.25, cells / 6000), self._draw)
+            self.set_timer(max(0.25, cells / 2500), self._draw)
 
     def _draw(self) -> None:
         self._waiting = False

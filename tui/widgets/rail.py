@@ -44,14 +44,15 @@ class Rail(Widget):
 
     def render(self) -> Content:
         width = self._column()
+        indent = 3 if width >= 11 else 1
         names, words = [], []
         for step in STEPS:
             here = step.name == self.current
             word = self.states.get(step.name, "")
             mark = sign("here") if here else " "
-            name = f"{mark}{step.number} {step.title}"[:width].ljust(width)
+            name = f"{mark}{step.number} {step.title}"[: width if width >= 11 else width - 1].ljust(width)
             names.append(Content.styled(name, "bold reverse" if here else ""))
-            words.append(Content.styled(f"   {word}"[: width - 1].ljust(width), _style(word)))
+            words.append(Content.styled(f"{' ' * indent}{word}"[: width - 1].ljust(width), _style(word)))
         return Content.assemble(*names, "\n", *words)
 
     def on_click(self, event: Click) -> None:
