@@ -1,6 +1,6 @@
 """Upload speed and memory: ``olivepress upload`` beside ``MLClient.models.create_or_update``, on one Azurite.
 
-Run from a checkout with Azurite installed (``tests/azure/setup_azurite.sh``):
+Run from a checkout with Azurite installed (``tools/azurite.sh``):
 
     python -m benchmarks.upload [--large MIB] [--small COUNT] [--rounds N]
 

@@ -36,8 +36,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def models(options: argparse.Namespace) -> int:
     """List the models."""
+    from core.cli.progress import StderrReporter
     from core.cli.show import print_json
-    from core.events import Reporter
     from core.lab import Lab
     from core.registry.models import list_models
     from core.registry.patience import cancellable
@@ -49,7 +49,7 @@ def models(options: argparse.Namespace) -> int:
     recipe = Lab.open(options.folder).recipe
     place = Place.of(recipe)
     name = "" if options.all else recipe.upload.name
-    found = cancellable(lambda stop, report: list_models(place, name, stop, report), Reporter())
+    found = cancellable(lambda stop, report: list_models(place, name, stop, report), StderrReporter())
     if options.json:
         print_json({"models": [model.as_dict() for model in found]})
         return 0

@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     settings = {} if options.concurrency is None else {"upload.concurrency": options.concurrency}
     recipe = lab.recipe.with_values(settings)
     if options.dry_run:
-        result = _dry_run(lab, recipe)
+        result = _dry_run(lab, recipe, ask=not options.json)
         if options.json:
             print_json(result)
         else:
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _dry_run(lab: Any, recipe: Any) -> dict[str, Any]:
+def _dry_run(lab: Any, recipe: Any, *, ask: bool) -> dict[str, Any]:
     from core.events import Reporter
     from core.registry.patience import Stop, cancellable
     from core.registry.uploading import dry_run
@@ -71,7 +71,7 @@ def _dry_run(lab: Any, recipe: Any) -> dict[str, Any]:
             print(text, file=sys.stderr)
 
     def work(stop: Stop, report: Reporter) -> dict[str, Any]:
-        return dry_run(lab.folder, recipe, report, stop)
+        return dry_run(lab.folder, recipe, report, stop, ask=ask)
 
     return cancellable(work, Quiet())
 

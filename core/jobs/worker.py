@@ -49,7 +49,8 @@ def main(folder: Path) -> int:
         state, status, error = "succeeded", 0, None
     except BaseException as failure:
         known = _explain(failure, job)
-        if failure is not known or failure.__cause__ is not None:
+        unforeseen = failure is not known or failure.__cause__ is not None
+        if unforeseen and not isinstance(known, Cancelled):
             traceback.print_exc()
         print(known, file=sys.stderr)
         outcome = {}

@@ -59,8 +59,11 @@ def quiet() -> None:
         logger.propagate = False
 
 
-def make_plan(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop) -> Plan:
+def make_plan(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop, *, ask: bool = True) -> Plan:
     """Look at everything that can be looked at before the first byte goes.
+
+    Args:
+        ask: whether a device code may be asked for, as a log line, where the sign-in was not kept.
 
     Raises:
         RequestError: nothing to upload, no workspace chosen, a name Azure does not take, a version taken.
@@ -74,7 +77,7 @@ def make_plan(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop) -> P
     place = Place.of(recipe)
     contents = collect(lab, recipe)
     report.progress("signing in", 0, None)
-    identity = current(stop=stop, on_prompt=prompt_to(report))
+    identity = current(stop=stop, on_prompt=prompt_to(report) if ask else None)
     report.log(f"Signed in as {identity.user} by {identity.method}, tenant {identity.tenant}.")
     workspace = Workspace(place, identity.credential, stop=stop, say=report.log)
     workspace.check()
@@ -201,9 +204,11 @@ def remember(lab: LabFolder, result: dict[str, Any], report: Reporter) -> None:
         report.log(f"lab.toml was not changed: {error.title}", "warning")
 
 
-def dry_run(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop) -> dict[str, Any]:
+def dry_run(
+    lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop, *, ask: bool = False
+) -> dict[str, Any]:
     """Everything but sending and registering: sign-in, rights, name, version, and what would be sent."""
-    plan = make_plan(lab, recipe, report, stop)
+    plan = make_plan(lab, recipe, report, stop, ask=ask)
     try:
         place = plan.workspace.place
         tags, properties, _ = described(lab, recipe, plan.contents)

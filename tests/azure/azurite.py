@@ -22,7 +22,7 @@ def missing() -> str:
     if not shutil.which("node"):
         return "node is not installed (Azurite needs it)"
     if not _program().is_file():
-        return "Azurite is not installed; run tests/azure/setup_azurite.sh"
+        return "Azurite is not installed; run tools/azurite.sh"
     return ""
 
 

@@ -2,7 +2,7 @@
 # Install Azurite (Microsoft's emulator of Blob Storage) from npm into .cache/azurite, for the tests in tests/azure.
 # Does nothing when it is there; says why and ends with 0 when npm is not, so that a test set-up can always call it.
 set -eu
-root=$(cd "$(dirname "$0")/../.." && pwd)
+root=$(cd "$(dirname "$0")/.." && pwd)
 target=${OLIVEPRESS_AZURITE:-$root/.cache/azurite}
 version=3.35.0
 if [ -f "$target/node_modules/azurite/dist/src/blob/main.js" ]; then

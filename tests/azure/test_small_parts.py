@@ -1,0 +1,174 @@
+"""The parts that need no service: redaction, waiting, access, errors of the line, what is collected."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+
+from core.errors import LabError, MachineError, RequestError
+from core.lab import Lab
+from core.registry.contents import collect
+from core.registry.patience import Stop, patience, patiently, retry_after
+from core.registry.redact import redact
+from core.registry.sender import BLOCK, MAX_BLOCKS, block_id, block_size
+from core.registry.storage import Access
+from tests.azure.azurite import KEY
+from tests.azure.conftest import World
+from tests.azure.labs import make_lab, signed_in
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://a.blob.core.windows.net/c/b?sv=2025&sp=rw&sig=planted%2Bsecret%3D&se=2026",
+        '{"access_token": "planted-token", "expires_in": 1}',
+        "grant_type=device_code&device_code=planted&client_secret=planted-too",
+        "Authorization: Bearer planted.token.value-1234",
+        "Authorization: SharedKey account:plantedplantedplanted=",
+        "token eyJhbGciOiJub25lIn0.eyJzdWIiOiJwbGFudGVkIn0.plantedsig",
+        "'sasToken': 'planted&sig=planted'",
+        '"sasUri":"https://a/c?planted"',
+    ],
+)
+def test_secrets_are_taken_out(text: str) -> None:
+    assert "planted" not in redact(text)
+    assert "***" in redact(text)
+
+
+def test_an_account_key_alone_is_taken_out_and_a_digest_stays() -> None:
+    assert KEY not in redact(f"key {KEY} end")
+    digest = "a3" * 32
+    assert redact(f"sha256 {digest}, file model.onnx.data") == f"sha256 {digest}, file model.onnx.data"
+
+
+def test_waits_that_a_service_asks_for() -> None:
+    assert retry_after({"retry-after": "7"}) == 7
+    assert retry_after({"x-ms-retry-after-ms": "1500", "retry-after": "9"}) == 1.5
+    date = retry_after({"retry-after": formatdate(time.time() + 30, usegmt=True)})
+    assert date is not None
+    assert 25 < date <= 30
+    assert retry_after({"retry-after": formatdate(time.time() - 60, usegmt=True)}) == 0
+    assert retry_after({"retry-after": "soon"}) is None
+    assert retry_after({}) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("", 120), ("nan?", 120), ("5", 5), ("-1", 0.5), ("1e9", 3600)]
+)
+def test_patience_is_always_a_limit(monkeypatch: pytest.MonkeyPatch, value: str, seconds: float) -> None:
+    monkeypatch.setenv("OLIVEPRESS_AZURE_PATIENCE", value)
+    assert patience() == seconds
+
+
+def test_a_stop_ends_a_pause_at_once() -> None:
+    from azure.core.exceptions import ServiceRequestError
+
+    stop = Stop()
+
+    def fails() -> None:
+        stop.set()
+        raise ServiceRequestError("connection reset")
+
+    began = time.monotonic()
+    with pytest.raises(LabError, match="Cancelled"):
+        patiently(fails, "x", stop=stop, limit=60)
+    assert time.monotonic() - began < 1
+
+
+def test_when_a_signature_ends() -> None:
+    assert Access("sas", "sv=1&se=2026-11-20T10%3A00%3A00Z&sig=x").ends() == 1795168800
+    assert Access("sas", "sv=1&sig=x").ends() is None
+    assert "sig" not in repr(Access("sas", "sv=1&sig=x"))
+
+
+def test_blocks_fit_the_services_limits_and_depend_on_the_size_alone() -> None:
+    assert block_size(1) == block_size(BLOCK * MAX_BLOCKS) == BLOCK
+    for size in (BLOCK * MAX_BLOCKS + 1, 10**12):
+        assert -(-size // block_size(size)) <= MAX_BLOCKS
+    assert len({len(block_id(index, BLOCK)) for index in (0, 49_999)}) == 1
+
+
+def test_what_is_collected(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path / "lab", {"model.onnx": 10})
+    outside = tmp_path / "weights.bin"
+    outside.write_bytes(b"weights")
+    (lab.folder.onnx_dir / "model.onnx.data").symlink_to(outside)
+    (lab.folder.onnx_dir / "loop").symlink_to(lab.folder.onnx_dir)
+    names = {item.name: item.size for item in collect(lab.folder, lab.recipe).items}
+    assert names["model.onnx.data"] == 7, "links are followed, as a Hugging Face snapshot needs"
+    assert ".gitignore" in names
+    assert not any(name.startswith("loop/") for name in names)
+    (lab.folder.onnx_dir / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(RequestError, match="cannot be read"):
+        collect(lab.folder, lab.recipe)
+
+
+def test_an_upload_does_not_change_what_is_uploaded(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path / "lab", {"model.onnx": 10})
+    before = collect(lab.folder, lab.recipe)
+    lab.set({"upload.registered": "ft-for-travel:1", "upload.tags": {"team": "x"}})
+    report = lab.folder.report_path
+    report.write_text(
+        report.read_text().replace("12:00:00", "13:30:00") + "\n## Upload\n\n| what | value |\n"
+    )
+    after = collect(lab.folder, lab.recipe)
+    assert [item for item in after.items if not item.path] == [item for item in before.items if not item.path]
+
+
+def test_a_certificate_that_nobody_signed(
+    azure: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.registry.signin import sign_in
+    from tests.azure.certs import make_certificates
+
+    other, _, _ = make_certificates(tmp_path / "other")
+    signed_in(azure, monkeypatch)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other))
+    refused(lambda: sign_in("environment"), "The connection to Azure is not trusted.")
+
+
+def test_a_proxy_that_refuses_and_one_that_is_gone(azure: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from core.registry.signin import sign_in
+
+    signed_in(azure, monkeypatch)
+    monkeypatch.setattr(azure.proxy, "routes", {})
+    refused(lambda: sign_in("environment"), "The proxy does not let us through to Azure.")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    refused(lambda: sign_in("environment"), "The proxy does not let us through to Azure.")
+
+
+def test_a_name_that_nobody_knows() -> None:
+    from azure.core.exceptions import ServiceRequestError
+
+    from core.registry.errors import explain
+
+    error = ServiceRequestError("Failed to resolve 'x' ([Errno -2] Name or service not known)")
+    assert explain(error, "storage x").title == "Azure's address is not known here."
+
+
+def refused(act: object, sentence: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(MachineError) as caught:
+        act()  # type: ignore[operator]
+    assert caught.value.title == sentence
+    assert time.monotonic() - began < 10
+
+
+def test_a_sign_in_that_was_not_kept_asks_again_in_the_job(
+    blobs: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.events import RecordingReporter
+    from core.registry import signin
+    from core.registry.uploading import dry_run, upload
+
+    blobs.fake.approved.set()
+    assert signin.sign_in("device", on_prompt=lambda prompt: None).keep == "none"
+    lab: Lab = make_lab(tmp_path / "lab", {"model.onnx": 1000})
+    report = RecordingReporter()
+    assert upload(lab.folder, lab.recipe, report, Stop())["version"] == "1"
+    assert any("ABCD-EFGH" in event.get("text", "") for event in report.events)
+    with pytest.raises(MachineError, match="was not kept"):
+        dry_run(lab.folder, lab.recipe, RecordingReporter(), Stop())
