@@ -26,7 +26,7 @@ from core.files import human_bytes
 from core.passes.lora_layer import add_lora, save_adapter, unpack_linears
 from core.recipe import Recipe, read_recipe
 from core.training.checkpoints import Checkpoints
-from core.training.device import free_bytes, give_back, training_device, training_dtype
+from core.training.device import free_bytes, give_back, out_of_memory, training_device, training_dtype
 from core.training.fused import fuse_norms
 from core.training.loop import Course, Settings, Trainer
 from core.training.memory import Plan, Shape, plan_memory, what_fits
@@ -127,7 +127,9 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
             try:
                 result = self._train(model, config, plan, train, held_out, tokenizer, adapter)
                 break
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
                 reason = str(error).splitlines()[0]
             # Here, outside of the handler, nothing refers to the model any more.
             give_back(device)
@@ -290,6 +292,7 @@ def _course_numbers(course: Course, settings: Settings) -> dict[str, Any]:
         "loss_last": sum(course.losses[-10:]) / len(course.losses[-10:]),
         "steps": settings.steps,
         "resumed_from": course.resumed_from,
+        "training_s": round(course.training_s, 2),
         "seconds_per_step": None if seconds is None else round(seconds, 4),
         "tokens_per_s": round(course.tokens_timed / course.seconds) if course.seconds else None,
         "loss_curve": [[step, round(loss, 5)] for step, loss in _thinned(course.losses)],

@@ -50,3 +50,10 @@ def give_back(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch's says that the device is full; its libraries have words of their own."""
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in str(error) for words in ("CUDA error: out of memory", "ALLOC_FAILED", "CUDNN_STATUS_ALLOC")
+    )

@@ -65,11 +65,14 @@ class Course:
         losses: training loss of each step, from step 1.
         eval_losses: [step, held-out loss]; step 0 is the base.
         resumed_from: the step of the checkpoint that was gone on from; 0 for none.
+        training_s: time in all steps of this run, without measuring and saving.
+        seconds, steps_timed, tokens_timed: the same without the first steps, for the speed.
     """
 
     losses: list[float] = field(default_factory=list)
     eval_losses: list[list[float]] = field(default_factory=list)
     resumed_from: int = 0
+    training_s: float = 0.0
     seconds: float = 0.0
     steps_timed: int = 0
     tokens_timed: int = 0
@@ -187,6 +190,7 @@ class Trainer:
         seconds = time.perf_counter() - started
         tokens = sum(batch.tokens for batch in batches)
         self.course.losses.append(mean)
+        self.course.training_s += seconds
         if step - self.course.resumed_from > WARM_STEPS or settings.steps <= WARM_STEPS:
             self.course.seconds += seconds
             self.course.steps_timed += 1
