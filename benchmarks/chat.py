@@ -1,11 +1,12 @@
 """Chat speed: a bare onnxruntime-genai loop against OlivePress's chat, same model, prompts and run.
 
-    python benchmarks/chat.py [MODEL_DIR] [--tokens 128] [--rounds 5]
+    python benchmarks/chat.py [MODEL_DIR] [--tokens 128] [--rounds 7] [--screen]
 
 MODEL_DIR is a folder with genai_config.json; without one, a random 12-layer Llama-like int4 model of
 about 200 million weights is built first (its words mean nothing, its speed does). Rounds alternate, the
-median of each side counts. Ours is timed where a reader of the chat stands: in this process, at the
-other end of the pipe. Each round asks something new, so that nothing is in the cache.
+median of each side counts. Ours is timed where a reader of the chat stands, in this process at the other
+end of the pipe; with --screen where the answer is drawn, in the wizard at 80 by 24. Each round asks
+something new, so that nothing is in the cache.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from core.chat import ChatSession
 
 os.environ.setdefault("OLIVE_DISABLE_TELEMETRY", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -47,6 +52,7 @@ def question(number: int) -> str:
 def build_model(folder: Path) -> Path:
     """A random model large enough that the work is in the model."""
     from onnxruntime_genai.models.builder import create_model
+    from safetensors.torch import load_file, save_file
 
     from tests.tiny_models import make_tiny
 
@@ -60,12 +66,13 @@ def build_model(folder: Path) -> Path:
         intermediate=4096,
         max_position_embeddings=2048,
     )
+    # Random words should not end an answer: the end tokens' logits become 0, below the likeliest's.
+    weights = load_file(checkpoint / "model.safetensors")
+    for token in (0, 4):
+        weights["lm_head.weight"][token] = 0
+    save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         create_model("", str(checkpoint), str(folder / "model"), "int4", "cpu", str(folder / "cache"))
-    config = folder / "model" / "genai_config.json"
-    data = json.loads(config.read_text())
-    data["model"]["eos_token_id"] = [data["model"]["vocab_size"] - 1]  # random words should not end early
-    config.write_text(json.dumps(data))
     return folder / "model"
 
 
@@ -111,12 +118,10 @@ class Bare:
         return first - began, (count - 1) / (last - first) if count > 1 else 0.0, count
 
 
-def ours(session: object, text: str, tokens: int) -> tuple[float, float, int]:
+def ours(session: ChatSession, text: str, tokens: int) -> tuple[float, float, int]:
     """The same of OlivePress's chat, timed at the receiving end."""
-    from core.chat import ChatSession
     from core.chat.protocol import Done, Token
 
-    assert isinstance(session, ChatSession)
     arrived: list[float] = []
     count = 0
     began = time.perf_counter()
@@ -125,8 +130,72 @@ def ours(session: object, text: str, tokens: int) -> tuple[float, float, int]:
             arrived.append(time.perf_counter())
         elif isinstance(event, Done):
             count = event.new_tokens
+    if not arrived:
+        raise SystemExit(f"The model answers {text!r} with nothing; take another model.")
     spent = arrived[-1] - arrived[0]
     return arrived[0] - began, (count - 1) / spent if spent > 0 else 0.0, count
+
+
+def by_pipe(
+    session: ChatSession, model: Path, rounds: int, tokens: int
+) -> dict[str, list[tuple[float, float, int]]]:
+    """Both loops in turn; the first round warms up and does not count."""
+    bare = Bare(model, session.wait_ready().context_tokens)
+    results: dict[str, list[tuple[float, float, int]]] = {"bare": [], "ours": []}
+    for number in range(rounds + 1):
+        for name in ("bare", "ours") if number % 2 else ("ours", "bare"):
+            text = question(number)
+            found = bare.ask(text, tokens) if name == "bare" else ours(session, text, tokens)
+            if number:
+                results[name].append(found)
+    return results
+
+
+async def on_screen(
+    model: Path, rounds: int, tokens: int, bare: Bare
+) -> dict[str, list[tuple[float, float, int]]]:
+    """The same through the wizard's chat screen: timed from Enter to the first drawn word, and to the end."""
+    import asyncio
+    import shutil
+
+    from core import Lab
+    from tui.app import OlivePressApp
+    from tui.screens.chat_talk import AnswerView
+
+    results: dict[str, list[tuple[float, float, int]]] = {"bare": [], "ours": []}
+    with tempfile.TemporaryDirectory() as folder:
+        lab = Lab.create(Path(folder) / "lab", settings={"chat.max_new_tokens": tokens})
+        lab.folder.onnx_dir.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(model, lab.folder.onnx_dir)
+        app = OlivePressApp(lab.folder.root, "chat")
+        async with app.run_test(size=(80, 24)) as pilot:
+            screen: Any = app.current
+            while screen.chat is None or screen.chat.ready is None or screen._loading:
+                await pilot.pause(0.05)
+            for number in range(rounds + 1):
+                screen.chat.new()
+                await screen.rebuild()
+                screen.field.value = question(number)
+                began = time.perf_counter()
+                await pilot.press("enter")
+                first = 0.0
+                while screen.busy or (not first and screen.chat.last is None):
+                    views = list(screen.query(AnswerView))
+                    if not first and views and views[-1].raw:
+                        first = time.perf_counter()
+                    await asyncio.sleep(0.001)
+                count = screen.chat.last.new_tokens
+                if not first:
+                    raise SystemExit(
+                        f"The model answers {question(number)!r} with nothing; take another model."
+                    )
+                spent = time.perf_counter() - first
+                await pilot.pause(0.5)  # the drawing is over: the bare loop has the machine for itself
+                theirs = await asyncio.to_thread(bare.ask, question(number), tokens)
+                if number:
+                    results["ours"].append((first - began, (count - 1) / spent, count))
+                    results["bare"].append(theirs)
+    return results
 
 
 def main() -> int:
@@ -135,24 +204,23 @@ def main() -> int:
     parser.add_argument("model", nargs="?", type=Path)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--screen", action="store_true", help="through the wizard's chat screen")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     from core.chat import ChatSession
+    from core.chat.conversation import read_genai_config
 
     with contextlib.ExitStack() as stack:
         model = options.model
         if model is None:
             model = build_model(Path(stack.enter_context(tempfile.TemporaryDirectory())))
-        session = stack.enter_context(ChatSession(model))
-        ready = session.wait_ready()
-        bare = Bare(model, ready.context_tokens)
-        results: dict[str, list[tuple[float, float, int]]] = {"bare": [], "ours": []}
-        for number in range(options.rounds + 1):
-            for name in ("bare", "ours") if number % 2 else ("ours", "bare"):
-                ask = bare.ask if name == "bare" else lambda text, tokens: ours(session, text, tokens)
-                found = ask(question(number), options.tokens)
-                if number:  # the first round warms up
-                    results[name].append(found)
+        if options.screen:
+            import asyncio
+
+            context = min(4096, read_genai_config(model)["model"]["context_length"])
+            results = asyncio.run(on_screen(model, options.rounds, options.tokens, Bare(model, context)))
+        else:
+            results = by_pipe(stack.enter_context(ChatSession(model)), model, options.rounds, options.tokens)
     first, speed = (
         {name: statistics.median(item[place] for item in rounds) for name, rounds in results.items()}
         for place in (0, 1)

@@ -1,0 +1,41 @@
+"""The chat on the rehearsal lab: the model that was quantized, tuned and built by the lab's own stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core import Lab
+from core.chat.evaluate import evaluate
+
+pytestmark = pytest.mark.slow
+
+
+def test_turns_adapters_comparison_and_stop_tokens(rehearsal_lab: Path) -> None:
+    lab = Lab.open(rehearsal_lab)
+    with lab.chat() as chat:
+        assert chat.adapter == lab.recipe.finetune.adapter  # the only one is used
+        first = chat.ask("What should I see in Chicago?")
+        assert first.stop == "end"
+        assert "<|" not in first.answer
+        second = chat.ask("Thank you. And in Rome?")
+        assert second.prompt_tokens < first.prompt_tokens + 12
+        pid = chat.pid
+        assert chat.set_adapter(None) < 0.1
+        assert chat.set_adapter("travel") < 0.1
+        base, tuned = chat.compare("What should I see in Lisbon?")
+        assert (base.adapter, tuned.adapter) == (None, "travel")
+        assert base.answer != tuned.answer
+        assert chat.pid == pid
+
+
+def test_tuning_lowers_the_loss_on_held_out_questions(rehearsal_lab: Path) -> None:
+    lab = Lab.open(rehearsal_lab)
+    with lab.chat() as chat:
+        result = evaluate(lab, chat, limit=10)
+    base, tuned = (result.mean(side, "loss") for side in ("base", "tuned"))
+    assert base is not None
+    assert tuned is not None
+    assert tuned < base
+    assert (result.mean("tuned", "similarity") or 0) > (result.mean("base", "similarity") or 0)
