@@ -360,5 +360,5 @@ class ChatScreen(ChatBase):
         }
         for name, show in shown.items():
             self.query_one(f"#{name}", Push).display = show
-        self.query_one("#compare", Push).label("Compare off" if self.compare else "Compare")
+        self.query_one("#compare", Push).label("Single" if self.compare else "Compare")
         self.refresh_bindings()

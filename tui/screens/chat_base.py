@@ -91,6 +91,7 @@ class ChatBase(StepScreen):
 
     @work(thread=True, exit_on_error=False, group="chat")
     def _open(self, attempt: int, chat: ChatSession | None) -> None:
+        import tui.screens.chat_talk  # noqa: F401 - loaded here, so that the first question does not wait for it
         from core.chat import ChatSession as Made
         from core.chat.protocol import Progress
 

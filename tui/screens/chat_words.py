@@ -67,7 +67,7 @@ def state_line(
     if editing:
         return f"Editing the last question{dot}Enter asks it anew{dot}Esc leaves it as it was"
     if compare is not None:
-        who = " and ".join(name or "base" for name in compare) + ", side by side"
+        who = " | ".join(name or "base" for name in compare)
     else:
         who = chat.adapter or "base"
     settings = chat.settings
