@@ -56,8 +56,8 @@ class Survey:
         self.splitter = Splitter()
         self.answers = Sketches(pairs=True)
         self._files = {each.name: index for index, each in enumerate(self.reader.files)}
-        self._keys, self._lines, self._file_of = array("Q"), array("L"), array("H")
-        self._lengths = array("L")
+        self._keys, self._lines, self._file_of = array("Q"), array("I"), array("H")
+        self._lengths = array("I")
         self._waiting: list[tuple[Row, str, str]] = []
 
     def run(self) -> DataReport:
