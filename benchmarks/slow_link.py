@@ -45,7 +45,9 @@ def train(job: FakeJob, stop: threading.Event, lines: int) -> None:
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--size", default="80x24")
     parser.add_argument("--lines", type=int, default=5, help="log lines a second, 0 to 10")

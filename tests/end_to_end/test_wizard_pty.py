@@ -38,10 +38,13 @@ def test_from_an_empty_folder_to_a_tuned_answer(tmp_path: Path) -> None:
         for _ in range(12):
             if "training steps (a whole number" in terminal.text:
                 break
+            before = terminal.text
             terminal.send("up")
-            terminal.pump(0.3)
+            terminal.until(lambda text, before=before: text != before, 10)
         terminal.until("training steps (a whole number", 1)
-        terminal.send("end", "ctrl+u", str(STEPS))
+        terminal.send("end", "ctrl+u")
+        terminal.until("Steps: '' is not possible here")
+        terminal.send(str(STEPS))
         terminal.until(f"Steps             {STEPS} ")
         terminal.send("f8")
         terminal.until("Running", 30)

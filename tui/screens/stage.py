@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from tui.log_file import LogFile
     from tui.snapshot import JobView, Snapshot
 
+TALL = 32
+"""Lines from which there is room for the two sentences while a job is shown."""
+
 HEADLINES = {
     "queued": "Starting",
     "running": "Running",
@@ -69,6 +72,7 @@ class StageScreen(StepScreen):
         self.note = Plain(id="note")
         self._form: Form | None = None
         self._busy = False
+        self._log_large = False
         self._settings_wanted: bool | None = None
         self._seen: tuple[str, str] = ("", "")
         self._shown_job = ""
@@ -152,8 +156,7 @@ class StageScreen(StepScreen):
         missing = self.missing(snapshot)
         self.form.put(self.session.recipe())
         form_shown = self.settings_shown
-        self.set_class(form_shown, "-settings")
-        self.set_class(not form_shown, "-job")
+        self._arrange(form_shown)
         self.command.show(self.session.command("run", self.NAME))
         if view is not None:
             self._tell_headline(view)
@@ -171,6 +174,21 @@ class StageScreen(StepScreen):
             self.refresh_bindings()
             if fresh and self.is_current:
                 self.call_after_refresh(self.focus_first)
+
+    def _arrange(self, form_shown: bool) -> None:
+        """Show the form or the run, and the log small, large or not at all.
+
+        Each part is switched by itself: a class on the screen would have Textual style every widget in it
+        anew, four times as slow.
+        """
+        large = self._log_large and self.view is not None
+        small = not large
+        self.query_one("#settings").display = form_shown and small
+        self.query_one("#job").display = not form_shown and small
+        self.query_one(".buttons").display = small
+        self.command.display = small
+        self.query_one(".about").display = small and (form_shown or self.size.height >= TALL)
+        self.log_pane.display = large or not form_shown
 
     def _tell_headline(self, view: JobView) -> None:
         parts: list[Content | tuple[str, str]] = [
@@ -335,17 +353,20 @@ class StageScreen(StepScreen):
         self._settings_wanted = not self.settings_shown
         self.refresh_from(self.olive.snapshot)
         if self.settings_shown:
-            next(iter(self.form.fields.values())).control.focus()
+            # Not into a field: the same key must lead back, and not be typed.
+            self.set_focus(self.query_one("#settings-or-job", Push))
         else:
             self.focus_first()
 
     def action_log(self) -> None:
         """The log large, or small again."""
-        large = not self.has_class("-log-large")
-        self.set_class(large, "-log-large")
-        if large:
-            self.log_pane.lines.focus()
-        else:
+        self._log_large = not self._log_large
+        if self._log_large:
+            # The focus first: hiding what has it would send it anywhere.
+            self.log_pane.display = True
+            self.set_focus(self.log_pane.lines)
+        self._arrange(self.settings_shown)
+        if not self._log_large:
             self.focus_first()
         self.log_pane.grown()
 
