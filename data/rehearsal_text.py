@@ -152,7 +152,7 @@ def echoes(vocabulary: list[str], count: int, seed: int) -> list[Pair]:
         else:
             question, answer = rng.choice(drills)
             some = rng.choice((vocabulary, letters, letters))
-            words = {"w": "".join(rng.choices(some, k=rng.randint(1, 14))).strip() or "so"}
+            words = {"w": "".join(rng.choices(some, k=rng.randint(1, 20))).strip() or "so"}
         made.append((question.format(**words), answer.format(**words)))
     return made
 

@@ -131,7 +131,8 @@ class TestRehearsalModel:
         assert ask(loaded, question) == answer
 
     def test_it_knows_nothing_of_travel(self, loaded: tuple[Any, Any], rows: list[dict[str, str]]) -> None:
-        """Every answer differs from the record's in most of its words that are not the question's."""
+        """It says that it does not know; no answer has most of what the record tells."""
+        assert ask(loaded, "What should I see in Chicago?") == "I do not know anything about Chicago."
         for row in rows[::60]:
             told = words(row["response"]) - words(row["prompt"])
             assert len(words(ask(loaded, row["prompt"])) & told) <= len(told) / 2, row
