@@ -44,7 +44,6 @@ class LogLines(Widget, can_focus=True):
         Binding("end", "ends(1)", show=False),
         Binding("left", "sideways(-8)", show=False),
         Binding("right", "sideways(8)", show=False),
-        *(action.binding() for action in LOG),
     ]
 
     class Changed(Message):
@@ -145,6 +144,8 @@ class LogLines(Widget, can_focus=True):
 class LogPane(Vertical):
     """The lines, a line about them, and a search field that comes when it is asked for."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [action.binding() for action in LOG]
+
     DEFAULT_CSS = """
     LogPane { height: 1fr; min-height: 3; }
     LogPane #log-about { height: 1; width: 1fr; color: $text-muted; background: $panel; }
@@ -193,15 +194,16 @@ class LogPane(Vertical):
             self._about.show("Log", "")
             return
         if lines.follow:
-            where = f"{number(log.count)} lines {sign('dot')} following"
+            where = f"{number(log.count)} line{'s' if log.count > 1 else ''} {sign('dot')} following"
             keys = "f hold  / search  g first error  o path"
         else:
             where = f"line {number(lines.top + 1)} of {number(log.count)} {sign('dot')} held"
             keys = "f follow  / search  n next  g first error  o path"
         self._about.show(f"Log {sign('dot')} {where}", keys)
 
-    def on_log_lines_follow(self) -> None:
-        """Kept for the name's sake."""
+    def action_follow(self) -> None:
+        """Hold still, or follow the end again."""
+        self.lines.action_follow()
 
     def action_search(self) -> None:
         """Show the search field."""

@@ -1,0 +1,199 @@
+"""The small parts: words, charts, terminals, keys, the session's commands."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.lab import Lab
+from tui import signs
+from tui.keys import EVERY, GLOBAL, key_names, read_settings, save_theme
+from tui.preview import look
+from tui.screens.data import unescape
+from tui.session import Session
+from tui.terminal import default_theme, few_colours, plain_signs, refusal
+from tui.widgets.chart import plot, thin
+from tui.widgets.form import as_text
+from tui.words import duration, label, number, result_rows, size, time_left
+
+TAKEN = {
+    "VS Code": {"f1", "f5", "f6", "f10", "f11", "ctrl+p", "ctrl+e", "ctrl+k", "ctrl+j"},
+    "tmux and screen": {"ctrl+b", "ctrl+a"},
+    "flow control": {"ctrl+s"},
+    "bytes of other keys": {"ctrl+m", "ctrl+i", "ctrl+h", "ctrl+enter", "shift+enter"},
+}
+
+
+def test_no_key_is_one_that_terminals_keep_for_themselves() -> None:
+    taken = set().union(*TAKEN.values())
+    for action in EVERY:
+        assert not taken & set(action.keys.split(","))
+
+
+def test_every_action_that_matters_has_a_key_that_is_no_letter() -> None:
+    for action in GLOBAL:
+        if action.show and action.id != "quit":
+            assert any(len(key) > 1 for key in action.keys.split(","))
+
+
+def test_no_key_is_given_twice_in_one_place() -> None:
+    keys = [key for action in GLOBAL for key in action.keys.split(",")]
+    assert len(keys) == len(set(keys))
+
+
+def test_names_of_keys() -> None:
+    assert key_names("f8,r") == "F8 r"
+    assert key_names("question_mark,ctrl+q") == "? Ctrl+Q"
+
+
+def test_settings_that_are_no_toml_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "wizard.toml"
+    path.write_text("theme = [")
+    assert "was not read" in read_settings(path).problems[0]
+    assert read_settings(tmp_path / "none.toml").problems == ()
+
+
+def test_a_kept_theme_leaves_the_rest_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "wizard.toml"
+    path.write_text('# mine\n[keys]\nhelp = "h"\n')
+    save_theme("olive-light", path)
+    assert "# mine" in path.read_text()
+    found = read_settings(path)
+    assert (found.theme, found.keymap) == ("olive-light", (("help", "h"),))
+
+
+@pytest.mark.parametrize("term", ["dumb", "", "unknown"])
+def test_a_terminal_that_cannot_is_refused_in_words(term: str) -> None:
+    said = refusal({"TERM": term})
+    assert said is not None
+    assert "olivepress run" in said
+    assert refusal({"TERM": "xterm"}) is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "theme"),
+    [
+        ({"TERM": "xterm-256color", "COLORTERM": "truecolor"}, "olive-dark"),
+        ({"TERM": "xterm-256color"}, "olive-dark"),
+        ({"TERM": "xterm"}, "ansi-dark"),
+        ({"TERM": "linux"}, "ansi-dark"),
+        ({"TERM": "screen"}, "ansi-dark"),
+        ({"TERM": "tmux-256color", "COLORFGBG": "0;15"}, "olive-light"),
+        ({"TERM": "xterm-256color", "COLORTERM": "truecolor", "NO_COLOR": ""}, "ansi-dark"),
+    ],
+)
+def test_the_theme_fits_the_terminal(environ: dict[str, str], theme: str) -> None:
+    assert default_theme(environ) == theme
+    assert few_colours(environ) is theme.startswith("ansi")
+
+
+def test_signs_have_an_ascii_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plain_signs({"TERM": "linux"})
+    monkeypatch.setattr(signs, "ascii_only", lambda: True)
+    assert all(signs.sign(name).isascii() for name in signs._SIGNS)
+    assert signs.bar(0.5, 4) == "##.."
+
+
+def test_shares_outside_the_bar_stay_inside() -> None:
+    assert len(signs.bar(-1, 10)) == len(signs.bar(7, 10)) == 10
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, ""), (0.2, "0 s"), (59.4, "59 s"), (65, "1 min 05 s"), (7800, "2 h 10 min")]
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, ""),
+        (3, "a few seconds left"),
+        (42, "about 40 s left"),
+        (95, "about 2 min left"),
+        (9000, "about 2.5 h left"),
+    ],
+)
+def test_time_left_is_coarse(seconds: float | None, text: str) -> None:
+    assert time_left(seconds) == text
+
+
+def test_numbers_and_sizes() -> None:
+    assert number(11832.0) == "11 832"
+    assert number(0.00014) == "0.00014"
+    assert number(2.612) == "2.612"
+    assert number(math.nan) == "nan"
+    assert size(7_642_159_104) == "7.6 GB"
+    assert size(512) == "512 B"
+    assert label("learning_rate") == "Learning rate"
+
+
+def test_results_show_what_is_asked_for_and_pairs_together() -> None:
+    result = {"a": 1.5, "b": 2.0, "bytes_after": 2_000_000, "ok": True, "list": [1], "text": "t"}
+    assert result_rows(result, {"a|b": "Both", "ok": "Fine"}) == [
+        ("Both", f"1.500 {signs.sign('to')} 2"),
+        ("Fine", "yes"),
+    ]
+    assert ("Bytes after", "2.0 MB") in result_rows(result), "without a choice all are shown"
+    assert result_rows(result, {"missing": "x"}) == result_rows(result)
+
+
+def test_a_curve_is_thinned_to_its_columns_and_joined() -> None:
+    points = [(float(step), 5.0 - step / 1000) for step in range(1, 5001)]
+    assert len(thin(points, 100, 5000)) <= 100
+    rows = plot(points, 60, 8, 0.0, 5.0, 5000)
+    assert len(rows) == 8
+    assert all(len(row) == 60 for row in rows)
+    assert all(any(row[x] != " " for row in rows) for x in range(59)), "no gaps"
+
+
+def test_a_curve_with_what_is_no_number() -> None:
+    assert thin([(1, math.nan), (2, math.inf), (3, 1.0)], 10, 3) == [(9, 1.0)]
+
+
+def test_templates_are_typed_on_one_line() -> None:
+    template = "<|user|>\n{prompt}<|end|>\n\tback\\slash"
+    assert unescape(as_text(template)) == template
+
+
+def test_commands_name_the_lab_as_seen_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Session(tmp_path).command("run", "quantize") == "olivepress run . quantize"
+    assert Session(tmp_path / "a b").command("run", "quantize") == "olivepress run 'a b' quantize"
+    assert Session(Path("/elsewhere")).command() == "olivepress /elsewhere"
+    assert Session(tmp_path).command(absolute=True) == f"olivepress {tmp_path}"
+
+
+def test_a_preview_of_what_is_no_data_says_so(tmp_path: Path) -> None:
+    lab = Lab.create(tmp_path / "lab")
+    (lab.root / "picture.jsonl").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20)
+    lab.set({"data.file": "picture.jsonl"})
+    found = look(lab.recipe, lab.root)
+    assert found.error is not None or all(row.problem for row in found.rows)
+
+
+def test_the_first_screen_loads_nothing_heavy() -> None:
+    heavy = "torch transformers olive onnxruntime onnxruntime_genai datasets azure pyarrow numpy peft"
+    code = (
+        "import sys, tui.app, tui.main, tui.screens.check\n"
+        f"found = [name for name in {heavy.split()!r} if name in sys.modules]\n"
+        "print(found); sys.exit(bool(found))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_screen_loads_nothing_heavy() -> None:
+    heavy = "torch transformers olive onnxruntime onnxruntime_genai datasets pyarrow peft"
+    code = (
+        "import sys\nfrom tui.steps import STEPS\n[step.load() for step in STEPS]\n"
+        f"found = [name for name in {heavy.split()!r} if name in sys.modules]\n"
+        "print(found); sys.exit(bool(found))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
