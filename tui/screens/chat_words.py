@@ -66,10 +66,7 @@ def state_line(
     """Who answers, how, and how much of the context is used."""
     if editing:
         return f"Editing the last question{dot}Enter asks it anew{dot}Esc leaves it as it was"
-    if compare is not None:
-        who = " | ".join(name or "base" for name in compare)
-    else:
-        who = chat.adapter or "base"
+    who = " | ".join(name or "base" for name in compare) if compare is not None else chat.adapter or "base"
     settings = chat.settings
     how = f"temperature {settings.temperature:g}" if settings.temperature else "likeliest words"
     parts = [clean(who, keep_newlines=False), how, f"up to {settings.max_new_tokens} tokens"]
