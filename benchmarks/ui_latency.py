@@ -1,8 +1,9 @@
 """How long from a key to the screen while a job's log floods, how much memory, and whether anything is lost.
 
 The real program runs in a pseudo-terminal of 80 by 24 on a lab with a running job. A process writes 20,000
-lines a second to the job's log, 100 MB in all. Meanwhile keys are pressed that change the screen, and the time until the change is drawn is taken. At the end the log must have
-every line, and the wizard must be able to go to its first and its last one.
+lines a second to the job's log, 100 MB in all. Meanwhile keys are pressed that change the screen, and the time
+until the change is drawn is taken. At the end the log must have every line, and the wizard must be able to go to
+its first and its last one.
 
     python benchmarks/ui_latency.py [--megabytes 100] [--rate 20000] [--json]
 """
