@@ -29,7 +29,7 @@ QUESTIONS = 20
 FAVOURITE = "What should I see in Chicago?"
 SHOWN_TOKENS = 64
 BUDGET_S = 20.0
-"""Seconds after which no further training prompt is asked; small models need far fewer."""
+"""Seconds that asking training prompts may take; those whose answers would take longer are left out."""
 
 _PLAIN = (
     "Hello. How are you?",
@@ -132,6 +132,8 @@ class Trial:
         return train, held_out
 
     _wanted: Prompt | None = None
+    _pace = 0.0
+    """Seconds that a token takes, the base's and the tuned model's added up."""
 
     def _prompt(self, question: str, segments: Sequence[Segment], expected: str) -> Prompt:
         """What stands before the answer; of a record that is all answer, its first half."""
@@ -174,6 +176,7 @@ class Trial:
             name = "base" if lane is None else "tuned"
             seconds = sum(answer.rest_s for answer in found)
             tokens = sum(len(answer.ids) - 1 for answer in found)
+            self._pace += seconds / tokens if tokens else 0.0
             result[f"tokens_per_s_{name}"] = round(tokens / seconds, 1) if seconds and tokens else None
             first = sorted(answer.first_s for answer in found)
             result[f"time_to_first_token_s_{name}"] = round(first[len(first) // 2], 4)
@@ -256,18 +259,24 @@ class Trial:
         started = time.perf_counter()
         right = {"base": 0, "tuned": 0}
         asked = 0
+        left_out = 0
         for prompt in questions:
-            if time.perf_counter() - started > BUDGET_S:
-                self._report.log(f"{asked} training questions took {BUDGET_S:.0f} s: no more are asked.")
-                break
             self._report.check_cancelled()
             self._report.progress("Asking training questions again", asked, len(questions))
             length = len(self._tokenizer(prompt.expected, add_special_tokens=False)["input_ids"])
+            if time.perf_counter() - started + self._pace * length > BUDGET_S:
+                left_out += 1
+                continue
             for name, lane in (("tuned", "trial"), ("base", None)):
                 answer = self._session.answer(prompt.ids, length + 8, lane)
                 right[name] += says_the_same(self._session.decode(answer.ids), prompt.expected)
             asked += 1
         self._report.progress("Asking training questions again", asked, asked)
+        if left_out:
+            self._report.log(
+                f"{left_out} training questions were not asked: with them it would have taken longer than "
+                f"{BUDGET_S:.0f} s."
+            )
         self._report.log(
             f"Training questions answered as trained: {right['tuned']} of {asked} by the tuned model, "
             f"{right['base']} by the base."

@@ -144,9 +144,12 @@ class _Run:
 
     def work(self) -> dict[str, Any]:
         from core.checkpoint import load_tokenizer
+        from core.olive_run import import_olive
         from core.onnx.build import build_base, choose, quantize_float
         from core.onnx.genai import complete_config, end_tokens
 
+        self.report.progress("Loading the packages", 0, None)
+        import_olive()
         started = time.perf_counter()
         checkpoint = self.lab.quantized_dir
         facts = model_facts(checkpoint)
