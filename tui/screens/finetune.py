@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual.content import Content
 from textual.widget import Widget
 
-from tui.screens.stage import StageScreen
+from tui.screens.stage import TALL, StageScreen
 from tui.widgets.chart import LossChart
 
 if TYPE_CHECKING:
@@ -85,6 +85,11 @@ class FinetuneScreen(StageScreen):
         last = recipe.get("finetune", {}).get("steps") if isinstance(recipe, dict) else None
         self.chart.show(view.train, view.held, float(last) if isinstance(last, int) else None)
         self.chart.display = bool(view.train or view.held) or view.active
+        # On a low terminal the curve gives way to what is to be read: the error, the result.
+        low = self.size.height < TALL
+        self.chart.styles.height = (
+            16 if not low else 10 if view.active else 8 if view.state == "succeeded" else 7
+        )
 
     def _run_word(self, view: JobView | None) -> str:
         if view is not None and view.state in ("cancelled", "crashed") and view.train:

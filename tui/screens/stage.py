@@ -234,6 +234,7 @@ class StageScreen(StepScreen):
             self.numbers.show(Content("   ").join([Content.assemble(f"{w} ", (v, "bold")) for w, v in found]))
         else:
             self.numbers.show("")
+        self.numbers.display = bool(self.numbers.text)
 
     def result_text(self, result: Mapping[str, Any]) -> Content:
         """The numbers that matter most, in columns; all of them are copied and stand in report.md."""
