@@ -79,16 +79,25 @@ def require(lab: Lab, stages: Sequence[str]) -> None:
     """Look at what matters for some stages before they start.
 
     Raises:
-        MachineError: something would make them fail; its detail names each such check, its hint what to do.
+        RequestError: the recipe, the data or the model that it names is wrong.
+        MachineError: something else would make them fail. Each error's detail names every such check, its
+            hint what to do.
     """
     from core.check.runner import run_probes
-    from core.errors import MachineError
+    from core.errors import MachineError, RequestError
+    from core.sources import kind_of
 
     wanted = [probe for probe in probes() if set(probe.stages) & set(stages)]
-    failed = [check for check in run_probes(wanted, subject_of(lab.root, stages)) if check.state == FAIL]
-    if failed:
-        raise MachineError(
-            "This machine cannot run that as it is.",
-            "\n".join(f"{check.name}: {check.found}" for check in failed),
-            "\n".join([*(check.fix for check in failed if check.fix), "To run it all the same: --no-check"]),
-        )
+    subject = subject_of(lab.root, stages)
+    failed = [check for check in run_probes(wanted, subject) if check.state == FAIL]
+    if not failed:
+        return
+    asked = {"recipe", "data", "architecture", "remote code"}
+    if kind_of(subject.recipe.model.source, lab.root) == "folder":
+        asked.add("model")  # a folder that is not whole; a hub's refusal is about this machine or its user
+    wrong = any(check.name in asked for check in failed)
+    raise (RequestError if wrong else MachineError)(
+        "This cannot be run as it is asked for." if wrong else "This machine cannot run that as it is.",
+        "\n".join(f"{check.name}: {check.found}" for check in failed),
+        "\n".join([*(check.fix for check in failed if check.fix), "To run it all the same: --no-check"]),
+    )

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from core import Lab, MachineError
+from core import Lab, RequestError
 from core.check import (
     azure,
     data,
@@ -102,7 +102,7 @@ def test_markdown_keeps_foreign_pipes_and_newlines_in_their_cells() -> None:
 
 def test_require_names_what_failed_and_what_to_do(lab: Lab) -> None:
     lab.set({"data.file": "nowhere.jsonl"})
-    with pytest.raises(MachineError) as caught:
+    with pytest.raises(RequestError) as caught:
         require(lab, ["finetune"])
     assert "nowhere.jsonl" in caught.value.detail
     assert "--no-check" in caught.value.hint
