@@ -149,7 +149,7 @@ def report_to_send(text: str) -> str:
 
 
 def digested(
-    contents: Contents, cache: Path, progress: Callable[[int], None], check: Callable[[], None]
+    contents: Contents, cache: Path, progress: Callable[[int], None], check: Callable[[], object]
 ) -> Contents:
     """The same with the digest of each file, read or remembered from the last time it had that size and age.
 
@@ -186,7 +186,7 @@ def digested(
     return dataclasses.replace(contents, items=tuple(items))
 
 
-def _digest(path: Path, before: int, progress: Callable[[int], None], check: Callable[[], None]) -> str:
+def _digest(path: Path, before: int, progress: Callable[[int], None], check: Callable[[], object]) -> str:
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(READ))
     done = 0

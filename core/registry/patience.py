@@ -178,6 +178,35 @@ class Relay(Reporter):
             getattr(report, name)(*arguments)
 
 
+class Beside:
+    """Work in another thread beside the block of a ``with``; its failure is raised by :meth:`check` or at the end."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._body, name="azure-beside", daemon=True)
+
+    def _body(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # raised in the thread that waits
+            self._error = error
+
+    def check(self) -> None:
+        """Raise what the work failed with, if it has."""
+        if self._error is not None:
+            raise self._error
+
+    def __enter__(self) -> Beside:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self._thread.join()
+            self.check()
+
+
 def cancellable(work: Callable[[Stop, Reporter], T], report: Reporter, *, limit: float | None = None) -> T:
     """Do ``work`` in another thread, so that a cancel is obeyed within a second whatever it waits for.
 

@@ -99,7 +99,7 @@ class Sender:
         self._done = 0
         self._sent = self._kept = 0
         self._allowed = min(self._most, LEAST_CONNECTIONS)
-        self._marks: deque[tuple[float, int]] = deque(maxlen=64)
+        self._marks: deque[tuple[float, int]] = deque(maxlen=160)
 
     def plan(self) -> Sent:
         """See what is there already; sends nothing. ``bytes_sent`` is what :meth:`send` will send."""
@@ -161,7 +161,7 @@ class Sender:
             thread.start()
         try:
             while any(thread.is_alive() for thread in threads):
-                self._stop.wait(0.05)
+                self._stop.wait(0.02)
                 self._steer()
                 self._on_bytes(self._done)
                 with self._lock:

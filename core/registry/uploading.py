@@ -12,7 +12,7 @@ from core.files import human_bytes, write_atomic, write_json
 from core.folder import LabFolder
 from core.recipe import Recipe, write_values
 from core.registry.contents import Contents, collect, described, digested
-from core.registry.patience import Stop
+from core.registry.patience import Beside, Stop
 from core.registry.sender import Sender
 from core.registry.signin import Identity, current
 from core.registry.source import prompt_to
@@ -80,17 +80,31 @@ def make_plan(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop, *, a
     identity = current(stop=stop, on_prompt=prompt_to(report) if ask else None)
     report.log(f"Signed in as {identity.user} by {identity.method}, tenant {identity.tenant}.")
     workspace = Workspace(place, identity.credential, stop=stop, say=report.log)
-    workspace.check()
     total = contents.total
-    contents = digested(
-        contents,
-        lab.state_dir / "digests.json",
-        lambda done: report.progress("reading", done, total),
-        report.check_cancelled,
-    )
-    version, there = _version(workspace, recipe, contents)
-    store = workspace.default_datastore()
-    container = workspace.container(store, upload.concurrency)
+    known: list[Registered] = []
+    stores: list[tuple[Datastore, Container]] = []
+
+    def look() -> None:
+        workspace.check()
+        known.extend(_known(workspace, recipe))
+        store = workspace.default_datastore()
+        stores.append((store, workspace.container(store, upload.concurrency)))
+
+    def check() -> None:
+        report.check_cancelled()
+        beside.check()
+
+    # The disk reads while the network answers.
+    beside = Beside(look)
+    with beside:
+        contents = digested(
+            contents,
+            lab.state_dir / "digests.json",
+            lambda done: report.progress("reading", done, total),
+            check,
+        )
+    version, there = _version(workspace, recipe, contents, known)
+    [(store, container)] = stores
     sender = Sender(
         container,
         contents.prefix,
@@ -116,18 +130,27 @@ def make_plan(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop, *, a
     )
 
 
-def _version(workspace: Workspace, recipe: Recipe, contents: Contents) -> tuple[str, Registered | None]:
+def _known(workspace: Workspace, recipe: Recipe) -> list[Registered]:
+    """The registered versions that matter: the one asked for, or all of the name."""
     upload = recipe.upload
+    if not upload.version:
+        return workspace.versions(upload.name)
+    taken = workspace.model(upload.name, upload.version)
+    return [] if taken is None else [taken]
+
+
+def _version(
+    workspace: Workspace, recipe: Recipe, contents: Contents, known: list[Registered]
+) -> tuple[str, Registered | None]:
+    upload = recipe.upload
+    same = next((model for model in known if model.content == contents.digest), None)
     if upload.version:
-        taken = workspace.model(upload.name, upload.version)
-        if taken is not None and taken.content != contents.digest:
+        if known and same is None:
             raise VersionTaken(upload.name, upload.version)
-        return upload.version, taken
-    seen = workspace.versions(upload.name)
-    same = next((model for model in seen if model.content == contents.digest), None)
+        return upload.version, same
     if same is not None:
         return same.version, same
-    return workspace.next_version(upload.name, seen), None
+    return workspace.next_version(upload.name, known), None
 
 
 def upload(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop) -> dict[str, Any]:

@@ -324,14 +324,16 @@ class Workspace:
             from core.registry.errors import explain
 
             raise explain(error, self.subject) from None
-        there = self.model(str(made.name), str(made.version))
-        if there is None:
-            raise RequestError(
-                "The model was registered and is not there.",
-                f"{name}:{version} of {self.subject}.",
-                "Try again.",
-            )
-        return there
+        created = getattr(made.creation_context, "created_at", None)
+        return Registered(
+            str(made.id),
+            str(made.name),
+            str(made.version),
+            str(made.path),
+            {str(key): str(value) for key, value in (made.tags or {}).items()},
+            {str(key): str(value) for key, value in (made.properties or {}).items()},
+            created.isoformat() if created else "",
+        )
 
 
 class VersionTaken(RequestError):
