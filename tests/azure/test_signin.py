@@ -209,6 +209,15 @@ def test_a_cli_that_is_not_signed_in_or_not_there(
     assert caught.value.title == "The Azure CLI is not signed in."
 
 
+def test_a_cli_that_hangs_is_left(azure: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cli(tmp_path / "bin", "exec sleep 60\n", monkeypatch)
+    began = time.monotonic()
+    with pytest.raises(MachineError) as caught:
+        signin.sign_in("cli")
+    assert caught.value.title == "The Azure CLI does not answer."
+    assert time.monotonic() - began < 10
+
+
 @pytest.mark.parametrize("action", ["silence", "reset"])
 def test_an_entra_that_does_not_answer_ends_in_time(azure: World, action: str) -> None:
     azure.fake.fault(host="login", path="devicecode", action=action)
