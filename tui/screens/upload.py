@@ -71,6 +71,13 @@ class UploadScreen(StageScreen):
         super().show(snapshot)
         self.command.show(self.session.command("upload"))
 
+    def _tell_buttons(self, view: JobView | None, missing: object) -> None:
+        super()._tell_buttons(view, missing)
+        # Not beside "Upload again": the row has 80 columns.
+        idle = view is None or view.state != "succeeded" or self.settings_shown
+        for push in self.query("#dry-run"):
+            push.display = idle
+
     def _run_word(self, view: JobView | None) -> str:
         if view is None:
             return "Upload"
