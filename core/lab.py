@@ -24,8 +24,8 @@ REHEARSAL_VALUES: dict[str, Any] = {
     "finetune.rank": 32,
     "finetune.alpha": 64,
     "finetune.steps": 300,
-    "finetune.batch_size": 16,
-    "finetune.learning_rate": 3e-3,
+    "finetune.batch_size": 24,
+    "finetune.learning_rate": 6e-3,
     "chat.max_new_tokens": 128,
 }
 """What a lab of the small bundled model is made with, where the request says nothing else: the

@@ -6,6 +6,7 @@ import dataclasses
 import fcntl
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,37 +65,54 @@ def start_job(
     with explained(lab.jobs_dir), _starting(lab):
         _refuse_second(lab, stage, after)
         job = Job(_next_folder(lab, stage))
-        write_json(
-            job.folder / "spec.json",
-            {
-                "v": 1,
-                "id": job.id,
-                "stage": stage,
-                "created": now(),
-                "olivepress": __version__,
-                "python": sys.version.split()[0],
-                "force": force,
-                "then": list(then),
-                "options": options or {},
-                "recipe": dataclasses.asdict(recipe),
-            },
-        )
-        held = alive.hold(job.folder)
         try:
-            JobReporter(job.folder, job.id).emit("state", state="queued")
-            with job.log_path.open("ab") as log:
-                subprocess.Popen(
-                    [sys.executable, "-m", "core.jobs.supervise", str(job.folder), str(held)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                    pass_fds=(held,),
-                    env=job_environment(),
-                )
-        finally:
-            os.close(held)
+            _launch(job, recipe, stage, force=force, then=then, options=options)
+        except BaseException:
+            shutil.rmtree(job.folder, ignore_errors=True)  # a full disk leaves no job that never was
+            raise
     return job
+
+
+def _launch(
+    job: Job,
+    recipe: Recipe,
+    stage: str,
+    *,
+    force: bool,
+    then: tuple[str, ...],
+    options: dict[str, Any] | None,
+) -> None:
+    """Write what is asked for, and start the supervisor."""
+    write_json(
+        job.folder / "spec.json",
+        {
+            "v": 1,
+            "id": job.id,
+            "stage": stage,
+            "created": now(),
+            "olivepress": __version__,
+            "python": sys.version.split()[0],
+            "force": force,
+            "then": list(then),
+            "options": options or {},
+            "recipe": dataclasses.asdict(recipe),
+        },
+    )
+    held = alive.hold(job.folder)
+    try:
+        JobReporter(job.folder, job.id).emit("state", state="queued")
+        with job.log_path.open("ab") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", "core.jobs.supervise", str(job.folder), str(held)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=(held,),
+                env=job_environment(),
+            )
+    finally:
+        os.close(held)
 
 
 def job_environment() -> dict[str, str]:
@@ -111,6 +129,8 @@ def job_environment() -> dict[str, str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "DO_NOT_TRACK": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        # Waiting threads sleep: spinning ones take the cores from whatever else runs on the machine.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         # Grows its blocks instead of leaving holes; under its old name for torch before 2.9.
         "PYTORCH_ALLOC_CONF": os.environ.get("PYTORCH_ALLOC_CONF", "expandable_segments:True"),
         "PYTORCH_CUDA_ALLOC_CONF": os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"),

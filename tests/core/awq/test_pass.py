@@ -286,5 +286,6 @@ def test_a_gpu_does_as_well_as_the_cpu_and_keeps_nothing(
     cpu = quantize(source, tmp_path / "cpu", device="cpu")
     gpu = quantize(source, tmp_path / "gpu", device="cuda")
     assert gpu.kl == pytest.approx(cpu.kl, rel=0.15)
+    torch._C._cuda_clearCublasWorkspaces()  # cuBLAS keeps its own, by the library's choice
     torch.cuda.empty_cache()
     assert torch.cuda.memory_allocated() < 1 << 20
