@@ -36,13 +36,16 @@ from core.bars import current_report
 from core.errors import RequestError
 from core.passes.awq_folds import Fold, Master, apply, find_folds, moved, undo
 from core.passes.awq_layer import LayerStats, pack, store, unclipped_rows
-from core.passes.awq_math import Grid, Rounded, round_gptq, round_nearest, search_scales
+from core.passes.awq_math import Grid, Rounded, matrix_units, round_gptq, round_nearest, search_scales
 from core.passes.layerwise import Batch, LayerwiseModel, UnknownNames, batches
 
 logger = logging.getLogger("olive.passes.olivepress_awq")
 
 TOLERANCE = {torch.float32: 2e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}
 """How far a fold may move a layer's output, as a share of what the layer adds: rounding and no more."""
+
+LARGE = 1 << 23
+"""Weights of a matrix, or of those that share an input, from which a CPU searches on some rows only."""
 
 
 class Rounding(StrEnumBase):  # type: ignore[misc]
@@ -120,9 +123,9 @@ class OlivePressAwq(Pass):  # type: ignore[misc]
             ),
             "search_rows": PassConfigParam(
                 type_=int,
-                default_value=0,
+                default_value=None,
                 description="Rows of each matrix that the scale search looks at, picked by the seed; 0 for"
-                " all. Default is 0.",
+                " all. Default is all on a GPU and 1024 of a large matrix on a CPU.",
             ),
             "batch_tokens": PassConfigParam(
                 type_=int, default_value=0, description="Tokens run at once; 0 chooses by the device."
@@ -146,7 +149,7 @@ class OlivePressAwq(Pass):  # type: ignore[misc]
             ),
             (config.steps < 1, "steps must be at least 1"),
             (not 0 < config.damp_percent < 1, "damp_percent must be between 0 and 1"),
-            (config.search_rows < 0, "search_rows must not be negative"),
+            ((config.search_rows or 0) < 0, "search_rows must not be negative"),
             (config.batch_tokens < 0, "batch_tokens must not be negative"),
             (config.data_config is None, "data_config is required: AWQ needs calibration data"),
         ]
@@ -157,19 +160,8 @@ class OlivePressAwq(Pass):  # type: ignore[misc]
         return True
 
     def _run_for_config(self, model: Any, config: Any, output_model_path: str) -> Any:
-        with torch.no_grad(), _matrix_units():
+        with torch.no_grad(), matrix_units():
             return _Run(model, config).save(output_model_path)
-
-
-class _matrix_units:
-    """Let float32 products use a GPU's TF32 units: what is multiplied came from 16-bit numbers or is compared."""
-
-    def __enter__(self) -> None:
-        self._before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = True
-
-    def __exit__(self, *_: object) -> None:
-        torch.backends.cuda.matmul.allow_tf32 = self._before
 
 
 class _Run:
@@ -190,7 +182,6 @@ class _Run:
         self.gptq = config.rounding == Rounding.GPTQ
         quantized = config.quantized_inputs
         self.quantized_inputs = self.gptq if quantized is None else quantized
-        # A 16-bit processor unit is rare on CPUs; float32 is faster there, and exact.
         self.names = {id(module): name for name, module in self.model.model.named_modules()}
 
     def _open(self, device: str) -> LayerwiseModel:
@@ -198,6 +189,7 @@ class _Run:
             raise ValueError("Model is already quantized. Cannot quantize again using this pass.")
         options = self.handler.get_load_kwargs()
         trust = bool(options.get("trust_remote_code", False))
+        # 16-bit arithmetic is slow on most CPUs; float32 is exact besides.
         dtype = torch.float32 if device == "cpu" else None
         path = Path(self.handler.model_name_or_path)
         with suppress(UnknownNames):
@@ -305,6 +297,8 @@ class _Run:
             return
         weight = torch.cat([master[reader] for reader in fold.readers])
         rows = self.config.search_rows
+        if rows is None:
+            rows = 1024 if self.device.type == "cpu" and weight.numel() > LARGE else 0
         if rows and rows < weight.shape[0]:
             picker = torch.Generator().manual_seed(self.config.seed + index)
             weight = weight[torch.randperm(weight.shape[0], generator=picker)[:rows].to(weight.device)]

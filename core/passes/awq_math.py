@@ -10,7 +10,8 @@ product and no forward pass. Sources: Lin et al., AWQ, arXiv 2306.00978; Frantar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,17 @@ CHUNK = 1 << 25
 
 def _never() -> None:
     pass
+
+
+@contextmanager
+def matrix_units() -> Iterator[None]:
+    """Let float32 products use a GPU's TF32 units: what is multiplied came from 16 bits or is only compared."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @dataclass(frozen=True)
