@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -104,7 +105,7 @@ def check_events(events: Iterable[Mapping[str, Any]], job: str, last: str) -> No
         check_event(event, job)
     # Two processes write, each with its own clock reading: the supervisor's may be a moment behind.
     times = [datetime.fromisoformat(event["t"]).timestamp() for event in events]
-    assert all(late >= early - 1 for early, late in zip(times, times[1:], strict=False))
+    assert all(late >= early - 1 for early, late in itertools.pairwise(times))
     states = [event["state"] for event in events if event["type"] == "state"]
     assert states[:2] == ["queued", "running"]
     assert states.count(last) == 1

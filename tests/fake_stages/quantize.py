@@ -1,4 +1,4 @@
-"""A stage whose behaviour is chosen by ``chat.system``: ok, error, crash, hang, deaf, flood."""
+"""A stage whose behaviour is chosen by ``chat.system``: ok, error, crash, hang, deaf, flood, full, fill."""
 
 from __future__ import annotations
 
@@ -37,6 +37,10 @@ def work(context: StageContext, target: Path) -> dict[str, Any]:
         raise ValueError("not foreseen")
     if mode == "full":
         raise OSError(28, "No space left on device", "/some/file")
+    if mode == "fill":
+        with (context.work / "all-there-is").open("wb") as stream:
+            while True:
+                stream.write(b"0" * 65536)
     if mode == "crash":
         os.kill(os.getpid(), signal.SIGKILL)
     if mode == "deaf":
