@@ -8,29 +8,23 @@ compute the same; left in float, ModelBuilder would round it to 4 bits by itself
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import re
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core.checkpoint import TOKENIZER_FILES, ModelFacts, model_facts, tensor_entries
 from core.data import load_examples, resolve_data_file
-from core.errors import RequestError, StageError
+from core.errors import RequestError
 from core.events import Reporter
 from core.files import digest, explained, folder_stamp, human_bytes, publish
 from core.folder import LabFolder
 from core.recipe import Recipe
 from core.sources import kind_of, resolve_model
 from core.stages.base import StageContext, versions
-
-if TYPE_CHECKING:
-    import torch
-
-    from core.quality import Quality
 
 CALIBRATED = ("awq", "gptq", "awq+gptq")
 """The algorithms that look at calibration records."""
@@ -132,9 +126,11 @@ def run(context: StageContext) -> dict[str, Any]:
     else:
         made, told = _quantize(context, source.path, rows)
     seconds = time.monotonic() - started
+    from core.stages.quantized import verify
+
     with explained(made):
         _keep_files(source.path, made)
-    quality = _verify(context, source.path, made, rows, held_out)
+    quality = verify(context, source.path, made, rows, held_out)
     after = model_facts(made)
     result = {
         "algorithm": settings.algorithm,
@@ -335,87 +331,3 @@ def _keep_files(source: Path, made: Path) -> None:
         elif name in ("chat_template.jinja", "chat_template.json"):
             # Olive splits off a template that stands in tokenizer_config.json, which comes back whole.
             (made / name).unlink(missing_ok=True)
-
-
-def _verify(
-    context: StageContext,
-    source: Path,
-    made: Path,
-    rows: Sequence[Sequence[int]],
-    held_out: Sequence[Sequence[int]],
-) -> Quality:
-    """Open what was made, use it, and measure it against the float model.
-
-    Raises:
-        StageError: it does not load, gives logits that are not finite, or is unlike the float model.
-    """
-    import torch
-
-    from core.bars import reporting
-    from core.checkpoint import load_model, load_tokenizer
-    from core.quality import compare, of_model, within_budget
-
-    report, trust = context.report, context.recipe.model.trust_remote_code
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    facts = model_facts(source)
-    measured = within_budget(held_out, facts.vocab_size, tokens=_affordable(facts, device))
-    measured = measured or within_budget(rows, facts.vocab_size, tokens=64)
-    with reporting(report):
-        try:
-            load_tokenizer(made, trust)
-            torch.cuda.empty_cache()  # what the pass left in the allocator; does nothing without a GPU
-            expected = _float_logits(source, measured, report, device, trust)
-            torch.cuda.empty_cache()
-            model = load_model(made, device=device, dtype=_measuring_dtype(device), trust_remote_code=trust)
-            with torch.inference_mode():
-                prompt = torch.tensor([list(rows[0])], device=device)
-                finite = bool(torch.isfinite(model(prompt, use_cache=False).logits).all())
-        except RequestError as error:
-            raise StageError("The quantized model cannot be opened.", error.detail or error.title) from error
-        if not finite:
-            raise StageError(
-                "The quantized model gives numbers that are not finite.",
-                f"On the first calibration row of {len(rows[0])} tokens.",
-                "Use a smaller quantize.group_size or another quantize.algorithm.",
-            )
-        quality = compare(expected, of_model(model), measured, report)
-    if not quality.similarity > 0.2:
-        raise StageError(
-            "The quantized model has nothing in common with the float one.",
-            f"Its logits agree with a cosine of {quality.similarity:.2f} on {quality.tokens} tokens.",
-            "Use a smaller quantize.group_size or another quantize.algorithm.",
-        )
-    return quality
-
-
-def _affordable(facts: ModelFacts, device: str) -> int:
-    """Tokens to measure on: all on a GPU; on a CPU what takes some seconds."""
-    if device != "cpu":
-        return 4096
-    return max(64, min(4096, int(1e12 / (2 * max(facts.parameters, 1)))))
-
-
-def _float_logits(
-    source: Path, rows: Sequence[Sequence[int]], report: Reporter, device: str, trust: bool
-) -> list[torch.Tensor]:
-    """The float model's log-probabilities, one layer in memory at a time where its files allow it."""
-    from core.checkpoint import load_model
-    from core.passes.layerwise import UnknownNames, streamed_logits
-    from core.quality import of_model, reference
-
-    dtype = _measuring_dtype(device)
-    if not trust and list(source.glob("*.safetensors")):
-        with contextlib.suppress(UnknownNames):
-            return [
-                logits.log_softmax(-1)
-                for logits in streamed_logits(source, rows, device, report, dtype=dtype)
-            ]
-    model = load_model(source, device=device, dtype=dtype, trust_remote_code=trust)
-    return reference(of_model(model), rows, report)
-
-
-def _measuring_dtype(device: str) -> torch.dtype | None:
-    """float32 on a CPU, where 16-bit numbers are slow and their noise would be measured too."""
-    import torch
-
-    return torch.float32 if device == "cpu" else None
