@@ -66,7 +66,10 @@ def test_from_an_empty_folder_to_a_tuned_answer(tmp_path: Path) -> None:
         terminal.send("enter")
 
         terminal.until("Enter sends", 60)
-        terminal.send("What should I see in Chicago?", "enter")
+        terminal.until(lambda text: terminal.marked("Ask; Enter"), 60)
+        terminal.send("What should I see in Chicago?")
+        terminal.until("What should I see in Chicago?")
+        terminal.send("enter")
         terminal.until("tokens/s", 120)
         assert "travel" in terminal.text
         terminal.send("escape", "q")

@@ -114,6 +114,15 @@ class Terminal:
                 raise AssertionError(f"{what!r} did not come (exit status {self.status}):\n{self.text}")
             self._read(0.1)
 
+    def marked(self, words: str) -> bool:
+        """Whether the first letter of these words on the screen looks unlike the second: a cursor stands on it."""
+        for y, line in enumerate(self.screen.display):
+            x = line.find(words)
+            if x >= 0:
+                first, second = self.screen.buffer[y][x], self.screen.buffer[y][x + 1]
+                return (first.bg, first.reverse) != (second.bg, second.reverse)
+        return False
+
     def until_over(self, timeout: float = 30.0) -> int:
         """Read until the program has ended; return its exit status."""
         end = time.monotonic() + timeout

@@ -54,6 +54,7 @@ class StepScreen(Screen[None]):
         self.rail = Rail(self.NAME)
         self.command = CommandLine()
         self._top: TopLine | None = None
+        self._composed = False
 
     @property
     def olive(self) -> OlivePressApp:
@@ -84,7 +85,10 @@ class StepScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Show what is known."""
+        self._composed = True
         self.refresh_from(self.olive.snapshot)
+        # Before the first picture, so that nobody types into nowhere.
+        self.call_next(self.focus_first)
 
     def on_screen_resume(self, event: ScreenResume) -> None:
         """Be as if we had never left."""
@@ -92,11 +96,11 @@ class StepScreen(Screen[None]):
         self.olive.watch_log(self.log_to_watch())
         self.log_grew()
         if self.focused is None:
-            self.call_after_refresh(self.focus_first)
+            self.call_next(self.focus_first)
 
     def refresh_from(self, snapshot: Snapshot) -> None:
         """Show what was read from the lab's folder."""
-        if not self.is_mounted:
+        if not self._composed:
             return
         self.rail.show(rail_words(snapshot, self.olive.notes))
         self.show(snapshot)

@@ -1,0 +1,248 @@
+"""The data screen's words: a row as the model will see it, the figures of a file, a finding, a proposal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from textual.content import Content
+
+from core.text import clean
+from tui.rows import ShownRow, as_text
+from tui.signs import ascii_only, bar, sign
+from tui.words import number, size, time_left
+
+if TYPE_CHECKING:
+    from core.data.background import SurveyState
+    from core.data.mapping import Proposal
+    from core.data.preview import Piece, Preview
+    from core.data.types import Finding
+    from core.recipe import Recipe
+
+QUIET = "$foreground 60%"
+MOST = 20_000
+"""Characters of a row that are drawn; of a longer one the beginning, and how much more there is."""
+
+
+def unescape(text: str) -> str:
+    r"""A template as it is typed on one line: ``\n`` and ``\t`` stand for what they mean."""
+    return re.sub(r"\\([nt\\])", lambda m: {"n": "\n", "t": "\t", "\\": "\\"}[m.group(1)], text)
+
+
+def row_line(row: ShownRow | None, index: int, sure: bool, wide: int, digits: int) -> Content:
+    """A row in the list: its line, a mark, and the beginnings of its fields side by side."""
+    if row is None:
+        return Content.styled(f"{number(index + 1):>{digits}} {sign('cut')}", QUIET)
+    where = str(row.row.line) if row.row.line and sure else f"~{index + 1}"
+    mark = Content("")
+    if row.problem:
+        mark = Content.styled("BAD ", "bold $text-error")
+    elif row.held_out:
+        mark = Content.styled("HELD ", "$text-secondary")
+    room = max(10, wide - digits - 3 - mark.cell_length)
+    if row.row.fields is None:
+        return Content.assemble((f"{where:>{digits}} ", QUIET), mark, (clean(row.problem), QUIET))
+    return Content.assemble((f"{where:>{digits}} ", QUIET), mark, *side_by_side(row.cells, room))
+
+
+def side_by_side(cells: Sequence[str], room: int) -> list[Content]:
+    """Cells in columns, as many as have at least 14 places each; empty where there is room for one only."""
+    count = max(1, min(len(cells), room // 14))
+    each = (room - 3 * (count - 1)) // count
+    parts: list[Content] = []
+    for place, text in enumerate(cells[:count]):
+        if place:
+            parts.append(Content.styled(f" {sign('bar')} ", QUIET))
+        cut = Content(text).truncate(each, ellipsis=True)
+        parts.append(cut.pad_right(max(0, each - cut.cell_length)) if place < count - 1 else cut)
+    return parts
+
+
+def row_text(
+    row: ShownRow, seen: Preview | None, where: str, note: str = "", *, proposed: bool = False
+) -> Content:
+    """A row whole: where it stands, what is wrong with it, as the model will see it, and as it is."""
+    parts: list[Content | tuple[str, str]] = [
+        Content.styled(clean(where, keep_newlines=False), "bold"),
+        Content.styled("  HELD OUT: to measure with, not learnt" if row.held_out else "", "$text-secondary"),
+        Content("\n"),
+    ]
+    problem = row.problem
+    if seen is not None and seen.problems and not problem:
+        problem = "; ".join(f"{each.message}; {each.fix}" for each in seen.problems)
+    if problem:
+        parts.append(Content.styled(clean(f"It cannot be used: {problem}") + "\n", "bold $text-error"))
+    if note:
+        parts.append(Content.styled(clean(note) + "\n", "$text-warning"))
+    if seen is not None and seen.pieces:
+        by = "With the proposed fields and template" if proposed else "What the model sees"
+        parts += [
+            Content.styled(f"{by}; underlined: what it learns to say\n", QUIET),
+            *pieces(seen.pieces),
+            Content("\n"),
+        ]
+    fields = row.row.fields
+    if fields is not None:
+        parts.append(Content.styled(f"{sign('line') * 2} The record\n", QUIET))
+        for name, value in fields.items():
+            parts += [
+                Content.styled(clean(str(name)[:CELL_NAME], keep_newlines=False) + ": ", "bold"),
+                Content(cut(as_text(value)) + "\n"),
+            ]
+    return Content.assemble(*parts)
+
+
+CELL_NAME = 80
+
+
+def cut(text: str) -> str:
+    """Foreign text, cleaned, with a word on what was left out of very long text."""
+    if len(text) <= MOST:
+        return clean(text)
+    return f"{clean(text[:MOST])}\n({number(len(text) - MOST)} characters more)"
+
+
+def pieces(found: Sequence[Piece]) -> list[Content]:
+    """Training text: what is learnt underlined, special tokens reversed."""
+    parts: list[Content] = []
+    left = MOST
+    for piece in found:
+        if left <= 0:
+            break
+        style = " ".join(
+            word
+            for word, holds in (("reverse", piece.kind == "special"), ("underline", piece.trained))
+            if holds
+        )
+        text = cut(piece.text)
+        left -= len(text)
+        parts.append(Content.styled(text, style) if style else Content(text))
+    return parts
+
+
+def file_line(
+    count: int, exact: bool, bytes: int, columns: Sequence[str], form_kept: bool, checking: bool
+) -> Content:
+    """What is known of a file at once."""
+    rows = f"{number(count)} row{'' if count == 1 else 's'}" if exact else f"about {number(count)} rows"
+    parts = [rows, size(bytes)] if bytes else [rows]
+    parts.append(f"fields: {', '.join(columns[:6])}{' ' + sign('cut') if len(columns) > 6 else ''}")
+    if not checking:
+        parts.append("not all checked yet" if form_kept else "F8 keeps this and checks all rows")
+    return Content(clean(f"  {sign('dot')}  ".join(parts), keep_newlines=False))
+
+
+def progress_line(state: SurveyState, wide: int) -> Content:
+    """How far the survey is."""
+    if not state.total:
+        return Content.styled(f"Checking all rows {sign('cut')}", "$text-accent")
+    share = min(1.0, state.done / state.total)
+    return Content.assemble(
+        ("Checking all rows: ", "$text-accent"),
+        f"{clean(state.phase, keep_newlines=False)} ",
+        (bar(share, max(6, min(30, wide - 64))), "$text-accent"),
+        f" {share:4.0%}  {time_left(state.eta_s)}",
+        ("  (F9 stops)", QUIET),
+    )
+
+
+def report_lines(report: Mapping[str, Any], recipe: Recipe, wide: int) -> Content:
+    """Rows, split, token counts, lengths drawn, rounds and padding, on two lines where they fit."""
+    tokens = report.get("tokens") or {}
+    first = [
+        f"{number(report.get('rows', 0))} rows",
+        f"{number(report.get('train', 0))} to learn, {number(report.get('eval', 0))} held out",
+    ]
+    if tokens.get("total"):
+        about = "about " if tokens.get("estimated") else ""
+        first.append(
+            f"tokens: {about}{number(tokens['total'])}, median {number(tokens.get('p50', 0))}, "
+            f"longest {number(tokens.get('max', 0))}"
+        )
+    lines = [Content.styled(f"  {sign('dot')}  ".join(first), "bold")]
+    second: list[Content] = []
+    drawn = lengths(tokens.get("histogram") or [], wide)
+    if drawn is not None:
+        second.append(drawn)
+    more = []
+    if report.get("train"):
+        tune = recipe.finetune
+        rounds = tune.steps * tune.batch_size * tune.gradient_accumulation / report["train"]
+        more.append(f"{tune.steps} steps see each row {rounds:.2g} times")
+    if report.get("padding"):
+        more.append(f"padding {report['padding']:.0%}")
+    if tokens.get("lost"):
+        more.append(f"{number(tokens['lost'])} tokens are cut off")
+    if more:
+        text = f"  {sign('dot')}  ".join(more)
+        second.append(Content.styled(("   " if second else "") + text, QUIET))
+    if second:
+        lines.append(Content("").join(second).truncate(max(10, wide), ellipsis=True))
+    return Content("\n").join(lines)
+
+
+def lengths(bars: Sequence[Sequence[int]], wide: int) -> Content | None:
+    """How many rows there are of each length, drawn."""
+    if not bars:
+        return None
+    steps = " .:-=+*#" if ascii_only() else " ▁▂▃▄▅▆▇█"
+    most = max(count for _, _, count in bars) or 1
+    thick = 2 if wide < 110 else 3
+    drawn = "".join(
+        steps[0 if not count else max(1, round(count / most * (len(steps) - 1)))] * thick
+        for _, _, count in bars
+    )
+    return Content.assemble(
+        (f"lengths {bars[0][0]} ", QUIET), (drawn, "$text-secondary"), (f" {bars[-1][1]} tokens", QUIET)
+    )
+
+
+def counts_line(counts: Mapping[str, int]) -> Content:
+    """How many findings of each kind, the most frequent first."""
+    many = sum(counts.values())
+    if not many:
+        return Content.styled("No findings: every row can be used.", "$text-success")
+    kinds = sorted(counts.items(), key=lambda pair: -pair[1])
+    told = ", ".join(f"{number(count)} {kind}" for kind, count in kinds[:4])
+    rest = f" {sign('cut')}" if len(kinds) > 4 else ""
+    words = f"{number(many)} finding{'' if many == 1 else 's'}: "
+    return Content.assemble((words, "bold $text-warning"), f"{told}{rest}", ("  (f lists them)", QUIET))
+
+
+def finding_line(finding: Finding | None, index: int, many_files: bool) -> Content:
+    """A finding in the list."""
+    if finding is None:
+        return Content.styled(f"{number(index + 1)} {sign('cut')}", QUIET)
+    where = f"{finding.file}:{finding.line}" if many_files else f"{finding.line}"
+    bad = finding.level == "error"
+    return Content.assemble(
+        (f"{clean(where, keep_newlines=False):>6} ", QUIET),
+        ("BAD " if bad else "see ", "bold $text-error" if bad else "$text-warning"),
+        clean(f"{finding.kind}: {finding.message}"[:300], keep_newlines=False),
+    )
+
+
+def finding_text(finding: Finding) -> Content:
+    """A finding whole: where, what, and what to do."""
+    bad = finding.level == "error"
+    what = "training does not start with it" if bad else "worth a look"
+    return Content.assemble(
+        Content.styled(f"{clean(finding.file, keep_newlines=False)}, line {finding.line}\n", "bold"),
+        (finding.kind, "bold $text-error" if bad else "bold $text-warning"),
+        (f" ({what})\n\n", QUIET),
+        clean(finding.message) + "\n\n",
+        ("What to do: ", "bold"),
+        clean(finding.fix) + "\n\n",
+        ("Enter goes to the row.", QUIET),
+    )
+
+
+def proposal_error(problem: Mapping[str, str], proposal: Proposal) -> dict[str, str]:
+    """Why the recipe does not go with the rows, and what they suggest, as an error that is asked about."""
+    how = "the model's own chat template" if proposal.chat_template else "the usual template"
+    return {
+        "title": problem["title"],
+        "detail": problem["detail"],
+        "hint": f"Press a to use what the rows suggest: {proposal.mapping.words()}, with {how} ({proposal.why}).",
+    }
