@@ -92,7 +92,7 @@ def olive(subject: Subject, method: str, group: int, rows: Path, work: Path) -> 
     tokens = json.loads(rows.read_text())["input_ids"]
     with Peak() as peak:
         started = time.monotonic()
-        made, _ = quantize._quantize(context, subject.path, tokens)
+        made, _ = quantize.run_pass(context, subject.path, tokens)
         seconds = time.monotonic() - started
     size = sum(file.stat().st_size for file in made.glob("*.safetensors"))
     return load_model(made, dtype=torch.float32), seconds, peak.mebibytes, size
@@ -208,7 +208,7 @@ def main() -> None:
     from core.stages.base import versions
 
     import_olive()
-    logging.getLogger("olive").setLevel(logging.ERROR)
+    logging.getLogger("olive").handlers.clear()  # it writes every step to standard output
     makers = {"rehearsal": rehearsal, "llama": lambda: trained_llama(options.work / "llama")}
     for name in options.models.split(","):
         subject = makers[name]()

@@ -85,7 +85,7 @@ def export_olive(lab: Lab, path: Path) -> dict[Path, str]:
     written = {path: f"the workflow: olive run --config {path} --package-config {package_file}"}
     if "data_config" in steps.get("quantize", {}):
         context = StageContext(lab.folder, recipe, Reporter(), path.parent, {}, {})
-        rows, _ = quantize._rows(context, source.path, facts)
+        rows, _ = quantize.chosen_rows(context, source.path, facts)
         write_rows(rows_file, rows)
         written[rows_file] = "the calibration rows, as token ids"
     write_json(package_file, package_config())

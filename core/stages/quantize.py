@@ -118,13 +118,13 @@ def run(context: StageContext) -> dict[str, Any]:
     facts = model_facts(source.path)
     check_model(facts, settings.group_size, settings.algorithm)
     _check_disk(context.work, facts, settings.bits, settings.algorithm)
-    rows, held_out = _rows(context, source.path, facts)
+    rows, held_out = chosen_rows(context, source.path, facts)
     started = time.monotonic()
     told: dict[str, Any] = {}
     if settings.algorithm == "none":
         made = _copy(source.path, context.work / "output")
     else:
-        made, told = _quantize(context, source.path, rows)
+        made, told = run_pass(context, source.path, rows)
     seconds = time.monotonic() - started
     from core.stages.quantized import verify
 
@@ -215,7 +215,9 @@ def _check_disk(work: Path, facts: ModelFacts, bits: int, algorithm: str) -> Non
         )
 
 
-def _rows(context: StageContext, path: Path, facts: ModelFacts) -> tuple[list[list[int]], list[list[int]]]:
+def chosen_rows(
+    context: StageContext, path: Path, facts: ModelFacts
+) -> tuple[list[list[int]], list[list[int]]]:
     """Token rows to calibrate on, and others to measure with."""
     from core.checkpoint import load_tokenizer
     from core.passes.calibration import FEW_ROWS, choose, text_rows, token_rows
@@ -279,9 +281,8 @@ def passes(recipe: Recipe, rows_file: Path) -> dict[str, Any]:
     raise RequestError(f"There is no algorithm {settings.algorithm!r}.", "quantize.algorithm")
 
 
-def _quantize(
-    context: StageContext, path: Path, rows: Sequence[Sequence[int]]
-) -> tuple[Path, dict[str, Any]]:
+def run_pass(context: StageContext, path: Path, rows: Sequence[Sequence[int]]) -> tuple[Path, dict[str, Any]]:
+    """Quantize the model in ``path`` with the recipe's algorithm; the folder made, and what the pass told."""
     from core.olive_run import local_system, run_workflow
     from core.passes.calibration import write_rows
 

@@ -166,7 +166,7 @@ def test_another_models_weights_do_not_pass_verification(
     def wrong(context: StageContext, *_: Any) -> tuple[Path, dict[str, Any]]:
         return Path(shutil.copytree(other, context.work / "output")), {}
 
-    monkeypatch.setattr(quantize, "_quantize", wrong)
+    monkeypatch.setattr(quantize, "run_pass", wrong)
     with pytest.raises(StageError, match="nothing in common"):
         bench.run(source)
     assert not bench.lab.quantized_dir.exists()
@@ -179,7 +179,7 @@ def test_a_result_with_missing_or_broken_numbers_does_not_pass(
     import torch
     from safetensors.torch import load_file, save_file
 
-    real = quantize._quantize
+    real = quantize.run_pass
 
     def broken(*args: Any) -> tuple[Path, dict[str, Any]]:
         made, told = real(*args)
@@ -192,7 +192,7 @@ def test_a_result_with_missing_or_broken_numbers_does_not_pass(
         save_file(tensors, made / "model.safetensors", {"format": "pt"})
         return made, told
 
-    monkeypatch.setattr(quantize, "_quantize", broken)
+    monkeypatch.setattr(quantize, "run_pass", broken)
     with pytest.raises(StageError, match={"missing": "cannot be opened", "nan": "not finite"}[damage]):
         bench.run(make_tiny("llama", tmp_path / "m"), quantize__algorithm="rtn")
     assert not bench.lab.quantized_dir.exists()
