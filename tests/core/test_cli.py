@@ -1,0 +1,326 @@
+"""The command line: words, help, where output goes, statuses. What stages do through it is tested end to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core import Cancelled, Lab, LabError, MachineError, RequestError, StageError
+from core.cli import main
+from core.cli.new import parse_settings
+from core.cli.parser import COMMANDS, build_parser, wizard_folder
+from core.cli.run import split_words
+from core.cli.show import EventPrinter, human_seconds, human_value, print_error, print_result
+from core.stages import STAGES
+from core.version import __version__
+
+ROOT = Path(__file__).resolve().parents[2]
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, empty."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OLIVEPRESS_STAGES", "tests.fake_stages")
+    return tmp_path
+
+
+@pytest.fixture
+def make(here: Path) -> Callable[[str], Lab]:
+    """A lab in ``lab`` whose stages are the quick ones of tests.fake_stages."""
+    return lambda mode: Lab.create(here / "lab", settings={"chat.system": mode})
+
+
+# --- words ------------------------------------------------------------------------------------------
+
+
+def test_every_command_of_the_contract_is_there_and_helps(capsys: Captured) -> None:
+    promised = {"new", "check", "data", "run", "status", "logs", "cancel", "chat", "upload", "export"}
+    assert promised <= set(COMMANDS)
+    for command in COMMANDS:
+        with pytest.raises(SystemExit) as left:
+            main([command, "--help"])
+        assert left.value.code == 0
+        shown = capsys.readouterr()
+        assert f"usage: olivepress {command}" in shown.out
+        assert not shown.err
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    assert all(re.search(rf"^    {command}\b", text, re.MULTILINE) for command in COMMANDS)
+    assert "130 cancelled" in text
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("check", ("--json",)),
+        ("data", ("--json",)),
+        ("run", ("--detach", "--force", "--json")),
+        ("status", ("--json",)),
+        ("upload", ("--dry-run", "--json")),
+        ("chat", ("--adapter=a", "--compare", "--prompt=x", "--json")),
+        ("chat", ("--no-adapter",)),
+    ],
+)
+def test_the_contracts_options_are_taken(command: str, options: tuple[str, ...]) -> None:
+    parsed = build_parser().parse_args([command, "some-lab", *options])
+    for option in options:
+        assert getattr(parsed, option[2:].split("=")[0].replace("-", "_"))
+
+
+def test_it_says_its_version(capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out == f"olivepress {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [["run", "--quick"], ["logs"], ["new"], ["export", "."], ["--colour"]])
+def test_options_that_do_not_exist_or_are_missing_exit_2(words: list[str], capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert left.value.code == 2
+    shown = capsys.readouterr()
+    assert "usage: olivepress" in shown.err
+    assert not shown.out
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [([], "."), (["my-lab"], "my-lab"), (["run"], None), (["--version"], None), (["my-lab", "x"], None)],
+)
+def test_the_wizard_opens_on_a_folder_and_nothing_else(words: list[str], folder: str | None) -> None:
+    assert wizard_folder(words) == folder
+
+
+@pytest.mark.parametrize(
+    ("words", "folder", "stages"),
+    [
+        ([], ".", ["quantize", "finetune", "optimize"]),
+        (["lab"], "lab", ["quantize", "finetune", "optimize"]),
+        (["finetune"], ".", ["finetune"]),
+        (["lab", "finetune", "optimize"], "lab", ["finetune", "optimize"]),
+        (["./finetune", "optimize"], "./finetune", ["optimize"]),
+    ],
+)
+def test_a_folder_may_stand_before_the_stages(words: list[str], folder: str, stages: list[str]) -> None:
+    assert split_words(words) == (folder, stages)
+
+
+def test_a_word_that_is_no_stage_is_refused_with_those_there_are() -> None:
+    with pytest.raises(RequestError) as caught:
+        split_words(["lab", "finetune", "quantise"])
+    assert "quantise" in caught.value.title
+    assert all(stage in caught.value.hint for stage in STAGES)
+
+
+def test_settings_are_read_by_their_types() -> None:
+    words = ["finetune.steps=10", "finetune.learning_rate=1e-3", "quantize.algorithm=rtn", "chat.system=a=b"]
+    assert parse_settings(words) == {
+        "finetune.steps": 10,
+        "finetune.learning_rate": 1e-3,
+        "quantize.algorithm": "rtn",
+        "chat.system": "a=b",
+    }
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("finetune.steps", "has no value"),
+        ("finetune.steps=ten", "finetune.steps"),
+        ("finetune.steps=0", "finetune.steps"),
+        ("quantize.algorithm=best", "awq"),
+        ("nonsense.key=1", "nonsense"),
+    ],
+)
+def test_wrong_settings_are_refused(word: str, says: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse_settings([word])
+    assert says in str(caught.value)
+
+
+# --- making a lab, here and elsewhere ---------------------------------------------------------------
+
+
+def test_new_takes_paths_as_seen_from_where_one_stands(here: Path) -> None:
+    (here / "rows.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
+    (here / "model").mkdir()
+    assert main(["new", "sub/lab", "--model", "model", "--data", "rows.jsonl"]) == 0
+    recipe = Lab.open(here / "sub/lab").recipe
+    assert recipe.model.source == str(here / "model")
+    assert recipe.data.file == str(here / "rows.jsonl")
+
+
+def test_new_makes_a_rehearsal_lab_without_other_words(here: Path, capsys: Captured) -> None:
+    assert main(["new", "."]) == 0
+    recipe = Lab.open(here).recipe
+    assert recipe.model.source == "rehearsal"
+    assert recipe.data.file == "data_sample_travel.jsonl"
+    assert "olivepress run" in capsys.readouterr().out
+    text = (here / "lab.toml").read_text()
+    assert main(["new", "."]) == 2
+    assert (here / "lab.toml").read_text() == text
+
+
+def test_a_folder_is_here_unless_named(make: Callable[[str], Lab], monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = make("ok")
+    assert main(["status"]) == 2
+    monkeypatch.chdir(lab.root)
+    assert main(["status"]) == 0
+    assert main(["run", "quantize", "--no-check"]) == 0
+    assert main(["logs", "quantize"]) == 0
+    assert main(["logs", ".", "quantize-001"]) == 0
+
+
+# --- output -----------------------------------------------------------------------------------------
+
+
+def test_people_read_results_on_standard_output_and_progress_beside_it(
+    make: Callable[[str], Lab], capsys: Captured
+) -> None:
+    lab = make("ok")
+    assert main(["run", str(lab.root), "quantize", "finetune", "--no-check"]) == 0
+    shown = capsys.readouterr()
+    assert [line for line in shown.out.splitlines() if not line.startswith(" ")] == [
+        "quantize: done",
+        "finetune: done",
+    ]
+    assert "  bytes: 10 B" in shown.out
+    assert "quantize-001: succeeded" in shown.err
+    assert main(["run", str(lab.root), "quantize", "--no-check"]) == 0
+    assert "quantize: unchanged, nothing to do" in capsys.readouterr().out
+    assert main(["run", str(lab.root), "quantize", "--force", "--no-check"]) == 0
+    assert "quantize: done" in capsys.readouterr().out
+
+
+def test_with_json_standard_output_has_json_and_nothing_else(
+    make: Callable[[str], Lab], capsys: Captured
+) -> None:
+    lab = make("error")
+    assert main(["run", str(lab.root), "quantize", "--json", "--no-check"]) == StageError.exit_status
+    shown = capsys.readouterr()
+    events = [json.loads(line) for line in shown.out.splitlines()]
+    assert events[-1]["state"] == "failed"
+    assert events[-1]["error"] == {
+        "title": "It failed as asked.",
+        "detail": "the detail",
+        "hint": "the hint",
+    }
+    assert "It failed as asked." in shown.err
+    assert main(["status", str(lab.root), "--json"]) == 0
+    (status,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert status["jobs"][0]["error"]["hint"] == "the hint"
+
+
+def test_detached_it_returns_at_once_with_the_job(make: Callable[[str], Lab], capsys: Captured) -> None:
+    lab = make("hang")
+    assert main(["run", str(lab.root), "quantize", "finetune", "--detach", "--json", "--no-check"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"job": "quantize-001", "then": ["finetune"]}
+    assert main(["cancel", str(lab.root), "quantize"]) == 0
+    assert capsys.readouterr().out == "quantize-001: cancelled\n"
+    assert [job.id for job in lab.jobs()] == ["quantize-001"], "nothing follows what was cancelled"
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [(RequestError, 2), (StageError, 3), (MachineError, 4), (Cancelled, 130)]
+)
+def test_each_kind_of_error_has_its_status(
+    kind: type[LabError], status: int, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def fails(folder: str) -> Lab:
+        raise kind("What happened.", "Where it was.", "What to do.")
+
+    monkeypatch.setattr(Lab, "open", fails)
+    assert main(["status"]) == status
+    assert capsys.readouterr().err == "error: What happened.\n  Where it was.\n  What to do.\n"
+
+
+def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    def interrupted(folder: str) -> Lab:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Lab, "open", interrupted)
+    assert main(["status"]) == 130
+    assert capsys.readouterr().err == "cancelled\n"
+
+
+def test_foreign_text_in_errors_cannot_reach_the_terminal(capsys: Captured) -> None:
+    print_error(RequestError("a\x1b[31mred", "b\x1b]0;title\x07c\u202ed", "e\x9b2J"))
+    assert capsys.readouterr().err == "error: ared\n  bcd\n  e\n"
+
+
+def test_a_reader_that_leaves_early_is_no_error(make: Callable[[str], Lab]) -> None:
+    lab = make("flood")
+    lab.run("quantize")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "core.cli", "logs", str(lab.root), "quantize"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (42, "42 s"),
+        (59.6, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (7800, "2 h 10 min"),
+    ],
+)
+def test_durations_in_words(seconds: float, words: str) -> None:
+    assert human_seconds(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("bytes_after", 3 << 20, "3.0 MiB"),
+        ("verified", True, "yes"),
+        ("adapter", None, "-"),
+        ("build_s", 61, "1 min 01 s"),
+        ("tokens_per_s", 1234.5, "1234"),
+        ("tokens", 12345, "12,345"),
+        ("answer", "a\x1b[2Jb\nc", "ab c"),
+    ],
+)
+def test_values_in_words(name: str, value: object, words: str) -> None:
+    assert human_value(name, value) == words
+
+
+def test_results_are_listed_one_a_line(capsys: Captured) -> None:
+    print_result("optimize", {"steps": 3, "curve": [1, 2], "agreement": {"prompts": 5}})
+    assert capsys.readouterr().out == "optimize: done\n  steps: 3\n  agreement.prompts: 5\n"
+
+
+def test_progress_without_a_terminal_is_a_line_for_each_tenth(capsys: Captured) -> None:
+    printer = EventPrinter()
+    for step in range(1, 101):
+        printer({"type": "progress", "phase": "training", "done": step, "total": 100, "eta_s": 5.0})
+    printer({"type": "metric", "name": "eval_loss", "step": 100, "value": 1.25})
+    printer({"type": "metric", "name": "eval_loss", "step": 100, "value": None})
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 12
+    assert lines[-2] == "  training 100 of 100, 5.0 s left"
+    assert lines[-1] == "  eval loss 1.2500 at step 100"
