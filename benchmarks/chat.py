@@ -3,10 +3,10 @@
     python benchmarks/chat.py [MODEL_DIR] [--tokens 128] [--rounds 7] [--screen]
 
 MODEL_DIR is a folder with genai_config.json; without one, a random 12-layer Llama-like int4 model of
-about 200 million weights is built first (its words mean nothing, its speed does). Rounds alternate, the
-median of each side counts. Ours is timed where a reader of the chat stands, in this process at the other
-end of the pipe; with --screen where the answer is drawn, in the wizard at 80 by 24. Each round asks
-something new, so that nothing is in the cache.
+about 200 million weights is built first (its words mean nothing, its speed does). Rounds alternate.
+Ours is timed where a reader of the chat stands, in this process at the other end of the pipe; with --screen
+where the answer is drawn, in the wizard at 80 by 24. Each round asks something new, so that nothing is in
+the cache. The base answers, without an adapter.
 """
 
 from __future__ import annotations
@@ -29,24 +29,13 @@ if TYPE_CHECKING:
 os.environ.setdefault("OLIVE_DISABLE_TELEMETRY", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-WORDS = [
-    "rivers",
-    "museums",
-    "castles",
-    "islands",
-    "markets",
-    "gardens",
-    "bridges",
-    "harbours",
-    "forests",
-    "lakes",
-]
+Timing = tuple[float, int, float]
+CITIES = ["Chicago", "Rome", "Lisbon", "Vienna", "Hanoi", "Cairo", "Oslo", "Quito", "Kyoto", "Dakar"]
 
 
 def question(number: int) -> str:
     """A question that differs from the others in its first words, so that no cache helps."""
-    word = WORDS[number % len(WORDS)]
-    return f"{word} {number}: name the most beautiful {word} of Europe, and say in which country they lie."
+    return f"{number}. I go to {CITIES[number % len(CITIES)]} for a week. What should I see there, and when?"
 
 
 def build_model(folder: Path) -> Path:
@@ -96,8 +85,8 @@ class Bare:
         self._generator = og.Generator(self._model, params)
         self._generator.append_tokens(self._tokenizer.encode("warm"))
 
-    def ask(self, text: str, tokens: int) -> tuple[float, float, int]:
-        """Time to the first token (s), tokens a second after it, and the number of tokens."""
+    def ask(self, text: str, tokens: int) -> Timing:
+        """Time to the first token (s), steps after it (the end token's too), and the seconds they took."""
         generator = self._generator
         generator.rewind_to(0)
         prompt = self._render([{"role": "user", "content": text}])
@@ -105,43 +94,42 @@ class Bare:
         began = time.perf_counter()
         generator.append_tokens(self._tokenizer.encode(prompt))
         first = last = 0.0
-        count = 0
-        while not generator.is_done() and count < tokens:
+        steps = 0
+        while not generator.is_done() and steps < tokens:
             generator.generate_next_token()
             token = generator.get_next_tokens()[0]
-            if token in self._ends:
-                break
-            stream.decode(token)
+            if token not in self._ends:
+                stream.decode(token)
             last = time.perf_counter()
             first = first or last
-            count += 1
-        return first - began, (count - 1) / (last - first) if count > 1 else 0.0, count
+            steps += 1
+            if token in self._ends:
+                break
+        return first - began, steps - 1, last - first
 
 
-def ours(session: ChatSession, text: str, tokens: int) -> tuple[float, float, int]:
+def ours(session: ChatSession, text: str, tokens: int) -> Timing:
     """The same of OlivePress's chat, timed at the receiving end."""
     from core.chat.protocol import Done, Token
 
     arrived: list[float] = []
-    count = 0
+    steps, ended = 0, 0.0
     began = time.perf_counter()
     for event in session.begin_alone(text, (None,), temperature=0.0, max_new_tokens=tokens):
         if isinstance(event, Token):
             arrived.append(time.perf_counter())
         elif isinstance(event, Done):
-            count = event.new_tokens
+            steps = event.new_tokens - 1 + (event.stop == "end")
+            ended = time.perf_counter()
     if not arrived:
         raise SystemExit(f"The model answers {text!r} with nothing; take another model.")
-    spent = arrived[-1] - arrived[0]
-    return arrived[0] - began, (count - 1) / spent if spent > 0 else 0.0, count
+    return arrived[0] - began, steps, ended - arrived[0]
 
 
-def by_pipe(
-    session: ChatSession, model: Path, rounds: int, tokens: int
-) -> dict[str, list[tuple[float, float, int]]]:
+def by_pipe(session: ChatSession, model: Path, rounds: int, tokens: int) -> dict[str, list[Timing]]:
     """Both loops in turn; the first round warms up and does not count."""
     bare = Bare(model, session.wait_ready().context_tokens)
-    results: dict[str, list[tuple[float, float, int]]] = {"bare": [], "ours": []}
+    results: dict[str, list[Timing]] = {"bare": [], "ours": []}
     for number in range(rounds + 1):
         for name in ("bare", "ours") if number % 2 else ("ours", "bare"):
             text = question(number)
@@ -151,9 +139,7 @@ def by_pipe(
     return results
 
 
-async def on_screen(
-    model: Path, rounds: int, tokens: int, bare: Bare
-) -> dict[str, list[tuple[float, float, int]]]:
+async def on_screen(model: Path, rounds: int, tokens: int, bare: Bare) -> dict[str, list[Timing]]:
     """The same through the wizard's chat screen: timed from Enter to the first drawn word, and to the end."""
     import asyncio
     import shutil
@@ -162,7 +148,7 @@ async def on_screen(
     from tui.app import OlivePressApp
     from tui.screens.chat_talk import AnswerView
 
-    results: dict[str, list[tuple[float, float, int]]] = {"bare": [], "ours": []}
+    results: dict[str, list[Timing]] = {"bare": [], "ours": []}
     with tempfile.TemporaryDirectory() as folder:
         lab = Lab.create(Path(folder) / "lab", settings={"chat.max_new_tokens": tokens})
         lab.folder.onnx_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -172,6 +158,7 @@ async def on_screen(
             screen: Any = app.current
             while screen.chat is None or screen.chat.ready is None or screen._loading:
                 await pilot.pause(0.05)
+            await asyncio.to_thread(screen.chat.set_adapter, None)
             for number in range(rounds + 1):
                 screen.chat.new()
                 await screen.rebuild()
@@ -184,16 +171,18 @@ async def on_screen(
                     if not first and views and views[-1].raw:
                         first = time.perf_counter()
                     await asyncio.sleep(0.001)
-                count = screen.chat.last.new_tokens
-                if not first:
+                answer = screen.chat.last
+                steps = answer.new_tokens - 1 + (answer.stop == "end")
+                if not answer.new_tokens:
                     raise SystemExit(
                         f"The model answers {question(number)!r} with nothing; take another model."
                     )
+                first = first or time.perf_counter()
                 spent = time.perf_counter() - first
                 await pilot.pause(0.5)  # the drawing is over: the bare loop has the machine for itself
                 theirs = await asyncio.to_thread(bare.ask, question(number), tokens)
                 if number:
-                    results["ours"].append((first - began, (count - 1) / spent, count))
+                    results["ours"].append((first - began, steps, spent))
                     results["bare"].append(theirs)
     return results
 
@@ -221,19 +210,20 @@ def main() -> int:
             results = asyncio.run(on_screen(model, options.rounds, options.tokens, Bare(model, context)))
         else:
             results = by_pipe(stack.enter_context(ChatSession(model)), model, options.rounds, options.tokens)
-    first, speed = (
-        {name: statistics.median(item[place] for item in rounds) for name, rounds in results.items()}
-        for place in (0, 1)
-    )
-    # Ratios within a round: whatever else the machine did then, it did to both.
-    pairs = list(zip(results["bare"], results["ours"], strict=True))
+    first = {name: statistics.median(item[0] for item in rounds) for name, rounds in results.items()}
+    # Over all rounds: single answers of a small model are too short to be timed.
+    speed = {
+        name: sum(item[1] for item in rounds) / sum(item[2] for item in rounds)
+        for name, rounds in results.items()
+    }
+    pairs = zip(results["bare"], results["ours"], strict=True)
     report = {
         "model": str(options.model or "random Llama-like, 12 layers, hidden 1024, int4"),
         "rounds": options.rounds,
-        "tokens": statistics.median(item[2] for item in results["ours"]),
+        "steps": sum(item[1] for item in results["ours"]),
         "bare_tokens_per_s": round(speed["bare"], 1),
         "ours_tokens_per_s": round(speed["ours"], 1),
-        "ratio": round(statistics.median(right[1] / left[1] for left, right in pairs), 3),
+        "ratio": round(speed["ours"] / speed["bare"], 3),
         "bare_first_token_ms": round(first["bare"] * 1000, 1),
         "ours_first_token_ms": round(first["ours"] * 1000, 1),
         "first_token_difference_ms": round(1000 * statistics.median(b[0] - a[0] for a, b in pairs), 1),
