@@ -44,26 +44,11 @@ ROWS = [
         "Lviv",
     )
 ]
-REPORT = {
-    "rows": 12,
-    "train": 11,
-    "eval": 1,
-    "tokens": {
-        "total": 420,
-        "p50": 35,
-        "p95": 38,
-        "max": 39,
-        "histogram": [[30, 34, 2], [35, 37, 8], [38, 39, 2]],
-    },
-    "findings": [],
-}
 
 
 @pytest.fixture
 def pinned(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Lab]:
     """A lab at a path of a fixed name, and a clock that stands still."""
-    from tui.screens.data import DataScreen
-
     name = "".join(c if c.isalnum() else "-" for c in request.node.name)
     root = Path("/tmp/olivepress-pictures") / name / "travel-lab"
     shutil.rmtree(root.parent, ignore_errors=True)
@@ -73,9 +58,6 @@ def pinned(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> I
     monkeypatch.chdir(root)
     now = seconds(END)
     monkeypatch.setattr("tui.screens.stage.time.time", lambda: now)
-    monkeypatch.setattr(
-        DataScreen, "_count", lambda self, attempt: self.post_message(self.Counted(attempt, REPORT, ""))
-    )
     monkeypatch.setattr("tui.widgets.topline.TopLine.lab_name", lambda self: "~/travel-lab", raising=False)
     yield made_lab
     shutil.rmtree(root.parent, ignore_errors=True)
@@ -96,7 +78,9 @@ async def settle(pilot: Any) -> None:
         if screen.step.name == "data":
             ready = ready and "data" in app.notes
         if isinstance(screen, StageScreen) and screen.view is not None and not screen.settings_shown:
-            ready = ready and ("8/" in screen_text(app) or app.size.height < 24) and not screen.log_pane._waiting
+            ready = (
+                ready and ("8/" in screen_text(app) or app.size.height < 24) and not screen.log_pane._waiting
+            )
         if app.snapshot.active is not None:
             ready = ready and screen._top is not None and bool(screen._top._gauge)
         if ready and screen.focused is not None:

@@ -59,6 +59,8 @@ class ChatScreen(ChatBase):
         """Ask, or do what a line that begins with / says."""
         event.stop()
         text = event.value.strip()
+        if text and self.chat is None:
+            self.notify("The model is still loading. The question stays: press Enter again.", markup=False)
         if not text or self.chat is None:
             return
         try:
