@@ -11,6 +11,7 @@ from core.chat.answer import Answer, Turn
 from core.chat.connection import Connection, LoadListener
 from core.chat.exchange import ChatEvent, Exchange
 from core.chat.history import History
+from core.chat.life import ModelLife
 from core.chat.modelfolder import check_model, choose_adapter
 from core.chat.protocol import (
     BASE,
@@ -18,7 +19,6 @@ from core.chat.protocol import (
     Ask,
     Done,
     Message,
-    Ready,
     Score,
     Scored,
     SetAdapter,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from core.lab import Lab
 
 
-class ChatSession:
+class ChatSession(ModelLife):
     """Several turns with one model; adapters, comparison, transcript.
 
     The model begins to load when the session is made; questions may be asked at once and wait for it.
@@ -104,52 +104,6 @@ class ChatSession:
             chats_dir=lab.folder.chats_dir if keep else None,
             on_load=on_load,
         )
-
-    # The model's life
-
-    def wait_ready(self, timeout: float | None = None) -> Ready:
-        """Wait until the model is loaded.
-
-        Raises:
-            ChatError, MachineError, RequestError: it could not be loaded, or the time ran out.
-        """
-        return self._model.wait_ready(timeout)
-
-    @property
-    def ready(self) -> Ready | None:
-        """What is known of the loaded model; None while it loads."""
-        return self._model.ready
-
-    @property
-    def alive(self) -> bool:
-        """The model's process is there."""
-        return self._model.alive
-
-    @property
-    def closed(self) -> bool:
-        """:meth:`close` was called and :meth:`restart` not since: the memory is free, the turns are kept."""
-        return self._closed
-
-    @property
-    def pid(self) -> int:
-        """The id of the model's process."""
-        return self._model.worker.pid
-
-    def restart(self) -> None:
-        """Start the model again after its process has gone. The conversation is kept, and read anew."""
-        self._closed = False
-        self._model.restart(self._adapter)
-
-    def close(self) -> None:
-        """End the model's process and free its memory. The transcript stays."""
-        self._closed = True
-        self._model.close()
-
-    def __enter__(self) -> ChatSession:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # Asking
 

@@ -165,14 +165,13 @@ def _evaluate(lab: Lab, session: ChatSession, options: argparse.Namespace) -> in
 
     if options.limit is not None and options.limit < 1:
         raise RequestError("--limit must be at least 1.")
-    stopping: list[bool] = []
 
     def tell(done: int, total: int, row: Row) -> None:
         question = clean(row.question, keep_newlines=False)[:60]
         change = f"loss {row.base.loss:.3f} -> {row.tuned.loss:.3f}"
         print(f"{done} of {total}: {change}, {question}", file=sys.stderr, flush=True)
 
-    result = evaluate(lab, session, limit=options.limit, on_row=tell, stopped=lambda: bool(stopping))
+    result = evaluate(lab, session, limit=options.limit, on_row=tell)
     path = evaluation_path(lab.folder.chats_dir, result.adapter)
     if options.json:
         print_json({**result.as_dict(), "path": str(path)})

@@ -1,0 +1,118 @@
+"""Adapters: switched in a loaded model, compared, and refused where they do not fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.chat import ChatSession
+from core.chat.protocol import Token
+from core.errors import RequestError
+from tests.core.chat.conftest import Reference
+
+
+def test_adapters_are_switched_in_a_loaded_model(chat: ChatSession, reference: Reference) -> None:
+    base = chat.ask("Where?").answer
+    pid = chat.pid
+    assert chat.set_adapter("one") < 0.1
+    assert chat.adapter == "one"
+    chat.new()
+    tuned = chat.ask("Where?")
+    assert (tuned.adapter, chat.pid) == ("one", pid)
+    question = [{"role": "user", "content": "Where?"}]
+    assert base == reference.greedy(question, 16)
+    assert tuned.answer == reference.greedy(question, 16, "one")
+    assert tuned.answer != base
+    assert chat.set_adapter("two") < 0.1
+    assert chat.set_adapter(None) < 0.1
+    chat.new()
+    assert chat.ask("Where?").answer == base
+
+
+def test_a_cache_of_another_adapter_is_not_used(chat: ChatSession, reference: Reference) -> None:
+    first = chat.ask("Where?")
+    chat.set_adapter("one")
+    second = chat.ask("And?")
+    messages = [
+        {"role": "user", "content": "Where?"},
+        {"role": "assistant", "content": first.answer},
+        {"role": "user", "content": "And?"},
+    ]
+    assert second.prompt_tokens == len(reference.prompt_ids(messages))
+    assert second.answer == reference.greedy(messages, 16, "one")
+
+
+def test_compare_answers_as_each_would_alone_from_one_process(
+    chat: ChatSession, reference: Reference
+) -> None:
+    events = list(chat.begin_compare("Where?", (None, "one")))
+    lanes = [event.lane for event in events if isinstance(event, Token)]
+    assert "one" in lanes[: lanes.index("") + 16]
+    base, tuned = (chat.turns[-1].answers[lane] for lane in ("", "one"))
+    question = [{"role": "user", "content": "Where?"}]
+    assert base.answer == reference.greedy(question, 16)
+    assert tuned.answer == reference.greedy(question, 16, "one")
+    for answer in (base, tuned):
+        assert answer.new_tokens == 16
+        assert answer.time_to_first_token_s > 0
+        assert answer.tokens_per_s > 0
+    # Each goes on from its own words, and from the cache.
+    base, tuned = chat.compare("And?", (None, "one"))
+    assert base.prompt_tokens < 25
+    assert tuned.prompt_tokens < 25
+
+
+def test_compare_of_two_adapters_and_of_nothing(chat: ChatSession) -> None:
+    first, second = chat.compare("Where?", ("one", "two"))
+    assert (first.adapter, second.adapter) == ("one", "two")
+    assert first.answer != second.answer
+    with pytest.raises(RequestError, match="nothing to compare"):
+        chat.compare("Where?", ("one", "one"))
+
+
+def test_an_unknown_adapter_is_refused_and_the_chat_goes_on(chat: ChatSession) -> None:
+    with pytest.raises(RequestError, match="one, two"):
+        chat.set_adapter("three")
+    assert chat.adapter is None
+    assert chat.ask("Still there?").new_tokens == 16
+
+
+@pytest.mark.parametrize("fault", ["shape", "name", "base", "file"])
+def test_an_adapter_that_does_not_fit_is_refused_before_generation(llama: Path, fault: str) -> None:
+    import numpy as np
+    import onnxruntime
+
+    path = llama / "adapters" / "one.onnx_adapter"
+    if fault == "base":
+        note = path.with_name("one.json")
+        note.write_text(json.dumps({**json.loads(note.read_text()), "base_sha256": "0" * 64}))
+    elif fault == "file":
+        path.write_bytes(b"no adapter at all" * 9)
+    else:
+        values = dict(onnxruntime.AdapterFormat.read_adapter(str(path)).get_parameters())
+        name = next(key for key in sorted(values) if key.endswith("lora_A"))
+        if fault == "shape":
+            values[name] = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((7, 2), np.float32))
+        else:
+            values["model.layers.9.nothing"] = values.pop(name)
+        file = onnxruntime.AdapterFormat()
+        file.set_parameters(values)
+        path.unlink()
+        file.export_adapter(str(path))
+    told = {
+        "shape": r"\[7, 2\]",
+        "name": "model.layers.9.nothing",
+        "base": "another build",
+        "file": "one.onnx_adapter",
+    }
+    with ChatSession(llama, adapter="one") as session:
+        ready = session.wait_ready()
+        assert ready.adapters == ["two"]
+        assert list(ready.refused) == ["one"]
+        with pytest.raises(RequestError, match=told[fault]):
+            session.ask("Hello?")
+        assert session.turns == []
+        session.set_adapter("two")
+        assert session.begin_alone("Hello?", ("two",), max_new_tokens=3).result()["two"].new_tokens == 3
