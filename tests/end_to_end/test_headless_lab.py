@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +14,8 @@ import pytest
 from core import Lab
 from core.events import read_events
 from core.files import folder_bytes
+from tests.end_to_end.labs import ROOT, cli, half_made, lines_of, losses_of
 from tests.end_to_end.labs import check_events as check_contract
-from tests.end_to_end.labs import cli, half_made, lines_of, losses_of
 
 STAGES = ("quantize", "finetune", "optimize")
 ANSWER_KEYS = {
@@ -200,3 +203,24 @@ def test_without_words_a_lab_is_looked_for_here(lab: Lab) -> None:
     nowhere = cli("status", cwd=Path(os.sep))
     assert nowhere.returncode == 2
     assert "no lab here" in nowhere.stderr
+
+
+def test_the_guides_python_does_what_it_says(rehearsal_lab: Path) -> None:
+    """Every Python block of docs/scripting.md runs as it stands, on a copy of the lab under the name it uses."""
+    page = (ROOT / "docs/scripting.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) >= 3
+    rehearsal_lab.rename(rehearsal_lab.with_name("my-lab"))
+    script = "\n".join(blocks).replace('Lab.create("my-lab", model="rehearsal")', 'Lab.open("my-lab")')
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=rehearsal_lab.parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "succeeded" in ran.stdout
+    assert ran.stdout.count("Chicago") >= 2
