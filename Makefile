@@ -20,9 +20,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt tools/setup.sh
 	@PYTHON="$(PYTHON)" tools/setup.sh "$(VENV)"
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+$(VENV)/.installed-dev: pyproject.toml constraints.txt tools/setup.sh
 	@PYTHON="$(PYTHON)" tools/setup.sh "$(VENV)" dev
-	@touch $@
+	@touch $(VENV)/.installed $@
 
 run: setup ## the wizard on the rehearsal model; without a terminal, the whole lab headless
 	@BIN="$(BIN)" tools/run.sh
