@@ -12,6 +12,7 @@ from core.errors import LabError, RequestError, StageError, error_from
 from core.events import VERSION, Event, now, read_events
 from core.files import read_json
 from core.jobs.alive import is_held
+from core.jobs.reserve import disk_full
 from core.text import clean_line
 
 ACTIVE = ("queued", "running", "cancelling")
@@ -131,6 +132,9 @@ class Job:
             return error_from(done["error"], int(done.get("exit_status", 3)))
         if state == "cancelled":
             return error_from({"title": f"{self.id} was cancelled."}, 130)
+        full = disk_full(self.folder)
+        if full is not None:
+            return full
         return StageError(
             f"{self.id} crashed: its process is gone and left no result.",
             "\n".join(self.log_tail()) or "Its log is empty.",

@@ -18,7 +18,7 @@ from core.errors import RequestError
 from core.events import JobReporter, now
 from core.files import explained, write_json
 from core.folder import LabFolder
-from core.jobs import alive
+from core.jobs import alive, reserve
 from core.jobs.job import Job
 from core.recipe import Recipe
 from core.version import __version__
@@ -98,6 +98,7 @@ def _launch(
             "recipe": dataclasses.asdict(recipe),
         },
     )
+    reserve.take(job.folder)
     held = alive.hold(job.folder)
     try:
         JobReporter(job.folder, job.id).emit("state", state="queued")

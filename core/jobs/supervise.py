@@ -19,6 +19,7 @@ from typing import Any
 from core.errors import LabError
 from core.events import JobReporter, now
 from core.files import read_json, write_json
+from core.jobs import reserve
 from core.jobs.job import Job
 from core.jobs.worker import folder_and_recipe, work_folder
 
@@ -49,10 +50,17 @@ def main(folder: Path, held: int) -> int:
         pass_fds=(held,),
     )
     signal.signal(signal.SIGTERM, lambda *_: (folder / "cancel").touch())
-    write_json(folder / "pid.json", {"supervisor": os.getpid(), "worker": worker.pid, "started": now()})
+    pids = {"supervisor": os.getpid(), "worker": worker.pid, "started": now()}
+    try:
+        write_json(folder / "pid.json", pids)
+    except LabError:  # the disk is full: the worker will find out and say so
+        reserve.give_back(folder)
+        with contextlib.suppress(LabError):
+            write_json(folder / "pid.json", pids)
     _wait(worker, folder / "cancel")
     _kill_group(worker.pid, signal.SIGKILL)  # what the worker may have left behind
     shutil.rmtree(work_folder(job), ignore_errors=True)  # a worker that was killed could not
+    reserve.give_back(folder)
     done = _verdict(job, worker.returncode)
     error = {"error": done["error"]} if done["error"] else {}
     reporter.emit("state", state=done["state"], **error)

@@ -16,6 +16,7 @@ from core.errors import Cancelled, LabError, MachineError, StageError
 from core.events import JobReporter
 from core.files import MANIFEST, read_json, write_json
 from core.folder import LabFolder
+from core.jobs import reserve
 from core.jobs.job import Job
 from core.jobs.monitor import Monitor
 from core.recipe import OPTIONS, Recipe
@@ -48,6 +49,7 @@ def main(folder: Path) -> int:
         outcome = _run(job, reporter)
         state, status, error = "succeeded", 0, None
     except BaseException as failure:
+        reserve.give_back(folder)  # the log needs room for what follows
         known = _explain(failure, job)
         unforeseen = failure is not known or failure.__cause__ is not None
         if unforeseen and not isinstance(known, Cancelled):
@@ -56,6 +58,7 @@ def main(folder: Path) -> int:
         outcome = {}
         state = "cancelled" if isinstance(known, Cancelled) else "failed"
         status, error = known.exit_status, known.as_dict()
+    reserve.give_back(folder)
     write_json(folder / "outcome.json", {"state": state, "exit_status": status, "error": error, **outcome})
     return status
 

@@ -14,6 +14,7 @@ import pytest
 
 from core import Lab
 from core.cli.wizard import open_wizard
+from core.jobs.reserve import BYTES as RESERVE
 from tests.end_to_end.labs import ROOT, TINY, cli, half_made, until
 
 GOOD = '{"prompt": "Where is Oslo?", "response": "In Norway."}\n'
@@ -251,8 +252,20 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(
     refused("run", str(root), "quantize", "--no-check", status=4, says=("disk is full",))
     assert not [path for path in lab.folder.jobs_dir.iterdir() if path.is_dir()]
     filler.unlink()
-    # In the middle of a stage, which writes until nothing more goes in.
     monkeypatch.setenv("OLIVEPRESS_STAGES", "tests.fake_stages")
+    lab.set({"chat.system": "ok"})
+    # Whatever the moment at which the last byte goes: it is said, or there was room enough.
+    for leave in range(RESERVE, RESERVE + 7 * 4096, 8192):
+        filler = fill(small_disk, leave)
+        ran = cli("run", str(root), "quantize", "--force", "--no-check")
+        assert ran.returncode in (0, 4), ran.stderr
+        assert "Traceback" not in ran.stderr
+        assert ("disk is full" in ran.stderr) == (ran.returncode == 4)
+        assert not half_made(root)
+        filler.unlink()
+        shutil.rmtree(lab.folder.jobs_dir)
+    shutil.rmtree(lab.folder.models_dir, ignore_errors=True)
+    # In the middle of a stage, which writes until nothing more goes in.
     lab.set({"chat.system": "fill"})
     refused("run", str(root), "quantize", "--no-check", status=4, says=("disk is full",))
     assert not lab.folder.quantized_dir.exists()

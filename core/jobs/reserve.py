@@ -1,0 +1,44 @@
+"""Room on the disk that a job sets aside at its start, for its last words when the disk is full.
+
+Without it a job whose disk fills up could not even say so: its result and its log need room too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+
+from core.errors import MachineError
+from core.files import explained, human_bytes
+
+NAME = "reserve"
+BYTES = 256 * 1024
+
+
+def take(folder: Path) -> None:
+    """Set the room aside in a job's folder.
+
+    Raises:
+        MachineError: the disk is full.
+    """
+    with explained(folder / NAME):
+        (folder / NAME).write_bytes(b"\0" * BYTES)
+
+
+def give_back(folder: Path) -> None:
+    """Free the room again; harmless where it is free already."""
+    with contextlib.suppress(OSError):
+        (folder / NAME).unlink()
+
+
+def disk_full(folder: Path) -> MachineError | None:
+    """The error for a job that could not say why it ended, if the disk leaves it no room to; else None."""
+    free = shutil.disk_usage(folder).free if folder.exists() else BYTES
+    if free >= BYTES:
+        return None
+    return MachineError(
+        "The disk is full.",
+        f"{folder.name} ended without a result, and only {human_bytes(free)} are free at {folder}.",
+        "Free some space, or make the lab in a folder on another disk.",
+    )
