@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -12,6 +13,14 @@ from tests.tui.ptys import Terminal
 
 WIZARD = (sys.executable, "-m", "core.cli")
 STEPS = 40
+
+
+def named(text: str) -> str:
+    """What the line below the form is about: an option of [finetune], the fold, or nothing yet."""
+    if "more settings, which" in text:
+        return "more"
+    found = re.search(r"In lab\.toml:\s+\[finetune\]\s+(\w+)", text)
+    return found.group(1) if found else ""
 
 
 @pytest.mark.slow
@@ -35,13 +44,9 @@ def test_from_an_empty_folder_to_a_tuned_answer(tmp_path: Path) -> None:
 
         terminal.until("[ Run Finetune")
         # The arrows go from field to field; a line below tells which one it is.
-        for _ in range(12):
-            if "training steps (a whole number" in terminal.text:
-                break
-            before = terminal.text
-            terminal.send("up")
-            terminal.until(lambda text, before=before: text != before, 10)
-        terminal.until("training steps (a whole number", 1)
+        while (field := named(terminal.text)) != "steps":
+            terminal.send("down" if field == "adapter" else "up")
+            terminal.until(lambda text, field=field: named(text) != field, 20)
         terminal.send("end", "ctrl+u")
         terminal.until("Steps: '' is not possible here")
         terminal.send(str(STEPS))

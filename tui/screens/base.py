@@ -19,6 +19,8 @@ from tui.widgets.safe import Plain
 from tui.widgets.topline import TopLine
 
 if TYPE_CHECKING:
+    from textual.widget import Widget
+
     from tui.app import OlivePressApp
     from tui.log_file import LogFile
     from tui.session import Session
@@ -151,9 +153,15 @@ class StepScreen(Screen[None]):
         """Leave a field, so that letters are keys again."""
         from textual.widgets import Input
 
-        if isinstance(self.focused, Input):
+        field = self.focused
+        self.set_focus(None)
+        if isinstance(field, Input):
             self.focus_first()
-        else:
+            # Where the field itself is what most people want, the focus goes nowhere.
+            self.call_later(self._unfocus, field)
+
+    def _unfocus(self, field: Widget) -> None:
+        if self.focused is field:
             self.set_focus(None)
 
     def action_copy_command(self) -> None:

@@ -182,6 +182,14 @@ class Form(Vertical):
         for name, field in self.fields.items():
             field.put(value_of(recipe, name))
 
+    def set(self, values: Mapping[str, Any]) -> None:
+        """Put these values, by ``section.key``, into their fields, whatever stands there."""
+        for name, value in values.items():
+            if name in self.fields:
+                field = self.fields[name]
+                field._start = value
+                field.control.value = as_text(value) if isinstance(field.control, Input) else value
+
     def on_push_pushed(self, event: Push.Pushed) -> None:
         """Unfold the rest, or fold it away."""
         if event.push is self._fold:
@@ -212,6 +220,9 @@ class Form(Vertical):
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:
         """Tell what the field is."""
+        if event.widget is self._fold:
+            self._help.show(f"{len(self._more)} more settings, which seldom need a change.")
+            self._help.set_class(False, "-wrong")
         field = next((f for f in self.fields.values() if event.widget in f.walk_children()), None)
         if field is not None:
             self._tell(field)
