@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 
 from core.errors import RequestError
+
+WIZARD = "tui.main"
+"""The module that shows the wizard. Found by name: core works without it and depends on nothing of it."""
 
 _NO_TERMINAL = """\
 olivepress opens a full-screen wizard, and there is no terminal for it here.
@@ -31,9 +35,7 @@ def open_wizard(folder: str) -> int:
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise RequestError("A file is in the way.", f"{folder} is not a folder.", "Name a lab's folder.")
     _refuse_misspelt(folder)
-    from tui.main import run_wizard
-
-    return run_wizard(folder)
+    return int(import_module(WIZARD).run_wizard(folder))
 
 
 def _refuse_misspelt(folder: str) -> None:
