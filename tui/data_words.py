@@ -40,22 +40,25 @@ def row_line(row: ShownRow | None, index: int, sure: bool, wide: int, digits: in
         mark = Content.styled("BAD ", "bold $text-error")
     elif row.held_out:
         mark = Content.styled("HELD ", "$text-secondary")
-    room = max(10, wide - digits - 3 - mark.cell_length)
+    room = max(10, wide - digits - 1)
     if row.row.fields is None:
         return Content.assemble((f"{where:>{digits}} ", QUIET), mark, (clean(row.problem), QUIET))
-    return Content.assemble((f"{where:>{digits}} ", QUIET), mark, *side_by_side(row.cells, room))
+    return Content.assemble(
+        (f"{where:>{digits}} ", QUIET), mark, *side_by_side(row.cells, room, mark.cell_length)
+    )
 
 
-def side_by_side(cells: Sequence[str], room: int) -> list[Content]:
-    """Cells in columns, as many as have at least 14 places each; empty where there is room for one only."""
+def side_by_side(cells: Sequence[str], room: int, taken: int = 0) -> list[Content]:
+    """Cells in columns, as many as have at least 14 places each; `taken` of the first are a mark's."""
     count = max(1, min(len(cells), room // 14))
     each = (room - 3 * (count - 1)) // count
     parts: list[Content] = []
     for place, text in enumerate(cells[:count]):
         if place:
             parts.append(Content.styled(f" {sign('bar')} ", QUIET))
-        cut = Content(text).truncate(each, ellipsis=True)
-        parts.append(cut.pad_right(max(0, each - cut.cell_length)) if place < count - 1 else cut)
+        wide = each if place else max(1, each - taken)
+        cut = Content(text).truncate(wide, ellipsis=True)
+        parts.append(cut.pad_right(max(0, wide - cut.cell_length)) if place < count - 1 else cut)
     return parts
 
 
@@ -65,8 +68,8 @@ def row_text(
     """A row whole: where it stands, what is wrong with it, as the model will see it, and as it is."""
     parts: list[Content | tuple[str, str]] = [
         Content.styled(clean(where, keep_newlines=False), "bold"),
-        Content.styled("  HELD OUT: to measure with, not learnt" if row.held_out else "", "$text-secondary"),
         Content("\n"),
+        Content.styled("HELD OUT: to measure with, not learnt\n" if row.held_out else "", "$text-secondary"),
     ]
     problem = row.problem
     if seen is not None and seen.problems and not problem:
@@ -121,15 +124,11 @@ def pieces(found: Sequence[Piece]) -> list[Content]:
     return parts
 
 
-def file_line(
-    count: int, exact: bool, bytes: int, columns: Sequence[str], form_kept: bool, checking: bool
-) -> Content:
+def file_line(count: int, exact: bool, bytes: int, columns: Sequence[str]) -> Content:
     """What is known of a file at once."""
     rows = f"{number(count)} row{'' if count == 1 else 's'}" if exact else f"about {number(count)} rows"
     parts = [rows, size(bytes)] if bytes else [rows]
     parts.append(f"fields: {', '.join(columns[:6])}{' ' + sign('cut') if len(columns) > 6 else ''}")
-    if not checking:
-        parts.append("not all checked yet" if form_kept else "F8 keeps this and checks all rows")
     return Content(clean(f"  {sign('dot')}  ".join(parts), keep_newlines=False))
 
 
@@ -143,7 +142,6 @@ def progress_line(state: SurveyState, wide: int) -> Content:
         f"{clean(state.phase, keep_newlines=False)} ",
         (bar(share, max(6, min(30, wide - 64))), "$text-accent"),
         f" {share:4.0%}  {time_left(state.eta_s)}",
-        ("  (F9 stops)", QUIET),
     )
 
 
@@ -169,16 +167,19 @@ def report_lines(report: Mapping[str, Any], recipe: Recipe, wide: int) -> Conten
     if report.get("train"):
         tune = recipe.finetune
         rounds = tune.steps * tune.batch_size * tune.gradient_accumulation / report["train"]
-        more.append(f"{tune.steps} steps see each row {rounds:.2g} times")
-    if report.get("padding"):
-        more.append(f"padding {report['padding']:.0%}")
+        more.append(f"{tune.steps} steps see each row {rounds:.{0 if rounds >= 10 else 1}f} times")
     if tokens.get("lost"):
         more.append(f"{number(tokens['lost'])} tokens are cut off")
-    if more:
-        text = f"  {sign('dot')}  ".join(more)
-        second.append(Content.styled(("   " if second else "") + text, QUIET))
+    if report.get("padding"):
+        more.append(f"padding {report['padding']:.0%}")
+    taken = sum(part.cell_length for part in second)
+    for words in more:
+        gap = f"  {sign('dot')}  " if second else ""
+        if taken + len(gap) + len(words) <= wide:  # what does not fit is left out whole
+            second.append(Content.styled(gap + words, QUIET))
+            taken += len(gap) + len(words)
     if second:
-        lines.append(Content("").join(second).truncate(max(10, wide), ellipsis=True))
+        lines.append(Content("").join(second))
     return Content("\n").join(lines)
 
 

@@ -77,7 +77,14 @@ LOG: tuple[Action, ...] = (
     Action("log.path", "o", "copy_path", "Copy path", "copy the path of the log file"),
 )
 
-EVERY: tuple[Action, ...] = GLOBAL + JUMPS + LOG
+DATA: tuple[Action, ...] = (
+    Action("data.goto", "g", "goto", "Go to row", "go to a row by its number"),
+    Action("data.findings", "f", "findings", "Findings", "list the findings, or the rows again"),
+    Action("data.accept", "a", "accept", "Use the proposal", "use the fields and template that are proposed"),
+    Action("data.browse", "o", "browse", "Browse", "pick the data file"),
+)
+
+EVERY: tuple[Action, ...] = GLOBAL + JUMPS + LOG + DATA
 
 
 _NAMES = {

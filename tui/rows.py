@@ -56,6 +56,7 @@ class RowSource:
 
     Attributes:
         count, exact: how many rows there are, and whether that is counted or estimated.
+        bytes: the size of the file; 0 of a folder.
         sample: the fields of the first rows.
         columns: the names of their fields.
         problem: why the file cannot be read any more.
@@ -73,6 +74,7 @@ class RowSource:
 
         self.path = path
         self.stamp = stamp(path)
+        self.bytes = path.stat().st_size if path.is_file() else 0
         self.view = View()
         self.problem: LabError | None = None
         self._changed = changed
@@ -107,6 +109,7 @@ class RowSource:
             if self._stop.is_set():
                 return
             self.count, self.exact = self._pager.count_estimate()
+            self.pages.outdated()  # what was shown from about there can be read exactly now
         except (LabError, OSError, ValueError) as error:
             if not self._stop.is_set():
                 self.problem = error if isinstance(error, LabError) else _unreadable(self.path, error)

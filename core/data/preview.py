@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,10 @@ class Preview:
 class Previewer:
     """Renders rows of a recipe's data; made once, it renders each row in well under a millisecond.
 
+    Args:
+        sample: the fields of the first rows, where they have been read already (reading Parquet loads
+            pyarrow into the calling process); else they are read here.
+
     Attributes:
         problem: why the recipe does not go with the rows, or None; rows are then rendered as the
             `proposal` would have them, if there is one.
@@ -54,9 +58,12 @@ class Previewer:
         RequestError: there is no data file, or it cannot be read.
     """
 
-    def __init__(self, lab_root: Path, recipe: Recipe) -> None:
+    def __init__(
+        self, lab_root: Path, recipe: Recipe, sample: Sequence[Mapping[str, Any]] | None = None
+    ) -> None:
         model = read_model_text(recipe, lab_root)
-        sample = sample_fields(resolve_data_file(recipe, lab_root))
+        if sample is None:
+            sample = sample_fields(resolve_data_file(recipe, lab_root))
         self._special = model.special_pattern
         self.proposal: Proposal = propose(recipe, sample, model.chat)
         self.problem: RequestError | None = None

@@ -75,8 +75,6 @@ async def settle(pilot: Any) -> None:
         ready = screen.is_mounted and app._watch is not None and app._watch._thread is not None
         if screen.step.name == "check":
             ready = ready and "check" in app.notes
-        if screen.step.name == "data":
-            ready = ready and "data" in app.notes
         if isinstance(screen, StageScreen) and screen.view is not None and not screen.settings_shown:
             ready = (
                 ready and ("8/" in screen_text(app) or app.size.height < 24) and not screen.log_pane._waiting
@@ -101,7 +99,7 @@ def picture(snap_compare: Compare, lab: Lab, step: str, size: tuple[int, int], *
 
 
 @pytest.mark.parametrize("size", SIZES, ids=IDS)
-@pytest.mark.parametrize("step", ["check", "data", "quantize", "finetune", "optimize"])
+@pytest.mark.parametrize("step", ["check", "quantize", "finetune", "optimize"])
 def test_empty(snap_compare: Compare, pinned: Lab, step: str, size: tuple[int, int]) -> None:
     if step in ("finetune", "optimize"):
         made(pinned, ("quantize",))

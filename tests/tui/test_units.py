@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from core.lab import Lab
 from tui import signs
+from tui.data_words import unescape
 from tui.keys import EVERY, GLOBAL, key_names, read_settings, save_theme
-from tui.preview import look
-from tui.screens.data import unescape
 from tui.session import Session
 from tui.terminal import default_theme, few_colours, plain_signs, refusal
 from tui.widgets.chart import plot, thin
@@ -167,14 +165,6 @@ def test_commands_name_the_lab_as_seen_from_here(tmp_path: Path, monkeypatch: py
     assert Session(tmp_path / "a b").command("run", "quantize") == "olivepress run 'a b' quantize"
     assert Session(Path("/elsewhere")).command() == "olivepress /elsewhere"
     assert Session(tmp_path).command(absolute=True) == f"olivepress {tmp_path}"
-
-
-def test_a_preview_of_what_is_no_data_says_so(tmp_path: Path) -> None:
-    lab = Lab.create(tmp_path / "lab")
-    (lab.root / "picture.jsonl").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20)
-    lab.set({"data.file": "picture.jsonl"})
-    found = look(lab.recipe, lab.root)
-    assert found.error is not None or all(row.problem for row in found.rows)
 
 
 def test_the_first_screen_loads_nothing_heavy() -> None:

@@ -11,7 +11,7 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
 
-from tui.keys import GLOBAL, LOG, Action, config_dir, key_names
+from tui.keys import DATA, GLOBAL, LOG, Action, config_dir, key_names
 from tui.screens.dialogs import Scrolled
 from tui.widgets.safe import Plain
 
@@ -45,13 +45,16 @@ class HelpScreen(ModalScreen[None]):
             Content.styled("In the log (press l, or Tab to it)", "bold"),
             *(self._of(action) for action in LOG),
             Content(""),
+            Content.styled("In the data step", "bold"),
+            *(self._of(action) for action in DATA),
+            Content(""),
             Content.styled(
                 "Letters and digits are text while a field has the focus: Esc leaves it.", "$foreground 60%"
             ),
             Content.styled("Your own keys: put for example", "$foreground 60%"),
             Content('  [keys]\n  run = "f8,g"'),
             Content.styled(f"into {config_dir() / 'wizard.toml'}. Names of actions:", "$foreground 60%"),
-            Content("  " + ", ".join(action.id for action in (*GLOBAL, *LOG)) + ", step1 to step7"),
+            Content("  " + ", ".join(action.id for action in (*GLOBAL, *LOG, *DATA)) + ", step1 to step7"),
         ]
         return Content("\n").join(lines)
 

@@ -1,0 +1,39 @@
+"""The check screen."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.check import Check
+from core.lab import Lab
+from tests.tui.conftest import opened, screen_text, until
+
+
+async def test_checks_tell_state_in_words_and_what_to_do(lab: Lab) -> None:
+    async with opened(lab.root, "check") as (app, pilot):
+        await until(pilot, lambda: "1 WARN: good to know" in screen_text(app))
+        text = screen_text(app)
+        assert "WARN gpu" in text
+        assert "What to do: Update the driver to 550 or newer." in text
+        await pilot.press("c")
+        assert "| gpu | WARN |" in app.clipboard
+
+
+async def test_a_failed_check_comes_first_to_the_eye(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = [Check("python", "OK", "fine"), Check("disk", "FAIL", "1 GiB free, 9 needed", "Free 8 GiB.")]
+    monkeypatch.setattr("core.check.run_checks", lambda root, stages=None, on_check=None: checks)
+    async with opened(lab.root, "check") as (app, pilot):
+        await until(pilot, lambda: "1 FAIL" in screen_text(app))
+        assert "What to do: Free 8 GiB." in screen_text(app)
+        assert "FAIL" in screen_text(app).splitlines()[2], "the rail"
+
+
+async def test_checks_that_break_do_not_break_the_wizard(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def boom(*args: object, **more: object) -> list[Check]:
+        raise RuntimeError("[/no] driver")
+
+    monkeypatch.setattr("core.check.run_checks", boom)
+    async with opened(lab.root, "check") as (app, pilot):
+        await until(pilot, lambda: "[/no] driver" in screen_text(app))
+        await pilot.press("f4")
+        await until(pilot, lambda: app.current.step.name == "data")

@@ -1,0 +1,55 @@
+"""Which row to go to."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input
+
+from tui.widgets.safe import Plain
+from tui.words import number
+
+
+class GoToScreen(ModalScreen[int | None]):
+    """Gives the number of a row, from 1, or None.
+
+    Args:
+        count: how many rows there are.
+        exact: whether that is counted; while it is not, larger numbers are taken as well.
+    """
+
+    CSS_PATH = "dialogs.tcss"
+    AUTO_FOCUS = "#row"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", "Close", show=False)]
+
+    def __init__(self, count: int, exact: bool) -> None:
+        super().__init__()
+        self._count, self._exact = count, exact
+
+    def compose(self) -> ComposeResult:
+        about = "" if self._exact else "about "
+        with Vertical(classes="dialog"):
+            yield Plain(
+                f"Go to row  (1 to {about}{number(self._count)}; Enter goes, Esc closes)",
+                classes="dialog-title",
+            )
+            yield Input(compact=True, id="row", placeholder="a number")
+            yield Plain("", id="said")
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Go, or say what can be typed."""
+        event.stop()
+        digits = "".join(char for char in event.value if char not in " ,._'")
+        row = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 16 else 0
+        if row < 1:
+            self.query_one("#said", Plain).show("Type a whole number, such as 1500.")
+        else:
+            self.dismiss(min(row, self._count) if self._exact else row)
+
+    def action_close(self) -> None:
+        """Stay."""
+        self.dismiss(None)
