@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from core.check.lengths import small_split
 from core.check.types import FAIL, OK, Check, Subject
 from core.data import resolve_data_file
 from core.errors import LabError
@@ -11,7 +12,7 @@ from core.files import folder_bytes, human_bytes
 
 
 def data(subject: Subject) -> Iterator[Check]:
-    """The recipe's data file is there and not empty. `olivepress data` reads it whole."""
+    """The recipe's data file is there and, if it is not large, can be trained on. `olivepress data` tells more."""
     try:
         path = resolve_data_file(subject.recipe, subject.lab.root)
     except LabError as error:
@@ -22,7 +23,12 @@ def data(subject: Subject) -> Iterator[Check]:
         yield Check(
             "data", FAIL, f"{path} is empty.", "Put one JSON object on each line, with prompt and response."
         )
-    else:
-        yield Check(
-            "data", OK, f"{path}, {human_bytes(size)}; look closer with: olivepress data {subject.lab.root}"
-        )
+        return
+    try:
+        small_split(subject)
+    except LabError as error:
+        yield Check("data", FAIL, f"{error.title} {error.detail}", error.hint)
+        return
+    yield Check(
+        "data", OK, f"{path}, {human_bytes(size)}; look closer with: olivepress data {subject.lab.root}"
+    )

@@ -392,6 +392,10 @@ def test_data(subject: Subject) -> None:
     assert states(data.data(changed(subject, {"data.file": "none.jsonl"}))) == {"data": FAIL}
     (subject.lab.root / "empty.jsonl").touch()
     assert states(data.data(changed(subject, {"data.file": "empty.jsonl"}))) == {"data": FAIL}
+    (subject.lab.root / "broken.jsonl").write_text('{"prompt": "a", "response": "b"}\n{"prompt":\n')
+    (check,) = data.data(changed(subject, {"data.file": "broken.jsonl"}))
+    assert check.state == FAIL
+    assert "line 2" in check.found
 
 
 def test_azure(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
