@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from tui.keys import GLOBAL, JUMPS, UserSettings, read_settings
@@ -42,7 +42,10 @@ class OlivePressApp(App[None]):
 
     TITLE = "OlivePress"
     CSS_PATH = "app.tcss"
-    BINDINGS: ClassVar[list[BindingType]] = [action.binding() for action in (*GLOBAL, *JUMPS)]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(action.binding() for action in (*GLOBAL, *JUMPS)),
+        Binding("ctrl+c", "interrupt", show=False, priority=True),
+    ]
     COMMAND_PALETTE_BINDING = "f7"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - as the base class
     VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-tall")]  # noqa: RUF012
@@ -301,6 +304,14 @@ class OlivePressApp(App[None]):
     def _leave_if(self, leave: bool | None) -> None:
         if leave:
             self.leave()
+
+    def action_interrupt(self) -> None:
+        """Ctrl+C: copies what is selected; with nothing selected it is on the way to leaving, in a field as well."""
+        selected = getattr(self.focused, "selected_text", "") or self.screen.get_selected_text()
+        if selected:
+            self.copy_to_clipboard(selected)
+        else:
+            self.action_help_quit()
 
     def action_help_quit(self) -> None:
         """Ctrl+C: once tells how to leave, twice leaves."""

@@ -78,7 +78,9 @@ def test_from_an_empty_folder_to_a_tuned_answer(tmp_path: Path) -> None:
         terminal.send("enter")
         terminal.until("tokens/s", 120)
         assert "travel" in terminal.text
-        terminal.send("escape", "q")
+        terminal.send("f3")
+        terminal.until("Next: Chat")
+        terminal.send("q")
         terminal.until_over()
         assert terminal.status == 0
 

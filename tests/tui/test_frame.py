@@ -153,6 +153,20 @@ async def test_ctrl_c_twice_leaves(lab: Lab) -> None:
         await until(pilot, lambda: not app.is_running)
 
 
+async def test_ctrl_c_in_a_field_copies_what_is_selected_or_leaves(lab: Lab) -> None:
+    async with opened(lab.root, "quantize") as (app, pilot):
+        field = app.current.query_one("#set-model-source")
+        await until(pilot, lambda: app.focused is not None)
+        app.current.set_focus(field)
+        field.select_all()  # type: ignore[attr-defined]
+        await pilot.press("ctrl+c")
+        await until(pilot, lambda: app.clipboard == "rehearsal")
+        await pilot.press("end", "ctrl+c")
+        await until(pilot, lambda: "Ctrl+C again" in screen_text(app))
+        await pilot.press("ctrl+c")
+        await until(pilot, lambda: not app.is_running)
+
+
 async def test_a_job_that_ends_elsewhere_is_told(lab: Lab) -> None:
     job = job_in(lab, "finetune", "running")
     async with opened(lab.root, "check") as (app, pilot):
