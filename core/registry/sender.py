@@ -36,6 +36,7 @@ CHUNK = 1 << 18
 """Bytes handed to the connection at a time; between two a cancel is seen. Each has the time limit of a
 connection, so it must be small enough for a slow line."""
 LEAST_CONNECTIONS = 4
+FIRST_CONNECTIONS = 8
 IN_FLIGHT_S = 2.0
 
 
@@ -98,7 +99,7 @@ class Sender:
         self._error: BaseException | None = None
         self._done = 0
         self._sent = self._kept = 0
-        self._allowed = min(self._most, LEAST_CONNECTIONS)
+        self._allowed = min(self._most, FIRST_CONNECTIONS)
         self._marks: deque[tuple[float, int]] = deque(maxlen=160)
 
     def plan(self) -> Sent:
