@@ -81,7 +81,7 @@ async def settle(pilot: Any) -> None:
             )
         if app.snapshot.active is not None:
             ready = ready and screen._top is not None and bool(screen._top._gauge)
-        if ready and screen.focused is not None:
+        if ready and (screen.focused is not None or screen.has_class("-too-small")):
             break
     await pilot.pause(0.1)
 

@@ -430,22 +430,24 @@ def test_a_page_is_read_once_and_shown_while_it_is_read_again() -> None:
 
 
 def test_of_many_wishes_the_newest_are_served_first() -> None:
-    go_on, came = threading.Semaphore(0), threading.Semaphore(0)
+    began, go_on, came = (threading.Semaphore(0) for _ in range(3))
     asked: list[int] = []
 
     def load(start: int, count: int) -> tuple[list[int], bool]:
         asked.append(start // PAGE)
+        began.release()
         go_on.acquire(timeout=5)
         return list(range(start, start + count)), True
 
     cache: PageCache[int] = PageCache(load, came.release)
     cache.get(0)
+    assert began.acquire(timeout=5)
     for page in range(1, 50):
         cache.get(page * PAGE)
-    for _ in range(3):
+    for _ in range(4):
         go_on.release()
         assert came.acquire(timeout=5)
-    assert set(asked) <= {0, 49, 48, 47}
+    assert asked == [0, 49, 48, 47]
     assert cache.get(49 * PAGE) == 49 * PAGE
     assert cache.get(20 * PAGE) is None
     cache.close()

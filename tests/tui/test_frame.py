@@ -105,12 +105,18 @@ async def test_a_terminal_that_is_too_small_gets_a_line(lab: Lab, size: tuple[in
 async def test_resizing_at_any_moment(lab: Lab) -> None:
     job = job_in(lab, "finetune", "running")
     async with opened(lab.root, "finetune") as (app, pilot):
-        for size in ((200, 60), (60, 20), (300, 20), (61, 100), (10, 3), (80, 24)):
+        for size, step in (
+            ((200, 60), "finetune"),
+            ((60, 20), "check"),
+            ((300, 20), "data"),
+            ((61, 100), "chat"),
+            ((10, 3), "upload"),
+            ((1, 1), "finetune"),
+            ((80, 24), "quantize"),
+        ):
             await pilot.resize_terminal(*size)
+            await app.go_to(step)
             await pilot.pause()
-            for step in ("check", "data", "finetune", "chat", "upload"):
-                await app.go_to(step)
-                await pilot.pause()
         await app.go_to("finetune")
         await until(pilot, lambda: "45 of 100" in screen_text(app))
     job.let_go()

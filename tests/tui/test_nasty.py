@@ -72,18 +72,21 @@ async def test_a_log_is_shown_as_text(lab: Lab) -> None:
     job.let_go()
 
 
-@pytest.mark.parametrize("text", NASTY)
-async def test_errors_of_jobs_are_text(lab: Lab, text: str) -> None:
+@pytest.mark.parametrize("which", [slice(0, 4), slice(4, 8), slice(8, 12), slice(12, None)])
+async def test_errors_of_jobs_are_text(lab: Lab, which: slice) -> None:
     job = job_in(lab, "finetune", "running")
+    text = "\n".join(NASTY[which])
     job.progress(text[:300], 1, 10)
     job.end("failed", error={"title": text[:300], "detail": text, "hint": text[:300]})
     async with opened(lab.root, "finetune") as (app, pilot):
         await until(pilot, lambda: "FAILED" in screen_text(app))
         assert harmless(screen_text(app))
-        app.push_screen(ErrorScreen(text[:300], text, text[:300]))
-        await until(pilot, lambda: isinstance(app.screen, ErrorScreen))
-        await pilot.pause()
-        assert harmless(screen_text(app))
+        for each in NASTY[which]:
+            app.push_screen(ErrorScreen(each[:300], each, each[:300]))
+            await until(pilot, lambda: isinstance(app.screen, ErrorScreen))
+            await pilot.pause()
+            assert harmless(screen_text(app))
+            app.pop_screen()
         assert app.is_running
 
 

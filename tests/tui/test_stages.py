@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.lab import Lab
+from core.lab import REHEARSAL_VALUES, Lab
 from tests.tui.conftest import opened, screen_text, until
 from tests.tui.labs import BEFORE, ERROR, job_in, made
 from tui.screens.stage import StageScreen
@@ -199,4 +199,4 @@ async def test_the_bundled_models_large_steps_do_not_follow_to_another_model(lab
         assert recipe.quantize.group_size == 128
         assert recipe.finetune.steps == 100, "chosen by hand, so it stays"
         app.session.save({"model.source": "rehearsal"})
-        assert lab.recipe.finetune.learning_rate == 3e-3
+        assert lab.recipe.finetune.learning_rate == REHEARSAL_VALUES["finetune.learning_rate"]
