@@ -26,6 +26,7 @@ REHEARSAL_VALUES: dict[str, Any] = {
     "finetune.steps": 300,
     "finetune.batch_size": 24,
     "finetune.learning_rate": 6e-3,
+    "finetune.dropout": 0.05,
     "chat.max_new_tokens": 128,
 }
 """What a lab of the small bundled model is made with, where the request says nothing else: the

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,8 +160,11 @@ class OlivePressAwq(Pass):  # type: ignore[misc]
         return True
 
     def _run_for_config(self, model: Any, config: Any, output_model_path: str) -> Any:
-        with torch.no_grad(), matrix_units():
-            return _Run(model, config).save(output_model_path)
+        with torch.no_grad():
+            run = _Run(model, config)
+            # A float32 model's folds are checked closer than TF32 computes, and would be undone.
+            with nullcontext() if run.model.dtype == torch.float32 else matrix_units():
+                return run.save(output_model_path)
 
 
 class _Run:
