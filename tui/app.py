@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App
@@ -14,6 +13,7 @@ from textual.message import Message
 
 from tui.keys import GLOBAL, JUMPS, UserSettings, read_settings
 from tui.session import Session
+from tui.sheets import sheets
 from tui.snapshot import Snapshot
 from tui.steps import BY_NAME, STEPS
 from tui.terminal import default_theme
@@ -79,7 +79,7 @@ class OlivePressApp(App[None]):
             self.snapshot = self._make_watch().snapshot()
         # The first screen's sheets are read with the app's own: reading them later means parsing all again.
         self._first = BY_NAME[step or self._first_step()].load()
-        super().__init__(css_path=[*_sheets(OlivePressApp), *_sheets(self._first)])
+        super().__init__(css_path=[*sheets(OlivePressApp), *sheets(self._first)])
         self.notes: dict[str, str] = {}
         self.farewell = ""
         self.error_log: Path | None = None
@@ -346,22 +346,9 @@ class OlivePressApp(App[None]):
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """What the command palette offers: every step and every action."""
-        from textual.app import SystemCommand as Command
+        from tui.palette import commands
 
-        for step in STEPS:
-            yield Command(
-                f"Go to {step.number} {step.title}",
-                step.about,
-                lambda s=step: self.run_worker(self.action_step(s.number)),
-            )
-        for action in GLOBAL:
-            if action.id in ("commands", "leave"):
-                continue
-            yield Command(
-                action.label,
-                action.help,
-                lambda a=action: self.run_worker(self.run_action(a.action, self.current)),
-            )
+        return commands(self)
 
     # Errors of the wizard itself
 
@@ -399,10 +386,3 @@ class OlivePressApp(App[None]):
     def is_headless_test(self) -> bool:
         """Under a Pilot the test must see the exception; it asks for the notice by OLIVEPRESS_SHOW_CRASH."""
         return self.is_headless and not os.environ.get("OLIVEPRESS_SHOW_CRASH")
-
-
-def _sheets(owner: type[App[None]] | type[Screen[None]]) -> list[Path]:
-    """The style sheets that a class names, beside its module."""
-    named = owner.CSS_PATH or []
-    folder = Path(sys.modules[owner.__module__].__file__ or "").parent
-    return [folder / each for each in ([named] if isinstance(named, str | PurePath) else named)]

@@ -200,3 +200,14 @@ async def test_the_bundled_models_large_steps_do_not_follow_to_another_model(lab
         assert recipe.finetune.steps == 100, "chosen by hand, so it stays"
         app.session.save({"model.source": "rehearsal"})
         assert lab.recipe.finetune.learning_rate == REHEARSAL_VALUES["finetune.learning_rate"]
+
+
+async def test_settings_that_changed_since_the_run_are_named(lab: Lab) -> None:
+    job_in(lab, "finetune", "succeeded")
+    async with opened(lab.root, "finetune") as (app, pilot):
+        await until(pilot, lambda: "Done" in screen_text(app))
+        assert "settings have changed" not in screen_text(app)
+        lab.set({"finetune.rank": 17})
+        await until(pilot, lambda: "settings have changed since" in screen_text(app))
+        await pilot.press("e")
+        await until(pilot, lambda: "Not as finetune-001 ran: Rank." in screen_text(app))

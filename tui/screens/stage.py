@@ -13,36 +13,23 @@ from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
 
-from core.text import clean
 from tui.screens.base import StepScreen
 from tui.screens.dialogs import ErrorScreen
-from tui.session import value_of
-from tui.signs import bar
+from tui.screens.stage_words import columns, headline, measured, obstacle, progress
 from tui.steps import STEPS
 from tui.widgets.form import Form
 from tui.widgets.log_pane import LogPane
 from tui.widgets.problem import Problem
 from tui.widgets.push import Push
 from tui.widgets.safe import Plain
-from tui.words import STATE_WORDS, duration, label, number, result_rows, time_left
+from tui.words import label, result_rows
 
 if TYPE_CHECKING:
-    from core.recipe import Recipe
     from tui.log_file import LogFile
     from tui.snapshot import JobView, Snapshot
 
 TALL = 32
 """Lines from which there is room for the two sentences while a job is shown."""
-
-HEADLINES = {
-    "queued": "Starting",
-    "running": "Running",
-    "cancelling": "Stopping",
-    "succeeded": "Done",
-    "failed": "FAILED",
-    "cancelled": "Stopped",
-    "crashed": "CRASHED",
-}
 
 
 class StageScreen(StepScreen):
@@ -191,49 +178,18 @@ class StageScreen(StepScreen):
         self.log_pane.display = large or not form_shown
 
     def _tell_headline(self, view: JobView) -> None:
-        parts: list[Content | tuple[str, str]] = [
-            (HEADLINES.get(view.state, view.state), f"bold {_colour(view.state)}"),
-            Content(f"  {view.id}"),
-        ]
-        if view.reused:
-            parts.append(Content("  nothing had changed, so nothing was done again"))
-        elif view.started is not None:
-            until = view.ended if not view.active else time.time()
-            if until is not None:
-                word = "for" if view.active else "in" if view.state == "succeeded" else "after"
-                parts.append(Content(f"  {word} {duration(max(0, until - view.started))}"))
-        if view.state == "cancelling":
-            parts.append(Content("  it finishes what it must, at most 15 s"))
-        self.headline.show(Content.assemble(*parts))
+        self.headline.show(headline(view, time.time(), bool(self.changed(view))))
 
     def _tell_progress(self, view: JobView) -> None:
         self.progress.display = view.active or view.state == "cancelled"
-        if not self.progress.display:
-            return
-        phase = clean(view.phase, keep_newlines=False)[:60] or "starting"
-        share = view.share
-        if share is None:
-            self.progress.show(f"{phase} …")
-            return
-        count = f"{number(view.done or 0)} of {number(view.total or 0)}" if (view.total or 0) > 1 else ""
-        tail = time_left(view.eta_s) if view.state == "running" else ""
-        text = "  ".join(part for part in (phase, count, tail) if part)
-        self.progress.show(
-            Content.assemble((bar(share, 24), "$text-accent"), (f" {share:>4.0%}  ", "bold"), Content(text))
-        )
+        if self.progress.display:
+            self.progress.show(progress(view))
 
     def _tell_numbers(self, view: JobView) -> None:
         if view.state == "succeeded" and view.result:
             self.numbers.show(self.result_text(view.result))
-        elif view.active:
-            found = [
-                (word, number(view.metrics[name]))
-                for name, word in self.METRICS.items()
-                if name in view.metrics
-            ]
-            self.numbers.show(Content("   ").join([Content.assemble(f"{w} ", (v, "bold")) for w, v in found]))
         else:
-            self.numbers.show("")
+            self.numbers.show(measured(view, self.METRICS) if view.active else "")
         self.numbers.display = bool(self.numbers.text)
 
     def result_text(self, result: Mapping[str, Any]) -> Content:
@@ -241,29 +197,23 @@ class StageScreen(StepScreen):
         return columns(result_rows(result, self.SHOWN), max(60, self.size.width - 6))
 
     def _tell_note(self, snapshot: Snapshot) -> None:
-        missing = self.missing(snapshot)
-        broken = self.session.broken
-        running = snapshot.active
+        missing, broken = self.missing(snapshot), self.session.broken
         if broken is not None:
             self.note.show(f"lab.toml cannot be used: {broken.title} {broken.detail} {broken.hint}")
-        elif missing is not None:
-            self.note.show(
-                f"This step starts from what step {missing.number} makes. Do {missing.title} first; "
-                "the settings can be chosen now."
-            )
-        elif running is not None and running.stage != "upload":
-            own = running.stage == self.NAME
-            self.note.show(
-                f"{running.id} is running; these settings are for the next run."
-                if own
-                else f"{running.id} is running. One job runs at a time: this step can start when it is over."
-            )
         else:
-            try:
-                self.note.show(self.advice(self.form.values()))
-            except ValueError:
-                self.note.show("")
+            self.note.show(obstacle(self.NAME, missing, snapshot.active) or self._advice())
         self.note.set_class(broken is not None or missing is not None, "-stop")
+
+    def _advice(self) -> str:
+        view = self.view
+        if view is not None and view.state == "succeeded":
+            changed = self.changed(view)
+            if changed:
+                return f"Not as {view.id} ran: {', '.join(changed)}. Run again to have it so."
+        try:
+            return self.advice(self.form.values())
+        except ValueError:
+            return ""
 
     def _tell_buttons(self, view: JobView | None, missing: object) -> None:
         active = view is not None and view.active
@@ -404,7 +354,11 @@ class StageScreen(StepScreen):
         """The settings of this step that are not what the job ran with."""
         spec = view.spec.get("recipe", {})
         found = []
-        for name, value in self.form.values().items():
+        try:
+            values = self.form.values()
+        except ValueError:
+            return []
+        for name, value in values.items():
             section, _, key = name.partition(".")
             if spec.get(section, {}).get(key, value) != value:
                 found.append(label(key))
@@ -447,34 +401,3 @@ class StageScreen(StepScreen):
         self.refresh_from(self.olive.snapshot)
         if event.error is not None:
             self.app.push_screen(ErrorScreen.of(event.error))
-
-
-def columns(rows: Sequence[tuple[str, str]], width: int) -> Content:
-    """Rows of label and value, in two columns where they fit in ``width``."""
-    if not rows:
-        return Content("")
-    rows = [(clean(name, keep_newlines=False), clean(value, keep_newlines=False)) for name, value in rows]
-    cells = [Content.assemble((f"{name}  ", "$foreground 60%"), (value, "bold")) for name, value in rows]
-    widest = max(cell.cell_length for cell in cells) + 3
-    across = max(1, min(3, width // widest))
-    lines = []
-    for start in range(0, len(cells), across):
-        row = cells[start : start + across]
-        lines.append(Content("").join([cell.pad_right(widest - cell.cell_length) for cell in row]))
-    return Content("\n").join(lines)
-
-
-def _colour(state: str) -> str:
-    if state == "succeeded":
-        return "$text-success"
-    if state in ("failed", "crashed"):
-        return "$text-error"
-    return "$text-warning" if state in ("cancelled", "cancelling") else "$text-accent"
-
-
-def settings_of(recipe: Recipe, names: Sequence[str]) -> dict[str, Any]:
-    """The values of these options."""
-    return {name: value_of(recipe, name) for name in names}
-
-
-__all__ = ["STATE_WORDS", "StageScreen", "columns", "settings_of"]
