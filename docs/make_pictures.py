@@ -116,6 +116,7 @@ def main() -> int:
     if options.lab:
         lab = Lab.open(options.lab)
         os.environ["HOME"] = str(lab.root.parent)
+        os.chdir(lab.root)
         asyncio.run(draw(lab, "chat", "Enter sends", PICTURES / "chat.svg", keys=ask))
     return 0
 
