@@ -296,7 +296,9 @@ def _explain_sign_in(error: BaseException, text: str, subject: str) -> LabError:
         )
     if "failed to invoke" in low and "azure cli" in low:
         return MachineError(
-            "The Azure CLI does not answer.", f"{subject}.", "Try az account show, or: olivepress login --method device"
+            "The Azure CLI does not answer.",
+            f"{subject}.",
+            "Try az account show, or: olivepress login --method device",
         )
     if "timed out waiting" in low or "authorization_pending" in low or "expired_token" in low:
         return MachineError("The code was not entered in time.", f"{subject}.", LOGIN)

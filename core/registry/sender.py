@@ -228,8 +228,9 @@ class Sender:
                     self._lock.notify()
 
     def _may_start(self) -> bool:
-        # Small files are bound by the service's answers and not by the line: all connections take them.
-        return self._working < self._allowed or self._tasks[0][0].item.size <= SINGLE
+        # Small files are bound by the service's answers and not by the line's rate.
+        small = self._tasks[0][0].item.size <= SINGLE
+        return self._working < (max(self._allowed, FIRST_CONNECTIONS) if small else self._allowed)
 
     def _send_one(self, file: _File, index: int) -> None:
         client = self._container.client.get_blob_client(file.blob)
