@@ -58,12 +58,16 @@ def compare(name: str, needs: dict[str, Need], peaks: dict[str, dict[str, int]])
 def main() -> None:
     """Run the variants and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", help="where to make the labs (default: a temporary folder)")
+    parser.add_argument(
+        "folder", type=Path, nargs="?", help="where to make the labs (default: a temporary folder)"
+    )
     parser.add_argument("--steps", type=int, default=20)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = options.folder or Path(temporary)
-        print("| lab | stage | memory | predicted | measured | ratio |\n| --- | --- | --- | --- | --- | --- |")
+        print(
+            "| lab | stage | memory | predicted | measured | ratio |\n| --- | --- | --- | --- | --- | --- |"
+        )
         for number, (name, settings) in enumerate(VARIANTS.items()):
             lab = Lab.create(root / str(number), settings={"finetune.steps": options.steps, **settings})
             needs, peaks = predict(lab), {}

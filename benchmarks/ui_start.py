@@ -58,7 +58,9 @@ def first_screen(argv: list[str], words: bytes, timeout: float = 30.0) -> float:
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -72,7 +74,12 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
     # The first round fills the caches of the disk.
     a, b = statistics.median(empty[1:]), statistics.median(wizard[1:])
-    found = {"empty_app_s": round(a, 4), "wizard_s": round(b, 4), "ratio": round(b / a, 3), "rounds": options.rounds}
+    found = {
+        "empty_app_s": round(a, 4),
+        "wizard_s": round(b, 4),
+        "ratio": round(b / a, 3),
+        "rounds": options.rounds,
+    }
     if options.json:
         print(json.dumps(found))
     else:
