@@ -25,5 +25,9 @@ def azure(subject: Subject) -> Iterator[Check]:
     if upload.workspace and upload.resource_group and upload.subscription:
         yield Check("azure workspace", OK, f"{upload.workspace} in {upload.resource_group}")
     elif wanted:
-        yield Check("azure workspace", WARN, "The recipe names no whole workspace.",
-                    "Fill in [upload] subscription, resource_group and workspace.")  # fmt: skip
+        yield Check(
+            "azure workspace",
+            WARN,
+            "The recipe names no whole workspace.",
+            "olivepress workspaces --use NAME",
+        )
