@@ -86,6 +86,10 @@ def test_a_broken_line_is_named_by_its_number(quantized_tiny_lab: Path, tmp_path
     assert len([line for line in ran.stderr.splitlines() if "line 5" in line]) == 1, "said once"
     assert not lab.folder.finetuned_root.exists()
     assert not half_made(root)
+    assert lab.newest("finetune") is None, "refused before anything was started"
+    unchecked = refused("run", str(root), "finetune", "--no-check", status=2, says=(f"{file}, line 5",))
+    assert "Traceback" not in unchecked.stderr
+    assert not half_made(root)
     assert lab.job("finetune").state == "failed"
     looked = cli("data", str(root), "--json")
     assert looked.returncode == 2
