@@ -56,6 +56,10 @@ class Pipe:
             os._exit(0)
 
 
+LET_IN_SECONDS = 0.02
+"""How long an answer may go on before the thread that reads requests is let in."""
+
+
 class Inbox:
     """Requests in order; Stop, Close and the end of input act at once."""
 
@@ -63,6 +67,7 @@ class Inbox:
         self._pipe = pipe
         self._queue: queue.SimpleQueue[tuple[Message, float]] = queue.SimpleQueue()
         self._stopped: set[int] = set()
+        self._let_in = 0.0
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -82,7 +87,16 @@ class Inbox:
         os._exit(0)
 
     def stopped(self, number: int) -> bool:
-        """Whether the request with this id is to end."""
+        """Whether the request with this id is to end. Asked before each token.
+
+        The runtime gives the interpreter's lock back and takes it again within microseconds, so the
+        thread that reads would wait for seconds: each time it wakes the lock is taken, and it never
+        waits the five milliseconds after which CPython hands it over. A short sleep now and then lets it in.
+        """
+        now = time.perf_counter()
+        if now - self._let_in > LET_IN_SECONDS:
+            time.sleep(0.0001)
+            self._let_in = now
         return number in self._stopped
 
     def __iter__(self) -> Iterator[tuple[Message, float]]:

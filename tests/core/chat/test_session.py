@@ -89,6 +89,17 @@ def test_leaving_the_stream_stops_the_answer(endless: ChatSession) -> None:
     assert endless.last.stop == "cancelled"
 
 
+def test_every_stop_is_heard_long_before_the_end(endless: ChatSession) -> None:
+    for _ in range(8):
+        exchange = endless.begin(LONG)
+        next(event for event in exchange if isinstance(event, Token))
+        exchange.stop()
+        assert exchange.wait(30)
+        assert endless.last is not None
+        assert endless.last.stop == "cancelled"
+        assert endless.last.new_tokens < 6000
+
+
 def test_one_question_at_a_time(endless: ChatSession) -> None:
     exchange = endless.begin(LONG)
     with pytest.raises(RequestError, match="under way"):
