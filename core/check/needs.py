@@ -17,7 +17,7 @@ GIB = 2**30
 SAFETY = 1.05
 """Every estimate of memory is raised by this much, to be on the safe side of what was measured."""
 
-PROCESS_RAM = {"quantize": 0.55 * GIB, "finetune": 0.50 * GIB, "optimize": 0.50 * GIB}
+PROCESS_RAM = {"quantize": 0.55 * GIB, "finetune": 0.55 * GIB, "optimize": 0.50 * GIB}
 """What a stage's process holds beside the model: torch, transformers and olive, as CPU builds."""
 
 CUDA_BUILD_RAM = 0.5 * GIB
@@ -185,9 +185,14 @@ def _finetune(shape: Shape, recipe: Recipe, machine: Machine, lengths: Lengths) 
     # Forward and backward without the base's own gradients, 4 a parameter and token; 2 more to recompute.
     share = 4 + 2 * plan.recomputed / max(1, shape.layers)
     seconds = 15 + share * parameters(shape) * tokens / _rate(machine)
+    needed = plan.need.total
+    if options.dropout > 0:
+        # In front of each adapter matrix, a copy of its input and the mask of what was dropped.
+        kept = sum(inputs for inputs, _ in shape.linears) * (shape.layers - plan.recomputed)
+        needed += kept * options.batch_size * lengths.longest * (3 if machine.has_gpu else 5)
     if machine.has_gpu:
-        return _need("finetune", process, plan.need.total, disk, seconds)
-    return _need("finetune", process + plan.need.total, 0, disk, seconds)
+        return _need("finetune", process, needed, disk, seconds)
+    return _need("finetune", process + needed, 0, disk, seconds)
 
 
 def _optimize(shape: Shape, recipe: Recipe, machine: Machine) -> Need:
