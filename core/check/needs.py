@@ -179,20 +179,16 @@ def _finetune(shape: Shape, recipe: Recipe, machine: Machine, lengths: Lengths) 
         length=lengths.longest,
         memory=options.memory,
         number_bytes=2 if machine.has_gpu else 4,
+        dropout=options.dropout > 0,
     )
     disk = shape.adapter_numbers(options.rank) * 4 * 4  # the adapter, and a checkpoint with its two moments
     tokens = options.steps * options.batch_size * options.gradient_accumulation * lengths.mean
     # Forward and backward without the base's own gradients, 4 a parameter and token; 2 more to recompute.
     share = 4 + 2 * plan.recomputed / max(1, shape.layers)
     seconds = 15 + share * parameters(shape) * tokens / _rate(machine)
-    needed = plan.need.total
-    if options.dropout > 0:
-        # In front of each adapter matrix, a copy of its input and the mask of what was dropped.
-        kept = sum(inputs for inputs, _ in shape.linears) * (shape.layers - plan.recomputed)
-        needed += kept * options.batch_size * lengths.longest * (3 if machine.has_gpu else 5)
     if machine.has_gpu:
-        return _need("finetune", process, needed, disk, seconds)
-    return _need("finetune", process + needed, 0, disk, seconds)
+        return _need("finetune", process, plan.need.total, disk, seconds)
+    return _need("finetune", process + plan.need.total, 0, disk, seconds)
 
 
 def _optimize(shape: Shape, recipe: Recipe, machine: Machine) -> Need:

@@ -189,6 +189,7 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
             length=train.longest,
             memory=memory,
             number_bytes=size,
+            dropout=config.lora_dropout > 0,
         )
         # A GPU says when it is full; a machine without one starts to swap, or kills.
         if not plan.fits and device.type == "cpu":

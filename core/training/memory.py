@@ -111,6 +111,7 @@ def estimate_memory(
     way: Way = "low",
     recomputed: int | None = None,
     number_bytes: int = 2,
+    dropout: bool = False,
 ) -> Need:
     """Memory at the highest point of a training step, in bytes.
 
@@ -118,6 +119,7 @@ def estimate_memory(
         batch, length: rows in a batch and tokens in its longest row.
         recomputed: layers whose activations are computed again; None: all for ``low``, none for ``fast``.
         number_bytes: of a float weight or activation: 2 in bfloat16 (GPU), 4 in float32 (CPU).
+        dropout: whether there is dropout in front of the adapter.
     """
     if recomputed is None:
         recomputed = shape.layers if way == "low" else 0
@@ -141,6 +143,9 @@ def estimate_memory(
     # The two norms keep their input in float32; then q, k, v before and after the rotation, the
     # attention's result, the inputs of the linear layers, and gate, up, silu(gate) and their product.
     kept = 8 * shape.hidden + size * (2 * shape.hidden + 3 * q + 3 * kv + 4 * shape.intermediate)
+    if dropout:
+        # In front of each adapter matrix, what is left of its input and the mask of what was dropped.
+        kept += (size + 1) * sum(inputs for inputs, _ in shape.linears)
     kept_all = kept * tokens * (shape.layers - recomputed)
     boundaries = size * shape.hidden * tokens * recomputed
     one_layer = (kept * tokens if recomputed else 0) + size * 4 * shape.intermediate * tokens
@@ -180,6 +185,7 @@ def plan_memory(
     length: int,
     memory: str = "auto",
     number_bytes: int = 2,
+    dropout: bool = False,
 ) -> Plan:
     """Choose the fastest way that fits into ``free`` bytes; ``low`` if none does.
 
@@ -198,6 +204,7 @@ def plan_memory(
             way=way,
             recomputed=recomputed,
             number_bytes=number_bytes,
+            dropout=dropout,
         )
 
     def said(way: Way, recomputed: int) -> Plan:
