@@ -4,6 +4,7 @@ Beside every projection node ``y = x W`` two more inputs of the graph are put, A
 B [rank, out] (LoRA, Hu et al. 2021, arXiv:2106.09685, with alpha / rank already inside B), and
 ``y`` becomes ``x W + (x A) B``. Each has an initializer of rank 0, which ONNX takes where a run
 gives no such input: then ``x A`` is empty and ``(x A) B`` is zero, at about 1 % of a decode step.
+The inputs may have 16 bits a number where the graph computes in float32: then each is cast where it is used.
 
 Only the graph is read and written; the weights beside it (external data) are not touched.
 """
@@ -28,6 +29,7 @@ _NAMES = {
     "o_proj": ("o_proj", "out_proj", "dense"),
     "down_proj": ("down_proj", "dense_4h_to_h"),
 }
+_ONNX_NAMES = {"float32": "FLOAT", "float16": "FLOAT16", "bfloat16": "BFLOAT16"}
 _BLOCKS = {"attn": ("self_attn", "self_attention"), "mlp": ("mlp",)}
 
 
@@ -139,20 +141,26 @@ def _branch(items: list[Projection], parts: list[Part], kind: str) -> Branch:
     return Branch(f"{prefix}.{kind}.lora_A", first.inputs, outputs, tuple(parts))
 
 
-def add_branches(model: Any, planned: list[tuple[Branch, list[Projection]]], dtype: str) -> None:
-    """Put the planned branches into a graph (an ``onnx.ModelProto``), in place."""
+def add_branches(model: Any, planned: list[tuple[Branch, list[Projection]]], dtype: str, given: str) -> None:
+    """Put the planned branches into a graph (an ``onnx.ModelProto``), in place.
+
+    Args:
+        dtype: what the graph computes in.
+        given: what the inputs have; where it is another type, they are cast.
+    """
     from onnx import TensorProto, helper
 
-    kind = {
-        "float32": TensorProto.FLOAT,
-        "float16": TensorProto.FLOAT16,
-        "bfloat16": TensorProto.BFLOAT16,
-    }[dtype]
+    kind, computed = (getattr(TensorProto, _ONNX_NAMES[name]) for name in (given, dtype))
     graph = model.graph
 
-    def optional_input(name: str, shape: list[Any], empty: list[int]) -> None:
+    def optional_input(name: str, shape: list[Any], empty: list[int], at: str) -> tuple[str, list[Any]]:
+        """What the branch reads, and the nodes that make it."""
         graph.input.append(helper.make_tensor_value_info(name, kind, shape))
         graph.initializer.append(helper.make_tensor(name, kind, empty, b"", raw=True))
+        if given == dtype:
+            return name, []
+        cast = f"{at}/Cast/output_0"
+        return cast, [helper.make_node("Cast", [name], [cast], name=f"{at}/Cast", to=computed)]
 
     before: dict[str, list[Any]] = {}
     after: dict[str, list[Any]] = {}
@@ -161,12 +169,11 @@ def add_branches(model: Any, planned: list[tuple[Branch, list[Projection]]], dty
             ".attn.", "/attn/"
         ).replace(".mlp.", "/mlp/")
         rank = f"{branch.a}.rank"
-        optional_input(branch.a, [branch.size, rank], [branch.size, 0])
+        a, casts = optional_input(branch.a, [branch.size, rank], [branch.size, 0], f"{base}/lora_A")
         small = f"{base}/lora_A/output_0"
         before[items[0].node.name] = [
-            helper.make_node(
-                "MatMul", [items[0].node.input[0], branch.a], [small], name=f"{base}/lora_A/MatMul"
-            )
+            *casts,
+            helper.make_node("MatMul", [items[0].node.input[0], a], [small], name=f"{base}/lora_A/MatMul"),
         ]
         for item, output in zip(items, branch.outputs, strict=True):
             if item.node.input[0] != items[0].node.input[0]:
@@ -174,12 +181,13 @@ def add_branches(model: Any, planned: list[tuple[Branch, list[Projection]]], dty
                     "The ONNX graph is not as expected.",
                     f"{item.node.name} and {items[0].node.name} read different inputs.",
                 )
-            optional_input(output.name, [rank, output.size], [0, output.size])
             at = item.node.name.rsplit("/", 1)[0]
+            b, casts = optional_input(output.name, [rank, output.size], [0, output.size], f"{at}/lora_B")
             whole, raw, delta = item.node.output[0], f"{at}/lora/base", f"{at}/lora_B/output_0"
             item.node.output[0] = raw
             after[item.node.name] = [
-                helper.make_node("MatMul", [small, output.name], [delta], name=f"{at}/lora_B/MatMul"),
+                *casts,
+                helper.make_node("MatMul", [small, b], [delta], name=f"{at}/lora_B/MatMul"),
                 helper.make_node("Add", [raw, delta], [whole], name=f"{at}/lora/Add"),
             ]
     nodes = []

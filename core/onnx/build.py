@@ -209,6 +209,9 @@ def quantize_float(
 def open_graph(folder: Path, checkpoint: Path, base_digest: str) -> Layout:
     """Add adapter branches to a freshly built ``model.onnx`` and write its layout beside it.
 
+    Where the kernels round activations to int8, the adapters are given in float16, half the bytes of
+    float32: beside that rounding the eleven bits of float16 are exact.
+
     Raises:
         StageError: the graph has not a projection for every linear layer of the checkpoint.
     """
@@ -231,7 +234,8 @@ def open_graph(folder: Path, checkpoint: Path, base_digest: str) -> Layout:
         )
     cache = next(item for item in model.graph.input if item.name.startswith("past_key_values"))
     dtype = _DTYPES[cache.type.tensor_type.elem_type]
-    add_branches(model, planned, dtype)
+    given = "float16" if dtype == "float32" and _rounds_activations(model.graph) else dtype
+    add_branches(model, planned, dtype, given)
     if dtype == "float32":
         halve_embedding(model, folder)
     onnx.helper.set_model_props(model, {DIGEST_KEY: base_digest})
@@ -239,9 +243,21 @@ def open_graph(folder: Path, checkpoint: Path, base_digest: str) -> Layout:
     with explained(path):
         onnx.save(model, str(half))
         os.replace(half, path)
-    layout = Layout(dtype, tuple(branch for branch, _ in planned))
+    layout = Layout(given, tuple(branch for branch, _ in planned))
     layout.save(folder)
     return layout
+
+
+def _rounds_activations(graph: Any) -> bool:
+    """Whether the projections round activations to int8 (accuracy level 4)."""
+    levels = (
+        item.i
+        for node in graph.node
+        if node.op_type == "MatMulNBits"
+        for item in node.attribute
+        if item.name == "accuracy_level"
+    )
+    return 4 in levels
 
 
 def exact_copy(folder: Path, work: Path) -> Path:

@@ -62,7 +62,7 @@ class Layout:
     """All branches of a graph.
 
     Attributes:
-        dtype: ``float32``, ``float16`` or ``bfloat16``, the type of every A and B.
+        dtype: ``float32``, ``float16`` or ``bfloat16``, the type in which every A and B is given.
     """
 
     dtype: str

@@ -1,14 +1,16 @@
 """The embedding table in half the bytes, where that loses nothing.
 
 For the CPU ModelBuilder writes the table as float32, though the values came from a 16-bit checkpoint.
-Kept as float16 with a Cast behind the look-up it gives the same numbers, since only the few rows of a
-prompt are cast. The room that this leaves in the weight file is filled with tensors from the file's
-end, so that no more than that much is copied.
+Kept as float16 or bfloat16, whichever holds every value, with a Cast behind the look-up it gives the same
+numbers, since only the few rows of a prompt are cast. The room that this leaves in the weight file is
+filled with tensors from the file's end, so that no more than that much is copied.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,62 +18,53 @@ from core.files import explained
 
 SMALLEST_BYTES = 2**20
 ALIGNMENT = 4096
-_EXACT = 2.0**-25
-"""Half a step of float16's smallest numbers: what is nearer to zero than that is lost in any case."""
+_PORTION = 2**24
+"""Numbers that are looked at together."""
+_FLOAT = 1
+"""``TensorProto.FLOAT``."""
 
 
-def halve_embedding(model: Any, folder: Path) -> bool:
-    """Store a float32 embedding table as float16 if its values allow that; says whether it was done.
+def halve_embedding(model: Any, folder: Path) -> str | None:
+    """Store a float32 embedding table in 16 bits if its values allow that.
 
     Args:
         model: the ``onnx.ModelProto``, changed in place; the caller saves it.
         folder: where its weight file lies; changed in place.
+
+    Returns:
+        ``float16`` or ``bfloat16``, the type that the table has now; None if it was left alone.
     """
     import numpy as np
     from onnx import TensorProto, helper
 
     graph = model.graph
-    uses: dict[str, int] = {}
-    for node in graph.node:
-        for name in node.input:
-            uses[name] = uses.get(name, 0) + 1
-    tables = {item.name: item for item in graph.initializer if item.data_type == TensorProto.FLOAT}
-    gather = next(
-        (
-            n
-            for n in graph.node
-            if n.op_type == "Gather" and n.input[0] in tables and len(tables[n.input[0]].dims) == 2
-        ),
-        None,
-    )
-    if gather is None or uses[gather.input[0]] != 1:
-        return False
-    table = tables[gather.input[0]]
+    gather = _look_up(graph)
+    if gather is None:
+        return None
+    table = next(item for item in graph.initializer if item.name == gather.input[0])
     place = _place(table)
     if place is None or place[2] < SMALLEST_BYTES:
-        return False
+        return None
     file, offset, length = place
     path = folder / file
     wide = np.memmap(path, dtype="<f4", mode="r", offset=offset, shape=(length // 4,))
-    narrow = np.empty(wide.shape, dtype="<f2")
-    step = 2**24
-    for start in range(0, len(wide), step):
-        part = np.asarray(wide[start : start + step])
-        with np.errstate(over="ignore"):
-            narrow[start : start + step] = part
-        if not (np.abs(narrow[start : start + step].astype("<f4") - part) <= _EXACT).all():
-            return False
+    kind, narrow = next(
+        ((kind, made) for kind, narrowed in _KINDS.items() if (made := _narrow(wide, narrowed)) is not None),
+        (None, None),
+    )
     del wide
+    if kind is None or narrow is None:
+        return None
+    _move(table, offset, narrow.nbytes)
     with explained(path), path.open("r+b") as stream:
         stream.seek(offset)
-        stream.write(narrow.tobytes())
+        stream.write(narrow.data)
         _fill(stream, graph, file, offset + narrow.nbytes, offset + length)
-    table.data_type = TensorProto.FLOAT16
-    _move(table, offset, narrow.nbytes)
+    table.data_type = getattr(TensorProto, kind.upper())
     for info in graph.value_info:
         if info.name == table.name:
-            info.type.tensor_type.elem_type = TensorProto.FLOAT16
-    looked_up = f"{gather.output[0]}/float16"
+            info.type.tensor_type.elem_type = table.data_type
+    looked_up = f"{gather.output[0]}/{kind}"
     cast = helper.make_node(
         "Cast", [looked_up], [gather.output[0]], name=f"{gather.name}/Cast", to=TensorProto.FLOAT
     )
@@ -79,7 +72,49 @@ def halve_embedding(model: Any, folder: Path) -> bool:
     graph.node.insert(
         next(i for i, node in enumerate(graph.node) if node is gather or node.name == gather.name) + 1, cast
     )
-    return True
+    return kind
+
+
+def _look_up(graph: Any) -> Any | None:
+    """The Gather node that alone reads a float32 table."""
+    uses = Counter(name for node in graph.node for name in node.input)
+    tables = {item.name for item in graph.initializer if item.data_type == _FLOAT and len(item.dims) == 2}
+    found = (n for n in graph.node if n.op_type == "Gather" and n.input[0] in tables)
+    gather = next(found, None)
+    return gather if gather is not None and uses[gather.input[0]] == 1 else None
+
+
+def _as_float16(part: Any) -> tuple[Any, Any]:
+    """Float32 numbers as float16, and what those are in float32."""
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        narrow = part.astype("<f2")
+    return narrow, narrow.astype("<f4")
+
+
+def _as_bfloat16(part: Any) -> tuple[Any, Any]:
+    """Float32 numbers as the bits of bfloat16, their upper half, and what those are in float32."""
+    bits = part.view("<u4")
+    narrow = (bits >> 16).astype("<u2")
+    return narrow, (narrow.astype("<u4") << 16).view("<f4")
+
+
+_KINDS = {"float16": _as_float16, "bfloat16": _as_bfloat16}
+
+
+def _narrow(wide: Any, narrowed: Callable[[Any], tuple[Any, Any]]) -> Any | None:
+    """All numbers in 16 bits; None as soon as one of them would be another."""
+    import numpy as np
+
+    made = np.empty(wide.shape, dtype="<u2")
+    for start in range(0, len(wide), _PORTION):
+        part = np.asarray(wide[start : start + _PORTION])
+        narrow, back = narrowed(part)
+        if not np.array_equal(back, part):
+            return None
+        made[start : start + _PORTION] = narrow.view("<u2")
+    return made
 
 
 def _place(tensor: Any) -> tuple[str, int, int] | None:

@@ -30,7 +30,7 @@ from core.stages.base import StageContext, versions
 if TYPE_CHECKING:
     from core.onnx.build import Choice
 
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 """Raised when the graph that this stage makes changes in kind."""
 
 _PACKAGES = (

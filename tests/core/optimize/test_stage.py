@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,11 @@ def test_int8_rounding_of_activations_is_told_from_a_wrong_graph(
         found = result["agreement"][lane]
         assert found["identical"] + found["by_rounding"] == 5
     assert result["agreement"]["base"]["by_rounding"] + result["agreement"]["tuned"]["by_rounding"] > 0
+    # Its adapter has 16 bits a number: half the bytes, beside what the rounding costs anyway.
+    note = check_adapter(lab.onnx_dir, lab.adapter_file("travel"))
+    assert note["dtype"] == "float16"
+    numbers = sum(math.prod(item["shape"]) for item in note["parameters"])
+    assert lab.adapter_file("travel").stat().st_size < 2.5 * numbers
 
     shutil.rmtree(lab.onnx_dir)
     right = lora.scale_of
