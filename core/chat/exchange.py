@@ -14,6 +14,9 @@ from core.errors import LabError
 ChatEvent = Progress | Dropped | Token | Done | Finished | Error
 """What an exchange tells. Finished or Error is always the last."""
 
+_LOOK_SECONDS = 0.2
+"""How often an iteration looks whether there is still something to wait for."""
+
 
 class Exchange:
     """A question that is being answered, in one lane or in two.
@@ -82,12 +85,30 @@ class Exchange:
                 return found
 
     def __iter__(self) -> Iterator[ChatEvent]:
-        """The events until the end. Errors are events here; :meth:`result` raises them."""
+        """The events that were not handed out yet, until the end. Errors are events here; :meth:`result` raises them.
+
+        An iteration that an exception broke off, such as Ctrl-C, can be followed by another.
+        """
         while True:
-            event = self._events.get()
+            try:
+                event = self._events.get(timeout=_LOOK_SECONDS)
+            except queue.Empty:
+                if self.over:
+                    return  # the last event was handed out to an iteration that was broken off
+                continue
             yield event
             if isinstance(event, Error | Finished):
                 return
+
+    def follow(self, show: Callable[[ChatEvent], None]) -> None:
+        """Show all events until the end. Ctrl-C stops the answer, which is then shown as far as it came."""
+        while True:
+            try:
+                for event in self:
+                    show(event)
+                return
+            except KeyboardInterrupt:
+                self.stop()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the end; False if the time ran out first."""

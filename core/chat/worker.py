@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import queue
+import select
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -56,52 +57,63 @@ class Pipe:
             os._exit(0)
 
 
-LET_IN_SECONDS = 0.02
-"""How long an answer may go on before the thread that reads requests is let in."""
-
-
 class Inbox:
-    """Requests in order; Stop, Close and the end of input act at once."""
+    """Requests in order; Stop, Close and the end of input act as soon as they are looked for.
+
+    The thread that answers looks itself, before each token, at the cost of one system call. One that reads
+    beside it would wait long: the runtime gives the interpreter's lock back only for microseconds.
+    """
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
-        self._queue: queue.SimpleQueue[tuple[Message, float]] = queue.SimpleQueue()
+        self._waiting: deque[tuple[Message, float]] = deque()
         self._stopped: set[int] = set()
-        self._let_in = 0.0
-        threading.Thread(target=self._read, daemon=True).start()
+        self._line = b""
+        self._arrivals = select.poll()
+        self._arrivals.register(0, select.POLLIN)
+        threading.Thread(target=_end_with_parent, daemon=True).start()
 
     def _read(self) -> None:
-        for line in sys.stdin.buffer:
-            try:
-                message = decode(line)
-            except ProtocolError as error:
-                self._pipe.send(Error(0, "request", "The chat sent something unreadable.", str(error)))
-                continue
-            if isinstance(message, Stop):
-                self._stopped.add(message.id)
-            elif isinstance(message, Close):
-                break
-            else:
-                self._queue.put((message, time.perf_counter()))
-        # Native code may be in the middle of a long step: do not wait for it.
-        os._exit(0)
+        """Take what has come in; waits if nothing has."""
+        data = os.read(0, 1 << 16)
+        if not data:
+            os._exit(0)
+        *lines, self._line = (self._line + data).split(b"\n")
+        for line in lines:
+            self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            message = decode(line)
+        except ProtocolError as error:
+            self._pipe.send(Error(0, "request", "The chat sent something unreadable.", str(error)))
+            return
+        if isinstance(message, Stop):
+            self._stopped.add(message.id)
+        elif isinstance(message, Close):
+            os._exit(0)
+        else:
+            self._waiting.append((message, time.perf_counter()))
 
     def stopped(self, number: int) -> bool:
-        """Whether the request with this id is to end. Asked before each token.
-
-        The runtime gives the interpreter's lock back and takes it again within microseconds, so the
-        thread that reads would wait for seconds: each time it wakes the lock is taken, and it never
-        waits the five milliseconds after which CPython hands it over. A short sleep now and then lets it in.
-        """
-        now = time.perf_counter()
-        if now - self._let_in > LET_IN_SECONDS:
-            time.sleep(0.0001)
-            self._let_in = now
+        """Whether the request with this id is to end. Asked before each token."""
+        while self._arrivals.poll(0):
+            self._read()
         return number in self._stopped
 
     def __iter__(self) -> Iterator[tuple[Message, float]]:
         while True:
-            yield self._queue.get()
+            while not self._waiting:
+                self._read()
+            yield self._waiting.popleft()
+
+
+def _end_with_parent() -> None:
+    """End the process when the parent is gone, though native code may be in the middle of a long step."""
+    hang_up = select.poll()
+    hang_up.register(0, 0)  # told in any case: the other end was closed
+    hang_up.poll()
+    os._exit(0)
 
 
 def serve() -> None:

@@ -123,11 +123,11 @@ def _answer(session: ChatSession, question: str, as_json: bool) -> int:
     from core.cli.show import print_json
 
     exchange = session.begin(question)
-    shown = _follow(exchange, quiet=as_json)
+    _follow(exchange, quiet=as_json)
     answer = exchange.result()[exchange.turn.main]
     if as_json:
         print_json(answer.as_dict())
-    elif shown:
+    else:
         print(f"[{answer.figures}]", file=sys.stderr)
     return Cancelled.exit_status if answer.stop == "cancelled" else 0
 
@@ -144,19 +144,10 @@ def _compare(session: ChatSession, question: str, as_json: bool) -> int:
     return Cancelled.exit_status if "cancelled" in (base.stop, tuned.stop) else 0
 
 
-def _follow(exchange: Exchange, quiet: bool) -> bool:
-    """Show an exchange as it comes; Ctrl-C stops the answer, which is then shown as far as it came."""
+def _follow(exchange: Exchange, quiet: bool) -> None:
     from core.cli.chat_lines import AnswerPrinter
 
-    printer = AnswerPrinter(exchange.turn.lanes) if not quiet else None
-    while not exchange.over:
-        try:
-            for event in exchange:
-                if printer is not None:
-                    printer.show(event)
-        except KeyboardInterrupt:
-            exchange.stop()
-    return printer is not None
+    exchange.follow((lambda event: None) if quiet else AnswerPrinter(exchange.turn.lanes).show)
 
 
 def _evaluate(lab: Lab, session: ChatSession, options: argparse.Namespace) -> int:

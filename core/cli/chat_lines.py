@@ -181,13 +181,7 @@ class LineChat:
             self._follow(self._session.begin(question))
 
     def _follow(self, exchange: Exchange) -> None:
-        printer = AnswerPrinter(exchange.turn.lanes)
-        while not exchange.over:
-            try:
-                for event in exchange:
-                    printer.show(event)
-            except KeyboardInterrupt:
-                exchange.stop()
+        exchange.follow(AnswerPrinter(exchange.turn.lanes).show)
         answers = exchange.result()
         if len(answers) == 1:
             print(f"[{answers[exchange.turn.main].figures}]", file=sys.stderr)

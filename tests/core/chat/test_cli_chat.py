@@ -69,7 +69,8 @@ def test_compare_gives_base_and_tuned(lab: Path) -> None:
     assert (both["base"]["adapter"], both["tuned"]["adapter"]) == (None, "one")
     assert set(both["base"]) >= ANSWER_KEYS
     assert both["base"]["answer"] != both["tuned"]["answer"]
-    _, text, _ = run(lab, "--compare", "--prompt", "Where?")
+    again, text, told = run(lab, "--compare", "--prompt", "Where?")
+    assert again == 0, told
     assert re.search(r"--- base\n(?s:.+)\n--- one\n", text)
 
 
@@ -188,6 +189,19 @@ class Terminal:
             assert self._changed.wait_for(lambda: found(self.text[after:]), 60), self.text
             return len(self.text) if callable(wanted) else self.text.index(wanted, after) + len(wanted)
 
+    def interrupt_until(self, wanted: str, after: int) -> int:
+        """Press Ctrl-C until a text comes.
+
+        Once is not enough at a prompt that has just been written: CPython does not hear the signal between
+        writing it and waiting for a line. A person's second press is heard.
+        """
+        for _ in range(60):
+            self.type("\x03")
+            with self._changed:
+                if self._changed.wait_for(lambda: wanted in self.text[after:], 1):
+                    break
+        return self.until(wanted, after)
+
     def type(self, text: str) -> int:
         place = len(self.text)
         os.write(self._fd, text.encode())
@@ -251,8 +265,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(lab: Path, long_llama: Path) -
     terminal.type("\x03")
     terminal.until("base> ", place)
     assert "stopped]" in terminal.text
-    place = terminal.type("\x03")
-    place = terminal.until("/quit ends the chat", place)
+    place = terminal.interrupt_until("/quit ends the chat", len(terminal.text))
     terminal.until("base> ", place)
     terminal.type("\x04")
     assert os.waitpid(terminal.pid, 0)[1] == 0
