@@ -26,9 +26,13 @@ from core.chat.protocol import (
     decode,
     encode,
 )
+from core.errors import RequestError
 from core.text import clean_line
 
 Listener = Callable[[Message], None]
+
+PYTHON_VARIABLE = "OLIVEPRESS_CHAT_PYTHON"
+"""Names another Python for the model's process, such as one with a newer onnxruntime-genai for CUDA."""
 
 _WATCH_SECONDS = 0.1
 _LAST = (Ready, Finished, Adapted, Scored, Error)
@@ -60,16 +64,24 @@ class Worker:
         self.dead = threading.Event()
         package = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(part for part in (package, os.environ.get("PYTHONPATH", "")) if part)
-        with open(log_path, "wb") as log:
-            # A session of its own: Ctrl-C in the terminal stops an answer, not the model.
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "core.chat.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={**os.environ, "PYTHONPATH": path},
-                start_new_session=True,
-            )
+        python = os.environ.get(PYTHON_VARIABLE) or sys.executable
+        try:
+            with open(log_path, "wb") as log:
+                # A session of its own: Ctrl-C in the terminal stops an answer, not the model.
+                self._process = subprocess.Popen(
+                    [python, "-P", "-m", "core.chat.worker"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    env={**os.environ, "PYTHONPATH": path},
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise RequestError(
+                "The model's process cannot be started.",
+                f"{python}: {error.strerror}.",
+                f"Let {PYTHON_VARIABLE} name a Python, or unset it." if python != sys.executable else "",
+            ) from error
         self._reader = threading.Thread(target=self._read, name="chat-worker-reader", daemon=True)
         self._reader.start()
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime_genai as og
 
 from core.chat.conversation import Conversation, Tokens, read_genai_config
 from core.chat.lane import Lane
@@ -20,6 +19,9 @@ from core.chat.sampler import Sampler
 from core.chat.settings import Sampling
 from core.errors import RequestError
 from core.onnx.adapters import check_adapter
+from core.onnx.runtime import import_genai
+
+og = import_genai()
 
 LANES = 2
 """Caches kept at once: a comparison needs two. The weights are there once."""

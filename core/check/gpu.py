@@ -138,7 +138,7 @@ def builds(subject: Subject) -> Iterator[Check]:
     if subject.recipe.optimize.provider == "CUDAExecutionProvider" and name == "onnxruntime-genai":
         yield Check("onnxruntime build", WARN, "The recipe builds for CUDA; onnxruntime-genai here is the CPU build.",
                     "To chat on the GPU: pip uninstall -y onnxruntime onnxruntime-genai; "
-                    "pip install onnxruntime-gpu onnxruntime-genai-cuda==0.14.1")  # fmt: skip
+                    "pip install 'olivepress[cuda]'")  # fmt: skip
     elif _version(name):
         yield Check("onnxruntime build", OK, f"{name} {_version(name)}")
 

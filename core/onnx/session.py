@@ -37,8 +37,9 @@ class Session:
         Raises:
             StageError: onnxruntime-genai refuses the model.
         """
-        import onnxruntime_genai as og
+        from core.onnx.runtime import import_genai
 
+        og = import_genai()
         self._og = og
         try:
             self._model = og.Model(str(folder))

@@ -26,7 +26,14 @@ from core.files import human_bytes
 from core.passes.lora_layer import add_lora, save_adapter, unpack_linears
 from core.recipe import Recipe, read_recipe
 from core.training.checkpoints import Checkpoints
-from core.training.device import free_bytes, give_back, out_of_memory, training_device, training_dtype
+from core.training.device import (
+    free_bytes,
+    give_back,
+    out_of_memory,
+    told_shortly,
+    training_device,
+    training_dtype,
+)
 from core.training.fused import fuse_norms
 from core.training.loop import Course, Settings, Trainer
 from core.training.memory import Plan, Shape, plan_memory, what_fits
@@ -122,6 +129,10 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
         memory = Path(config.memory).name
         while True:
             plan = self._plan(shape, config, train, device, memory)
+            # A GPU says when it is full; a machine without one starts to swap, or kills.
+            if not plan.fits and device.type == "cpu":
+                need = f"The estimate is {human_bytes(plan.need.total)}"
+                raise self._too_little(shape, config, train, device, plan, need)
             report.log(f"Memory: {plan.reason}.")
             adapter = Path(output_model_path) / "adapter"
             try:
@@ -130,11 +141,11 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
-                reason = str(error).splitlines()[0]
+                reason = told_shortly(error)
             # Here, outside of the handler, nothing refers to the model any more.
             give_back(device)
             if memory != "auto" or plan.way == "low":
-                raise self._too_little(shape, config, train, device, reason)
+                raise self._too_little(shape, config, train, device, plan, reason)
             report.log("The GPU ran out of memory; trying again the way that needs the least.", "warning")
             memory = "low"
         give_back(device)
@@ -181,7 +192,7 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
 
     def _plan(self, shape: Shape, config: Any, train: Tokenized, device: torch.device, memory: str) -> Plan:
         free, size = free_bytes(device), training_dtype(device).itemsize
-        plan = plan_memory(
+        return plan_memory(
             shape,
             free,
             rank=config.r,
@@ -191,24 +202,30 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
             number_bytes=size,
             dropout=config.lora_dropout > 0,
         )
-        # A GPU says when it is full; a machine without one starts to swap, or kills.
-        if not plan.fits and device.type == "cpu":
-            need = f"The estimate is {human_bytes(plan.need.total)}"
-            raise self._too_little(shape, config, train, device, need)
-        return plan
 
     def _too_little(
-        self, shape: Shape, config: Any, train: Tokenized, device: torch.device, reason: str
+        self,
+        shape: Shape,
+        config: Any,
+        train: Tokenized,
+        device: torch.device,
+        plan: Plan,
+        reason: str,
     ) -> MachineError:
         free = free_bytes(device)
-        fitting = what_fits(
-            shape,
-            free,
-            rank=config.r,
-            batch=config.batch_size,
-            length=train.longest,
-            number_bytes=training_dtype(device).itemsize,
-        )
+        if plan.way == "fast" and self._plan(shape, config, train, device, "low").fits:
+            fitting = ["finetune.memory = auto"]
+        else:
+            fitting = what_fits(
+                shape,
+                free,
+                rank=config.r,
+                batch=config.batch_size,
+                length=train.longest,
+                number_bytes=training_dtype(device).itemsize,
+                dropout=config.lora_dropout > 0,
+                failed=plan.need.total if plan.way == "low" else None,
+            )
         where = "GPU memory" if device.type == "cuda" else "RAM"
         return MachineError(
             f"There is not enough {where} for this training.",

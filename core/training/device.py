@@ -52,6 +52,12 @@ def give_back(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
+def told_shortly(error: BaseException) -> str:
+    """What torch says of a full device: who holds how much, without its advice on its own settings."""
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return first.split(" Of the allocated memory")[0].rstrip(".")
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error of torch's says that the device is full; its libraries have words of their own."""
     return isinstance(error, torch.OutOfMemoryError) or any(

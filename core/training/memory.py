@@ -24,6 +24,9 @@ LOGITS_AT_ONCE = 32 * 1024 * 1024
 SPARE = 0.06
 """Share of the free memory left for the allocator's holes and the libraries' workspaces."""
 
+CLEARLY = 0.15
+"""How much less than a run that failed a suggestion must need."""
+
 FUSED_TYPES = frozenset({"phi3", "phi4_multimodal", "glm", "glm4"})
 """Architectures with one matrix for gate and up; those of Phi-3 have one for q, k and v as well."""
 
@@ -232,17 +235,33 @@ def plan_memory(
 
 
 def what_fits(
-    shape: Shape, free: int, *, rank: int, batch: int, length: int, number_bytes: int = 2
+    shape: Shape,
+    free: int,
+    *,
+    rank: int,
+    batch: int,
+    length: int,
+    number_bytes: int = 2,
+    dropout: bool = False,
+    failed: int | None = None,
 ) -> list[str]:
     """Smaller settings that should fit into ``free`` bytes, each a recipe key with its value.
+
+    Args:
+        failed: the estimate for a run that ran out of memory. Where it had seemed to fit, the estimate was
+            too low, or others took memory meanwhile: then what is suggested needs clearly less than that.
 
     Each suggestion changes one key alone where that is enough; else the three are made small
     together. Empty where nothing fits.
     """
     usable = free * (1 - SPARE)
+    if failed is not None:
+        usable = min(usable, failed * (1 - CLEARLY))
 
     def fits(rank: int, batch: int, length: int) -> bool:
-        need = estimate_memory(shape, rank=rank, batch=batch, length=length, number_bytes=number_bytes)
+        need = estimate_memory(
+            shape, rank=rank, batch=batch, length=length, number_bytes=number_bytes, dropout=dropout
+        )
         return need.total <= usable
 
     found = []

@@ -164,3 +164,23 @@ def test_a_tokenizer_without_a_chat_template_uses_the_recipes(llama: Path, refer
         assert session.ask("And?").prompt_tokens < 20
     with ChatSession(llama) as session, pytest.raises(RequestError, match="no chat template"):
         session.wait_ready()
+
+
+def test_another_python_can_run_the_model(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "python"
+    other.write_text(f'#!/bin/sh\ntouch "{tmp_path}/used"\nexec "{sys.executable}" "$@"\n')
+    other.chmod(0o755)
+    monkeypatch.setenv("OLIVEPRESS_CHAT_PYTHON", str(other))
+    with ChatSession(llama) as session:
+        assert session.wait_ready(60).adapters == ["one", "two"]
+    assert (tmp_path / "used").exists()
+
+
+def test_a_python_that_is_not_there_is_told(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLIVEPRESS_CHAT_PYTHON", "/nowhere/python")
+    with pytest.raises(RequestError) as caught:
+        ChatSession(llama)
+    assert "/nowhere/python: No such file" in caught.value.detail
+    assert "OLIVEPRESS_CHAT_PYTHON" in caught.value.hint

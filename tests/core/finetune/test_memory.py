@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 
+from core.training.device import told_shortly
 from core.training.memory import Shape, estimate_memory, plan_memory, what_fits
 
 GIB = 2**30
@@ -99,6 +101,36 @@ def test_what_is_said_to_fit_does_fit(free: float) -> None:
             key, value = part.split(" = ")
             changed[names[key]] = int(value)
         assert plan_memory(PHI, int(free * GIB), **changed).fits, suggestion
+
+
+def test_after_a_run_that_failed_clearly_less_is_suggested() -> None:
+    asked = {"rank": 64, "batch": 8, "length": 1024}
+    tried = plan_memory(PHI, 9 * GIB, **asked, memory="low")
+    assert tried.fits  # and yet it ran out of memory
+    said = what_fits(PHI, 9 * GIB, **asked, failed=tried.need.total)
+    (batch,) = (int(text.split(" = ")[1]) for text in said if text.startswith("finetune.batch_size"))
+    less = plan_memory(PHI, 9 * GIB, **{**asked, "batch": batch}, memory="low").need.total
+    assert batch < 7
+    assert less < 0.86 * tried.need.total
+
+
+def test_dropout_counts_in_what_is_suggested() -> None:
+    asked = {"rank": 64, "batch": 64, "length": 1024}
+    batch, with_dropout = (
+        int(what_fits(PHI, 8 * GIB, **asked, dropout=dropout)[0].split(" = ")[1]) for dropout in (False, True)
+    )
+    assert with_dropout < batch
+
+
+def test_torchs_words_are_cut_to_what_helps() -> None:
+    words = (
+        "CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has a total capacity of 79.18 GiB of which "
+        "1.62 MiB is free. Process 7 has 75.17 GiB memory in use. Of the allocated memory 3.17 GiB is "
+        "allocated by PyTorch. If reserved but unallocated memory is large try setting OTHER.\nMore"
+    )
+    told = told_shortly(RuntimeError(words))
+    assert told.endswith("Process 7 has 75.17 GiB memory in use")
+    assert told_shortly(torch.OutOfMemoryError()) == "OutOfMemoryError"
 
 
 def test_nothing_fits_where_not_even_the_weights_do() -> None:
