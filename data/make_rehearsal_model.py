@@ -21,6 +21,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,11 @@ LAYERS, HIDDEN, INTERMEDIATE, HEADS = 4, 256, 640, 4
 STEPS, TOKENS_PER_STEP, ECHOES, PEAK_LR, THREADS, SEED = 1300, 1600, 1000, 2e-3, 1, 20
 PROMPT_WEIGHT = 0.02
 """How much the question's own tokens count in the loss, against 1 for the answer's."""
+MOST_TURNS = 24
+"""Turns of the longest conversations that are trained on, some 700 tokens."""
+
+Row = tuple[list[int], list[bool]]
+"""A conversation's token ids, and for each whether it is part of an answer."""
 
 # Phi-3's own names. The placeholders are there because its tokenizer has them.
 SPECIAL = (  # noqa: SIM905
@@ -183,17 +189,45 @@ def question_text(question: str) -> str:
     return f"<|user|>\n{question}<|end|>\n<|assistant|>\n"
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, pair: tuple[str, str]) -> tuple[list[int], int]:
-    """Token ids of a question and its answer, and where the answer begins."""
-    question = tokenizer.encode(question_text(pair[0]), add_special_tokens=False)
-    answer = tokenizer.encode(pair[1] + "<|end|>", add_special_tokens=False)
-    return question + answer, len(question)
+def encode(tokenizer: PreTrainedTokenizerFast, turns: Sequence[rehearsal_text.Pair]) -> Row:
+    """Token ids of a conversation, and for each whether it is part of an answer."""
+    ids: list[int] = []
+    answers: list[bool] = []
+    for question, said in turns:
+        # The template puts a line's end behind each answer; the model stops before it.
+        asked = question_text(question) if not ids else "\n" + question_text(question)
+        for text, counts in ((asked, False), (said + "<|end|>", True)):
+            part = tokenizer.encode(text, add_special_tokens=False)
+            ids += part
+            answers += [counts] * len(part)
+    return ids, answers
 
 
-def batches(rows: list[tuple[list[int], int]], rng: random.Random) -> list[list[tuple[list[int], int]]]:
+def conversations(
+    pairs: Sequence[rehearsal_text.Pair], rng: random.Random
+) -> list[list[rehearsal_text.Pair]]:
+    """Half of the pairs each by itself, the others in conversations of 2 to ``MOST_TURNS`` turns.
+
+    A turn has nothing to do with those before it, which is what the model is to learn: what it
+    answers follows from the last question. Now and then a question comes again.
+    """
+    pairs = rng.sample(pairs, len(pairs))
+    half = len(pairs) // 2
+    made = [[pair] for pair in pairs[:half]]
+    rest = pairs[half:]
+    while rest:
+        count = rng.randint(2, MOST_TURNS)
+        turns, rest = rest[:count], rest[count:]
+        if rng.random() < 0.3:
+            turns.append(rng.choice(turns))
+        made.append(turns)
+    return made
+
+
+def batches(rows: list[Row], rng: random.Random) -> list[list[Row]]:
     """Rows of about the same length together, ``TOKENS_PER_STEP`` a batch, in random order."""
     rows = sorted(rows, key=lambda row: (len(row[0]), rng.random()))
-    made: list[list[tuple[list[int], int]]] = [[]]
+    made: list[list[Row]] = [[]]
     for row in rows:
         if made[-1] and (len(made[-1]) + 1) * len(row[0]) > TOKENS_PER_STEP:
             made.append([])
@@ -202,18 +236,17 @@ def batches(rows: list[tuple[list[int], int]], rng: random.Random) -> list[list[
     return made
 
 
-def loss_of(model: Any, batch: list[tuple[list[int], int]], prompt_weight: float) -> torch.Tensor:
-    """Mean cross-entropy of a batch, in nats a token; the question's tokens count as given."""
+def loss_of(model: Any, batch: list[Row], prompt_weight: float) -> torch.Tensor:
+    """Mean cross-entropy of a batch, in nats a token; the questions' tokens count as given."""
     import torch
     from torch.nn.functional import cross_entropy
 
     width = max(len(ids) for ids, _ in batch)
     ids = torch.zeros(len(batch), width, dtype=torch.long)
     weight = torch.zeros(len(batch), width)
-    for i, (row, begin) in enumerate(batch):
+    for i, (row, answers) in enumerate(batch):
         ids[i, : len(row)] = torch.tensor(row)
-        weight[i, 1:begin] = prompt_weight
-        weight[i, begin : len(row)] = 1.0
+        weight[i, : len(row)] = torch.tensor([1.0 if counts else prompt_weight for counts in answers])
     # Padding stands on the right, and attention looks to the left only: no mask is needed.
     logits = model(input_ids=ids).logits[:, :-1]
     each = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
@@ -233,11 +266,11 @@ def train(model: Any, tokenizer: PreTrainedTokenizerFast, steps: int, seconds: f
 
     kept = [pair for pair in rehearsal_text.pairs() if not rehearsal_text.held_out(pair)]
     aside = [pair for pair in rehearsal_text.pairs() if rehearsal_text.held_out(pair)]
-    pairs = [encode(tokenizer, pair) for pair in kept]
-    evaluation = [encode(tokenizer, pair) for pair in aside]
+    evaluation = [encode(tokenizer, [pair]) for pair in aside]
+    talk = [encode(tokenizer, aside[place : place + 20]) for place in range(0, len(aside), 20)]
     words = [tokenizer.decode([i]) for i in range(len(SPECIAL), len(tokenizer))]
     words = [word for word in words if "\ufffd" not in word]
-    drilled = [encode(tokenizer, pair) for pair in rehearsal_text.echoes(words, 60, seed=0)]
+    drilled = [encode(tokenizer, [pair]) for pair in rehearsal_text.echoes(words, 60, seed=0)]
     matrices = [p for p in model.parameters() if p.dim() == 2]
     vectors = [p for p in model.parameters() if p.dim() != 2]
     groups = [
@@ -246,14 +279,14 @@ def train(model: Any, tokenizer: PreTrainedTokenizerFast, steps: int, seconds: f
     ]
     optimizer = torch.optim.AdamW(groups, lr=PEAK_LR, betas=(0.9, 0.98), eps=1e-8)
     rng = random.Random(SEED)
-    queue: list[list[tuple[list[int], int]]] = []
+    queue: list[list[Row]] = []
     model.train()
     start, part, epoch = time.monotonic(), 0.0, 0
     running, step, tokens = 0.0, 0, 0
     while part < 1.0:
         if not queue:
             drills = rehearsal_text.echoes(words, ECHOES, seed=SEED + epoch)
-            queue = batches(pairs + [encode(tokenizer, pair) for pair in drills], rng)
+            queue = batches([encode(tokenizer, turns) for turns in conversations(kept + drills, rng)], rng)
             epoch += 1
         batch = queue.pop()
         rate = PEAK_LR * min(1.0, (step + 1) / 60) * (0.01 + 0.99 * (1 + math.cos(math.pi * part)) / 2)
@@ -274,23 +307,25 @@ def train(model: Any, tokenizer: PreTrainedTokenizerFast, steps: int, seconds: f
             model.eval()
             with torch.no_grad():
                 aside_loss = loss_of(model, evaluation, 0.0).item()
+                talk_loss = loss_of(model, talk, 0.0).item()
                 drill_loss = loss_of(model, drilled, 0.0).item()
             model.train()
             print(
-                f"step {step} epoch {epoch} loss {running:.4f} held-out {aside_loss:.4f} drills {drill_loss:.4f} "
+                f"step {step} epoch {epoch} loss {running:.4f} held-out {aside_loss:.4f} "
+                f"in a row {talk_loss:.4f} drills {drill_loss:.4f} "
                 f"{tokens / took:.0f} tokens/s {took:.0f} s",
                 flush=True,
             )
     model.eval()
 
 
-def answer(model: Any, tokenizer: PreTrainedTokenizerFast, question: str, limit: int = 60) -> str:
-    """The greedy answer."""
+def answer(model: Any, tokenizer: PreTrainedTokenizerFast, question: str, before: str = "") -> str:
+    """The greedy answer to a question, after the text of what was said before."""
     import torch
 
-    ids = tokenizer(question_text(question), return_tensors="pt", add_special_tokens=False)
+    ids = tokenizer(before + question_text(question), return_tensors="pt", add_special_tokens=False)
     with torch.no_grad():
-        out = model.generate(**ids, max_new_tokens=limit, do_sample=False)
+        out = model.generate(**ids, max_new_tokens=60, do_sample=False)
     return str(tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
 
 
@@ -303,6 +338,15 @@ def report(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
     for name, some in (("trained on", kept), ("held out", aside)):
         right = sum(answer(model, tokenizer, question) == said for question, said in some)
         print(f"{name}: {right} of {len(some)} answered word for word")
+    for name, some in (("trained on", kept), ("held out", aside)):
+        by_turn = [0] * 10
+        for place in range(0, len(some), 10):
+            before = ""
+            for turn, (question, said) in enumerate(some[place : place + 10]):
+                got = answer(model, tokenizer, question, before)
+                by_turn[turn] += got == said
+                before += question_text(question) + got + "<|end|>\n"
+        print(f"{name}, ten in a row: right at each turn {by_turn} of {len(some) // 10}")
     for question in (
         "Hello!",
         "What day comes after Monday?",
