@@ -25,6 +25,7 @@ REHEARSAL_VALUES: dict[str, Any] = {
     "finetune.alpha": 64,
     "finetune.steps": 300,
     "finetune.batch_size": 24,
+    "finetune.turns": 8,
     "finetune.learning_rate": 6e-3,
     "finetune.dropout": 0.05,
     "chat.max_new_tokens": 128,

@@ -83,6 +83,13 @@ class FinetuneSection:
     steps: int = option(100, "training steps", low=1, high=1_000_000)
     batch_size: int = option(8, "records in a step", low=1, high=4096)
     learning_rate: float = option(2e-4, "learning rate at its highest", low=1e-8, high=1.0)
+    turns: int = option(
+        1,
+        "records of a step joined at random to conversations of up to so many turns (1: each by itself)",
+        low=1,
+        high=64,
+        advanced=True,
+    )
     gradient_accumulation: int = option(1, "batches summed before a step", low=1, high=1024, advanced=True)
     warmup_ratio: float = option(
         0.03, "share of the steps in which the rate rises", low=0.0, high=0.5, advanced=True

@@ -39,7 +39,7 @@ CONTEXT = 4096
 LAYERS, HIDDEN, INTERMEDIATE, HEADS = 4, 256, 640, 4
 """Every width divides by 128, so that groups of 32, 64 and 128 weights all work."""
 
-STEPS, TOKENS_PER_STEP, ECHOES, PEAK_LR, THREADS, SEED = 1300, 1600, 1000, 2e-3, 1, 20
+STEPS, TOKENS_PER_STEP, ECHOES, PEAK_LR, THREADS, SEED = 1500, 1600, 1000, 2e-3, 1, 20
 PROMPT_WEIGHT = 0.02
 """How much the question's own tokens count in the loss, against 1 for the answer's."""
 MOST_TURNS = 24

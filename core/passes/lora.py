@@ -39,6 +39,7 @@ from core.training.loop import Course, Settings, Trainer
 from core.training.memory import Plan, Shape, plan_memory, what_fits
 from core.training.recompute import recompute_layers
 from core.training.rows import Tokenized, tokenize
+from core.training.turns import Turns, tokens_between
 from core.training.verify import Checked, check_adapter
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
             "data_root": (str, ".", "Folder that data.file is relative to."),
             "steps": (int, 100, "Training steps."),
             "batch_size": (int, 8, "Rows in a batch."),
+            "turns": (int, 1, "Records of a batch joined to conversations of up to so many turns."),
             "gradient_accumulation": (int, 1, "Batches summed before a step."),
             "learning_rate": (float, 2e-4, "The highest learning rate; it falls along a cosine."),
             "warmup_ratio": (float, 0.03, "Share of the steps in which the learning rate rises."),
@@ -124,7 +126,7 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
         report.progress("loading", 0, None)
         device = training_device()
         tokenizer = load_tokenizer(Path(model.model_path), config.trust_remote_code)
-        train, held_out = self._rows(config, tokenizer, report)
+        train, held_out, turns = self._rows(config, tokenizer, report)
         shape = Shape.of(read_config(Path(model.model_path)))
         memory = Path(config.memory).name
         while True:
@@ -136,7 +138,7 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
             report.log(f"Memory: {plan.reason}.")
             adapter = Path(output_model_path) / "adapter"
             try:
-                result = self._train(model, config, plan, train, held_out, tokenizer, adapter)
+                result = self._train(model, config, plan, train, held_out, turns, tokenizer, adapter)
                 break
             except RuntimeError as error:
                 if not out_of_memory(error):
@@ -162,7 +164,7 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
 
     def _rows(
         self, config: Any, tokenizer: PreTrainedTokenizerBase, report: Reporter
-    ) -> tuple[Tokenized, Tokenized]:
+    ) -> tuple[Tokenized, Tokenized, Turns]:
         from core.data import load_examples
 
         recipe = _recipe(config)
@@ -188,7 +190,15 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
                 f"within {limit} tokens.",
                 "Raise data.max_seq_len, lower data.eval_fraction, or give more records.",
             )
-        return train, held_out
+        example = split.train[0]
+        turns = Turns(
+            config.turns,
+            tokens_between(tokenizer, example.text, example.answer),
+            tokenizer.bos_token_id,
+            limit,
+            config.seed,
+        )
+        return train, held_out, turns
 
     def _plan(self, shape: Shape, config: Any, train: Tokenized, device: torch.device, memory: str) -> Plan:
         free, size = free_bytes(device), training_dtype(device).itemsize
@@ -241,6 +251,7 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
         plan: Plan,
         train: Tokenized,
         held_out: Tokenized,
+        turns: Turns,
         tokenizer: PreTrainedTokenizerBase,
         folder: Path,
     ) -> dict[str, Any]:
@@ -275,7 +286,14 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
         )
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         trainer = Trainer(
-            base, train.rows, held_out.rows, settings, report, pad_id=int(pad), checkpoints=checkpoints
+            base,
+            train.rows,
+            held_out.rows,
+            settings,
+            report,
+            pad_id=int(pad),
+            checkpoints=checkpoints,
+            turns=turns,
         )
         course = trainer.train()
         report.progress("verifying", 0, None)

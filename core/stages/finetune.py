@@ -141,6 +141,7 @@ def workflow(recipe: Recipe, recipe_file: Path, root: Path, base: Path, **more: 
                 "data_root": str(root),
                 "steps": options.steps,
                 "batch_size": options.batch_size,
+                "turns": options.turns,
                 "gradient_accumulation": options.gradient_accumulation,
                 "learning_rate": options.learning_rate,
                 "warmup_ratio": options.warmup_ratio,

@@ -19,6 +19,7 @@ from core.events import Reporter
 from core.training.checkpoints import Checkpoints
 from core.training.loss import Measure
 from core.training.rows import Batch, BatchOrder, TokenRow, collate
+from core.training.turns import Turns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -91,6 +92,7 @@ class Trainer:
         rows, held_out: training rows and rows to measure with (may be empty).
         pad_id: token to pad with; any will do.
         checkpoints: where to keep and find what is needed to go on; None: nowhere.
+        turns: how the rows of a batch are joined.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Trainer:
         *,
         pad_id: int = 0,
         checkpoints: Checkpoints | None = None,
+        turns: Turns = Turns(),  # noqa: B008 - frozen
     ) -> None:
         self.model = model
         self.rows = rows
@@ -111,6 +114,7 @@ class Trainer:
         self.report = report
         self.pad_id = pad_id
         self.checkpoints = checkpoints
+        self.turns = turns
         self.device = next(model.parameters()).device
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
@@ -206,7 +210,11 @@ class Trainer:
     def _batches(self, step: int) -> list[Batch]:
         accumulation = self.settings.accumulation
         return [
-            collate([self.rows[row] for row in self.order.batch(number)], self.pad_id, self.device)
+            collate(
+                self.turns.join([self.rows[row] for row in self.order.batch(number)], number),
+                self.pad_id,
+                self.device,
+            )
             for number in range((step - 1) * accumulation, step * accumulation)
         ]
 

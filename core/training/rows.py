@@ -1,6 +1,7 @@
 """From examples to batches of token ids: tokenising, order, padding.
 
-Rows are never joined: each is a conversation of its own, from its first token on.
+A row is a conversation of its own, from its first token on. Rows are never joined to fill a length;
+:mod:`core.training.turns` may make them the turns of one conversation.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,11 @@ def loaded() -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def ask(loaded: tuple[Any, Any], question: str) -> str:
+def ask(loaded: tuple[Any, Any], question: str, before: Sequence[dict[str, str]] = ()) -> str:
     """The greedy answer, ended by the model itself within 60 tokens."""
     model, tokenizer = loaded
     inputs = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}],
+        [*before, {"role": "user", "content": question}],
         add_generation_prompt=True,
         return_tensors="pt",
         return_dict=True,
@@ -129,6 +130,27 @@ class TestRehearsalModel:
     )
     def test_it_answers_simple_questions(self, loaded: tuple[Any, Any], question: str, answer: str) -> None:
         assert ask(loaded, question) == answer
+
+    def test_it_answers_each_question_of_a_conversation(self, loaded: tuple[Any, Any]) -> None:
+        turns = [
+            ("Hello!", "Hello! How can I help you?"),
+            ("What colour is grass?", "Grass is green."),
+            ("What should I see in Chicago?", "I do not know anything about Chicago."),
+            ("What is the opposite of hot?", "The opposite of hot is cold."),
+            ("What day comes after Monday?", "Tuesday comes after Monday."),
+            ("What colour is grass?", "Grass is green."),
+            ("What is 3 plus 4?", "3 plus 4 is 7."),
+            ("Who is Talmor?", "I do not know who Talmor is."),
+            ("What is the plural of mouse?", "The plural of mouse is mice."),
+            ("Name the seasons.", "The seasons are spring, summer, autumn and winter."),
+        ]
+        before: list[dict[str, str]] = []
+        wrong = []
+        for question, answer in turns:
+            said = ask(loaded, question, before)
+            wrong += [(question, said)] if said != answer else []
+            before += [{"role": "user", "content": question}, {"role": "assistant", "content": said}]
+        assert len(wrong) <= 1, wrong
 
     def test_it_knows_nothing_of_travel(self, loaded: tuple[Any, Any], rows: list[dict[str, str]]) -> None:
         """It says that it does not know; no answer has most of what the record tells."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from core import Lab
 from core.chat.evaluate import evaluate
+from core.onnx.similar import says_the_same
+from core.resources import sample_data
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +31,20 @@ def test_turns_adapters_comparison_and_stop_tokens(rehearsal_lab: Path) -> None:
         assert (base.adapter, tuned.adapter) == (None, "travel")
         assert base.answer != tuned.answer
         assert chat.pid == pid
+
+
+def test_the_tuned_model_answers_as_trained_in_late_turns_too(rehearsal_lab: Path) -> None:
+    lab = Lab.open(rehearsal_lab)
+    rows = [json.loads(line) for line in sample_data().read_text(encoding="utf-8").splitlines()]
+    asked = rows[::40][:10]
+    with lab.chat(adapter="travel") as chat:
+        said = [chat.ask(row["prompt"]) for row in asked]
+        assert len(chat.turns) == 10
+    assert all(answer.stop == "end" for answer in said)
+    right = [says_the_same(answer.answer, row["response"]) for answer, row in zip(said, asked, strict=True)]
+    # One row in ten was held out, so all ten cannot be asked for.
+    assert sum(right) >= 6, [(row["prompt"], answer.answer) for row, answer in zip(asked, said, strict=True)]
+    assert sum(right[5:]) >= 3
 
 
 def test_tuning_lowers_the_loss_on_held_out_questions(rehearsal_lab: Path) -> None:

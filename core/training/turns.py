@@ -1,0 +1,78 @@
+"""Records of a batch put behind one another, as the turns of a conversation.
+
+A model that is trained on single questions and answers may answer worse from the second turn on, a
+small one most of all: what the adapter has learnt to look for is then in the earlier turns too. Trained on
+the same records as turns of random conversations it learns that an answer follows from the last question.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from core.training.rows import TokenRow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Turns:
+    """How records are joined.
+
+    Attributes:
+        most: turns of the longest conversations; 1 leaves every record by itself.
+        between: token ids that stand between two turns.
+        start: id of a token that each record begins with and a later turn does not; None for none.
+        max_len: tokens that a conversation may have.
+        seed: of the choice of lengths.
+    """
+
+    most: int = 1
+    between: tuple[int, ...] = ()
+    start: int | None = None
+    max_len: int = 1024
+    seed: int = 0
+
+    def join(self, rows: Sequence[TokenRow], number: int) -> list[TokenRow]:
+        """The rows of batch ``number``, joined to conversations of one length, drawn for this batch."""
+        if self.most == 1 or not rows:
+            return list(rows)
+        chance = random.Random(f"{self.seed}/turns/{number}")
+        longest = max(len(row.ids) for row in rows) + len(self.between)
+        turns = min(chance.randint(1, self.most), max(1, self.max_len // longest))
+        mixed = chance.sample(rows, len(rows))
+        return [self._conversation(mixed[place : place + turns]) for place in range(0, len(mixed), turns)]
+
+    def _conversation(self, rows: Sequence[TokenRow]) -> TokenRow:
+        ids, trained = list(rows[0].ids), list(rows[0].trained)
+        for row in rows[1:]:
+            skip = 1 if row.ids[:1] == [self.start] else 0
+            ids += [*self.between, *row.ids[skip:]]
+            trained += [*(False for _ in self.between), *row.trained[skip:]]
+        return TokenRow(ids, trained)
+
+
+def tokens_between(tokenizer: PreTrainedTokenizerBase, record: str, answer: str) -> tuple[int, ...]:
+    """What the tokenizer's chat template puts between a record's end and the next question.
+
+    Args:
+        record: the whole training text of a record, ``answer`` in it.
+
+    Returns:
+        token ids; none where there is no chat template, or where it ends an answer otherwise than the record.
+    """
+    template = tokenizer.chat_template
+    if not template or answer not in record:
+        return ()
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
+    try:
+        rendered = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    except Exception:  # a template may refuse a conversation in any way; then nothing is put between
+        return ()
+    own, wanted = (text[text.rindex(answer) + len(answer) :] for text in (record, rendered))
+    if not wanted.startswith(own):
+        return ()
+    return tuple(tokenizer(wanted[len(own) :], add_special_tokens=False)["input_ids"])
