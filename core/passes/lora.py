@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from olive.common.quant.nn import QuantLinear
 from olive.model import HfModelHandler
 from olive.passes.olive_pass import PassConfigParam
 from olive.passes.pytorch.lora import LoRA
@@ -23,7 +24,7 @@ from core.checkpoint import load_model, load_tokenizer, read_config
 from core.errors import MachineError, RequestError
 from core.events import Reporter
 from core.files import human_bytes
-from core.passes.lora_layer import add_lora, save_adapter, unpack_linears
+from core.passes.lora_layer import add_lora, multiply_quickly, save_adapter, unpack_linears
 from core.recipe import Recipe, read_recipe
 from core.training.checkpoints import Checkpoints
 from core.training.device import (
@@ -261,6 +262,8 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
         device, dtype = base.device, base.dtype
         if plan.way == "fast":
             unpack_linears(base, dtype)
+        elif isinstance(head := base.get_output_embeddings(), QuantLinear):
+            multiply_quickly(head)
         if device.type == "cuda":
             fuse_norms(base)
         torch.manual_seed(config.seed)

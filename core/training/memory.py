@@ -135,8 +135,9 @@ def estimate_memory(
         linear = per_layer * (shape.bits / 8 + (size + shape.bits / 8) / group)
         biggest = max(inputs * outputs for inputs, outputs in shape.linears)
         unpacking = biggest * (2 * size + 2)
+        head = shape.vocab * shape.hidden * size
     else:
-        linear, unpacking = per_layer * size, 0
+        linear, unpacking, head = per_layer * size, 0, 0
 
     numbers = shape.adapter_numbers(rank)
     # A float32 master, its gradient and Adam's two moments; and a copy in the model's dtype.
@@ -157,7 +158,7 @@ def estimate_memory(
         weights=int(linear * shape.layers) + embeddings,
         adapter=adapter,
         activations=kept_all + boundaries,
-        working=max(one_layer + unpacking, logits) + 4 * size * shape.hidden * tokens,
+        working=max(one_layer + unpacking, logits + head) + 4 * size * shape.hidden * tokens,
     )
 
 
