@@ -1,7 +1,7 @@
 """How near each algorithm's int4 model is to the float one, on small models trained here.
 
     python benchmarks/quality.py [--models rehearsal,llama] [--groups 32,128] [--seeds 3] [--rows 128]
-                                 [--work FOLDER] [--llm-compressor PYTHON] [--markdown]
+                                 [--work FOLDER] [--llm-compressor PYTHON]
 
 Each repetition draws its own calibration rows and held-out rows by a seed, the same for every method.
 KL is the mean divergence of the next-token distribution from the float model's, in nats x 1000, with its
