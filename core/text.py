@@ -30,6 +30,11 @@ def clean(text: str, *, keep_newlines: bool = True) -> str:
     return text if keep_newlines else text.replace("\n", " ")
 
 
+def masked(text: str, mask: str) -> str:
+    """Text with ``mask``, one character, in place of each control character: its places stay the same."""
+    return _CONTROLS.sub(mask, text).replace("\n", mask)
+
+
 def clean_line(line: str, longest: int = LONGEST_LINE) -> str:
     """A log line as a terminal would have left it: what follows the last carriage return, cleaned and cut."""
     line = line.rstrip("\r\n")

@@ -59,6 +59,8 @@ class Answer:
     @property
     def figures(self) -> str:
         """One line for people: how long, how fast, why it ended."""
+        if self.stop == FAILED:  # nobody was left to measure
+            return "broke off: the model failed"
         parts = [
             f"{self.new_tokens} tokens",
             f"first after {self.time_to_first_token_s * 1000:.0f} ms",

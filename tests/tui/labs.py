@@ -58,6 +58,20 @@ RESULTS: dict[str, dict[str, Any]] = {
         "training_right_base": 0,
         "training_right_tuned": 8,
     },
+    "upload": {
+        "id": "azureml:ft-for-travel:3",
+        "name": "ft-for-travel",
+        "version": "3",
+        "uri": "azureml://subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/rg-travel/workspaces/"
+        "travel-ws/datastores/workspaceblobstore/paths/olivepress/6c1f0a9b",
+        "url": "https://ml.azure.com/model/ft-for-travel:3/details?wsid=/subscriptions/"
+        "11111111-2222-3333-4444-555555555555/resourceGroups/rg-travel/workspaces/travel-ws",
+        "files": 14,
+        "bytes": 2_491_000_000,
+        "bytes_sent": 1_868_250_000,
+        "workspace": "travel-ws",
+        "user": "you@example.org",
+    },
 }
 
 ERROR = {
@@ -174,27 +188,38 @@ def made(lab: Lab, stages: Sequence[str]) -> None:
         path.write_text("{}", encoding="utf-8")
 
 
-BEFORE = {"quantize": (), "finetune": ("quantize",), "optimize": ("quantize", "finetune")}
+BEFORE = {
+    "quantize": (),
+    "finetune": ("quantize",),
+    "optimize": ("quantize", "finetune"),
+    "upload": ("quantize", "finetune", "optimize"),
+}
 
 
 def job_in(lab: Lab, stage: str, state: str, number: int = 1) -> FakeJob:
     """A job of a stage in a state, in a lab in which the stages before it are done."""
     made(lab, BEFORE[stage])
     job = FakeJob(lab, stage, number).run()
-    job.log("Loading the model\nOlive 0.13.0\n")
+    if stage != "upload":
+        job.log("Loading the model\nOlive 0.13.0\n")
     phase, total = {
         "quantize": ("rounding", 32),
         "finetune": ("training", 100),
         "optimize": ("building", 12),
+        "upload": ("upload", 2_491_000_000),
     }[stage]
     reached = total if state == "succeeded" else round(total * 0.45)
     job.progress(phase, reached, total, None if state == "succeeded" else 95.0)
     if stage == "finetune":
         job.train(reached)
-    for layer in range(1, 9):
-        job.log(f"{phase} {layer}/{total}\n")
+    if stage == "upload":
+        job.log("Signed in as you@example.org by device, tenant contoso.\n")
+        job.log("Sending 1.9 GB of 14 files, 2.5 GB, to travelstore/azureml; 622.8 MB are there already.\n")
+    else:
+        for layer in range(1, 9):
+            job.log(f"{phase} {layer}/{total}\n")
     if state == "succeeded":
-        made(lab, (stage,))
+        made(lab, [stage] if stage != "upload" else [])
         job.end("succeeded", RESULTS[stage])
     elif state == "failed":
         job.log('Traceback (most recent call last):\n  File "x.py", line 1\nRuntimeError: no such file\n')

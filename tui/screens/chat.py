@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from textual import work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, VerticalScroll
+from textual.events import Resize
 from textual.widgets import Input
 
 from core.text import clean
@@ -28,10 +29,12 @@ class ChatScreen(ChatBase):
     def body(self) -> ComposeResult:
         yield self.problem
         with VerticalScroll(id="talk", can_focus=False):
+            yield self.intro
             yield Push("Show earlier turns", id="earlier")
         yield self.status
         yield self.field
         with Horizontal(classes="buttons"):
+            yield Push("Go to", id="goal", primary=True)
             yield Push("Stop", id="stop", key="F9", primary=True)
             yield Push("Start again", id="restart", primary=True)
             yield Push("Again", id="again")
@@ -50,6 +53,8 @@ class ChatScreen(ChatBase):
         missing = self.missing(snapshot)
         self.field.disabled = missing is not None
         if missing is not None:
+            self.intro.show(self.step.about)
+            self.query_one("#goal", Push).label(f"Go to {missing.number} {missing.title}")
             self.status.show(f"Nothing to talk to yet: step {missing.number}, {missing.title}, makes it.")
         elif not self._loading and self.is_current and (self.chat is None or self.chat.closed):
             self._load()
@@ -93,9 +98,9 @@ class ChatScreen(ChatBase):
         if chat is None:
             return
         if name == "help":
-            from tui.screens.dialogs import ErrorScreen
+            from tui.screens.dialogs import ReadScreen
 
-            self.app.push_screen(ErrorScreen("Commands of the chat", HELP))
+            self.app.push_screen(ReadScreen("Commands of the chat", HELP))
         elif name == "again":
             await self.begin(lambda chat, hear: chat.begin_again(None, hear), replace=True)
         elif name == "edit":
@@ -142,6 +147,10 @@ class ChatScreen(ChatBase):
             self.query_one("#talk", VerticalScroll).scroll_home(animate=False)
         elif name == "restart":
             self._load()
+        elif name == "goal":
+            missing = self.missing(self.olive.snapshot)
+            if missing is not None:
+                self.app.run_worker(self.olive.go_to(missing.name))
         else:
             try:
                 await self.do(Command("evaluate" if name == "run" else name, ""))
@@ -316,6 +325,17 @@ class ChatScreen(ChatBase):
 
     # Around it
 
+    def on_resize(self, event: Resize) -> None:
+        """The row of buttons has another width."""
+        super().on_resize(event)
+        self._buttons()
+
+    def focus_first(self) -> None:
+        """In the field; without a model on the way to the step that makes it."""
+        super().focus_first()
+        if self.field.disabled and self.is_current:
+            self.query_one("#goal", Push).focus()
+
     def action_leave_field(self) -> None:
         """Esc: give up editing; else leave the field, so that letters are keys; else back into it."""
         if self._editing:
@@ -340,19 +360,26 @@ class ChatScreen(ChatBase):
         """Stop while an answer comes; the rest while none does."""
         if action == "stop":
             return self.busy
-        if action in ("run", "settings", "copy_report"):
+        if action == "run":
+            return self.chat is not None and self.chat.ready is not None and not self.busy
+        if action in ("settings", "copy_report"):
             return self.chat is not None and not self.busy
         return super().check_action(action, parameters)
 
     def _buttons(self) -> None:
         chat = self.chat
         there = chat is not None and not chat.closed
-        alive = there and chat is not None and chat.alive
+        alive = there and chat is not None and chat.alive and (self._loading or chat.ready is not None)
+        turns = bool(chat and chat.turns)
+        # The row must not be cut: what is left out on a narrow terminal is a word behind a /.
+        wide = self.size.width >= 78
+        self.intro.display = not turns and not self.busy and (alive or self._loading or self.field.disabled)
         shown = {
+            "goal": self.field.disabled,
             "stop": self.busy,
             "restart": there and not alive and not self._loading,
-            "again": alive and not self.busy and bool(chat and chat.turns),
-            "copy": bool(chat and chat.last),
+            "again": wide and alive and not self.busy and turns,
+            "copy": wide and bool(chat and chat.last),
             "compare": alive and not self.busy,
             "adapter": alive and not self.busy,
             "set": alive,

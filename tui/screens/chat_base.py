@@ -13,7 +13,7 @@ from textual.message import Message
 from core.text import clean
 from tui.screens.base import StepScreen
 from tui.screens.chat_field import Question
-from tui.screens.chat_words import problem_of, state_line
+from tui.screens.chat_words import intro, problem_of, state_line
 from tui.signs import bar, sign
 from tui.widgets.problem import Problem
 from tui.widgets.safe import Plain
@@ -57,7 +57,8 @@ class ChatBase(StepScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self.problem = Problem(id="problem")
+        self.problem = Problem(id="problem", brief=True)
+        self.intro = Plain("", id="intro")
         self.status = Plain("", id="chat-state")
         self.field = Question(
             placeholder="Ask; Enter sends, Up edits the last question, /help lists commands",
@@ -87,6 +88,7 @@ class ChatBase(StepScreen):
         self._attempt += 1
         self.problem.tell(None)
         self.status.show("Loading the model …")
+        self.intro.show(intro(self.step.about, []))
         self._open(self._attempt, self.chat)
 
     @work(thread=True, exit_on_error=False, group="chat")
@@ -118,8 +120,12 @@ class ChatBase(StepScreen):
         """Tell how far it is."""
         event.stop()
         if event.attempt == self._attempt and self._loading:
-            done = f"{bar(event.done / event.total, 16)} {size(event.total)}" if event.total else "…"
-            self.status.show(f"Loading the model {done}")
+            how_far = (
+                f"{bar(event.done / event.total, 16)} {size(event.done)} of {size(event.total)}"
+                if event.total
+                else "…"
+            )
+            self.status.show(f"Loading the model {how_far}")
 
     def on_chat_base_opened(self, event: Opened) -> None:
         """The process is there (questions may be asked already), or it failed."""
@@ -131,6 +137,7 @@ class ChatBase(StepScreen):
             self._loading = False
             self.problem.tell(problem_of(event.error), "FAILED")
             self.status.show("")
+            self._tell()
         self._buttons()
         self.focus_first()
 
@@ -143,8 +150,10 @@ class ChatBase(StepScreen):
             *ready.notes,
             *(f"The adapter {name} does not fit: {why}" for name, why in ready.refused.items()),
         ]
-        for note in notes:
-            self.notify(clean(note, keep_newlines=False)[:300], markup=False, timeout=8)
+        self.intro.show(intro(self.step.about, notes))
+        if self.chat.turns:  # the place where they would stand has the conversation
+            for note in notes:
+                self.notify(clean(note, keep_newlines=False)[:300], markup=False, timeout=8)
         self._tell()
         self._buttons()
 
@@ -189,7 +198,7 @@ class ChatBase(StepScreen):
         talk = self.query_one("#talk", VerticalScroll)
         if replace and talk.query(Made):
             await talk.query(Made).last().remove()
-        self._view = Made(self.exchange.turn)
+        self._view = Made(self.exchange.turn, coming=True)
         for view in self._view.views.values():
             view.tell("reading …")
         await talk.mount(self._view)
@@ -245,8 +254,9 @@ class ChatBase(StepScreen):
         self._tick.pause()
         await view.end()
         if exchange.error is not None:
-            self._fail(exchange.error, "FAILED")
-            if exchange.turn not in (self.chat.turns if self.chat else []):
+            refused = exchange.turn not in (self.chat.turns if self.chat else [])
+            self._fail(exchange.error, "NOT ASKED" if refused else "FAILED")
+            if refused:
                 self.field.value = self.field.value or exchange.turn.question
                 await self.rebuild()
         self._tell()

@@ -15,6 +15,7 @@ from textual.widgets import Input
 
 from core.text import clean
 from tui.widgets.form import Form
+from tui.widgets.line import Line
 from tui.widgets.plain_list import PlainList
 from tui.widgets.push import Push
 from tui.widgets.safe import Plain
@@ -71,6 +72,10 @@ class SettingsScreen(ModalScreen[tuple[dict[str, Any], bool] | None]):
         Binding("up", "app.focus_previous", show=False),
         Binding("down", "app.focus_next", show=False),
     ]
+    DEFAULT_CSS = """
+    SettingsScreen Field .field-name { width: 21; }
+    SettingsScreen Field Input { width: 10; }
+    """
     NAMES = ("temperature", "max_new_tokens", "top_p", "top_k", "repetition_penalty", "seed")
 
     def __init__(self, recipe: Recipe) -> None:
@@ -130,7 +135,7 @@ class ChatsScreen(ModalScreen[tuple[str, str] | None]):
         self._chats = list(chats)
         self._current = current
         self._list = PlainList(empty="There are none yet: a chat is kept from its first question on.")
-        self._naming = Input(
+        self._naming = Line(
             name, placeholder="a name for this chat, Enter keeps it", compact=True, id="chat-name"
         )
 
@@ -150,9 +155,13 @@ class ChatsScreen(ModalScreen[tuple[str, str] | None]):
 
     def _line(self, index: int) -> Content:
         chat = self._chats[index]
-        here = " (this one)" if self._current is not None and chat.path == self._current else ""
-        turns = f"{len(chat.turns)} turn{'' if len(chat.turns) == 1 else 's'}"
-        return Content.assemble(chat.title, (f"  {chat.created[:10]} {turns}{here}", "$foreground 60%"))
+        here = "this one: " if self._current is not None and chat.path == self._current else ""
+        turns = f"{len(chat.turns)} turn{' ' if len(chat.turns) == 1 else 's'}"
+        # The title comes last: it is the part that may be cut.
+        return Content.assemble(
+            (f"{clean(chat.created[:10], keep_newlines=False):<10}  {turns:>9}  ", "$foreground 60%"),
+            f"{here}{chat.title}",
+        )
 
     def on_plain_list_chosen(self, event: PlainList.Chosen) -> None:
         """Open it."""

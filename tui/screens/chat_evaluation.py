@@ -86,8 +86,8 @@ class EvaluationScreen(ModalScreen[None]):
                 with Horizontal(classes="sides"):
                     yield from self._sides.values()
             with Horizontal(classes="dialog-buttons"):
-                yield Push("Before", id="before", key="p")
-                yield Push("After", id="after", key="n")
+                yield Push("Previous", id="before", key="p")
+                yield Push("Next", id="after", key="n")
                 yield Push("Run again", id="run", key="F8")
                 yield Push("Stop", id="stop", key="F9")
                 yield Push("Close", id="close", key="Esc")
@@ -177,7 +177,8 @@ class EvaluationScreen(ModalScreen[None]):
         parts: list[Any] = []
         if self.running:
             share = self._done / self._total if self._total else 0.0
-            parts.append(f"{bar(share, 12)} {self._done} of {self._total or '?'}")
+            room = bar(share, 12) + " " if self.size.width >= 100 else ""
+            parts.append(f"{room}{self._done} of {self._total or '?'}")
         elif self.rows:
             parts.append(f"{len(self.rows)} of {max(self._total, len(self.rows))}")
         if self.rows:
@@ -188,7 +189,9 @@ class EvaluationScreen(ModalScreen[None]):
                 )
                 word = "better" if (tuned - base) * better > 0 else "worse" if tuned != base else "same"
                 parts.append(
-                    Content.assemble(f"{figure} {base:.2f} -> ", (f"{tuned:.2f}", "bold"), f" {word}")
+                    Content.assemble(
+                        f"{figure} {base:.2f} {sign('to')} ", (f"{tuned:.2f}", "bold"), f" {word}"
+                    )
                 )
         return Content(f" {sign('dot')} ").join(Content(p) if isinstance(p, str) else p for p in parts)
 

@@ -6,10 +6,11 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.message import Message
-from textual.widgets import Input
+
+from tui.widgets.line import Line
 
 
-class Question(Input):
+class Question(Line):
     """Where questions are typed. Up in an empty field brings the last question back."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -36,6 +36,8 @@ class AnswerView(Vertical):
     AnswerView Markdown { margin: 0; padding: 0; background: transparent; }
     AnswerView MarkdownParagraph { margin: 0 0 1 0; }
     AnswerView MarkdownBlock:last-child { margin-bottom: 0; }
+    /* Code is wrapped: a long line cannot be scrolled to by keys. */
+    AnswerView MarkdownFence > Label { width: 1fr; padding: 0 1; }
     """
 
     def __init__(self, lane: str, answer: Answer | None = None) -> None:
@@ -59,6 +61,7 @@ class AnswerView(Vertical):
         text = self._cleaner.add(piece)
         if self._stream is None:
             self._stream = Markdown.get_stream(self._markdown)
+            self._figures.show("writing … (F9 stops)")
         await self._stream.write(text)
 
     async def end(self, answer: Answer | None) -> None:
@@ -93,10 +96,16 @@ class TurnView(Vertical):
     TurnView .-second { border-left: solid $panel; padding: 0 0 0 1; margin: 0 0 0 1; }
     """
 
-    def __init__(self, turn: Turn) -> None:
+    def __init__(self, turn: Turn, *, coming: bool = False) -> None:
+        """``coming``: the answers will be added piece by piece, from the first.
+
+        A quick model may have answered before this is made: what is in ``turn`` would then stand here twice.
+        """
         super().__init__()
         self.turn = turn
-        self.views = {lane: AnswerView(lane, turn.answers.get(lane)) for lane in turn.lanes}
+        self.views = {
+            lane: AnswerView(lane, None if coming else turn.answers.get(lane)) for lane in turn.lanes
+        }
         self._told = Plain("", classes="told")
 
     def compose(self) -> ComposeResult:

@@ -26,6 +26,7 @@ class Scrolled(VerticalScroll, can_focus=True):
 class ErrorScreen(ModalScreen[None]):
     """What happened, where, and what to do; scrolled and copied as a whole."""
 
+    LOOK: ClassVar[str] = "dialog -error"
     CSS_PATH = "dialogs.tcss"
     AUTO_FOCUS = "#close"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -52,7 +53,7 @@ class ErrorScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         title, detail, hint = self.error
-        with Vertical(classes="dialog -error"):
+        with Vertical(classes=self.LOOK):
             yield Plain(title, classes="dialog-title")
             with Scrolled(classes="dialog-text"):
                 if detail:
@@ -79,6 +80,13 @@ class ErrorScreen(ModalScreen[None]):
     def action_close(self) -> None:
         """Back to the screen."""
         self.dismiss(None)
+
+
+class ReadScreen(ErrorScreen):
+    """Something to read that is no error; the arrows scroll it."""
+
+    LOOK = "dialog"
+    AUTO_FOCUS = ".dialog-text"
 
 
 class LeaveScreen(ModalScreen[bool]):

@@ -10,6 +10,7 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input
 
+from tui.widgets.line import Line
 from tui.widgets.safe import Plain
 from tui.words import number
 
@@ -37,7 +38,7 @@ class GoToScreen(ModalScreen[int | None]):
                 f"Go to row  (1 to {about}{number(self._count)}; Enter goes, Esc closes)",
                 classes="dialog-title",
             )
-            yield Input(compact=True, id="row", placeholder="a number")
+            yield Line(compact=True, id="row", placeholder="a number")
             yield Plain("", id="said")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:

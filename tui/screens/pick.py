@@ -18,6 +18,7 @@ from textual.widgets import Input
 
 from core.text import clean
 from tui.signs import sign
+from tui.widgets.line import Line
 from tui.widgets.plain_list import PlainList
 from tui.widgets.safe import Plain
 from tui.words import size
@@ -62,7 +63,7 @@ class PickScreen(ModalScreen[Path | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -pick"):
             yield Plain("Pick a file  (Enter opens, Backspace goes up, Esc closes)", classes="dialog-title")
-            yield Input(compact=True, id="typed", placeholder="or type a path and press Enter")
+            yield Line(compact=True, id="typed", placeholder="or type a path and press Enter")
             yield Plain("", id="where")
             yield PlainList(id="entries")
 

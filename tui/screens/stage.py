@@ -41,6 +41,8 @@ class StageScreen(StepScreen):
     LONG: ClassVar[Sequence[str]] = ()
     METRICS: ClassVar[Mapping[str, str]] = {}
     SHOWN: ClassVar[Mapping[str, str]] = {}
+    FORCED: ClassVar[bool] = True
+    """Whether running again with nothing changed means to do it anew."""
 
     class Started(Message):
         """The attempt to start or stop a job came to an end."""
@@ -346,7 +348,7 @@ class StageScreen(StepScreen):
         self._busy = True
         view = self.view
         # The same settings would give the same result at once; "Run again" on a finished step means it.
-        again = view is not None and view.state == "succeeded" and not self.changed(view)
+        again = self.FORCED and view is not None and view.state == "succeeded" and not self.changed(view)
         self._start(self.form.values(), force=again)
         self.headline.show("Starting …")
 

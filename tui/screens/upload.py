@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
@@ -13,6 +14,7 @@ from textual.content import Content
 from core.text import clean
 from tui.screens.dialogs import ErrorScreen
 from tui.screens.stage import StageScreen
+from tui.session import value_of
 from tui.signs import bar
 from tui.widgets.push import Push
 from tui.words import size, time_left
@@ -46,6 +48,7 @@ class UploadScreen(StageScreen):
         "bytes": "Size",
         "bytes_sent": "Sent now",
     }
+    FORCED: ClassVar[bool] = False  # an upload asks the workspace what is there
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "sign_in", "Sign in", show=False),
         Binding("w", "workspace", "Workspace", show=False),
@@ -57,14 +60,17 @@ class UploadScreen(StageScreen):
         self._rate: tuple[str, float, float] | None = None
         self._speed = 0.0
 
-    def on_mount(self) -> None:
-        """The step's own buttons."""
-        super().on_mount()
-        self.query_one(".buttons", Horizontal).mount(
-            Push("Sign in", id="sign-in", key="s"),
-            Push("Workspace", id="workspace", key="w"),
-            Push("Dry run", id="dry-run", key="d"),
-        )
+    def body(self) -> ComposeResult:
+        """As every stage, with a row of the step's own buttons: with the others they would not fit into 80 columns."""
+        for widget in super().body():
+            if widget is self.command:
+                yield Horizontal(
+                    Push("Sign in", id="sign-in", key="s"),
+                    Push("Workspace", id="workspace", key="w"),
+                    Push("Dry run", id="dry-run", key="d"),
+                    id="azure",
+                )
+            yield widget
 
     def show(self, snapshot: Snapshot) -> None:
         """As every stage; the same is done by a command of its own."""
@@ -73,19 +79,40 @@ class UploadScreen(StageScreen):
 
     def _tell_buttons(self, view: JobView | None, missing: object) -> None:
         super()._tell_buttons(view, missing)
-        # Not beside "Upload again": the row has 80 columns.
-        idle = view is None or view.state != "succeeded" or self.settings_shown
-        for push in self.query("#dry-run"):
-            push.display = idle
+        # What Enter does is what comes next: sign in, choose, upload.
+        first = self._first()
+        self.query_one("#run", Push).set_class(first == "#run", "-primary")
+        for name in ("#sign-in", "#workspace", "#dry-run"):
+            push = self.query_one(name, Push)
+            push.set_class(name == first, "-primary")
+        self.query_one("#dry-run", Push).disabled = missing is not None
+
+    def _arrange(self, form_shown: bool) -> None:
+        """Its own buttons only where they help: not while it runs, not under a log that fills the screen."""
+        super()._arrange(form_shown)
+        view = self.view
+        running = view is not None and view.active and not form_shown
+        self.query_one("#azure").display = bool(self.query_one(".buttons").display) and not running
+
+    def _first(self) -> str:
+        """The button of what is to be done first."""
+        if self.view is not None and self.view.state != "failed":
+            return "#run"
+        if not self.who():
+            return "#sign-in"
+        recipe = self.session.recipe()
+        return "#run" if all(value_of(recipe, key) for key in self.MAIN[:3]) else "#workspace"
+
+    def focus_first(self) -> None:
+        """On what is to be done first, where nothing keeps the model from being uploaded."""
+        super().focus_first()
+        if self.focused is self.query_one("#run"):
+            self.set_focus(self.query_one(self._first()))
 
     def _run_word(self, view: JobView | None) -> str:
         if view is None:
             return "Upload"
         return {"succeeded": "Upload again", "cancelled": "Go on"}.get(view.state, "Try again")
-
-    def changed(self, view: JobView) -> list[str]:
-        """An upload asks the workspace what is there; it is never forced."""
-        return [self.NAME]
 
     def advice(self, values: Mapping[str, Any]) -> str:
         empty = [key.split(".")[1].replace("_", " ") for key in self.MAIN[:3] if not values[key]]
@@ -113,7 +140,7 @@ class UploadScreen(StageScreen):
         if view.phase not in _BYTES or view.share is None or not self.progress.display:
             return
         done, total = view.done or 0.0, view.total or 0.0
-        now = time.monotonic()
+        now = monotonic()
         if self._rate is None or self._rate[0] != view.id + view.phase or done < self._rate[2]:
             self._rate, self._speed = (view.id + view.phase, now, done), 0.0
         elif now - self._rate[1] >= 1:
@@ -171,6 +198,7 @@ class UploadScreen(StageScreen):
                 f"Signed in as {user}." if result.get("type") == "signed_in" else "Signed out.", markup=False
             )
         self.refresh_from(self.olive.snapshot)
+        self.focus_first()
 
     def action_workspace(self) -> None:
         """The dialog of the workspaces."""

@@ -19,6 +19,7 @@ from core.errors import LabError
 from core.text import clean
 from tui.child import olivepress
 from tui.screens.dialogs import Scrolled
+from tui.widgets.line import Line
 from tui.widgets.plain_list import PlainList
 from tui.widgets.push import Push
 from tui.widgets.safe import Plain
@@ -80,7 +81,12 @@ class Working(ModalScreen[dict[str, Any] | None]):
 
     def failed(self, error: LabError) -> None:
         """The command failed: what it told."""
-        self.said.show("\n".join(part for part in (error.title, error.detail, error.hint) if part))
+        parts: list[Content | tuple[str, str]] = [(clean(error.title), "bold $text-error")]
+        if error.detail:
+            parts.append(Content(f"\n{clean(error.detail)}"))
+        if error.hint:
+            parts += [("\nWhat to do: ", "bold"), Content(clean(error.hint))]
+        self.said.show(Content.assemble(*parts))
         self.said.add_class("-wrong")
 
     def stopped(self) -> None:
@@ -217,9 +223,9 @@ class WorkspaceScreen(Working):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -azure -tall-list"):
             yield Plain("Choose the workspace  (type to filter, Enter chooses)", classes="dialog-title")
-            yield Input(compact=True, id="filter", placeholder="words of its name, group or subscription")
-            yield PlainList(id="workspaces")
+            yield Line(compact=True, id="filter", placeholder="words of its name, group or subscription")
             yield self.said
+            yield PlainList(id="workspaces")
             with Horizontal(classes="dialog-buttons"):
                 yield Push("Close", id="close", key="Esc")
 
@@ -302,6 +308,7 @@ class PlanScreen(Working):
         self.said.show(summary(result))
         lines = [f"{size(item['bytes']):>9}  {item['name']}" for item in result.get("contents", ())]
         lines += [f"{'left out':>9}  {item['name']}: {item['why']}" for item in result.get("left_out", ())]
+        lines += [f"{'right':>9}  {what}: {state}" for what, state in result.get("rights", {}).items()]
         lines += [f"{'tag':>9}  {key} = {value}" for key, value in result.get("tags", {}).items()]
         self.query_one("#plan-text", Plain).show(
             "\n".join(clean(line, keep_newlines=False) for line in lines)
@@ -313,8 +320,11 @@ def summary(plan: dict[str, Any]) -> str:
     who = plan.get("identity", {}).get("user", "")
     what = f"{plan['name']}:{plan['version']}"
     if plan.get("registered"):
-        return f"This content is registered already as {what} in {plan['workspace']}. Signed in as {who}."
+        return (
+            f"This content is registered already as {what} in {plan['workspace']}: "
+            f"{size(plan['bytes_to_send'])} would be sent. Signed in as {who}."
+        )
     return (
         f"{size(plan['bytes_to_send'])} of {size(plan['bytes'])} in {plan['files']} files would go to "
-        f"{plan['workspace']} and be registered as {what}. Signed in as {who}."
+        f"{plan['workspace']} and be registered as {what}. Nothing was sent yet. Signed in as {who}."
     )

@@ -15,6 +15,7 @@ from textual.widgets import Input, Select
 from core.options import Option
 from core.recipe import OPTIONS, Recipe
 from tui.session import value_of
+from tui.widgets.line import Line
 from tui.widgets.push import Push
 from tui.widgets.safe import Plain, content
 from tui.words import label
@@ -68,7 +69,7 @@ class Field(Horizontal):
         if self.option.choices:
             pairs = [(self._given.get(item, str(item)), item) for item in self.option.choices]
             return Picker(pairs, self._start, id=name)
-        return Input(as_text(self._start), compact=True, id=name, select_on_focus=False)
+        return Line(as_text(self._start), compact=True, id=name, select_on_focus=False)
 
     def compose(self) -> ComposeResult:
         yield Plain(label(self.option.key), classes="field-name")

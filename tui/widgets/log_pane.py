@@ -19,6 +19,7 @@ from core.text import clean
 from tui.keys import LOG
 from tui.log_file import ERROR, LogFile
 from tui.signs import sign
+from tui.widgets.line import Line
 from tui.words import number
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ class LogPane(Vertical):
         super().__init__(id=id)
         self.lines = LogLines()
         self._about = _About(id="log-about")
-        self._field = Input(placeholder="search the log, Enter to find", compact=True, id="log-search")
+        self._field = Line(placeholder="search the log, Enter to find", compact=True, id="log-search")
         self._sought = ""
         self._attempt = 0
         self._waiting = False

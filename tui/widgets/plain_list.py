@@ -14,6 +14,9 @@ from textual.widget import Widget
 from tui.signs import sign
 from tui.widgets.safe import harmless
 
+DIM = "$foreground 60%"
+"""The style of what matters less in a line."""
+
 
 class PlainList(Widget, can_focus=True):
     """Lines to move through. ``line(index)`` gives each when it is drawn."""
@@ -71,7 +74,7 @@ class PlainList(Widget, can_focus=True):
     def render(self) -> Content:
         width, height = self.size
         if not self._count:
-            return Content.styled(self._empty, "$foreground 60%")
+            return Content.styled(self._empty, DIM)
         self.top = max(0, min(self.top, self.index, self._count - height))
         if self.index >= self.top + height:
             self.top = self.index - height + 1
@@ -80,6 +83,9 @@ class PlainList(Widget, can_focus=True):
             found = self._line(index)
             text = harmless(found if isinstance(found, Content) else Content(found))
             mark = sign("here") if index == self.index else " "
+            if index == self.index:
+                # Dim text, reversed, would be a grey box in the marked line.
+                text = Content(text.plain, [span for span in text.spans if span.style != DIM])
             text = Content.assemble(f"{mark} ", text).truncate(width, ellipsis=True)
             if index == self.index:
                 text = text.pad_right(max(0, width - text.cell_length)).stylize(

@@ -20,6 +20,11 @@ class Problem(Plain):
 
     LINES = 8
 
+    def __init__(self, *, id: str | None = None, brief: bool = False) -> None:
+        """``brief``: the place is low, so what to do stands before the detail, whose end may be cut off."""
+        super().__init__(id=id)
+        self._brief = brief
+
     def tell(self, error: Mapping[str, str] | None, word: str = "FAILED") -> None:
         """Show this error, or none."""
         self.set_class(error is not None, "-shown")
@@ -27,14 +32,15 @@ class Problem(Plain):
             return
         title, detail, hint = (clean(str(error.get(key, "") or "")) for key in ("title", "detail", "hint"))
         lines = detail.splitlines()
-        if len(lines) > self.LINES:
-            lines = [f"({len(lines) - self.LINES} lines before these: see the log)", *lines[-self.LINES :]]
+        if len(lines) > self.LINES and not self._brief:
+            left = len(lines) - self.LINES
+            what = "1 line before this is" if left == 1 else f"{left} lines before these are"
+            lines = [f"({what} in the log)", *lines[-self.LINES :]]
         parts: list[Content | tuple[str, str]] = [
             (f"{word}  " if word else "", "bold $text-error"),
             (title, "bold $text-error"),
         ]
-        if lines:
-            parts.append(Content("\n" + "\n".join(lines)))
-        if hint:
-            parts += [("\nWhat to do: ", "bold"), Content(hint)]
+        told = [Content("\n" + "\n".join(lines))] if lines else []
+        advice = [("\nWhat to do: ", "bold"), Content(hint)] if hint else []
+        parts += [*advice, *told] if self._brief else [*told, *advice]
         self.show(Content.assemble(*parts))
