@@ -72,6 +72,11 @@ class Puppet:
         self.dead.clear()
         return self
 
+    @property
+    def asked(self) -> bool:
+        """A question waits for its answer."""
+        return self._asked is not None
+
     # What the session asks of a worker
 
     def next_id(self) -> int:

@@ -84,9 +84,10 @@ class FinetuneScreen(StageScreen):
         recipe = view.spec.get("recipe", {})
         last = recipe.get("finetune", {}).get("steps") if isinstance(recipe, dict) else None
         self.chart.show(view.train, view.held, float(last) if isinstance(last, int) else None)
-        self.chart.display = bool(view.train or view.held) or view.active
         # On a low terminal the curve gives way to what is to be read: the error, the result.
         low = self.size.height < TALL
+        told = len((view.error or {}).get("detail", "").splitlines()) if view.state != "cancelled" else 0
+        self.chart.display = (bool(view.train or view.held) or view.active) and not (low and told > 4)
         self.chart.styles.height = (
             16 if not low else 10 if view.active else 8 if view.state == "succeeded" else 7
         )

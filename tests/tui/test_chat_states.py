@@ -1,0 +1,186 @@
+"""The chat screen in states that a real model cannot be brought into at will: see ``talks.py``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from core.chat.protocol import Error, Ready
+from core.lab import Lab
+from tests.tui.conftest import opened, screen_text, until
+from tests.tui.nasty import NASTY, harmless
+from tests.tui.talks import READY, Puppet, with_model
+from tui.app import OlivePressApp
+from tui.screens.chat import ChatScreen
+from tui.screens.chat_dialogs import ChooseScreen
+from tui.screens.chat_evaluation import EvaluationScreen
+from tui.screens.chat_talk import AnswerView
+from tui.widgets.push import Push
+
+
+@pytest.fixture
+def puppet(monkeypatch: pytest.MonkeyPatch) -> Puppet:
+    found = Puppet()
+    monkeypatch.setattr("core.chat.connection.Worker", found.start)
+    return found
+
+
+@asynccontextmanager
+async def talking(lab: Lab, **more: Any) -> AsyncIterator[tuple[OlivePressApp, Any, ChatScreen]]:
+    async with opened(with_model(lab).root, "chat", **more) as (app, pilot):
+        screen = app.current
+        assert isinstance(screen, ChatScreen)
+        await until(pilot, lambda: screen.chat and screen.chat.ready and not screen._loading)
+        yield app, pilot, screen
+
+
+async def ask(pilot: Any, screen: ChatScreen, text: str) -> None:
+    screen.field.focus()
+    screen.field.value = text
+    await pilot.press("enter")
+    await until(pilot, lambda: screen.field.value == "")
+
+
+def shown(screen: ChatScreen, name: str) -> bool:
+    return bool(screen.query_one(f"#{name}", Push).display)
+
+
+async def test_empty_enter_leads_to_the_step_that_makes_the_model(lab: Lab) -> None:
+    async with opened(lab.root, "chat") as (app, pilot):
+        await until(pilot, lambda: "Go to 5 Optimize" in screen_text(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.current.step.name == "optimize")
+
+
+async def test_loading_tells_how_far_and_evaluates_nothing_yet(lab: Lab, puppet: Puppet) -> None:
+    puppet.ready, puppet.loading = None, (1.43e9, 2.29e9)
+    async with opened(with_model(lab).root, "chat") as (app, pilot):
+        await until(pilot, lambda: "1.4 GB of 2.3 GB" in screen_text(app))
+        assert "Evaluate F8" not in screen_text(app)
+        assert not app.current.check_action("run", ())
+
+
+async def test_a_model_that_does_not_load_is_told_and_loaded_anew(lab: Lab, puppet: Puppet) -> None:
+    puppet.ready = Error(0, "machine", "There is not enough memory.", "2.6 GB are needed.", "Close programs.")
+    async with opened(with_model(lab).root, "chat") as (app, pilot):
+        screen = app.current
+        assert isinstance(screen, ChatScreen)
+        await until(pilot, lambda: "2.6 GB are needed." in screen_text(app))
+        assert shown(screen, "restart")
+        assert not shown(screen, "compare")
+        puppet.ready = READY
+        await pilot.click("#restart")
+        await until(pilot, lambda: screen.chat and screen.chat.ready and not screen._loading)
+        assert not screen.problem.has_class("-shown")
+        assert not shown(screen, "restart")
+
+
+async def test_what_loading_told_stands_where_it_hides_nothing(lab: Lab, puppet: Puppet) -> None:
+    puppet.ready = Ready(0, "llama", 4096, 4096, ["travel"], {"formal": "rank 8, not 16"}, 1.0)
+    async with talking(lab) as (app, pilot, screen):
+        await until(pilot, lambda: "The adapter formal does not fit: rank 8, not 16" in screen_text(app))
+        assert not app._notifications
+        puppet.will_say("Yes.")
+        await ask(pilot, screen, "Is it?")
+        await until(pilot, lambda: "Yes." in screen_text(app))
+        assert "does not fit" not in screen_text(app)
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_an_answer_that_comes_at_once_stands_there_once(lab: Lab, puppet: Puppet, again: bool) -> None:
+    async with talking(lab) as (_app, pilot, screen):
+        puppet.will_say("As quick as that.")
+        puppet.will_say("Quicker still.")
+        await ask(pilot, screen, "How quick?")
+        await until(pilot, lambda: not screen.busy)
+        if again:
+            await ask(pilot, screen, "/again")
+            await until(pilot, lambda: not screen.busy)
+        (view,) = screen.query(AnswerView)
+        assert view.raw == ("Quicker still." if again else "As quick as that.")
+
+
+async def test_running_says_so_below_the_answer_and_stopping_ends_it(lab: Lab, puppet: Puppet) -> None:
+    async with talking(lab) as (app, pilot, screen):
+        await ask(pilot, screen, "Why?")
+        await until(pilot, lambda: "reading …" in screen_text(app))
+        puppet.token("Because ")
+        await until(pilot, lambda: "writing … (F9 stops)" in screen_text(app))
+        assert shown(screen, "stop")
+        assert not shown(screen, "again")
+        await pilot.press("f9")
+        await until(pilot, lambda: "· stopped" in screen_text(app))
+        assert "writing" not in screen_text(app)
+
+
+async def test_a_model_that_fails_keeps_what_came_and_gives_no_figures(lab: Lab, puppet: Puppet) -> None:
+    async with talking(lab) as (app, pilot, screen):
+        await ask(pilot, screen, "Why?")
+        puppet.token("Because ")
+        puppet.die()
+        await until(pilot, lambda: "broke off: the model failed" in screen_text(app))
+        assert "Because" in screen_text(app)
+        assert "0 tokens" not in screen_text(app)
+        assert "What to do: The conversation is kept." in screen_text(app)
+        assert "The model is not there" in screen_text(app)
+        assert shown(screen, "restart")
+
+
+async def test_what_to_do_is_seen_however_long_the_detail(lab: Lab, puppet: Puppet) -> None:
+    async with talking(lab) as (app, pilot, screen):
+        await ask(pilot, screen, "Why?")
+        puppet.refuse("It failed.", "\n".join(["detail"] * 40), "Do this.", "model")
+        await until(pilot, lambda: "What to do: Do this." in screen_text(app))
+
+
+async def test_an_adapter_that_does_not_fit_is_named_and_refused(lab: Lab, puppet: Puppet) -> None:
+    puppet.ready = Ready(0, "llama", 4096, 4096, ["travel"], {"formal": "rank 8, not 16"}, 1.0)
+    async with talking(lab) as (app, pilot, screen):
+        await ask(pilot, screen, "/adapter")
+        await until(pilot, lambda: isinstance(app.screen, ChooseScreen))
+        assert "formal (does not fit: rank 8, not 16)" in screen_text(app)
+        await pilot.press("up", "enter")
+        await until(pilot, lambda: "The adapter formal does not fit the model." in screen_text(app))
+        assert screen.chat is not None
+        assert screen.chat.adapter == "travel"
+
+
+async def test_the_buttons_fit_on_the_smallest_terminal(lab: Lab, puppet: Puppet) -> None:
+    async with talking(lab, size=(60, 20)) as (_app, pilot, screen):
+        puppet.will_say("Here.")
+        await ask(pilot, screen, "Where?")
+        await until(pilot, lambda: not screen.busy)
+        await pilot.pause()
+        seen = [push for push in screen.query(Push) if push.display]
+        assert {"compare", "adapter", "set", "chats", "run"} == {push.id for push in seen}
+        assert all(push.region.right <= 60 for push in seen)
+
+
+async def test_an_evaluation_that_fails_keeps_its_rows(lab: Lab, puppet: Puppet) -> None:
+    lab.set({"data.eval_fraction": 0.25})
+    async with talking(lab) as (app, pilot, _screen):
+        puppet.will_say("base", "tuned")
+        await pilot.press("f8")
+        await until(pilot, lambda: isinstance(app.screen, EvaluationScreen))
+        dialog = app.screen
+        assert isinstance(dialog, EvaluationScreen)
+        await until(pilot, lambda: len(dialog.rows) == 1 and puppet.asked)
+        puppet.die()
+        await until(pilot, lambda: not dialog.running)
+        await until(pilot, lambda: "The model's process is gone." in screen_text(app))
+        assert "Question 1 of 1" in screen_text(app)
+
+
+async def test_hostile_names_and_problems_are_text(lab: Lab, puppet: Puppet) -> None:
+    async with talking(lab) as (app, pilot, screen):
+        assert screen.chat is not None
+        for text in NASTY[:-1]:
+            screen.chat.rename(text)
+            await ask(pilot, screen, f"Q {text}"[:300])
+            puppet.refuse(text[:300] or "-", text[:300], text[:300], "model")
+            await until(pilot, lambda: not screen.busy)
+            await pilot.pause()
+            assert harmless(screen_text(app)), repr(text)
