@@ -7,7 +7,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test check unit format lint types wheel clean
+.PHONY: help setup setup-dev cuda run test check unit format lint types wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt tools/setup.sh
 $(VENV)/.installed-dev: pyproject.toml constraints.txt tools/setup.sh
 	@PYTHON="$(PYTHON)" tools/setup.sh "$(VENV)" dev
 	@touch $(VENV)/.installed $@
+
+cuda: setup ## chat on an NVIDIA GPU: CUDA builds of ONNX Runtime in place of the CPU ones
+	@tools/cuda.sh "$(VENV)"
 
 run: setup ## the wizard on the rehearsal model; without a terminal, the whole lab headless
 	@BIN="$(BIN)" tools/run.sh

@@ -6,7 +6,8 @@
 Each repetition draws its own calibration rows and held-out rows by a seed, the same for every method.
 KL is the mean divergence of the next-token distribution from the float model's, in nats x 1000, with its
 standard deviation over the seeds. The output matrix is rounded to 8 bits in all rows but the float one.
-PYTHON is that of an environment with llm-compressor (see llm_compressor_awq.py).
+A method such as ``awq:down_proj`` gives the layers of that kind 8 bits and the others 4 (``awq:o_proj,down_proj``: of two kinds;
+methods are then separated by spaces). PYTHON is that of an environment with llm-compressor (see llm_compressor_awq.py).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 os.environ.setdefault("OLIVE_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -74,6 +76,22 @@ class Peak:
         return (self.most - self._before) / 2**20
 
 
+def mixed(passes: Callable[..., dict[str, Any]], path: Path, wide: str) -> Callable[..., dict[str, Any]]:
+    """The stage's passes with 8 bits for the layers whose last name stands in ``wide``."""
+    from core.checkpoint import tensor_entries
+
+    kinds = set(filter(None, wide.split(",")))
+    modules = [name.removesuffix(".weight") for name in tensor_entries(path)]
+    overrides = {name: {"bits": 8} for name in modules if name.rsplit(".", 1)[-1] in kinds}
+
+    def changed(*given: Any) -> dict[str, Any]:
+        made = passes(*given)
+        made["quantize"]["overrides"] = {**made["quantize"]["overrides"], **overrides}
+        return made
+
+    return changed
+
+
 def olive(subject: Subject, method: str, group: int, rows: Path, work: Path) -> tuple[Any, float, float, int]:
     """Quantize as the lab's stage does; the model, seconds, peak MiB, bytes."""
     import torch
@@ -85,14 +103,16 @@ def olive(subject: Subject, method: str, group: int, rows: Path, work: Path) -> 
     from core.stages import quantize
     from core.stages.base import StageContext
 
-    recipe = Recipe().with_values({"quantize.algorithm": method, "quantize.group_size": group})
+    algorithm, _, wide = method.partition(":")
+    recipe = Recipe().with_values({"quantize.algorithm": algorithm, "quantize.group_size": group})
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     context = StageContext(LabFolder(work), recipe, Reporter(), work, {}, {})
     tokens = json.loads(rows.read_text())["input_ids"]
     with Peak() as peak:
         started = time.monotonic()
-        made, _ = quantize.run_pass(context, subject.path, tokens)
+        with mock.patch.object(quantize, "passes", mixed(quantize.passes, subject.path, wide)):
+            made, _ = quantize.run_pass(context, subject.path, tokens)
         seconds = time.monotonic() - started
     size = sum(file.stat().st_size for file in made.glob("*.safetensors"))
     return load_model(made, dtype=torch.float32), seconds, peak.mebibytes, size
@@ -148,7 +168,7 @@ def measure(subject: Subject, options: argparse.Namespace, group: int, seed: int
     found = {"float": Row(itself.kl, itself.perplexity, 0.0, 0.0, size)}
     makers: dict[str, Callable[[], tuple[Any, float, float, int]]] = {
         name: lambda name=name: olive(subject, name, group, rows, work)  # type: ignore[misc]
-        for name in options.methods.split(",")
+        for name in (options.methods.split() if ":" in options.methods else options.methods.split(","))
     }
     if options.llm_compressor:
         makers[LLM_COMPRESSOR] = lambda: llm_compressor(options.llm_compressor, subject, group, rows, work)

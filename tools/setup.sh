@@ -35,7 +35,5 @@ if ! has_torch; then
             { say "no CPU build could be had: taking what pip gives"; pip install -q "$torch"; }
     fi
 fi
-if has_gpu; then extras=cuda; else extras=; fi
-[ -z "$extra" ] || extras="${extras:+$extras,}$extra"
-say "olivepress and its packages${extras:+ [$extras]}"
-pip install -q -c constraints.txt -e ".${extras:+[$extras]}"
+say "olivepress and its packages${extra:+ [$extra]}"
+pip install -q -c constraints.txt -e ".${extra:+[$extra]}"

@@ -143,6 +143,8 @@ def serve() -> None:
             problem = Error(message.id, kind, error.title, error.detail, error.hint, fatal=engine is None)
         except MemoryError:
             problem = _no_memory(message.id, "", engine is None)
+        except ImportError as error:
+            problem = _no_package(message.id, error)
         except (
             Exception
         ) as error:  # native code raises RuntimeError and others; the worker must tell and go on
@@ -171,6 +173,23 @@ def _answer(engine: Engine, message: Message, arrived: float, pipe: Pipe, inbox:
         pipe.send(Finished(message.id))
     else:
         raise RequestError("The worker does not do that.", f"The request was {message.type}.")
+
+
+def _no_package(number: int, error: ImportError) -> Error:
+    """A package that the model needs is not in this Python, which OLIVEPRESS_CHAT_PYTHON may have named."""
+    what = (
+        f"pip install {error.name}"
+        if isinstance(error, ModuleNotFoundError) and error.name
+        else "Mend its packages"
+    )
+    return Error(
+        number,
+        "machine",
+        "The model's process lacks a package.",
+        f"{sys.executable}: {error}.",
+        f"{what}, for that Python.",
+        fatal=True,
+    )
 
 
 def _native(number: int, error: Exception, fatal: bool) -> Error:

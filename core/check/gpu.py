@@ -131,14 +131,13 @@ def builds(subject: Subject) -> Iterator[Check]:
             if _version(a) and _version(b)]  # fmt: skip
     for a, b in both:
         yield Check("onnxruntime build", WARN, f"{a} and {b} are both installed and overwrite each other's files.",
-                    f"pip uninstall -y {a} {b}, then pip install {b}")  # fmt: skip
+                    f"make cuda; or pip uninstall -y {a} {b}, then pip install {b} again")  # fmt: skip
     if both:
         return
     name = "onnxruntime-genai-cuda" if _version("onnxruntime-genai-cuda") else "onnxruntime-genai"
     if subject.recipe.optimize.provider == "CUDAExecutionProvider" and name == "onnxruntime-genai":
         yield Check("onnxruntime build", WARN, "The recipe builds for CUDA; onnxruntime-genai here is the CPU build.",
-                    "To chat on the GPU: pip uninstall -y onnxruntime onnxruntime-genai; "
-                    "pip install 'olivepress[cuda]'")  # fmt: skip
+                    "To chat on the GPU: make cuda (without a checkout: see Installing in the README)")  # fmt: skip
     elif _version(name):
         yield Check("onnxruntime build", OK, f"{name} {_version(name)}")
 

@@ -296,9 +296,7 @@ class ChatBase(StepScreen):
     def _tell(self, more: str = "") -> None:
         if self.chat is not None and not self._loading:
             dot = f" {sign('dot')} "
-            self.status.show(
-                state_line(self.chat, self.compare, self._editing, dot) + (dot + more if more else "")
-            )
+            self.status.show(state_line(self.chat, self.compare, self._editing, dot, more))
 
     def _buttons(self) -> None:
         """Show the buttons that make sense now."""

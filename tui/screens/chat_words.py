@@ -70,9 +70,9 @@ def parse(text: str) -> Command | None:
 
 
 def state_line(
-    chat: ChatSession, compare: tuple[str | None, str | None] | None, editing: bool, dot: str
+    chat: ChatSession, compare: tuple[str | None, str | None] | None, editing: bool, dot: str, news: str = ""
 ) -> str:
-    """Who answers, how, and how much of the context is used."""
+    """Who answers, what has just changed about that, how, and how much of the context is used."""
     if editing:
         return f"Editing the last question{dot}Enter asks it anew{dot}Esc leaves it as it was"
     who = " | ".join(name or "base" for name in compare) if compare is not None else chat.adapter or "base"
@@ -81,7 +81,7 @@ def state_line(
     settings = chat.settings
     how = f"temperature {settings.temperature:g}" if settings.temperature else "likeliest words"
     # What is cut off on a narrow terminal is what matters least.
-    parts = [clean(who, keep_newlines=False)[:30], how]
+    parts = [clean(who, keep_newlines=False)[:30], *([news] if news else []), how]
     if chat.last is not None and chat.ready is not None and chat.last.context_tokens:
         parts.append(f"context {chat.last.context_tokens} of {chat.ready.context_tokens}")
     if chat.history.dropped:

@@ -16,7 +16,7 @@ import pytest
 from core.chat import ChatError, ChatSession
 from core.chat.protocol import Token
 from core.chat.transcript import read_chat
-from core.errors import RequestError
+from core.errors import MachineError, RequestError
 from tests.core.chat.conftest import LONG, Reference
 
 
@@ -184,3 +184,18 @@ def test_a_python_that_is_not_there_is_told(llama: Path, monkeypatch: pytest.Mon
         ChatSession(llama)
     assert "/nowhere/python: No such file" in caught.value.detail
     assert "OLIVEPRESS_CHAT_PYTHON" in caught.value.hint
+
+
+def test_a_python_that_lacks_a_package_is_told(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "python"
+    hide = "import sys; sys.modules['onnxruntime_genai'] = None; sys.argv = ['worker']; import runpy; "
+    run = "runpy.run_module('core.chat.worker', run_name='__main__')"
+    other.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -c "{hide}{run}"\n')
+    other.chmod(0o755)
+    monkeypatch.setenv("OLIVEPRESS_CHAT_PYTHON", str(other))
+    with ChatSession(llama) as session, pytest.raises(MachineError, match="lacks a package") as caught:
+        session.wait_ready(60)
+    assert "onnxruntime_genai" in caught.value.detail
+    assert "pip install onnxruntime_genai" in caught.value.hint
