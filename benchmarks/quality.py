@@ -6,8 +6,9 @@
 Each repetition draws its own calibration rows and held-out rows by a seed, the same for every method.
 KL is the mean divergence of the next-token distribution from the float model's, in nats x 1000, with its
 standard deviation over the seeds. The output matrix is rounded to 8 bits in all rows but the float one.
-A method such as ``awq:down_proj`` gives the layers of that kind 8 bits and the others 4 (``awq:o_proj,down_proj``: of two kinds;
-methods are then separated by spaces). PYTHON is that of an environment with llm-compressor (see llm_compressor_awq.py).
+A method such as ``awq:down_proj`` gives the layers of that kind 8 bits and the others 4, ``awq:o_proj,down_proj``
+those of two kinds; methods are then separated by spaces. PYTHON is that of an environment with
+llm-compressor (see llm_compressor_awq.py).
 """
 
 from __future__ import annotations
