@@ -40,7 +40,7 @@ class Problem(Plain):
             (f"{word}  " if word else "", "bold $text-error"),
             (title, "bold $text-error"),
         ]
-        told = [Content("\n" + "\n".join(lines))] if lines else []
-        advice = [("\nWhat to do: ", "bold"), Content(hint)] if hint else []
+        told: list[Content | tuple[str, str]] = [Content("\n" + "\n".join(lines))] if lines else []
+        advice: list[Content | tuple[str, str]] = [("\nWhat to do: ", "bold"), Content(hint)] if hint else []
         parts += [*advice, *told] if self._brief else [*told, *advice]
         self.show(Content.assemble(*parts))
