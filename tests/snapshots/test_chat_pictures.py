@@ -10,7 +10,7 @@ from textual.widgets import Input
 
 from core.chat.protocol import Error, Ready
 from core.lab import Lab
-from tests.snapshots.test_snapshots import IDS, SIZES, Compare, pinned
+from tests.snapshots.test_snapshots import IDS, LOW, SIZES, Compare, at, pinned
 from tests.tui.conftest import screen_text, until
 from tests.tui.nasty import NASTY
 from tests.tui.talks import Puppet, with_model, write_chat
@@ -133,7 +133,8 @@ async def too_long(pilot: Any, screen: ChatScreen, puppet: Puppet) -> None:
 
 
 async def nasty(pilot: Any, screen: ChatScreen, puppet: Puppet) -> None:
-    screen.chat and screen.chat.rename(NASTY[3] + NASTY[7])
+    assert screen.chat is not None
+    screen.chat.rename(NASTY[3] + NASTY[7])
     puppet.will_say(HOSTILE)
     await say(pilot, screen, " ".join(NASTY[:4]))
 
@@ -168,6 +169,10 @@ STATES: dict[str, Do] = {
 }
 
 
+SMALL = ("reading", "editing", "too-long", "nasty-problem")
+"""States of which one size tells all."""
+
+
 @pytest.fixture
 def puppet(monkeypatch: pytest.MonkeyPatch) -> Puppet:
     """The model's process, with a cursor that does not blink and a date that stays."""
@@ -178,9 +183,7 @@ def puppet(monkeypatch: pytest.MonkeyPatch) -> Puppet:
     return found
 
 
-def picture(
-    snap_compare: Compare, lab: Lab, puppet: Puppet, size: tuple[int, int], do: Do, toasts: bool = False
-) -> None:
+def picture(snap_compare: Compare, lab: Lab, puppet: Puppet, size: tuple[int, int], do: Do) -> None:
     """Compare the chat after ``do``."""
 
     async def before(pilot: Any) -> None:
@@ -230,8 +233,9 @@ def test_not_loaded(snap_compare: Compare, pinned: Lab, puppet: Puppet) -> None:
     picture(snap_compare, with_model(pinned), puppet, (80, 24), do)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=IDS)
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize(
+    ("state", "size"), [*at(*(state for state in STATES if state not in SMALL)), *at(*SMALL, sizes=LOW)]
+)
 def test_chat(snap_compare: Compare, pinned: Lab, puppet: Puppet, state: str, size: tuple[int, int]) -> None:
     adapters = ("formal", "travel")
     if state == "refused":
@@ -241,8 +245,7 @@ def test_chat(snap_compare: Compare, pinned: Lab, puppet: Puppet, state: str, si
     picture(snap_compare, with_model(pinned, adapters), puppet, size, STATES[state])
 
 
-@pytest.mark.parametrize("size", SIZES, ids=IDS)
-@pytest.mark.parametrize("dialog", ["who", "set", "chats", "help"])
+@pytest.mark.parametrize(("dialog", "size"), [*at("set", "chats"), *at("who", "help", sizes=LOW)])
 def test_dialogs(
     snap_compare: Compare, pinned: Lab, puppet: Puppet, dialog: str, size: tuple[int, int]
 ) -> None:
@@ -263,8 +266,7 @@ def test_dialogs(
     picture(snap_compare, pinned, puppet, size, do)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=IDS)
-@pytest.mark.parametrize("state", ["running", "done", "nasty"])
+@pytest.mark.parametrize(("state", "size"), [*at("done", "running"), *at("nasty", sizes=LOW)])
 def test_evaluation(
     snap_compare: Compare, pinned: Lab, puppet: Puppet, state: str, size: tuple[int, int]
 ) -> None:

@@ -8,21 +8,33 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from core.check import Check
 from core.lab import Lab
 from tests.tui.conftest import screen_text
-from tests.tui.labs import END, job_in, made
+from tests.tui.labs import END, RESULTS, job_in, made
+from tests.tui.nasty import NASTY
 from tui.app import OlivePressApp
 from tui.screens.stage import StageScreen
 from tui.watch import seconds
 
 SIZES = [(80, 24), (120, 40)]
 IDS = ["80x24", "120x40"]
+
+
+def at(*states: str, sizes: Sequence[tuple[int, int]] = SIZES) -> list[Any]:
+    """Parameters: these states, each at these sizes."""
+    return [
+        pytest.param(state, size, id=f"{state}-{size[0]}x{size[1]}") for state in states for size in sizes
+    ]
+
+
+LOW = SIZES[:1]
 
 ROWS = [
     {
@@ -113,6 +125,51 @@ def test_states(snap_compare: Compare, pinned: Lab, stage: str, state: str, size
     job = job_in(pinned, stage, state)
     picture(snap_compare, pinned, stage, size)
     job.let_go()
+
+
+def test_nasty_check(snap_compare: Compare, pinned: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = [Check("python", "OK", NASTY[4] + NASTY[9]), Check(NASTY[1], "WARN", NASTY[2], NASTY[3])]
+    checks += [Check("packages", "FAIL", " ".join(NASTY[4:10]), "\n".join((NASTY[3], NASTY[7], NASTY[0])))]
+
+    def found(
+        root: object, stages: object = None, on_check: Callable[[Check], object] | None = None
+    ) -> list[Check]:
+        for check in checks if on_check is not None else []:
+            on_check(check)
+        return checks
+
+    monkeypatch.setattr("core.check.run_checks", found)
+    picture(snap_compare, pinned, "check", (80, 24))
+
+
+@pytest.mark.parametrize("stage", ["quantize", "finetune", "optimize"])
+def test_nasty_failure(snap_compare: Compare, pinned: Lab, stage: str) -> None:
+    job = job_in(pinned, stage, "running")
+    job.log("\n".join(text for text in (*NASTY[9:], *NASTY[:9]) if text.strip()) + "\n8/8 the last line\n")
+    hint = NASTY[3] + NASTY[7] + NASTY[9]
+    job.end("failed", error={"title": NASTY[1] + NASTY[4], "detail": "\n".join(NASTY[:6]), "hint": hint})
+    picture(snap_compare, pinned, stage, (80, 24))
+
+
+def test_nasty_settings(snap_compare: Compare, pinned: Lab) -> None:
+    pinned.set({"model.source": NASTY[4] + NASTY[3] + NASTY[9]})
+    picture(snap_compare, pinned, "quantize", (80, 24))
+
+
+def test_nasty_running(snap_compare: Compare, pinned: Lab) -> None:
+    job = job_in(pinned, "quantize", "running")
+    job.progress(NASTY[3] + NASTY[4] + NASTY[9], 3, 10, 40.0)
+    picture(snap_compare, pinned, "quantize", (80, 24))
+    job.let_go()
+
+
+def test_nasty_result(snap_compare: Compare, pinned: Lab) -> None:
+    job = job_in(pinned, "optimize", "running")
+    made(pinned, ("optimize",))
+    job.end(
+        "succeeded", {**RESULTS["optimize"], "provider": NASTY[3] + NASTY[9], "adapter": NASTY[4] + NASTY[7]}
+    )
+    picture(snap_compare, pinned, "optimize", (80, 24))
 
 
 def test_blocked(snap_compare: Compare, pinned: Lab) -> None:

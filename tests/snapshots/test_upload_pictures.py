@@ -12,7 +12,7 @@ from textual.widgets import Input
 from core.errors import LabError
 from core.lab import Lab
 from core.registry.signin import Choice
-from tests.snapshots.test_snapshots import IDS, SIZES, Compare, pinned
+from tests.snapshots.test_snapshots import IDS, LOW, SIZES, Compare, at, pinned
 from tests.tui.conftest import screen_text, until
 from tests.tui.labs import RESULTS, FakeJob, job_in, made
 from tests.tui.nasty import NASTY
@@ -230,8 +230,9 @@ def test_nasty_result(snap_compare: Compare, pinned: Lab, azure: Callable[..., N
     picture(snap_compare, pinned, (80, 24), log="Sending")
 
 
-@pytest.mark.parametrize("size", SIZES, ids=IDS)
-@pytest.mark.parametrize("state", ["methods", "asking", "code", "refused", "nasty"])
+@pytest.mark.parametrize(
+    ("state", "size"), [*at("methods", "code"), *at("asking", "refused", "nasty", sizes=LOW)]
+)
 def test_signing_in(
     snap_compare: Compare, pinned: Lab, azure: Callable[..., None], state: str, size: tuple[int, int]
 ) -> None:
@@ -262,8 +263,10 @@ def test_signing_in(
     picture(snap_compare, pinned, size, do)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=IDS)
-@pytest.mark.parametrize("state", ["asking", "several", "filtered", "none-fits", "none", "failed", "nasty"])
+@pytest.mark.parametrize(
+    ("state", "size"),
+    [*at("several", "nasty"), *at("asking", "filtered", "none-fits", "none", "failed", sizes=LOW)],
+)
 def test_workspaces(
     snap_compare: Compare, pinned: Lab, azure: Callable[..., None], state: str, size: tuple[int, int]
 ) -> None:
@@ -288,8 +291,9 @@ def test_workspaces(
     picture(snap_compare, pinned, size, do)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=IDS)
-@pytest.mark.parametrize("state", ["asking", "plan", "registered", "failed", "nasty"])
+@pytest.mark.parametrize(
+    ("state", "size"), [*at("plan", "nasty"), *at("asking", "registered", "failed", sizes=LOW)]
+)
 def test_dry_run(
     snap_compare: Compare, pinned: Lab, azure: Callable[..., None], state: str, size: tuple[int, int]
 ) -> None:

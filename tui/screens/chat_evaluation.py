@@ -37,7 +37,6 @@ class EvaluationScreen(ModalScreen[None]):
         Binding("f8,r", "start", "Run", show=False),
     ]
     DEFAULT_CSS = """
-    EvaluationScreen .dialog { width: 96%; max-width: 140; height: 94%; }
     EvaluationScreen #page { height: 1fr; scrollbar-size-vertical: 1; }
     EvaluationScreen .sides { height: auto; margin: 1 0 0 0; }
     EvaluationScreen .-tuned { border-left: solid $panel; padding: 0 0 0 1; margin: 0 0 0 1; }
