@@ -28,7 +28,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 os.environ.setdefault("OLIVE_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -77,22 +76,6 @@ class Peak:
         return (self.most - self._before) / 2**20
 
 
-def mixed(passes: Callable[..., dict[str, Any]], path: Path, wide: str) -> Callable[..., dict[str, Any]]:
-    """The stage's passes with 8 bits for the layers whose last name stands in ``wide``."""
-    from core.checkpoint import tensor_entries
-
-    kinds = set(filter(None, wide.split(",")))
-    modules = [name.removesuffix(".weight") for name in tensor_entries(path)]
-    overrides = {name: {"bits": 8} for name in modules if name.rsplit(".", 1)[-1] in kinds}
-
-    def changed(*given: Any) -> dict[str, Any]:
-        made = passes(*given)
-        made["quantize"]["overrides"] = {**made["quantize"]["overrides"], **overrides}
-        return made
-
-    return changed
-
-
 def olive(subject: Subject, method: str, group: int, rows: Path, work: Path) -> tuple[Any, float, float, int]:
     """Quantize as the lab's stage does; the model, seconds, peak MiB, bytes."""
     import torch
@@ -105,15 +88,16 @@ def olive(subject: Subject, method: str, group: int, rows: Path, work: Path) -> 
     from core.stages.base import StageContext
 
     algorithm, _, wide = method.partition(":")
-    recipe = Recipe().with_values({"quantize.algorithm": algorithm, "quantize.group_size": group})
+    recipe = Recipe().with_values(
+        {"quantize.algorithm": algorithm, "quantize.group_size": group, "quantize.eight_bit_layers": wide}
+    )
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     context = StageContext(LabFolder(work), recipe, Reporter(), work, {}, {})
     tokens = json.loads(rows.read_text())["input_ids"]
     with Peak() as peak:
         started = time.monotonic()
-        with mock.patch.object(quantize, "passes", mixed(quantize.passes, subject.path, wide)):
-            made, _ = quantize.run_pass(context, subject.path, tokens)
+        made, _ = quantize.run_pass(context, subject.path, tokens)
         seconds = time.monotonic() - started
     size = sum(file.stat().st_size for file in made.glob("*.safetensors"))
     return load_model(made, dtype=torch.float32), seconds, peak.mebibytes, size

@@ -48,7 +48,7 @@ def export_olive(lab: Lab, path: Path) -> dict[Path, str]:
     facts = model_facts(source.path)
     steps: dict[str, Any] = {}
     if recipe.quantize.algorithm != "none":
-        steps.update(quantize.passes(recipe, rows_file))
+        steps.update(quantize.passes(recipe, rows_file, source.path))
     steps.update(finetune.workflow(recipe, lab.folder.recipe_path, root, source.path)["passes"])
     if "quantize" in steps:  # the builder will be given what that pass makes
         rounded = {"bits": recipe.quantize.bits, "lm_head": True}

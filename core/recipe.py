@@ -63,6 +63,11 @@ class QuantizeSection:
     )
     bits: int = option(4, "bits for each weight", choices=(4, 8))
     group_size: int = option(128, "weights that share a scale", choices=(16, 32, 64, 128, 256))
+    eight_bit_layers: str = option(
+        "",
+        "kinds of layers that get 8 bits instead, by the last part of their names, with commas: o_proj",
+        advanced=True,
+    )
     calibration_samples: int = option(128, "records that the method looks at", low=1, high=4096)
     max_calibration_len: int = option(
         512, "longest calibration record in tokens", low=16, high=8192, advanced=True

@@ -64,7 +64,7 @@ def fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
         file = calibration_file(recipe, lab.root)
         used = {**quantize, "records": _stamp(file), "data": data}
     elif recipe.quantize.algorithm != "none":
-        used = {key: quantize[key] for key in ("algorithm", "bits", "group_size")}
+        used = {key: quantize[key] for key in ("algorithm", "bits", "group_size", "eight_bit_layers")}
     return {
         "model": model,
         "quantize": used,
@@ -254,11 +254,35 @@ def chosen_rows(
     return rows, held_out
 
 
-def passes(recipe: Recipe, rows_file: Path) -> dict[str, Any]:
-    """The workflow's passes for the recipe's algorithm, calibrating on the rows in ``rows_file``.
+def eight_bit_layers(recipe: Recipe, path: Path) -> list[str]:
+    """The model's layers of the kinds that ``quantize.eight_bit_layers`` names.
 
     Raises:
-        RequestError: the algorithm is unknown.
+        RequestError: the model has no layer of such a kind.
+    """
+    from core.onnx.build import linear_modules
+
+    kinds = [kind.strip() for kind in recipe.quantize.eight_bit_layers.split(",") if kind.strip()]
+    if not kinds:
+        return []
+    there = linear_modules(path)
+    known = {name.rsplit(".", 1)[-1] for name in there}
+    unknown = [kind for kind in kinds if kind not in known]
+    if unknown:
+        raise RequestError(
+            f"The model has no layers called {unknown[0]}.",
+            f"quantize.eight_bit_layers = {recipe.quantize.eight_bit_layers!r}; {path} has "
+            f"{', '.join(sorted(known))}.",
+            "Name some of those, or leave it empty.",
+        )
+    return [name for name in there if name.rsplit(".", 1)[-1] in kinds]
+
+
+def passes(recipe: Recipe, rows_file: Path, path: Path) -> dict[str, Any]:
+    """The workflow's passes for the recipe's algorithm and the model in ``path``, calibrating on ``rows_file``.
+
+    Raises:
+        RequestError: the algorithm is unknown, or the model has no such layers.
     """
     settings = recipe.quantize
     common: dict[str, Any] = {
@@ -266,7 +290,10 @@ def passes(recipe: Recipe, rows_file: Path) -> dict[str, Any]:
         "group_size": settings.group_size,
         "sym": False,
         "lm_head": True,
-        "overrides": {"lm_head": {"bits": HEAD_BITS}},
+        "overrides": {
+            "lm_head": {"bits": HEAD_BITS},
+            **{name: {"bits": 8} for name in eight_bit_layers(recipe, path)},
+        },
     }
     if settings.algorithm in ("rtn", "kquant"):
         return {"quantize": {"type": settings.algorithm, **common}}
@@ -293,7 +320,7 @@ def run_pass(context: StageContext, path: Path, rows: Sequence[Sequence[int]]) -
     made = run_workflow(
         {
             "input_model": {"type": "HfModel", "model_path": str(path), "load_kwargs": loading},
-            "passes": passes(recipe, file),
+            "passes": passes(recipe, file, path),
             **local_system(),
         },
         work=context.work,

@@ -24,12 +24,18 @@ NEW_TOKENS = 12
 RECIPE = Recipe().with_values({"quantize.group_size": 32, "quantize.algorithm": "rtn"})
 
 
-def quantized_lab(root: Path, arch: str, **options: Any) -> LabFolder:
-    """A lab whose ``models/quantized`` holds a tiny model with int4 layers and an int8 output matrix."""
+def quantized_lab(root: Path, arch: str, *, eight_bit: str = "", **options: Any) -> LabFolder:
+    """A lab whose ``models/quantized`` holds a tiny model with int4 layers and an int8 output matrix.
+
+    Args:
+        eight_bit: kinds of layers that have 8 bits too.
+    """
     from core.olive_run import local_system, run_workflow
+    from core.stages.quantize import eight_bit_layers
 
     lab = LabFolder(root)
     source = make_tiny(arch, root / "source", **options)
+    wide = eight_bit_layers(RECIPE.with_values({"quantize.eight_bit_layers": eight_bit}), source)
     made = run_workflow(
         {
             "input_model": {"type": "HfModel", "model_path": str(source)},
@@ -40,7 +46,7 @@ def quantized_lab(root: Path, arch: str, **options: Any) -> LabFolder:
                     "bits": 4,
                     "group_size": 32,
                     "lm_head": True,
-                    "overrides": {"lm_head": {"bits": 8}},
+                    "overrides": {"lm_head": {"bits": 8}, **{name: {"bits": 8} for name in wide}},
                 }
             },
         },

@@ -206,6 +206,16 @@ def test_a_16_bit_embedding_table_keeps_its_16_bits(tmp_path: Path, monkeypatch:
     assert onnx_texts(lab, "travel") == torch_texts(lab, "travel")
 
 
+@pytest.mark.parametrize(
+    ("arch", "kinds"), [("llama", "o_proj"), ("llama", "v_proj,down_proj"), ("phi3", "qkv_proj,o_proj")]
+)
+def test_layers_of_mixed_bits_answer_as_pytorch(tmp_path: Path, arch: str, kinds: str) -> None:
+    lab = quantized_lab(tmp_path, arch, eight_bit=kinds)
+    add_adapter(lab, "travel", rank=4)
+    run_stage(lab)
+    assert onnx_texts(lab, "travel") == torch_texts(lab, "travel")
+
+
 def test_float_model_built_in_float_and_rounded(tmp_path: Path) -> None:
     from tests.tiny_models import make_tiny
 

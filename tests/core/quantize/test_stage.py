@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from core.checkpoint import read_config
 from core.errors import RequestError, StageError
 from core.events import RecordingReporter
 from core.files import MANIFEST, read_json
 from core.folder import LabFolder
 from core.recipe import Recipe
+from core.resources import rehearsal_model
 from core.stages import quantize
 from core.stages.base import StageContext
 from tests.tiny_models import make_tiny
@@ -88,8 +90,35 @@ def test_none_keeps_the_model_as_it_is(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_awq_is_what_a_recipe_quantizes_with_unless_told_otherwise(bench: Bench) -> None:
-    passes = quantize.passes(bench.recipe("rehearsal"), Path("rows.json"))
+    passes = quantize.passes(bench.recipe("rehearsal"), Path("rows.json"), rehearsal_model())
     assert passes["quantize"]["type"] == "OlivePressAwq"
+
+
+@pytest.mark.parametrize("algorithm", ["awq", "rtn"])
+def test_kinds_of_layers_with_eight_bits_are_nearer_to_the_float_model(
+    bench: Bench, tmp_path: Path, algorithm: str
+) -> None:
+    source = make_tiny("llama", tmp_path / "m")
+    narrow = bench.run(source, quantize__algorithm=algorithm)
+    wide = bench.run(
+        source, quantize__algorithm=algorithm, quantize__eight_bit_layers="o_proj, v_proj,k_proj,q_proj"
+    )
+    overrides = read_config(bench.lab.quantized_dir)["quantization_config"]["overrides"]
+    assert {bits["bits"] for name, bits in overrides.items()} == {8}
+    assert "model.layers.0.self_attn.o_proj" in overrides
+    assert not any("mlp" in name for name in overrides)
+    assert wide["kl_to_float"] < narrow["kl_to_float"]
+    assert narrow["bytes_after"] < wide["bytes_after"] < narrow["bytes_before"]
+
+
+def test_a_kind_of_layers_that_is_not_there_is_refused_with_those_that_are(
+    bench: Bench, tmp_path: Path
+) -> None:
+    source = make_tiny("llama", tmp_path / "m")
+    with pytest.raises(RequestError, match="no layers called qkv_proj") as caught:
+        bench.run(source, quantize__eight_bit_layers="o_proj,qkv_proj")
+    assert "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in caught.value.detail
+    assert not bench.lab.quantized_dir.exists()
 
 
 def test_a_group_size_that_does_not_divide_names_the_layer_and_the_sizes_that_do(
