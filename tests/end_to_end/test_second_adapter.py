@@ -35,6 +35,7 @@ def test_a_second_adapter_joins_the_same_base(rehearsal_lab: Path, tmp_path: Pat
             "finetune.adapter": "kitchen",
             "finetune.rank": 8,
             "finetune.steps": 40,
+            "finetune.turns": 1,  # four records by heart, and nothing more
             "finetune.batch_size": 4,
             "finetune.learning_rate": 1e-2,
         }
