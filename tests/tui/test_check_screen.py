@@ -26,6 +26,12 @@ async def test_a_failed_check_comes_first_to_the_eye(lab: Lab, monkeypatch: pyte
         await until(pilot, lambda: "1 FAIL" in screen_text(app))
         assert "What to do: Free 8 GiB." in screen_text(app)
         assert "FAIL" in screen_text(app).splitlines()[2], "the rail"
+        # Enter looks again, and goes on only once nothing fails any more.
+        await until(pilot, lambda: getattr(app.focused, "id", None) == "run")
+        checks[1] = Check("disk", "OK", "20 GiB free")
+        await pilot.press("enter")
+        await until(pilot, lambda: "This machine can run the lab" in screen_text(app))
+        await until(pilot, lambda: getattr(app.focused, "id", None) == "next")
 
 
 async def test_checks_that_break_do_not_break_the_wizard(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,8 @@ class StepScreen(Screen[None]):
     """
 
     NAME: ClassVar[str] = ""
+    RUN: ClassVar[str] = "Run"
+    """What the key for running does here, in the word that the button has."""
     AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "primary", show=False),

@@ -24,6 +24,7 @@ class ChatScreen(ChatBase):
     """Ask in the field, read above it, everything else by buttons, keys, or a line that begins with /."""
 
     NAME = "chat"
+    RUN = "Evaluate"
     CSS_PATH = "chat.tcss"
 
     def body(self) -> ComposeResult:

@@ -33,6 +33,7 @@ class CheckScreen(StepScreen):
     """The checks as they come in; the marked one in full below, with what to do."""
 
     NAME = "check"
+    RUN = "Check"
     CSS_PATH = "check.tcss"
 
     class Came(Message):
@@ -78,8 +79,9 @@ class CheckScreen(StepScreen):
         self.command.show(self.session.command("check"))
 
     def focus_first(self) -> None:
-        """On Next: a warning does not stop anybody."""
-        self.set_focus(self.query_one("#next", Push))
+        """On Next, for a warning does not stop anybody; after a FAIL on looking again."""
+        failed = self._over and any(check.state == "FAIL" for check in self.checks)
+        self.set_focus(self.query_one("#run" if failed else "#next", Push))
 
     def action_run(self) -> None:
         """Look at everything again."""
@@ -124,6 +126,8 @@ class CheckScreen(StepScreen):
         )
         self.list.index = worst
         self._tell()
+        if self.focused is not None and self.focused.id in ("next", "run"):
+            self.focus_first()
         states = [check.state for check in self.checks]
         self.olive.note("check", "FAIL" if "FAIL" in states else "WARN" if "WARN" in states else "OK")
 

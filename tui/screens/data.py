@@ -33,6 +33,7 @@ class DataScreen(DataView):
     """File, template and fields on top; rows or findings on the left, the chosen one whole on the right."""
 
     NAME = "data"
+    RUN = "Check"
     CSS_PATH = "data.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [action.binding() for action in DATA]
     MAIN = ("data.file", "data.template", "data.chat_template")

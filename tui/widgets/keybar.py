@@ -44,7 +44,8 @@ class KeyBar(Widget):
                 # The first of an action's keys is the one to show; the user's own come before ours.
                 keys = self._keymap().get(action.id, action.keys)
                 key = keys.split(",")[0].strip()
-                shown.append((key_name(key), action.label, key))
+                words = getattr(screen, "RUN", action.label) if action.id == "run" else action.label
+                shown.append((key_name(key), words, key))
         if tuple(shown) != self._shown:
             self._shown = tuple(shown)
             self.refresh()
