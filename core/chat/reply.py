@@ -11,10 +11,10 @@ from core.chat.protocol import Done, Dropped, Message, Progress, Token
 from core.chat.sampler import Sampler
 from core.chat.settings import Sampling
 
-FLUSH_SECONDS = 1 / 60
-"""A piece waits for the next token's only if the last one left less than a frame of a screen ago. Models
-below 60 tokens a second are shown token by token; for faster ones nobody sees a difference, and the
-machine spends its time on the model and not on messages."""
+FLUSH_SECONDS = 1 / 20
+"""A piece waits for the next token's only if the last one left less than this ago. Models below 20 tokens
+a second are shown token by token; with faster ones the eye sees no difference, and on two cores each message
+takes the model some tenths of a millisecond, for its threads wait for the one that makes room for the reader."""
 
 
 class Stopwatch:
