@@ -20,8 +20,7 @@ def script() -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; return its exit status. Foreseeable failures are printed, not raised."""
-    from core.cli.parser import build_parser, wizard_folder
-    from core.cli.show import print_error
+    from core.cli.commands import wizard_folder
 
     try:
         folder = wizard_folder(arguments)
@@ -29,9 +28,13 @@ def main(arguments: Sequence[str]) -> int:
             from core.cli.wizard import open_wizard
 
             return open_wizard(folder)
+        from core.cli.parser import build_parser
+
         options = build_parser().parse_args(arguments)
         return int(options.run(options))
     except LabError as error:
+        from core.cli.show import print_error
+
         print_error(error)
         return error.exit_status
     except KeyboardInterrupt:

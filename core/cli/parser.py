@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 
+from core.cli.commands import COMMANDS
 from core.version import __version__
 
-COMMANDS = (
-    "new",
-    "check",
-    "data",
-    "run",
-    "status",
-    "logs",
-    "cancel",
-    "chat",
-    "upload",
-    "login",
-    "logout",
-    "workspaces",
-    "models",
-    "fetch",
-    "export",
-)
 _MODULES = {"logs": "status", "cancel": "status", "logout": "login", "workspaces": "login", "fetch": "models"}
 
 _EPILOG = """\
 With no command, `olivepress [DIR]` opens the wizard on a lab's folder.
 Exit statuses: 0 done, 2 wrong request, 3 a stage failed, 4 this machine cannot do it, 130 cancelled.
 """
-
-
-def wizard_folder(arguments: Sequence[str]) -> str | None:
-    """The folder to open the wizard on, or None when a command or an option was given."""
-    if not arguments:
-        return "."
-    first = arguments[0]
-    if first.startswith("-") or first in COMMANDS:
-        return None
-    return first if len(arguments) == 1 else None
 
 
 def build_parser() -> argparse.ArgumentParser:

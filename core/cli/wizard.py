@@ -39,12 +39,14 @@ def open_wizard(folder: str) -> int:
 
 
 def _refuse_misspelt(folder: str) -> None:
+    if os.path.exists(folder):
+        return
     import difflib
 
-    from core.cli.parser import COMMANDS
+    from core.cli.commands import COMMANDS
 
     near = difflib.get_close_matches(folder, COMMANDS, n=1, cutoff=0.75)
-    if near and not os.path.exists(folder):
+    if near:
         raise RequestError(
             f"There is no command {folder!r}.",
             hint=f"Did you mean `olivepress {near[0]}`? For a new lab: ./{folder}",

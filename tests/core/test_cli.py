@@ -14,8 +14,9 @@ import pytest
 
 from core import Cancelled, Lab, LabError, MachineError, RequestError, StageError
 from core.cli import main
+from core.cli.commands import COMMANDS, wizard_folder
 from core.cli.new import parse_settings
-from core.cli.parser import COMMANDS, build_parser, wizard_folder
+from core.cli.parser import build_parser
 from core.cli.run import split_words
 from core.cli.show import EventPrinter, human_seconds, human_value, print_error, print_result
 from core.stages import STAGES

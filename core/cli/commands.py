@@ -1,0 +1,33 @@
+"""The names of the commands, and which words open the wizard instead. Light: the wizard starts through here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+COMMANDS = (
+    "new",
+    "check",
+    "data",
+    "run",
+    "status",
+    "logs",
+    "cancel",
+    "chat",
+    "upload",
+    "login",
+    "logout",
+    "workspaces",
+    "models",
+    "fetch",
+    "export",
+)
+
+
+def wizard_folder(arguments: Sequence[str]) -> str | None:
+    """The folder to open the wizard on, or None when a command or an option was given."""
+    if not arguments:
+        return "."
+    first = arguments[0]
+    if first.startswith("-") or first in COMMANDS:
+        return None
+    return first if len(arguments) == 1 else None
