@@ -197,10 +197,13 @@ def _optimize(shape: Shape, recipe: Recipe, machine: Machine) -> Need:
     result = quantized_bytes(shape, bits, recipe.quantize.group_size, 2) * 1.1
     adapter = shape.adapter_numbers(recipe.finetune.rank) * 4
     process = machine.process_ram("optimize")
-    # Two sessions of the graph (the second without int8 rounding) and the adapter in each.
-    ram = process + 2.5 * result + 2 * adapter
+    # Two sessions of the graph (the second without int8 rounding), each with the file mapped, the weights
+    # packed anew for its kernels, and the adapter.
+    ram = process + 4 * result + 2 * adapter
     if machine.has_gpu:
         gpu = result + adapter + 1.4 * GIB
         return _need("optimize", ram, gpu, 2 * result + adapter, 40 + result / 2.5e8)
-    dense = parameters(shape) * 4  # PyTorch answers the same prompts, with its weights unpacked
-    return _need("optimize", ram + dense, 0, 2 * result + adapter, 20 + result / 1.0e8)
+    # PyTorch answers the same prompts: a float model in float32, a quantized one packed but for the matrix in use.
+    widest = max(shape.vocab * shape.hidden, *(i * o for i, o in shape.linears))
+    reference = parameters(shape) * 4 if recipe.quantize.algorithm == "none" else result + 2 * widest * 4
+    return _need("optimize", ram + reference, 0, 2 * result + adapter, 20 + result / 1.0e8)
