@@ -42,7 +42,7 @@ types: setup-dev ## strict type check
 
 unit: setup-dev ## the tests of behaviour
 	@tools/azurite.sh || true
-	@$(BIN)/pytest -q || { echo "What failed is run once more by itself; it must pass alone."; \
+	@$(BIN)/pytest -q -n 2 --dist loadgroup || { echo "What failed is run once more by itself; it must pass alone."; \
 	    $(BIN)/pytest -q --last-failed --last-failed-no-failures none; }
 
 format: setup-dev ## put the source into its standard form

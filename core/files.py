@@ -36,7 +36,7 @@ def write_atomic(path: Path, text: str) -> None:
             with suppress(FileNotFoundError):
                 os.chmod(name, path.stat().st_mode & 0o777 if path.exists() else 0o644)
             os.replace(name, path)
-        except BaseException:
+        except BaseException:  # Ctrl-C too leaves no half-written file
             with suppress(FileNotFoundError):
                 os.unlink(name)
             raise
@@ -74,7 +74,7 @@ def publish(made: Path, target: Path, manifest: dict[str, Any] | None = None) ->
             os.rename(target, aside)
         try:
             os.rename(made, target)
-        except BaseException:
+        except BaseException:  # whatever it was, what was there before stands there again
             if had_old:
                 os.rename(aside, target)
             raise

@@ -15,6 +15,9 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TZ", "UTC")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One thread each: two processes of two threads wait for one another on two cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell's background job ignores interrupts and hands that on; tests of Ctrl-C need them heard.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -40,6 +43,16 @@ def isolated_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield home
     os.environ.clear()
     os.environ.update(saved)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep in one process what must not be made twice, or not run beside its like (``make test`` uses two)."""
+    for item in items:
+        if "built_rehearsal_lab" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("rehearsal-lab"))
+        elif item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.xdist_group("gpu"))
 
 
 @pytest.fixture(scope="session")

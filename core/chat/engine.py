@@ -158,8 +158,10 @@ class Engine:
                 runs[place].watch.start()
                 try:
                     message = next(steps[place], _END)
-                except BaseException:
-                    self._lanes.pop(wanted[place], None)  # nobody knows what its cache holds now
+                except (
+                    BaseException
+                ):  # native failure or anything else: nobody knows what its cache holds now
+                    self._lanes.pop(wanted[place], None)
                     raise
                 runs[place].watch.stop()
                 if message is _END:

@@ -13,8 +13,8 @@ from core.chat.settings import Sampling
 
 FLUSH_SECONDS = 1 / 20
 """A piece waits for the next token's only if the last one left less than this ago. Models below 20 tokens
-a second are shown token by token; with faster ones the eye sees no difference, and on two cores each message
-takes the model some tenths of a millisecond, for its threads wait for the one that makes room for the reader."""
+a second are shown token by token; with faster ones the eye sees little difference, and each message wakes a
+reader, which takes the processor from a model that has it all (docs/chat.md, Speed)."""
 
 
 class Stopwatch:

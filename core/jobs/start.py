@@ -67,8 +67,8 @@ def start_job(
         job = Job(_next_folder(lab, stage))
         try:
             _launch(job, recipe, stage, force=force, then=then, options=options)
-        except BaseException:
-            shutil.rmtree(job.folder, ignore_errors=True)  # a full disk leaves no job that never was
+        except BaseException:  # a full disk or Ctrl-C leaves no job that never was
+            shutil.rmtree(job.folder, ignore_errors=True)
             raise
     return job
 

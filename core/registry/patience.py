@@ -244,7 +244,7 @@ def cancellable(work: Callable[[Stop, Reporter], T], report: Reporter, *, limit:
                     f"Waited {limit:.0f} s.",
                     "Look at the network, then try again.",
                 )
-    except BaseException:
+    except BaseException:  # cancelled, out of time, or Ctrl-C: the thread is told before anybody else
         stop.set()
         ended.wait(0.5)
         relay.pass_on(report)

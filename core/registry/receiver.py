@@ -144,7 +144,7 @@ class Receiver:
             while any(thread.is_alive() for thread in threads):
                 self._stop.wait(0.05)
                 self._on_bytes(self._done, self._total)
-        except BaseException:
+        except BaseException:  # Ctrl-C or a cancel: the threads end as well
             self._error = self._error or Cancelled()
             raise
         if self._error is not None:
@@ -190,7 +190,7 @@ class Receiver:
                     if done != length:
                         raise _short(item, done, length)
                     os.fdatasync(file.fileno()) if hasattr(os, "fdatasync") else os.fsync(file.fileno())
-            except BaseException:
+            except BaseException:  # what did not come whole does not count, for whatever reason
                 self._count(-done)
                 raise
 

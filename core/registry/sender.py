@@ -168,7 +168,7 @@ class Sender:
                 with self._lock:
                     if self._error is not None:
                         raise self._error
-        except BaseException:
+        except BaseException:  # Ctrl-C or a cancel: the threads end as well, and what arrived is told
             with self._lock:
                 self._error = self._error or Cancelled()
                 self._tasks.clear()

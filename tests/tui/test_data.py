@@ -158,10 +158,10 @@ async def test_a_folder_with_other_forms_is_read_by_another_process(lab: Lab, ch
         await until(pilot, lambda: screen_of(app).source.exact, 30)  # type: ignore[union-attr]
         screen_of(app).go(0)
         await until(pilot, lambda: "line 1 of test.json" in screen_text(app))
-        assert "HELD OUT" in screen_text(app)
+        await until(pilot, lambda: "HELD OUT" in screen_text(app))
         screen_of(app).go(399)
         await until(pilot, lambda: "line 400 of train.csv" in screen_text(app))
-        assert "in 399<|end|>" in screen_text(app)
+        await until(pilot, lambda: "in 399<|end|>" in screen_text(app))
 
 
 async def test_a_conversation_is_shown_turn_by_turn(lab: Lab, checked: None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
@@ -39,8 +40,8 @@ class StepScreen(Screen[None]):
     """
 
     NAME: ClassVar[str] = ""
-    RUN: ClassVar[str] = "Run"
-    """What the key for running does here, in the word that the button has."""
+    LABELS: ClassVar[Mapping[str, str]] = {}
+    """What actions are called in the footer here, by their ids, where a button has another word for it."""
     AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "primary", show=False),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
 from textual.app import ComposeResult
@@ -24,7 +25,7 @@ class ChatScreen(ChatBase):
     """Ask in the field, read above it, everything else by buttons, keys, or a line that begins with /."""
 
     NAME = "chat"
-    RUN = "Evaluate"
+    LABELS: ClassVar[Mapping[str, str]] = {"run": "Evaluate"}
     CSS_PATH = "chat.tcss"
 
     def body(self) -> ComposeResult:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import work
 from textual.app import ComposeResult
@@ -33,7 +34,7 @@ class CheckScreen(StepScreen):
     """The checks as they come in; the marked one in full below, with what to do."""
 
     NAME = "check"
-    RUN = "Check"
+    LABELS: ClassVar[Mapping[str, str]] = {"run": "Check"}
     CSS_PATH = "check.tcss"
 
     class Came(Message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -33,7 +34,7 @@ class DataScreen(DataView):
     """File, template and fields on top; rows or findings on the left, the chosen one whole on the right."""
 
     NAME = "data"
-    RUN = "Check"
+    LABELS: ClassVar[Mapping[str, str]] = {"run": "Check"}
     CSS_PATH = "data.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [action.binding() for action in DATA]
     MAIN = ("data.file", "data.template", "data.chat_template")

@@ -30,7 +30,7 @@ class UploadScreen(StageScreen):
     """Who, where to, under which name; nothing leaves before Upload is pressed."""
 
     NAME = "upload"
-    RUN = "Upload"
+    LABELS: ClassVar[Mapping[str, str]] = {"run": "Upload"}
     CSS_PATH: ClassVar[list[str]] = ["stage.tcss", "upload.tcss"]  # type: ignore[assignment]
     MAIN: ClassVar[Sequence[str]] = (
         "upload.subscription",

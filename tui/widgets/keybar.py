@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from textual.content import Content
@@ -38,14 +39,14 @@ class KeyBar(Widget):
             for _, binding, enabled, _ in self.screen.active_bindings.values()
             if binding.id and enabled
         }
+        labels: Mapping[str, str] = getattr(screen, "LABELS", {})
         shown = []
         for action in GLOBAL:
             if action.show and action.id in offered:
                 # The first of an action's keys is the one to show; the user's own come before ours.
                 keys = self._keymap().get(action.id, action.keys)
                 key = keys.split(",")[0].strip()
-                words = getattr(screen, "RUN", action.label) if action.id == "run" else action.label
-                shown.append((key_name(key), words, key))
+                shown.append((key_name(key), labels.get(action.id, action.label), key))
         if tuple(shown) != self._shown:
             self._shown = tuple(shown)
             self.refresh()
