@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OLIVE_DISABLE_TELEMETRY", "1")
+os.environ.update(OLIVE_DISABLE_TELEMETRY="1", ORT_DISABLE_TELEMETRY="1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from core.chat import ChatSession
 
-os.environ.setdefault("OLIVE_DISABLE_TELEMETRY", "1")
+os.environ.update(OLIVE_DISABLE_TELEMETRY="1", ORT_DISABLE_TELEMETRY="1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 Timing = tuple[float, int, float]

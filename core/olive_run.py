@@ -24,6 +24,7 @@ from core.bars import current_report, reporting
 from core.errors import LabError, MachineError, StageError
 from core.events import Reporter
 from core.passes import package_config
+from core.telemetry import switch_off
 
 __all__ = ["OliveResult", "current_report", "import_olive", "local_system", "reason_of", "run_workflow"]
 
@@ -49,7 +50,7 @@ def import_olive() -> None:
     The environment variable alone still lets a first heartbeat into the queue, so the sender is
     replaced by none before anything can use it.
     """
-    os.environ["OLIVE_DISABLE_TELEMETRY"] = "1"
+    switch_off()
     from olive.telemetry.telemetry import Telemetry
 
     Telemetry._create_logger = lambda self: None

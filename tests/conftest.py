@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OLIVE_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+from core.telemetry import switch_off
+
+switch_off()
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TZ", "UTC")

@@ -21,6 +21,7 @@ from core.folder import LabFolder
 from core.jobs import alive, reserve
 from core.jobs.job import Job
 from core.recipe import Recipe
+from core.telemetry import OFF
 from core.version import __version__
 
 _NAME = re.compile(r"(quantize|finetune|optimize|upload)-(\d{3,})")
@@ -126,9 +127,7 @@ def job_environment() -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",
         "PYTHONUTF8": "1",
-        "OLIVE_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "DO_NOT_TRACK": "1",
+        **OFF,
         "TOKENIZERS_PARALLELISM": "false",
         # Waiting threads sleep: spinning ones take the cores from whatever else runs on the machine.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import LabError, RequestError, StageError
 from core.files import digest, explained, read_json, write_json
 from core.onnx.layout import SUFFIX, Layout, read_layout
+from core.onnx.runtime import import_runtime
 
 if TYPE_CHECKING:
     import torch
@@ -30,9 +31,10 @@ def note_path(adapter_file: Path) -> Path:
 def write_adapter_file(inputs: dict[str, torch.Tensor], dtype: str, path: Path) -> None:
     """Write the graph inputs that an adapter gives, in ``dtype``, as ONNX Runtime's adapter format."""
     import numpy as np
-    import onnxruntime
     import torch
     from onnx import TensorProto
+
+    onnxruntime = import_runtime()
 
     values = {}
     for name, tensor in inputs.items():
@@ -61,8 +63,7 @@ def read_shapes(path: Path) -> Shapes:
     Raises:
         RequestError: it is no adapter file, or it is damaged.
     """
-    import onnxruntime
-
+    onnxruntime = import_runtime()
     try:
         file = onnxruntime.AdapterFormat.read_adapter(str(path))
         return {

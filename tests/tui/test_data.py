@@ -240,10 +240,10 @@ async def test_checking_shows_how_far_it_is_and_can_be_stopped(
     async with opened(lab.root, "data") as (app, pilot):
         await until(pilot, lambda: "43%" in screen_text(app))
         assert "about 3 min left" in screen_text(app)
-        assert "F9" in screen_text(app).splitlines()[-1]
+        await until(pilot, lambda: "F9" in screen_text(app).splitlines()[-1])
         await pilot.press("f9")
         await until(pilot, lambda: "Checking was stopped" in screen_text(app))
-        assert "F9" not in screen_text(app).splitlines()[-1]
+        await until(pilot, lambda: "F9" not in screen_text(app).splitlines()[-1])
         assert survey.made == 1
         survey.now = SurveyState("done", report=report())
         await pilot.press("f8")
