@@ -47,13 +47,14 @@ class OliveResult:
 def import_olive() -> None:
     """Import olive with its telemetry off.
 
-    The environment variable alone still lets a first heartbeat into the queue, so the sender is
-    replaced by none before anything can use it.
+    The environment variable alone still lets a first heartbeat into the queue, with an id of this machine
+    that is kept in the user's cache: both sender and heartbeat are replaced by none.
     """
     switch_off()
     from olive.telemetry.telemetry import Telemetry
 
     Telemetry._create_logger = lambda self: None
+    Telemetry._log_heartbeat = lambda self: None
 
 
 def local_system(device: str = "cpu", provider: str = "CPUExecutionProvider") -> dict[str, Any]:

@@ -30,9 +30,11 @@ def kept(code: str, home: Path, **more: str) -> list[str]:
         "from core.onnx.runtime import import_genai; import_genai(); import onnxruntime",
         "from core.olive_run import import_olive; import_olive(); import onnxruntime",
         "import core.chat.engine, onnxruntime",
+        "from core.olive_run import import_olive; import_olive();"
+        "from olive.telemetry.telemetry import Telemetry; Telemetry()",
     ],
 )
-def test_onnx_runtime_leaves_no_device_id(code: str, tmp_path: Path) -> None:
+def test_no_id_of_this_machine_is_kept(code: str, tmp_path: Path) -> None:
     assert kept(code, tmp_path) == []
 
 
