@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from core.model.messages import Message, Segment
+
 BLOCKING = frozenset(
     {
         "broken-json",
@@ -39,22 +41,6 @@ WARNINGS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """One turn of a conversation. `role` is `system`, `user`, `assistant` or `tool`."""
-
-    role: str
-    content: str
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A piece of training text. `trained` marks the answer, with its end-of-turn token."""
-
-    text: str
-    trained: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Example:
     """One row, ready for training.
 
@@ -66,6 +52,7 @@ class Example:
     line: int
     messages: tuple[Message, ...]
     segments: tuple[Segment, ...]
+    tools: tuple[dict[str, Any], ...] = ()
 
     @property
     def text(self) -> str:

@@ -1,0 +1,1 @@
+"""What a model folder is, and how the model reads a conversation."""
