@@ -46,6 +46,12 @@ class DataSection:
     messages_field: str = option(
         "", "field with a list of chat messages (empty: found by name)", advanced=True
     )
+    label_field: str = option(
+        "",
+        "field that says whether an answer is good; where it says no, the row is not learnt "
+        "(empty: found by name; -: none)",
+        advanced=True,
+    )
     eval_fraction: float = option(0.1, "share of the records held out to measure with", low=0.0, high=0.9)
     max_seq_len: int = option(1024, "longest record in tokens; the rest is cut", low=16, high=131072)
     answer_only: bool = option(True, "learn from the answers only, not from the questions", advanced=True)

@@ -42,6 +42,7 @@ class DataScreen(DataView):
         "data.prompt_field",
         "data.response_field",
         "data.messages_field",
+        "data.label_field",
         "data.eval_fraction",
         "data.max_seq_len",
         "data.answer_only",
