@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from core.model.messages import Message, Segment
+from core.model.messages import Message as Message
+from core.model.messages import Segment as Segment
 
 BLOCKING = frozenset(
     {
