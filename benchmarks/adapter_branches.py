@@ -37,7 +37,7 @@ def build(folder: Path) -> Path:
     sizes: dict[str, Any] = {"hidden": 2048, "layers": 8, "heads": 16, "kv_heads": 16, "intermediate": 5504}
     source = make_tiny("phi3", folder / "source", dtype="bfloat16", **sizes)
     rounded = quantize_float(source, 4, 128, work=folder / "rounded", report=Reporter())
-    from core.checkpoint import model_facts
+    from core.model.folder import model_facts
 
     made, _ = build_base(
         rounded,

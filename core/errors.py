@@ -1,6 +1,6 @@
 """What can go wrong, as data: a title, a detail that names the culprit, and a hint for what to do next.
 
-Each class carries the exit status that the command line gives for it.
+Each class carries the exit status that the command line gives for it; each kind of fault a stable ``code``.
 """
 
 from __future__ import annotations
@@ -15,19 +15,22 @@ class LabError(Exception):
         title: one short sentence, what happened.
         detail: which file, line, key or model, and what was found there.
         hint: what to do next.
+        code: the kind of fault, ``area.kind`` (``model.group-size``), for programs: the words may change, it
+            does not. Empty where there is none.
     """
 
     exit_status: ClassVar[int] = 1
 
-    def __init__(self, title: str, detail: str = "", hint: str = "") -> None:
+    def __init__(self, title: str, detail: str = "", hint: str = "", *, code: str = "") -> None:
         super().__init__(title)
         self.title = title
         self.detail = detail
         self.hint = hint
+        self.code = code
 
     def as_dict(self) -> dict[str, str]:
         """The error as it stands in events and in ``done.json``."""
-        return {"title": self.title, "detail": self.detail, "hint": self.hint}
+        return {"code": self.code, "title": self.title, "detail": self.detail, "hint": self.hint}
 
     def __str__(self) -> str:
         return "\n".join(part for part in (self.title, self.detail, self.hint) if part)
@@ -56,8 +59,10 @@ class Cancelled(LabError):
 
     exit_status = 130
 
-    def __init__(self, title: str = "Cancelled.", detail: str = "", hint: str = "") -> None:
-        super().__init__(title, detail, hint)
+    def __init__(
+        self, title: str = "Cancelled.", detail: str = "", hint: str = "", *, code: str = ""
+    ) -> None:
+        super().__init__(title, detail, hint, code=code)
 
 
 _BY_STATUS: dict[int, type[LabError]] = {
@@ -68,4 +73,9 @@ _BY_STATUS: dict[int, type[LabError]] = {
 def error_from(data: dict[str, str], exit_status: int) -> LabError:
     """Rebuild the error that a job wrote, in the process that reads the job's folder."""
     kind = _BY_STATUS.get(exit_status, StageError)
-    return kind(data.get("title", "The stage failed."), data.get("detail", ""), data.get("hint", ""))
+    return kind(
+        data.get("title", "The stage failed."),
+        data.get("detail", ""),
+        data.get("hint", ""),
+        code=data.get("code", ""),
+    )

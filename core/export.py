@@ -29,8 +29,8 @@ def export_olive(lab: Lab, path: Path) -> dict[Path, str]:
         RequestError: the model or the data is missing or wrong.
         MachineError: the files cannot be written.
     """
-    from core.checkpoint import model_facts
     from core.data import resolve_data_file
+    from core.model.folder import model_facts
     from core.onnx.build import choose
     from core.passes import package_config
     from core.passes.calibration import write_rows

@@ -10,10 +10,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.checkpoint import check_folder
 from core.errors import Cancelled, LabError, MachineError, RequestError
 from core.events import Reporter
 from core.files import explained
+from core.model.folder import check_folder
 from core.resources import REHEARSAL, rehearsal_model
 
 PATTERNS = (

@@ -9,8 +9,8 @@ from typing import Any
 
 from core.check import hub
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
-from core.checkpoint import check_folder, read_config
 from core.errors import LabError
+from core.model.folder import check_folder, read_config
 from core.resources import REHEARSAL, rehearsal_model
 from core.sources import kind_of
 

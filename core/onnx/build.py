@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.checkpoint import ModelFacts, model_facts, read_config, tensor_entries
 from core.errors import StageError
 from core.events import Reporter
 from core.files import explained, write_json
+from core.model.folder import ModelFacts, model_facts, read_config
+from core.model.weights import tensor_entries
 from core.onnx.branches import add_branches, find_projections, plan_branches
 from core.onnx.layout import Layout
 

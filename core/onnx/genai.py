@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.checkpoint import read_config
 from core.errors import LabError
 from core.files import read_json, write_json
+from core.model.folder import read_config
 from core.recipe import Recipe
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import torch
 from olive.common.hf.wrapper import ModelWrapper
 from torch import Tensor, nn
 
-from core.checkpoint import tensor_entries
 from core.errors import RequestError
+from core.model.weights import tensor_entries
 
 
 @dataclass

@@ -20,10 +20,11 @@ from olive.passes.olive_pass import PassConfigParam
 from olive.passes.pytorch.lora import LoRA
 
 from core.bars import current_report
-from core.checkpoint import load_model, load_tokenizer, read_config
+from core.checkpoint import load_model, load_tokenizer
 from core.errors import MachineError, RequestError
 from core.events import Reporter
 from core.files import human_bytes
+from core.model.folder import read_config
 from core.passes.lora_layer import add_lora, multiply_quickly, save_adapter, unpack_linears
 from core.recipe import Recipe, read_recipe
 from core.training.checkpoints import Checkpoints

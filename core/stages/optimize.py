@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.checkpoint import ModelFacts, model_facts
 from core.errors import MachineError, RequestError
 from core.files import (
     MANIFEST,
@@ -24,6 +23,7 @@ from core.files import (
     write_json,
 )
 from core.folder import LabFolder
+from core.model.folder import ModelFacts, model_facts
 from core.recipe import Recipe
 from core.stages.base import StageContext, versions
 

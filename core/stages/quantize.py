@@ -16,12 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.checkpoint import TOKENIZER_FILES, ModelFacts, model_facts, tensor_entries
 from core.data import load_examples, resolve_data_file
 from core.errors import RequestError
 from core.events import Reporter
 from core.files import digest, explained, folder_stamp, human_bytes, publish
 from core.folder import LabFolder
+from core.model.folder import ModelFacts, model_facts
+from core.model.text import TOKENIZER_FILES
+from core.model.weights import tensor_entries
 from core.recipe import Recipe
 from core.sources import kind_of, resolve_model
 from core.stages.base import StageContext, versions

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from core.bars import reporting
-from core.checkpoint import ModelFacts, load_model, load_tokenizer, model_facts
+from core.checkpoint import load_model, load_tokenizer
 from core.errors import RequestError, StageError
 from core.events import Reporter
+from core.model.folder import ModelFacts, model_facts
 from core.passes.layerwise import UnknownNames, streamed_logits
 from core.quality import Quality, compare, of_model, reference, within_budget
 from core.stages.base import StageContext

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from core.checkpoint import read_config
 from core.errors import MachineError
 from core.events import RecordingReporter
 from core.folder import LabFolder
+from core.model.folder import read_config
 from core.recipe import Recipe
 from core.stages import finetune
 from core.stages.base import StageContext

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from core.checkpoint import check_folder, load_model, load_tokenizer, model_facts, tensor_entries
+from core.checkpoint import load_model, load_tokenizer
 from core.errors import RequestError
+from core.model.folder import check_folder, model_facts
+from core.model.weights import tensor_entries
 from tests.tiny_models import make_tiny
 
 
@@ -41,7 +43,7 @@ def test_facts_need_no_torch(model: Path) -> None:
     import sys
 
     code = (
-        "import sys, pathlib; from core.checkpoint import model_facts;"
+        "import sys, pathlib; from core.model.folder import model_facts;"
         f"model_facts(pathlib.Path({str(model)!r})); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -88,7 +90,8 @@ def test_code_that_comes_with_a_model_is_not_run_without_leave(model: Path, tmp_
 
 def test_shards_that_are_missing_are_named(model: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(model, tmp_path / "m"))
-    index = {"weight_map": {"a": "model-00001.safetensors", "b": "model.safetensors"}}
+    (folder / "model.safetensors").rename(folder / "model-00002.safetensors")
+    index = {"weight_map": {"a": "model-00001.safetensors", "b": "model-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(RequestError, match="weight files are missing") as caught:
         check_folder(folder)

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from core.checkpoint import read_config
 from core.errors import RequestError, StageError
 from core.events import RecordingReporter
 from core.files import MANIFEST, read_json
 from core.folder import LabFolder
+from core.model.folder import read_config
 from core.recipe import Recipe
 from core.resources import rehearsal_model
 from core.stages import quantize

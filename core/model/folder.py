@@ -1,0 +1,382 @@
+"""What a model folder is, read from its files without loading a weight.
+
+>>> facts = model_facts(Path("my-model"))  # doctest: +SKIP
+>>> facts.architecture, facts.head_dim, facts.tied_embeddings, facts.windows  # doctest: +SKIP
+>>> facts.text.template, facts.text.bos, facts.text.adds_start, facts.text.ends  # doctest: +SKIP
+
+The weights' names and shapes come from ``core.model.weights``, the text side from ``core.model.text``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.errors import RequestError
+from core.files import read_json
+from core.model.text import TOKENIZER_FILES, ModelText, read_text
+from core.model.weights import (
+    TensorEntry,
+    count_numbers,
+    leftovers,
+    some_names,
+    tensor_entries,
+    weight_files,
+)
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+TIED_BY_DEFAULT = frozenset(
+    {
+        "biogpt", "bloom", "cohere", "cohere2", "cohere2_moe", "ctrl", "ernie4_5", "ernie4_5_moe", "falcon",
+        "falcon_mamba", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "gemma4",
+        "gemma4_text", "gpt-sw3", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox_japanese", "granite_swa", "jetmoe",
+        "lfm2", "lfm2_moe", "mamba", "minicpm3", "modernbert-decoder", "mpt", "openai-gpt", "opt",
+        "recurrent_gemma", "smollm3", "starcoder2", "vaultgemma", "xglm", "youtu", "zamba", "zamba2",
+    }
+)  # fmt: skip
+"""``model_type`` whose output matrix is the embeddings where ``config.json`` does not say; no other's is."""
+
+_EVERY_LAYER = 0
+_PATTERNS = {"cohere2": 4, "gemma3": 6, "gemma3_text": 6, "exaone4": 4, "olmo3": 4}
+"""Every so-many-th layer attends to everything, the others to a window."""
+_ALTERNATE = frozenset({"gemma2", "gpt_oss", "vaultgemma"})
+"""The first layer attends to a window, the second to everything, and so on."""
+_WINDOWS = {
+    "gemma2": 4096,
+    "gemma3_text": 4096,
+    "gpt_oss": 128,
+    "cohere2": 4096,
+    "mistral": 4096,
+    "olmo3": 4096,
+}
+"""The window where ``config.json`` does not say."""
+
+_OTHER_INPUTS = {"vision_config": "images", "audio_config": "sound", "video_config": "video"}
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What ``config.json`` and the weight files' headers tell about a model, without loading it.
+
+    Attributes:
+        model_type: the architecture's short name (``phi3``).
+        architecture: the class that the configuration names (``Phi3ForCausalLM``).
+        layers: how many decoder layers there are.
+        head_dim: numbers in one attention head.
+        intermediate_size: width of the MLP.
+        vocab_size: rows of the embeddings, by the configuration.
+        embedding_rows: rows of the embeddings, by the weights; 0 where their header could not be read.
+        max_positions: the longest context, in tokens; 0 where the configuration does not say.
+        windows: for each layer the tokens that its attention looks back on; 0 for all of them. Empty where no
+            layer has a window.
+        rope: how positions are turned: ``rope_parameters`` (``rope_type``, ``rope_theta``, ``factor``, …).
+        dtype: of the float weights (``bfloat16``).
+        tied_embeddings: whether the output matrix is the embeddings.
+        experts: how many there are in a layer; 0 for a dense model.
+        encoder_decoder: whether it has an encoder beside the decoder.
+        other_inputs: what it reads beside text (``images``, ``sound``).
+        remote_code: whether it brings Python code of its own (``auto_map``).
+        parameters: numbers in the weights; for a quantized model those that the packed ones stand for.
+        weight_bytes: size of the weight files.
+        shards: the names of the files that the weights are read from.
+        leftovers: other files with weights in them, which nothing reads.
+        quantization: the ``quantization_config``, or None for float weights.
+        quantized_by: how the weights are packed (``awq``, ``gptq``, ``fp8``, ``bitsandbytes``, …), by
+            the configuration or the tensors; empty for float weights.
+    """
+
+    path: Path
+    model_type: str
+    architecture: str
+    layers: int
+    hidden_size: int
+    heads: int
+    kv_heads: int
+    vocab_size: int
+    max_positions: int
+    dtype: str
+    tied_embeddings: bool
+    parameters: int
+    weight_bytes: int
+    quantization: dict[str, Any] | None
+    head_dim: int = 0
+    intermediate_size: int = 0
+    embedding_rows: int = 0
+    windows: tuple[int, ...] = ()
+    rope: Mapping[str, Any] = field(default_factory=dict)
+    experts: int = 0
+    encoder_decoder: bool = False
+    other_inputs: tuple[str, ...] = ()
+    remote_code: bool = False
+    shards: tuple[str, ...] = ()
+    leftovers: tuple[str, ...] = ()
+    quantized_by: str = ""
+
+    @property
+    def bits(self) -> int | None:
+        """Bits of the quantized weights, None for float ones."""
+        return None if self.quantization is None else int(self.quantization.get("bits", 0)) or None
+
+    @property
+    def text(self) -> ModelText:
+        """The text side: chat templates, special tokens, who adds the start token."""
+        return read_text(self.path)
+
+    @property
+    def window(self) -> int:
+        """The smallest window of any layer, 0 where every layer attends to everything."""
+        return min((size for size in self.windows if size), default=0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The facts as JSON."""
+        return {**asdict(self), "path": str(self.path)}
+
+
+@dataclass(frozen=True)
+class AdapterFacts:
+    """What ``adapter_config.json`` tells: a LoRA or another small addition to a model.
+
+    Attributes:
+        base: the model that it was trained on, by the name that its author used.
+        method: PEFT's name of its kind (``LORA``).
+        rank: of its matrices; 0 where it has none.
+    """
+
+    path: Path
+    base: str
+    method: str
+    rank: int
+
+
+def read_adapter(path: Path) -> AdapterFacts | None:
+    """What adapter a folder holds, None if none."""
+    config = read_json(path / ADAPTER_CONFIG)
+    if not isinstance(config, dict):
+        return None
+    base, rank = config.get("base_model_name_or_path"), config.get("r")
+    return AdapterFacts(
+        path,
+        base if isinstance(base, str) else "",
+        str(config.get("peft_type") or "adapter"),
+        rank if isinstance(rank, int) else 0,
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The folder's ``config.json``.
+
+    Raises:
+        RequestError: there is no such folder or file, it holds an adapter and no model, or the file is not a
+            JSON object.
+    """
+    if not path.is_dir():
+        raise RequestError(
+            "There is no such model folder.",
+            f"{path} is {'a file' if path.exists() else 'not there'}.",
+            'Set model.source to a folder with config.json, to a hub id, or to "rehearsal".',
+            code="model.missing",
+        )
+    file = path / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _no_config(path) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RequestError(
+            "The model's config.json cannot be read.",
+            f"{file}: {error}.",
+            "Fetch it again.",
+            code="model.damaged",
+        ) from None
+    if not isinstance(config, dict):
+        raise RequestError(
+            "The model's config.json is not an object.",
+            str(file),
+            "Fetch the model again.",
+            code="model.damaged",
+        )
+    return config
+
+
+def _no_config(path: Path) -> RequestError:
+    adapter = read_adapter(path)
+    if adapter is not None:
+        kind = "a LoRA adapter" if adapter.method == "LORA" else f"an adapter ({adapter.method})"
+        wanted = f"the model that it was trained on, {adapter.base}" if adapter.base else "its base model"
+        return RequestError(
+            f"The folder holds {kind}, not a model.",
+            f"{path}/{ADAPTER_CONFIG} says base_model_name_or_path = {adapter.base!r}.",
+            f"Set model.source to {wanted}; or merge the two with PEFT's merge_and_unload() and save that.",
+            code="model.adapter",
+        )
+    return RequestError(
+        "The model folder has no config.json.",
+        f"{path} holds {some_names(path)}.",
+        "Set model.source to a Hugging Face folder: config.json, *.safetensors and a tokenizer.",
+        code="model.no-config",
+    )
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder that is not a whole model: configuration, weights and tokenizer.
+
+    Raises:
+        RequestError: what is missing or damaged, and what to do.
+    """
+    read_config(path)
+    tensor_entries(path)
+    if not any((path / name).is_file() for name in TOKENIZER_FILES):
+        raise RequestError(
+            "The model folder has no tokenizer.",
+            f"{path} has none of {', '.join(TOKENIZER_FILES)}.",
+            "Copy tokenizer.json and tokenizer_config.json from where the model came from.",
+            code="model.no-tokenizer",
+        )
+
+
+def model_facts(path: Path) -> ModelFacts:
+    """What the model is, read from ``config.json`` and file headers in milliseconds.
+
+    Raises:
+        RequestError: the folder has no readable configuration or weights.
+    """
+    config = read_config(path)
+    return _facts(path, config, tensor_entries(path), weight_files(path))
+
+
+def config_facts(config: Mapping[str, Any], path: Path = Path()) -> ModelFacts:
+    """What a ``config.json`` alone tells, for a model that is not on this machine yet: no weights, no text."""
+    return _facts(path, config, {}, [])
+
+
+def _facts(
+    path: Path, config: Mapping[str, Any], entries: dict[str, TensorEntry], files: list[Path]
+) -> ModelFacts:
+    inner = config.get("text_config")
+    sources = [config, inner] if isinstance(inner, dict) else [config]
+
+    def read(*names: str, default: Any = None) -> Any:
+        for source in sources:
+            for name in names:
+                if source.get(name) is not None:
+                    return source[name]
+        return default
+
+    def number(*names: str, default: int = 0) -> int:
+        value = read(*names)
+        return int(value) if isinstance(value, int | float) else default
+
+    kinds = {str(source.get("model_type", "")) for source in sources}
+    quantization = config.get("quantization_config")
+    quantization = quantization if isinstance(quantization, dict) else None
+    heads = number("num_attention_heads", "n_head", "n_heads")
+    hidden = number("hidden_size", "n_embd", "d_model")
+    layers = number("num_hidden_layers", "n_layer", "n_layers")
+    architectures = config.get("architectures")
+    return ModelFacts(
+        path=path,
+        model_type=str(read("model_type", default="")),
+        architecture=str((architectures or [""])[0]) if isinstance(architectures, list) else "",
+        layers=layers,
+        hidden_size=hidden,
+        heads=heads,
+        kv_heads=number("num_key_value_heads", default=heads),
+        head_dim=number("head_dim", default=hidden // heads if heads else 0),
+        intermediate_size=number("intermediate_size", "n_inner", "ffn_dim", default=4 * hidden),
+        vocab_size=number("vocab_size"),
+        embedding_rows=_embedding_rows(entries),
+        max_positions=number("max_position_embeddings", "n_positions", "seq_length", "max_sequence_length"),
+        windows=_windows(read, kinds, layers),
+        rope=_rope(read),
+        dtype=str(read("dtype", "torch_dtype", default="") or _dtype(entries)).removeprefix("torch."),
+        tied_embeddings=bool(read("tie_word_embeddings", default=bool(kinds & TIED_BY_DEFAULT))),
+        experts=number("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"),
+        encoder_decoder=bool(config.get("is_encoder_decoder")),
+        other_inputs=tuple(what for key, what in _OTHER_INPUTS.items() if isinstance(config.get(key), dict)),
+        remote_code=bool(config.get("auto_map")),
+        parameters=count_numbers(entries, quantization),
+        weight_bytes=sum(file.stat().st_size for file in files),
+        shards=tuple(file.name for file in files),
+        leftovers=leftovers(path, files) if files else (),
+        quantization=quantization,
+        quantized_by=_quantized_by(path, quantization, entries),
+    )
+
+
+def _embedding_rows(entries: Mapping[str, TensorEntry]) -> int:
+    for name, entry in entries.items():
+        if name.endswith(("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")):
+            return entry.shape[0] if entry.shape else 0
+        if name.endswith("embed_tokens.qweight"):
+            return entry.shape[0] if entry.shape else 0
+    return 0
+
+
+def _dtype(entries: Mapping[str, TensorEntry]) -> str:
+    known = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
+    return next((known[entry.dtype] for entry in entries.values() if entry.dtype in known), "float32")
+
+
+def _windows(read: Any, kinds: set[str], layers: int) -> tuple[int, ...]:
+    size = read("sliding_window", default=next((_WINDOWS[k] for k in sorted(kinds) if k in _WINDOWS), None))
+    # Qwen and SmolLM3 name a window that counts only if this says so.
+    if not isinstance(size, int) or size <= 0 or read("use_sliding_window") is False:
+        return ()
+    types = read("layer_types")
+    if isinstance(types, list):
+        found = [size if "sliding" in str(kind) else _EVERY_LAYER for kind in types]
+    elif kinds & _ALTERNATE:
+        found = [_EVERY_LAYER if layer % 2 else size for layer in range(layers)]
+    elif kinds & set(_PATTERNS) or isinstance(read("sliding_window_pattern"), int):
+        pattern = read("sliding_window_pattern", "_sliding_window_pattern")
+        if not isinstance(pattern, int) or pattern <= 0:
+            pattern = next(_PATTERNS[kind] for kind in sorted(kinds) if kind in _PATTERNS)
+        found = [size if (layer + 1) % pattern else _EVERY_LAYER for layer in range(layers)]
+    elif read("use_sliding_window") is True:
+        first = read("max_window_layers", default=0)
+        found = [size if layer >= first else _EVERY_LAYER for layer in range(layers)]
+    elif any(kind.startswith(("qwen", "smollm3")) for kind in kinds):
+        return ()  # ``use_sliding_window`` is not there: it is off by default
+    else:
+        found = [size] * layers
+    return tuple(found) if any(found) else ()
+
+
+def _rope(read: Any) -> dict[str, Any]:
+    found = read("rope_parameters", "rope_scaling")
+    rope = dict(found) if isinstance(found, dict) else {}
+    if "type" in rope:
+        rope.setdefault("rope_type", rope["type"])
+    theta = read("rope_theta")
+    if theta is not None:
+        rope.setdefault("rope_theta", theta)
+    return rope
+
+
+def _quantized_by(
+    path: Path, quantization: Mapping[str, Any] | None, entries: Mapping[str, TensorEntry]
+) -> str:
+    """How the weights are packed, from the configuration, the files of quantizers, or the tensors."""
+    if quantization is not None:
+        nested = quantization.get("quant_algo") or quantization.get("quant_type")
+        return str(quantization.get("quant_method") or nested or "an unnamed method")
+    for name, method in (
+        ("quantize_config.json", "gptq"),
+        ("quant_config.json", "awq"),
+        ("hf_quant_config.json", "modelopt"),
+    ):
+        if isinstance(read_json(path / name), dict) and entries:
+            return method
+    for name, entry in entries.items():
+        if entry.dtype.startswith("F8_"):
+            return "fp8"
+        last = name.rpartition(".")[2]
+        if last in ("absmax", "quant_map", "SCB") or "bitsandbytes" in last:
+            return "bitsandbytes"
+        if last in ("qweight", "weight_packed"):
+            return "gptq or awq" if last == "qweight" else "compressed-tensors"
+    return ""

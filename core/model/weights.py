@@ -1,0 +1,181 @@
+"""The weight files of a model folder: which are read, and what their headers tell. No weight is loaded."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from core.errors import RequestError
+
+WEIGHTS = "model.safetensors"
+SAFETENSORS_INDEX = "model.safetensors.index.json"
+BITS = {
+    "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "BF16": 16, "F16": 16,
+    "I16": 16, "U16": 16, "F8_E5M2": 8, "F8_E4M3": 8, "I8": 8, "U8": 8, "BOOL": 8,
+}  # fmt: skip
+"""Bits of a number, by safetensors' name of its type."""
+
+_OTHER_WEIGHTS = (
+    "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.gguf",
+    "*.h5", "*.msgpack", "*.onnx",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where one tensor lies: its file, dtype as safetensors names it (``BF16``), shape, and the place in the file."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int = 0
+    end: int = 0
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files that transformers reads a folder's weights from, in its order of preference.
+
+    ``model.safetensors``; else those that its index names; else the pickled ``pytorch_model.bin`` or its parts.
+
+    Raises:
+        RequestError: none, a part is missing, or they have names that nothing reads.
+    """
+    if (path / WEIGHTS).is_file():
+        return [path / WEIGHTS]
+    for index in (SAFETENSORS_INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json"):
+        if (path / index).is_file():
+            return [path / index] if index.endswith(".bin") else _indexed(path / index)
+    there = sorted(each.name for each in path.glob("*.safetensors"))
+    if not there:
+        raise RequestError(
+            "The model folder has no weights.",
+            f"{path} holds {some_names(path)}, no {WEIGHTS}.",
+            "Fetch the whole model, or set model.source to another folder.",
+            code="model.no-weights",
+        )
+    if any("-of-" in name for name in there):
+        raise RequestError(
+            "The index of the model's weights is missing.",
+            f"{path} holds {_some(there)}, and no {SAFETENSORS_INDEX}.",
+            f"Fetch {SAFETENSORS_INDEX} from where the model came from.",
+            code="model.no-weights",
+        )
+    raise RequestError(
+        "The model's weights have a name that nothing reads.",
+        f"{path} holds {_some(there)}, and no {WEIGHTS}.",
+        f"Rename {there[0]} to {WEIGHTS} if its tensors have transformers' names (model.layers.0. …); "
+        "else fetch the model in Hugging Face's form.",
+        code="model.no-weights",
+    )
+
+
+def _indexed(index: Path) -> list[Path]:
+    path = index.parent
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        files = [path / name for name in names]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
+        raise RequestError(
+            "The model's weight index cannot be read.",
+            f"{index}: {error}.",
+            "Fetch it again.",
+            code="model.damaged",
+        ) from None
+    missing = [file.name for file in files if not file.is_file()]
+    if missing or not files:
+        raise RequestError(
+            "Some of the model's weight files are missing.",
+            f"{index.name} names {_some(missing) if missing else 'no file'}, not in {path}.",
+            "Fetch the model again; the download was probably cut short.",
+            code="model.no-weights",
+        )
+    return files
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def some_names(path: Path) -> str:
+    """A few of the names in a folder, for an error's detail."""
+    names = sorted(entry.name for entry in path.iterdir())
+    shown = ", ".join(names[:6]) or "nothing"
+    return shown if len(names) <= 6 else f"{shown} and {len(names) - 6} more"
+
+
+def leftovers(path: Path, used: list[Path]) -> tuple[str, ...]:
+    """Files that hold weights, in some form, and are not read: second copies, other formats, training states."""
+    read = {file.name for file in used}
+    if WEIGHTS not in read:
+        read.add(
+            SAFETENSORS_INDEX if used and used[0].suffix == ".safetensors" else "pytorch_model.bin.index.json"
+        )
+    found = {each.name for pattern in _OTHER_WEIGHTS for each in path.glob(pattern) if each.is_file()}
+    return tuple(sorted(found - read))
+
+
+def tensor_entries(path: Path) -> dict[str, TensorEntry]:
+    """Every tensor of a safetensors checkpoint by name, from the files' headers alone.
+
+    Empty for a checkpoint in the old ``.bin`` form. Format: https://github.com/huggingface/safetensors.
+
+    Raises:
+        RequestError: a file is cut short or is not safetensors.
+    """
+    entries: dict[str, TensorEntry] = {}
+    for file in weight_files(path):
+        if file.suffix == ".safetensors":
+            entries.update(read_header(file))
+    return entries
+
+
+def read_header(file: Path) -> dict[str, TensorEntry]:
+    """The tensors of one safetensors file.
+
+    Raises:
+        RequestError: it is cut short or is not safetensors.
+    """
+    size = file.stat().st_size
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > size - 8:
+                raise ValueError("its header is longer than the file")
+            header = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        if 8 + length + end > size:
+            raise ValueError(f"it should have {8 + length + end} bytes and has {size}")
+        return {name: _entry(file, 8 + length, entry) for name, entry in header.items()}
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise RequestError(
+            "A weight file is damaged.",
+            f"{file}: {error}.",
+            "Fetch the model again; it was probably cut short.",
+            code="model.damaged",
+        ) from None
+
+
+def _entry(file: Path, base: int, entry: dict[str, Any]) -> TensorEntry:
+    start, end = entry["data_offsets"]
+    return TensorEntry(file, str(entry["dtype"]), tuple(map(int, entry["shape"])), base + start, base + end)
+
+
+def count_numbers(entries: dict[str, TensorEntry], quantization: dict[str, Any] | None) -> int:
+    """Numbers in the weights; for packed ones, those that they stand for."""
+    total = 0
+    for name, entry in entries.items():
+        numbers = prod(entry.shape)
+        if quantization and name.endswith(".qweight"):
+            module = name.removesuffix(".qweight")
+            override = (quantization.get("overrides") or {}).get(module) or {}
+            bits = int(override.get("bits") or quantization.get("bits") or 4)
+            numbers = numbers * BITS.get(entry.dtype, 8) // bits
+        elif quantization and name.endswith((".scales", ".qzeros", ".g_idx")):
+            continue
+        total += numbers
+    return total
