@@ -50,7 +50,7 @@ def small_split(subject: Subject) -> Split | None:
     return load_examples(
         subject.recipe,
         subject.lab.root,
-        chat_template=text.chat.text if text.chat else None,
+        chat_template=text.template or None,
         eos=text.eos,
-        bos=text.chat.bos if text.chat else "",
+        bos=text.bos,
     )

@@ -14,7 +14,7 @@ from core.data.checks import control_characters, special_tokens, too_long
 from core.data.examples import resolve_data_file, sample_fields
 from core.data.findings import Findings
 from core.data.mapping import FieldMap, Proposal, columns_of
-from core.data.model_text import ModelText, read_model_text
+from core.data.model_text import chat_of_model, read_model_text
 from core.data.plan import Plan, make_plan, propose
 from core.data.readers import RowReader
 from core.data.report import DataReport
@@ -48,9 +48,10 @@ class Survey:
         self.report = report
         self.path = resolve_data_file(recipe, lab_root)
         self.reader = RowReader(self.path)
-        self.model: ModelText = read_model_text(recipe, lab_root)
+        self.model = read_model_text(recipe, lab_root)
+        self.chat = chat_of_model(self.model)
         self._special = self.model.special_pattern
-        self.counter = TokenCounter(self.model.tokenizer)
+        self.counter = TokenCounter(self.model.tokenizer_file)
         self.result = DataReport(self.path, self.reader.total_bytes, max_seq_len=recipe.data.max_seq_len)
         self.findings: Findings = self.result.findings
         self.splitter = Splitter()
@@ -87,7 +88,7 @@ class Survey:
         result.template, result.chat_template = data.template, data.chat_template
         if not sample:
             return None
-        chat = self.model.chat
+        chat = self.chat
         proposal = propose(self.recipe, sample, chat)
         result.proposal = proposal
         self._template_markers()
@@ -110,7 +111,7 @@ class Survey:
         trial = replace(proposal, confidence=1.0)
         try:
             recipe = self.recipe.with_values(proposal.settings())
-            return make_plan(recipe, sample, self.model.chat, eos=self.model.eos, proposal=trial)
+            return make_plan(recipe, sample, self.chat, eos=self.model.eos, proposal=trial)
         except RequestError:
             return None
 
@@ -133,7 +134,7 @@ class Survey:
             verb = "is no token" if len(strange) == 1 else "are no tokens"
             fix = (
                 "set data.chat_template = true to use the model's own"
-                if self.model.chat
+                if self.chat
                 else "use the model's tokens"
             )
             message = f"{', '.join(strange)} in data.template {verb} of this model"
