@@ -5,6 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.text import command
+
+
+def lab_command(path: Path, command_name: str, *words: str) -> str:
+    """The command line that does this to the lab in which ``path`` lies; in no lab, ``DIR`` stands for one."""
+    lab = next((str(each) for each in (path, *path.parents) if (each / "lab.toml").is_file()), "DIR")
+    return command(command_name, lab, *words)
+
 
 @dataclass(frozen=True)
 class LabFolder:

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, get_type_hints
+
+_ESCAPED = re.compile(r"\\([nt\\])")
+_MEANT = {"n": "\n", "t": "\t", "\\": "\\"}
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Option:
         choices: the only values allowed, if given.
         low, high: the range allowed, both ends included.
         advanced: folded away in forms.
+        multiline: text that may have line breaks. Typed on one line, backslash and n stand for a line
+            break, backslash and t for a tab, and two backslashes for one.
     """
 
     section: str
@@ -35,6 +41,7 @@ class Option:
     low: float | None = None
     high: float | None = None
     advanced: bool = False
+    multiline: bool = False
 
     @property
     def name(self) -> str:
@@ -78,12 +85,12 @@ class Option:
         return value
 
     def parse(self, text: str) -> Any:
-        """A value from what a person typed.
+        """A value from what a person typed on one line.
 
         Raises:
             ValueError: as :meth:`check`.
         """
-        value: Any = text
+        value: Any = _ESCAPED.sub(lambda found: _MEANT[found[1]], text) if self.multiline else text
         try:
             if self.kind is bool:
                 value = {"true": True, "false": False, "yes": True, "no": False}[text.strip().lower()]
@@ -95,10 +102,32 @@ class Option:
                 pairs = (pair.split("=", 1) for pair in text.split(",") if pair.strip())
                 value = {key.strip(): item.strip() for key, item in pairs}
         except (ValueError, KeyError):
-            raise ValueError(f"{text!r} is not possible here: it must be {self.expected}") from None
+            raise ValueError(
+                f"{text!r} is not possible here: it must be {self.expected}{without_comma(text)}"
+            ) from None
         if self.choices and self.kind is int and value not in self.choices:
             raise ValueError(f"{text!r} is not possible here: it must be {self.expected}")
         return self.check(value)
+
+    def typed(self, value: Any) -> str:
+        """A value as a person would type it on one line: what :meth:`parse` makes the value of."""
+        if isinstance(value, dict):
+            return ", ".join(f"{key}={item}" for key, item in value.items())
+        if isinstance(value, float) and float(f"{value:g}") == value:
+            return f"{value:g}"
+        if self.multiline and isinstance(value, str):
+            return value.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
+        return str(value)
+
+
+def without_comma(text: str) -> str:
+    """How to write a number that was typed with commas, as the end of a message; else nothing."""
+    text = text.strip()
+    if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?", text):
+        return f"; numbers are written without commas: {text.replace(',', '')}"
+    if re.fullmatch(r"[-+]?\d+,\d+", text):
+        return f"; a fraction is written with a point: {text.replace(',', '.')}"
+    return ""
 
 
 def option(
@@ -109,9 +138,17 @@ def option(
     low: float | None = None,
     high: float | None = None,
     advanced: bool = False,
+    multiline: bool = False,
 ) -> Any:
     """Declare an option as a field of a recipe section."""
-    metadata = {"help": help, "choices": choices, "low": low, "high": high, "advanced": advanced}
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "low": low,
+        "high": high,
+        "advanced": advanced,
+        "multiline": multiline,
+    }
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

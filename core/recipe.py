@@ -18,6 +18,7 @@ from core.errors import RequestError
 from core.files import explained, write_atomic
 from core.options import Option, option, options_of
 from core.resources import REHEARSAL
+from core.text import command
 
 TEMPLATE = "<|user|>\n{prompt}<|end|>\n<|assistant|>\n{response}<|end|>"
 SAMPLE_FILE = "data_sample_travel.jsonl"
@@ -39,7 +40,9 @@ class DataSection:
     """``[data]``: the training records."""
 
     file: str = option(SAMPLE_FILE, "training records, relative to the lab folder")
-    template: str = option(TEMPLATE, "how a record becomes text; {field} names a field of the rows")
+    template: str = option(
+        TEMPLATE, "how a record becomes text; {field} names a field of the rows", multiline=True
+    )
     chat_template: bool = option(False, "use the model's own chat template instead of `template`")
     prompt_field: str = option("", "field with the question (empty: found by name)", advanced=True)
     response_field: str = option("", "field with the answer (empty: found by name)", advanced=True)
@@ -139,7 +142,7 @@ class OptimizeSection:
 class ChatSection:
     """``[chat]``: how the result answers."""
 
-    system: str = option("", "system message put before the conversation")
+    system: str = option("", "system message put before the conversation", multiline=True)
     temperature: float = option(
         0.0, "0 gives the likeliest answer, higher more varied ones", low=0.0, high=5.0
     )
@@ -231,7 +234,7 @@ def read_recipe(path: Path) -> Recipe:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise RequestError(
-            "There is no lab here.", f"{path} does not exist.", f"Make one with: olivepress new {path.parent}"
+            "There is no lab here.", f"{path} does not exist.", f"Make one with: {command('new', path.parent)}"
         ) from None
     except UnicodeDecodeError as error:
         raise RequestError(

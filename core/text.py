@@ -7,6 +7,7 @@ returns, or Unicode bidirectional controls that make a line read other than it i
 from __future__ import annotations
 
 import re
+import shlex
 
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI
@@ -18,6 +19,25 @@ _ESCAPES = re.compile(
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 LONGEST_LINE = 2_000
+
+
+def command(*words: object) -> str:
+    """``olivepress WORDS`` as a shell takes it: each word is quoted where it needs to be.
+
+    A word with a line break or another control character is written as ``$'…'``, which bash and zsh read.
+    """
+    return " ".join(["olivepress", *(_shell_word(str(word)) for word in words)])
+
+
+def _shell_word(word: str) -> str:
+    if not _CONTROLS.search(word) and "\n" not in word and "\t" not in word:
+        return shlex.quote(word)
+    named = {"\n": "\\n", "\t": "\\t", "\\": "\\\\", "'": "\\'"}
+    raw = ((each, each.encode("utf-8", "surrogateescape")) for each in word)
+    return "$'" + "".join(
+        named.get(each) or (each if not _CONTROLS.match(each) else "".join(f"\\x{byte:02x}" for byte in code))
+        for each, code in raw
+    ) + "'"
 
 
 def clean(text: str, *, keep_newlines: bool = True) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +22,6 @@ if TYPE_CHECKING:
 QUIET = "$foreground 60%"
 MOST = 20_000
 """Characters of a row that are drawn; of a longer one the beginning, and how much more there is."""
-
-
-def unescape(text: str) -> str:
-    r"""A template as it is typed on one line: ``\n`` and ``\t`` stand for what they mean."""
-    return re.sub(r"\\([nt\\])", lambda m: {"n": "\n", "t": "\t", "\\": "\\"}[m.group(1)], text)
 
 
 def row_line(row: ShownRow | None, index: int, sure: bool, wide: int, digits: int) -> Content:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import LabError
 from core.folder import LabFolder
+from core.text import command
 
 # The rest of core is loaded when it is asked for: the first screen needs none of it.
 if TYPE_CHECKING:
@@ -102,15 +103,13 @@ class Session:
 
     def command(self, *words: str, absolute: bool = False) -> str:
         """The command line that does the same, with the lab's folder as seen from here (or as an absolute path)."""
-        import shlex
-
         here = Path.cwd()
         place = (
             str(self.root)
             if absolute or not self.root.is_relative_to(here)
             else os.path.relpath(self.root, here)
         )
-        return shlex.join(["olivepress", *words[:1], place, *words[1:]])
+        return command(*words[:1], place, *words[1:])
 
 
 def value_of(recipe: Recipe, name: str) -> Any:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from core.chat.conversation import read_genai_config
 from core.errors import RequestError
-from core.folder import LabFolder
+from core.folder import LabFolder, lab_command
+from core.text import command
 
 
 def check_model(folder: Path, lab: LabFolder | None = None) -> None:
@@ -29,7 +30,7 @@ def check_model(folder: Path, lab: LabFolder | None = None) -> None:
             raise RequestError(
                 "The model is not whole.",
                 f"{folder / name} {what}.",
-                "Make it again: olivepress run optimize --force",
+                "Make it again: " + lab_command(folder, "run", "optimize", "--force"),
             )
 
 
@@ -41,14 +42,15 @@ def _next_step(lab: LabFolder | None) -> str:
         missing.append("quantize")
     if not lab.finetuned_root.is_dir() or not any(lab.finetuned_root.iterdir()):
         missing.append("finetune")
-    return f"The optimize step makes it. Run: olivepress run {lab.root} {' '.join([*missing, 'optimize'])}"
+    return "The optimize step makes it. Run: " + command("run", lab.root, *missing, "optimize")
 
 
-def choose_adapter(there: list[str], wanted: str | None, usual: str) -> str | None:
+def choose_adapter(model_dir: Path, there: list[str], wanted: str | None, usual: str) -> str | None:
     """The adapter to begin with.
 
     Args:
-        there: the adapters beside the model.
+        model_dir: where the model lies.
+        there: the adapters beside it.
         wanted: a name, None for the base, or ``"auto"``: the only one, or ``usual`` if it is among several.
 
     Raises:
@@ -65,5 +67,5 @@ def choose_adapter(there: list[str], wanted: str | None, usual: str) -> str | No
     raise RequestError(
         f"There is no adapter {wanted!r}.",
         f"The model has: {', '.join(there) or 'no adapter'}.",
-        "Name one of those, or train it: olivepress run finetune optimize",
+        "Name one of those, or train it: " + lab_command(model_dir, "run", "finetune", "optimize"),
     )

@@ -28,6 +28,7 @@ from core.chat.protocol import (
 from core.chat.settings import Sampling
 from core.chat.transcript import Chat
 from core.errors import RequestError
+from core.folder import lab_command
 
 if TYPE_CHECKING:
     from core.lab import Lab
@@ -81,12 +82,17 @@ class ChatSession(ModelLife):
 
     @classmethod
     def open(
-        cls, lab: Lab, adapter: str | None = "auto", *, keep: bool = True, on_load: LoadListener | None = None
+        cls, lab: Lab, adapter: str | None = "auto",
+        *,
+        system: str | None = None,
+        keep: bool = True,
+        on_load: LoadListener | None = None,
     ) -> ChatSession:
         """Chat with a lab's model, as its recipe's ``[chat]`` says.
 
         Args:
             adapter: a name, None for the base, ``"auto"`` for the lab's adapter if it has one.
+            system: the system message, in place of the recipe's.
             keep: keep a transcript in the lab.
 
         Raises:
@@ -96,9 +102,11 @@ class ChatSession(ModelLife):
         check_model(lab.folder.onnx_dir, lab.folder)
         return cls(
             lab.folder.onnx_dir,
-            adapter=choose_adapter(lab.adapters(), adapter, recipe.finetune.adapter),
+            adapter=choose_adapter(
+                lab.folder.onnx_dir, lab.adapters(), adapter, recipe.finetune.adapter
+            ),
             settings=Sampling.from_recipe(recipe.chat),
-            system=recipe.chat.system,
+            system=recipe.chat.system if system is None else system,
             template=recipe.data.template,
             context_tokens=recipe.chat.context_tokens,
             chats_dir=lab.folder.chats_dir if keep else None,
@@ -182,7 +190,7 @@ class ChatSession(ModelLife):
             raise RequestError(
                 "There is nothing to compare.",
                 f"The adapters of this model: {', '.join(self.adapters()) or 'none'}.",
-                "Train one with: olivepress run finetune optimize",
+                "Train one with: " + lab_command(self.model_dir, "run", "finetune", "optimize"),
             )
         main = self._adapter if self._adapter in lanes else lanes[1]
         return self._begin(Turn(_asked(text), lanes, main), on_event)

@@ -99,7 +99,7 @@ def read_chat(path: Path) -> Chat:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise RequestError(
-            "There is no such chat.", f"{path}: {error.strerror}.", "olivepress chat, then /list"
+            "There is no such chat.", f"{path}: {error.strerror}.", "List them with /list."
         ) from None
     chat = Chat(path)
     known = False

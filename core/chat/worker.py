@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.chat.protocol import (
@@ -34,6 +35,7 @@ from core.chat.protocol import (
     encode,
 )
 from core.errors import LabError, MachineError, RequestError
+from core.folder import lab_command
 
 if TYPE_CHECKING:
     from core.chat.engine import Engine
@@ -151,7 +153,7 @@ def serve() -> None:
             import traceback
 
             traceback.print_exc(file=sys.stderr)
-            problem = _native(message.id, error, engine is None)
+            problem = _native(message, error, engine is None)
         else:
             continue
         if isinstance(message, Load):
@@ -192,21 +194,26 @@ def _no_package(number: int, error: ImportError) -> Error:
     )
 
 
-def _native(number: int, error: Exception, fatal: bool) -> Error:
+def _native(message: Message, error: Exception, fatal: bool) -> Error:
     text = str(error).strip()[:1000]
     if "allocate" in text.lower() or "bad_alloc" in text:
-        return _no_memory(number, text, fatal)
-    if fatal:
+        return _no_memory(message.id, text, fatal)
+    if isinstance(message, Load):
+        again = lab_command(Path(message.model_dir), "run", "optimize", "--force")
         return Error(
-            number,
+            message.id,
             "model",
             "The model could not be loaded.",
             text,
-            "Run the optimize stage again: olivepress run optimize --force",
+            "Run the optimize stage again: " + again,
             fatal=True,
         )
     return Error(
-        number, "model", "The model failed while it answered.", text, "Ask again, or start the chat again."
+        message.id,
+        "model",
+        "The model failed while it answered.",
+        text,
+        "Ask again, or start the chat again.",
     )
 
 

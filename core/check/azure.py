@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from core.check.types import OK, SKIP, WARN, Check, Subject
 from core.registry.signin import found, remembered
+from core.text import command
 
 
 def azure(subject: Subject) -> Iterator[Check]:
@@ -29,5 +30,5 @@ def azure(subject: Subject) -> Iterator[Check]:
             "azure workspace",
             WARN,
             "The recipe names no whole workspace.",
-            "olivepress workspaces --use NAME",
+            command("workspaces", subject.lab.root, "--use", "NAME"),
         )

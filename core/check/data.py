@@ -9,6 +9,7 @@ from core.check.types import FAIL, OK, Check, Subject
 from core.data import resolve_data_file
 from core.errors import LabError
 from core.files import folder_bytes, human_bytes
+from core.text import command
 
 
 def data(subject: Subject) -> Iterator[Check]:
@@ -30,5 +31,5 @@ def data(subject: Subject) -> Iterator[Check]:
         yield Check("data", FAIL, f"{error.title} {error.detail}", error.hint)
         return
     yield Check(
-        "data", OK, f"{path}, {human_bytes(size)}; look closer with: olivepress data {subject.lab.root}"
+        "data", OK, f"{path}, {human_bytes(size)}; look closer with: {command('data', subject.lab.root)}"
     )

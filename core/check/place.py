@@ -11,6 +11,7 @@ from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.errors import LabError
 from core.jobs import list_jobs
 from core.recipe import read_recipe
+from core.text import command
 
 NETWORK_TYPES = frozenset(
     {
@@ -42,7 +43,7 @@ def recipe(subject: Subject) -> Iterator[Check]:
             "recipe",
             WARN,
             f"No {path.name} yet; the defaults are looked at.",
-            f"olivepress new {subject.lab.root}",
+            command("new", subject.lab.root),
         )
         return
     try:
@@ -107,6 +108,6 @@ def other_job(subject: Subject) -> Iterator[Check]:
     elif active:
         job = active[0]
         yield Check("jobs", FAIL, f"{job.id} is {job.state} in this lab.",
-                    f"Wait for it, or: olivepress cancel {subject.lab.root} {job.id}")  # fmt: skip
+                    f"Wait for it, or: {command('cancel', subject.lab.root, job.id)}")  # fmt: skip
     else:
         yield Check("jobs", OK, "No job is running in this lab.")

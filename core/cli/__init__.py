@@ -2,45 +2,54 @@
 
 Standard output holds results (with ``--json``: JSON Lines and nothing else); people's text and errors go
 to standard error. Exit statuses: 0 done, 2 wrong request, 3 a stage failed, 4 this machine cannot,
-130 cancelled.
+130 cancelled; 141 when the reader of standard output has left.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 
-from core.errors import LabError
+from core.errors import Cancelled, LabError
 
 
 def script() -> None:
     """The console script: run, and leave with the exit status."""
-    sys.exit(main(sys.argv[1:]))
+    from core.cli.output import guarded
+
+    try:
+        status = guarded(lambda: main(sys.argv[1:]))
+    except KeyboardInterrupt:  # a second one, while the first was being answered
+        status = Cancelled.exit_status
+    # While Python tidies up, Ctrl-C ends the process without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(status)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; return its exit status. Foreseeable failures are printed, not raised."""
     from core.cli.commands import wizard_folder
 
+    as_json = "--json" in arguments
     try:
         folder = wizard_folder(arguments)
         if folder is not None:
             from core.cli.wizard import open_wizard
 
             return open_wizard(folder)
-        from core.cli.parser import build_parser
+        from core.cli.parser import parse
 
-        options = build_parser().parse_args(arguments)
+        options = parse(arguments)
+        as_json = getattr(options, "json", False)
         return int(options.run(options))
     except LabError as error:
         from core.cli.show import print_error
 
-        print_error(error)
+        print_error(error, as_json=as_json)
         return error.exit_status
     except KeyboardInterrupt:
-        print("cancelled", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # Whoever read our output has gone (`| head`); nothing more is wanted.
-        sys.stderr.close()
-        return 0
+        from core.cli.show import print_cancelled
+
+        print_cancelled(as_json=as_json)
+        return Cancelled.exit_status

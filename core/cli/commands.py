@@ -28,6 +28,6 @@ def wizard_folder(arguments: Sequence[str]) -> str | None:
     if not arguments:
         return "."
     first = arguments[0]
-    if first.startswith("-") or first in COMMANDS:
+    if first.startswith("-") or first in (*COMMANDS, "help"):
         return None
     return first if len(arguments) == 1 else None

@@ -1,15 +1,29 @@
-"""The commands and their options."""
+"""The commands and their options, in any order, and what to say when the words of a command line are wrong."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
+import os
+import re
+import shlex
+from collections.abc import Iterable, Sequence
 from importlib import import_module
-from importlib.util import find_spec
+from itertools import pairwise
+from typing import Any, NoReturn
 
 from core.cli.commands import COMMANDS
+from core.errors import RequestError
+from core.options import without_comma
+from core.stages import STAGES
+from core.text import command
 from core.version import __version__
 
 _MODULES = {"logs": "status", "cancel": "status", "logout": "login", "workspaces": "login", "fetch": "models"}
+
+_SETTING = re.compile(r"[a-z_]+(\.[a-z_]+)?=", re.ASCII)
+_KEY = re.compile(r"[a-z_]+(\.[a-z_]+)?", re.ASCII)
+_NUMBER = re.compile(r"-\d+|-\d*\.\d+")
 
 _EPILOG = """\
 With no command, `olivepress [DIR]` opens the wizard on a lab's folder.
@@ -17,9 +31,100 @@ Exit statuses: 0 done, 2 wrong request, 3 a stage failed, 4 this machine cannot 
 """
 
 
+class UsageError(RequestError):
+    """The words of the command line are wrong.
+
+    Attributes:
+        usage: how the command is used, for people.
+    """
+
+    def __init__(self, title: str, detail: str = "", hint: str = "", *, usage: str = "") -> None:
+        super().__init__(title, detail, hint)
+        self.usage = usage
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises :class:`UsageError` where argparse would print and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message[:1].upper()}{message[1:]}.", usage=self.format_usage())
+
+    def read(self, words: Sequence[str]) -> argparse.Namespace:
+        """Read the words after the command's name; options may stand anywhere among them.
+
+        Raises:
+            UsageError: a word or an option is wrong, missing or too much.
+        """
+        words = self._one_setting_each(words)
+        self._refuse_missing_values(words)
+        options, rest = self.parse_known_intermixed_args(words)
+        if rest:
+            self._refuse(rest)
+        return options
+
+    def _one_setting_each(self, words: Sequence[str]) -> list[str]:
+        """``--set a=1 b=2`` as ``--set a=1 --set b=2``; ``--set a 1`` is refused with what was meant."""
+        if "--set" not in self._option_string_actions:
+            return list(words)
+        made: list[str] = []
+        left = iter(enumerate(words))
+        setting = False
+        for at, word in left:
+            if word == "--":
+                return [*made, *words[at:]]
+            if setting and _SETTING.match(word):
+                made += ["--set", word]
+                continue
+            setting = word == "--set" or word.startswith("--set=")
+            made.append(word)
+            if word == "--set" and at + 1 < len(words):
+                _, value = next(left)
+                self._refuse_setting_in_two(value, words[at + 2 :])
+                made.append(value)
+        return made
+
+    def _refuse_setting_in_two(self, value: str, following: Sequence[str]) -> None:
+        following = [word for word in following[:2] if word != "="]
+        if _KEY.fullmatch(value) and following and not following[0].startswith("--"):
+            raise UsageError(
+                f"--set {value} has no value.",
+                f"The next word is {following[0]!r}.",
+                f"Write it without a space: --set {shlex.quote(f'{value}={following[0]}')}",
+                usage=self.format_usage(),
+            )
+
+    def _refuse_missing_values(self, words: Sequence[str]) -> None:
+        for word, value in pairwise(words):
+            if word == "--":
+                return
+            action = self._option_string_actions.get(word)
+            takes_one = action is not None and action.nargs is None
+            if takes_one and value.startswith("-") and not _NUMBER.fullmatch(value) and " " not in value:
+                raise UsageError(
+                    f"{word} needs a value.",
+                    f"The next word is {value!r}, an option.",
+                    f"A value that begins with a dash is written {word}=VALUE.",
+                    usage=self.format_usage(),
+                )
+
+    def _refuse(self, rest: Sequence[str]) -> NoReturn:
+        option = next((word for word in rest if word.startswith("-") and word != "--"), None)
+        if option is None:
+            raise UsageError(
+                "Too many words.", f"Not understood: {' '.join(rest)}.", usage=self.format_usage()
+            )
+        name = option.split("=")[0]
+        near = difflib.get_close_matches(name, self._option_string_actions, n=1)
+        raise UsageError(
+            f"{self.prog} has no option {name}.",
+            hint=f"Did you mean {near[0]}?" if near else "",
+            usage=self.format_usage(),
+        )
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every command. Each command's module adds its own by ``add(commands)``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="olivepress",
         description="Take a language model through a whole lab: "
         "check, data, quantize, finetune, optimize, chat, upload.",
@@ -29,15 +134,88 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"olivepress {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in dict.fromkeys(_MODULES.get(name, name) for name in COMMANDS):
-        if find_spec(f"core.cli.{module}") is not None:
-            import_module(f"core.cli.{module}").add(commands)
+        import_module(f"core.cli.{module}").add(commands)
     return parser
+
+
+def command_parser(name: str) -> Parser:
+    """The parser of one command; the modules of the others are not loaded."""
+    commands = Parser(prog="olivepress").add_subparsers()
+    import_module(f"core.cli.{_MODULES.get(name, name)}").add(commands)
+    found: Parser = commands.choices[name]
+    return found
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read a whole command line; ``run`` of the result does what it asks.
+
+    Raises:
+        UsageError: a word is wrong, with the usage of the command that was meant.
+        SystemExit: help or the version was asked for, and printed.
+    """
+    first, rest = arguments[0], list(arguments[1:])
+    if first == "help":
+        first, rest = (rest[0], ["--help"]) if rest else ("--help", [])
+    if first in COMMANDS:
+        return command_parser(first).read(rest)
+    named = next((word for word in rest if word in COMMANDS), None)
+    if not first.startswith("-"):
+        raise _no_command(first, rest, named)
+    if named is None or first == "--version":
+        return build_parser().parse_args(arguments)
+    words = list(arguments)
+    words.remove(named)
+    return command_parser(named).read(words)
+
+
+def _no_command(first: str, rest: Sequence[str], named: str | None) -> UsageError:
+    usage = "usage: olivepress COMMAND [DIR] ...\n"
+    if first in STAGES:
+        words = ("run", *rest[:1], first, *rest[1:])
+        return UsageError(f"{first} is a stage.", hint=f"Run it with: {command(*words)}", usage=usage)
+    near = difflib.get_close_matches(first.lower(), COMMANDS, n=1)
+    if near and not os.path.isdir(first):
+        return UsageError(
+            f"There is no command {first!r}.", hint=f"Did you mean: {command(near[0], *rest)}", usage=usage
+        )
+    if named is not None:
+        others = list(rest)
+        others.remove(named)
+        return UsageError(
+            "The command comes first.", hint=f"Write: {command(named, first, *others)}", usage=usage
+        )
+    return UsageError(
+        f"There is no command {first!r}.", hint="The commands are: " + ", ".join(COMMANDS) + ".", usage=usage
+    )
+
+
+def folder_word(text: str) -> str:
+    """A folder as it was typed, with ``~`` filled in; never to be taken for a stage or an option later."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty")
+    return f"./{text}" if text in STAGES or text.startswith("-") else os.path.expanduser(text)
+
+
+def whole_number(text: str) -> int:
+    """A whole number, at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number{without_comma(text)}") from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is too small: it must be at least 1")
+    return value
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:
     """The optional first word: the lab's folder."""
     parser.add_argument(
-        "folder", nargs="?", default=".", metavar="DIR", help="the lab's folder (default: here)"
+        "folder",
+        nargs="?",
+        default=".",
+        type=folder_word,
+        metavar="DIR",
+        help="the lab's folder (default: here)",
     )
 
 
@@ -46,3 +224,40 @@ def add_json(parser: argparse.ArgumentParser, what: str = "one JSON object") -> 
     parser.add_argument(
         "--json", action="store_true", help=f"print {what} and nothing else on standard output"
     )
+
+
+def add_set(parser: argparse.ArgumentParser, what: str) -> None:
+    """``--set KEY=VALUE``, any number of times; read by :func:`parse_settings`."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help=f"{what}; in text, \\n is a line break, \\t a tab, \\\\ a backslash",
+    )
+
+
+def parse_settings(words: Iterable[str], section: str = "") -> dict[str, Any]:
+    """``["finetune.steps=10"]`` as ``{"finetune.steps": 10}``.
+
+    Args:
+        section: the table of keys that are written without one.
+
+    Raises:
+        RequestError: no ``=``, an unknown key or an impossible value.
+    """
+    from core.recipe import find_option
+
+    values = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        name = name.strip()
+        if section and "." not in name:
+            name = f"{section}.{name}"
+        if not equals:
+            raise RequestError(f"--set {word} has no value.", hint="Write it as --set finetune.steps=200.")
+        try:
+            values[name] = find_option(name, "--set").parse(text)
+        except ValueError as error:
+            raise RequestError(f"--set {name} is wrong.", f"{error}.") from None
+    return values

@@ -293,7 +293,7 @@ def _unmapped(proposal: Proposal, columns: Sequence[str], what: str) -> RequestE
     hint = "Set data.prompt_field and data.response_field in lab.toml."
     if proposal.mapping.complete:
         hint = (
-            f"It seems that {proposal.mapping.words()}: accept this with `olivepress data --accept`, or set "
+            f"It seems that {proposal.mapping.words()}: accept this with `olivepress data DIR --accept`, or set "
         )
         hint += "data.prompt_field and data.response_field in lab.toml."
     return RequestError("It is not clear which field is the answer.", f"{what}; the rows have {there}.", hint)

@@ -22,6 +22,7 @@ from core.jobs import alive, reserve
 from core.jobs.job import Job
 from core.recipe import Recipe
 from core.telemetry import OFF
+from core.text import command
 from core.version import __version__
 
 _NAME = re.compile(r"(quantize|finetune|optimize|upload)-(\d{3,})")
@@ -153,8 +154,8 @@ def _refuse_second(lab: LabFolder, stage: str, after: str | None) -> None:
             raise RequestError(
                 f"{job.id} is running in this lab.",
                 f"{lab.root}: one job at a time, so that they do not take each other's memory.",
-                f"Follow it with `olivepress logs {lab.root} {job.id} --follow`, "
-                f"or stop it with `olivepress cancel {lab.root} {job.id}`.",
+                f"Follow it: {command('logs', lab.root, job.id, '--follow')}\n"
+                f"Stop it:   {command('cancel', lab.root, job.id)}",
             )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from core.errors import LabError
 from core.events import JobReporter, now
 from core.files import read_json, write_json
+from core.folder import lab_command
 from core.jobs import reserve
 from core.jobs.job import Job
 from core.jobs.worker import folder_and_recipe, work_folder
@@ -32,8 +33,8 @@ GRACE_TERM_S = 4.0
 _SIGNAL_HINTS = {
     signal.SIGKILL: "Most often this is the system's out-of-memory killer: use a smaller batch, rank or "
     "sequence length, or a machine with more memory.",
-    signal.SIGSEGV: "Native code crashed. Check that the package versions fit: olivepress check",
-    signal.SIGILL: "A package was built for another processor. Check with: olivepress check",
+    signal.SIGSEGV: "Native code crashed. Check that the package versions fit: {check}",
+    signal.SIGILL: "A package was built for another processor. Check with: {check}",
 }
 
 
@@ -102,6 +103,7 @@ def _verdict(job: Job, code: int) -> dict[str, Any]:
     if outcome is None:
         name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         hint = _SIGNAL_HINTS.get(signal.Signals(-code), "") if code < 0 else ""
+        hint = hint.replace("{check}", lab_command(job.folder, "check"))
         tail = "\n".join(job.log_tail())
         outcome = {
             "state": "crashed",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import LabError, RequestError, StageError
 from core.files import digest, explained, read_json, write_json
+from core.folder import lab_command
 from core.onnx.layout import SUFFIX, Layout, read_layout
 from core.onnx.runtime import import_runtime
 
@@ -77,7 +78,7 @@ def read_shapes(path: Path) -> Shapes:
         raise RequestError(
             "The adapter file cannot be read.",
             f"{path}: {reason}",
-            "Make it again: olivepress run DIR optimize",
+            "Make it again: " + lab_command(path, "run", "optimize"),
         ) from error
 
 
@@ -123,7 +124,7 @@ def check_adapter(model_folder: Path, adapter_file: Path) -> dict[str, Any]:
         raise RequestError(
             f"There is no adapter {adapter_file.name.removesuffix(SUFFIX)}.",
             f"{adapter_file} does not exist; there are: {', '.join(there) or 'none'}.",
-            "Name one of those, or make it: olivepress run DIR finetune optimize",
+            "Name one of those, or make it: " + lab_command(model_folder, "run", "finetune", "optimize"),
         )
     problems = differences(read_shapes(adapter_file), read_layout(model_folder))
     note = read_json(note_path(adapter_file))
@@ -136,7 +137,7 @@ def check_adapter(model_folder: Path, adapter_file: Path) -> dict[str, Any]:
         raise RequestError(
             f"The adapter {adapter_file.name.removesuffix(SUFFIX)} does not fit this model.",
             f"{adapter_file}: {'; '.join(problems[:_MOST])}{more}.",
-            "Make it again for this model: olivepress run DIR finetune optimize",
+            "Make it again for this model: " + lab_command(model_folder, "run", "finetune", "optimize"),
         )
     return note
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from core.errors import RequestError
 from core.files import read_json, write_json
+from core.folder import lab_command
 
 LAYOUT_FILE = "adapters.json"
 SUFFIX = ".onnx_adapter"
@@ -112,5 +113,5 @@ def read_layout(folder: Path) -> Layout:
         raise RequestError(
             "The ONNX model has no place for adapters.",
             f"{folder / LAYOUT_FILE} is not there, or cannot be read.",
-            "Make the model with: olivepress run DIR optimize",
+            "Make the model with: " + lab_command(folder, "run", "optimize"),
         ) from None

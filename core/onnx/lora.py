@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import RequestError, StageError
 from core.files import read_json
+from core.folder import lab_command
 from core.onnx.layout import Layout
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def read_lora(folder: Path) -> Lora:
         raise RequestError(
             "There is no adapter to optimize.",
             f"{folder} has no adapter_config.json with adapter_model.safetensors.",
-            "Make one with: olivepress run DIR finetune",
+            "Make one with: " + lab_command(folder, "run", "finetune"),
         )
     _refuse_other_kinds(folder, config)
     found: dict[str, dict[str, torch.Tensor]] = {}

@@ -17,6 +17,7 @@ from core.errors import RequestError, StageError
 from core.files import MANIFEST, read_json, write_json
 from core.folder import LabFolder
 from core.recipe import Recipe, UploadSection, recipe_text
+from core.text import command
 from core.version import __version__
 
 PREFIX = "olivepress"
@@ -83,7 +84,9 @@ def collect(lab: LabFolder, recipe: Recipe) -> Contents:
     folder = lab.onnx_dir
     if not (folder / "genai_config.json").is_file():
         raise RequestError(
-            "There is nothing to upload yet.", f"{folder} has no ONNX model.", "Run: olivepress run optimize"
+            "There is nothing to upload yet.",
+            f"{folder} has no ONNX model.",
+            "Run: " + command("run", lab.root, "optimize"),
         )
     items: list[Item] = []
     left_out: list[tuple[str, str]] = []

@@ -12,7 +12,7 @@ from typing import Any
 
 from core.errors import LabError, MachineError, RequestError, StageError
 from core.registry.redact import redact
-from core.text import clean
+from core.text import clean, command
 
 LOGIN = "Run: olivepress login"
 
@@ -273,7 +273,7 @@ def _wrong_tenant(text: str, subject: str) -> LabError:
     wanted = tenants[1] if len(tenants) > 1 else ""
     detail = f"{subject}: signed in to {tenants[0]}, it belongs to {wanted}." if wanted else f"{subject}."
     saying = _CODES["InvalidAuthenticationTokenTenant"]
-    return saying.kind(saying.title, detail, f"Run: olivepress login --tenant {wanted or 'ID'}")
+    return saying.kind(saying.title, detail, "Run: " + command("login", "--tenant", wanted or "ID"))
 
 
 def _explain_sign_in(error: BaseException, text: str, subject: str) -> LabError:

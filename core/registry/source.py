@@ -151,7 +151,7 @@ def locate(address: Address, credential: Any, stop: Stop, report: Reporter) -> t
         raise RequestError(
             f"There is no model {address.name}:{version} in {workspace.subject}.",
             f"Versions there: {', '.join(known[:10]) or 'none'}.",
-            "See what is there: olivepress models --all",
+            "See what is there: olivepress models DIR --all",
         )
     where = parse(model.uri)
     store = workspace.datastore(where.datastore)

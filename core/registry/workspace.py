@@ -45,7 +45,7 @@ class Place:
             raise RequestError(
                 "No workspace is chosen.",
                 "lab.toml has no upload." + ", upload.".join(missing) + ".",
-                "Choose one: olivepress workspaces --use NAME",
+                "Choose one: olivepress workspaces DIR --use NAME",
             )
         return cls(upload.subscription.strip(), upload.resource_group.strip(), upload.workspace.strip())
 

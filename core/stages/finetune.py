@@ -14,6 +14,7 @@ from core.files import MANIFEST, digest, folder_bytes, folder_stamp, publish, re
 from core.folder import LabFolder
 from core.recipe import ADAPTER_NAME, Recipe, recipe_text
 from core.stages.base import StageContext, versions
+from core.text import command
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -33,7 +34,7 @@ def fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
         raise RequestError(
             "There is no quantized model to train on.",
             f"{base} does not hold one.",
-            f"Make it first with: olivepress run {lab.root} quantize",
+            "Make it first with: " + command("run", lab.root, "quantize"),
         )
     manifest = read_json(base / MANIFEST)
     data = resolve_data_file(recipe, lab.root)

@@ -26,6 +26,7 @@ from core.folder import LabFolder
 from core.model.folder import ModelFacts, model_facts
 from core.recipe import Recipe
 from core.stages.base import StageContext, versions
+from core.text import command
 
 if TYPE_CHECKING:
     from core.onnx.build import Choice
@@ -54,7 +55,7 @@ def base_fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
         raise RequestError(
             "There is no quantized model yet.",
             f"{lab.quantized_dir} does not exist.",
-            f"Run: olivepress run {lab.root} quantize",
+            "Run: " + command("run", lab.root, "quantize"),
         )
     optimize = recipe.optimize
     return {
@@ -133,7 +134,7 @@ class _Run:
             raise RequestError(
                 f"The adapter {self.name} was trained on another quantized model.",
                 f"{self.finetuned} was made before {self.lab.quantized_dir} was made anew.",
-                f"Run: olivepress run {self.lab.root} finetune",
+                "Run: " + command("run", self.lab.root, "finetune"),
             )
 
     def _fits_base(self, finetuned: Path) -> bool:

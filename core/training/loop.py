@@ -189,7 +189,7 @@ class Trainer:
                 "The training went astray.",
                 f"At step {step} of {settings.steps} the loss is {mean:.4g} and its gradient {size:.4g}.",
                 f"Lower finetune.learning_rate (it is {settings.learning_rate:g}), "
-                "raise finetune.warmup_ratio, or look for broken records with: olivepress data",
+                "raise finetune.warmup_ratio, or look for broken records with: olivepress data DIR",
             )
         seconds = time.perf_counter() - started
         tokens = sum(batch.tokens for batch in batches)

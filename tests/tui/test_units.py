@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 
 from tui import signs
-from tui.data_words import unescape
 from tui.keys import EVERY, GLOBAL, key_names, read_settings, save_theme
 from tui.session import Session
 from tui.terminal import default_theme, few_colours, plain_signs, refusal
 from tui.widgets.chart import plot, thin
-from tui.widgets.form import as_text
 from tui.words import duration, label, number, result_rows, size, time_left
 
 TAKEN = {
@@ -152,11 +150,6 @@ def test_a_curve_is_thinned_to_its_columns_and_joined() -> None:
 
 def test_a_curve_with_what_is_no_number() -> None:
     assert thin([(1, math.nan), (2, math.inf), (3, 1.0)], 10, 3) == [(9, 1.0)]
-
-
-def test_templates_are_typed_on_one_line() -> None:
-    template = "<|user|>\n{prompt}<|end|>\n\tback\\slash"
-    assert unescape(as_text(template)) == template
 
 
 def test_commands_name_the_lab_as_seen_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,6 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Input
 
-from tui.data_words import (
-    unescape,
-)
 from tui.keys import DATA
 from tui.screens.data_base import DataWork
 from tui.screens.data_view import DataView
@@ -115,9 +112,7 @@ class DataScreen(DataView):
 
     def values(self) -> dict[str, Any]:
         """What stands in the form. Raises ValueError."""
-        values = self.form.values()
-        values["data.template"] = unescape(values["data.template"])
-        return values
+        return self.form.values()
 
     # Moving about
 

@@ -69,7 +69,7 @@ class Field(Horizontal):
         if self.option.choices:
             pairs = [(self._given.get(item, str(item)), item) for item in self.option.choices]
             return Picker(pairs, self._start, id=name)
-        return Line(as_text(self._start), compact=True, id=name, select_on_focus=False)
+        return Line(self.option.typed(self._start), compact=True, id=name, select_on_focus=False)
 
     def compose(self) -> ComposeResult:
         yield Plain(label(self.option.key), classes="field-name")
@@ -108,7 +108,7 @@ class Field(Horizontal):
             return
         self._start = value
         if isinstance(self.control, Input):
-            self.control.value = as_text(value)
+            self.control.value = self.option.typed(value)
         else:
             self.control.value = value
 
@@ -189,7 +189,7 @@ class Form(Vertical):
             if name in self.fields:
                 field = self.fields[name]
                 field._start = value
-                field.control.value = as_text(value) if isinstance(field.control, Input) else value
+                field.control.value = field.option.typed(value) if isinstance(field.control, Input) else value
 
     def on_push_pushed(self, event: Push.Pushed) -> None:
         """Unfold the rest, or fold it away."""
@@ -232,19 +232,6 @@ class Form(Vertical):
         if field.problem or field.has_focus_within:
             self._help.show(field.help)
             self._help.set_class(bool(field.problem), "-wrong")
-
-
-def as_text(value: Any) -> str:
-    """A value as it is typed, on one line."""
-    if isinstance(value, str):
-        return (
-            value.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t") if "\n" in value else value
-        )
-    if isinstance(value, dict):
-        return ", ".join(f"{key}={item}" for key, item in value.items())
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value)
 
 
 def _option(name: str) -> Option:
