@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.errors import RequestError
 from core.text import command
 
 
@@ -12,6 +15,21 @@ def lab_command(path: Path, command_name: str, *words: str) -> str:
     """The command line that does this to the lab in which ``path`` lies; in no lab, ``DIR`` stands for one."""
     lab = next((str(each) for each in (path, *path.parents) if (each / "lab.toml").is_file()), "DIR")
     return command(command_name, lab, *words)
+
+
+def lab_folder(root: str | Path) -> LabFolder:
+    """The folder of a lab, which need not exist yet.
+
+    Raises:
+        RequestError: a file stands there.
+    """
+    path = Path(os.path.expanduser(root)).resolve()
+    if path.is_file():
+        hint = "Name the folder of a lab, the one with lab.toml."
+        if path.name == "lab.toml":
+            hint = f"Name the folder that it stands in: {shlex.quote(str(path.parent))}"
+        raise RequestError("That is a file, not a lab's folder.", f"{path} is a file.", hint, code="lab.file")
+    return LabFolder(path)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import Cancelled, RequestError
 from core.events import Event
 from core.files import MANIFEST, explained, read_json, write_atomic
-from core.folder import LabFolder
+from core.folder import LabFolder, lab_folder
 from core.jobs import Job, list_jobs, start_job
 from core.recipe import Recipe, read_recipe, recipe_text, write_values
 from core.resources import REHEARSAL
@@ -116,7 +116,7 @@ class Lab:
         Raises:
             RequestError: there is no lab, or its recipe is wrong.
         """
-        lab = cls(LabFolder(Path(root).expanduser().resolve()))
+        lab = cls(lab_folder(root))
         read_recipe(lab.folder.recipe_path)
         return lab
 

@@ -234,7 +234,9 @@ def read_recipe(path: Path) -> Recipe:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise RequestError(
-            "There is no lab here.", f"{path} does not exist.", f"Make one with: {command('new', path.parent)}"
+            "There is no lab here.",
+            f"{path} does not exist.",
+            f"Make one with: {command('new', path.parent)}",
         ) from None
     except UnicodeDecodeError as error:
         raise RequestError(

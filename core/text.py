@@ -34,10 +34,15 @@ def _shell_word(word: str) -> str:
         return shlex.quote(word)
     named = {"\n": "\\n", "\t": "\\t", "\\": "\\\\", "'": "\\'"}
     raw = ((each, each.encode("utf-8", "surrogateescape")) for each in word)
-    return "$'" + "".join(
-        named.get(each) or (each if not _CONTROLS.match(each) else "".join(f"\\x{byte:02x}" for byte in code))
-        for each, code in raw
-    ) + "'"
+    return (
+        "$'"
+        + "".join(
+            named.get(each)
+            or (each if not _CONTROLS.match(each) else "".join(f"\\x{byte:02x}" for byte in code))
+            for each, code in raw
+        )
+        + "'"
+    )
 
 
 def clean(text: str, *, keep_newlines: bool = True) -> str:

@@ -82,7 +82,9 @@ class ChatSession(ModelLife):
 
     @classmethod
     def open(
-        cls, lab: Lab, adapter: str | None = "auto",
+        cls,
+        lab: Lab,
+        adapter: str | None = "auto",
         *,
         system: str | None = None,
         keep: bool = True,
@@ -102,9 +104,7 @@ class ChatSession(ModelLife):
         check_model(lab.folder.onnx_dir, lab.folder)
         return cls(
             lab.folder.onnx_dir,
-            adapter=choose_adapter(
-                lab.folder.onnx_dir, lab.adapters(), adapter, recipe.finetune.adapter
-            ),
+            adapter=choose_adapter(lab.folder.onnx_dir, lab.adapters(), adapter, recipe.finetune.adapter),
             settings=Sampling.from_recipe(recipe.chat),
             system=recipe.chat.system if system is None else system,
             template=recipe.data.template,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from core.cli.parser import add_folder, add_json
+from core.cli.parser import add_folder, add_json, add_set, parse_settings, whole_number
 from core.errors import Cancelled, RequestError
 
 if TYPE_CHECKING:
@@ -35,18 +36,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--evaluate", action="store_true", help="put the held-out questions to base and tuned model"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="with --evaluate: at most N questions")
+    parser.add_argument(
+        "--limit", type=whole_number, metavar="N", help="with --evaluate: at most N questions"
+    )
     parser.add_argument("--prompt", metavar="TEXT", help="the question, for one answer")
     parser.add_argument(
         "--open", metavar="CHAT", help="go on with an earlier chat: its name, file name or number"
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a chat setting, such as temperature=0.7",
-    )
+    add_set(parser, "a chat setting, such as temperature=0.7")
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -62,6 +59,7 @@ def run(options: argparse.Namespace) -> int:
             "--compare needs an adapter.", "--no-adapter leaves nothing to compare the base with."
         )
     settings = _settings(options.set)
+    system = settings.pop("system", None)
     talk = options.prompt is None and not options.evaluate and sys.stdin.isatty()
     if talk and options.json:
         raise RequestError(
@@ -70,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     question = None if talk or options.evaluate else _question(options.prompt)
     adapter = None if options.no_adapter else options.adapter or "auto"
     progress = _LoadingLine()
-    with ChatSession.open(lab, adapter, keep=talk, on_load=progress) as session:
+    with ChatSession.open(lab, adapter, system=system, keep=talk, on_load=progress) as session:
         session.set(**settings)
         if options.open is not None:
             session.reopen(options.open)
@@ -89,14 +87,16 @@ def run(options: argparse.Namespace) -> int:
         return _answer(session, question, options.json)
 
 
-def _settings(words: list[str]) -> dict[str, str]:
-    values = {}
+def _settings(words: list[str]) -> dict[str, Any]:
+    from core.recipe import OPTIONS
+
     for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise RequestError(f"--set {word} has no value.", hint="Write it as --set temperature=0.7.")
-        values[name.strip().removeprefix("chat.")] = value.strip()
-    return values
+        name = word.partition("=")[0].strip().removeprefix("chat.")
+        if name not in OPTIONS["chat"]:
+            near = difflib.get_close_matches(name, OPTIONS["chat"], n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"The settings are: {', '.join(OPTIONS['chat'])}."
+            raise RequestError(f"There is no setting {name}.", hint=hint, code="recipe.unknown-key")
+    return {name.removeprefix("chat."): value for name, value in parse_settings(words, "chat").items()}
 
 
 def _question(given: str | None) -> str:
@@ -155,9 +155,6 @@ def _evaluate(lab: Lab, session: ChatSession, options: argparse.Namespace) -> in
     from core.cli.show import print_json
     from core.text import clean
 
-    if options.limit is not None and options.limit < 1:
-        raise RequestError("--limit must be at least 1.")
-
     def tell(done: int, total: int, row: Row) -> None:
         question = clean(row.question, keep_newlines=False)[:60]
         change = f"loss {row.base.loss:.3f} -> {row.tuned.loss:.3f}"
@@ -185,18 +182,17 @@ class _LoadingLine:
 
     def __init__(self) -> None:
         self._on = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self._shown = False
 
     def __call__(self, event: Any) -> None:
         from core.chat.protocol import Progress
+        from core.cli.show import moving
 
         if self._on and isinstance(event, Progress) and event.total:
-            percent = int(100 * event.done / event.total)
-            print(f"\rLoading the model: {percent} %", end="", file=sys.stderr, flush=True)
-            self._shown = True
+            moving.show(f"Loading the model: {int(100 * event.done / event.total)} %")
 
     def end(self) -> None:
         """Take the line away."""
-        if self._shown:
-            print("\r" + " " * 30 + "\r", end="", file=sys.stderr, flush=True)
-            self._on = self._shown = False
+        from core.cli.show import moving
+
+        self._on = False
+        moving.end()

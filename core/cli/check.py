@@ -20,15 +20,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the checks; exit status 4 if one failed."""
-    from pathlib import Path
-
     from core.check import run_checks
     from core.check.runner import as_markdown, overall
     from core.cli.show import print_json
     from core.errors import MachineError
+    from core.folder import lab_folder
     from core.text import clean
 
-    checks = run_checks(Path(options.folder))
+    checks = run_checks(lab_folder(options.folder).root)
     good = overall(checks)
     if options.json:
         print_json({"ok": good, "checks": [check.as_dict() for check in checks]})

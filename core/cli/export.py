@@ -22,6 +22,6 @@ def run(options: argparse.Namespace) -> int:
     from core.export import export_olive
     from core.lab import Lab
 
-    for path, what in export_olive(Lab.open(options.folder), Path(options.olive)).items():
+    for path, what in export_olive(Lab.open(options.folder), Path(options.olive).expanduser()).items():
         print(f"{path}: {what}")
     return 0

@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from core.cli.parser import add_json
+from core.cli.parser import add_folder, add_json
 
 METHODS = ("cli", "device", "environment", "workload", "managed")
 
@@ -44,9 +44,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="list the Azure ML workspaces, or choose one for a lab",
         description="List the Azure ML workspaces that you can see. With --use, write one into the lab's lab.toml.",
     )
-    parser.add_argument(
-        "folder", nargs="?", default=".", metavar="DIR", help="the lab's folder (default: here)"
-    )
+    add_folder(parser)
     parser.add_argument(
         "--filter", default="", metavar="TEXT", help="only those with these words in their names"
     )
@@ -180,7 +178,9 @@ def workspaces(options: argparse.Namespace) -> int:
         if options.json:
             print_json({"chosen": chosen.as_dict()})
         else:
-            print(f"{clean(chosen.name)} in {clean(chosen.resource_group)} is written into {path}.")
+            print(
+                f"{clean(chosen.name)} in {clean(chosen.resource_group)} is written into {clean(str(path))}."
+            )
         return 0
     found = [item for item in found if item.matches(options.filter)]
     if options.json:

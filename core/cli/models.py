@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from core.cli.parser import add_folder, add_json
+from core.cli.parser import add_folder, add_json, folder_word
 from core.errors import RequestError
 
 
@@ -25,9 +25,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Bring a model of the workspace into DIR, a lab that can chat. A fetch that was stopped goes on.",
     )
     parser.add_argument("model", metavar="NAME[:VERSION]", help="the model (default version: the newest)")
-    parser.add_argument("folder", metavar="DIR", help="where to; a new or an empty folder")
+    parser.add_argument("folder", metavar="DIR", type=folder_word, help="where to; a new or an empty folder")
     parser.add_argument(
-        "--lab", default=".", metavar="LAB", help="the lab whose workspace is asked (default: here)"
+        "--lab",
+        default=".",
+        type=folder_word,
+        metavar="LAB",
+        help="the lab whose workspace is asked (default: here)",
     )
     parser.add_argument("--workspace", metavar="TEXT", help="the workspace's name, instead of a lab's")
     add_json(parser)
@@ -73,6 +77,7 @@ def fetch(options: argparse.Namespace) -> int:
     from core.registry.patience import cancellable
     from core.registry.uploading import quiet
     from core.registry.workspace import Place
+    from core.text import clean, command
 
     quiet()
     name, _, version = options.model.partition(":")
@@ -88,6 +93,8 @@ def fetch(options: argparse.Namespace) -> int:
     if options.json:
         print_json(result)
     else:
-        print(f"{result['name']}:{result['version']}, {human_bytes(result['bytes'])}, is in {target}.")
-        print(f"Talk to it: olivepress chat {options.folder}")
+        print(
+            f"{result['name']}:{result['version']}, {human_bytes(result['bytes'])}, is in {clean(str(target))}."
+        )
+        print(f"Talk to it: {command('chat', options.folder)}")
     return 0

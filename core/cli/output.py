@@ -1,4 +1,4 @@
-"""Standard output and standard error that can fail: a full disk, a reader that has gone, a stream closed from the start.
+"""Standard output and standard error that can fail: a full disk, a reader that has gone, a closed stream.
 
 What cannot be written on standard output ends the command, with one sentence and a status of its own.
 What cannot be written on standard error is dropped: it is for people, and nobody can be told.
@@ -20,11 +20,17 @@ READER_GONE = 141
 
 
 class OutputLost(BaseException):
-    """Standard output cannot be written. No failure of the work, so nothing that handles those may take it."""
+    """Standard output cannot be written. No failure of the work, so nothing that handles those may take it.
+
+    Attributes:
+        reason: what the system said.
+        hint: what goes on all the same, and how to see it.
+    """
 
     def __init__(self, reason: OSError) -> None:
         super().__init__(str(reason))
         self.reason = reason
+        self.hint = ""
 
 
 class _Stream(io.FileIO):
@@ -80,9 +86,8 @@ def guarded(run: Callable[[], int]) -> int:
         from core.cli.show import print_error
 
         why = lost.reason.strerror or str(lost.reason)
-        print_error(
-            MachineError("Standard output cannot be written.", f"{why}: the command ended before its end.")
-        )
+        error = MachineError("Standard output cannot be written.", f"{why}.", lost.hint, code="output.lost")
+        print_error(error)
         status = MachineError.exit_status
     sys.stderr.flush()
     return status
@@ -97,7 +102,8 @@ def _wrapped(stream: TextIO | None, descriptor: int, *, tell: bool) -> TextIO:
     return io.TextIOWrapper(
         raw if stream.write_through else io.BufferedWriter(raw),  # type: ignore[arg-type]
         encoding=stream.encoding,
-        errors=stream.errors,
+        # A path need not be UTF-8, nor need the terminal take every sign; in JSON the escape is the sign.
+        errors="backslashreplace" if stream.errors == "strict" else stream.errors,
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )

@@ -38,8 +38,8 @@ class UsageError(RequestError):
         usage: how the command is used, for people.
     """
 
-    def __init__(self, title: str, detail: str = "", hint: str = "", *, usage: str = "") -> None:
-        super().__init__(title, detail, hint)
+    def __init__(self, title: str, detail: str = "", hint: str = "", *, usage: str) -> None:
+        super().__init__(title, detail, hint, code="usage")
         self.usage = usage
 
 
@@ -153,9 +153,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         UsageError: a word is wrong, with the usage of the command that was meant.
         SystemExit: help or the version was asked for, and printed.
     """
+    if arguments[0] == "help":
+        arguments = [*arguments[1:2], "--help"]
     first, rest = arguments[0], list(arguments[1:])
-    if first == "help":
-        first, rest = (rest[0], ["--help"]) if rest else ("--help", [])
     if first in COMMANDS:
         return command_parser(first).read(rest)
     named = next((word for word in rest if word in COMMANDS), None)
@@ -255,9 +255,11 @@ def parse_settings(words: Iterable[str], section: str = "") -> dict[str, Any]:
         if section and "." not in name:
             name = f"{section}.{name}"
         if not equals:
-            raise RequestError(f"--set {word} has no value.", hint="Write it as --set finetune.steps=200.")
+            raise RequestError(
+                f"--set {word} has no value.", hint="Write it as --set KEY=VALUE.", code="recipe.value"
+            )
         try:
             values[name] = find_option(name, "--set").parse(text)
         except ValueError as error:
-            raise RequestError(f"--set {name} is wrong.", f"{error}.") from None
+            raise RequestError(f"--set {name} is wrong.", f"{error}.", code="recipe.value") from None
     return values

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import os
+from typing import TYPE_CHECKING
 
-from core.cli.parser import add_json
-from core.errors import RequestError
+from core.cli.commands import COMMANDS
+from core.cli.output import OutputLost
+from core.cli.parser import add_json, folder_word
+from core.cli.show import EventPrinter, print_error, print_json, print_result
+from core.errors import LabError, RequestError
+from core.events import Event
+from core.folder import lab_folder
 from core.stages import DEFAULT_STAGES, STAGES
+from core.text import command
+
+if TYPE_CHECKING:
+    from core.lab import Lab
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,28 +45,73 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def split_words(words: list[str]) -> tuple[str, list[str]]:
-    """The folder and the stages among the command's words.
+    """The folder and the stages among the command's words. A first word that names a stage is one.
 
     Raises:
         RequestError: a word after the first is not a stage.
     """
-    folder = words[0] if words and words[0] not in STAGES else "."
-    stages = words[1:] if words and words[0] not in STAGES else words
+    named = bool(words) and words[0] not in STAGES
+    folder = folder_word(words[0]) if named else "."
+    stages = words[1:] if named else words
     for word in stages:
         if word not in STAGES:
-            raise RequestError(
-                f"There is no stage {word!r}.", hint="The stages are: " + ", ".join(STAGES) + "."
-            )
+            raise _no_stage(word, words)
     return folder, stages or list(DEFAULT_STAGES)
+
+
+def _no_stage(word: str, words: list[str]) -> RequestError:
+    others = [each for each in words if each != word]
+    hint = "The stages are: " + ", ".join(STAGES) + "."
+    near = difflib.get_close_matches(word.lower(), STAGES, n=1)
+    if near:
+        hint = f"Did you mean {near[0]}? {hint}"
+    elif word in COMMANDS:
+        hint = (
+            f"It is a command of its own: {command(word, *(each for each in others if each not in STAGES))}"
+        )
+    elif os.path.isdir(word) and all(each in STAGES for each in others):
+        hint = f"The lab's folder comes first: {command('run', word, *others)}"
+    return RequestError(f"There is no stage {word!r}.", hint=hint, code="run.no-stage")
+
+
+def _open(words: list[str], folder: str) -> Lab:
+    """The lab. Where there is none, a misspelt stage or a folder with a stage's name may have been meant."""
+    from core.lab import Lab
+
+    if words and not lab_folder(folder).recipe_path.exists():
+        first = words[0]
+        if first in STAGES and lab_folder(first).recipe_path.exists():
+            raise RequestError(
+                "There is no lab here.",
+                f"{first} was taken for the stage. There is a folder of that name with a lab in it.",
+                f"For that lab: {command('run', f'./{first}', *words[1:])}",
+                code="lab.missing",
+            )
+        near = difflib.get_close_matches(first.lower(), STAGES, n=1)
+        if near and first not in STAGES and not os.path.exists(folder):
+            raise RequestError(
+                f"There is neither a stage nor a folder {first!r}.",
+                hint=f"Did you mean: {command('run', near[0], *words[1:])}",
+                code="run.no-stage",
+            )
+    return Lab.open(folder)
+
+
+class _Events:
+    """The events of the jobs on standard output. Remembers whether a failure has been told."""
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def __call__(self, event: Event) -> None:
+        self.told = self.told or bool(event.get("error"))
+        print_json(event)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the stages."""
-    from core.cli.show import EventPrinter, print_json, print_result
-    from core.lab import Lab
-
     folder, stages = split_words(options.words)
-    lab = Lab.open(folder)
+    lab = _open(options.words, folder)
     if not options.no_check:
         from core.check import require
 
@@ -66,12 +123,25 @@ def run(options: argparse.Namespace) -> int:
         else:
             print(f"{job.id} runs by itself" + (f", then {', '.join(stages[1:])}." if stages[1:] else "."))
             print(
-                f"Follow it: olivepress logs {folder} {job.id} --follow\n"
-                f"Stop it:   olivepress cancel {folder} {job.id}"
+                f"Follow it: {command('logs', folder, job.id, '--follow')}\n"
+                f"Stop it:   {command('cancel', folder, job.id)}"
             )
         return 0
+    events = _Events() if options.json else EventPrinter()
     for stage in stages:
-        result = lab.run(stage, on_event=print_json if options.json else EventPrinter(), force=options.force)
+        try:
+            result = lab.run(stage, on_event=events, force=options.force)
+        except LabError as error:
+            if isinstance(events, _Events) and events.told:
+                print_error(error)
+                return error.exit_status
+            raise
+        except OutputLost as lost:
+            newest = lab.newest(stage)
+            if newest is not None and newest.active:
+                follow = command("logs", folder, newest.id, "--follow")
+                lost.hint = f"{newest.id} goes on by itself. Follow it: {follow}"
+            raise
         if not options.json:
             print_result(stage, result.numbers, reused=result.reused)
     return 0

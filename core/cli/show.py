@@ -8,18 +8,33 @@ import sys
 import time
 from typing import Any
 
-from core.errors import LabError
+from core.cli.parser import UsageError
+from core.errors import Cancelled, LabError
 from core.events import Event
 from core.files import human_bytes
 from core.text import clean
 
 
-def print_error(error: LabError) -> None:
-    """An error on standard error: what happened, to what, and what to do."""
+def print_error(error: LabError, *, as_json: bool = False) -> None:
+    """An error on standard error: what happened, to what, and what to do. As JSON on standard output too, if asked."""
+    moving.end()
+    if isinstance(error, UsageError):
+        print(error.usage, end="", file=sys.stderr)
     print(f"error: {clean(error.title)}", file=sys.stderr)
     for part in (error.detail, error.hint):
         for line in clean(part).splitlines():
             print(f"  {line}", file=sys.stderr)
+    if as_json:
+        print_json({"type": "error", "error": error.as_dict(), "exit_status": error.exit_status})
+
+
+def print_cancelled(*, as_json: bool = False) -> None:
+    """Says on standard error that the user stopped the command; as JSON on standard output too, if asked."""
+    moving.end()
+    print("cancelled", file=sys.stderr)
+    if as_json:
+        error = Cancelled(code="cancelled")
+        print_json({"type": "error", "error": error.as_dict(), "exit_status": error.exit_status})
 
 
 def print_json(data: Any) -> None:
@@ -50,6 +65,30 @@ def human_value(name: str, value: Any) -> str:
     return clean(str(value), keep_newlines=False)
 
 
+class MovingLine:
+    """A line on a terminal's standard error that is written over until something else is to be said."""
+
+    def __init__(self) -> None:
+        self._shown = False
+
+    def show(self, text: str) -> None:
+        """Put this text where the line stands."""
+        width = shutil.get_terminal_size().columns - 1
+        print("\r" + text[:width].ljust(width), end="", file=sys.stderr, flush=True)
+        self._shown = True
+
+    def end(self) -> None:
+        """Take it away, if it is there."""
+        if self._shown:
+            width = shutil.get_terminal_size().columns - 1
+            print("\r" + " " * width + "\r", end="", file=sys.stderr, flush=True)
+            self._shown = False
+
+
+moving = MovingLine()
+"""The one of this process."""
+
+
 class EventPrinter:
     """Shows a job's events to people on standard error: one moving line on a terminal, else a line now and then."""
 
@@ -58,7 +97,6 @@ class EventPrinter:
         self._phase = ""
         self._tenth = -1
         self._loss: float | None = None
-        self._dirty = False
         self._started = time.monotonic()
 
     def __call__(self, event: Event) -> None:
@@ -90,9 +128,7 @@ class EventPrinter:
         if self._loss is not None and phase == "training":
             text += f", loss {self._loss:.4f}"
         if self._moving:
-            width = shutil.get_terminal_size().columns - 1
-            print("\r" + text[:width].ljust(width), end="", file=sys.stderr, flush=True)
-            self._dirty = True
+            moving.show(text)
             return
         tenth = int(10 * done / total) if total else 0
         if phase != self._phase or tenth > self._tenth:
@@ -100,10 +136,7 @@ class EventPrinter:
         self._phase, self._tenth = phase, tenth
 
     def _line(self, text: str) -> None:
-        if self._dirty:
-            width = shutil.get_terminal_size().columns - 1
-            print("\r" + " " * width + "\r", end="", file=sys.stderr)
-            self._dirty = False
+        moving.end()
         print(text, file=sys.stderr, flush=True)
 
 

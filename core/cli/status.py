@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
+from typing import TYPE_CHECKING
 
-from core.cli.parser import add_folder, add_json
+from core.cli.parser import add_folder, add_json, folder_word
 from core.errors import RequestError
+from core.folder import lab_folder
+from core.stages import STAGES
+from core.text import command
+
+if TYPE_CHECKING:
+    from core.jobs import Job
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,6 +36,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "words", nargs="+", metavar="[DIR] JOB", help="the lab's folder (default: here), then a job or stage"
     )
+    add_json(parser)
     parser.set_defaults(run=cancel)
 
 
@@ -42,7 +51,7 @@ def status(options: argparse.Namespace) -> int:
         print_json({"jobs": [state.as_dict() for state in states]})
         return 0
     if not states:
-        print("No job has run in this lab yet. Start with: olivepress run")
+        print(f"No job has run in this lab yet. Start with: {command('run', options.folder)}")
     for state in states:
         line = f"{state.id:<14} {state.state:<11} {(state.started or '')[:19]:<20}"
         if state.phase and state.total and state.state in ("running", "cancelling"):
@@ -54,19 +63,39 @@ def status(options: argparse.Namespace) -> int:
     return 0
 
 
-def _folder_and_job(words: list[str]) -> tuple[str, str]:
+def _job(name: str, words: list[str]) -> Job:
+    """The job that the words of ``logs`` and ``cancel`` name: a lab's folder, if not here, and a job or a stage."""
+    from core.lab import Lab
+
     if len(words) > 2:
-        raise RequestError("Too many words.", " ".join(words), "Give the lab's folder and one job.")
-    return (words[0], words[1]) if len(words) == 2 else (".", words[0])
+        raise RequestError(
+            "Too many words.", " ".join(words), "Give the lab's folder and one job.", code="usage"
+        )
+    *folders, wanted = words
+    folder = folder_word(folders[0]) if folders else "."
+    known = bool(re.fullmatch(rf"({'|'.join(STAGES)})(-\d+)?", wanted))
+    if not known and _is_lab(wanted):
+        if folders:
+            hint = f"The lab's folder comes first: {command(name, wanted, folder)}"
+        else:
+            jobs = [job.id for job in Lab.open(wanted).jobs()]
+            hint = f"For its newest: {command(name, wanted, jobs[-1])}" if jobs else "None has run in it yet."
+        raise RequestError(f"Which job? {wanted!r} is a lab's folder.", hint=hint, code="job.missing")
+    return Lab.open(folder).job(wanted)
+
+
+def _is_lab(folder: str) -> bool:
+    try:
+        return lab_folder(folder).recipe_path.exists()
+    except RequestError:
+        return False
 
 
 def logs(options: argparse.Namespace) -> int:
     """Print a job's log, cleaned of what could harm a terminal."""
-    from core.lab import Lab
     from core.text import clean_line
 
-    folder, name = _folder_and_job(options.words)
-    job = Lab.open(folder).job(name)
+    job = _job("logs", options.words)
     rest = b""
     with job.log_path.open("rb") as stream:
         while True:
@@ -87,11 +116,14 @@ def logs(options: argparse.Namespace) -> int:
 
 def cancel(options: argparse.Namespace) -> int:
     """Ask a job to stop and wait until it has."""
-    from core.lab import Lab
+    from core.cli.show import print_json
 
-    folder, name = _folder_and_job(options.words)
-    job = Lab.open(folder).job(name)
+    job = _job("cancel", options.words)
     job.cancel()
     print(f"{job.id}: asked to stop", file=sys.stderr)
-    print(f"{job.id}: {job.wait()}")
+    state = job.wait()
+    if options.json:
+        print_json({"job": job.id, "state": state})
+    else:
+        print(f"{job.id}: {state}")
     return 0

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from core.cli.parser import add_folder, add_json
+from core.cli.parser import add_folder, add_json, whole_number
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,7 +22,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--dry-run", action="store_true", help="check sign-in, rights, name and version; send nothing"
     )
     parser.add_argument(
-        "--concurrency", type=int, metavar="N", help="connections at once, at most (default: lab.toml)"
+        "--concurrency",
+        type=whole_number,
+        metavar="N",
+        help="connections at once, at most (default: lab.toml)",
     )
     parser.add_argument(
         "--detach", action="store_true", help="start and return; the upload goes on by itself"
@@ -35,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
     """Upload, or say what an upload would do."""
     from core.cli.show import EventPrinter, print_json
     from core.lab import Lab
+    from core.text import command
 
     lab = Lab.open(options.folder)
     settings = {} if options.concurrency is None else {"upload.concurrency": options.concurrency}
@@ -51,7 +55,8 @@ def run(options: argparse.Namespace) -> int:
         if options.json:
             print_json({"job": job.id})
         else:
-            print(f"{job.id} runs by itself. Follow it: olivepress logs {options.folder} {job.id} --follow")
+            follow = command("logs", options.folder, job.id, "--follow")
+            print(f"{job.id} runs by itself. Follow it: {follow}")
         return 0
     done = lab.run("upload", on_event=None if options.json else EventPrinter(), options=settings)
     if options.json:

@@ -29,12 +29,15 @@ def open_wizard(folder: str) -> int:
     Raises:
         RequestError: the folder's name is a misspelt command, or a file is in the way.
     """
+    folder = os.path.expanduser(folder)
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise RequestError(
+            "A file is in the way.", f"{folder} is not a folder.", "Name a lab's folder.", code="lab.file"
+        )
+    _refuse_misspelt(folder)
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM", "") in ("dumb", ""):
         print(_NO_TERMINAL, file=sys.stderr, end="")
         return 2
-    if os.path.exists(folder) and not os.path.isdir(folder):
-        raise RequestError("A file is in the way.", f"{folder} is not a folder.", "Name a lab's folder.")
-    _refuse_misspelt(folder)
     return int(import_module(WIZARD).run_wizard(folder))
 
 
@@ -44,10 +47,14 @@ def _refuse_misspelt(folder: str) -> None:
     import difflib
 
     from core.cli.commands import COMMANDS
+    from core.stages import STAGES
+    from core.text import command
 
-    near = difflib.get_close_matches(folder, COMMANDS, n=1, cutoff=0.75)
+    near = difflib.get_close_matches(folder.lower(), (*COMMANDS, *STAGES), n=1, cutoff=0.75)
     if near:
+        meant = command(*(("run",) if near[0] not in COMMANDS else ()), near[0])
         raise RequestError(
             f"There is no command {folder!r}.",
-            hint=f"Did you mean `olivepress {near[0]}`? For a new lab: ./{folder}",
+            hint=f"Did you mean: {meant}\nFor a new lab: {command(f'./{folder}')}",
+            code="usage",
         )

@@ -292,8 +292,6 @@ def _unmapped(proposal: Proposal, columns: Sequence[str], what: str) -> RequestE
     there = ", ".join(map(repr, columns)) or "none"
     hint = "Set data.prompt_field and data.response_field in lab.toml."
     if proposal.mapping.complete:
-        hint = (
-            f"It seems that {proposal.mapping.words()}: accept this with `olivepress data DIR --accept`, or set "
-        )
+        hint = f"It seems that {proposal.mapping.words()}: accept this with `olivepress data DIR --accept`, or set "
         hint += "data.prompt_field and data.response_field in lab.toml."
     return RequestError("It is not clear which field is the answer.", f"{what}; the rows have {there}.", hint)

@@ -313,7 +313,9 @@ class DataWork(StepScreen):
         found = self._read(self._survey, 0, _COPIED)[0]
         lines = [f"{each.file}:{each.line}: {each.kind}: {each.message} ({each.fix})" for each in found]
         if self.finding_count > len(lines):
-            lines.append(f"and {self.finding_count - len(lines)} more: {self.session.command('data', '--json')} has all")
+            lines.append(
+                f"and {self.finding_count - len(lines)} more: {self.session.command('data', '--json')} has all"
+            )
         return lines
 
     def look_up(self, finding: Finding) -> None:

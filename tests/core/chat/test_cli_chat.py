@@ -107,7 +107,8 @@ def test_wrong_requests_exit_2_and_say_why(lab: Path, words: list[str], stdin: b
 def test_without_a_model_it_says_which_steps_make_it(tmp_path: Path) -> None:
     Lab.create(tmp_path / "lab")
     status, out, err = run(tmp_path / "lab", "--prompt", "Hi", "--json")
-    assert (status, out) == (2, "")
+    assert status == 2
+    assert json.loads(out)["error"]["title"] in err
     assert "quantize finetune optimize" in err
 
 
