@@ -96,8 +96,8 @@ class Lab:
         source = model or str((settings or {}).get("model.source", REHEARSAL))
         if source == REHEARSAL:
             values.update(REHEARSAL_VALUES)
-        if source not in (REHEARSAL, "") and "://" not in source and Path(source).expanduser().is_dir():
-            # A folder is meant from where the user stands now, not from inside the lab.
+        if source not in (REHEARSAL, "") and "://" not in source and Path(source).expanduser().exists():
+            # A folder or file is meant from where the user stands now, not from inside the lab.
             source = str(Path(source).expanduser().resolve())
         values["model.source"] = source
         if data is not None:

@@ -1,4 +1,4 @@
-"""Where a model comes from: a folder, a hub id, the bundled rehearsal model, or a registry.
+"""Where a model comes from: a folder, a GGUF file, a hub id, the bundled rehearsal model, or a registry.
 
 Hub downloads go through ``huggingface_hub`` and its cache: the token from ``HF_TOKEN`` or ``hf auth
 login``, ``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` are respected as everywhere.
@@ -12,9 +12,10 @@ from pathlib import Path
 
 from core.errors import Cancelled, LabError, MachineError, RequestError
 from core.events import Reporter
-from core.files import explained
+from core.files import explained, folder_stamp
 from core.model.folder import check_folder
-from core.resources import REHEARSAL, rehearsal_model
+from core.model.gguf import check_gguf, is_gguf
+from core.resources import REHEARSAL, cache_dir, rehearsal_model
 
 PATTERNS = (
     "*.safetensors",
@@ -35,7 +36,10 @@ SKIPPED = ("*/*", "consolidated*.safetensors", "*.fp32.safetensors", "adapter_mo
 """What is left out of it: subfolders (other formats) and second copies of the weights."""
 
 _HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
-_ADVICE = 'Set model.source to a folder, a hub id such as microsoft/Phi-3.5-mini-instruct, or "rehearsal".'
+_ADVICE = (
+    "Set model.source to a folder, a .gguf file, a hub id such as microsoft/Phi-3.5-mini-instruct, "
+    'or "rehearsal".'
+)
 _PHASES = {r"Reconstruct": "Downloading the model", r"Download|Fetching": ""}
 
 
@@ -45,8 +49,8 @@ class ModelSource:
 
     Attributes:
         path: its folder, checked to be whole.
-        name: as people know it: the folder's name, the hub id, the registry's path.
-        revision: the hub's commit or the registry's version, None for a folder.
+        name: as people know it: the folder's or file's name, the hub id, the registry's path.
+        revision: the hub's commit or the registry's version, None for a folder or file.
     """
 
     path: Path
@@ -55,7 +59,7 @@ class ModelSource:
 
 
 def kind_of(source: str, lab_root: Path) -> str:
-    """``rehearsal``, ``azureml``, ``folder`` or ``hub``; nothing is opened or fetched.
+    """``rehearsal``, ``azureml``, ``folder``, ``gguf`` or ``hub``; nothing is opened or fetched.
 
     A path that exists wins over a hub id of the same letters, relative ones below the lab's folder.
     """
@@ -63,11 +67,10 @@ def kind_of(source: str, lab_root: Path) -> str:
         return "rehearsal"
     if source.startswith("azureml:"):
         return "azureml"
-    if (
-        _folder(source, lab_root).is_dir()
-        or source.startswith((".", "/", "~"))
-        or not _HUB_ID.fullmatch(source)
-    ):
+    place = local_place(source, lab_root)
+    if is_gguf(place) and not place.is_dir() and (place.exists() or not _HUB_ID.fullmatch(source)):
+        return "gguf"
+    if place.is_dir() or source.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(source):
         return "folder"
     return "hub"
 
@@ -78,13 +81,14 @@ def resolve_model(
     """Bring a model to this machine, if it is not there, and check that it is whole.
 
     Args:
-        source: a folder (relative ones below ``lab_root``), ``owner/name`` or ``owner/name@revision``
-            on the hub, ``rehearsal``, or an ``azureml://`` path.
+        source: a folder or GGUF file (relative ones below ``lab_root``), ``owner/name`` or
+            ``owner/name@revision`` on the hub, ``rehearsal``, or an ``azureml://`` path.
         trust_remote_code: fetch the model's Python files as well.
 
     Raises:
         RequestError: there is no such model, it may not be had, or it is not whole.
-        MachineError: the hub cannot be reached, or the disk is full.
+        MachineError: the hub cannot be reached, or disk or memory do not suffice.
+        StageError: a GGUF file did not unpack to the whole model.
         Cancelled: the user asked to stop.
     """
     kind = kind_of(source, lab_root)
@@ -94,8 +98,13 @@ def resolve_model(
         found = _from_hub(source, report, trust_remote_code)
     elif kind == "rehearsal":
         found = ModelSource(rehearsal_model(), REHEARSAL, None)
+    elif kind == "gguf":
+        from core.model.unpack import float_folder
+
+        file = local_place(source, lab_root)
+        found = ModelSource(float_folder(file, report), file.name, None)
     else:
-        folder = _folder(source, lab_root)
+        folder = local_place(source, lab_root)
         if not folder.is_dir():
             what = "is a file" if folder.exists() else "does not exist"
             raise RequestError(
@@ -106,7 +115,26 @@ def resolve_model(
     return found
 
 
-def _folder(source: str, lab_root: Path) -> Path:
+def model_stamp(source: str, lab_root: Path) -> dict[str, str]:
+    """What tells a model from another, for a stage's fingerprint; nothing is fetched or unpacked.
+
+    A hub model is known by its id, a folder by its files, a GGUF file by its header, size and time.
+
+    Raises:
+        RequestError: the folder or file is missing, or it is not a model.
+    """
+    kind = kind_of(source, lab_root)
+    if kind == "gguf":
+        header = check_gguf(local_place(source, lab_root))
+        return {"source": header.path.name, "files": header.stamp}
+    if kind in ("folder", "rehearsal"):
+        found = resolve_model(source, lab_root, Reporter())
+        return {"source": found.name, "files": folder_stamp(found.path)}
+    return {"source": source}
+
+
+def local_place(source: str, lab_root: Path) -> Path:
+    """The folder or file that ``model.source`` names, if it names one; relative ones below the lab's folder."""
     path = Path(source).expanduser()
     return (path if path.is_absolute() else lab_root / path).resolve()
 
@@ -114,17 +142,11 @@ def _folder(source: str, lab_root: Path) -> Path:
 def _from_registry(source: str, report: Reporter) -> ModelSource:
     from core.registry import download_model
 
-    cache = _cache_dir() / "registry"
+    cache = cache_dir() / "registry"
     path = download_model(source, cache, report)
     check_folder(path)
     version = re.search(r"/versions/([^/]+)", source)
     return ModelSource(path, source, version.group(1) if version else None)
-
-
-def _cache_dir() -> Path:
-    from platformdirs import user_cache_path
-
-    return user_cache_path("olivepress")
 
 
 def _from_hub(source: str, report: Reporter, trust_remote_code: bool) -> ModelSource:

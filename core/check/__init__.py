@@ -93,8 +93,10 @@ def require(lab: Lab, stages: Sequence[str]) -> None:
     if not failed:
         return
     asked = {"recipe", "data", "architecture", "remote code"}
-    if kind_of(subject.recipe.model.source, lab.root) == "folder":
-        asked.add("model")  # a folder that is not whole; a hub's refusal is about this machine or its user
+    if kind_of(subject.recipe.model.source, lab.root) in ("folder", "gguf"):
+        asked.add(
+            "model"
+        )  # a folder or file that is not whole; a hub's refusal is about this machine or its user
     wrong = any(check.name in asked for check in failed)
     raise (RequestError if wrong else MachineError)(
         "This cannot be run as it is asked for." if wrong else "This machine cannot run that as it is.",

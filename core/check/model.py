@@ -10,9 +10,12 @@ from typing import Any
 from core.check import hub
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.errors import LabError
+from core.files import human_bytes
 from core.model.folder import check_folder, read_config
-from core.resources import REHEARSAL, rehearsal_model
-from core.sources import kind_of
+from core.model.gguf import Header, check_gguf
+from core.model.gguf import config_of as gguf_config
+from core.resources import REHEARSAL, cache_dir, rehearsal_model
+from core.sources import kind_of, local_place
 
 TRIED = frozenset({"phi3", "llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "smollm3"})
 """``model_type`` of the architectures that went through all stages here."""
@@ -43,10 +46,17 @@ def model(subject: Subject) -> Iterator[Check]:
             "model", SKIP, f"{source} is asked for when quantize runs.", "Sign in first: olivepress login"
         )
         return
-    if kind == "hub":
+    if kind == "gguf":
+        try:
+            header = check_gguf(local_place(source, subject.lab.root))
+        except LabError as error:
+            yield Check("model", FAIL, f"{error.title} {error.detail}", error.hint)
+            return
+        yield Check("model", OK, _about(header))
+    elif kind == "hub":
         yield from _on_hub(source)
     else:
-        path = rehearsal_model() if kind == "rehearsal" else local_path(subject)
+        path = rehearsal_model() if kind == "rehearsal" else local_place(source, subject.lab.root)
         try:
             check_folder(path)
         except LabError as error:
@@ -57,10 +67,13 @@ def model(subject: Subject) -> Iterator[Check]:
     yield from _abilities(subject)
 
 
-def local_path(subject: Subject) -> Path:
-    """The folder that ``model.source`` names, seen from the lab."""
-    path = Path(subject.recipe.model.source).expanduser()
-    return path if path.is_absolute() else subject.lab.root / path
+def _about(header: Header) -> str:
+    licence = f", licence {header.licence}" if header.licence else ""
+    template = "its own chat template" if header.templates else "no chat template: a base model"
+    return (
+        f"{header.path.name}{licence}, {header.architecture}, {template}; unpacked once to "
+        f"{human_bytes(header.float_bytes)} below {cache_dir()}"
+    )
 
 
 def _on_hub(source: str) -> Iterator[Check]:
@@ -129,7 +142,11 @@ def config_of(subject: Subject) -> dict[str, Any] | None:
     if kind == "azureml":
         return None
     try:
-        return read_config(rehearsal_model() if source == REHEARSAL else local_path(subject))
+        if kind == "gguf":
+            return gguf_config(check_gguf(local_place(source, subject.lab.root)))
+        return read_config(
+            rehearsal_model() if source == REHEARSAL else local_place(source, subject.lab.root)
+        )
     except LabError:
         return None
 

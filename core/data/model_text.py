@@ -5,10 +5,10 @@ Only files that lie on this machine are read; nothing is fetched, and no weights
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from core.data.template import ChatTemplate
+from core.errors import RequestError
 from core.folder import LabFolder
 from core.model.text import ModelText, read_text
 from core.recipe import Recipe
@@ -27,15 +27,23 @@ def model_folder(recipe: Recipe, lab_root: Path) -> Path | None:
 
 
 def _source_folder(source: str, lab_root: Path) -> Path | None:
-    from core.resources import REHEARSAL, rehearsal_model
+    from core.resources import rehearsal_model
+    from core.sources import kind_of, local_place
 
-    if source == REHEARSAL:
+    kind = kind_of(source, lab_root)
+    if kind == "rehearsal":
         return rehearsal_model()
-    folder = Path(source).expanduser()
-    folder = folder if folder.is_absolute() else lab_root / folder
-    if folder.is_dir():
-        return folder
-    if re.fullmatch(r"[\w.-]+/[\w.-]+(?:@[\w./-]+)?", source):
+    if kind == "folder":
+        folder = local_place(source, lab_root)
+        return folder if folder.is_dir() else None
+    if kind == "gguf":
+        from core.model.unpack import text_folder
+
+        try:
+            return text_folder(local_place(source, lab_root))
+        except RequestError:
+            return None  # the check of the model tells why
+    if kind == "hub":
         from huggingface_hub import try_to_load_from_cache
 
         name, _, revision = source.partition("@")

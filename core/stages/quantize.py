@@ -18,14 +18,13 @@ from typing import Any
 
 from core.data import load_examples, resolve_data_file
 from core.errors import RequestError
-from core.events import Reporter
 from core.files import digest, explained, folder_stamp, human_bytes, publish
 from core.folder import LabFolder
 from core.model.folder import ModelFacts, model_facts
 from core.model.text import TOKENIZER_FILES
 from core.model.weights import tensor_entries
 from core.recipe import Recipe
-from core.sources import kind_of, resolve_model
+from core.sources import model_stamp, resolve_model
 from core.stages.base import StageContext, versions
 
 CALIBRATED = ("awq", "gptq", "awq+gptq")
@@ -47,18 +46,11 @@ KEPT = (
 
 
 def fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
-    """All that the quantized model depends on. A hub model is known by its id, a folder by its files.
+    """All that the quantized model depends on.
 
     Raises:
         RequestError: the model's folder or the data file is missing.
     """
-    source = recipe.model.source
-    kind = kind_of(source, lab.root)
-    if kind in ("folder", "rehearsal"):
-        found = resolve_model(source, lab.root, Reporter())
-        model = {"source": found.name, "files": folder_stamp(found.path)}
-    else:
-        model = {"source": source}
     quantize = dataclasses.asdict(recipe.quantize)
     used: dict[str, Any] = {"algorithm": recipe.quantize.algorithm}
     if recipe.quantize.algorithm in CALIBRATED:
@@ -68,7 +60,7 @@ def fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
     elif recipe.quantize.algorithm != "none":
         used = {key: quantize[key] for key in ("algorithm", "bits", "group_size", "eight_bit_layers")}
     return {
-        "model": model,
+        "model": model_stamp(recipe.model.source, lab.root),
         "quantize": used,
         "versions": versions("olivepress", "olive-ai", "torch", "transformers"),
     }

@@ -1,0 +1,597 @@
+"""What a GGUF file is, from its header: no tensor is read, and torch is not loaded.
+
+GGUF is llama.cpp's file of a model: metadata, tokenizer and tensors in one
+(https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). The reader of the ``gguf`` package maps a
+file and trusts its counts; a vocabulary of 262,144 tokens takes it seconds. This one checks every length
+against the file and walks past what is not asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import mmap
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import RequestError
+
+SUFFIX = ".gguf"
+
+ARCHITECTURES: Mapping[str, tuple[str, str]] = {
+    "llama": ("llama", "LlamaForCausalLM"),
+    "qwen2": ("qwen2", "Qwen2ForCausalLM"),
+    "qwen3": ("qwen3", "Qwen3ForCausalLM"),
+    "phi3": ("phi3", "Phi3ForCausalLM"),
+    "gemma2": ("gemma2", "Gemma2ForCausalLM"),
+    "gemma3": ("gemma3_text", "Gemma3ForCausalLM"),
+}
+"""What ``general.architecture`` may be: those that transformers reads and that were tried here against the
+model they were written from. Each with its ``model_type`` and class."""
+
+LLAMA3_PRE = frozenset(
+    {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"}
+)
+"""``tokenizer.ggml.pre`` of the tokenizers that take a word whole if the vocabulary has it, and begin a text
+with the start token unless the file says otherwise (llama.cpp, ``llama-vocab.cpp``)."""
+
+DIGIT_BY_DIGIT = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"})
+"""``tokenizer.ggml.pre`` of the tokenizers that cut numbers into digits before GPT-2's own cut."""
+
+_CUT_AS_GPT2 = frozenset({"default", "gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling"})
+_CUT_BY_TRANSFORMERS = LLAMA3_PRE | {
+    "dbrx", "smaug-bpe", "tekken", "qwen2", "deepseek-r1-qwen", "megrez", "gpt-4o", "llama4",
+}  # fmt: skip
+
+END_TOKENS = frozenset(
+    {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>"}
+    | {"<eos>", "</s>", "<end_of_utterance>"}
+)
+"""Special tokens that end an answer whatever the file says: llama.cpp goes by their names too."""
+
+CONTROL = 3
+"""The ``token_type`` of a special token."""
+
+_SCALARS = {
+    0: "<B",
+    1: "<b",
+    2: "<H",
+    3: "<h",
+    4: "<I",
+    5: "<i",
+    6: "<f",
+    7: "<?",
+    10: "<Q",
+    11: "<q",
+    12: "<d",
+}
+_STRING, _ARRAY = 8, 9
+_KEPT_NUMBERS = 4096
+"""Arrays of numbers up to this length are kept (sizes by layer); longer ones are the tokenizer's scores."""
+
+_DONE_ELSEWHERE = frozenset({"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"})
+"""Tensors that stand in the configuration of a Hugging Face folder, not among its weights."""
+
+_LIMITS = {"dimensions": 4, "name": 1 << 16}
+_FETCH = "Fetch the file again; it was probably cut short or changed on the way."
+_ADVICE = (
+    "Set model.source to a GGUF file of a whole language model, or to the Hugging Face folder it came from."
+)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor as the header tells it: ``shape`` as torch has it, ``kind`` the number of its ggml type."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: int
+    offset: int
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Header:
+    """All that a GGUF file tells before its weights.
+
+    Attributes:
+        metadata: by key. An array of strings, or a long one of numbers, stands as its length.
+        tensors: by name.
+        stamp: a digest of the header's bytes with the file's size and time of change.
+    """
+
+    path: Path
+    metadata: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    stamp: str
+
+    @property
+    def architecture(self) -> str:
+        """As llama.cpp calls it."""
+        return str(self.metadata.get("general.architecture", ""))
+
+    @property
+    def licence(self) -> str:
+        """As the file names it; empty where it does not."""
+        return str(self.metadata.get("general.license") or "")
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in the weights."""
+        return sum(t.numbers for name, t in self.tensors.items() if name not in _DONE_ELSEWHERE)
+
+    @property
+    def float_bytes(self) -> int:
+        """Size of the weights once they are unpacked, as bfloat16."""
+        return 2 * self.parameters
+
+    @property
+    def templates(self) -> dict[str, str]:
+        """Its chat templates by name; the one that is used unasked is ``default``. Empty for a base model."""
+        found = {}
+        for key, value in self.metadata.items():
+            name = re.fullmatch(r"tokenizer\.chat_template(?:\.([\w-]+))?", key)
+            if name and isinstance(value, str) and value:
+                found[name[1] or "default"] = value
+        return found
+
+    def own(self, key: str, default: Any = None) -> Any:
+        """The value of one of the architecture's own keys: ``own("block_count")`` of ``llama.block_count``."""
+        return self.metadata.get(f"{self.architecture}.{key}", default)
+
+    def token_id(self, name: str) -> int | None:
+        """The number of a token with a duty: ``bos``, ``eos``, ``eot``, ``eom``, ``unknown``, ``padding``."""
+        value = self.metadata.get(f"tokenizer.ggml.{name}_token_id")
+        return value if isinstance(value, int) else None
+
+    @property
+    def starts_with_bos(self) -> bool:
+        """Whether the tokenizer puts the start token before a text: as the file says, else as llama.cpp does."""
+        told = self.metadata.get("tokenizer.ggml.add_bos_token")
+        if isinstance(told, bool):
+            return told and self.token_id("bos") is not None
+        model, pre = self.metadata.get("tokenizer.ggml.model"), self.metadata.get("tokenizer.ggml.pre")
+        return self.token_id("bos") is not None and (model == "llama" or pre in LLAMA3_PRE | {"tekken"})
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a path is called as a GGUF file is; it need not be there."""
+    return path.suffix.lower() == SUFFIX
+
+
+def read_header(path: Path) -> Header:
+    """Read a file's header, and see that the file holds every tensor that it tells of.
+
+    Raises:
+        RequestError: there is no such file, it is of another kind, or it is damaged.
+    """
+    try:
+        with path.open("rb") as stream:
+            begin = stream.read(64)
+            if not begin.startswith(b"GGUF"):
+                raise _other_kind(path, begin)
+            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _parse(path, data)
+    except FileNotFoundError:
+        raise RequestError("There is no such file.", f"{path} does not exist.", _ADVICE) from None
+    except IsADirectoryError:
+        raise RequestError("That is a folder, not a GGUF file.", str(path), _ADVICE) from None
+    except OSError as error:
+        raise RequestError("The GGUF file cannot be read.", f"{path}: {error.strerror}.", _ADVICE) from None
+
+
+def tokens_of(path: Path) -> tuple[list[str], list[int]]:
+    """The vocabulary of a file that :func:`read_header` has read: its tokens, and the kind of each."""
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        cursor = _Cursor(path, data)
+        keys = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type")
+        metadata = cursor.metadata(keep=frozenset(keys))[0]
+        tokens, kinds = (metadata.get(key) or [] for key in keys)
+        return [str(token) for token in tokens], [int(kind) for kind in kinds]
+
+
+def check_gguf(path: Path) -> Header:
+    """Read a file's header and refuse what is not one whole language model that can be read here.
+
+    Raises:
+        RequestError: it is damaged, one part of several, no language model, or of a kind that is not read.
+    """
+    header = read_header(path)
+    told = header.metadata
+    kind = str(told.get("general.type") or "model")
+    what = {
+        "adapter": "It is a LoRA adapter, not a model.",
+        "mmproj": "It is the part of a model that sees images (mmproj), not the language model.",
+        "imatrix": "It is an importance matrix, not a model.",
+        "vocab": "It holds a vocabulary and no weights.",
+    }
+    if header.architecture == "clip":
+        kind = "mmproj"
+    if kind in what:
+        raise RequestError(what[kind], f"{path}: general.type = {kind!r}.", _ADVICE)
+    parts = told.get("split.count", 0)
+    named = re.search(r"-(\d{5})-of-(\d{5})\.gguf$", path.name, re.IGNORECASE)
+    if (isinstance(parts, int) and parts > 1) or (named and int(named[2]) > 1):
+        raise RequestError(
+            "It is one part of a model that was split.",
+            f"{path} is one of {parts or int(named[2]) if named else parts} files.",
+            "Join them with llama.cpp's llama-gguf-split --merge, and set model.source to the joined file.",
+        )
+    if header.architecture not in ARCHITECTURES:
+        raise RequestError(
+            f"GGUF files of the architecture {header.architecture[:40] or 'none'} are not read here.",
+            f"{path}: general.architecture = {header.architecture[:80]!r}; read are {', '.join(ARCHITECTURES)}.",
+            "Set model.source to the Hugging Face folder or hub id that the file was made from.",
+        )
+    if not header.tensors:
+        raise RequestError(what["vocab"], f"{path} has no tensors.", _ADVICE)
+    if "token_embd.weight" not in header.tensors:
+        raise RequestError("It has no embeddings.", f"{path} has no token_embd.weight.", _ADVICE)
+    if header.own("expert_count"):
+        raise RequestError(
+            "Mixtures of experts are not read from GGUF.",
+            f"{path}: {header.architecture}.expert_count = {header.own('expert_count')}.",
+            "Use a dense model.",
+        )
+    _check_types(header)
+    _check_tokenizer(header)
+    config_of(header)
+    return header
+
+
+def _check_types(header: Header) -> None:
+    """Refuse a way of packing that cannot be unpacked, by the tensor's name."""
+    import numpy
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
+
+    tried: set[int] = set()
+    for tensor in header.tensors.values():
+        if tensor.kind in tried:
+            continue
+        kind = GGMLQuantizationType(tensor.kind)
+        try:
+            dequantize(numpy.zeros((1, GGML_QUANT_SIZES[kind][1]), numpy.uint8), kind)
+        except (NotImplementedError, ValueError):
+            raise RequestError(
+                f"Weights packed as {kind.name} cannot be unpacked here.",
+                f"{header.path}: {tensor.name} is {kind.name}.",
+                "Use a file in another packing (Q4_K_M, Q8_0, F16, …).",
+            ) from None
+        tried.add(tensor.kind)
+
+
+def _check_tokenizer(header: Header) -> None:
+    told = header.metadata
+    model, pre = told.get("tokenizer.ggml.model"), told.get("tokenizer.ggml.pre")
+    if not told.get("tokenizer.ggml.tokens"):
+        raise RequestError(
+            "The GGUF file has no tokenizer.", f"{header.path}: no tokenizer.ggml.tokens.", _ADVICE
+        )
+    known = {None, *_CUT_AS_GPT2, *_CUT_BY_TRANSFORMERS, *DIGIT_BY_DIGIT}
+    if model not in ("gpt2", "llama") or (model == "gpt2" and pre not in known):
+        key, value = ("pre", pre) if model == "gpt2" else ("model", model)
+        raise RequestError(
+            "The file's kind of tokenizer is not read here.",
+            f"{header.path}: tokenizer.ggml.{key} = {str(value)[:80]!r}. It would cut text into other tokens.",
+            "Set model.source to the Hugging Face folder or hub id that the file was made from.",
+        )
+    count = told["tokenizer.ggml.tokens"]
+    rows = header.tensors["token_embd.weight"].shape[0]
+    if count > rows:
+        raise RequestError(
+            "The tokenizer has more tokens than the model.",
+            f"{header.path}: {count} tokens, token_embd.weight has {rows} rows.",
+            _FETCH,
+        )
+    for name in ("bos", "eos", "eot", "eom", "unknown", "padding"):
+        number = header.token_id(name)
+        if number is not None and number >= count:
+            raise RequestError(
+                "The file names a token that it does not have.",
+                f"{header.path}: tokenizer.ggml.{name}_token_id = {number}, there are {count} tokens.",
+                _FETCH,
+            )
+
+
+def config_of(header: Header) -> dict[str, Any]:
+    """The ``config.json`` of the float model that the file unpacks to.
+
+    More than transformers' own reader takes from the file: it leaves out how positions are stretched
+    (Llama 3, long Phi-3, linear, YaRN), the size of a head where that is its own, and partial rotation.
+
+    Raises:
+        RequestError: a size is missing or not the same in all layers.
+    """
+    model_type, architecture = ARCHITECTURES[header.architecture]
+    heads = _number(header, "attention.head_count")
+    hidden = _number(header, "embedding_length")
+    if not heads or (header.own("attention.key_length") is None and hidden % heads):
+        raise _strange(header, "attention.head_count", heads)
+    head_dim = _number(header, "attention.key_length", hidden // heads)
+    if header.own("attention.value_length", head_dim) != head_dim:
+        raise _strange(header, "attention.value_length", header.own("attention.value_length"))
+    context = _number(header, "context_length")
+    config: dict[str, Any] = {
+        "architectures": [architecture],
+        "model_type": model_type,
+        "dtype": "bfloat16",
+        "hidden_size": hidden,
+        "intermediate_size": _number(header, "feed_forward_length"),
+        "num_hidden_layers": _number(header, "block_count"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": _number(header, "attention.head_count_kv", heads),
+        "head_dim": head_dim,
+        "max_position_embeddings": context,
+        "rms_norm_eps": float(header.own("attention.layer_norm_rms_epsilon", 1e-6)),
+        "vocab_size": header.tensors["token_embd.weight"].shape[0],
+        "tie_word_embeddings": "output.weight" not in header.tensors,
+        "bos_token_id": header.token_id("bos"),
+        "eos_token_id": header.token_id("eos"),
+        "pad_token_id": header.token_id("padding"),
+    }
+    window = header.own("attention.sliding_window") or None
+    if header.architecture in ("phi3", "gemma2", "gemma3"):
+        config["sliding_window"] = window
+    if header.architecture in ("gemma2", "gemma3"):
+        # llama.cpp scales so in the 27 B of both families, which are known by their layers.
+        largest = header.own("block_count") in (46, 62)
+        config["query_pre_attn_scalar"] = hidden // heads if largest else head_dim
+    if header.architecture == "gemma2":
+        for key in ("attn_logit_softcapping", "final_logit_softcapping"):
+            if header.own(key) is not None:
+                config[key] = float(header.own(key))
+    if header.architecture == "llama":
+        config["attention_bias"] = "blk.0.attn_q.bias" in header.tensors
+    config.update(_rope(header, head_dim, context))
+    return config
+
+
+def _rope(header: Header, head_dim: int, context: int) -> dict[str, Any]:
+    theta = float(header.own("rope.freq_base", 10000.0))
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": theta}
+    rotated = _number(header, "rope.dimension_count", head_dim)
+    if rotated != head_dim:
+        if header.architecture != "phi3":
+            raise _strange(header, "rope.dimension_count", rotated)
+        rope["partial_rotary_factor"] = rotated / head_dim
+    kind = header.own("rope.scaling.type") or "none"
+    original = header.own("rope.scaling.original_context_length")
+    factor = header.own("rope.scaling.factor")
+    more: dict[str, Any] = {}
+    if "rope_factors_long.weight" in header.tensors:
+        if header.architecture != "phi3" or not original:
+            raise _strange(header, "rope.scaling.original_context_length", original)
+        rope.update(
+            rope_type="longrope",
+            long_factor=_numbers_of(header, "rope_factors_long.weight"),
+            short_factor=_numbers_of(header, "rope_factors_short.weight"),
+            original_max_position_embeddings=original,
+        )
+        more["original_max_position_embeddings"] = original
+    elif "rope_freqs.weight" in header.tensors:
+        rope.update(_llama3(header, theta, rotated))
+    elif kind == "linear" and factor:
+        rope.update(rope_type="linear", factor=float(factor))
+    elif kind == "yarn" and factor and original:
+        rope.update(rope_type="yarn", factor=float(factor), original_max_position_embeddings=original)
+    elif kind not in ("none", "linear", "yarn", "longrope"):
+        raise _strange(header, "rope.scaling.type", kind)
+    if header.architecture == "phi3":
+        more.setdefault("original_max_position_embeddings", context)
+    if header.architecture == "gemma3":
+        local = {"rope_type": "default", "rope_theta": float(header.own("rope.freq_base_swa", 10000.0))}
+        return {"rope_parameters": {"full_attention": rope, "sliding_attention": local}, **more}
+    return {"rope_parameters": rope, **more}
+
+
+def _llama3(header: Header, theta: float, dims: int) -> dict[str, Any]:
+    """The settings of Llama 3's stretched positions, found again from the factors that the file has.
+
+    Raises:
+        RequestError: the factors are not those of Llama 3.
+    """
+    factors = _numbers_of(header, "rope_freqs.weight")
+    low, high, original = 1.0, 4.0, 8192
+    largest = max(factors, default=1.0)
+    expected = []
+    for index in range(dims // 2):
+        length = 2 * math.pi * theta ** (2 * index / dims)
+        if length < original / high:
+            expected.append(1.0)
+        elif length > original / low:
+            expected.append(largest)
+        else:
+            smooth = (original / length - low) / (high - low)
+            expected.append(1 / ((1 - smooth) / largest + smooth))
+    if len(factors) != len(expected) or any(
+        abs(a - b) > 1e-3 * b for a, b in zip(factors, expected, strict=True)
+    ):
+        raise RequestError(
+            "The file stretches positions in a way that is not known here.",
+            f"{header.path}: rope_freqs.weight are not Llama 3's factors.",
+            "Set model.source to the Hugging Face folder or hub id that the file was made from.",
+        )
+    if all(factor == 1.0 for factor in factors):
+        return {}
+    return {
+        "rope_type": "llama3",
+        "factor": largest,
+        "low_freq_factor": low,
+        "high_freq_factor": high,
+        "original_max_position_embeddings": original,
+    }
+
+
+def _numbers_of(header: Header, name: str) -> list[float]:
+    tensor = header.tensors.get(name)
+    if tensor is None or tensor.kind != 0 or len(tensor.shape) != 1:
+        raise RequestError(
+            "The file's factors for long texts cannot be read.",
+            f"{header.path}: {name} is not a row of F32.",
+            _FETCH,
+        )
+    with header.path.open("rb") as stream:
+        stream.seek(tensor.offset)
+        return list(struct.unpack(f"<{tensor.numbers}f", stream.read(4 * tensor.numbers)))
+
+
+def _number(header: Header, key: str, default: int | None = None) -> int:
+    """A whole number of the architecture's own; one that stands for each layer must be the same in all."""
+    value = header.own(key, default)
+    if isinstance(value, list) and value and len(set(value)) == 1:
+        value = value[0]
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise _strange(header, key, value)
+    return value
+
+
+def _strange(header: Header, key: str, value: Any) -> RequestError:
+    return RequestError(
+        "The file tells of a shape that is not read here.",
+        f"{header.path}: {header.architecture}.{key} = {str(value)[:80] if value is not None else 'not there'}.",
+        "Set model.source to the Hugging Face folder or hub id that the file was made from.",
+    )
+
+
+def _other_kind(path: Path, begin: bytes) -> RequestError:
+    head = begin.lstrip().lower()
+    if not begin:
+        return RequestError("The GGUF file is empty.", str(path), _FETCH)
+    if head.startswith(b"version https://git-lfs"):
+        found, hint = "a Git LFS pointer, not the file itself", "Fetch it with: git lfs pull"
+    elif head.startswith((b"<!doctype", b"<html", b"<?xml")):
+        found, hint = "a web page", "Fetch it by its download address, not that of the page that shows it."
+    elif begin[:4] in (b"lmgg", b"fmgg", b"tjgg", b"algg"):
+        found, hint = "a file of llama.cpp from before GGUF", "Use a GGUF file of the model."
+    else:
+        found, hint = "something else", _ADVICE
+    return RequestError("It is not a GGUF file.", f"{path} does not begin with GGUF: it is {found}.", hint)
+
+
+class _Cursor:
+    """Walks through the header's bytes; every length is checked before it is used."""
+
+    def __init__(self, path: Path, data: mmap.mmap) -> None:
+        self.path, self.data, self.at, self.size = path, data, 0, len(data)
+
+    def damaged(self, what: str) -> RequestError:
+        """The error for a header that cannot be true."""
+        return RequestError("The GGUF file is damaged.", f"{self.path}: {what} (at byte {self.at}).", _FETCH)
+
+    def skip(self, length: int) -> int:
+        """Step over so many bytes; where they begin."""
+        at = self.at
+        if length < 0 or at + length > self.size:
+            raise self.damaged(f"it has {self.size} bytes, and its header goes on beyond them")
+        self.at = at + length
+        return at
+
+    def number(self, form: str) -> Any:
+        """One number of a ``struct`` form."""
+        return struct.unpack_from(form, self.data, self.skip(struct.calcsize(form)))[0]
+
+    def text(self) -> str:
+        """A string: its length, then UTF-8."""
+        length = self.number("<Q")
+        at = self.skip(length)
+        try:
+            return self.data[at : at + length].decode("utf-8")
+        except UnicodeDecodeError:
+            raise self.damaged("a text in its header is not UTF-8") from None
+
+    def value(self, kind: int, keep: bool) -> Any:
+        """One value of the metadata. An array of strings, or a long one, is kept whole only if ``keep``."""
+        if kind in _SCALARS:
+            return self.number(_SCALARS[kind])
+        if kind == _STRING:
+            return self.text()
+        if kind != _ARRAY:
+            raise self.damaged(f"its header has a value of the unknown kind {kind}")
+        inner, count = self.number("<I"), self.number("<Q")
+        if inner in _SCALARS:
+            form = _SCALARS[inner]
+            at = self.skip(count * struct.calcsize(form))
+            if not keep and count > _KEPT_NUMBERS:
+                return count
+            return list(struct.unpack_from(f"<{count}{form[1]}", self.data, at))
+        if inner != _STRING or count * 8 > self.size - self.at:
+            raise self.damaged(f"its header has an array of {count} values of the kind {inner}")
+        if keep:
+            return [self.text() for _ in range(count)]
+        for _ in range(count):
+            self.skip(self.number("<Q"))
+        return count
+
+    def metadata(self, keep: frozenset[str] = frozenset()) -> tuple[dict[str, Any], int]:
+        """The metadata, and how many tensors follow."""
+        self.at = 4
+        version = self.number("<I")
+        if version not in (2, 3):
+            turned = int.from_bytes(version.to_bytes(4, "little"), "big")
+            why = (
+                "is for big-endian machines"
+                if turned in (2, 3)
+                else f"is of version {version}; 2 and 3 are read"
+            )
+            raise RequestError("This form of GGUF is not read.", f"{self.path} {why}.", _ADVICE)
+        tensors, count = self.number("<Q"), self.number("<Q")
+        if count * 13 + tensors * 24 > self.size:
+            raise self.damaged(
+                f"it tells of {count} values and {tensors} tensors, more than its bytes can hold"
+            )
+        found: dict[str, Any] = {}
+        for _ in range(count):
+            key = self.text()
+            found[key] = self.value(self.number("<I"), key in keep)
+        return found, tensors
+
+
+def _parse(path: Path, data: mmap.mmap) -> Header:
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    cursor = _Cursor(path, data)
+    metadata, count = cursor.metadata()
+    entries: list[tuple[str, tuple[int, ...], int, int]] = []
+    for _ in range(count):
+        name, dimensions = cursor.text(), cursor.number("<I")
+        if dimensions > _LIMITS["dimensions"]:
+            raise cursor.damaged(f"the tensor {name[:80]!r} has {dimensions} dimensions")
+        shape = tuple(reversed([int(cursor.number("<Q")) for _ in range(dimensions)]))
+        entries.append((name, shape, cursor.number("<I"), cursor.number("<Q")))
+    alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or alignment <= 0 or alignment % 8:
+        raise cursor.damaged(f"general.alignment = {alignment!r}")
+    header_end = cursor.at
+    start = -(-header_end // alignment) * alignment
+    tensors: dict[str, Tensor] = {}
+    for name, shape, kind, offset in entries:
+        try:
+            block, size = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
+        except (ValueError, KeyError):
+            raise RequestError(
+                "The file packs weights in a way that is not known here.",
+                f"{path}: {name[:80]} is of the ggml type {kind}.",
+                "Use a file in another packing (Q4_K_M, Q8_0, F16, …).",
+            ) from None
+        if not shape or name in tensors or (shape[-1] % block) or 0 in shape:
+            raise cursor.damaged(f"the tensor {name[:80]!r} of shape {shape} cannot be")
+        end = start + offset + math.prod(shape) // block * size
+        if end > cursor.size:
+            raise RequestError(
+                "The GGUF file is cut short.",
+                f"{path} has {cursor.size} bytes; {name[:80]} ends at byte {end}.",
+                "Fetch the file again, and let it come whole.",
+            )
+        tensors[name] = Tensor(name, shape, kind, start + offset)
+    stat = path.stat()
+    digest = hashlib.sha256(data[:header_end])
+    digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
+    return Header(path, metadata, tensors, digest.hexdigest())

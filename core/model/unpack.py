@@ -1,0 +1,334 @@
+"""Makes a Hugging Face folder of a GGUF file, once, in the user's cache.
+
+The weights come through transformers' own reader as bfloat16; the tokenizer is set right where that reader
+goes by less than the file tells. There are two folders: one with the whole model, and a small one
+with what concerns text (tokenizer, template, configuration), for those who only look at records. Each stands
+there whole or not at all, and two that want the same one wait for one another.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from core.bars import reporting
+from core.errors import MachineError, RequestError, StageError
+from core.events import Reporter
+from core.files import explained, human_bytes, publish, write_atomic, write_json
+from core.model.gguf import (
+    CONTROL,
+    DIGIT_BY_DIGIT,
+    END_TOKENS,
+    LLAMA3_PRE,
+    Header,
+    check_gguf,
+    config_of,
+    tokens_of,
+)
+from core.resources import cache_dir
+
+_FORM = 1
+"""Raised when these folders are made in another way, so that older ones are not used."""
+
+_WAIT_S = 0.2
+_PHASES = {
+    r"Converting and de-quantizing": "Unpacking the GGUF file",
+    r"Loading weights": "",
+    r"Writing model shards": "Writing the unpacked model",
+}
+
+
+def float_folder(file: Path, report: Reporter) -> Path:
+    """The whole model of a GGUF file as a float Hugging Face folder; made if it is not there yet.
+
+    Raises:
+        RequestError: the file is not one that can be read.
+        MachineError: there is not enough disk or memory.
+        StageError: what came out is not the whole model.
+        Cancelled: asked to stop.
+    """
+    header = check_gguf(file)
+    target = _place(header)
+    if target.is_dir():
+        return target
+    with _alone(target, report):
+        if not target.is_dir():
+            _enough(header, target.parent)
+            with _beside(target) as made:
+                if (text := _text_place(header)).is_dir():
+                    shutil.copytree(text, made, dirs_exist_ok=True)
+                else:
+                    _text_files(header, made, report)
+                _weights(header, made, report)
+                publish(made, target, {"source": str(file), "stamp": header.stamp})
+                report.log(f"{file.name} was unpacked into {target}.")
+    return target
+
+
+def text_folder(file: Path) -> Path:
+    """Tokenizer, template and configuration of a GGUF file as a Hugging Face folder without weights.
+
+    It is made in a process of its own, for torch would come into this one. That takes seconds, once.
+
+    Raises:
+        RequestError: the file is not one that can be read.
+        MachineError: the cache cannot be written.
+    """
+    header = check_gguf(file)
+    whole, text = _place(header), _text_place(header)
+    if whole.is_dir():
+        return whole
+    if not text.is_dir():
+        root = Path(__file__).resolve().parents[2]
+        search = [str(root), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        ran = subprocess.run(
+            [sys.executable, "-m", "core.model.unpack", str(file)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(search)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if not text.is_dir():
+            last = (ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"])[-1]
+            raise RequestError(
+                "The tokenizer of the GGUF file cannot be read.",
+                f"{file}: {last[:300]}",
+                "Set model.source to the Hugging Face folder or hub id that the file was made from.",
+            )
+    return text
+
+
+def _place(header: Header) -> Path:
+    import hashlib
+    from importlib.metadata import version
+
+    made_by = " ".join(f"{name} {version(name)}" for name in ("transformers", "tokenizers", "gguf"))
+    key = hashlib.sha256(f"{header.stamp} {made_by} {_FORM}".encode()).hexdigest()[:12]
+    stem = re.sub(r"[^\w.-]+", "-", header.path.stem)[:60]
+    return cache_dir() / "gguf" / f"{stem}-{key}"
+
+
+def _text_place(header: Header) -> Path:
+    place = _place(header)
+    return place.with_name(place.name + ".text")
+
+
+@contextmanager
+def _alone(target: Path, report: Reporter) -> Iterator[None]:
+    """Hold what lets only one process make ``target``; whoever waits can be cancelled."""
+    from filelock import FileLock, Timeout
+
+    with explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(target.with_name(f".{target.name}.lock"))
+        while True:
+            report.check_cancelled()
+            try:
+                lock.acquire(timeout=_WAIT_S)
+                break
+            except Timeout:
+                report.progress("Waiting for another process to unpack the file", 0, None)
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A folder to make ``target`` in; gone afterwards, and so are those that a killed process left."""
+    for left in target.parent.glob(f".{target.name}.making-*"):
+        shutil.rmtree(left, ignore_errors=True)  # nobody else is at it: the lock is ours
+    made = target.with_name(f".{target.name}.making-{uuid.uuid4().hex[:8]}")
+    with explained(target):
+        made.mkdir(parents=True)
+        try:
+            yield made
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def _enough(header: Header, place: Path) -> None:
+    """Refuse before the work what would end with a full disk or without memory."""
+    import psutil
+
+    needed = header.float_bytes + (64 << 20)
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise MachineError(
+            "There is not enough disk space to unpack the GGUF file.",
+            f"About {human_bytes(needed)} are needed below {place}, {human_bytes(free)} are free.",
+            "Free some space, or let XDG_CACHE_HOME name a folder on another disk.",
+        )
+    # The weights, and the largest tensor as float32 in three copies while it is unpacked.
+    largest = max(tensor.numbers for tensor in header.tensors.values())
+    wanted = header.float_bytes + 12 * largest + (512 << 20)
+    available = psutil.virtual_memory().available
+    if available < wanted:
+        raise MachineError(
+            "There is not enough memory to unpack the GGUF file.",
+            f"{header.path} needs about {human_bytes(wanted)}, {human_bytes(available)} are free.",
+            "Close what else uses the memory, or use a smaller model.",
+        )
+
+
+def _text_files(header: Header, folder: Path, report: Reporter) -> None:
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    from core.checkpoint import load_tokenizer
+
+    report.progress("Reading the tokenizer", 0, None)
+    report.check_cancelled()
+    path = header.path
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(path.parent), gguf_file=path.name, local_files_only=True
+        )
+    except Exception as error:  # the tokenizers library raises bare Exception for what does not fit
+        raise RequestError(
+            "The tokenizer of the GGUF file cannot be read.", f"{path}: {' '.join(str(error).split())[:300]}"
+        ) from error
+    _set_right(header, tokenizer)
+    tokenizer.save_pretrained(str(folder))
+    told = folder / "tokenizer_config.json"
+    _tidy(told)
+    templates = header.templates
+    for name, template in templates.items():
+        file = "chat_template.jinja" if name == "default" else f"additional_chat_templates/{name}.jinja"
+        write_atomic(folder / file, template)
+    config = config_of(header)
+    kind = config.pop("model_type")
+    AutoConfig.for_model(kind, **config).save_pretrained(str(folder))
+    GenerationConfig(
+        bos_token_id=header.token_id("bos"),
+        eos_token_id=_ends(header),
+        pad_token_id=header.token_id("padding"),
+    ).save_pretrained(str(folder))
+    again = load_tokenizer(folder)
+    ids = again("a")["input_ids"]
+    if (bool(ids) and ids[0] == header.token_id("bos")) != header.starts_with_bos:
+        raise StageError(
+            "The tokenizer of the GGUF file came out wrong.",
+            f"{path}: a text begins with the tokens {ids[:3]}; add_bos_token is {header.starts_with_bos}.",
+        )
+
+
+def _set_right(header: Header, tokenizer: Any) -> None:
+    """What transformers' reader leaves out of the file's tokenizer."""
+    from tokenizers import pre_tokenizers
+
+    backend = tokenizer.backend_tokenizer
+    pre = header.metadata.get("tokenizer.ggml.pre")
+    if header.metadata.get("tokenizer.ggml.model") == "gpt2":
+        if pre in LLAMA3_PRE | {"tekken"}:
+            backend.model.ignore_merges = True
+        if pre in DIGIT_BY_DIGIT:
+            backend.pre_tokenizer = pre_tokenizers.Sequence(
+                [
+                    pre_tokenizers.Digits(individual_digits=True),
+                    pre_tokenizers.ByteLevel(add_prefix_space=False),
+                ]
+            )
+    if tokenizer.add_bos_token != header.starts_with_bos:
+        tokenizer.add_bos_token = header.starts_with_bos
+        tokenizer.update_post_processor()
+    tokenizer.model_max_length = header.own("context_length")
+    tokenizer.chat_template = header.templates.get("default")
+
+
+def _tidy(file: Path) -> None:
+    """Keep out of the tokenizer's configuration how it was loaded."""
+    from core.files import read_json
+
+    config = read_json(file)
+    for key in ("is_local", "local_files_only", "gguf_file", "name_or_path"):
+        config.pop(key, None)
+    write_json(file, config)
+
+
+def _ends(header: Header) -> list[int]:
+    """The tokens that end an answer, the file's own first."""
+    named = [header.token_id(name) for name in ("eos", "eot", "eom")]
+    tokens, kinds = tokens_of(header.path)
+    special = [
+        at
+        for at, (token, kind) in enumerate(zip(tokens, kinds, strict=False))
+        if kind == CONTROL and token in END_TOKENS
+    ]
+    return list(dict.fromkeys([number for number in named if number is not None] + special))
+
+
+def _weights(header: Header, folder: Path, report: Reporter) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, GgufConfig
+
+    path = header.path
+    with reporting(report, _PHASES):
+        try:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                str(path.parent),
+                gguf_file=path.name,
+                config=AutoConfig.from_pretrained(str(folder)),
+                dtype=torch.bfloat16,
+                quantization_config=GgufConfig(dequantize=True),
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        except (RuntimeError, ValueError, KeyError, NotImplementedError) as error:
+            raise RequestError(
+                "The weights of the GGUF file cannot be read.",
+                f"{path}: {' '.join(str(error).split())[:300]}",
+                "Set model.source to the Hugging Face folder or hub id that the file was made from.",
+            ) from error
+        wrong = [*map(str, info.get("missing_keys") or ()), *map(str, info.get("mismatched_keys") or ())]
+        numbers = sum(parameter.numel() for parameter in model.parameters())
+        if wrong or numbers != header.parameters:
+            raise StageError(
+                "The GGUF file does not hold the model that it tells of.",
+                f"{path} has {header.parameters} numbers, the model {numbers}"
+                + (f"; not found or of another shape: {', '.join(wrong[:3])}." if wrong else "."),
+                "Set model.source to the Hugging Face folder or hub id that the file was made from.",
+            )
+        with torch.no_grad():
+            if not bool(torch.isfinite(model(torch.tensor([[0, 1, 2]])).logits).all()):
+                raise RequestError(
+                    "The model's answers are no numbers.",
+                    f"{path}: NaN or Inf in its output.",
+                    "Fetch it again.",
+                )
+        report.check_cancelled()
+        model.config.quantization_config = None
+        del model.config.quantization_config
+        model.generation_config = GenerationConfig.from_pretrained(str(folder))
+        model.save_pretrained(str(folder))
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(0o644)  # safetensors makes its files for their owner alone
+
+
+def _main(file: Path) -> None:
+    header = check_gguf(file)
+    target = _text_place(header)
+    report = Reporter()
+    with _alone(target, report):
+        if not target.is_dir():
+            with _beside(target) as made:
+                _text_files(header, made, report)
+                publish(made, target, {"source": str(file), "stamp": header.stamp})
+
+
+if __name__ == "__main__":
+    from core.telemetry import switch_off
+
+    switch_off()
+    _main(Path(sys.argv[1]))
