@@ -78,6 +78,7 @@ _DONE_ELSEWHERE = frozenset({"rope_freqs.weight", "rope_factors_long.weight", "r
 
 _LIMITS = {"dimensions": 4, "name": 1 << 16}
 _FETCH = "Fetch the file again; it was probably cut short or changed on the way."
+ORIGINAL = "Set model.source to the Hugging Face folder or hub id that the file was made from."
 _ADVICE = (
     "Set model.source to a GGUF file of a whole language model, or to the Hugging Face folder it came from."
 )
@@ -181,11 +182,17 @@ def read_header(path: Path) -> Header:
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _parse(path, data)
     except FileNotFoundError:
-        raise RequestError("There is no such file.", f"{path} does not exist.", _ADVICE) from None
+        raise RequestError(
+            "There is no such file.", f"{path} does not exist.", _ADVICE, code="model.not-there"
+        ) from None
     except IsADirectoryError:
-        raise RequestError("That is a folder, not a GGUF file.", str(path), _ADVICE) from None
+        raise RequestError(
+            "That is a folder, not a GGUF file.", str(path), _ADVICE, code="model.gguf-kind"
+        ) from None
     except OSError as error:
-        raise RequestError("The GGUF file cannot be read.", f"{path}: {error.strerror}.", _ADVICE) from None
+        raise RequestError(
+            "The GGUF file cannot be read.", f"{path}: {error.strerror}.", _ADVICE, code="model.not-there"
+        ) from None
 
 
 def tokens_of(path: Path) -> tuple[list[str], list[int]]:
@@ -216,7 +223,7 @@ def check_gguf(path: Path) -> Header:
     if header.architecture == "clip":
         kind = "mmproj"
     if kind in what:
-        raise RequestError(what[kind], f"{path}: general.type = {kind!r}.", _ADVICE)
+        raise RequestError(what[kind], f"{path}: general.type = {kind!r}.", _ADVICE, code="model.gguf-kind")
     parts = told.get("split.count", 0)
     named = re.search(r"-(\d{5})-of-(\d{5})\.gguf$", path.name, re.IGNORECASE)
     if (isinstance(parts, int) and parts > 1) or (named and int(named[2]) > 1):
@@ -224,22 +231,27 @@ def check_gguf(path: Path) -> Header:
             "It is one part of a model that was split.",
             f"{path} is one of {parts or int(named[2]) if named else parts} files.",
             "Join them with llama.cpp's llama-gguf-split --merge, and set model.source to the joined file.",
+            code="model.gguf-split",
         )
     if header.architecture not in ARCHITECTURES:
         raise RequestError(
             f"GGUF files of the architecture {header.architecture[:40] or 'none'} are not read here.",
             f"{path}: general.architecture = {header.architecture[:80]!r}; read are {', '.join(ARCHITECTURES)}.",
-            "Set model.source to the Hugging Face folder or hub id that the file was made from.",
+            ORIGINAL,
+            code="model.gguf-architecture",
         )
     if not header.tensors:
-        raise RequestError(what["vocab"], f"{path} has no tensors.", _ADVICE)
+        raise RequestError(what["vocab"], f"{path} has no tensors.", _ADVICE, code="model.gguf-kind")
     if "token_embd.weight" not in header.tensors:
-        raise RequestError("It has no embeddings.", f"{path} has no token_embd.weight.", _ADVICE)
+        raise RequestError(
+            "It has no embeddings.", f"{path} has no token_embd.weight.", _ADVICE, code="model.gguf-kind"
+        )
     if header.own("expert_count"):
         raise RequestError(
             "Mixtures of experts are not read from GGUF.",
             f"{path}: {header.architecture}.expert_count = {header.own('expert_count')}.",
             "Use a dense model.",
+            code="model.gguf-shape",
         )
     _check_types(header)
     _check_tokenizer(header)
@@ -264,6 +276,7 @@ def _check_types(header: Header) -> None:
                 f"Weights packed as {kind.name} cannot be unpacked here.",
                 f"{header.path}: {tensor.name} is {kind.name}.",
                 "Use a file in another packing (Q4_K_M, Q8_0, F16, …).",
+                code="model.gguf-packing",
             ) from None
         tried.add(tensor.kind)
 
@@ -273,7 +286,10 @@ def _check_tokenizer(header: Header) -> None:
     model, pre = told.get("tokenizer.ggml.model"), told.get("tokenizer.ggml.pre")
     if not told.get("tokenizer.ggml.tokens"):
         raise RequestError(
-            "The GGUF file has no tokenizer.", f"{header.path}: no tokenizer.ggml.tokens.", _ADVICE
+            "The GGUF file has no tokenizer.",
+            f"{header.path}: no tokenizer.ggml.tokens.",
+            _ADVICE,
+            code="model.gguf-tokenizer",
         )
     known = {None, *_CUT_AS_GPT2, *_CUT_BY_TRANSFORMERS, *DIGIT_BY_DIGIT}
     if model not in ("gpt2", "llama") or (model == "gpt2" and pre not in known):
@@ -281,7 +297,8 @@ def _check_tokenizer(header: Header) -> None:
         raise RequestError(
             "The file's kind of tokenizer is not read here.",
             f"{header.path}: tokenizer.ggml.{key} = {str(value)[:80]!r}. It would cut text into other tokens.",
-            "Set model.source to the Hugging Face folder or hub id that the file was made from.",
+            ORIGINAL,
+            code="model.gguf-tokenizer",
         )
     count = told["tokenizer.ggml.tokens"]
     rows = header.tensors["token_embd.weight"].shape[0]
@@ -290,6 +307,7 @@ def _check_tokenizer(header: Header) -> None:
             "The tokenizer has more tokens than the model.",
             f"{header.path}: {count} tokens, token_embd.weight has {rows} rows.",
             _FETCH,
+            code="model.gguf-damaged",
         )
     for name in ("bos", "eos", "eot", "eom", "unknown", "padding"):
         number = header.token_id(name)
@@ -298,6 +316,7 @@ def _check_tokenizer(header: Header) -> None:
                 "The file names a token that it does not have.",
                 f"{header.path}: tokenizer.ggml.{name}_token_id = {number}, there are {count} tokens.",
                 _FETCH,
+                code="model.gguf-damaged",
             )
 
 
@@ -417,7 +436,8 @@ def _llama3(header: Header, theta: float, dims: int) -> dict[str, Any]:
         raise RequestError(
             "The file stretches positions in a way that is not known here.",
             f"{header.path}: rope_freqs.weight are not Llama 3's factors.",
-            "Set model.source to the Hugging Face folder or hub id that the file was made from.",
+            ORIGINAL,
+            code="model.gguf-shape",
         )
     if all(factor == 1.0 for factor in factors):
         return {}
@@ -437,6 +457,7 @@ def _numbers_of(header: Header, name: str) -> list[float]:
             "The file's factors for long texts cannot be read.",
             f"{header.path}: {name} is not a row of F32.",
             _FETCH,
+            code="model.not-there",
         )
     with header.path.open("rb") as stream:
         stream.seek(tensor.offset)
@@ -457,14 +478,15 @@ def _strange(header: Header, key: str, value: Any) -> RequestError:
     return RequestError(
         "The file tells of a shape that is not read here.",
         f"{header.path}: {header.architecture}.{key} = {str(value)[:80] if value is not None else 'not there'}.",
-        "Set model.source to the Hugging Face folder or hub id that the file was made from.",
+        ORIGINAL,
+        code="model.gguf-shape",
     )
 
 
 def _other_kind(path: Path, begin: bytes) -> RequestError:
     head = begin.lstrip().lower()
     if not begin:
-        return RequestError("The GGUF file is empty.", str(path), _FETCH)
+        return RequestError("The GGUF file is empty.", str(path), _FETCH, code="model.gguf-damaged")
     if head.startswith(b"version https://git-lfs"):
         found, hint = "a Git LFS pointer, not the file itself", "Fetch it with: git lfs pull"
     elif head.startswith((b"<!doctype", b"<html", b"<?xml")):
@@ -473,7 +495,12 @@ def _other_kind(path: Path, begin: bytes) -> RequestError:
         found, hint = "a file of llama.cpp from before GGUF", "Use a GGUF file of the model."
     else:
         found, hint = "something else", _ADVICE
-    return RequestError("It is not a GGUF file.", f"{path} does not begin with GGUF: it is {found}.", hint)
+    return RequestError(
+        "It is not a GGUF file.",
+        f"{path} does not begin with GGUF: it is {found}.",
+        hint,
+        code="model.gguf-kind",
+    )
 
 
 class _Cursor:
@@ -484,7 +511,12 @@ class _Cursor:
 
     def damaged(self, what: str) -> RequestError:
         """The error for a header that cannot be true."""
-        return RequestError("The GGUF file is damaged.", f"{self.path}: {what} (at byte {self.at}).", _FETCH)
+        return RequestError(
+            "The GGUF file is damaged.",
+            f"{self.path}: {what} (at byte {self.at}).",
+            _FETCH,
+            code="model.gguf-damaged",
+        )
 
     def skip(self, length: int) -> int:
         """Step over so many bytes; where they begin."""
@@ -541,7 +573,9 @@ class _Cursor:
                 if turned in (2, 3)
                 else f"is of version {version}; 2 and 3 are read"
             )
-            raise RequestError("This form of GGUF is not read.", f"{self.path} {why}.", _ADVICE)
+            raise RequestError(
+                "This form of GGUF is not read.", f"{self.path} {why}.", _ADVICE, code="model.gguf-kind"
+            )
         tensors, count = self.number("<Q"), self.number("<Q")
         if count * 13 + tensors * 24 > self.size:
             raise self.damaged(
@@ -580,6 +614,7 @@ def _parse(path: Path, data: mmap.mmap) -> Header:
                 "The file packs weights in a way that is not known here.",
                 f"{path}: {name[:80]} is of the ggml type {kind}.",
                 "Use a file in another packing (Q4_K_M, Q8_0, F16, …).",
+                code="model.gguf-packing",
             ) from None
         if not shape or name in tensors or (shape[-1] % block) or 0 in shape:
             raise cursor.damaged(f"the tensor {name[:80]!r} of shape {shape} cannot be")
@@ -589,6 +624,7 @@ def _parse(path: Path, data: mmap.mmap) -> Header:
                 "The GGUF file is cut short.",
                 f"{path} has {cursor.size} bytes; {name[:80]} ends at byte {end}.",
                 "Fetch the file again, and let it come whole.",
+                code="model.gguf-damaged",
             )
         tensors[name] = Tensor(name, shape, kind, start + offset)
     stat = path.stat()

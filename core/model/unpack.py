@@ -28,6 +28,7 @@ from core.model.gguf import (
     DIGIT_BY_DIGIT,
     END_TOKENS,
     LLAMA3_PRE,
+    ORIGINAL,
     Header,
     check_gguf,
     config_of,
@@ -39,6 +40,9 @@ _FORM = 1
 """Raised when these folders are made in another way, so that older ones are not used."""
 
 _WAIT_S = 0.2
+_PROBE = "In 1863 it's  OPEN:\n\n  12,345 km — naïve café!?\t{x}"
+"""A text that tokenizers cut in different ways."""
+
 _PHASES = {
     r"Converting and de-quantizing": "Unpacking the GGUF file",
     r"Loading weights": "",
@@ -103,7 +107,8 @@ def text_folder(file: Path) -> Path:
             raise RequestError(
                 "The tokenizer of the GGUF file cannot be read.",
                 f"{file}: {last[:300]}",
-                "Set model.source to the Hugging Face folder or hub id that the file was made from.",
+                ORIGINAL,
+                code="model.gguf-tokenizer",
             )
     return text
 
@@ -185,8 +190,6 @@ def _enough(header: Header, place: Path) -> None:
 def _text_files(header: Header, folder: Path, report: Reporter) -> None:
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-    from core.checkpoint import load_tokenizer
-
     report.progress("Reading the tokenizer", 0, None)
     report.check_cancelled()
     path = header.path
@@ -196,12 +199,26 @@ def _text_files(header: Header, folder: Path, report: Reporter) -> None:
         )
     except Exception as error:  # the tokenizers library raises bare Exception for what does not fit
         raise RequestError(
-            "The tokenizer of the GGUF file cannot be read.", f"{path}: {' '.join(str(error).split())[:300]}"
+            "The tokenizer of the GGUF file cannot be read.",
+            f"{path}: {' '.join(str(error).split())[:300]}",
+            ORIGINAL,
+            code="model.gguf-tokenizer",
         ) from error
     _set_right(header, tokenizer)
-    tokenizer.save_pretrained(str(folder))
-    told = folder / "tokenizer_config.json"
-    _tidy(told)
+    again = _saved(tokenizer, folder)
+    if again.backend_tokenizer.to_str() != tokenizer.backend_tokenizer.to_str():
+        # For some architectures transformers puts a class of its own in place (Qwen2: it composes accents too).
+        # Then tokenizer.json must say the same, for those who read it without transformers.
+        again = _saved(again, folder)
+    ids = again(_PROBE)["input_ids"]
+    if ids != tokenizer(_PROBE)["input_ids"] or (ids[0] == header.token_id("bos")) != header.starts_with_bos:
+        raise RequestError(
+            "The tokenizer of the GGUF file cannot be kept as it is.",
+            f"{path}: transformers cuts text in another way than tokenizer.ggml.pre = "
+            f"{header.metadata.get('tokenizer.ggml.pre')!r} says.",
+            ORIGINAL,
+            code="model.gguf-tokenizer",
+        )
     templates = header.templates
     for name, template in templates.items():
         file = "chat_template.jinja" if name == "default" else f"additional_chat_templates/{name}.jinja"
@@ -214,13 +231,15 @@ def _text_files(header: Header, folder: Path, report: Reporter) -> None:
         eos_token_id=_ends(header),
         pad_token_id=header.token_id("padding"),
     ).save_pretrained(str(folder))
-    again = load_tokenizer(folder)
-    ids = again("a")["input_ids"]
-    if (bool(ids) and ids[0] == header.token_id("bos")) != header.starts_with_bos:
-        raise StageError(
-            "The tokenizer of the GGUF file came out wrong.",
-            f"{path}: a text begins with the tokens {ids[:3]}; add_bos_token is {header.starts_with_bos}.",
-        )
+
+
+def _saved(tokenizer: Any, folder: Path) -> Any:
+    """Save a tokenizer, and what transformers makes of it again."""
+    from core.checkpoint import load_tokenizer
+
+    tokenizer.save_pretrained(str(folder))
+    _tidy(folder / "tokenizer_config.json")
+    return load_tokenizer(folder)
 
 
 def _set_right(header: Header, tokenizer: Any) -> None:
@@ -247,12 +266,16 @@ def _set_right(header: Header, tokenizer: Any) -> None:
 
 
 def _tidy(file: Path) -> None:
-    """Keep out of the tokenizer's configuration how it was loaded."""
+    """Keep out of the tokenizer's configuration how it was loaded.
+
+    The class of the architecture would put its own way of cutting text in the place of the file's.
+    """
     from core.files import read_json
 
     config = read_json(file)
     for key in ("is_local", "local_files_only", "gguf_file", "name_or_path"):
         config.pop(key, None)
+    config["tokenizer_class"] = "TokenizersBackend"
     write_json(file, config)
 
 
@@ -288,7 +311,8 @@ def _weights(header: Header, folder: Path, report: Reporter) -> None:
             raise RequestError(
                 "The weights of the GGUF file cannot be read.",
                 f"{path}: {' '.join(str(error).split())[:300]}",
-                "Set model.source to the Hugging Face folder or hub id that the file was made from.",
+                ORIGINAL,
+                code="model.gguf-shape",
             ) from error
         wrong = [*map(str, info.get("missing_keys") or ()), *map(str, info.get("mismatched_keys") or ())]
         numbers = sum(parameter.numel() for parameter in model.parameters())
@@ -297,7 +321,8 @@ def _weights(header: Header, folder: Path, report: Reporter) -> None:
                 "The GGUF file does not hold the model that it tells of.",
                 f"{path} has {header.parameters} numbers, the model {numbers}"
                 + (f"; not found or of another shape: {', '.join(wrong[:3])}." if wrong else "."),
-                "Set model.source to the Hugging Face folder or hub id that the file was made from.",
+                ORIGINAL,
+                code="model.gguf-damaged",
             )
         with torch.no_grad():
             if not bool(torch.isfinite(model(torch.tensor([[0, 1, 2]])).logits).all()):
@@ -305,6 +330,7 @@ def _weights(header: Header, folder: Path, report: Reporter) -> None:
                     "The model's answers are no numbers.",
                     f"{path}: NaN or Inf in its output.",
                     "Fetch it again.",
+                    code="model.not-finite",
                 )
         report.check_cancelled()
         model.config.quantization_config = None
