@@ -62,7 +62,7 @@ class Cancelled(LabError):
     def __init__(
         self, title: str = "Cancelled.", detail: str = "", hint: str = "", *, code: str = ""
     ) -> None:
-        super().__init__(title, detail, hint, code=code)
+        super().__init__(title, detail, hint, code=code or "cancelled")
 
 
 _BY_STATUS: dict[int, type[LabError]] = {

@@ -94,12 +94,14 @@ def explained(path: Path) -> Iterator[None]:
                 "The disk is full.",
                 f"Writing {path} needed more than the {free} that are free.",
                 "Free some space, or make the lab in a folder on another disk.",
+                code="disk.full",
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise MachineError(
                 "The folder cannot be written.",
                 f"{path}: {error.strerror}.",
                 "Give yourself the right to write there, or use another folder.",
+                code="disk.not-writable",
             ) from error
         raise
 

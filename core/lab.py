@@ -87,10 +87,14 @@ class Lab:
                 "There is a lab already.",
                 f"{folder.recipe_path} exists.",
                 "Open it as it is, edit that file, or name another folder.",
+                code="lab.exists",
             )
         if folder.root.exists() and not folder.root.is_dir():
             raise RequestError(
-                "A file is in the way.", f"{folder.root} is not a folder.", "Name another folder."
+                "A file is in the way.",
+                f"{folder.root} is not a folder.",
+                "Name another folder.",
+                code="lab.file",
             )
         values: dict[str, Any] = {}
         source = model or str((settings or {}).get("model.source", REHEARSAL))
@@ -155,7 +159,9 @@ class Lab:
         for name in (stage, *then):
             if name not in STAGES:
                 raise RequestError(
-                    f"There is no stage {name!r}.", hint="The stages are: " + ", ".join(STAGES) + "."
+                    f"There is no stage {name!r}.",
+                    hint="The stages are: " + ", ".join(STAGES) + ".",
+                    code="stage.unknown",
                 )
         return start_job(self.folder, self.recipe, stage, force=force, then=then, options=options)
 
@@ -203,7 +209,10 @@ class Lab:
                 return job
         known = ", ".join(job.id for job in jobs[-5:]) or "none yet"
         raise RequestError(
-            f"There is no job {name!r} in this lab.", f"{self.root}", f"The newest are: {known}."
+            f"There is no job {name!r} in this lab.",
+            f"{self.root}",
+            f"The newest are: {known}.",
+            code="job.missing",
         )
 
     def newest(self, stage: str) -> Job | None:

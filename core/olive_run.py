@@ -145,10 +145,14 @@ def _failed(error: BaseException, title: str, hint: str) -> LabError:
             "There was not enough memory.",
             _short(text) or type(root).__name__,
             hint or "Close what else uses the memory, or choose smaller numbers.",
+            code="machine.memory",
         )
     if (isinstance(root, OSError) and root.errno in (errno.ENOSPC, errno.EDQUOT)) or "os error 28" in text:
         return MachineError(
-            "The disk is full.", _short(text), "Free some space, or make the lab on another disk."
+            "The disk is full.",
+            _short(text),
+            "Free some space, or make the lab on another disk.",
+            code="disk.full",
         )
     return StageError(title, f"{type(root).__name__}: {_short(text)}" if text else type(root).__name__, hint)
 

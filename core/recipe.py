@@ -196,7 +196,7 @@ class Recipe:
             try:
                 value = declared.check(value)
             except ValueError as error:
-                raise RequestError(f"{name} cannot be set so.", str(error)) from None
+                raise RequestError(f"{name} cannot be set so.", str(error), code="recipe.value") from None
             section = dataclasses.replace(getattr(recipe, declared.section), **{declared.key: value})
             recipe = dataclasses.replace(recipe, **{declared.section: section})
         check_whole(recipe, "the settings")
@@ -221,7 +221,9 @@ def find_option(name: str, where: str = "the request") -> Option:
     known = [item.name for group in OPTIONS.values() for item in group.values()]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]}?" if near else "The options are: " + ", ".join(known) + "."
-    raise RequestError(f"There is no option {name}.", f"It stands in {where}.", hint)
+    raise RequestError(
+        f"There is no option {name}.", f"It stands in {where}.", hint, code="recipe.unknown-key"
+    )
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -237,13 +239,19 @@ def read_recipe(path: Path) -> Recipe:
             "There is no lab here.",
             f"{path} does not exist.",
             f"Make one with: {command('new', path.parent)}",
+            code="lab.missing",
         ) from None
     except UnicodeDecodeError as error:
         raise RequestError(
-            "The recipe is not UTF-8 text.", f"{path}, byte {error.start}.", "Save it as UTF-8."
+            "The recipe is not UTF-8 text.",
+            f"{path}, byte {error.start}.",
+            "Save it as UTF-8.",
+            code="recipe.syntax",
         ) from None
     except OSError as error:
-        raise RequestError("The recipe cannot be read.", f"{path}: {error.strerror}.") from None
+        raise RequestError(
+            "The recipe cannot be read.", f"{path}: {error.strerror}.", code="recipe.unreadable"
+        ) from None
     return parse_recipe(text, path)
 
 
@@ -253,7 +261,10 @@ def parse_recipe(text: str, path: Path) -> Recipe:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RequestError(
-            "The recipe is not valid TOML.", f"{path}: {error}.", "Text needs quotes; each key stands once."
+            "The recipe is not valid TOML.",
+            f"{path}: {error}.",
+            "Text needs quotes; each key stands once.",
+            code="recipe.syntax",
         ) from None
     sections: dict[str, Any] = {}
     for section, values in tables.items():
@@ -261,10 +272,18 @@ def parse_recipe(text: str, path: Path) -> Recipe:
         if section not in OPTIONS:
             near = difflib.get_close_matches(section, OPTIONS, n=1)
             hint = f"Did you mean [{near[0]}]?" if near else "The tables are: " + ", ".join(OPTIONS) + "."
-            raise RequestError(f"The recipe has no table [{section}].", f"{where}: [{section}].", hint)
+            raise RequestError(
+                f"The recipe has no table [{section}].",
+                f"{where}: [{section}].",
+                hint,
+                code="recipe.unknown-key",
+            )
         if not isinstance(values, dict):
             raise RequestError(
-                f"{section} must be a table.", f"{where}.", f"Write [{section}] on a line of its own."
+                f"{section} must be a table.",
+                f"{where}.",
+                f"Write [{section}] on a line of its own.",
+                code="recipe.value",
             )
         checked = {}
         for key, value in values.items():
@@ -274,7 +293,10 @@ def parse_recipe(text: str, path: Path) -> Recipe:
                 checked[key] = declared.check(value)
             except ValueError as error:
                 raise RequestError(
-                    f"{section}.{key} is wrong.", f"{where}: {key} = {value!r}.", f"{error}."
+                    f"{section}.{key} is wrong.",
+                    f"{where}: {key} = {value!r}.",
+                    f"{error}.",
+                    code="recipe.value",
                 ) from None
         sections[section] = dataclasses.replace(getattr(Recipe(), section), **checked)
     recipe = Recipe(**sections)
@@ -289,9 +311,12 @@ def check_whole(recipe: Recipe, where: str) -> None:
             "finetune.adapter is wrong.",
             f"{where}: {recipe.finetune.adapter!r} cannot be a folder's name.",
             "Use letters, digits, dot, dash and underscore, up to 64.",
+            code="recipe.value",
         )
     if not recipe.model.source.strip():
-        raise RequestError("model.source is empty.", f"{where}.", 'Name a model, or "rehearsal".')
+        raise RequestError(
+            "model.source is empty.", f"{where}.", 'Name a model, or "rehearsal".', code="recipe.value"
+        )
     providers = {
         "cpu": ("CPUExecutionProvider",),
         "gpu": ("CUDAExecutionProvider", "DmlExecutionProvider", "WebGpuExecutionProvider"),
@@ -302,11 +327,15 @@ def check_whole(recipe: Recipe, where: str) -> None:
             "optimize.provider does not fit optimize.device.",
             f"{where}: {recipe.optimize.provider} does not run on {recipe.optimize.device}.",
             f"For {recipe.optimize.device} use {' or '.join(providers)}.",
+            code="recipe.provider",
         )
     bad_tags = [key for key, value in recipe.upload.tags.items() if not isinstance(value, str)]
     if bad_tags:
         raise RequestError(
-            "upload.tags is wrong.", f"{where}: tag {bad_tags[0]!r} is not text.", "Put it in quotes."
+            "upload.tags is wrong.",
+            f"{where}: tag {bad_tags[0]!r} is not text.",
+            "Put it in quotes.",
+            code="recipe.value",
         )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from core.errors import LabError
+from core.errors import LabError, error_from
 
 _LINE = 1 << 22
 """The longest line that a command may print, in bytes."""
@@ -62,7 +62,7 @@ async def olivepress(
         if process.returncode is None:
             await _end(process)
     if status:
-        raise error_of(text)
+        raise error_of(last, text, status)
     return last
 
 
@@ -76,16 +76,9 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             process.kill()
 
 
-def error_of(text: str) -> LabError:
-    """The error that a command printed on standard error (``error: title``, then indented lines)."""
-    lines = text.splitlines()
-    for number, line in enumerate(lines):
-        if line.startswith("error: "):
-            rest = []
-            for following in lines[number + 1 :]:
-                if not following.startswith("  "):
-                    break
-                rest.append(following.strip())
-            hint = rest.pop() if len(rest) > 1 else ""
-            return LabError(line.removeprefix("error: "), "\n".join(rest), hint)
-    return LabError("The command failed.", "\n".join(lines[-3:]))
+def error_of(last: dict[str, Any], text: str, status: int) -> LabError:
+    """The error that a command told in its last object; where it told none, what stands on standard error."""
+    error = last.get("error")
+    if last.get("type") == "error" and isinstance(error, dict):
+        return error_from(error, status)
+    return LabError("The command failed.", "\n".join(text.splitlines()[-3:]))

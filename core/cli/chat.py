@@ -56,14 +56,18 @@ def run(options: argparse.Namespace) -> int:
     lab = Lab.open(options.folder)
     if options.compare and options.no_adapter:
         raise RequestError(
-            "--compare needs an adapter.", "--no-adapter leaves nothing to compare the base with."
+            "--compare needs an adapter.",
+            "--no-adapter leaves nothing to compare the base with.",
+            code="usage",
         )
     settings = _settings(options.set)
     system = settings.pop("system", None)
     talk = options.prompt is None and not options.evaluate and sys.stdin.isatty()
     if talk and options.json:
         raise RequestError(
-            "--json needs a question.", hint='Give it with --prompt "..." or on standard input.'
+            "--json needs a question.",
+            hint='Give it with --prompt "..." or on standard input.',
+            code="chat.question",
         )
     question = None if talk or options.evaluate else _question(options.prompt)
     adapter = None if options.no_adapter else options.adapter or "auto"
@@ -111,10 +115,14 @@ def _question(given: str | None) -> str:
                 "The question is not UTF-8 text.",
                 f"Standard input, byte {error.start + 1}.",
                 "Save it as UTF-8.",
+                code="chat.question",
             ) from None
     if not text.strip():
         raise RequestError(
-            "The question is empty.", "There is nothing to answer.", 'Give one with --prompt "...".'
+            "The question is empty.",
+            "There is nothing to answer.",
+            'Give one with --prompt "...".',
+            code="chat.question",
         )
     return text
 

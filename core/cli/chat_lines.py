@@ -171,7 +171,9 @@ class LineChat:
             name, _, text = line[1:].partition(" ")
             command = self._commands.get(name.strip())
             if command is None:
-                raise RequestError(f"There is no command /{name}.", hint="/help lists them.")
+                raise RequestError(
+                    f"There is no command /{name}.", hint="/help lists them.", code="chat.command"
+                )
             command(text.strip())
             return
         question = line[1:] if line.startswith("//") else line
@@ -202,7 +204,7 @@ class LineChat:
 
     def _edit(self, text: str) -> None:
         if not self._session.turns:
-            raise RequestError("There is no question to edit.")
+            raise RequestError("There is no question to edit.", code="chat.command")
         if not text:
             print(f"It was: {clean(self._session.turns[-1].question)}")
             text = self._read("edit> ")
@@ -237,7 +239,7 @@ class LineChat:
         from core.files import write_atomic
 
         if not name:
-            raise RequestError("Where to?", hint="Name a file: /save chat.md")
+            raise RequestError("Where to?", hint="Name a file: /save chat.md", code="chat.command")
         path = Path(name).expanduser()
         write_atomic(path, self._session.markdown())
         print(f"Wrote {path}")
@@ -246,7 +248,9 @@ class LineChat:
         from core.chat.evaluate import Row, evaluate, evaluation_path
 
         if words and not (words.isdecimal() and int(words) > 0):
-            raise RequestError("/evaluate takes a number of questions.", f"{words!r} is none.")
+            raise RequestError(
+                "/evaluate takes a number of questions.", f"{words!r} is none.", code="chat.command"
+            )
 
         def tell(done: int, total: int, row: Row) -> None:
             print(f"[{done} of {total}] {clean(row.question)}")

@@ -82,7 +82,7 @@ def fetch(options: argparse.Namespace) -> int:
     quiet()
     name, _, version = options.model.partition(":")
     if not name:
-        raise RequestError("No model is named.", options.model, "Write NAME or NAME:VERSION.")
+        raise RequestError("No model is named.", options.model, "Write NAME or NAME:VERSION.", code="usage")
     report = StderrReporter()
     if options.workspace:
         place = cancellable(lambda stop, relay: find_place(options.workspace, stop), report)

@@ -71,7 +71,7 @@ def _no_stage(word: str, words: list[str]) -> RequestError:
         )
     elif os.path.isdir(word) and all(each in STAGES for each in others):
         hint = f"The lab's folder comes first: {command('run', word, *others)}"
-    return RequestError(f"There is no stage {word!r}.", hint=hint, code="run.no-stage")
+    return RequestError(f"There is no stage {word!r}.", hint=hint, code="stage.unknown")
 
 
 def _open(words: list[str], folder: str) -> Lab:
@@ -92,7 +92,7 @@ def _open(words: list[str], folder: str) -> Lab:
             raise RequestError(
                 f"There is neither a stage nor a folder {first!r}.",
                 hint=f"Did you mean: {command('run', near[0], *words[1:])}",
-                code="run.no-stage",
+                code="stage.unknown",
             )
     return Lab.open(folder)
 

@@ -33,7 +33,7 @@ def print_cancelled(*, as_json: bool = False) -> None:
     moving.end()
     print("cancelled", file=sys.stderr)
     if as_json:
-        error = Cancelled(code="cancelled")
+        error = Cancelled()
         print_json({"type": "error", "error": error.as_dict(), "exit_status": error.exit_status})
 
 

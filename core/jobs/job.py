@@ -139,6 +139,7 @@ class Job:
             f"{self.id} crashed: its process is gone and left no result.",
             "\n".join(self.log_tail()) or "Its log is empty.",
             f"Run it again. If it happens again, look for lack of memory. Log: {self.log_path}",
+            code="job.crashed",
         )
 
     def status(self) -> JobStatus:
@@ -209,7 +210,7 @@ class Job:
         """
         state = self.state
         if state not in ACTIVE:
-            raise RequestError(f"{self.id} is not running.", f"It is {state}.")
+            raise RequestError(f"{self.id} is not running.", f"It is {state}.", code="job.not-running")
         (self.folder / "cancel").touch()
 
     def wait(self, timeout: float | None = None, poll: float = 0.05) -> str:

@@ -41,4 +41,5 @@ def disk_full(folder: Path) -> MachineError | None:
         "The disk is full.",
         f"{folder.name} ended without a result, and only {human_bytes(free)} are free at {folder}.",
         "Free some space, or make the lab in a folder on another disk.",
+        code="disk.full",
     )

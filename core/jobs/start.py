@@ -156,6 +156,7 @@ def _refuse_second(lab: LabFolder, stage: str, after: str | None) -> None:
                 f"{lab.root}: one job at a time, so that they do not take each other's memory.",
                 f"Follow it: {command('logs', lab.root, job.id, '--follow')}\n"
                 f"Stop it:   {command('cancel', lab.root, job.id)}",
+                code="job.running",
             )
 
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from core.errors import LabError
+from core.errors import Cancelled, LabError, StageError
 from core.events import JobReporter, now
 from core.files import read_json, write_json
 from core.folder import lab_command
@@ -99,7 +99,11 @@ def _kill_group(pid: int, number: signal.Signals) -> None:
 def _verdict(job: Job, code: int) -> dict[str, Any]:
     outcome = read_json(job.folder / "outcome.json")
     if outcome is None and (job.folder / "cancel").exists():
-        outcome = {"state": "cancelled", "exit_status": 130, "error": {"title": f"{job.id} was cancelled."}}
+        outcome = {
+            "state": "cancelled",
+            "exit_status": 130,
+            "error": Cancelled(f"{job.id} was cancelled.").as_dict(),
+        }
     if outcome is None:
         name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         hint = _SIGNAL_HINTS.get(signal.Signals(-code), "") if code < 0 else ""
@@ -108,11 +112,12 @@ def _verdict(job: Job, code: int) -> dict[str, Any]:
         outcome = {
             "state": "crashed",
             "exit_status": 3,
-            "error": {
-                "title": f"{job.id} crashed ({name}).",
-                "detail": tail or "Its log is empty.",
-                "hint": hint or f"Run it again. Log: {job.log_path}",
-            },
+            "error": StageError(
+                f"{job.id} crashed ({name}).",
+                tail or "Its log is empty.",
+                hint or f"Run it again. Log: {job.log_path}",
+                code="job.crashed",
+            ).as_dict(),
         }
     return {"v": 1, "error": None, "result": None, "reused": False, "ended": now(), **outcome}
 

@@ -115,14 +115,18 @@ def _explain(failure: BaseException, job: Job) -> LabError:
             "The machine ran out of memory.",
             f"During {job.stage}.",
             "Use a smaller batch, rank or sequence length.",
+            code="machine.memory",
         )
     if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f"While writing {failure.filename}." if failure.filename else f"During {job.stage}."
-        return MachineError("The disk is full.", where, "Free some space; nothing half made was kept.")
+        return MachineError(
+            "The disk is full.", where, "Free some space; nothing half made was kept.", code="disk.full"
+        )
     return StageError(
         f"{job.stage} stopped on an error that it did not expect.",
         f"{type(failure).__name__}: {failure}",
         f"The whole story is in {job.log_path}.",
+        code="job.unexpected",
     )
 
 

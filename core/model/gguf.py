@@ -183,7 +183,7 @@ def read_header(path: Path) -> Header:
                 return _parse(path, data)
     except FileNotFoundError:
         raise RequestError(
-            "There is no such file.", f"{path} does not exist.", _ADVICE, code="model.not-there"
+            "There is no such file.", f"{path} does not exist.", _ADVICE, code="model.missing"
         ) from None
     except IsADirectoryError:
         raise RequestError(
@@ -191,7 +191,7 @@ def read_header(path: Path) -> Header:
         ) from None
     except OSError as error:
         raise RequestError(
-            "The GGUF file cannot be read.", f"{path}: {error.strerror}.", _ADVICE, code="model.not-there"
+            "The GGUF file cannot be read.", f"{path}: {error.strerror}.", _ADVICE, code="model.missing"
         ) from None
 
 
@@ -457,7 +457,7 @@ def _numbers_of(header: Header, name: str) -> list[float]:
             "The file's factors for long texts cannot be read.",
             f"{header.path}: {name} is not a row of F32.",
             _FETCH,
-            code="model.not-there",
+            code="model.gguf-shape",
         )
     with header.path.open("rb") as stream:
         stream.seek(tensor.offset)

@@ -80,6 +80,7 @@ class Rest:
                 "Azure gave an answer that we do not understand.",
                 f"{subject}: not JSON, from {urlsplit(str(response.request.url)).netloc}.",
                 "Something between here and Azure answers in its place; look at the proxy.",
+                code="azure.answer",
             ) from None
 
     def pages(self, url: str, subject: str, **query: str) -> Iterator[dict[str, Any]]:

@@ -87,6 +87,7 @@ def collect(lab: LabFolder, recipe: Recipe) -> Contents:
             "There is nothing to upload yet.",
             f"{folder} has no ONNX model.",
             "Run: " + command("run", lab.root, "optimize"),
+            code="upload.nothing",
         )
     items: list[Item] = []
     left_out: list[tuple[str, str]] = []
@@ -97,13 +98,14 @@ def collect(lab: LabFolder, recipe: Recipe) -> Contents:
             found = path.stat()
         except UnicodeEncodeError:
             raise RequestError(
-                "A file's name is not UTF-8.", f"{name!r} in {folder}.", "Rename it."
+                "A file's name is not UTF-8.", f"{name!r} in {folder}.", "Rename it.", code="upload.file"
             ) from None
         except OSError as error:
             raise RequestError(
                 "A file cannot be read.",
                 f"{path}: {error.strerror}.",
                 "Make the model again, or mend the link.",
+                code="upload.file",
             ) from None
         if stat.S_ISREG(found.st_mode):
             items.append(Item(name, found.st_size, path=path, stamp=found.st_mtime_ns))
@@ -212,6 +214,7 @@ def unreadable(path: Path, error: OSError) -> StageError:
         "A file of the model cannot be read any more.",
         f"{path}: {error.strerror or error}.",
         "See that its disk is there, then run the upload again; what has arrived is kept.",
+        code="upload.file",
     )
 
 

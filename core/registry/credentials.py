@@ -152,7 +152,9 @@ def workload_source() -> Any:
     try:
         return WorkloadIdentityCredential(**_options())
     except ValueError as error:
-        raise MachineError("The workload identity is not set up.", str(error), LOGIN) from None
+        raise MachineError(
+            "The workload identity is not set up.", str(error), LOGIN, code="azure.sign-in"
+        ) from None
 
 
 def managed_source() -> Any:

@@ -56,6 +56,7 @@ def workspaces(rest: Rest) -> list[Workspace]:
             "This account sees no Azure subscription.",
             "Azure listed none for it.",
             "Ask for access to one, or sign in to another tenant: olivepress login --tenant ID",
+            code="azure.subscription",
         )
     try:
         seen = _by_graph(rest, names)
@@ -69,6 +70,7 @@ def workspaces(rest: Rest) -> list[Workspace]:
             "There is no Azure ML workspace in your subscriptions.",
             f"Looked in {shown}.",
             "Make one in the Azure portal, or ask for the role Reader on one.",
+            code="azure.workspace",
         )
     return sorted(seen)
 
@@ -141,7 +143,9 @@ def pick(found: list[Workspace], wanted: str) -> Workspace:
         return fitting[0]
     if not fitting:
         raise RequestError(
-            f"No workspace fits {wanted!r}.", "There are: " + ", ".join(w.name for w in found[:10]) + "."
+            f"No workspace fits {wanted!r}.",
+            "There are: " + ", ".join(w.name for w in found[:10]) + ".",
+            code="azure.workspace",
         )
     listed = "; ".join(
         f"{w.name} ({w.resource_group}, {w.subscription_name or w.subscription})" for w in fitting[:10]
@@ -150,6 +154,7 @@ def pick(found: list[Workspace], wanted: str) -> Workspace:
         f"Several workspaces fit {wanted!r}.",
         listed + ".",
         "Add a word of its resource group or subscription.",
+        code="azure.workspace",
     )
 
 

@@ -88,13 +88,18 @@ def fetch_lab(
 
 def _check_target(target: Path) -> None:
     if target.exists() and not target.is_dir():
-        raise RequestError("A file is in the way.", f"{target} is not a folder.", "Name another folder.")
+        raise RequestError(
+            "A file is in the way.", f"{target} is not a folder.", "Name another folder.", code="lab.file"
+        )
     # A fetch that was stopped while it put things in place has left some of its own.
     ours = {WORK, RECIPE_NAME, REPORT_NAME, "models"} if (target / WORK).is_dir() else set()
     others = [path.name for path in target.iterdir() if path.name not in ours] if target.is_dir() else []
     if others:
         raise RequestError(
-            "The folder is not empty.", f"{target} has {sorted(others)[0]}.", "Name a new or an empty folder."
+            "The folder is not empty.",
+            f"{target} has {sorted(others)[0]}.",
+            "Name a new or an empty folder.",
+            code="fetch.not-empty",
         )
 
 

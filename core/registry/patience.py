@@ -243,6 +243,7 @@ def cancellable(work: Callable[[Stop, Reporter], T], report: Reporter, *, limit:
                     "Azure did not answer in time.",
                     f"Waited {limit:.0f} s.",
                     "Look at the network, then try again.",
+                    code="azure.connection",
                 )
     except BaseException:  # cancelled, out of time, or Ctrl-C: the thread is told before anybody else
         stop.set()

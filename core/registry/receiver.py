@@ -87,6 +87,7 @@ class Receiver:
                     "The model's files are gone from the storage.",
                     f"Nothing lies at {self._prefix.rstrip('/')}.",
                     "Take another version, or upload it again.",
+                    code="fetch.gone",
                 )
             found = {single.name: single}
             self._prefix = (
@@ -211,6 +212,7 @@ class Receiver:
                     "A file arrived damaged twice.",
                     f"{item.target.name}: its content is not what was uploaded.",
                     "Take another version of the model, or have it uploaded again.",
+                    code="fetch.damaged",
                 )
         os.replace(item.part, item.target)
         item.journal.unlink(missing_ok=True)
@@ -269,6 +271,7 @@ def safe_name(name: str) -> str:
             "The model has a file that would be written outside its folder.",
             f"{name!r}.",
             "Do not use this model; tell its owner.",
+            code="fetch.outside",
         )
     return path.as_posix()
 
@@ -292,4 +295,5 @@ def room(folder: Path, needed: int) -> None:
             "There is not enough room on the disk.",
             f"The model has {human_bytes(needed)}, {folder} has {human_bytes(free)} free.",
             "Free some space, or use a folder on another disk.",
+            code="disk.full",
         )

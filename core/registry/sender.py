@@ -193,6 +193,7 @@ class Sender:
                 "Not everything has arrived.",
                 f"{len(wrong)} of {len(self._items)} files are missing or damaged, such as {wrong[0]}.",
                 "Run the upload again; what is there is kept. Nothing was registered.",
+                code="upload.incomplete",
             )
 
     def _steer(self) -> None:
@@ -394,4 +395,5 @@ def _changed(item: Item) -> StageError:
         "A file changed while it was being sent.",
         f"{item.path or item.name}.",
         "Wait until whatever writes it is done, then run the upload again. Nothing was registered.",
+        code="upload.changed",
     )

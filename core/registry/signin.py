@@ -135,7 +135,9 @@ def sign_in(
     stop = stop or Stop()
     if method and method not in METHODS:
         raise RequestError(
-            f"There is no way to sign in called {method!r}.", hint="Use one of: " + ", ".join(METHODS) + "."
+            f"There is no way to sign in called {method!r}.",
+            hint="Use one of: " + ", ".join(METHODS) + ".",
+            code="usage",
         )
     if not method:
         try:
@@ -217,7 +219,10 @@ def current(*, stop: Stop | None = None, on_prompt: Callable[[Any], None] | None
     choice = remembered() or found()
     if choice is None:
         raise MachineError(
-            "You are not signed in to Azure.", "No sign-in is remembered on this machine.", LOGIN
+            "You are not signed in to Azure.",
+            "No sign-in is remembered on this machine.",
+            LOGIN,
+            code="azure.sign-in",
         )
     ask = on_prompt if choice.method == "device" and choice.keep == "none" else None
     if choice.method == "device" and choice.keep == "none" and ask is None:
@@ -225,6 +230,7 @@ def current(*, stop: Stop | None = None, on_prompt: Callable[[Any], None] | None
             "Your Azure sign-in was not kept.",
             f"{choice.user} signed in with a device code, and the token was not to be written.",
             "Run olivepress login again and agree to a file, or use another method.",
+            code="azure.keep",
         )
     try:
         return _identity(choice, Credential(_source(choice, stop, ask), _subject(choice), stop))
@@ -232,7 +238,7 @@ def current(*, stop: Stop | None = None, on_prompt: Callable[[Any], None] | None
         if choice.chosen:
             raise
         raise MachineError(
-            "You are not signed in to Azure.", str(error.detail or error.title), LOGIN
+            "You are not signed in to Azure.", str(error.detail or error.title), LOGIN, code="azure.sign-in"
         ) from None
 
 

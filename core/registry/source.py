@@ -78,6 +78,7 @@ def parse(uri: str) -> Address:
         f"{uri!r}.",
         "Write azureml://registries/REGISTRY/models/NAME/versions/VERSION, or "
         "azureml://subscriptions/ID/resourceGroups/GROUP/workspaces/WORKSPACE/models/NAME/versions/VERSION.",
+        code="azure.address",
     )
 
 
@@ -152,6 +153,7 @@ def locate(address: Address, credential: Any, stop: Stop, report: Reporter) -> t
             f"There is no model {address.name}:{version} in {workspace.subject}.",
             f"Versions there: {', '.join(known[:10]) or 'none'}.",
             "See what is there: olivepress models DIR --all",
+            code="azure.model",
         )
     where = parse(model.uri)
     store = workspace.datastore(where.datastore)
@@ -171,10 +173,13 @@ def _in_registry(
             f"There is no registry {address.registry}, or you cannot see it.",
             error.detail,
             "Check model.source.",
+            code="azure.registry",
         ) from None
     base = str(where.get("primaryRegionResourceProviderUri") or "").rstrip("/")
     if not base.startswith("https://"):
-        raise RequestError("The registry has no address.", f"{subject}.", "Check model.source.")
+        raise RequestError(
+            "The registry has no address.", f"{subject}.", "Check model.source.", code="azure.registry"
+        )
     root = (
         f"{base}/mferp/managementfrontend/subscriptions/{where['subscriptionId']}"
         f"/resourceGroups/{where['resourceGroup']}/providers/{ML}/registries/{quote(address.registry)}"
@@ -198,6 +203,7 @@ def _in_registry(
             f"There is no model {address.name}:{version} in registry {address.registry}.",
             error.detail,
             "Check model.source.",
+            code="azure.model",
         ) from None
     uri = str((model.get("properties") or {}).get("modelUri") or "")
     container_url, prefix = _split(uri, subject)
@@ -221,7 +227,10 @@ def _split(uri: str, subject: str) -> tuple[str, str]:
     container, _, prefix = parts.path.lstrip("/").partition("/")
     if parts.scheme != "https" or not container:
         raise RequestError(
-            "The registry gives no place for this model's files.", f"{subject}.", "Take another version."
+            "The registry gives no place for this model's files.",
+            f"{subject}.",
+            "Take another version.",
+            code="azure.registry",
         )
     return f"https://{parts.netloc}/{container}", unquote(prefix)
 

@@ -155,6 +155,7 @@ class Container:
                 "You have no right to write to the workspace's storage.",
                 f"{self._subject}: the access is for reading only.",
                 "Ask for the role Storage Blob Data Contributor on its storage account.",
+                code="azure.right",
             )
         return "yes"
 

@@ -46,6 +46,7 @@ class Place:
                 "No workspace is chosen.",
                 "lab.toml has no upload." + ", upload.".join(missing) + ".",
                 "Choose one: olivepress workspaces DIR --use NAME",
+                code="azure.workspace",
             )
         return cls(upload.subscription.strip(), upload.resource_group.strip(), upload.workspace.strip())
 
@@ -168,6 +169,7 @@ class Workspace:
                 "The workspace's default datastore does not hold blobs.",
                 f"{name} of {self.subject} is of type {said.get('datastoreType') or 'unknown'}.",
                 "Make a blob datastore the workspace's default, or choose another workspace.",
+                code="azure.datastore",
             )
         return Datastore(
             name,
@@ -274,6 +276,7 @@ class Workspace:
             "You have no right to register a model in the workspace.",
             f"{self.subject}: no role of yours allows {wanted}.",
             "Ask for the role AzureML Data Scientist on it.",
+            code="azure.right",
         )
 
     def register(
@@ -344,6 +347,7 @@ class VersionTaken(RequestError):
             f"Version {version} of {name} exists already, with other content.",
             "A registered version is not changed.",
             'Set upload.version to "" to take the next free one, or upload.name to another name.',
+            code="azure.version-taken",
         )
 
 
@@ -358,6 +362,7 @@ def check_name(kind: str, text: str) -> None:
             f"upload.{kind} is not a {kind} that Azure ML takes.",
             f"lab.toml: {kind} = {text!r}.",
             "Use letters, digits, dash, underscore and dot, beginning with a letter or digit, up to 255.",
+            code="recipe.value",
         )
 
 

@@ -65,7 +65,11 @@ def load_stage(name: str) -> Stage:
     import os
 
     if name not in STAGES:
-        raise RequestError(f"There is no stage {name!r}.", hint="The stages are: " + ", ".join(STAGES) + ".")
+        raise RequestError(
+            f"There is no stage {name!r}.",
+            hint="The stages are: " + ", ".join(STAGES) + ".",
+            code="stage.unknown",
+        )
     package = os.environ.get("OLIVEPRESS_STAGES", "core.stages")
     return cast(Stage, importlib.import_module(f"{package}.{name}"))
 

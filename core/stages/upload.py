@@ -55,7 +55,10 @@ def run(context: StageContext) -> dict[str, Any]:
             raise
         except OSError as error:
             raise StageError(
-                "The upload stopped.", f"{error.strerror}: {error.filename}", "Run it again."
+                "The upload stopped.",
+                f"{error.strerror}: {error.filename}",
+                "Run it again.",
+                code="upload.stopped",
             ) from None
         except Exception as error:  # an exception of the SDK may quote a signature: it goes no further
             raise explain(error, "upload") from None
