@@ -40,9 +40,9 @@ def question(number: int) -> str:
 
 def build_model(folder: Path) -> Path:
     """A random model large enough that the work is in the model."""
-    from onnxruntime_genai.models.builder import create_model
     from safetensors.torch import load_file, save_file
 
+    from core.onnx.genai_builder import build
     from tests.tiny_models import make_tiny
 
     checkpoint = make_tiny(
@@ -61,7 +61,14 @@ def build_model(folder: Path) -> Path:
         weights["lm_head.weight"][token] = 0
     save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        create_model("", str(checkpoint), str(folder / "model"), "int4", "cpu", str(folder / "cache"))
+        build(
+            checkpoint,
+            folder / "model",
+            precision="int4",
+            provider="CPUExecutionProvider",
+            options={},
+            work=folder / "work",
+        )
     return folder / "model"
 
 

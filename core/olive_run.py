@@ -83,7 +83,7 @@ def run_workflow(
         failure: title of the error when a pass fails.
         hint: its hint, where Olive's own reason does not call for another.
         phases: names for progress bars, see :func:`core.bars.reporting`.
-        on_line: called with every line that goes to standard output (ModelBuilder tells its progress
+        on_line: called with every line that goes to standard output (the model builder tells its progress
             so); the line is still written.
 
     Raises:

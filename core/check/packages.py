@@ -21,11 +21,7 @@ STAND_INS = {
 }
 """Packages that hold the same module for other hardware, and so serve as well."""
 
-BREAKS: tuple[tuple[str, str, str, str], ...] = (
-    ("olive-ai", "==0.13.0", "onnxruntime-genai", ">=0.15"),
-    ("olive-ai", "==0.13.0", "onnxruntime-genai-cuda", ">=0.15"),
-    ("olive-ai", "==0.13.0", "transformers", ">=5.24"),
-)
+BREAKS: tuple[tuple[str, str, str, str], ...] = (("olive-ai", "==0.13.0", "transformers", ">=5.24"),)
 """Pairs that install together and do not work together: a, its versions, b, its versions."""
 
 FIX = "Install the versions that work together: pip install -c constraints.txt olivepress"

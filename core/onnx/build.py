@@ -1,4 +1,4 @@
-"""Building the ONNX base with Olive's ModelBuilder pass, and giving its graph places for adapters.
+"""Building the ONNX base with our model builder pass, and giving its graph places for adapters.
 
 Loads olive and torch: only for a job's process.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 from core.errors import StageError
 from core.events import Reporter
-from core.files import explained, write_json
+from core.files import explained
 from core.model.folder import ModelFacts, model_facts, read_config
 from core.model.weights import tensor_entries
 from core.onnx.branches import add_branches, find_projections, plan_branches
@@ -37,7 +37,7 @@ class Choice:
     """How a base is built.
 
     Attributes:
-        builder_precision: what ModelBuilder is told: int4 for all quantized weights, whatever their bits.
+        builder_precision: what the builder is told: int4 for all quantized weights, whatever their bits.
         precision: what the weights in the layers have: int4, int8, fp16, bf16, fp32.
         accuracy_level: of MatMulNBits on the CPU: 1 float32 activations, 4 int8 ones; None elsewhere.
         head: of the output matrix: ``as quantized``, ``float``, or ``int8``.
@@ -49,16 +49,15 @@ class Choice:
     head: str
 
     def options(self) -> dict[str, Any]:
-        """The options of Olive's pass."""
-        options: dict[str, Any] = {"precision": self.builder_precision}
-        extra: dict[str, Any] = {}
+        """The options of the pass."""
+        options: dict[str, Any] = {}
         if self.accuracy_level is not None:
-            options["int4_accuracy_level"] = self.accuracy_level
+            options["accuracy_level"] = self.accuracy_level
         if self.head == "int8":
-            extra["int4_algo_config"] = "rtn_last"
+            options["algo_config"] = "rtn_last"
         elif self.head == "float" and self.builder_precision == "int4":
-            options["int4_nodes_to_exclude"] = ["/lm_head/MatMul"]
-        return {**options, "extra_options": extra}
+            options["nodes_to_exclude"] = ["/lm_head/MatMul"]
+        return {"precision": self.builder_precision, "options": options}
 
 
 def choose(facts: ModelFacts, precision: str, provider: str) -> Choice:
@@ -69,7 +68,7 @@ def choose(facts: ModelFacts, precision: str, provider: str) -> Choice:
     matrices and moves the logits by about a hundredth of their spread; a small model answers fast
     enough without that, and then agrees with PyTorch to the last few bits.
 
-    An output matrix that the quantization left float would be cut to 4 bits by ModelBuilder. It
+    An output matrix that the quantization left float would be cut to 4 bits by the builder. It
     stays float where it is small and gets 8 bits where it is large.
     """
     if facts.quantization is None:
@@ -108,7 +107,7 @@ def build_base(
         the folder with ``model.onnx``, its weights, ``genai_config.json`` and the tokenizer; the layout.
 
     Raises:
-        StageError: ModelBuilder failed, or its graph is not as expected.
+        StageError: the builder failed, or its graph is not as expected.
         MachineError: not enough memory or disk.
     """
     from core.olive_run import local_system, run_workflow
@@ -121,18 +120,16 @@ def build_base(
         if match:
             report.progress("Building the graph", int(match[1]) + 1, layers)
 
-    options = choice.options()
-    options["extra_options"]["hf_remote"] = trust_remote_code
     load = {"load_kwargs": {"trust_remote_code": True}} if trust_remote_code else {}
     built = run_workflow(
         {
             "input_model": {
                 "type": "HfModel",
-                "model_path": str(for_builder(checkpoint, work / "checkpoint")),
+                "model_path": str(checkpoint),
                 **load,
             },
             **local_system(device, provider),
-            "passes": {"builder": {"type": "ModelBuilder", **options}},
+            "passes": {"builder": {"type": "OlivePressModelBuilder", **choice.options()}},
         },
         work=work,
         report=report,
@@ -145,29 +142,6 @@ def build_base(
     shutil.rmtree(work / "olive-cache", ignore_errors=True)
     report.progress("Adding places for adapters", 0, None)
     return folder, open_graph(folder, checkpoint, base_digest)
-
-
-def for_builder(checkpoint: Path, linked: Path) -> Path:
-    """The checkpoint as ModelBuilder can read it: itself, or ``linked``, a folder made of links to its files.
-
-    For long-context rope (Phi-3's ``longrope``) ModelBuilder 0.14 reads the key ``type``, which
-    transformers 5 has renamed to ``rope_type`` when it saves a model.
-    """
-    config = read_config(checkpoint)
-    for name in ("rope_parameters", "rope_scaling"):
-        rope = config.get(name)
-        if isinstance(rope, dict) and "rope_type" in rope and "type" not in rope:
-            config[name] = {**rope, "type": rope["rope_type"]}
-            break
-    else:
-        return checkpoint
-    shutil.rmtree(linked, ignore_errors=True)
-    linked.mkdir(parents=True)
-    for path in checkpoint.iterdir():
-        if path.is_file() and path.name != "config.json":
-            (linked / path.name).symlink_to(path.resolve())
-    write_json(linked / "config.json", config)
-    return linked
 
 
 def quantize_float(

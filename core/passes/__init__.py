@@ -29,6 +29,15 @@ PASSES: dict[str, dict[str, Any]] = {
         "supported_quantization_encodings": [],
         "dataset": "dataset_not_required",
     },
+    "OlivePressModelBuilder": {
+        "module_path": "core.passes.model_builder.OlivePressModelBuilder",
+        "supported_providers": ["*"],
+        "supported_accelerators": ["*"],
+        "supported_precisions": ["*"],
+        "supported_algorithms": [],
+        "supported_quantization_encodings": [],
+        "dataset": "dataset_not_required",
+    },
     "OlivePressOnnx": {
         "module_path": "core.passes.onnx.OlivePressOnnx",
         "supported_providers": ["*"],

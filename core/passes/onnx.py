@@ -1,6 +1,6 @@
 """The optimize stage as one Olive pass, for workflows that are run by ``olive run``.
 
-Olive's ModelBuilder pass makes the graph of the base; then the branches for adapters are added to it,
+The model builder makes the graph of the base; then the branches for adapters are added to it,
 and the adapter that the model carries becomes a file of its own beside the graph.
 """
 
@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from olive.model import HfModelHandler, ONNXModelHandler
-from olive.passes.onnx.model_builder import ModelBuilder
 from olive.passes.pass_config import PassConfigParam
 
 from core.checkpoint import load_tokenizer
 from core.files import folder_stamp
 from core.onnx.adapters import add_adapter
-from core.onnx.build import for_builder, open_graph
+from core.onnx.build import open_graph
 from core.onnx.genai import complete_config, end_tokens
 from core.onnx.lora import arrange, read_lora
+from core.passes.model_builder import OlivePressModelBuilder
 from core.recipe import Recipe, read_recipe
 
 
-class OlivePressOnnx(ModelBuilder):
+class OlivePressOnnx(OlivePressModelBuilder):
     """An ONNX model for onnxruntime-genai whose adapters are optional inputs of the base's graph."""
 
     @classmethod
@@ -41,11 +41,7 @@ class OlivePressOnnx(ModelBuilder):
 
     def _run_for_config(self, model: HfModelHandler, config: Any, output_model_path: str) -> ONNXModelHandler:
         checkpoint = Path(model.model_path)
-        base = HfModelHandler(
-            str(for_builder(checkpoint, Path(output_model_path).with_suffix(".checkpoint"))),
-            load_kwargs=model.load_kwargs,
-        )
-        made = super()._run_for_config(base, config, output_model_path)
+        made = super()._run_for_config(model, config, output_model_path)
         folder = Path(made.model_path).parent
         layout = open_graph(folder, checkpoint, folder_stamp(checkpoint))
         trust = bool(model.load_kwargs and model.load_kwargs.trust_remote_code)

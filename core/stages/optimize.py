@@ -31,7 +31,7 @@ from core.text import command
 if TYPE_CHECKING:
     from core.onnx.build import Choice
 
-GRAPH_VERSION = 2
+GRAPH_VERSION = 3
 """Raised when the graph that this stage makes changes in kind."""
 
 _PACKAGES = (

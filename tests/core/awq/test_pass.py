@@ -246,33 +246,22 @@ def test_a_quantized_model_is_not_quantized_again(quantize: Quantize, tmp_path: 
 
 @pytest.mark.parametrize("arch", ["smollm", "qwen2", "phi3"])
 def test_model_builder_computes_what_pytorch_computes(arch: str, quantize: Quantize, tmp_path: Path) -> None:
-    import numpy as np
-    import onnxruntime
-
     from core.events import Reporter
     from core.olive_run import local_system, run_workflow
+    from core.onnx.session import Session
 
     made = quantize(make_tiny(arch, tmp_path / "float", salient=4, kv_heads=2), tmp_path / "awq")
     built = run_workflow(
         {
             "input_model": {"type": "HfModel", "model_path": str(made.path)},
-            "passes": {"build": {"type": "ModelBuilder", "precision": "int4", "int4_accuracy_level": 1}},
+            "passes": {"build": {"type": "OlivePressModelBuilder", "options": {"accuracy_level": 1}}},
             **local_system(),
         },
         work=tmp_path / "onnx",
         report=Reporter(),
     )
-    ids = torch.tensor([some_rows(1, 3)[0]])
-    session = onnxruntime.InferenceSession(str(built.model_path / "model.onnx"))
-    feeds: dict[str, Any] = {}
-    for each in session.get_inputs():
-        if each.name.startswith("past"):
-            shape = [d if isinstance(d, int) else int("batch" in d) for d in each.shape]
-            feeds[each.name] = np.zeros(shape, np.float32)
-        else:
-            given = {"input_ids": ids, "position_ids": torch.arange(ids.shape[1])[None]}
-            feeds[each.name] = given.get(each.name, torch.ones_like(ids)).numpy()
-    got = torch.from_numpy(session.run(["logits"], feeds)[0])
+    folder = built.model_path if built.model_path.is_dir() else built.model_path.parent
+    got = torch.from_numpy(Session(folder).logits(some_rows(1, 3)[0]))
     assert torch.allclose(got, logits(load_model(made.path)), atol=1e-3)
 
 

@@ -21,14 +21,21 @@ LONG = "Where does it end?"
 def build(checkpoint: Path, folder: Path, precision: str = "int4", seeds: tuple[int, ...] = (1, 2)) -> Path:
     """An ONNX model of a checkpoint with random adapters ``one``, ``two``, … for it."""
     import torch
-    from onnxruntime_genai.models.builder import create_model
 
     from core.files import digest
     from core.onnx.adapters import add_adapter
     from core.onnx.build import open_graph
+    from core.onnx.genai_builder import build as build_graph
 
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        create_model("", str(checkpoint), str(folder), precision, "cpu", str(folder.parent / "cache"))
+        build_graph(
+            checkpoint,
+            folder,
+            precision=precision,
+            provider="CPUExecutionProvider",
+            options={},
+            work=folder.parent / "work",
+        )
     layout = open_graph(folder, checkpoint, digest(folder / "model.onnx"))
     for name, seed in zip(("one", "two"), seeds, strict=False):
         torch.manual_seed(seed)

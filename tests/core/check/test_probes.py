@@ -137,12 +137,12 @@ def test_conflicts_are_named_by_pair() -> None:
 
 def test_pairs_that_install_but_do_not_work_are_known() -> None:
     versions = {
-        "root": ("1", ["olive-ai", "onnxruntime-genai"]),
+        "root": ("1", ["olive-ai", "transformers"]),
         "olive-ai": ("0.13.0", []),
-        "onnxruntime-genai": ("0.16.0", []),
+        "transformers": ("5.24.0", []),
     }
     (problem,) = packages.find_conflicts("root", fake_packages(**versions))
-    assert "olive-ai 0.13.0 does not work with onnxruntime-genai 0.16.0" in problem
+    assert "olive-ai 0.13.0 does not work with transformers 5.24.0" in problem
 
 
 def test_the_installed_set_is_whole(subject: Subject) -> None:
@@ -259,14 +259,14 @@ def test_no_gpu_is_fine_for_the_rehearsal_and_told_for_others(
 @pytest.mark.parametrize(
     ("has_gpu", "cuda", "have", "expected"),
     [
-        (False, "", {"onnxruntime-genai": "0.14.1"}, {"torch build": OK, "onnxruntime build": OK}),
-        (True, "", {"onnxruntime-genai": "0.14.1"}, {"torch build": WARN, "onnxruntime build": OK}),
-        (True, "13.0", {"onnxruntime-genai-cuda": "0.14.1"}, {"torch build": OK, "onnxruntime build": OK}),
-        (True, None, {"onnxruntime-genai": "0.14.1"}, {"torch build": SKIP, "onnxruntime build": OK}),
+        (False, "", {"onnxruntime-genai": "0.18.0"}, {"torch build": OK, "onnxruntime build": OK}),
+        (True, "", {"onnxruntime-genai": "0.18.0"}, {"torch build": WARN, "onnxruntime build": OK}),
+        (True, "13.0", {"onnxruntime-genai-cuda": "0.18.0"}, {"torch build": OK, "onnxruntime build": OK}),
+        (True, None, {"onnxruntime-genai": "0.18.0"}, {"torch build": SKIP, "onnxruntime build": OK}),
         (
             False,
             "",
-            {"onnxruntime-genai": "0.14.1", "onnxruntime-genai-cuda": "0.14.1"},
+            {"onnxruntime-genai": "0.18.0", "onnxruntime-genai-cuda": "0.18.0"},
             {"torch build": OK, "onnxruntime build": WARN},
         ),
     ],

@@ -24,11 +24,14 @@ NEW_TOKENS = 12
 RECIPE = Recipe().with_values({"quantize.group_size": 32, "quantize.algorithm": "rtn"})
 
 
-def quantized_lab(root: Path, arch: str, *, eight_bit: str = "", **options: Any) -> LabFolder:
+def quantized_lab(
+    root: Path, arch: str, *, eight_bit: str = "", symmetric: bool = False, **options: Any
+) -> LabFolder:
     """A lab whose ``models/quantized`` holds a tiny model with int4 layers and an int8 output matrix.
 
     Args:
         eight_bit: kinds of layers that have 8 bits too.
+        symmetric: without zero points.
     """
     from core.olive_run import local_system, run_workflow
     from core.stages.quantize import eight_bit_layers
@@ -45,6 +48,7 @@ def quantized_lab(root: Path, arch: str, *, eight_bit: str = "", **options: Any)
                     "type": "rtn",
                     "bits": 4,
                     "group_size": 32,
+                    "sym": symmetric,
                     "lm_head": True,
                     "overrides": {"lm_head": {"bits": 8}, **{name: {"bits": 8} for name in wide}},
                 }
