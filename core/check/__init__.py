@@ -84,19 +84,21 @@ def require(lab: Lab, stages: Sequence[str]) -> None:
             hint what to do.
     """
     from core.check.runner import run_probes
+    from core.data.model_text import model_folder
     from core.errors import MachineError, RequestError
     from core.sources import kind_of
 
     wanted = [probe for probe in probes() if set(probe.stages) & set(stages)]
     subject = subject_of(lab.root, stages)
+    if set(stages) & {"quantize", "finetune"}:
+        # A GGUF file's tokenizer takes seconds the first time, longer than a check has: the run needs it anyway.
+        model_folder(subject.recipe, lab.root)
     failed = [check for check in run_probes(wanted, subject) if check.state == FAIL]
     if not failed:
         return
     asked = {"recipe", "data", "architecture", "remote code"}
     if kind_of(subject.recipe.model.source, lab.root) in ("folder", "gguf"):
-        asked.add(
-            "model"
-        )  # a folder or file that is not whole; a hub's refusal is about this machine or its user
+        asked.add("model")  # one that is not whole; a hub's refusal is about this machine or its user
     wrong = any(check.name in asked for check in failed)
     raise (RequestError if wrong else MachineError)(
         "This cannot be run as it is asked for." if wrong else "This machine cannot run that as it is.",

@@ -21,7 +21,7 @@ def record_lengths(subject: Subject) -> Lengths | None:
         examples = small_split(subject)
     except (LabError, OSError):
         return None  # the data check tells what is wrong
-    folder = model_folder(subject.recipe, subject.lab.root)
+    folder = model_folder(subject.recipe, subject.lab.root, unpack=False)
     if examples is None or folder is None or not (folder / "tokenizer.json").is_file():
         return None
     from tokenizers import Tokenizer
@@ -44,9 +44,12 @@ def small_split(subject: Subject) -> Split | None:
     path = resolve_data_file(subject.recipe, subject.lab.root)
     if path.is_dir() or path.stat().st_size > LARGEST_BYTES:
         return None
-    if subject.recipe.data.chat_template and model_folder(subject.recipe, subject.lab.root) is None:
+    if (
+        subject.recipe.data.chat_template
+        and model_folder(subject.recipe, subject.lab.root, unpack=False) is None
+    ):
         return None  # the template comes with a model that is not here yet
-    text = read_model_text(subject.recipe, subject.lab.root)
+    text = read_model_text(subject.recipe, subject.lab.root, unpack=False)
     return load_examples(
         subject.recipe,
         subject.lab.root,

@@ -14,10 +14,14 @@ from core.model.text import ModelText, read_text
 from core.recipe import Recipe
 
 
-def model_folder(recipe: Recipe, lab_root: Path) -> Path | None:
-    """Where the recipe's model (or what was made of it) keeps its tokenizer files on this machine."""
+def model_folder(recipe: Recipe, lab_root: Path, *, unpack: bool = True) -> Path | None:
+    """Where the recipe's model (or what was made of it) keeps its tokenizer files on this machine.
+
+    Args:
+        unpack: take them out of a GGUF file if that was not done yet, which takes seconds.
+    """
     lab = LabFolder(lab_root)
-    found = _source_folder(recipe.model.source, lab_root)
+    found = _source_folder(recipe.model.source, lab_root, unpack)
     for folder in (found, lab.quantized_dir, lab.onnx_dir):
         if folder is not None and (
             (folder / "tokenizer.json").is_file() or (folder / "tokenizer_config.json").is_file()
@@ -26,7 +30,7 @@ def model_folder(recipe: Recipe, lab_root: Path) -> Path | None:
     return None
 
 
-def _source_folder(source: str, lab_root: Path) -> Path | None:
+def _source_folder(source: str, lab_root: Path, unpack: bool) -> Path | None:
     from core.resources import rehearsal_model
     from core.sources import kind_of, local_place
 
@@ -40,7 +44,7 @@ def _source_folder(source: str, lab_root: Path) -> Path | None:
         from core.model.unpack import text_folder
 
         try:
-            return text_folder(local_place(source, lab_root))
+            return text_folder(local_place(source, lab_root), make=unpack)
         except RequestError:
             return None  # the check of the model tells why
     if kind == "hub":
@@ -54,9 +58,9 @@ def _source_folder(source: str, lab_root: Path) -> Path | None:
     return None
 
 
-def read_model_text(recipe: Recipe, lab_root: Path) -> ModelText:
-    """The text side of the recipe's model; empty where the model is not on this machine."""
-    folder = model_folder(recipe, lab_root)
+def read_model_text(recipe: Recipe, lab_root: Path, *, unpack: bool = True) -> ModelText:
+    """The text side of the recipe's model; empty where the model is not on this machine (``unpack``: as above)."""
+    folder = model_folder(recipe, lab_root, unpack=unpack)
     return ModelText() if folder is None else read_text(folder)
 
 

@@ -77,10 +77,11 @@ def float_folder(file: Path, report: Reporter) -> Path:
     return target
 
 
-def text_folder(file: Path) -> Path:
+def text_folder(file: Path, *, make: bool = True) -> Path | None:
     """Tokenizer, template and configuration of a GGUF file as a Hugging Face folder without weights.
 
-    It is made in a process of its own, for torch would come into this one. That takes seconds, once.
+    It is made in a process of its own, for torch would come into this one. That takes seconds, once; with
+    ``make`` off the answer is None where there is none yet.
 
     Raises:
         RequestError: the file is not one that can be read.
@@ -90,6 +91,8 @@ def text_folder(file: Path) -> Path:
     whole, text = _place(header), _text_place(header)
     if whole.is_dir():
         return whole
+    if not text.is_dir() and not make:
+        return None
     if not text.is_dir():
         root = Path(__file__).resolve().parents[2]
         search = [str(root), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
