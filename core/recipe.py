@@ -29,7 +29,9 @@ ADAPTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 class ModelSection:
     """``[model]``: what to start from."""
 
-    source: str = option(REHEARSAL, "hub id, folder, azureml:// path, or rehearsal for the bundled model")
+    source: str = option(
+        REHEARSAL, "hub id, folder, .gguf file, azureml:// path, or rehearsal for the bundled model"
+    )
     trust_remote_code: bool = option(
         False, "run Python code that comes with the model; only for models you trust", advanced=True
     )

@@ -177,6 +177,7 @@ def _enough(header: Header, place: Path) -> None:
             "There is not enough disk space to unpack the GGUF file.",
             f"About {human_bytes(needed)} are needed below {place}, {human_bytes(free)} are free.",
             "Free some space, or let XDG_CACHE_HOME name a folder on another disk.",
+            code="disk.full",
         )
     # The weights, and the largest tensor as float32 in three copies while it is unpacked.
     largest = max(tensor.numbers for tensor in header.tensors.values())
@@ -187,6 +188,7 @@ def _enough(header: Header, place: Path) -> None:
             "There is not enough memory to unpack the GGUF file.",
             f"{header.path} needs about {human_bytes(wanted)}, {human_bytes(available)} are free.",
             "Close what else uses the memory, or use a smaller model.",
+            code="machine.memory",
         )
 
 
