@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 _BAR = 40
-_OF_RECIPE = ("unmapped", "template-field", "template-model", "no-rows")
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -144,8 +143,15 @@ def _clean(text: str) -> str:
     return clean(text, keep_newlines=False)
 
 
+def _escaped(template: str) -> str:
+    """A template on one line, a line break unlike a backslash and an n."""
+    return template.replace("\\", "\\\\").replace("\n", "\\n")
+
+
 def _print_words(report: DataReport, cleaned: dict[str, Any] | None, shown: int | None) -> None:
+    from core.data.plan import FIELDS
     from core.data.report import to_words
+    from core.data.unused import unused_words
     from core.files import human_bytes
 
     print(f"file      {_clean(str(report.path))}, {human_bytes(report.bytes)}")
@@ -153,10 +159,15 @@ def _print_words(report: DataReport, cleaned: dict[str, Any] | None, shown: int 
     print(f"fields    {_clean(', '.join(report.fields))}")
     if report.proposal is not None:
         print(f"mapping   {_clean(report.mapping.words())}")
-    template = (
-        "the model's own chat template" if report.chat_template else report.template.replace("\n", "\\n")
-    )
+    template = "the model's own chat template" if report.chat_template else _escaped(report.template)
     print(f"template  {_clean(template)}")
+    print(
+        f"not used  {_clean(unused_words([each.as_dict() for each in report.not_used], report.usable)) or 'nothing'}"
+    )
+    for why, count in report.not_learnt.items():
+        print(f"not learnt  {count:,} rows: {_clean(why)}")
+    if report.turns_not_learnt:
+        print(f"not learnt  {report.turns_not_learnt:,} answers that are shown in the other rows")
     _print_tokens(report)
     if report.usable:
         print(f"split     {report.train:,} to train on, {report.eval:,} held out")
@@ -167,6 +178,7 @@ def _print_words(report: DataReport, cleaned: dict[str, Any] | None, shown: int 
         why = _clean(report.proposal.why)
         print(f"\nTo confirm: {_clean(report.proposal.mapping.words())} ({why}).")
         print("This report goes by that. If it is right: olivepress data --accept")
+        print(f"If not: set {' and '.join(FIELDS[:2])} (or {FIELDS[2]}) in lab.toml.")
     total = len(report.findings)
     print(f"\nfindings  {total:,}" + ("" if total else ": nothing to mend"))
     for kind, count in sorted(report.findings.counts.items()):
@@ -179,7 +191,7 @@ def _print_words(report: DataReport, cleaned: dict[str, Any] | None, shown: int 
     if cleaned is not None:
         print(f"\n{_clean(cleaned['file'])}: {cleaned['kept']:,} rows")
         print(f"{_clean(cleaned['left_out_file'])}: {cleaned['left_out']:,} rows left out, and why")
-    elif any(count for kind, count in report.findings.counts.items() if kind not in _OF_RECIPE):
+    elif report.cleanable:
         print("olivepress data --clean OUT.jsonl writes a file without these rows.")
 
 

@@ -88,7 +88,7 @@ class BackgroundSurvey:
 
     def findings(self, start: int = 0, count: int | None = None) -> Iterator[Finding]:
         """The findings of a survey that is done, from number `start`."""
-        names = ("file", "line", "kind", "message", "fix")
+        names = ("file", "line", "kind", "message", "fix", "row")
         with (self._folder / "findings.jsonl").open(encoding="utf-8") as stream:
             for line in islice(stream, start, None if count is None else start + count):
                 data = json.loads(line)

@@ -44,15 +44,16 @@ def write_clean(
         keep: kinds of findings that are no reason to leave a row out.
 
     Raises:
-        RequestError: `out` is the data itself, a folder, or has a name of another form than JSON Lines.
+        RequestError: `out` is the data itself, a folder, or has a name of another form than JSON Lines; or
+            no row would be left.
         MachineError: it cannot be written.
     """
     progress = progress or Reporter()
     _refuse(report, out)
     bad: dict[tuple[str, int], list[Finding]] = {}
     for finding in report.findings:
-        if finding.kind not in keep and finding.file != "lab.toml":
-            bad.setdefault((finding.file, finding.line), []).append(finding)
+        if finding.kind not in keep and finding.row:
+            bad.setdefault((finding.file, finding.row), []).append(finding)
     beside = out.with_name(out.name + LEFT_OUT)
     kept = left = 0
     with explained(out), ExitStack() as undo:
@@ -65,7 +66,7 @@ def write_clean(
                 if count % 1024 == 0:
                     progress.check_cancelled()
                     progress.progress(CLEANING, reader.done_bytes, reader.total_bytes)
-                why = bad.get((row.file, row.line), [])
+                why = bad.get((row.file, row.number), [])
                 if row.fields is not None and not why:
                     good_file.write(json.dumps(row.fields, ensure_ascii=False, default=str) + "\n")
                     kept += 1
@@ -79,6 +80,12 @@ def write_clean(
                 if row.fields is not None:
                     entry["row"] = row.fields
                 left_file.write(json.dumps(entry, ensure_ascii=False, default=str) + "\n")
+            if not kept:
+                raise RequestError(
+                    "The clean file would have no row.",
+                    f"All {left:,} rows have findings.",
+                    "Mend what `olivepress data` lists, or keep some kinds with --keep.",
+                )
             for stream in (good_file, left_file):
                 stream.flush()
                 os.fsync(stream.fileno())

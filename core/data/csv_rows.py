@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from core.data.files import BOM
+from core.data.json_rows import not_utf8
 from core.data.types import Problem
 
 MOST_LINES = 2_000
@@ -27,9 +28,11 @@ class CsvReader:
     begins. After `restart` a read goes on from such a place.
     """
 
-    def __init__(self, stream: IO[bytes], delimiter: str = ",") -> None:
+    def __init__(self, stream: IO[bytes], delimiter: str = ",", *, spaced: bool = False) -> None:
+        """`spaced`: there are spaces between a separator and the quote behind it."""
         self._stream = stream
         self._delimiter = delimiter
+        self._spaced = spaced
         self._waiting: deque[bytes] = deque()
         self._line = 0
         self._next = 0
@@ -58,7 +61,9 @@ class CsvReader:
         """
         text = raw.decode()
         try:
-            rows = list(csv.reader([text], delimiter=self._delimiter, strict=True))
+            rows = list(
+                csv.reader([text], delimiter=self._delimiter, strict=True, skipinitialspace=self._spaced)
+            )
         except csv.Error as error:
             if "unexpected end of data" in str(error):
                 return None
@@ -87,7 +92,7 @@ class CsvReader:
                     cells = self._cells(b"".join([raw, *lines[1:]]))
         except UnicodeDecodeError as error:
             bad = b"".join([raw, *lines[1:]])[error.start]
-            return line, Problem("invalid-utf8", f"byte 0x{bad:02x} is not UTF-8", "save the file as UTF-8")
+            return line, not_utf8(bad, "a byte of the row")
         except csv.Error as error:
             self._push_back(lines[1:])
             return line, Problem(

@@ -102,7 +102,11 @@ def load_examples(
         if not limited:
             examples.append(_example(plan, path, row, record))
     if not len(splitter):
-        raise RequestError("The data file has no records.", f"{path} is empty.", "Give a file with records.")
+        raise RequestError(
+            "The data file has no records to learn from.",
+            f"{path} is empty, or every row in it says that it is not to be learnt.",
+            "Give a file with records; `olivepress data` says what is in this one.",
+        )
     held_out = split_rows(splitter, recipe, lab_root)
     if limited:
         drawn = _drawn(held_out, limit, eval_limit, recipe.data.seed)
@@ -130,6 +134,8 @@ def _records(
         record = plan.convert(row.fields)
         if isinstance(record, list):
             raise _refused(path, row, record[0])
+        if not record.learnt:
+            continue
         if number % 256 == 255:
             report.check_cancelled()
             report.progress("reading the records", reader.done_bytes, reader.total_bytes)
@@ -157,14 +163,12 @@ def _example(plan: Plan, path: Path, row: Row, record: Record) -> Example:
     except TemplateError as error:
         problem = Problem("template-error", str(error), "correct the row, or set data.chat_template = false")
         raise _refused(path, row, problem) from None
-    return Example(row.file, row.line, record.messages, segments)
+    return Example(row.file, row.line, record.messages, segments, record.tools)
 
 
 def _refused(path: Path, row: Row, problem: Problem | None) -> RequestError:
     problem = problem or Problem("unreadable-file", "it cannot be read", "remove it")
     where = path / row.file if path.is_dir() else path
     fix = problem.fix[:1].upper() + problem.fix[1:]
-    hint = (
-        f"{fix}. `olivepress data DIR` lists all such rows; with --clean OUT it writes a file without them."
-    )
+    hint = f"{fix}. `olivepress data DIR` lists all such rows, and whether a file can be written without them."
     return RequestError("A data row cannot be used.", f"{where}, line {row.line}: {problem.message}.", hint)

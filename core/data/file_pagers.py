@@ -14,10 +14,10 @@ from itertools import islice
 from typing import IO, Any, cast
 
 from core.data.csv_rows import CsvReader
-from core.data.files import BOM, DataFile, Kind
+from core.data.files import BOM, DataFile, Kind, NewLines
 from core.data.json_rows import LONGEST_RECORD, ValueStream, parse_line
 from core.data.seekable_gzip import SeekableGzip
-from core.data.types import Problem, Row
+from core.data.types import Row
 
 _MAYBE_BLANK = re.compile(rb"\n[ \t\r\n]")
 
@@ -31,7 +31,7 @@ class FilePager(ABC):
 
     def __init__(self, file: DataFile) -> None:
         self.file = file
-        self.bytes = file.path.stat().st_size
+        self.bytes = file.path.stat().st_size if file.part is None else file.part.end - file.part.start
         self.known = 0
         self.whole = False
 
@@ -67,11 +67,6 @@ class FilePager(ABC):
         """Close the file."""
         return
 
-    def _row(self, line: int, found: dict[str, Any] | Problem) -> Row:
-        if isinstance(found, Problem):
-            return Row(self.file.name, line, None, found, self.file.held_out)
-        return Row(self.file.name, line, found, None, self.file.held_out)
-
 
 class _TextPager(FilePager):
     """A file that is read as bytes, packed or not."""
@@ -80,8 +75,9 @@ class _TextPager(FilePager):
         super().__init__(file)
         self._kind = kind
         self._raw = SeekableGzip(file.path) if kind.packed else file.path.open("rb", buffering=0)
-        self._stream = cast(IO[bytes], io.BufferedReader(cast(Any, self._raw), 1 << 16))
-        self._next = 0  # byte up to which the file is indexed
+        below = NewLines(cast(IO[bytes], self._raw)) if kind.old_mac else self._raw
+        self._stream = cast(IO[bytes], io.BufferedReader(cast(Any, below), 1 << 16))
+        self._next = kind.start  # byte up to which the file is indexed
 
     @property
     def done_bytes(self) -> int:
@@ -89,7 +85,7 @@ class _TextPager(FilePager):
             return self.bytes
         if isinstance(self._raw, SeekableGzip):
             return min(self._packed, self.bytes)
-        return self._next
+        return self._next - self._kind.start
 
     _packed = 0
 
@@ -146,7 +142,7 @@ class LinePager(_TextPager):
         while len(rows) < count and (raw := self._stream.readline(LONGEST_RECORD)):
             found = parse_line(raw)
             if found is not None:
-                rows.append(self._row(0, found))
+                rows.append(self.file.row(0, 0, found))
         return rows, False
 
     def rows(self, start: int, count: int) -> list[Row]:
@@ -166,7 +162,7 @@ class LinePager(_TextPager):
                     if number >= start:
                         found = parse_line(raw)
                         if found is not None:
-                            result.append(self._row(line, found))
+                            result.append(self.file.row(line, number + 1, found))
                     number += 1
                 line += 1
         except (EOFError, OSError):
@@ -188,26 +184,18 @@ class RecordPager(_TextPager):
     def _records(self, place: tuple[int, int] | None) -> tuple[Any, Iterator[tuple[int, Any]]]:
         """A reader from a place (offset, line), or from the beginning."""
         if self._kind.form == "csv":
-            reader = CsvReader(self._stream, self._kind.delimiter)
+            reader = CsvReader(self._stream, self._kind.delimiter, spaced=self._kind.spaced)
             if place is None:
                 self._stream.seek(0)
             else:
                 reader.names = self._names
                 reader.restart(place[1], place[0])
             return reader, iter(reader)
-        if place is None:
-            self._stream.seek(0)
-            skipped = self._stream.read(self._kind.start)
-            values = ValueStream(
-                self._stream,
-                line=1 + skipped.count(b"\n"),
-                offset=self._kind.start,
-                wrapped=self._kind.start > 0,
-            )
-            return values, iter(values)
-        self._stream.seek(place[0])
+        offset, line = place or (self._kind.start, self._kind.line)
+        self._stream.seek(offset)
+        inside = self._array if place is not None else False
         values = ValueStream(
-            self._stream, line=place[1], offset=place[0], inside=self._array, wrapped=self._kind.start > 0
+            self._stream, line=line, offset=offset, inside=inside, wrapped=self._kind.wrapped
         )
         return values, iter(values)
 
@@ -272,8 +260,9 @@ class RecordPager(_TextPager):
         _, records = self._records(place)
         result: list[Row] = []
         try:
-            for line, found in islice(records, start - block * EVERY, start - block * EVERY + count):
-                result.append(self._row(line, found))
+            skipped = start - block * EVERY
+            for number, (line, found) in enumerate(islice(records, skipped, skipped + count), start + 1):
+                result.append(self.file.row(line, number, found))
         except (EOFError, OSError):
             return result
         return result

@@ -8,20 +8,32 @@ import io
 import json
 import re
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
-from core.data.types import Problem
+from core.data.json_layout import HELD_OUT, Layout, Part, layout, parts
+from core.data.types import Noted, Problem, Row
 from core.errors import RequestError
+from core.files import read_json
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+_METADATA = (
+    "dataset_info.json",
+    "dataset_infos.json",
+    "dataset_dict.json",
+    "state.json",
+    "croissant.json",
+    "config.json",
+    "tokenizer_config.json",
+)
+"""Files that describe data (or a model) and are no records, as `datasets` and hubs write them."""
 LEFT_OUT = ".left-out.jsonl"
 BOM = codecs.BOM_UTF8
 HEAD = 1 << 16
 
-_HELD_OUT = re.compile(r"(?:^|[^a-z])(?:test|eval|valid|validation|dev|held-?_?out)(?:[^a-z]|$)")
-_WRAPPED = re.compile(r'\s*\{\s*"(?:data|rows|train|examples|records|items|instances)"\s*:\s*(?=\[)')
 _PACKED = {
     b"PK\x03\x04": "a zip archive",
     b"BZh": "packed with bzip2",
@@ -31,7 +43,6 @@ _PACKED = {
     b"SQLite format 3": "an SQLite database",
     b"%PDF": "a PDF document",
     b"\xd0\xcf\x11\xe0": "an old Office document",
-    b"ARROW1": "an Arrow file",
 }
 
 
@@ -45,42 +56,77 @@ class UnreadableFile(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """A file with records. `name` is how findings call it; `held_out`: its name says test or validation."""
+    """A file with records, or a list of records in one.
+
+    Attributes:
+        name: how findings call it.
+        held_out: its name says test or validation.
+        part: the list, where the file is a JSON object with lists of records.
+        others: the names of further such lists, which are not read.
+    """
 
     path: Path
     name: str
     held_out: bool = False
+    part: Part | None = None
+    others: tuple[str, ...] = ()
+
+    def row(self, line: int, number: int, found: dict[str, Any] | Noted | Problem) -> Row:
+        """What was read at a line as a row."""
+        if isinstance(found, Problem):
+            return Row(self.name, line, None, found, self.held_out, None, number)
+        if isinstance(found, Noted):
+            return Row(self.name, line, found.fields, None, self.held_out, found.note, number)
+        return Row(self.name, line, found, None, self.held_out, None, number)
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a file is: `form` is jsonl, json, csv or parquet; `start` is where a JSON array begins."""
+    """What a file is.
+
+    Attributes:
+        form: jsonl, json, csv, parquet or arrow.
+        start, line: where the array begins that is read, and its line.
+        wrapped: whether that array stands in an object.
+        object: whether the file may be one JSON object.
+        old_mac: its lines end in CR alone.
+        spaced: there are spaces between a separator and the quote behind it.
+    """
 
     form: str
     packed: bool = False
     start: int = 0
+    line: int = 1
+    wrapped: bool = False
+    object: bool = False
     delimiter: str = ","
+    old_mac: bool = False
+    spaced: bool = False
 
 
 def data_files(path: Path) -> list[DataFile]:
     """The files with records at a path: itself, or those below a folder, by name.
 
     In a folder, files (or folders) whose name says test, validation, dev or eval hold the held-out
-    rows, as long as there are others to train on.
+    rows, as long as there are others to train on; so do lists of such names in a JSON file. Of a folder
+    that `datasets` saved, the files are those that its `state.json` names.
 
     Raises:
         RequestError: a folder without such a file.
     """
     if not path.is_dir():
-        return [DataFile(path, path.name)]
+        return _parts(DataFile(path, path.name))
     found = []
     for each in sorted(path.rglob("*")):
-        name = each.relative_to(path).as_posix()
-        plain = name.lower().removesuffix(".gz")
-        if not each.is_file() or any(part.startswith(".") for part in each.relative_to(path).parts):
+        relative = each.relative_to(path)
+        if (
+            not each.is_file()
+            or any(part.startswith(".") for part in relative.parts)
+            or not _holds_rows(each)
+        ):
             continue
-        if plain.endswith(SUFFIXES) and not plain.endswith(LEFT_OUT):
-            found.append(DataFile(each, name, bool(_HELD_OUT.search(name.lower()))))
+        name = relative.as_posix()
+        found += _parts(DataFile(each, name, bool(HELD_OUT.search(name.lower()))))
     if not found:
         raise RequestError(
             "The data folder has no records.",
@@ -88,8 +134,85 @@ def data_files(path: Path) -> list[DataFile]:
             "Put the records there, or set data.file to the right folder.",
         )
     if all(each.held_out for each in found):
-        found = [DataFile(each.path, each.name) for each in found]
+        found = [DataFile(each.path, each.name, False, each.part, each.others) for each in found]
     return found
+
+
+def _holds_rows(path: Path) -> bool:
+    name = path.name.lower().removesuffix(".gz")
+    if not name.endswith(SUFFIXES) or name.endswith(LEFT_OUT) or name in _METADATA:
+        return False
+    if name.endswith(".arrow"):
+        saved = _saved(path.parent)
+        return path.name in saved if saved else not name.startswith("cache-")
+    return True
+
+
+def _saved(folder: Path) -> frozenset[str]:
+    """The files that `datasets` says it saved in a folder; others there are its caches."""
+    state = read_json(folder / "state.json")
+    listed = state.get("_data_files") if isinstance(state, dict) else None
+    names = [each.get("filename") for each in listed or () if isinstance(each, dict)]
+    return frozenset(name for name in names if isinstance(name, str))
+
+
+def _parts(file: DataFile) -> list[DataFile]:
+    """A file, or each list of records in it."""
+    found = Layout()
+    with suppress(OSError, UnreadableFile, EOFError, zlib.error):
+        state = file.path.stat()
+        found = _layout(file.path, state.st_mtime_ns, state.st_size)
+    lists = list(parts(found))
+    if len(lists) < 2:
+        return [DataFile(file.path, file.name, file.held_out, part, found.others) for part, _ in lists] or [
+            file
+        ]
+    return [
+        DataFile(
+            file.path,
+            f"{file.name}[{part.key}]",
+            file.held_out or held_out,
+            part,
+            found.others if number == 0 else (),
+        )
+        for number, (part, held_out) in enumerate(lists)
+    ]
+
+
+@lru_cache(maxsize=64)
+def _layout(path: Path, _changed: int, _size: int) -> Layout:
+    if path.name.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".parquet", ".arrow")):
+        return Layout()
+    kind = sniff(path)
+    if kind is None or not kind.object:
+        return Layout()
+    stream, raw = open_bytes(path, kind)
+    with raw, stream:
+        # One line of JSON Lines may be a record with a list in it.
+        return layout(stream, named_only=".json" not in path.suffixes)
+
+
+def kind_of(file: DataFile) -> Kind | None:
+    """What a file is, and where in it the records begin; None where it is empty.
+
+    Raises:
+        UnreadableFile: it is no form of records that can be read.
+        OSError: it cannot be opened.
+    """
+    kind = sniff(file.path)
+    if kind is None or not kind.object:
+        return kind
+    if file.part is not None:
+        return Kind("json", kind.packed, file.part.start, file.part.line, wrapped=True, old_mac=kind.old_mac)
+    state = file.path.stat()
+    columns = _layout(file.path, state.st_mtime_ns, state.st_size).columns
+    if columns:
+        few = ", ".join(map(repr, columns[:4])) + (", …" if len(columns) > 4 else "")
+        raise UnreadableFile(
+            f"it is one object of columns or of records by name ({few}), not a list of records",
+            'write it as [{"field": "text"}, …]; pandas does with to_json(orient="records")',
+        )
+    return kind
 
 
 def is_gzip(path: Path) -> bool:
@@ -98,15 +221,47 @@ def is_gzip(path: Path) -> bool:
         return stream.read(2) == b"\x1f\x8b"
 
 
-def open_bytes(path: Path) -> tuple[IO[bytes], IO[bytes]]:
+class NewLines(io.RawIOBase):
+    """Bytes of a file whose lines end in CR alone, with LF in their place: as many bytes as there were."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read some bytes."""
+        data = self._stream.read(len(buffer)).replace(b"\r", b"\n")
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a byte."""
+        return self._stream.seek(offset, whence)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+        super().close()
+
+
+def open_bytes(path: Path, kind: Kind) -> tuple[IO[bytes], IO[bytes]]:
     """The file's bytes, unpacked where they are gzip, and the stream below whose position is the progress."""
     raw = path.open("rb", buffering=0)
-    if raw.read(2) == b"\x1f\x8b":
-        raw.seek(0)
+    if kind.packed:
         # No BufferedReader around it: at the end of a file that is cut off it would lose the last rows.
-        return cast(IO[bytes], gzip.GzipFile(fileobj=raw)), cast(IO[bytes], raw)
-    raw.seek(0)
-    return cast(IO[bytes], io.BufferedReader(raw, 1 << 18)), cast(IO[bytes], raw)
+        stream = cast(IO[bytes], gzip.GzipFile(fileobj=raw))
+    else:
+        stream = cast(IO[bytes], io.BufferedReader(raw, 1 << 18))
+    if kind.old_mac:
+        stream = cast(IO[bytes], io.BufferedReader(NewLines(stream), 1 << 18))
+    return stream, cast(IO[bytes], raw)
 
 
 def sniff(path: Path) -> Kind | None:
@@ -128,6 +283,10 @@ def sniff(path: Path) -> Kind | None:
         if packed:
             raise UnreadableFile("it is Parquet inside gzip", "unpack the file with gunzip")
         return Kind("parquet")
+    if head.startswith(b"ARROW1") or (head.startswith(b"\xff\xff\xff\xff") and path.suffix == ".arrow"):
+        if packed:
+            raise UnreadableFile("it is Arrow inside gzip", "unpack the file with gunzip")
+        return Kind("arrow")
     for magic, what in _PACKED.items():
         if head.startswith(magic):
             raise UnreadableFile(
@@ -142,37 +301,55 @@ def sniff(path: Path) -> Kind | None:
     if not text.strip():
         return None
     name = path.name.lower().removesuffix(".gz")
+    old_mac = "\r" in text and "\n" not in text
     if name.endswith((".csv", ".tsv")):
-        return Kind("csv", packed, delimiter=_delimiter(text, "\t" if name.endswith(".tsv") else ","))
-    return _json_kind(text, packed, name)
+        return _csv(text, packed, "\t" if name.endswith(".tsv") else ",", old_mac)
+    return _json_kind(text, packed, name, old_mac, whole=len(head) < HEAD)
 
 
-def _json_kind(text: str, packed: bool, name: str) -> Kind:
+def _json_kind(text: str, packed: bool, name: str, old_mac: bool, *, whole: bool) -> Kind:
+    """`whole`: the text is all of the file."""
     first = text.lstrip()[0]
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if name.endswith(".parquet"):
-        raise UnreadableFile("it is not a Parquet file (they begin with PAR1)", "make or copy the file again")
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    in_lines = name.endswith((".jsonl", ".ndjson"))
+    if name.endswith((".parquet", ".arrow")):
+        what = "Parquet file (they begin with PAR1)" if name.endswith(".parquet") else "Arrow file"
+        raise UnreadableFile(f"it is not a {what}", "make or copy the file again")
     if first == "[":
-        in_lines = len(lines) > 1 and lines[1].startswith("{") and not lines[1].endswith(",")
-        if name.endswith((".jsonl", ".ndjson")) and in_lines and not lines[0].endswith((",", "[")):
-            return Kind("jsonl", packed)
-        return Kind("json", packed)
+        many = len(lines) > 1 and lines[1].startswith("{") and not lines[1].endswith(",")
+        if in_lines and many and not lines[0].endswith((",", "[")):
+            return Kind("jsonl", packed, old_mac=old_mac)
+        return Kind("json", packed, old_mac=old_mac)
     if first == "{":
-        wrapped = _WRAPPED.match(text)
-        if wrapped:
-            return Kind("json", packed, start=len(text[: wrapped.end()].encode()))
-        whole = lines[0] == "{" or "\r{" in text.replace("\r\n", "\n")
-        if not whole and not name.endswith((".jsonl", ".ndjson")) and not _is_json(lines[0]):
-            whole = len(lines) > 1 and not lines[1].startswith("{")
-        return Kind("json" if whole else "jsonl", packed)
+        if len(lines) == 1 and (not whole or _is_json(lines[0])):
+            return Kind("jsonl", packed, object=True, old_mac=old_mac)
+        spread = not _is_json(lines[0]) and _goes_on(lines, in_lines)
+        return Kind("json" if spread else "jsonl", packed, object=spread, old_mac=old_mac)
     if name.endswith((".json", ".jsonl", ".ndjson")):
-        return Kind("jsonl", packed)
+        return Kind("jsonl", packed, old_mac=old_mac)
     if len(lines) > 1 and any(mark in lines[0] for mark in ",;\t"):
-        return Kind("csv", packed, delimiter=_delimiter(text, ","))
+        return _csv(text, packed, ",", old_mac)
     raise UnreadableFile(
-        "it is neither JSON Lines, JSON, CSV nor Parquet",
+        "it is neither JSON Lines, JSON, CSV, Parquet nor Arrow",
         "write one JSON object on each line and call it .jsonl",
     )
+
+
+def _goes_on(lines: list[str], in_lines: bool) -> bool:
+    """Whether an object goes on behind the first line, which is none for itself; else that line is broken."""
+    if lines[0][-1] in "[{":
+        return True
+    if len(lines) < 2 or in_lines:
+        return False
+    return not lines[1].startswith("{") or (lines[0][-1] in ",:" and not _is_json(lines[1]))
+
+
+def _csv(text: str, packed: bool, usual: str, old_mac: bool) -> Kind:
+    delimiter = _delimiter(text, usual)
+    spaced = re.compile(rf"(?:^|{re.escape(delimiter)})[ ]+\Z", re.MULTILINE)
+    quoted = re.finditer(r'"(?:[^"]|"")*"', text)
+    odd = any(spaced.search(text[max(0, each.start() - 20) : each.start()]) for each in quoted)
+    return Kind("csv", packed, delimiter=delimiter, old_mac=old_mac, spaced=odd)
 
 
 def _is_json(line: str) -> bool:

@@ -18,9 +18,15 @@ class Findings:
 
     The first twenty thousand are kept in memory; with more, all further ones lie in a temporary
     file, and the order is that in which they were found.
+
+    Attributes:
+        counts: how many there are of each kind.
+        of_rows: how many are of a row, and not of a file or the recipe.
+        of_usable_rows: how many of these are of rows that can be trained on.
     """
 
     def __init__(self) -> None:
+        self.of_rows = self.of_usable_rows = 0
         self._first: list[Finding] = []
         self._file: IO[str] | None = None
         self.counts: Counter[str] = Counter()
@@ -48,14 +54,17 @@ class Findings:
     def add(self, finding: Finding) -> None:
         """Append one."""
         self.counts[finding.kind] += 1
+        if finding.row:
+            self.of_rows += 1
+            self.of_usable_rows += finding.kind not in BLOCKING
         if len(self._first) < IN_MEMORY:
             self._first.append(finding)
             return
         if self._file is None:
             self._file = tempfile.TemporaryFile("w+", encoding="utf-8", prefix="olivepress-")  # noqa: SIM115
-        row = [finding.file, finding.line, finding.kind, finding.message, finding.fix]
+        row = [finding.file, finding.line, finding.kind, finding.message, finding.fix, finding.row]
         self._file.write(json.dumps(row) + "\n")
 
     def sort(self) -> None:
         """Bring them into the order of files and lines, as far as they are in memory."""
-        self._first.sort(key=lambda finding: (finding.file, finding.line))
+        self._first.sort(key=lambda finding: (finding.file, finding.row or finding.line, finding.line))

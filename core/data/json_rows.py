@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import IO, Any
 
-from core.data.types import Problem
+from core.data.types import Noted, Problem
 
 LONGEST_RECORD = 1 << 26
 """Bytes (or characters) after which a record is refused rather than kept in memory."""
@@ -20,17 +20,24 @@ DEEPEST = 200
 """Levels of nesting that are accepted: what can just be read could not be written again."""
 
 CORRECT = "correct the record or remove it"
-Found = dict[str, Any] | Problem
+Found = dict[str, Any] | Noted | Problem
 _CHUNK = 1 << 18
 _DECODER = json.JSONDecoder()
+_SPACED_COLON = re.compile(r'"\s+:')
 _GAP = re.compile(r"[\s,]*")
 _FIRST_KEY = re.compile(r'\{\s*"((?:[^"\\]|\\.)*)"\s*:')
 
 
-def as_record(value: Any) -> Found:
-    """A decoded value as a record, or what is wrong with it."""
+def as_record(value: Any, text: str) -> Found:
+    """A decoded value as a record, or what is wrong with it. `text` is what it was decoded from."""
     if isinstance(value, dict):
-        return Problem("broken-json", "it is nested too deeply", CORRECT) if _too_deep(value) else value
+        if _too_deep(value):
+            return Problem("broken-json", "it is nested too deeply", CORRECT)
+        twice = _key_twice(text, value)
+        if not twice:
+            return value
+        message = f"the key {twice!r} stands twice in an object, and the first one is not used"
+        return Noted(value, Problem("key-twice", message, "remove one of the two"))
     name = {list: "a list", str: "text", bool: "true or false", type(None): "null"}.get(
         type(value), "a number"
     )
@@ -51,6 +58,39 @@ def _too_deep(value: Any) -> bool:
         if not level:
             return False
     return True
+
+
+def _keys(value: Any) -> int:
+    """How many keys a value has, at all levels."""
+    count, waiting = 0, [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            count += len(each)
+            waiting += [inner for inner in each.values() if isinstance(inner, dict | list)]
+        else:
+            waiting += [inner for inner in each if isinstance(inner, dict | list)]
+    return count
+
+
+def _key_twice(text: str, value: dict[str, Any]) -> str:
+    """A key that an object in the text has twice; "" where there is none.
+
+    Every key ends in a quote and a colon. Where there are no more of these than keys, there is none.
+    """
+    if text.count('":') + len(_SPACED_COLON.findall(text)) <= _keys(value):
+        return ""
+    found: list[str] = []
+
+    def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) < len(pairs):
+            names = [name for name, _ in pairs]
+            found.append(next(name for name in names if names.count(name) > 1))
+        return result
+
+    json.loads(text, object_pairs_hook=look)
+    return found[-1] if found else ""
 
 
 def has_lone_surrogate(value: Any) -> bool:
@@ -79,7 +119,7 @@ def parse_line(raw: bytes) -> Found | None:
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        return _not_utf8(raw[error.start], f"byte {error.start + 1} of the line")
+        return not_utf8(raw[error.start], f"byte {error.start + 1} of the line")
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -88,7 +128,7 @@ def parse_line(raw: bytes) -> Found | None:
         return Problem("broken-json", _odd(error), CORRECT)
     if "\\u" in text and has_lone_surrogate(value):
         return Problem("invalid-utf8", "it has half of a surrogate pair (\\ud800 to \\udfff)", CORRECT)
-    return as_record(value)
+    return as_record(value, text)
 
 
 def iter_lines(stream: IO[bytes]) -> Iterator[tuple[int, Found]]:
@@ -125,8 +165,14 @@ def _odd(error: Exception) -> str:
     )
 
 
-def _not_utf8(byte: int, where: str) -> Problem:
-    return Problem("invalid-utf8", f"{where} (0x{byte:02x}) is not UTF-8", "save the file as UTF-8")
+def not_utf8(byte: int, where: str) -> Problem:
+    """A byte that is not UTF-8, with the letter that it most likely is."""
+    try:
+        letter = f", {bytes([byte]).decode('cp1252')!r} in Windows' and Latin-1 files"
+    except UnicodeDecodeError:
+        letter = ""
+    fix = "save the file as UTF-8 (iconv -f WINDOWS-1252 -t UTF-8 does, if that is what it is)"
+    return Problem("invalid-utf8", f"{where} (0x{byte:02x}{letter}) is not UTF-8", fix)
 
 
 class ValueStream:
@@ -240,12 +286,12 @@ class ValueStream:
         if not piece.isascii() or "\\u" in piece:
             bad = next((char for char in piece if "\udc80" <= char <= "\udcff"), "")
             if bad:
-                return _not_utf8(ord(bad) - 0xDC00, "a byte of the record")
+                return not_utf8(ord(bad) - 0xDC00, "a byte of the record")
             if has_lone_surrogate(value):
                 return Problem(
                     "invalid-utf8", "it has half of a surrogate pair (\\ud800 to \\udfff)", CORRECT
                 )
-        return as_record(value)
+        return as_record(value, piece)
 
     def _broken(self, error: json.JSONDecodeError) -> Problem:
         self._mark()

@@ -7,27 +7,34 @@ what stands in them, and the result waits for one confirmation.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from core.data import names
-from core.data.messages import looks_like_messages
+from core.data.columns import Column, is_about, is_rejected, look, verdicts
+from core.data.messages import BadMessages, as_history, as_tools, as_turns, looks_like_messages, there
 from core.data.names import plain_name
 from core.recipe import TEMPLATE
 
 SURE = 0.8
 """Confidence from which a mapping is used without asking."""
 
-_QUESTION_END = re.compile(r"[?？؟]\s*$")
-
 
 @dataclass(frozen=True)
 class FieldMap:
     """The fields that make a conversation.
 
-    `prompt` holds one field, or several that are joined by a blank line: the first must be filled,
-    the others may be empty. `messages` is a list of turns in one field; `text` is trained on as it is.
+    Attributes:
+        prompt: one field, or several that are joined by a blank line: the first must be filled, the others
+            may be empty. It may hold a list of turns.
+        response: the answer: text, or the turns that follow on those of `prompt`.
+        system: the system message.
+        messages: a list of turns in one field.
+        text: trained on as it is.
+        history: earlier turns, before the question.
+        tools: the tools that the assistant may call.
+        label: says whether the answer is good; where it says no, it is not learnt.
     """
 
     prompt: tuple[str, ...] = ()
@@ -35,6 +42,9 @@ class FieldMap:
     system: str = ""
     messages: str = ""
     text: str = ""
+    history: str = ""
+    tools: str = ""
+    label: str = ""
 
     @property
     def complete(self) -> bool:
@@ -43,23 +53,26 @@ class FieldMap:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form, without what is not mapped."""
-        pairs = {
-            "prompt": list(self.prompt),
-            "response": self.response,
-            "system": self.system,
-            "messages": self.messages,
-            "text": self.text,
-        }
+        pairs = {each.name: getattr(self, each.name) for each in fields(self)}
+        pairs["prompt"] = list(self.prompt)
         return {name: value for name, value in pairs.items() if value}
 
     def words(self) -> str:
         """The mapping in words for people."""
         if self.messages:
-            return f"the conversation is in {self.messages!r}"
-        if self.text:
-            return f"the whole text is in {self.text!r}"
-        asked = " and ".join(repr(name) for name in self.prompt) or "nothing"
-        return f"the question is in {asked}, the answer in {self.response!r}"
+            said = f"the conversation is in {self.messages!r}"
+        elif self.text:
+            said = f"the whole text is in {self.text!r}"
+        else:
+            asked = " and ".join(repr(name) for name in self.prompt) or "nothing"
+            said = f"the question is in {asked}, the answer in {self.response!r}"
+        more = {
+            "the system message": self.system,
+            "earlier turns": self.history,
+            "tools": self.tools,
+            "whether it is learnt": self.label,
+        }
+        return said + "".join(f", {what} in {name!r}" for what, name in more.items() if name)
 
 
 @dataclass(frozen=True)
@@ -116,40 +129,205 @@ def _by_name(columns: Sequence[str], wanted: Sequence[str]) -> tuple[str, float]
     for name in wanted:
         if len(name) < 3:
             continue
-        hits = [column for column in columns if f" {name} " in f" {plain[column]} "]
+        hits = [column for column in columns if f" {name} " in f" {plain[column]} " and not is_about(column)]
         if len(hits) == 1:
             return hits[0], 0.85
     return "", 0.0
 
 
-@dataclass(frozen=True)
-class _Column:
-    name: str
-    asks: float  # share of values that end with a question mark
-    length: float  # mean length in characters
-    variety: float  # share of different values
+def _exact(columns: Iterable[str], wanted: Sequence[str]) -> list[str]:
+    return [column for column in columns if plain_name(column) in wanted]
 
 
-def _text_columns(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[_Column]:
-    """The columns that hold sentences: text, filled in half of the rows, not a label and not an id."""
-    result = []
-    for name in columns:
-        values = [row.get(name) for row in rows]
-        texts = [value.strip() for value in values if isinstance(value, str) and value.strip()]
-        if 2 * len(texts) < len(values) or not texts:
-            continue
-        length = sum(map(len, texts)) / len(texts)
-        variety = len(set(texts)) / len(texts)
-        spaced = sum(" " in text or len(text) > 12 for text in texts) / len(texts)
-        links = sum(text.startswith(("http://", "https://")) for text in texts) / len(texts)
-        if (variety < 0.3 and len(texts) > 5) or spaced < 0.3 or links > 0.5:
-            continue
-        asks = sum(bool(_QUESTION_END.search(text)) for text in texts) / len(texts)
-        result.append(_Column(name, asks, length, variety))
-    return result
+class _Finder:
+    """Finds the fields in some rows, by their names and what stands in them."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+        self.rows = rows
+        self.seen = look(rows, columns)
+        self.columns = [name for name in columns if not is_rejected(name)]
+
+    def side(self, taken: Iterable[str]) -> FieldMap:
+        """The system message, tools, earlier turns and verdicts beside what is taken as question and answer."""
+        free = [name for name in self.columns if name not in taken]
+        system, sure = _by_name([name for name in free if self._may_be_system(name)], names.SYSTEM)
+        if sure < 0.9 and system and not self.seen[system].is_sentences:
+            system = ""
+        free = [name for name in free if name != system]
+        history = next(iter(_exact(free, names.HISTORY)), "")
+        tools = next(iter(_exact(free, names.TOOLS)), "")
+        labels = _exact(free, names.LABEL)
+        label = next((name for name in labels if verdicts(self.rows, name)), "")
+        return FieldMap(
+            system=system,
+            history=history if self._holds(history, as_history) else "",
+            tools=tools if self._holds(tools, as_tools) else "",
+            label=label,
+        )
+
+    def _may_be_system(self, name: str) -> bool:
+        column = self.seen[name]
+        return not column.is_turns and (column.text > 0.5 or column.filled == 0)
+
+    def _holds(self, name: str, form: Callable[[Any], object]) -> bool:
+        """Whether what stands in a column has a form, in the first row that has something there."""
+        value = next((row[name] for row in self.rows if there(row.get(name))), None)
+        if not name or value is None:
+            return False
+        try:
+            form(value)
+        except BadMessages:
+            return False
+        return True
+
+    def find(self) -> tuple[FieldMap, str, float]:
+        """The fields, why, and how sure that is."""
+        found, why, confidence = self._turns() or self._texts()
+        if found.text or not found.complete:
+            return found, why, confidence
+        side = self.side((*found.prompt, found.response, found.messages, found.text))
+        if found.messages:
+            side = replace(side, history="")
+        return (
+            replace(found, system=side.system, history=side.history, tools=side.tools, label=side.label),
+            why,
+            confidence,
+        )
+
+    def _turns(self) -> tuple[FieldMap, str, float] | None:
+        """Where conversations are lists of turns."""
+        lists = [name for name in self.columns if self.seen[name].is_turns]
+        texts = [name for name in self.columns if self.seen[name].text > 0.5]
+        if not lists:
+            return None
+        named, sure = _by_name(lists, names.MESSAGES)
+        if named and sure > 0.9:
+            return FieldMap(messages=named), f"{named!r} holds lists of turns", sure
+        chosen = next(iter(_exact(lists, names.CHOSEN)), "")
+        if chosen and self._someone_asks(chosen):
+            return FieldMap(messages=chosen), f"{chosen!r} holds the conversations that were preferred", 0.95
+        prompt, sure_a = _by_name([*lists, *texts], names.PROMPT)
+        rest = [name for name in (*lists, *texts) if name != prompt]
+        answer, sure_b = (chosen, 0.95) if chosen else _by_name(rest, names.RESPONSE)
+        if prompt and answer and (prompt in lists or answer in lists):
+            why = f"{prompt!r} holds the turns before the answer, {answer!r} the answer"
+            return FieldMap((prompt,), answer), why, min(sure_a, sure_b)
+        if prompt and answer:
+            lists = [name for name in lists if plain_name(name) not in names.HISTORY]
+        lists = [name for name in lists if not (name == prompt and not self._someone_answers(name))]
+        if not lists:
+            return None
+        field = named or lists[0]
+        if len(lists) > 1:
+            others = ", ".join(map(repr, lists))
+            return FieldMap(messages=field), f"each of {others} holds lists of turns", 0.5
+        return FieldMap(messages=field), f"{field!r} holds lists of turns", sure or 0.9
+
+    def _roles(self, name: str) -> set[str]:
+        value = next((row[name] for row in self.rows if looks_like_messages(row.get(name))), None)
+        try:
+            return {message.role for message in as_turns(value).messages}
+        except BadMessages:
+            return {"user", "assistant"}
+
+    def _someone_asks(self, name: str) -> bool:
+        return "user" in self._roles(name)
+
+    def _someone_answers(self, name: str) -> bool:
+        return "assistant" in self._roles(name)
+
+    def _fits(self, name: str, clear: Sequence[str], *, answer: bool) -> bool:
+        """Whether what stands in a column is what its name says.
+
+        For a clear name any text will do, and what is no text is a fault of the rows, not of the choice.
+        """
+        column = self.seen[name]
+        if plain_name(name) not in clear:
+            return column.is_sentences
+        return not column.text or (column.codes <= 0.5 if answer else column.is_text)
+
+    def _texts(self) -> tuple[FieldMap, str, float]:
+        """Where questions and answers are texts."""
+        system, _ = _by_name(self.columns, names.SYSTEM)
+        free = [name for name in self.columns if name != system]
+        texts = [
+            column
+            for column in self.seen.values()
+            if column.is_sentences and 2 * column.filled >= 1 and column.name in free
+        ]
+        answers = [name for name in free if self._fits(name, names.CLEAR_RESPONSE, answer=True)]
+        if any(is_rejected(name) for name in self.seen) and _exact(answers, names.CHOSEN):
+            answers = _exact(answers, names.CHOSEN)
+        response, sure_b = _by_name(answers, names.RESPONSE)
+        asking = [
+            name for name in free if name != response and self._fits(name, names.CLEAR_PROMPT, answer=False)
+        ]
+        prompt, sure_a = _by_name(asking, names.PROMPT)
+        why = f"{prompt!r} and {response!r} are names for a question and an answer"
+        confidence = min(sure_a, sure_b)
+        if prompt and response:
+            for role, mine, others, clear in (
+                ("answer", response, _exact(answers, names.RESPONSE), names.CLEAR_RESPONSE),
+                ("question", prompt, _exact(asking, names.PROMPT), names.CLEAR_PROMPT),
+            ):
+                rivals = [
+                    name
+                    for name in others
+                    if name not in (mine, prompt)
+                    and plain_name(name) not in names.EXTRA
+                    and self.seen[name].is_text
+                    and (plain_name(name) in clear or plain_name(mine) not in clear)
+                ]
+                if rivals:
+                    why = f"{mine!r} is a name for the {role}, and so is {rivals[0]!r}"
+                    confidence = min(confidence, 0.75)
+        else:
+            named = self._named_only(free)
+            prompt, response, confidence, why = _by_content(texts, prompt, response)
+            if not (prompt and response) and all(named):
+                prompt, response = named
+                confidence, why = 0.5, f"{prompt!r} and {response!r} are such names, but hold no sentences"
+        if prompt and response:
+            extra = self._extra(prompt, response)
+            if extra:
+                why += f", and {' and '.join(map(repr, extra))} belongs to the question"
+            return FieldMap((prompt, *extra), response), why, confidence
+        text, sure = _by_name([column.name for column in texts], names.TEXT)
+        if text or len(texts) == 1:
+            field = text or texts[0].name
+            return (
+                FieldMap(text=field),
+                f"{field!r} is the only field with text, so all of it is learnt",
+                min(sure, 0.7) or 0.5,
+            )
+        return FieldMap(), "no field looks like a question or an answer", 0.0
+
+    def _named_only(self, free: Sequence[str]) -> tuple[str, str]:
+        """Question and answer by their names alone, where they hold any text."""
+        texts = [name for name in free if self.seen[name].text > 0.5]
+        response, _ = _by_name(texts, names.RESPONSE)
+        prompt, _ = _by_name([name for name in texts if name != response], names.PROMPT)
+        return prompt, response
+
+    def _extra(self, prompt: str, response: str) -> tuple[str, ...]:
+        """The columns that belong to the question: their names say context or input, and they hold text."""
+        free = [
+            name
+            for name in self.columns
+            if name not in (prompt, response) and plain_name(name) != plain_name(prompt)
+        ]
+        exact = [
+            name
+            for name in _exact(free, names.EXTRA)
+            if self.seen[name].is_text or self.seen[name].filled == 0
+        ]
+        if exact:
+            return tuple(exact)
+        longer, _ = _by_name([name for name in free if self.seen[name].is_sentences], names.EXTRA)
+        return (longer,) if longer else ()
 
 
-def _by_content(texts: Sequence[_Column], prompt: str, response: str) -> tuple[str, str, float, str]:
+def _by_content(texts: Sequence[Column], prompt: str, response: str) -> tuple[str, str, float, str]:
     """Question and answer columns, judged by what stands in them."""
     rest = [column for column in texts if column.name not in (prompt, response)]
     if prompt and not response and rest:
@@ -177,39 +355,9 @@ def _by_content(texts: Sequence[_Column], prompt: str, response: str) -> tuple[s
     return rest[0].name, longest.name, 0.4, why
 
 
-def _find_map(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> tuple[FieldMap, str, float]:
-    lists = [name for name in columns if any(looks_like_messages(row.get(name)) for row in rows[:50])]
-    named, sure = _by_name(lists, names.MESSAGES)
-    system, _ = _by_name(columns, names.SYSTEM)
-    if lists:
-        field = named or lists[0]
-        return FieldMap(messages=field, system=system), f"{field!r} holds lists of turns", sure or 0.9
-    texts = _text_columns(rows, columns)
-    answers = [name for name in columns if name != system]
-    response, sure_b = _by_name(answers, names.RESPONSE)
-    prompt, sure_a = _by_name([name for name in answers if name != response], names.PROMPT)
-    why = f"{prompt!r} and {response!r} are names for a question and an answer"
-    confidence = min(sure_a, sure_b)
-    if not (prompt and response):
-        prompt, response, confidence, why = _by_content(texts, prompt, response)
-    if prompt and response:
-        extra, _ = _by_name([name for name in columns if name not in (prompt, response)], names.EXTRA)
-        if extra and plain_name(prompt) != plain_name(extra):
-            return (
-                FieldMap((prompt, extra), response, system),
-                f"{why}, and {extra!r} belongs to the question",
-                confidence,
-            )
-        return FieldMap((prompt,), response, system), why, confidence
-    text, sure = _by_name([column.name for column in texts], names.TEXT)
-    if text or len(texts) == 1:
-        field = text or texts[0].name
-        return (
-            FieldMap(text=field),
-            f"{field!r} is the only field with text, so all of it is learnt",
-            min(sure, 0.7) or 0.5,
-        )
-    return FieldMap(), "no field looks like a question or an answer", 0.0
+def side_fields(rows: Sequence[Mapping[str, Any]], taken: Iterable[str]) -> FieldMap:
+    """The fields beside question and answer that are read by their names: system, history, tools, label."""
+    return _Finder(rows, columns_of(rows)).side(taken)
 
 
 def _fits(template: str, model_template: str) -> bool:
@@ -228,7 +376,7 @@ def propose_mapping(rows: Sequence[Mapping[str, Any]], model_chat_template: str 
         rows: records of the file.
         model_chat_template: the model's own chat template, where it has one.
     """
-    mapping, why, confidence = _find_map(rows, columns_of(rows))
+    mapping, why, confidence = _Finder(rows, columns_of(rows)).find()
     if mapping.text:
         return Proposal(mapping, "{" + mapping.text + "}", False, why, confidence)
     if model_chat_template and (mapping.messages or not _fits(TEMPLATE, model_chat_template)):

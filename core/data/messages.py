@@ -1,11 +1,20 @@
-"""Conversations in one field: `messages` (role, content) and ShareGPT's `conversations` (from, value)."""
+"""Conversations in one field, in the forms that they are met in.
+
+`messages` (role, content) with tool calls, thoughts and weights; ShareGPT's `conversations` (from,
+value); the same as JSON text, or as one list for each key; two speakers in one text (`Human:`, `Assistant:`).
+"""
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from core.data.types import Message
+from core.data.types import Message, Unused
+from core.data.verdicts import verdict
 
 ROLES = {
     "user": "user",
@@ -20,79 +29,334 @@ ROLES = {
     "chatgpt": "assistant",
     "bing": "assistant",
     "answer": "assistant",
+    "function_call": "assistant",
+    "tool_call": "assistant",
     "system": "system",
     "developer": "system",
     "tool": "tool",
     "function": "tool",
     "observation": "tool",
+    "tool_response": "tool",
+    "function_response": "tool",
+    "ipython": "tool",
 }
+_CALLING = ("function_call", "tool_call")
+_ROLE_KEYS = ("role", "from", "speaker")
+_TEXT_KEYS = ("content", "value", "text")
+_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+_LEARNT_KEYS = ("weight", "train", "training", "loss")
+_KNOWN = frozenset(
+    (
+        *_ROLE_KEYS,
+        *_TEXT_KEYS,
+        *_REASONING_KEYS,
+        *_LEARNT_KEYS,
+        "name",
+        "tool_calls",
+        "function_call",
+        "tool_call_id",
+    )
+)
+_PLAIN_KEYS = (frozenset(("role", "content")), frozenset(("from", "value")))
+_SPEAKERS = re.compile(r"(?:\A|\n\n)\s*(Human|Assistant):")
+_TWO_SPEAKERS = re.compile(r"\s*Human:.*\n\nAssistant:", re.DOTALL)
 
 
 class BadMessages(ValueError):
     """A field that should hold a conversation and does not; the message says why."""
 
 
-def _unpacked(value: Any) -> Any:
-    """The list in a text, as CSV and Parquet files carry conversations."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """The turns of a field, and what in them does not reach the model."""
+
+    messages: tuple[Message, ...]
+    unused: tuple[Unused, ...] = ()
+
+
+def type_words(value: Any) -> str:
+    """What a value is, in words: "a number", "null", "a list"."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return f"a number ({value})" if len(str(value)) < 24 else "a number"
+    names: dict[type, str] = {str: "text", dict: "an object", list: "a list", bytes: "bytes"}
+    return names.get(type(value), f"a value of type {type(value).__name__}")
+
+
+def unpacked(value: Any) -> Any:
+    """The value in a text, as CSV and Parquet files carry lists and objects; other values as they are."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             return json.loads(value)
         except (ValueError, RecursionError):
+            pass
+        try:
+            return ast.literal_eval(value.strip())  # as Python prints a list into a CSV cell
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
             return value
+    return value
+
+
+def _list_of_turns(value: Any) -> Any:
+    """A conversation as a list of objects, whatever it was; a value that is none as it is."""
+    if isinstance(value, str) and _TWO_SPEAKERS.match(value):
+        parts = _SPEAKERS.split(value)
+        return [
+            {"from": who.lower(), "value": said.strip()}
+            for who, said in zip(parts[1::2], parts[2::2], strict=True)
+        ]
+    value = unpacked(value)
+    if isinstance(value, dict) and value and all(isinstance(each, list) for each in value.values()):
+        lengths = {len(each) for each in value.values()}
+        if len(lengths) == 1 and not {*_ROLE_KEYS}.isdisjoint(value):
+            return [dict(zip(value, turn, strict=True)) for turn in zip(*value.values(), strict=True)]
     return value
 
 
 def looks_like_messages(value: Any) -> bool:
     """Whether a value has the form of a conversation."""
-    value = _unpacked(value)
+    value = _list_of_turns(value)
     if not isinstance(value, list) or not value or not isinstance(value[0], dict):
         return False
-    return bool(
-        {"role", "from", "speaker"} & value[0].keys() and {"content", "value", "text"} & value[0].keys()
+    keys = value[0].keys()
+    return not keys.isdisjoint(_ROLE_KEYS) and not keys.isdisjoint((*_TEXT_KEYS, "tool_calls"))
+
+
+def _parts(value: list[Any], number: int) -> tuple[str, str]:
+    """The text and the thoughts in a content of parts."""
+    texts, thoughts = [], []
+    for part in value:
+        if isinstance(part, str):
+            texts.append(part)
+            continue
+        kind = part.get("type") or "text" if isinstance(part, dict) else type_words(part)
+        if kind == "thinking" and isinstance(part.get("thinking"), str):
+            thoughts.append(part["thinking"])
+        elif isinstance(part, dict) and isinstance(part.get("text"), str) and "text" in str(kind):
+            texts.append(part["text"])
+        else:
+            raise BadMessages(f"turn {number} has a part that is not text ({kind})")
+    return "".join(texts), "\n".join(thoughts)
+
+
+def _content(turn: Mapping[str, Any], number: int, role: str, calls: bool) -> tuple[str, str]:
+    """The text of a turn, and thoughts that stand among its parts."""
+    key = next((key for key in _TEXT_KEYS if turn.get(key) is not None), "")
+    if not key:
+        if calls:
+            return "", ""
+        key = next((key for key in _TEXT_KEYS if key in turn), "")
+        if not key:
+            there = ", ".join(map(repr, turn))
+            raise BadMessages(f"turn {number} ({role}) has no content; its keys are {there}")
+        more = ", and it calls no tool" if role == "assistant" else ""
+        raise BadMessages(f"the {key} of turn {number} ({role}) is null{more}")
+    value, thoughts = turn[key], ""
+    if isinstance(value, list):
+        value, thoughts = _parts(value, number)
+    if not isinstance(value, str):
+        raise BadMessages(f"the {key} of turn {number} ({role}) is {type_words(value)}, not text")
+    if not value.strip() and not calls and role not in ("system", "tool"):
+        raise BadMessages(f"turn {number} ({role}) is empty")
+    return value, thoughts
+
+
+def as_call(call: Any, number: int) -> tuple[dict[str, Any], list[str]]:
+    """A tool call in OpenAI's form with its arguments as an object, and the keys that are not in it.
+
+    Raises:
+        BadMessages: it names no function, or its arguments are no object.
+    """
+    call = unpacked(call)
+    function = call.get("function") if isinstance(call, dict) else None
+    inner = function if isinstance(function, dict) else call
+    if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
+        raise BadMessages(f"a tool call in turn {number} names no function")
+    given = next((inner[key] for key in ("arguments", "parameters") if inner.get(key) is not None), None)
+    arguments = unpacked(given)
+    if arguments is None or arguments == "":
+        arguments = {}
+    if not isinstance(arguments, dict):
+        raise BadMessages(f"the arguments of {inner['name']!r} in turn {number} are no JSON object")
+    result: dict[str, Any] = {"type": "function"}
+    if call.get("id"):
+        result["id"] = call["id"]
+    result["function"] = {"name": inner["name"], "arguments": arguments}
+    known = ("type", "id", "name", "arguments", "parameters", "function", "index")
+    left = {**call, **inner}
+    return result, [str(name) for name, value in left.items() if name not in known and there(value)]
+
+
+def there(value: Any) -> bool:
+    """Whether a value says anything: not null, no empty text, list or object."""
+    return value is not None and value not in ("", [], {})
+
+
+def _calls(
+    turn: Mapping[str, Any], number: int, said: str, unused: list[Unused]
+) -> tuple[dict[str, Any], ...]:
+    if said in _CALLING:
+        found = unpacked(next((turn[key] for key in _TEXT_KEYS if turn.get(key) is not None), None))
+        found = found if isinstance(found, list) else [found]
+    else:
+        found = unpacked(turn.get("tool_calls"))
+        if not found:
+            legacy = turn.get("function_call")
+            found = [legacy] if there(legacy) else []
+        if not isinstance(found, list):
+            raise BadMessages(f"the tool_calls of turn {number} are {type_words(found)}, not a list")
+    result = []
+    for each in found:
+        call, left = as_call(each, number)
+        unused += [Unused("key", f"tool_calls.{name}") for name in left]
+        result.append(call)
+    return tuple(result)
+
+
+def _learnt(turn: Mapping[str, Any], number: int, role: str, unused: list[Unused]) -> bool:
+    """Whether a turn is to be learnt, by its weight or mark."""
+    result = True
+    for key in _LEARNT_KEYS:
+        value = turn.get(key)
+        if value is None:
+            continue
+        found = verdict(value)
+        if found is None or value == -1:
+            raise BadMessages(f"the {key} of turn {number} is {value!r}; it can be 0 or 1 (false or true)")
+        if role == "assistant":
+            result = result and found
+        elif found and key != "weight":
+            unused.append(Unused("key", f"{key} of a turn that is not the assistant's"))
+    return result
+
+
+def _turn(turn: Any, number: int, unused: list[Unused]) -> Message | None:
+    """One turn; None for a system's turn that says nothing."""
+    if not isinstance(turn, dict):
+        raise BadMessages(f"turn {number} is {type_words(turn)}, not an object with a role and a content")
+    key = next((key for key in _ROLE_KEYS if turn.get(key) is not None), "")
+    if not key:
+        there_are = ", ".join(map(repr, turn)) or "none"
+        raise BadMessages(f"turn {number} has no role; its keys are {there_are}")
+    said = turn[key].lower() if isinstance(turn[key], str) else ""
+    role = ROLES.get(said)
+    if role is None:
+        known = "system, user, assistant, tool, and the usual other names of these"
+        raise BadMessages(f"turn {number} has the unknown role {turn[key]!r}; known are {known}")
+    if turn.keys() in _PLAIN_KEYS and said not in _CALLING:
+        content, thoughts = _content(turn, number, role, False)
+        return Message(role, content, reasoning=thoughts) if content or role != "system" else None
+    calls = _calls(turn, number, said, unused) if role == "assistant" else ()
+    content, thoughts = ("", "") if said in _CALLING else _content(turn, number, role, bool(calls))
+    if role == "system" and not content:
+        return None
+    reasoning = next((turn[key] for key in _REASONING_KEYS if there(turn.get(key))), thoughts)
+    if not isinstance(reasoning, str):
+        raise BadMessages(f"the thoughts of turn {number} are {type_words(reasoning)}, not text")
+    texts = [key for key in _TEXT_KEYS if there(turn.get(key))]
+    unused += [Unused("key", key) for key in texts[1:]]
+    for name, value in turn.items():
+        misplaced = name in ("tool_calls", "function_call") and role != "assistant"
+        if (name not in _KNOWN or misplaced) and there(value):
+            unused.append(Unused("key", str(name)))
+    if reasoning and role != "assistant":
+        unused.append(Unused("key", "thoughts of a turn that is not the assistant's"))
+        reasoning = ""
+    name, answers = turn.get("name"), turn.get("tool_call_id")
+    return Message(
+        role,
+        content,
+        name if isinstance(name, str) else "",
+        reasoning,
+        calls,
+        str(answers) if there(answers) else "",
+        _learnt(turn, number, role, unused),
     )
 
 
-def _content(turn: dict[str, Any], number: int) -> str:
-    value = next((turn[key] for key in ("content", "value", "text") if turn.get(key) is not None), None)
-    if isinstance(value, list):
-        parts = [
-            part.get("text")
-            for part in value
-            if isinstance(part, dict) and part.get("type", "text") == "text"
-        ]
-        if len(parts) < len(value) or not all(isinstance(part, str) for part in parts):
-            raise BadMessages(f"turn {number} has parts that are not text")
-        value = "".join(str(part) for part in parts)
-    if value is None:
-        raise BadMessages(f"turn {number} has no content")
-    if not isinstance(value, str):
-        raise BadMessages(f"the content of turn {number} is not text")
-    if not value.strip():
-        raise BadMessages(f"turn {number} is empty")
-    return value
-
-
-def as_messages(value: Any) -> tuple[Message, ...]:
-    """The conversation in a field, up to its last answer.
+def as_turns(value: Any) -> Turns:
+    """The turns in a field, whoever speaks first and last.
 
     Raises:
-        BadMessages: it is no list of turns, a turn is empty or of an unknown role, or nobody answers.
+        BadMessages: it is no list of turns, or a turn is empty, of an unknown role or otherwise unusable.
     """
-    value = _unpacked(value)
+    value = _list_of_turns(value)
     if not isinstance(value, list):
-        raise BadMessages("it is not a list of turns")
-    result: list[Message] = []
-    for number, turn in enumerate(value, 1):
-        if not isinstance(turn, dict):
-            raise BadMessages(f"turn {number} is not an object with a role and a content")
-        said = next((turn[key] for key in ("role", "from", "speaker") if key in turn), None)
-        role = ROLES.get(said.lower()) if isinstance(said, str) else None
-        if role is None:
-            raise BadMessages(f"turn {number} has the unknown role {said!r}")
-        result.append(Message(role, _content(turn, number)))
-    answers = [index for index, message in enumerate(result) if message.role == "assistant"]
-    if not answers:
-        raise BadMessages("nobody answers in it")
-    if not any(message.role == "user" for message in result[: answers[-1]]):
+        raise BadMessages(f"it is {type_words(value)}, not a list of turns")
+    if not value:
+        raise BadMessages("it is a list without a turn")
+    unused: list[Unused] = []
+    found = (_turn(turn, number, unused) for number, turn in enumerate(value, 1))
+    return Turns(tuple(message for message in found if message is not None), tuple(unused))
+
+
+def conversation(turns: Turns) -> Turns:
+    """The turns up to the last answer; what comes behind it is not used.
+
+    Raises:
+        BadMessages: nobody answers, or nobody asks before the answer.
+    """
+    messages = turns.messages
+    last = next(
+        (index for index in range(len(messages) - 1, -1, -1) if messages[index].role == "assistant"), -1
+    )
+    if last < 0:
+        raise BadMessages("nobody answers in it: it has no turn of the assistant")
+    if not any(message.role == "user" for message in messages[:last]):
         raise BadMessages("it has an answer and no question before it")
-    return tuple(result[: answers[-1] + 1])
+    if last == len(messages) - 1:
+        return turns
+    cut = tuple(Unused("turn", message.role) for message in messages[last + 1 :])
+    return Turns(messages[: last + 1], (*turns.unused, *cut))
+
+
+def shown_only(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The messages, none of them learnt."""
+    return tuple(replace(each, learnt=False) if each.role == "assistant" else each for each in messages)
+
+
+def as_history(value: Any) -> Turns:
+    """Earlier turns beside a question: a list of turns, or of pairs of a question and its answer.
+
+    Raises:
+        BadMessages: it is neither.
+    """
+    value = unpacked(value)
+    if not isinstance(value, list):
+        raise BadMessages(f"it is {type_words(value)}, not a list of earlier turns")
+    if value and isinstance(value[0], dict):
+        return as_turns(value)
+    messages: list[Message] = []
+    for number, pair in enumerate(value, 1):
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise BadMessages(f"its element {number} is no pair of a question and an answer")
+        for role, text in zip(("user", "assistant"), pair, strict=True):
+            if not isinstance(text, str) or not text.strip():
+                what = "empty" if isinstance(text, str) else type_words(text)
+                raise BadMessages(f"in its pair {number} the {role}'s text is {what}")
+            messages.append(Message(role, text))
+    return Turns(tuple(messages))
+
+
+def as_tools(value: Any) -> tuple[dict[str, Any], ...]:
+    """The tools that a row offers, in OpenAI's form.
+
+    Raises:
+        BadMessages: it is no list of descriptions.
+    """
+    value = unpacked(value)
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list):
+        raise BadMessages(f"it is {type_words(value)}, not a list of tools")
+    result: list[dict[str, Any]] = []
+    for number, each in enumerate(value, 1):
+        tool = unpacked(each)
+        if not isinstance(tool, dict):
+            raise BadMessages(f"its tool {number} is {type_words(tool)}, not an object")
+        bare = "name" in tool and "function" not in tool
+        result.append({"type": "function", "function": tool} if bare else tool)
+    return tuple(result)

@@ -18,25 +18,63 @@ def _names(*lines: str) -> tuple[str, ...]:
     return tuple(plain_name(name) for line in lines for name in line.split())
 
 
-PROMPT = _names(
-    "prompt question instruction query user input human request ask source src problem text1 sentence1",
-    "q",
-    "câu_hỏi hỏi yêu_cầu chỉ_dẫn đầu_vào",
-    "پرسش سوال درخواست دستور ورودی",
+CLEAR_PROMPT = _names(
+    "prompt question instruction query",
+    "câu_hỏi hỏi yêu_cầu chỉ_dẫn",
+    "پرسش سوال درخواست دستور",
     "pregunta consulta frage pergunta domanda вопрос 问题 問題 提问 指令 質問 질문 प्रश्न soru pertanyaan",
-    "คำถาม",
+    "คำถาม سؤال",
 )
-RESPONSE = _names(
-    "response answer output completion reply assistant target tgt gpt chosen solution summary",
-    "text2 sentence2 a",
-    "câu_trả_lời trả_lời đáp_án phản_hồi lời_đáp đầu_ra",
-    "پاسخ جواب خروجی",
+PROMPT = CLEAR_PROMPT + _names(
+    "user input human request ask source src problem text1 sentence1 q", "đầu_vào", "ورودی", "输入 入力 입력"
+)
+CLEAR_RESPONSE = _names(
+    "response answer output completion reply",
+    "câu_trả_lời trả_lời đáp_án phản_hồi lời_đáp",
+    "پاسخ جواب",
     "respuesta réponse antwort resposta risposta ответ 答案 回答 答え 답변 대답 उत्तर إجابة cevap",
     "yanıt jawaban คำตอบ",
 )
-EXTRA = _names(
-    "context input passage document background", "ngữ_cảnh bối_cảnh متن زمینه contexto contexte kontext"
+CHOSEN = _names("chosen preferred winner", "accepted")
+RESPONSE = (
+    CLEAR_RESPONSE
+    + CHOSEN
+    + _names(
+        "assistant target tgt gpt solution summary text2 sentence2 a", "đầu_ra", "خروجی", "输出 出力 출력"
+    )
 )
-SYSTEM = _names("system system_prompt system_message")
+REJECTED = _names(
+    "rejected reject bad negative incorrect wrong worse worst loser losing dispreferred unpreferred",
+    "nonpreferred disliked undesirable",
+    "sai xấu",
+    "نادرست بد",
+)
+"""A column with one of these words in its name is never proposed: it holds what is not to be learnt."""
+EXTRA = _names(
+    "context input passage document background paragraph article reference evidence knowledge excerpt",
+    "ngữ_cảnh bối_cảnh đoạn_văn tài_liệu đầu_vào",
+    "متن زمینه سند ورودی",
+    "contexto contexte kontext contesto passaggio pasaje abschnitt konteks bağlam контекст سياق",
+    "上下文 背景 材料 文章 输入 文脈 コンテキスト 入力 문맥 지문 입력 संदर्भ บริบท",
+)
+SYSTEM = _names(
+    "system system_prompt system_message system_instruction",
+    "hệ_thống سیستم sistema système 系统 系统提示 システム 시스템",
+)
 MESSAGES = _names("messages conversations conversation dialog dialogue chat turns", "hội_thoại گفتگو مکالمه")
+HISTORY = _names(
+    "history chat_history conversation_history dialogue_history previous_turns",
+    "lịch_sử تاریخچه historial historique verlauf 历史 履歴",
+)
+TOOLS = _names("tools functions available_tools tool_list")
+LABEL = _names("label desirable is_desirable kto_label kto_tag thumbs_up is_good good")
+REASONING = _names("reasoning reasoning_content thinking thoughts rationale cot complex_cot chain_of_thought")
+WEIGHT = _names("weight sample_weight loss_weight")
+CHOICES = _names("choices options candidates alternatives")
+RATING = _names("rating score quality reward stars grade helpfulness correct verdict feedback")
 TEXT = _names("text content body", "văn_bản متن texto texte")
+ABOUT = _names(
+    "id ids uuid type kind length len count num number index idx hash url link lang language date time timestamp",
+    "score token tokens model name category topic format difficulty level rating status author tag tags title",
+)
+"""Words that make a longer name one of something about the record: `question_id`, `answer_type`."""

@@ -14,18 +14,23 @@ from typing import Any
 
 from core.data.files import data_files
 from core.data.paged_files import Pages
-from core.data.types import Row
+from core.data.types import Problem, Row
 
 
 def _as_json(row: Row) -> dict[str, Any]:
-    problem = row.problem
     return {
         "file": row.file,
         "line": row.line,
         "fields": row.fields,
-        "problem": [problem.kind, problem.message, problem.fix] if problem else None,
+        "problem": _problem(row.problem),
         "held_out": row.held_out,
+        "note": _problem(row.note),
+        "number": row.number,
     }
+
+
+def _problem(problem: Problem | None) -> list[str] | None:
+    return [problem.kind, problem.message, problem.fix] if problem else None
 
 
 def answer(pages: Pages, question: dict[str, Any]) -> dict[str, Any]:

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import bisect
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import accumulate
 from typing import Any
 
 from core.data.file_pagers import FilePager, LinePager, RecordPager
-from core.data.files import DataFile, UnreadableFile, sniff
+from core.data.files import DataFile, UnreadableFile, kind_of
+from core.data.readers import arrow_batches, table_rows
 from core.data.types import Problem, Row
 
 
-class ParquetPager(FilePager):
-    """Parquet: the row group that was asked for last is kept."""
+class TablePager(FilePager):
+    """Parquet and Arrow: the group of rows that was asked for last is kept."""
 
-    def __init__(self, file: DataFile) -> None:
-        import pyarrow.parquet as pq
-
+    def __init__(self, file: DataFile, form: str) -> None:
         super().__init__(file)
-        self._file = pq.ParquetFile(file.path)
-        groups = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
-        self._ends = [sum(groups[: i + 1]) for i in range(len(groups))]
+        self._group: Callable[[int], Any]
+        if form == "parquet":
+            import pyarrow.parquet as pq
+
+            parquet: Any = pq.ParquetFile(file.path)
+            self._file: Any = parquet
+            sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
+            self._group = lambda number: parquet.read_row_group(number, use_threads=False)
+        else:
+            import pyarrow as pa
+
+            self._file = pa.memory_map(str(file.path))
+            batches = list(arrow_batches(self._file))  # mapped, not read
+            sizes = [batch.num_rows for batch in batches]
+            self._group = lambda number: pa.Table.from_batches([batches[number]])
+        self._ends = list(accumulate(sizes))
         self.known = self._ends[-1] if self._ends else 0
         self.whole = True
         self._kept: tuple[int, Any] = (-1, None)
@@ -39,10 +52,10 @@ class ParquetPager(FilePager):
             number = start + len(result)
             group = bisect.bisect_right(self._ends, number)
             if self._kept[0] != group:
-                self._kept = (group, self._file.read_row_group(group, use_threads=False))
+                self._kept = (group, self._group(group))
             first = self._ends[group] - self._kept[1].num_rows
-            part = self._kept[1].slice(number - first, count - len(result)).to_pylist()
-            result += [self._row(number + i + 1, fields) for i, fields in enumerate(part)]
+            part = table_rows([self._kept[1].slice(number - first, count - len(result))])
+            result += [self.file.row(place, place, fields) for place, fields in enumerate(part, number + 1)]
         return result
 
     def close(self) -> None:
@@ -65,7 +78,7 @@ class _Broken(FilePager):
         """Nothing to index."""
 
     def rows(self, start: int, count: int) -> list[Row]:
-        return [self._row(1, self._problem)] if start == 0 and count else []
+        return [self.file.row(1, 1, self._problem)] if start == 0 and count else []
 
 
 class _Empty(_Broken):
@@ -80,13 +93,13 @@ class _Empty(_Broken):
 def open_pager(file: DataFile) -> FilePager:
     """The pager for one file; what cannot be read is a single row with a problem."""
     try:
-        kind = sniff(file.path)
+        kind = kind_of(file)
         if kind is None:
             return _Empty(file)
         if kind.form == "jsonl":
             return LinePager(file, kind)
-        if kind.form == "parquet":
-            return ParquetPager(file)
+        if kind.form in ("parquet", "arrow"):
+            return TablePager(file, kind.form)
         return RecordPager(file, kind)
     except UnreadableFile as error:
         return _Broken(file, error.problem)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from core.data.files import UnreadableFile, data_files, sniff
+from core.data.files import DataFile, UnreadableFile, data_files, kind_of
 from core.data.paged_files import Pages
 from core.data.types import Problem, Row
 from core.errors import RequestError
@@ -44,7 +44,7 @@ class RowPager:
         self._server: _Server | None = None
         self._pages: Pages | None = None
         try:
-            if all(_is_lines(file.path) for file in files):
+            if all(_is_lines(file) for file in files):
                 self._pages = Pages(files)
             else:
                 self._server = _Server(path)
@@ -136,19 +136,17 @@ class RowPager:
                 self._server.close()
 
 
-def _is_lines(path: Path) -> bool:
+def _is_lines(file: DataFile) -> bool:
     try:
-        kind = sniff(path)
+        kind = kind_of(file)
     except UnreadableFile:
         return True  # a single row that says why needs no process
     return kind is None or kind.form == "jsonl"
 
 
 def _row(data: dict[str, Any]) -> Row:
-    problem = data["problem"]
-    return Row(
-        data["file"], data["line"], data["fields"], Problem(*problem) if problem else None, data["held_out"]
-    )
+    problem, note = (Problem(*each) if each else None for each in (data["problem"], data["note"]))
+    return Row(data["file"], data["line"], data["fields"], problem, data["held_out"], note, data["number"])
 
 
 class _Server:

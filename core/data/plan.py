@@ -5,29 +5,63 @@ Training and the data report use the same plan, so that the report tells what tr
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
-from core.data.mapping import FieldMap, Proposal, columns_of, propose_mapping
-from core.data.messages import BadMessages, as_messages
+from core.data.columns import look
+from core.data.mapping import FieldMap, Proposal, columns_of, propose_mapping, side_fields
+from core.data.messages import (
+    BadMessages,
+    Turns,
+    as_history,
+    as_tools,
+    as_turns,
+    conversation,
+    looks_like_messages,
+    shown_only,
+    there,
+    type_words,
+)
 from core.data.template import ChatTemplate, Template, TemplateError
-from core.data.types import Message, Problem, Segment
+from core.data.types import Message, Problem, Segment, Unused
+from core.data.verdicts import verdict
 from core.errors import RequestError
 from core.recipe import TEMPLATE, Recipe
 
 SAMPLE = 1_000
 """Rows that are looked at to know the fields."""
 
+UNMAPPED = "It is not clear which field is the answer."
+"""The title of the refusal where question and answer cannot be told apart."""
+
+FIELDS = ("data.prompt_field", "data.response_field", "data.messages_field")
+"""The options that say outright which field is what."""
+
+NO_LABEL = "-"
+"""`data.label_field` where no field says what is to be learnt."""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A row that is fit for training."""
+    """A row that is fit for training.
+
+    Attributes:
+        values: a text for each place of a plain template; empty where the messages are put into it.
+        tools: what the assistant may call, in OpenAI's form.
+        unused: what in its fields does not reach the model; whole columns are in :attr:`Plan.used`.
+        learnt: False where it says of itself that nothing of it is to be learnt.
+    """
 
     messages: tuple[Message, ...]
     values: dict[str, str]
     prompt: str
     answer: str
+    tools: tuple[dict[str, Any], ...] = ()
+    unused: tuple[Unused, ...] = ()
+    learnt: bool = True
 
 
 @dataclass(frozen=True)
@@ -41,6 +75,7 @@ class Plan:
         chat: the model's chat template, where the recipe asks for it.
         direct: the names in the template that are fields of the rows themselves.
         answer: the name in the template that is learnt.
+        turns: the fields that hold lists of turns.
     """
 
     mapping: FieldMap
@@ -50,42 +85,104 @@ class Plan:
     answer: str
     eos: str = ""
     answer_only: bool = True
+    turns: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def mapped(self) -> bool:
         """Whether the mapping is used, not the template's own names alone."""
         return self.chat is not None or not self.direct.issuperset(self.template.fields)
 
+    @cached_property
+    def _turnwise(self) -> bool:
+        """Whether several turns have a place: in a chat template, and in a plain one of question and answer."""
+        return self.mapped and (self.chat is not None or not self.direct)
+
+    @cached_property
+    def _with_system(self) -> bool:
+        """Whether a system message beside a question has a place."""
+        return self.mapped and (self.chat is not None or "system" in self.template.fields)
+
+    @cached_property
+    def used(self) -> frozenset[str]:
+        """The columns that are read."""
+        mapping = self.mapping
+        found = {mapping.label, *self.direct}
+        if self.mapped and mapping.messages:
+            found |= {mapping.messages, mapping.system, mapping.tools}
+        elif self.mapped:
+            if self.chat is not None or "prompt" in self.template.fields:
+                found.update(mapping.prompt)
+            if self.chat is not None or "response" in self.template.fields:
+                found.add(mapping.response)
+            if self._with_system:
+                found.add(mapping.system)
+            if self._turnwise:
+                found |= {mapping.history, mapping.tools}
+        return frozenset(found - {""})
+
     def convert(self, fields: Mapping[str, Any]) -> Record | list[Problem]:
         """A row as messages and values, or all that is wrong with it."""
         problems: list[Problem] = []
-        if self.mapped and self.mapping.messages:
-            return self._conversation(fields)
+        good = self._verdict(fields, problems)
+        if self.mapped and (self.mapping.messages or self._has_turns(fields)):
+            record = self._conversation(fields, problems)
+        else:
+            record = self._texts(fields, problems)
+        if problems or record is None:
+            return problems
+        answers = [message for message in record.messages if message.role == "assistant"]
+        if not good or (answers and not any(message.learnt for message in answers)):
+            return replace(record, messages=shown_only(record.messages), learnt=False)
+        return record
+
+    def _verdict(self, fields: Mapping[str, Any], problems: list[Problem]) -> bool:
+        """Whether a row is to be learnt, by its label."""
+        name = self.mapping.label
+        value = fields.get(name) if name else None
+        if value is None:
+            return True
+        found = verdict(value)
+        if found is None:
+            fix = "write true or false (or 1 or 0), or set data.label_field to another field or to -"
+            problems.append(Problem("wrong-type", f"{name!r} is {_brief(value)}, neither yes nor no", fix))
+        return found is not False
+
+    def _has_turns(self, fields: Mapping[str, Any]) -> bool:
+        """Whether a row has several turns beside one another: its question or answer as a list, or a history."""
+        if not self._turnwise:
+            return False
+        return bool(self.turns) or there(fields.get(self.mapping.history))
+
+    def _texts(self, fields: Mapping[str, Any], problems: list[Problem]) -> Record | None:
+        """A row of one question and one answer."""
         values: dict[str, str] = {}
+        system = _text(fields, self.mapping.system, problems, needed=False) if self._with_system else ""
         if self.chat is None:
             for name in self.template.fields:
                 if name in self.direct:
-                    values[name] = _text(fields, name, problems)
+                    values[name] = _text(fields, name, problems, needed=name != "system")
                 elif name == "response":
                     values[name] = _text(fields, self.mapping.response, problems)
                 elif name == "system":
-                    values[name] = _text(fields, self.mapping.system, problems, needed=False)
+                    values[name] = system
                 else:
                     values[name] = self._asked(fields, problems)
             asked = "\n".join(
                 values[name] for name in self.template.fields if name not in (self.answer, "system")
             )
             answer = values.get(self.answer, "")
+            system = values.get("system", "")
         else:
             asked = self._asked(fields, problems)
             answer = _text(fields, self.mapping.response, problems)
+        tools = self._tools(fields, problems)
         if problems:
-            return problems
+            return None
         if not answer:
             return Record((), values, asked, "")
-        system = _text(fields, self.mapping.system, problems, needed=False) if self.mapped else ""
         opening = (Message("system", system),) if system else ()
-        return Record((*opening, Message("user", asked), Message("assistant", answer)), values, asked, answer)
+        messages = (*opening, Message("user", asked), Message("assistant", answer))
+        return Record(messages, values, asked, answer, tools)
 
     def _asked(self, fields: Mapping[str, Any], problems: list[Problem]) -> str:
         first, *more = self.mapping.prompt
@@ -93,22 +190,87 @@ class Plan:
         parts += [_text(fields, name, problems, needed=False) for name in more]
         return "\n\n".join(part for part in parts if part)
 
-    def _conversation(self, fields: Mapping[str, Any]) -> Record | list[Problem]:
-        name = self.mapping.messages
+    def _tools(self, fields: Mapping[str, Any], problems: list[Problem]) -> tuple[dict[str, Any], ...]:
+        name = self.mapping.tools
+        value = fields.get(name) if name and self._turnwise else None
+        if not there(value):
+            return ()
+        try:
+            return as_tools(value)
+        except BadMessages as error:
+            fix = "write a list of tools in OpenAI's form, or remove the field"
+            problems.append(Problem("wrong-type", f"{name!r}: {error}", fix))
+            return ()
+
+    def _conversation(self, fields: Mapping[str, Any], problems: list[Problem]) -> Record | None:
+        """A row with turns: in one field, or in its question, its answer and its history."""
+        mapping = self.mapping
+        unused: list[Unused] = []
+        messages: tuple[Message, ...] = ()
+        if mapping.messages:
+            messages = self._list(fields, mapping.messages, unused, problems)
+        else:
+            if mapping.history and there(fields.get(mapping.history)):
+                messages = self._list(fields, mapping.history, unused, problems)
+            asked = self._said(fields, mapping.prompt, "user", unused, problems)
+            answer = self._said(fields, (mapping.response,), "assistant", unused, problems)
+            messages = (*messages, *_joined(asked, answer))
+        tools = self._tools(fields, problems)
+        system = fields.get(mapping.system) if mapping.system and self._with_system else None
+        if there(system) and not isinstance(system, str):
+            _text(fields, mapping.system, problems)
+        if problems:
+            return None
+        if isinstance(system, str) and system.strip():
+            if messages and messages[0].role == "system":
+                if messages[0].content.strip() != system.strip():
+                    unused.append(Unused("column", mapping.system))
+            else:
+                messages = (Message("system", system), *messages)
+        try:
+            turns = conversation(Turns(messages, tuple(unused)))
+        except BadMessages as error:
+            named = mapping.messages or mapping.response
+            fix = "let the user ask and the assistant answer, or remove the row"
+            problems.append(Problem("bad-messages", f"{named!r}: {error}", fix))
+            return None
+        question = "\n".join(message.content for message in turns.messages if message.role == "user")
+        return Record(turns.messages, {}, question, turns.messages[-1].content, tools, turns.unused)
+
+    def _list(
+        self, fields: Mapping[str, Any], name: str, unused: list[Unused], problems: list[Problem]
+    ) -> tuple[Message, ...]:
+        """The turns in a field."""
         value = fields.get(name)
         if value is None:
-            return [_missing(name, fields)]
+            problems.append(_missing(name, fields))
+            return ()
         try:
-            messages = as_messages(value)
+            found = as_history(value) if name == self.mapping.history else as_turns(value)
         except BadMessages as error:
             fix = "give each turn a role (user, assistant or system) and a content; end with an answer"
-            return [Problem("bad-messages", f"{name!r}: {error}", fix)]
-        if self.mapping.system and messages[0].role != "system":
-            system = fields.get(self.mapping.system)
-            if isinstance(system, str) and system.strip():
-                messages = (Message("system", system), *messages)
-        asked = "\n".join(message.content for message in messages if message.role == "user")
-        return Record(messages, {}, asked, messages[-1].content)
+            problems.append(Problem("bad-messages", f"{name!r}: {error}", fix))
+            return ()
+        unused += found.unused
+        return found.messages
+
+    def _said(
+        self,
+        fields: Mapping[str, Any],
+        named: Sequence[str],
+        role: str,
+        unused: list[Unused],
+        problems: list[Problem],
+    ) -> tuple[Message, ...]:
+        """The turns of the question or of the answer, which is text or a list of turns."""
+        value = fields.get(named[0])
+        as_list = not isinstance(value, str) or looks_like_messages(value)
+        if named[0] in self.turns and value is not None and as_list:
+            found = self._list(fields, named[0], unused, problems)
+            unused += [Unused("column", name) for name in named[1:] if there(fields.get(name))]
+            return shown_only(found) if role == "user" else found
+        text = self._asked(fields, problems) if role == "user" else _text(fields, named[0], problems)
+        return (Message(role, text),)
 
     def segments(self, record: Record) -> tuple[Segment, ...]:
         """The training text of a record.
@@ -143,11 +305,30 @@ class Plan:
         return tuple(result)
 
 
+def _joined(asked: tuple[Message, ...], answer: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The turns of question and answer; an answer that repeats the question's turns is all of it."""
+    if any(message.role == "user" for message in answer):
+        said = [(message.role, message.content.strip()) for message in answer]
+        for skipped in (0, 1):  # the answer may leave out the system message
+            before = [(message.role, message.content.strip()) for message in asked[skipped:]]
+            if before and said[: len(before)] == before:
+                return (*asked[:skipped], *shown_only(answer[: len(before)]), *answer[len(before) :])
+            if not asked or asked[0].role != "system":
+                break
+    return (*asked, *answer)
+
+
 def _missing(name: str, fields: Mapping[str, Any]) -> Problem:
-    there = ", ".join(repr(each) for each in list(fields)[:8]) or "none"
+    if name in fields:
+        return Problem("missing-field", f"{name!r} is null", f"fill in {name!r}, or remove the row")
+    shown = ", ".join(repr(each) for each in list(fields)[:8]) or "none"
     return Problem(
-        "missing-field", f"it has no {name!r}; its fields are {there}", f"add {name!r}, or remove the row"
+        "missing-field", f"it has no {name!r}; its fields are {shown}", f"add {name!r}, or remove the row"
     )
+
+
+def _brief(value: Any) -> str:
+    return repr(value) if len(repr(value)) < 40 else type_words(value)
 
 
 def _text(fields: Mapping[str, Any], name: str, problems: list[Problem], *, needed: bool = True) -> str:
@@ -158,10 +339,10 @@ def _text(fields: Mapping[str, Any], name: str, problems: list[Problem], *, need
             problems.append(_missing(name, fields))
         return ""
     if not isinstance(value, str):
-        kind = {dict: "an object", list: "a list", bool: "true or false", bytes: "bytes"}.get(
-            type(value), "a number"
+        fix = (
+            f"turn {name!r} into text in all rows, or set data.prompt_field and data.response_field to others"
         )
-        problems.append(Problem("wrong-type", f"{name!r} is {kind}, not text", f"write {name!r} in quotes"))
+        problems.append(Problem("wrong-type", f"{name!r} is {type_words(value)}, not text", fix))
         return ""
     if needed and not value.strip():
         problems.append(Problem("empty-field", f"{name!r} is empty", f"fill in {name!r}, or remove the row"))
@@ -229,14 +410,7 @@ def make_plan(
     data = recipe.data
     columns = columns_of(rows)
     proposal = proposal or propose(recipe, rows, chat)
-    found = proposal.mapping if proposal.sure else FieldMap()
-    mapping = FieldMap(
-        named_fields(data.prompt_field, columns, "prompt_field") or found.prompt,
-        "".join(named_fields(data.response_field, columns, "response_field")) or found.response,
-        found.system,
-        "".join(named_fields(data.messages_field, columns, "messages_field"))
-        or ("" if data.prompt_field or data.response_field else found.messages),
-    )
+    mapping = _mapping(recipe, rows, columns, proposal)
     try:
         template = Template.parse(data.template)
     except TemplateError as error:
@@ -254,8 +428,39 @@ def make_plan(
             raise _unmapped(
                 proposal, columns, "data.chat_template needs a question and an answer, or a conversation"
             )
-        return Plan(mapping, template, chat, frozenset(), "response", eos, data.answer_only)
-    return _plain_plan(recipe, template, mapping, proposal, columns, eos)
+        turns = _turn_fields(rows, mapping)
+        return Plan(mapping, template, chat, frozenset(), "response", eos, data.answer_only, turns)
+    return _plain_plan(recipe, template, mapping, proposal, rows, eos)
+
+
+def _mapping(
+    recipe: Recipe, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], proposal: Proposal
+) -> FieldMap:
+    """The fields that the recipe names, and those found where it names none."""
+    data = recipe.data
+    found = proposal.mapping if proposal.sure else FieldMap()
+    prompt = named_fields(data.prompt_field, columns, "prompt_field")
+    response = "".join(named_fields(data.response_field, columns, "response_field"))
+    messages = "".join(named_fields(data.messages_field, columns, "messages_field"))
+    label = "" if data.label_field == NO_LABEL else data.label_field
+    label = "".join(named_fields(label, columns, "label_field"))
+    if prompt or response or messages or not proposal.sure:
+        mapping = FieldMap(
+            prompt or found.prompt,
+            response or found.response,
+            messages=messages or ("" if prompt or response else found.messages),
+        )
+        side = side_fields(rows, (*mapping.prompt, mapping.response, mapping.messages))
+        found = replace(side, prompt=mapping.prompt, response=mapping.response, messages=mapping.messages)
+    if data.label_field:
+        found = replace(found, label=label)
+    return replace(found, text="", history="" if found.messages else found.history)
+
+
+def _turn_fields(rows: Sequence[Mapping[str, Any]], mapping: FieldMap) -> frozenset[str]:
+    """Those of the question's and the answer's fields that hold lists of turns."""
+    seen = look(rows, [name for name in (*mapping.prompt[:1], mapping.response) if name])
+    return frozenset(name for name, column in seen.items() if column.turns)
 
 
 def _plain_plan(
@@ -263,12 +468,23 @@ def _plain_plan(
     template: Template,
     mapping: FieldMap,
     proposal: Proposal,
-    columns: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
     eos: str,
 ) -> Plan:
     data = recipe.data
-    chosen = {"prompt": data.prompt_field, "response": data.response_field or data.messages_field}
-    direct = frozenset(name for name in template.fields if name in columns and not chosen.get(name))
+    columns = columns_of(rows)
+    named = {
+        "prompt": data.prompt_field or mapping.prompt[:1] == ("prompt",),
+        "response": data.response_field or data.messages_field or mapping.response == "response",
+        "system": mapping.system == "system",
+    }
+    if data.template == TEMPLATE:  # its words are nobody's choice of columns that happen to be called so
+        named = dict.fromkeys(named, True)
+    direct = frozenset(name for name in template.fields if name in columns and not named.get(name))
+    mapping = replace(
+        mapping,
+        prompt=tuple(name for name in mapping.prompt if name not in direct or name == mapping.prompt[0]),
+    )
     absent = [name for name in template.fields if name not in direct]
     strange = [name for name in absent if name not in ("prompt", "response", "system")]
     if strange:
@@ -283,15 +499,22 @@ def _plain_plan(
             mapping.messages or name == "system" or (mapping.prompt if name == "prompt" else mapping.response)
         )
         if not there:
-            raise _unmapped(proposal, columns, f"data.template has {{{name}}}, which no row has")
+            raise _unmapped(
+                proposal, columns, f"data.template has {{{name}}}, and no field is that for certain"
+            )
     answer = template.answer_field("" if absent else data.response_field)
-    return Plan(mapping, template, None, direct, answer, eos, data.answer_only)
+    turns = _turn_fields(rows, mapping)
+    return Plan(mapping, template, None, direct, answer, eos, data.answer_only, turns)
 
 
 def _unmapped(proposal: Proposal, columns: Sequence[str], what: str) -> RequestError:
-    there = ", ".join(map(repr, columns)) or "none"
-    hint = "Set data.prompt_field and data.response_field in lab.toml."
+    shown = ", ".join(map(repr, columns)) or "none"
+    hint = (
+        "Set data.prompt_field and data.response_field (or data.messages_field) in lab.toml to two of these."
+    )
     if proposal.mapping.complete:
-        hint = f"It seems that {proposal.mapping.words()}: accept this with `olivepress data DIR --accept`, or set "
-        hint += "data.prompt_field and data.response_field in lab.toml."
-    return RequestError("It is not clear which field is the answer.", f"{what}; the rows have {there}.", hint)
+        settings = {name: value for name, value in proposal.settings().items() if name in FIELDS and value}
+        given = " ".join(f"--set {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
+        hint = f"It seems that {proposal.mapping.words()} ({proposal.why}). `olivepress data DIR --accept` takes that"
+        hint += f"; else set {' and '.join(FIELDS[:2])} in lab.toml (in a new lab: {given})."
+    return RequestError(UNMAPPED, f"{what}; the rows have {shown}.", hint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,10 @@ class Previewer:
         if isinstance(record, list):
             return Preview((), tuple(record))
         try:
-            return Preview(tuple(self._pieces(self.plan.segments(record))))
+            segments = self.plan.segments(record)
+            if not record.learnt:
+                segments = tuple(replace(segment, trained=False) for segment in segments)
+            return Preview(tuple(self._pieces(segments)))
         except TemplateError as error:
             return Preview((), (Problem("template-error", str(error), "correct the row"),))
 

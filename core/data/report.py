@@ -10,6 +10,7 @@ from core.data.findings import Findings
 from core.data.mapping import FieldMap, Proposal
 from core.data.tokens import TokenStats
 from core.data.types import Finding
+from core.data.unused import NotUsed
 
 
 @dataclass
@@ -28,6 +29,9 @@ class DataReport:
         epochs: how often training sees each row, with the recipe's steps and batch size.
         padding: share of the tokens in batches that is padding, 0 to 1.
         findings: all that is to be looked at.
+        not_used: what of the records does not reach the model.
+        not_learnt: how many rows say of themselves that they are not to be learnt, by what says so.
+        turns_not_learnt: answers in the other rows that are shown and not learnt.
     """
 
     path: Path
@@ -47,7 +51,15 @@ class DataReport:
     epochs: float = 0.0
     padding: float = 0.0
     findings: Findings = field(default_factory=Findings)
+    not_used: list[NotUsed] = field(default_factory=list)
+    not_learnt: dict[str, int] = field(default_factory=dict)
+    turns_not_learnt: int = 0
     seconds: float = 0.0
+
+    @property
+    def cleanable(self) -> bool:
+        """Whether rows have findings, and others are left without them."""
+        return self.findings.of_rows > 0 and self.usable > self.findings.of_usable_rows
 
     @property
     def ok(self) -> bool:
@@ -74,6 +86,9 @@ class DataReport:
             "eval": self.eval,
             "epochs": round(self.epochs, 2),
             "padding": round(self.padding, 4),
+            "not_used": [each.as_dict() for each in self.not_used],
+            "not_learnt": self.not_learnt,
+            "turns_not_learnt": self.turns_not_learnt,
             "counts": dict(sorted(self.findings.counts.items())),
             "seconds": round(self.seconds, 2),
         }
@@ -82,4 +97,6 @@ class DataReport:
 def to_words(finding: Finding) -> str:
     """A finding on one line, for people (not yet cleaned of control codes)."""
     fix = finding.fix[:1].upper() + finding.fix[1:]
-    return f"{finding.file}:{finding.line}: {finding.kind}: {finding.message}. {fix}."
+    # A JSON file may have all its rows on one line, and then only the row's number tells which it is.
+    row = f" (row {finding.row})" if finding.row > finding.line else ""
+    return f"{finding.file}:{finding.line}:{row} {finding.kind}: {finding.message}. {fix}."

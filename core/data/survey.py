@@ -15,7 +15,7 @@ from core.data.examples import resolve_data_file, sample_fields
 from core.data.findings import Findings
 from core.data.mapping import FieldMap, Proposal, columns_of
 from core.data.model_text import chat_of_model, read_model_text
-from core.data.plan import Plan, make_plan, propose
+from core.data.plan import UNMAPPED, Plan, make_plan, propose
 from core.data.readers import RowReader
 from core.data.report import DataReport
 from core.data.similar import Sketches
@@ -23,6 +23,8 @@ from core.data.split import SAME_QUESTION, Splitter, split_rows
 from core.data.template import TemplateError
 from core.data.tokens import TokenCounter, padding_share, token_stats
 from core.data.types import Finding, Problem, Row
+from core.data.unused import UnusedCounter
+from core.data.verdicts import verdict
 from core.data.words import plain, text_key, word_hashes, words
 from core.errors import RequestError
 from core.events import Reporter
@@ -57,9 +59,11 @@ class Survey:
         self.splitter = Splitter()
         self.answers = Sketches(pairs=True)
         self._files = {each.name: index for index, each in enumerate(self.reader.files)}
-        self._keys, self._lines, self._file_of = array("Q"), array("I"), array("H")
+        self._keys, self._lines, self._numbers, self._file_of = array("Q"), array("I"), array("I"), array("H")
         self._lengths = array("I")
         self._waiting: list[tuple[Row, str, str]] = []
+        self._sample: list[dict[str, object]] = []
+        self._unused: UnusedCounter | None = None
 
     def run(self) -> DataReport:
         """Do it all.
@@ -82,7 +86,7 @@ class Survey:
 
     def _settle(self) -> Plan | None:
         """The plan of the recipe, or of the proposal where the recipe's does not go with the rows."""
-        sample = sample_fields(self.path)
+        sample = self._sample = sample_fields(self.path)
         result, data = self.result, self.recipe.data
         result.fields = columns_of(sample)
         result.template, result.chat_template = data.template, data.chat_template
@@ -103,6 +107,7 @@ class Survey:
             result.to_confirm = True
             result.template, result.chat_template = proposal.template, proposal.chat_template
         result.mapping = plan.mapping if plan.mapped else _direct_map(plan)
+        self._unused = UnusedCounter(plan)
         return plan
 
     def _proposed(self, sample: Sequence[dict[str, object]], proposal: Proposal) -> Plan | None:
@@ -116,14 +121,19 @@ class Survey:
             return None
 
     def _recipe_finding(self, error: RequestError) -> None:
-        kind = "unmapped" if "not clear" in error.title else "template-field"
+        kind = "unmapped" if error.title == UNMAPPED else "template-field"
         message = f"{error.title.rstrip('.')}: {error.detail.rstrip('.')}"
         self.findings.add(
             Finding("lab.toml", recipe_line(self.root, "data"), kind, message, error.hint.rstrip("."))
         )
 
     def _template_markers(self) -> None:
-        """Markers of the template that are no tokens of the model: it reads them letter by letter."""
+        """Marks in the template that are not what they look like: no tokens of the model, no line breaks."""
+        if not self.recipe.data.chat_template and "\\n" in self.recipe.data.template:
+            message = "data.template has a backslash and an n, which the model reads as these two letters"
+            fix = 'in lab.toml a line break is \\n between double quotes, "…"'
+            line = recipe_line(self.root, "template")
+            self.findings.add(Finding("lab.toml", line, "template-model", message, fix))
         if self.recipe.data.chat_template or not self.model.special:
             return
         markers = dict.fromkeys(
@@ -150,20 +160,47 @@ class Survey:
                 self.report.progress(READING, self.reader.done_bytes, self.reader.total_bytes)
             if row.fields is None:
                 self._add(row, row.problem)
-            elif plan is not None:
+                continue
+            self._add(row, row.note)
+            if plan is not None:
                 self._usable(plan, row, in_files)
         self._flush()
         self.report.progress(READING, self.reader.total_bytes, self.reader.total_bytes)
         if not self.result.rows:
-            self.findings.add(
-                Finding(self.path.name, 1, "no-rows", "the file has no records", "give it some")
-            )
+            message = "the file has no records" if self.reader.total_bytes else "the file is empty"
+            self.findings.add(Finding(self.path.name, 1, "no-rows", message, "give it some"))
+        self._judge()
+
+    def _judge(self) -> None:
+        """Say what of the rows is not used or not learnt."""
+        result, unused = self.result, self._unused
+        if unused is None:
+            return
+        for each in self.reader.files:
+            for name in each.others:
+                unused.add_list(each.name, name)
+        for finding in unused.judge(self._sample):
+            self.findings.add(finding)
+        result.not_used = list(unused.found.values())
+        if result.not_learnt and not self._keys:
+            message = f"no row is left to learn: {'; '.join(result.not_learnt)}"
+            fix = 'mark some as good, or set data.label_field = "-" to learn from all'
+            self.findings.add(Finding(self.path.name, 1, "no-rows", message, fix))
+
+    def _not_learnt(self, plan: Plan, row: Row) -> None:
+        label = plan.mapping.label
+        said = verdict((row.fields or {}).get(label)) if label else None
+        why = f"{label!r} says no" if said is False else "every answer in them is marked as not to be learnt"
+        self.result.not_learnt[why] = self.result.not_learnt.get(why, 0) + 1
 
     def _usable(self, plan: Plan, row: Row, in_files: bool) -> None:
         record = plan.convert(row.fields or {})
         if isinstance(record, list):
             for problem in record:
                 self._add(row, problem)
+            return
+        if not record.learnt:
+            self._not_learnt(plan, row)
             return
         texts = [message.content for message in record.messages] or [record.prompt]
         try:
@@ -172,6 +209,9 @@ class Survey:
             fix = "correct the row, or set data.chat_template = false"
             self._add(row, Problem("template-error", str(error), fix))
             return
+        if self._unused is not None:
+            self._unused.add(row, record)
+        self.result.turns_not_learnt += sum(not message.learnt for message in record.messages)
         self._add(row, control_characters(texts))
         self._add(row, special_tokens(texts, self._special))
         before = "".join(segment.text for segment in segments[:1]) if not segments[0].trained else ""
@@ -181,6 +221,7 @@ class Survey:
         self.answers.add(word_hashes(words(answer or asked), answer or asked))
         self._keys.append(text_key(f"{asked}\0{answer}"))
         self._lines.append(row.line)
+        self._numbers.append(row.number)
         self._file_of.append(self._files[row.file])
         if len(self._waiting) >= _BATCH:
             self._flush()
@@ -197,7 +238,9 @@ class Survey:
 
     def _add(self, row: Row, problem: Problem | None) -> None:
         if problem is not None:
-            self.findings.add(Finding(row.file, row.line, problem.kind, problem.message, problem.fix))
+            self.findings.add(
+                Finding(row.file, row.line, problem.kind, problem.message, problem.fix, row.number)
+            )
 
     def _compare(self) -> None:
         import numpy as np
@@ -237,7 +280,9 @@ class Survey:
         file, line = self._where(index)
         other_file, other_line = self._where(other)
         place = f"line {other_line}" if file == other_file else f"{other_file}, line {other_line}"
-        self.findings.add(Finding(file, line, kind, message.format(place=place), fix))
+        if (file, line) == (other_file, other_line):
+            place = f"row {self._numbers[other]}"
+        self.findings.add(Finding(file, line, kind, message.format(place=place), fix, self._numbers[index]))
 
     def _leaks(self, held_out: NDArray[Any]) -> NDArray[Any]:
         """Training rows whose question is held out as well; they are reported and returned as a mask."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from core.model.messages import Message as Message
 from core.model.messages import Segment as Segment
@@ -36,6 +36,8 @@ WARNINGS = frozenset(
         "duplicate",
         "near-duplicate",
         "in-held-out",
+        "not-used",
+        "key-twice",
     }
 )
 """The other kinds."""
@@ -90,11 +92,33 @@ class Problem:
     fix: str
 
 
+class Noted(NamedTuple):
+    """A record that can be read, and what is odd about how it is written."""
+
+    fields: dict[str, Any]
+    note: Problem
+
+
+class Unused(NamedTuple):
+    """Something in a record that does not reach the model.
+
+    Attributes:
+        what: `column`, `key` (of a turn), `turn` or `list` (of a JSON file).
+        name: the name of the column, key or list; whose turn it is.
+    """
+
+    what: str
+    name: str
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One record as it was read. `fields` is None where it could not be read (`problem` says why).
 
-    `held_out` is True for a row of a file that is named as a test or validation part.
+    Attributes:
+        held_out: True for a row of a file (or part of one) that is named as a test or validation part.
+        note: what is odd about a row that can be read.
+        number: which row of its file it is, from 1; several rows may stand on one line. 0: not counted.
     """
 
     file: str
@@ -102,17 +126,23 @@ class Row:
     fields: dict[str, Any] | None
     problem: Problem | None = None
     held_out: bool = False
+    note: Problem | None = None
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something to look at in the data: where, what, and what to do."""
+    """Something to look at in the data: where, what, and what to do.
+
+    `row` is the number of the row in its file, from 1; 0 where the finding is of the file as a whole.
+    """
 
     file: str
     line: int
     kind: str
     message: str
     fix: str
+    row: int = 0
 
     @property
     def level(self) -> str:
@@ -128,4 +158,5 @@ class Finding:
             "level": self.level,
             "message": self.message,
             "fix": self.fix,
+            "row": self.row,
         }

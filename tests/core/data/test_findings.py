@@ -224,7 +224,7 @@ def test_findings_beyond_the_memory_limit_are_all_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("core.data.findings.IN_MEMORY", 5)
-    report = look(tmp_path, GOOD + [{"prompt": f"{n}"} for n in range(20)])
+    report = look(tmp_path, GOOD + [{"prompt": f"What of {n}?"} for n in range(20)])
     assert [line for line, _ in kinds(report)] == list(range(11, 31))
     assert len(report.findings) == 20
 

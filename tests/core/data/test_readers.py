@@ -42,7 +42,7 @@ FORMS = {
     "array_in_lines.jsonl": ("[\n" + ",\n".join(LINES) + "\n]", [2, 3, 4]),
     "wrapped.json": (json.dumps({"data": ROWS, "version": 2}, indent=2), [3, 7, 11]),
     "spread.json": ("\n".join(json.dumps(row, indent=2) for row in ROWS), [1, 5, 9]),
-    "old_mac.jsonl": ("\r".join(LINES), [1, 1, 1]),
+    "old_mac.jsonl": ("\r".join(LINES), [1, 2, 3]),
     "comma.csv": (as_csv(), [2, 4, 5]),
     "bom.csv": ("\ufeff" + as_csv(";"), [2, 4, 5]),
     "tabs.tsv": (as_csv("\t"), [2, 4, 5]),

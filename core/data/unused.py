@@ -1,0 +1,216 @@
+"""What of the records does not reach the model: counted, and judged by whether it changes their meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.data import names
+from core.data.columns import is_about, is_rejected, look, may_be_verdict, words_of
+from core.data.messages import there
+from core.data.names import plain_name
+from core.data.plan import Plan, Record
+from core.data.types import Finding, Row, Unused
+
+_MEANINGFUL = frozenset(
+    (
+        *names.EXTRA,
+        *names.SYSTEM,
+        *names.HISTORY,
+        *names.TOOLS,
+        *names.REASONING,
+        *names.WEIGHT,
+        *names.CHOICES,
+        *names.PROMPT,
+        *names.RESPONSE,
+        *names.MESSAGES,
+    )
+)
+_KEYS = frozenset(
+    ("reasoning_content", "thoughts", "train_detail", "images", "image", "audio", "content", "value", "text")
+)
+_COMPARED = 50
+
+
+@dataclass
+class NotUsed:
+    """Something that does not reach the model.
+
+    Attributes:
+        what, name: as in :class:`~core.data.types.Unused`.
+        rows: in how many rows it is; 0 for a list of a file.
+        file, line: where it is first.
+        matters: whether the records may mean something else without it.
+    """
+
+    what: str
+    name: str
+    rows: int
+    file: str
+    line: int
+    matters: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form, as `olivepress data --json` prints it."""
+        return {
+            "what": self.what,
+            "name": self.name,
+            "rows": self.rows,
+            "file": self.file,
+            "line": self.line,
+            "matters": self.matters,
+        }
+
+
+def unused_words(found: Sequence[Mapping[str, Any]], rows: int) -> str:
+    """What is not used, on one line; "" where all is used. `rows` is how many there are."""
+    columns = [_counted(repr(each["name"]), each["rows"], rows) for each in found if each["what"] == "column"]
+    keys = [repr(each["name"]) for each in found if each["what"] == "key"]
+    turns = [
+        _counted(f"the {each['name']}'s last turn", each["rows"], 0)
+        for each in found
+        if each["what"] == "turn"
+    ]
+    lists = [f"the list {each['name']!r}" for each in found if each["what"] == "list"]
+    told = [*([", ".join(columns)] if columns else []), *turns, *lists]
+    if keys:
+        told.append(f"in turns: {', '.join(keys)}")
+    return "; ".join(told)
+
+
+def _counted(name: str, count: int, rows: int) -> str:
+    if count == rows:
+        return name
+    return f"{name} ({count:,} row{'' if count == 1 else 's'})"
+
+
+class UnusedCounter:
+    """Counts what does not reach the model, row by row."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._used = plan.used
+        self.found: dict[Unused, NotUsed] = {}
+
+    def add(self, row: Row, record: Record) -> None:
+        """Count one row that can be used."""
+        for name, value in (row.fields or {}).items():
+            if name not in self._used and there(value):
+                self._count(Unused("column", name), row)
+        for each in dict.fromkeys((*record.unused, *self._unshown(record))):
+            self._count(each, row)
+
+    def _unshown(self, record: Record) -> Iterable[Unused]:
+        """What its messages have and the template does not write."""
+        for key, field in (("reasoning_content", "reasoning"), ("name", "name")):
+            if any(getattr(message, field) for message in record.messages) and (
+                self._plan.chat is None or key not in self._plan.chat.text
+            ):
+                yield Unused("key", key)
+
+    def add_list(self, file: str, name: str) -> None:
+        """Note a list of a JSON file that is not read."""
+        self.found.setdefault(Unused("list", name), NotUsed("list", name, 0, file, 1, True))
+
+    def _count(self, each: Unused, row: Row) -> None:
+        known = self.found.get(each)
+        if known is None:
+            known = self.found[each] = NotUsed(each.what, each.name, 0, row.file, row.line)
+        known.rows += 1
+
+    def judge(self, sample: Sequence[Mapping[str, Any]]) -> list[Finding]:
+        """Settle what matters, and say so.
+
+        Args:
+            sample: the fields of some rows.
+        """
+        records = [self._plan.convert(fields) for fields in sample[:_COMPARED]]
+        pairs = [
+            (fields, record)
+            for fields, record in zip(sample, records, strict=False)
+            if isinstance(record, Record)
+        ]
+        findings = []
+        for each in self.found.values():
+            message, fix = self._meaning(each, sample, pairs)
+            each.matters = bool(message)
+            if message:
+                findings.append(Finding(each.file, each.line, "not-used", message, fix))
+        return findings
+
+    def _meaning(
+        self, each: NotUsed, sample: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[Any, Record]]
+    ) -> tuple[str, str]:
+        """What is lost with it, and what to do; "" where it does not matter."""
+        rows = f"{each.rows:,} row{'' if each.rows == 1 else 's'}"
+        if each.what == "list":
+            return (
+                f"the list {each.name!r} in this file is not read",
+                "put it into a file of its own, or call the lists train and test",
+            )
+        if each.what == "turn":
+            return (
+                f"{rows} end with a turn of the {each.name}, which nobody answers and which is cut off",
+                "end each conversation with an answer, or leave it so if the rest is what you mean",
+            )
+        if each.what == "key":
+            if each.name not in _KEYS and not each.name.startswith(("tool_calls", "thoughts", "train")):
+                return "", ""
+            return (
+                f"{each.name!r} of the turns in {rows} does not reach the model",
+                "use a model whose chat template writes it, or leave it so if it does not matter",
+            )
+        return self._column(each, rows, sample, pairs)
+
+    def _column(
+        self,
+        each: NotUsed,
+        rows: str,
+        sample: Sequence[Mapping[str, Any]],
+        pairs: Sequence[tuple[Any, Record]],
+    ) -> tuple[str, str]:
+        name, mapping = each.name, self._plan.mapping
+        if is_rejected(name):
+            return "", ""
+        if not mapping.label and may_be_verdict(sample, name):
+            return (
+                f"{name!r} may say how good a row is, and all rows are learnt whatever it says",
+                f"set data.label_field = {name!r} if it says yes or no, leave out the rows that are not good, "
+                "or leave it so",
+            )
+        column = look(sample, [name])[name]
+        plain = plain_name(name)
+        meant = plain in _MEANINGFUL or (column.is_sentences and not words_of(name).isdisjoint(_MEANINGFUL))
+        if is_about(name) or not (meant or column.is_sentences or column.is_turns):
+            return "", ""
+        if plain in names.WEIGHT or not (
+            pairs and all(_is_copy(fields.get(name), kept) for fields, kept in pairs)
+        ):
+            return f"{name!r} in {rows} does not reach the model", self._remedy(name, plain)
+        return "", ""
+
+    def _remedy(self, name: str, plain: str) -> str:
+        plan, mapping = self._plan, self._plan.mapping
+        if plain in names.SYSTEM and plan.chat is None:
+            return "write {system} into data.template, or use the model's chat template"
+        if plan.mapped and mapping.prompt:
+            joined = "+".join((*mapping.prompt, name))
+            return f"set data.prompt_field = {joined!r} to put it behind the question, or leave it so"
+        if not plan.mapped:
+            return f"write {{{name}}} into data.template, or leave it so"
+        return "write it into the turns, or leave it so if it does not matter"
+
+
+def _is_copy(value: Any, record: Record) -> bool:
+    """Whether a value says nothing that the record does not say as well, or is all of it once more."""
+    if not there(value):
+        return True
+    said = "\n".join(message.content for message in record.messages)
+    if isinstance(value, str):
+        text = value.strip()
+        return text in said or (record.prompt.strip() in text and record.answer.strip() in text)
+    if isinstance(value, list) and all(isinstance(turn, dict) for turn in value):
+        texts = [text for turn in value for text in turn.values() if isinstance(text, str)]
+        return all(text.strip() in said or len(text) < 12 for text in texts)
+    return False
