@@ -170,5 +170,7 @@ def _refused(path: Path, row: Row, problem: Problem | None) -> RequestError:
     problem = problem or Problem("unreadable-file", "it cannot be read", "remove it")
     where = path / row.file if path.is_dir() else path
     fix = problem.fix[:1].upper() + problem.fix[1:]
-    hint = f"{fix}. `olivepress data DIR` lists all such rows, and whether a file can be written without them."
+    hint = (
+        f"{fix}. `olivepress data DIR` lists all such rows, and whether a file can be written without them."
+    )
     return RequestError("A data row cannot be used.", f"{where}, line {row.line}: {problem.message}.", hint)

@@ -173,7 +173,7 @@ def test_a_missing_file_is_named_with_status_2(tmp_path: Path, capsys: pytest.Ca
     (folder / "own.jsonl").unlink()
     assert main(["data", str(folder), "--json"]) == 2
     printed = capsys.readouterr()
-    assert printed.out == ""
+    assert json.loads(printed.out)["error"]["title"] == "The data file does not exist."
     assert "own.jsonl" in printed.err
 
 
