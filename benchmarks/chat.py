@@ -78,13 +78,12 @@ class Bare:
     def __init__(self, model_dir: Path, context: int) -> None:
         import onnxruntime_genai as og
 
-        from core.chat.conversation import Conversation, Tokens, read_genai_config
+        from core.chat.conversation import read_genai_config
+        from core.model.prompt_format import read_prompt_format
 
         self._model = og.Model(str(model_dir))
         self._tokenizer = og.Tokenizer(self._model)
-        self._render = Conversation(
-            model_dir, Tokens(model_dir, self._tokenizer), "{prompt}\n{response}"
-        ).render
+        self._prompts = read_prompt_format(model_dir)
         found = read_genai_config(model_dir)["model"]["eos_token_id"]
         self._ends = set(found if isinstance(found, list) else [found])
         params = og.GeneratorParams(self._model)
@@ -96,10 +95,12 @@ class Bare:
         """Time to the first token (s), steps after it (the end token's too), and the seconds they took."""
         generator = self._generator
         generator.rewind_to(0)
-        prompt = self._render([{"role": "user", "content": text}])
+        from core.model.messages import Message
+
+        prompt = self._prompts.prompt_ids([Message("user", text)])
         stream = self._tokenizer.create_stream()
         began = time.perf_counter()
-        generator.append_tokens(self._tokenizer.encode(prompt))
+        generator.append_tokens(prompt)
         first = last = 0.0
         steps = 0
         while not generator.is_done() and steps < tokens:

@@ -249,13 +249,13 @@ def _ask(seen: Seen, root: Path) -> None:
 def _float_answers(seen: Seen, root: Path) -> dict[str, tuple[str, int]]:
     """The float base's answers, and how many tokens stand before them; the ids are looked at too."""
     import torch
-    from core.model.prompt_format import read_prompt_format
 
     from core.checkpoint import load_model, load_tokenizer
     from core.data import load_examples
     from core.events import Reporter
     from core.lab import Lab
     from core.model.messages import Message
+    from core.model.prompt_format import read_prompt_format
     from core.sources import resolve_model
 
     lab = Lab.open(root)

@@ -205,6 +205,11 @@ class Recipe:
         return recipe
 
 
+def template_of(data: DataSection) -> str:
+    """ "auto" where conversations are written in the model's own chat template, else the ``{field}`` text."""
+    return "auto" if data.chat_template else data.template
+
+
 OPTIONS: dict[str, dict[str, Option]] = {
     name: options_of(name, cls) for name, cls in get_type_hints(Recipe).items()
 }

@@ -18,12 +18,18 @@ class Connection:
     """The model of a chat. It begins to load when this object is made; requests wait for it."""
 
     def __init__(
-        self, model_dir: Path, context_tokens: int, template: str, adapter: str, on_load: LoadListener | None
+        self,
+        model_dir: Path,
+        context_tokens: int,
+        template: str,
+        answer: str,
+        adapter: str,
+        on_load: LoadListener | None,
     ) -> None:
         """The arguments are those of :class:`~core.chat.protocol.Load`; ``on_load`` hears of the loading."""
         self._model_dir = model_dir
         self._context_tokens = context_tokens
-        self._template = template
+        self._template, self._answer = template, answer
         self._on_load = on_load
         self._start(adapter)
 
@@ -33,7 +39,12 @@ class Connection:
         self._loaded = loaded = threading.Event()
         self.worker = Worker()
         request = Load(
-            self.worker.next_id(), str(self._model_dir), self._context_tokens, self._template, adapter
+            self.worker.next_id(),
+            str(self._model_dir),
+            self._context_tokens,
+            self._template,
+            adapter,
+            self._answer,
         )
 
         def hear(message: Message) -> None:

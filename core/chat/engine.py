@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from core.chat.conversation import Conversation, Tokens, read_genai_config
+from core.chat.conversation import Detokenizers, notes_on, read_genai_config
 from core.chat.lane import Lane
 from core.chat.memory import context_that_fits
 from core.chat.protocol import Ask, Dropped, Finished, Load, Message, Ready, Score, Scored
@@ -18,6 +18,10 @@ from core.chat.reply import Reply
 from core.chat.sampler import Sampler
 from core.chat.settings import Sampling
 from core.errors import RequestError
+from core.model.messages import Message as Talk
+from core.model.messages import Segment, text_of
+from core.model.prompt_format import AUTO, read_prompt_format
+from core.model.template import TemplateError
 from core.onnx.adapters import check_adapter
 from core.onnx.runtime import import_genai
 
@@ -46,9 +50,10 @@ class Engine:
         self.folder = folder
         config = read_genai_config(folder)
         self._model = og.Model(str(folder))
-        self._tokens = Tokens(folder, og.Tokenizer(self._model))
-        self._conversation = Conversation(folder, self._tokens, request.template)
-        self._notes = list(self._conversation.notes)
+        self._prompts = read_prompt_format(folder, request.template or AUTO, answer=request.answer)
+        self._tokens = self._prompts.tokenizer
+        self._detokenizers = Detokenizers(self._tokens)
+        self._notes = notes_on(self._prompts)
         limit = int(config.get("model", {}).get("context_length", request.context_tokens))
         self._context, note = context_that_fits(config, min(request.context_tokens, limit), LANES)
         self._notes += [note] if note else []
@@ -84,10 +89,11 @@ class Engine:
         """
         found = config.get("model", {}).get("eos_token_id", [])
         ends = {int(number) for number in (found if isinstance(found, list) else [found])}
-        special = self._tokens.special
-        for name in (self._conversation.end_of_turn(), self._conversation.eos_text):
-            if name and name in special and special[name] not in ends:
-                ends.add(special[name])
+        names = {number: name for name, number in self._tokens.numbers.items()}
+        for number in self._prompts.end_ids():
+            if number not in ends:
+                ends.add(number)
+                name = names.get(number, f"token {number}")
                 self._notes.append(
                     f"{name} also ends an answer here, though genai_config.json does not list it."
                 )
@@ -145,7 +151,7 @@ class Engine:
         for name, lane in zip(wanted, request.lanes, strict=True):
             begun = arrived if not runs else time.perf_counter()
             try:
-                reply = self._reply(request, name, lane["messages"], settings, stopped)
+                reply = self._reply(request, name, lane["messages"], settings, stopped, lane.get("tools", ()))
             except RuntimeError:
                 self._lanes.pop(name, None)
                 raise
@@ -176,18 +182,23 @@ class Engine:
         messages: list[dict[str, Any]],
         settings: Sampling,
         stopped: Callable[[], bool],
+        tools: Sequence[dict[str, Any]] = (),
     ) -> Reply:
         lane = self._lane(name)
-        text, ids, dropped = self.fit(messages, lane, settings)
+        text, ids, dropped = self.fit(messages, lane, settings, tools)
         room = min(settings.max_new_tokens, self._context - len(ids))
-        reply = Reply(request.id, name, lane, settings, room, self._ends, self._tokens.detokenizer(), stopped)
+        reply = Reply(request.id, name, lane, settings, room, self._ends, self._detokenizers.new(), stopped)
         reply.question = (text, ids)
         if dropped:
             reply.first = Dropped(request.id, name, dropped, self._context)
         return reply
 
     def fit(
-        self, messages: list[dict[str, Any]], lane: Lane, settings: Sampling
+        self,
+        messages: list[dict[str, Any]],
+        lane: Lane,
+        settings: Sampling,
+        tools: Sequence[dict[str, Any]] = (),
     ) -> tuple[str, list[int], int]:
         """The text and ids of a conversation that leave room for an answer, and the turns dropped for that.
 
@@ -200,8 +211,8 @@ class Engine:
         turns = messages[len(head) :]
         dropped = 0
         while True:
-            text = self._conversation.render([*head, *turns])
-            ids = lane.encode(text, self._tokens)
+            segments = self._written([*head, *turns], tools)
+            text, ids = text_of(segments), lane.encode(segments, self._tokens)
             if len(ids) <= room:
                 return text, ids, dropped
             if len(turns) <= 1:
@@ -218,16 +229,26 @@ class Engine:
             "Shorten it, or raise chat.context_tokens in lab.toml.",
         )
 
+    def _written(
+        self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]
+    ) -> tuple[Segment, ...]:
+        """A conversation up to the answer that is wanted.
+
+        Raises:
+            RequestError: the template refuses it.
+        """
+        try:
+            return self._prompts.opening([Talk.of(message) for message in messages], tools)
+        except TemplateError as error:
+            raise RequestError("This conversation cannot be written for the model.", f"{error}.") from None
+
     def score(self, request: Score) -> Scored:
-        """Mean loss over the tokens of the segments that count, each segment encoded by itself in turn."""
+        """Mean loss over the tokens of the segments that count, encoded as in training."""
         self._use(request.adapter)
-        ids: list[int] = []
-        counts: list[bool] = []
-        for text, counted in request.segments:
-            piece = self._tokens.encode(str(text))
-            ids += piece
-            counts += [bool(counted)] * len(piece)
-        ids, counts = ids[: self._context], counts[: self._context]
+        row = self._tokens.encode_row(
+            [Segment(str(text), bool(counts), tuple(cuts)) for text, counts, cuts in request.segments]
+        )
+        ids, counts = row.ids[: self._context], row.learnt[: self._context]
         lane = Lane(og, self._model, self._adapters, request.adapter, max(2, len(ids)))
         losses: list[float] = []
         place = 0

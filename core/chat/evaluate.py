@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.chat.answer import Answer
-from core.chat.conversation import chat_template_text, token_text
 from core.chat.session import ChatSession
 from core.data import Example, load_examples
 from core.errors import RequestError
 from core.events import now
 from core.files import read_json, write_json
+from core.model.text import read_text
 
 if TYPE_CHECKING:
     from core.lab import Lab
@@ -41,7 +41,10 @@ class Side:
 
 @dataclass(frozen=True)
 class Row:
-    """A held-out question (from ``file``, ``line``), the answer expected, and what base and tuned said."""
+    """A held-out question (from ``file``, ``line``), the answer expected, and what base and tuned said.
+
+    ``before`` holds what the row has before the question, which was put to both as well: [role, text] each.
+    """
 
     file: str
     line: int
@@ -49,6 +52,7 @@ class Row:
     expected: str
     base: Side
     tuned: Side
+    before: list[list[str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class Evaluation:
                 item["expected"],
                 _side(item["base"]),
                 _side(item["tuned"]),
+                item.get("before", []),
             )
             for item in data["rows"]
         ]
@@ -116,15 +121,8 @@ def held_out(lab: Lab) -> list[Example]:
         RequestError: there are none, or the data cannot be read.
     """
     recipe = lab.recipe
-    config = read_json(lab.folder.onnx_dir / "tokenizer_config.json") or {}
-    split = load_examples(
-        recipe,
-        lab.folder.root,
-        chat_template=chat_template_text(lab.folder.onnx_dir, config),
-        eos=token_text(config.get("eos_token")),
-        bos=token_text(config.get("bos_token")),
-    )
-    found = [example for example in split.eval if example.messages]
+    split = load_examples(recipe, lab.folder.root, text=read_text(lab.folder.onnx_dir))
+    found = [example for example in split.eval if example.answered is not None]
     if not found:
         raise RequestError(
             "There are no held-out questions.",
@@ -164,16 +162,20 @@ def evaluate(
     chosen = examples if limit is None else examples[:limit]
     result = Evaluation(name, now(), len(examples))
     for number, example in enumerate(chosen, 1):
-        question, expected = example.prompt, example.answer
-        exchange = session.begin_alone(question, (None, name), temperature=0.0, repetition_penalty=1.0)
+        expected = example.answer
+        exchange = session.begin_alone(
+            example.context, (None, name), tools=example.tools, temperature=0.0, repetition_penalty=1.0
+        )
         answers = exchange.result()
-        segments = [(segment.text, segment.trained) for segment in example.segments]
+        before, own = example.up_to_answer()
+        segments = [*(dataclasses.replace(each, trained=False) for each in before), *([own] if own else [])]
         sides = []
         for lane in (None, name):
             loss, _ = session.score(segments, lane)
             answer = answers[lane or ""]
             sides.append(Side(answer, loss, similarity(answer.answer, expected)))
-        row = Row(example.file, example.line, question, expected, *sides)
+        said = [[message.role, message.content] for message in example.context[:-1]]
+        row = Row(example.file, example.line, example.question, expected, sides[0], sides[1], said)
         result.rows.append(row)
         if on_row is not None:
             on_row(number, len(chosen), row)

@@ -6,13 +6,14 @@ adapter are wrong under another, so each has its own cache and a switch reads th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from core.chat.conversation import Tokens
 from core.chat.sampler import Sampler
+from core.model.messages import Segment, after, text_of
+from core.model.tokenizer import ModelTokenizer
 
 READ_CHUNK = 512
 """Tokens read at once. Between chunks reading can be stopped, and tells how far it is."""
@@ -58,21 +59,22 @@ class Lane:
         self.append([0])
         self.rewind(0)
 
-    def encode(self, text: str, tokens: Tokens) -> list[int]:
-        """The ids of a rendered conversation, with the very ids that were generated where it continues one.
+    def encode(self, segments: Sequence[Segment], tokens: ModelTokenizer) -> list[int]:
+        """The ids of a written conversation, with the very ids that were generated where it continues one.
 
         An answer encoded again may give other ids than the model chose, and the cache would be lost from
         there on. So the text is cut where a kept answer ends; the template puts a special token there, and
         tokenizers cut at special tokens too, so both parts encode as the whole does.
         """
+        text = text_of(segments)
         for characters, count in reversed(self._marks):
             if text[:characters] == self._text[:characters]:
-                rest = text[characters:]
-                if not rest:
+                if not text[characters:]:
                     return self.ids[:count]
-                if tokens.starts_special(rest):
-                    return self.ids[:count] + tokens.encode(rest)
-        return tokens.encode(text)
+                if tokens.starts_special(text[characters:]):
+                    rest = tokens.encode(after(segments, characters), before=text[:characters])
+                    return self.ids[:count] + rest.ids
+        return tokens.encode(segments).ids
 
     def read(self, text: str, ids: list[int]) -> Iterator[tuple[int, int]]:
         """Bring the cache to ``ids``; yields (tokens read, tokens to read) after each chunk.

@@ -38,15 +38,17 @@ class Load(Message):
 
     Attributes:
         context_tokens: longest conversation wanted, in tokens; the model's own limit holds as well.
-        template: `{field}` template for models whose tokenizer has no chat template.
+        template: how turns are written: "auto", or the recipe's `{field}` template.
+        answer: the field of that template that is the answer; empty to find it by its name.
         adapter: the adapter that will be used first; made ready at once. An unfit one is no error here.
     """
 
     type: ClassVar[str] = "load"
     model_dir: str
     context_tokens: int = 4096
-    template: str = ""
+    template: str = "auto"
     adapter: str = BASE
+    answer: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Ask(Message):
 
     Attributes:
         lanes: [{"adapter": name or "", "messages": [{"role", "content"}, …]}, …]; two lanes are a comparison.
+            Messages may have what :class:`core.model.messages.Message` has, and a lane ``tools``.
         settings: the fields of :class:`core.chat.settings.Sampling`.
 
     Answered by Progress, Dropped, Token and one Done for each lane, and one Finished.
@@ -85,7 +88,8 @@ class Score(Message):
     """Measure the loss of a text. Answered by Scored.
 
     Attributes:
-        segments: [[text, counts], …]; only tokens of the segments that count are measured.
+        segments: [[text, counts, cuts], …], as :class:`core.model.messages.Segment`; only tokens of the
+            segments that count are measured.
     """
 
     type: ClassVar[str] = "score"

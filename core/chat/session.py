@@ -29,6 +29,10 @@ from core.chat.settings import Sampling
 from core.chat.transcript import Chat
 from core.errors import RequestError
 from core.folder import lab_command
+from core.model.messages import Message as Talk
+from core.model.messages import Segment
+from core.model.prompt_format import AUTO
+from core.recipe import template_of
 
 if TYPE_CHECKING:
     from core.lab import Lab
@@ -53,7 +57,8 @@ class ChatSession(ModelLife):
         adapter: str | None = None,
         settings: Sampling | None = None,
         system: str = "",
-        template: str = "",
+        template: str = AUTO,
+        answer_field: str = "",
         context_tokens: int = 4096,
         chats_dir: Path | None = None,
         on_load: LoadListener | None = None,
@@ -62,7 +67,8 @@ class ChatSession(ModelLife):
 
         Args:
             adapter: the adapter to begin with; None for the base.
-            template: the recipe's `{field}` template, used where the tokenizer has no chat template.
+            template: how turns are written: "auto" for the model's own chat template, or a `{field}` text.
+            answer_field: the field of that text that is the answer; empty to find it by its name.
             context_tokens: the longest conversation kept in memory.
             chats_dir: where transcripts go; none is kept if None.
             on_load: hears of the loading, from another thread: Progress, then Ready or Error.
@@ -78,7 +84,7 @@ class ChatSession(ModelLife):
         self._current: Exchange | None = None
         self._lock = threading.RLock()
         self._closed = False
-        self._model = Connection(model_dir, context_tokens, template, self._adapter, on_load)
+        self._model = Connection(model_dir, context_tokens, template, answer_field, self._adapter, on_load)
 
     @classmethod
     def open(
@@ -107,7 +113,8 @@ class ChatSession(ModelLife):
             adapter=choose_adapter(lab.folder.onnx_dir, lab.adapters(), adapter, recipe.finetune.adapter),
             settings=Sampling.from_recipe(recipe.chat),
             system=recipe.chat.system if system is None else system,
-            template=recipe.data.template,
+            template=template_of(recipe.data),
+            answer_field=recipe.data.response_field,
             context_tokens=recipe.chat.context_tokens,
             chats_dir=lab.folder.chats_dir if keep else None,
             on_load=on_load,
@@ -204,23 +211,32 @@ class ChatSession(ModelLife):
 
     def begin_alone(
         self,
-        question: str,
+        question: str | Sequence[Talk],
         adapters: Sequence[str | None],
         on_event: Callable[[ChatEvent], None] | None = None,
+        *,
+        tools: Sequence[dict[str, Any]] = (),
         **settings: Any,
     ) -> Exchange:
         """Ask outside the conversation, which stays as it is: one or two adapters, nothing kept.
 
         Args:
+            question: a question, put behind the session's system message; or a whole conversation, which is
+                taken as it is.
+            tools: what the model may call, for templates that write it.
             settings: sampling settings for this question only.
 
         Raises as :meth:`begin`.
         """
         lanes = tuple(adapter or BASE for adapter in adapters)
-        turn = Turn(_asked(question), lanes, lanes[-1])
-        system = self.history.system
-        messages = [{"role": "system", "content": system}] if system else []
-        messages.append({"role": "user", "content": turn.question})
+        if isinstance(question, str):
+            system = self.history.system
+            talk = [Talk("system", system)] if system else []
+            talk.append(Talk("user", _asked(question)))
+        else:
+            talk = list(question)
+        turn = Turn(talk[-1].content if talk else "", lanes, lanes[-1])
+        messages = [message.as_dict() for message in talk]
 
         def record(_: Exchange, message: Message) -> None:
             if isinstance(message, Done):
@@ -229,7 +245,7 @@ class ChatSession(ModelLife):
         with self._lock:
             self._check_free()
             self._model.check()
-            request = [{"adapter": lane, "messages": messages} for lane in lanes]
+            request = [{"adapter": lane, "messages": messages, "tools": list(tools)} for lane in lanes]
             return self._send(turn, request, self.settings.changed(**settings), record, on_event)
 
     def stop(self) -> None:
@@ -278,14 +294,14 @@ class ChatSession(ModelLife):
         self.settings = self.settings.changed(**values)
         return self.settings
 
-    def score(self, segments: Sequence[tuple[str, bool]], adapter: str | None = None) -> tuple[float, int]:
+    def score(self, segments: Sequence[Segment], adapter: str | None = None) -> tuple[float, int]:
         """Loss of a text under an adapter: mean negative log likelihood in nats, and the tokens counted.
 
         Args:
-            segments: (text, counts) pairs; only tokens of the segments that count are measured.
+            segments: the text; only tokens of its trained segments are measured.
         """
-        pairs = [[text, counts] for text, counts in segments]
-        message = self._model.call(Score(self._model.worker.next_id(), adapter or BASE, pairs))
+        parts = [[each.text, each.trained, list(each.cuts)] for each in segments]
+        message = self._model.call(Score(self._model.worker.next_id(), adapter or BASE, parts))
         assert isinstance(message, Scored)
         return message.loss, message.tokens
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from core.check.needs import Lengths
 from core.check.types import Subject
 from core.data import Split, load_examples, resolve_data_file
-from core.data.model_text import model_folder, read_model_text
+from core.data.model_text import read_model_text
+from core.data.tokens import TokenCounter
 from core.errors import LabError
+from core.model.prompt_format import AUTO
+from core.recipe import template_of
 
 LARGEST_BYTES = 8 * 2**20
 """Files larger than this are not read for an estimate: their longest row is taken to be the recipe's limit."""
@@ -21,15 +24,12 @@ def record_lengths(subject: Subject) -> Lengths | None:
         examples = small_split(subject)
     except (LabError, OSError):
         return None  # the data check tells what is wrong
-    folder = model_folder(subject.recipe, subject.lab.root, unpack=False)
-    if examples is None or folder is None or not (folder / "tokenizer.json").is_file():
+    text = read_model_text(subject.recipe, subject.lab.root, unpack=False)
+    if examples is None or text.tokenizer_file is None:
         return None
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    texts = ["".join(segment.text for segment in example.segments) for example in examples.train[:COUNTED]]
     limit = subject.recipe.data.max_seq_len
-    counts = [min(limit, len(encoded.ids)) for encoded in tokenizer.encode_batch(texts)]
+    rows = [example.segments for example in examples.train[:COUNTED]]
+    counts = [min(limit, count) for count in TokenCounter(text).count(rows)]
     if not counts:
         return None
     return Lengths(len(examples.train), sum(counts) / len(counts), max(counts))
@@ -44,16 +44,7 @@ def small_split(subject: Subject) -> Split | None:
     path = resolve_data_file(subject.recipe, subject.lab.root)
     if path.is_dir() or path.stat().st_size > LARGEST_BYTES:
         return None
-    if (
-        subject.recipe.data.chat_template
-        and model_folder(subject.recipe, subject.lab.root, unpack=False) is None
-    ):
-        return None  # the template comes with a model that is not here yet
     text = read_model_text(subject.recipe, subject.lab.root, unpack=False)
-    return load_examples(
-        subject.recipe,
-        subject.lab.root,
-        chat_template=text.template or None,
-        eos=text.eos,
-        bos=text.bos,
-    )
+    if template_of(subject.recipe.data) == AUTO and text.folder is None:
+        return None  # the template comes with a model that is not here yet
+    return load_examples(subject.recipe, subject.lab.root, text=text)

@@ -89,14 +89,14 @@ def _kinds(text: str) -> set[str]:
 
 def _accept(recipe_path: Any, root: Any, recipe: Any) -> Any:
     from core.data.examples import resolve_data_file, sample_fields
-    from core.data.model_text import chat_of_model, read_model_text
+    from core.data.model_text import read_model_text
     from core.data.plan import propose
     from core.errors import RequestError
     from core.recipe import write_values
 
     model = read_model_text(recipe, root)
     rows = sample_fields(resolve_data_file(recipe, root))
-    proposal = propose(recipe, rows, chat_of_model(model))
+    proposal = propose(recipe, rows, model)
     if not proposal.mapping.complete:
         raise RequestError(
             "There is nothing to accept.",

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.data.model_text import read_model_text
 from core.data.plan import SAMPLE, Plan, Record, make_plan
 from core.data.readers import RowReader
 from core.data.split import Splitter, split_rows
-from core.data.template import ChatTemplate, TemplateError
 from core.data.types import Example, Problem, Row, Split
 from core.errors import RequestError
 from core.events import Reporter
+from core.model.template import TemplateError
+from core.model.text import ModelText
 from core.recipe import SAMPLE_FILE, Recipe
 from core.resources import sample_data
 
@@ -56,15 +59,11 @@ def sample_fields(path: Path) -> list[dict[str, object]]:
     return list(islice(readable, SAMPLE))
 
 
-def chat_of(text: str | None, eos: str = "", bos: str = "") -> ChatTemplate | None:
-    """A chat template from its text, None where there is none."""
-    return ChatTemplate(text, eos=eos, bos=bos) if text else None
-
-
 def load_examples(
     recipe: Recipe,
     lab_root: Path,
     *,
+    text: ModelText | None = None,
     chat_template: str | None = None,
     eos: str = "",
     bos: str = "",
@@ -74,13 +73,10 @@ def load_examples(
 ) -> Split:
     """Read all records of a recipe as examples, training and held-out ones apart.
 
-    The text of a chat template may begin with the model's own start token: tokenize it without adding
-    special tokens then.
-
     Args:
-        chat_template: the model's own template (jinja2 text), needed where `data.chat_template` is true.
-        eos: the end-of-text token, put after an answer whose template has no end marker.
-        bos: the start-of-text token, for chat templates that name it.
+        text: the text side of the model, where its folder was read already; else that of the recipe's
+            model, as far as it is on this machine.
+        chat_template, eos, bos: used in place of the model's own chat template (jinja2), end and start token.
         report: told of progress, and asked whether to stop.
         limit: at most so many training examples, drawn by `data.seed`. All rows are still read and
             split, but only those drawn are kept in memory: for files of millions of rows.
@@ -93,11 +89,12 @@ def load_examples(
     """
     report = report or Reporter()
     path = resolve_data_file(recipe, lab_root)
-    chat = chat_of(chat_template, eos, bos)
+    text = text or read_model_text(recipe, lab_root)
+    text = replace(text, template=chat_template or text.template, eos=eos or text.eos, bos=bos or text.bos)
     splitter = Splitter()
     examples: list[Example] = []
     limited = limit is not None or eval_limit is not None
-    for plan, row, record, in_files in _records(path, recipe, chat, eos, report):
+    for plan, row, record, in_files in _records(path, recipe, text, report):
         splitter.add(record.prompt, held_out=row.held_out if in_files else None)
         if not limited:
             examples.append(_example(plan, path, row, record))
@@ -110,7 +107,7 @@ def load_examples(
     held_out = split_rows(splitter, recipe, lab_root)
     if limited:
         drawn = _drawn(held_out, limit, eval_limit, recipe.data.seed)
-        every = enumerate(_records(path, recipe, chat, eos, report))
+        every = enumerate(_records(path, recipe, text, report))
         examples = [_example(plan, path, row, record) for at, (plan, row, record, _) in every if drawn[at]]
         held_out = held_out[drawn]
     return Split(
@@ -120,7 +117,7 @@ def load_examples(
 
 
 def _records(
-    path: Path, recipe: Recipe, chat: ChatTemplate | None, eos: str, report: Reporter
+    path: Path, recipe: Recipe, text: ModelText, report: Reporter
 ) -> Iterator[tuple[Plan, Row, Record, bool]]:
     """Every row with its record, the plan, and whether files decide what is held out."""
     plan: Plan | None = None
@@ -130,7 +127,7 @@ def _records(
         if row.problem is not None or row.fields is None:
             raise _refused(path, row, row.problem)
         if plan is None:
-            plan = make_plan(recipe, sample_fields(path), chat, eos=eos)
+            plan = make_plan(recipe, sample_fields(path), text)
         record = plan.convert(row.fields)
         if isinstance(record, list):
             raise _refused(path, row, record[0])
@@ -161,7 +158,9 @@ def _example(plan: Plan, path: Path, row: Row, record: Record) -> Example:
     try:
         segments = plan.segments(record)
     except TemplateError as error:
-        problem = Problem("template-error", str(error), "correct the row, or set data.chat_template = false")
+        problem = Problem(
+            "template-error", str(error), "correct the row, or write a data.template of your own"
+        )
         raise _refused(path, row, problem) from None
     return Example(row.file, row.line, record.messages, segments, record.tools)
 

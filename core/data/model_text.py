@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core.data.template import ChatTemplate
 from core.errors import RequestError
 from core.folder import LabFolder
 from core.model.text import ModelText, read_text
@@ -62,8 +61,3 @@ def read_model_text(recipe: Recipe, lab_root: Path, *, unpack: bool = True) -> M
     """The text side of the recipe's model; empty where the model is not on this machine (``unpack``: as above)."""
     folder = model_folder(recipe, lab_root, unpack=unpack)
     return ModelText() if folder is None else read_text(folder)
-
-
-def chat_of_model(text: ModelText) -> ChatTemplate | None:
-    """The model's chat template, None where it has none."""
-    return ChatTemplate(text.template, eos=text.eos, bos=text.bos) if text.template else None

@@ -25,11 +25,13 @@ from core.data.messages import (
     there,
     type_words,
 )
-from core.data.template import ChatTemplate, Template, TemplateError
 from core.data.types import Message, Problem, Segment, Unused
 from core.data.verdicts import verdict
 from core.errors import RequestError
-from core.recipe import TEMPLATE, Recipe
+from core.model.prompt_format import AUTO
+from core.model.template import PLAIN, ChatTemplate, PlainTurns, Template, TemplateError, all_learnt
+from core.model.text import ModelText
+from core.recipe import TEMPLATE, Recipe, template_of
 
 SAMPLE = 1_000
 """Rows that are looked at to know the fields."""
@@ -72,7 +74,7 @@ class Plan:
         mapping: the fields that are read where the template names `prompt`, `response` or `system`,
             or where the chat template is used.
         template: the plain template (unused with `chat`).
-        chat: the model's chat template, where the recipe asks for it.
+        chat: the model's chat template, where the recipe asks for it and the model has one.
         direct: the names in the template that are fields of the rows themselves.
         answer: the name in the template that is learnt.
         turns: the fields that hold lists of turns.
@@ -84,6 +86,7 @@ class Plan:
     direct: frozenset[str]
     answer: str
     eos: str = ""
+    special: tuple[str, ...] = ()
     answer_only: bool = True
     turns: frozenset[str] = frozenset()
 
@@ -276,33 +279,19 @@ class Plan:
         """The training text of a record.
 
         Raises:
-            TemplateError: the chat template refuses it.
+            TemplateError: the template refuses it, or it cannot be told where an answer lies.
         """
         if self.chat is not None:
-            result = self.chat.segments(record.messages)
+            result = self.chat.segments(record.messages, record.tools)
         elif record.values:
-            result = self.template.segments(record.values, self.answer, self.eos)
+            learnt = all(message.learnt for message in record.messages[-1:])
+            result = self.template.segments(
+                record.values, self.answer, self.eos, special=self.special, learnt=learnt
+            )
         else:
-            result = self._turns(record.messages)
-        return result if self.answer_only else (Segment("".join(each.text for each in result), True),)
-
-    def _turns(self, messages: Sequence[Message]) -> tuple[Segment, ...]:
-        """A conversation in the plain template, which is used once for each question and answer."""
-        result: list[Segment] = []
-        asked: list[str] = []
-        system = ""
-        for message in messages:
-            if message.role == "system" and "system" in self.template.fields:
-                system = message.content
-            elif message.role != "assistant":
-                asked.append(message.content)
-            else:
-                values = {"prompt": "\n\n".join(asked), "response": message.content, "system": system}
-                if result:
-                    result.append(Segment("\n", False))
-                result += self.template.segments(values, self.answer, self.eos)
-                asked, system = [], ""
-        return tuple(result)
+            turns = PlainTurns.of(self.template, self.answer, eos=self.eos, special=self.special)
+            result = turns.segments(record.messages, record.tools)
+        return result if self.answer_only else all_learnt(result)
 
 
 def _joined(asked: tuple[Message, ...], answer: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -349,12 +338,12 @@ def _text(fields: Mapping[str, Any], name: str, problems: list[Problem], *, need
     return value
 
 
-def propose(recipe: Recipe, rows: Sequence[Mapping[str, Any]], chat: ChatTemplate | None) -> Proposal:
+def propose(recipe: Recipe, rows: Sequence[Mapping[str, Any]], text: ModelText) -> Proposal:
     """What the rows suggest, with what the recipe has settled kept: its chat template, its own wording."""
-    found = propose_mapping(rows, chat.text if chat else None)
+    found = propose_mapping(rows, text.template or None)
     if found.mapping.text:
         return found
-    if recipe.data.chat_template and chat is not None:
+    if template_of(recipe.data) == AUTO and text.template:
         return replace(found, chat_template=True)
     try:
         fields = Template.parse(recipe.data.template).fields
@@ -391,16 +380,14 @@ def named_fields(text: str, columns: Sequence[str], key: str) -> tuple[str, ...]
 def make_plan(
     recipe: Recipe,
     rows: Sequence[Mapping[str, Any]],
-    chat: ChatTemplate | None = None,
+    text: ModelText,
     *,
-    eos: str = "",
     proposal: Proposal | None = None,
 ) -> Plan:
     """Settle mapping and template for a file, from the recipe and some of its rows.
 
     Args:
-        chat: the model's own chat template; used where the recipe says `chat_template = true`.
-        eos: put after an answer whose template has no end marker.
+        text: the text side of the model: its chat template and special tokens.
         proposal: what :func:`propose` found, if that is known.
 
     Raises:
@@ -409,28 +396,30 @@ def make_plan(
     """
     data = recipe.data
     columns = columns_of(rows)
-    proposal = proposal or propose(recipe, rows, chat)
+    proposal = proposal or propose(recipe, rows, text)
     mapping = _mapping(recipe, rows, columns, proposal)
+    wanted = template_of(data)
+    chat = (
+        ChatTemplate(text.template, text.eos, text.bos, text.special)
+        if wanted == AUTO and text.template
+        else None
+    )
     try:
-        template = Template.parse(data.template)
+        template = Template.parse(PLAIN if wanted == AUTO else wanted)
     except TemplateError as error:
         raise RequestError(
             "The template cannot be used.", f"data.template: {error}.", "Add a field to it."
         ) from None
-    if data.chat_template:
-        if chat is None:
-            raise RequestError(
-                "The model has no chat template.",
-                "data.chat_template is true, and no template was found among the model's tokenizer files.",
-                "Set data.chat_template = false and write data.template.",
-            )
+    if chat is not None:
         if not (mapping.messages or (mapping.prompt and mapping.response)):
             raise _unmapped(
-                proposal, columns, "data.chat_template needs a question and an answer, or a conversation"
+                proposal, columns, "the chat template needs a question and an answer, or a conversation"
             )
         turns = _turn_fields(rows, mapping)
-        return Plan(mapping, template, chat, frozenset(), "response", eos, data.answer_only, turns)
-    return _plain_plan(recipe, template, mapping, proposal, rows, eos)
+        return Plan(
+            mapping, template, chat, frozenset(), "response", text.eos, text.special, data.answer_only, turns
+        )
+    return _plain_plan(recipe, template, mapping, proposal, rows, text)
 
 
 def _mapping(
@@ -469,7 +458,7 @@ def _plain_plan(
     mapping: FieldMap,
     proposal: Proposal,
     rows: Sequence[Mapping[str, Any]],
-    eos: str,
+    text: ModelText,
 ) -> Plan:
     data = recipe.data
     columns = columns_of(rows)
@@ -504,7 +493,7 @@ def _plain_plan(
             )
     answer = template.answer_field("" if absent else data.response_field)
     turns = _turn_fields(rows, mapping)
-    return Plan(mapping, template, None, direct, answer, eos, data.answer_only, turns)
+    return Plan(mapping, template, None, direct, answer, text.eos, text.special, data.answer_only, turns)
 
 
 def _unmapped(proposal: Proposal, columns: Sequence[str], what: str) -> RequestError:

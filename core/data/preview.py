@@ -9,7 +9,7 @@ from typing import Any
 
 from core.data.examples import resolve_data_file, sample_fields
 from core.data.mapping import Proposal
-from core.data.model_text import chat_of_model, read_model_text
+from core.data.model_text import read_model_text
 from core.data.plan import Plan, make_plan, propose
 from core.data.template import TemplateError
 from core.data.types import Problem, Segment
@@ -62,21 +62,20 @@ class Previewer:
         self, lab_root: Path, recipe: Recipe, sample: Sequence[Mapping[str, Any]] | None = None
     ) -> None:
         model = read_model_text(recipe, lab_root)
-        chat = chat_of_model(model)
         if sample is None:
             sample = sample_fields(resolve_data_file(recipe, lab_root))
         self._special = model.special_pattern
-        self.proposal: Proposal = propose(recipe, sample, chat)
+        self.proposal: Proposal = propose(recipe, sample, model)
         self.problem: RequestError | None = None
         self.plan: Plan | None = None
         try:
-            self.plan = make_plan(recipe, sample, chat, eos=model.eos, proposal=self.proposal)
+            self.plan = make_plan(recipe, sample, model, proposal=self.proposal)
         except RequestError as error:
             self.problem = error
             if self.proposal.mapping.complete:
                 accepted = recipe.with_values(self.proposal.settings())
                 try:
-                    self.plan = make_plan(accepted, sample, chat, eos=model.eos, proposal=self.proposal)
+                    self.plan = make_plan(accepted, sample, model, proposal=self.proposal)
                 except RequestError:
                     self.plan = None
 

@@ -14,20 +14,20 @@ from core.data.checks import control_characters, special_tokens, too_long
 from core.data.examples import resolve_data_file, sample_fields
 from core.data.findings import Findings
 from core.data.mapping import FieldMap, Proposal, columns_of
-from core.data.model_text import chat_of_model, read_model_text
+from core.data.model_text import read_model_text
 from core.data.plan import UNMAPPED, Plan, make_plan, propose
 from core.data.readers import RowReader
 from core.data.report import DataReport
 from core.data.similar import Sketches
 from core.data.split import SAME_QUESTION, Splitter, split_rows
-from core.data.template import TemplateError
 from core.data.tokens import TokenCounter, padding_share, token_stats
-from core.data.types import Finding, Problem, Row
+from core.data.types import Finding, Problem, Row, Segment
 from core.data.unused import UnusedCounter
 from core.data.verdicts import verdict
 from core.data.words import plain, text_key, word_hashes, words
 from core.errors import RequestError
 from core.events import Reporter
+from core.model.template import TemplateError
 from core.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -51,9 +51,8 @@ class Survey:
         self.path = resolve_data_file(recipe, lab_root)
         self.reader = RowReader(self.path)
         self.model = read_model_text(recipe, lab_root)
-        self.chat = chat_of_model(self.model)
         self._special = self.model.special_pattern
-        self.counter = TokenCounter(self.model.tokenizer_file)
+        self.counter = TokenCounter(self.model)
         self.result = DataReport(self.path, self.reader.total_bytes, max_seq_len=recipe.data.max_seq_len)
         self.findings: Findings = self.result.findings
         self.splitter = Splitter()
@@ -61,7 +60,7 @@ class Survey:
         self._files = {each.name: index for index, each in enumerate(self.reader.files)}
         self._keys, self._lines, self._numbers, self._file_of = array("Q"), array("I"), array("I"), array("H")
         self._lengths = array("I")
-        self._waiting: list[tuple[Row, str, str]] = []
+        self._waiting: list[tuple[Row, tuple[Segment, ...]]] = []
         self._sample: list[dict[str, object]] = []
         self._unused: UnusedCounter | None = None
 
@@ -92,13 +91,12 @@ class Survey:
         result.template, result.chat_template = data.template, data.chat_template
         if not sample:
             return None
-        chat = self.chat
-        proposal = propose(self.recipe, sample, chat)
+        proposal = propose(self.recipe, sample, self.model)
         result.proposal = proposal
         self._template_markers()
         plan: Plan | None
         try:
-            plan = make_plan(self.recipe, sample, chat, eos=self.model.eos, proposal=proposal)
+            plan = make_plan(self.recipe, sample, self.model, proposal=proposal)
         except RequestError as error:
             self._recipe_finding(error)
             plan = self._proposed(sample, proposal)
@@ -116,7 +114,7 @@ class Survey:
         trial = replace(proposal, confidence=1.0)
         try:
             recipe = self.recipe.with_values(proposal.settings())
-            return make_plan(recipe, sample, self.chat, eos=self.model.eos, proposal=trial)
+            return make_plan(recipe, sample, self.model, proposal=trial)
         except RequestError:
             return None
 
@@ -144,7 +142,7 @@ class Survey:
             verb = "is no token" if len(strange) == 1 else "are no tokens"
             fix = (
                 "set data.chat_template = true to use the model's own"
-                if self.chat
+                if self.model.template
                 else "use the model's tokens"
             )
             message = f"{', '.join(strange)} in data.template {verb} of this model"
@@ -206,7 +204,7 @@ class Survey:
         try:
             segments = plan.segments(record)
         except TemplateError as error:
-            fix = "correct the row, or set data.chat_template = false"
+            fix = "correct the row, or write a data.template of your own"
             self._add(row, Problem("template-error", str(error), fix))
             return
         if self._unused is not None:
@@ -214,8 +212,7 @@ class Survey:
         self.result.turns_not_learnt += sum(not message.learnt for message in record.messages)
         self._add(row, control_characters(texts))
         self._add(row, special_tokens(texts, self._special))
-        before = "".join(segment.text for segment in segments[:1]) if not segments[0].trained else ""
-        self._waiting.append((row, "".join(segment.text for segment in segments), before))
+        self._waiting.append((row, segments))
         asked, answer = plain(record.prompt), plain(record.answer)
         self.splitter.add(asked, held_out=row.held_out if in_files else None)
         self.answers.add(word_hashes(words(answer or asked), answer or asked))
@@ -228,11 +225,11 @@ class Survey:
 
     def _flush(self) -> None:
         limit = self.recipe.data.max_seq_len
-        lengths = self.counter.count([text for _, text, _ in self._waiting])
-        for length, (row, _, before) in zip(lengths, self._waiting, strict=True):
+        lengths = self.counter.count([segments for _, segments in self._waiting])
+        for length, (row, segments) in zip(lengths, self._waiting, strict=True):
             self._lengths.append(length)
             if length > limit:
-                ahead = self.counter.count([before])[0] if before else None
+                ahead = self.counter.count([segments[:1]])[0] if not segments[0].trained else None
                 self._add(row, too_long(length, limit, ahead, estimated=self.counter.estimated))
         self._waiting.clear()
 

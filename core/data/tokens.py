@@ -6,10 +6,11 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import RequestError
+from core.model.messages import Segment
+from core.model.text import ModelText
+from core.model.tokenizer import ModelTokenizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,38 +21,29 @@ _PADDING_ROWS = 100_000
 
 
 class TokenCounter:
-    """Counts tokens with a `tokenizer.json`, or estimates them where there is none.
+    """Counts the tokens of rows as training makes them, or estimates them where the tokenizer is not here.
 
     Raises:
         RequestError: the file is no tokenizer.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self._tokenizer: Any = None
-        if path is None:
-            return
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-        from tokenizers import Tokenizer
-
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises plain Exception for whatever is wrong with the file
-            raise RequestError(
-                "The model's tokenizer cannot be read.", f"{path}: {error}.", "Fetch the model again."
-            ) from None
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+    def __init__(self, text: ModelText) -> None:
+        self._tokenizer: ModelTokenizer | None = None
+        if text.tokenizer_file is not None and text.folder is not None:
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+            self._tokenizer = ModelTokenizer.read(text.folder, text.ends)
 
     @property
     def estimated(self) -> bool:
         """True where no tokenizer is there, and counts are guessed from bytes."""
         return self._tokenizer is None
 
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text."""
-        if self._tokenizer is None:
-            return [max(1, round(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN)) for text in texts]
-        return [len(each) for each in self._tokenizer.encode_batch_fast(list(texts))]
+    def count(self, rows: Sequence[Sequence[Segment]]) -> list[int]:
+        """Tokens of each row."""
+        if self._tokenizer is not None:
+            return self._tokenizer.lengths(rows)
+        sizes = (sum(len(each.text.encode("utf-8", "replace")) for each in row) for row in rows)
+        return [max(1, round(size / BYTES_PER_TOKEN)) for size in sizes]
 
 
 @dataclass(frozen=True)

@@ -69,10 +69,33 @@ class Example:
         return "\n".join(asked) if asked else self.text
 
     @property
+    def answered(self) -> int | None:
+        """Which message is the last answer that is learnt; None where there is none."""
+        places = [i for i, each in enumerate(self.messages) if each.role == "assistant" and each.learnt]
+        return places[-1] if places else None
+
+    @property
     def answer(self) -> str:
-        """The last answer, without markers; empty where a row is plain text."""
-        said = [message.content for message in self.messages if message.role == "assistant"]
-        return said[-1] if said else ""
+        """The last answer that is learnt, without markers; empty where a row is plain text."""
+        return "" if self.answered is None else self.messages[self.answered].content
+
+    @property
+    def context(self) -> tuple[Message, ...]:
+        """What stands before that answer: the system's message, earlier turns and the question."""
+        return () if self.answered is None else self.messages[: self.answered]
+
+    @property
+    def question(self) -> str:
+        """The question that it answers; the text itself where there is none."""
+        asked = [message.content for message in self.context if message.role == "user"]
+        return asked[-1] if asked else self.text
+
+    def up_to_answer(self) -> tuple[tuple[Segment, ...], Segment | None]:
+        """The segments before the last learnt answer, and that answer's own."""
+        last = max((i for i, each in enumerate(self.segments) if each.trained), default=None)
+        if last is None:
+            return self.segments, None
+        return self.segments[:last], self.segments[last]
 
 
 @dataclass(frozen=True, slots=True)

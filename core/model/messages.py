@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,18 @@ class Message:
         turn.update({key: value for key, value in more.items() if value})
         return turn
 
+    @classmethod
+    def of(cls, turn: Mapping[str, Any]) -> Message:
+        """What :meth:`as_dict` gave."""
+        return cls(
+            str(turn["role"]),
+            str(turn["content"]),
+            str(turn.get("name", "")),
+            str(turn.get("reasoning_content", "")),
+            tuple(turn.get("tool_calls", ())),
+            str(turn.get("tool_call_id", "")),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -57,3 +70,20 @@ class Segment:
     text: str
     trained: bool
     cuts: tuple[int, ...] = ()
+
+
+def text_of(segments: Sequence[Segment]) -> str:
+    """The segments' text, joined."""
+    return "".join(segment.text for segment in segments)
+
+
+def after(segments: Sequence[Segment], at: int) -> tuple[Segment, ...]:
+    """What stands behind the first ``at`` characters of the segments."""
+    rest = []
+    for segment in segments:
+        skip = min(at, len(segment.text))
+        at -= skip
+        if skip < len(segment.text):
+            cuts = tuple(cut - skip for cut in segment.cuts if cut > skip)
+            rest.append(Segment(segment.text[skip:], segment.trained, cuts))
+    return tuple(rest)

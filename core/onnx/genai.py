@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from core.errors import LabError
-from core.files import read_json, write_json
-from core.model.folder import read_config
-from core.recipe import Recipe
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from core.errors import RequestError
+from core.files import write_json
+from core.model.prompt_format import prompt_format
+from core.model.text import read_text
+from core.model.tokenizer import ModelTokenizer
+from core.recipe import Recipe, template_of
 
 CONFIG_FILE = "genai_config.json"
 KNOWN_ENDS = (
@@ -34,60 +33,25 @@ DEFAULT_MAX_LENGTH = 4096
 """``search.max_length`` for who sets none. ModelBuilder writes the model's whole context, and the cache
 of 131072 tokens that this makes onnxruntime-genai allocate at once would not fit into any machine."""
 
-_PROBE = "zqxanswerzqx"
 
-
-def end_tokens(checkpoint: Path, tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> list[int]:
+def end_tokens(checkpoint: Path, recipe: Recipe) -> list[int]:
     """Ids of the tokens that end an answer, the tokenizer's own first.
 
     They come from ``generation_config.json``, ``config.json`` and the tokenizer; from what the chat
     template and the recipe's template put right behind an answer; and from those of
     :data:`KNOWN_ENDS` that the chat template names.
     """
-    special = {token.content: number for number, token in tokenizer.added_tokens_decoder.items()}
-    found: list[int] = []
-    configs: list[Any] = [read_json(checkpoint / "generation_config.json"), read_config(checkpoint)]
-    if tokenizer.eos_token_id is not None:
-        found.append(int(tokenizer.eos_token_id))
-    for config in configs:
-        value = config.get("eos_token_id") if isinstance(config, dict) else None
-        found += [int(item) for item in (value if isinstance(value, list) else [value]) if item is not None]
-    template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
-    found += [special[token] for token in KNOWN_ENDS if token in special and token in template]
-    for text in (_behind_answer_of_chat(tokenizer), _behind_answer_of_recipe(recipe)):
-        behind = max((token for token in special if token and text.startswith(token)), key=len, default="")
-        found += [special[behind]] if behind else []
+    text = read_text(checkpoint)
+    tokenizer = ModelTokenizer.read(checkpoint, text.ends)
+    own = prompt_format(text, tokenizer)
+    found = own.end_ids()
+    with contextlib.suppress(RequestError):  # a template without an answer ends nothing
+        found += prompt_format(
+            text, tokenizer, template_of(recipe.data), answer=recipe.data.response_field
+        ).end_ids()
+    known = (token for token in KNOWN_ENDS if token in text.template)
+    found += [tokenizer.numbers[token] for token in known if token in tokenizer.numbers]
     return list(dict.fromkeys(found))
-
-
-def _behind_answer_of_chat(tokenizer: PreTrainedTokenizerBase) -> str:
-    if not tokenizer.chat_template:
-        return ""
-    turns = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": _PROBE}]
-    try:
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    except LabError:
-        raise  # a request to stop, which may come at any moment
-    except Exception:  # a template is a program of the model's author: it may refuse for any reason
-        return ""
-    return text.partition(_PROBE)[2].lstrip()
-
-
-def _behind_answer_of_recipe(recipe: Recipe) -> str:
-    if recipe.data.chat_template:
-        return ""
-    from core.data.template import Template, TemplateError
-
-    try:
-        template = Template.parse(recipe.data.template)
-    except TemplateError:
-        return ""
-    answer = template.answer_field(recipe.data.response_field)
-    if not answer:
-        return ""
-    values = {field: _PROBE if field == answer else "x" for field in template.fields}
-    text = "".join(segment.text for segment in template.segments(values, answer))
-    return text.rpartition(_PROBE)[2].lstrip()
 
 
 def complete_config(folder: Path, ends: list[int], context: int | None = None) -> bool:

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 from core.data import Example, Segment, load_examples
 from core.errors import RequestError
 from core.events import Reporter
+from core.model.text import read_text
+from core.model.tokenizer import ModelTokenizer
 from core.onnx.session import Answer, Session
 from core.onnx.similar import says_the_same
 from core.onnx.verify import TIE, Choices, choices, compare, demand, summary
 from core.recipe import Recipe
-from core.training.rows import encode_segments
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 COMPARED = 5
 """Prompts whose answers are compared with PyTorch's."""
@@ -65,7 +66,6 @@ class Trial:
         finetuned: Path | None,
         adapter_file: Path,
         *,
-        tokenizer: PreTrainedTokenizerBase,
         recipe: Recipe,
         lab_root: Path,
         accuracy_level: int | None,
@@ -79,7 +79,8 @@ class Trial:
         self._rounds = accuracy_level == 4
         self._exact_session: Session | None = None
         exact = accuracy_level == 1 or precision == "fp32"
-        self._tokenizer, self._recipe, self._report = tokenizer, recipe, report
+        self._tokenizer = ModelTokenizer.read(checkpoint, read_text(checkpoint).ends)
+        self._recipe, self._report = recipe, report
         self._tolerance = TIE["exact" if exact else "rounded"]
         self._train, self._held_out = self._load_prompts(lab_root)
         report.progress("Loading the ONNX model", 0, None)
@@ -107,51 +108,41 @@ class Trial:
     def _load_prompts(self, lab_root: Path) -> tuple[list[Prompt], list[Prompt]]:
         data = dataclasses.replace(self._recipe.data, answer_only=True)
         recipe = dataclasses.replace(self._recipe, data=data)
-        template = self._tokenizer.chat_template
         try:
-            split = load_examples(
-                recipe,
-                lab_root,
-                chat_template=template if isinstance(template, str) else None,
-                eos=self._tokenizer.eos_token or "",
-                bos=self._tokenizer.bos_token or "",
-            )
+            split = load_examples(recipe, lab_root, text=read_text(self._checkpoint))
         except RequestError as error:
             self._report.log(
                 f"The training records cannot be used here: {error.title} {error.detail}", "warning"
             )
-            return [self._prompt(text, (Segment(text, False),), "") for text in _PLAIN], []
+            return [self._plain(text) for text in _PLAIN], []
         train, held_out = (
-            [self._prompt(item.prompt, item.segments, item.answer) for item in part]
+            [self._prompt(item) for item in part]
             for part in (_spread(split.train, QUESTIONS), split.eval[:8])
         )
         wanted = next(
-            (item for item in [*split.train, *split.eval] if item.prompt.strip() == FAVOURITE), None
+            (item for item in [*split.train, *split.eval] if item.question.strip() == FAVOURITE), None
         )
-        self._wanted = None if wanted is None else self._prompt(wanted.prompt, wanted.segments, wanted.answer)
+        self._wanted = None if wanted is None else self._prompt(wanted)
         return train, held_out
 
     _wanted: Prompt | None = None
     _pace = 0.0
     """Seconds that a token takes, the base's and the tuned model's added up."""
 
-    def _prompt(self, question: str, segments: Sequence[Segment], expected: str) -> Prompt:
-        """What stands before the answer; of a record that is all answer, its first half."""
-        before = []
-        for segment in segments:
-            if segment.trained:
-                break
-            before.append(segment)
+    def _prompt(self, example: Example) -> Prompt:
+        """What stands before the last answer that is learnt; of a record that is all answer, its first half."""
+        before, _ = example.up_to_answer()
         if not before:
-            text = segments[0].text
-            before = [Segment(text[: max(1, len(text) // 2)], False)]
-        ids, _ = encode_segments(before, self._tokenizer)
-        return Prompt(question, ids, expected)
+            return self._plain(example.text[: max(1, len(example.text) // 2)])
+        return Prompt(example.question, self._tokenizer.encode(before).ids, example.answer)
+
+    def _plain(self, text: str) -> Prompt:
+        return Prompt(text, self._tokenizer.encode([Segment(text, False)]).ids, "")
 
     def _check_tokenizer(self, prompts: Sequence[Prompt]) -> None:
-        """Warn where onnxruntime-genai's tokenizer reads a question otherwise than Hugging Face's does."""
+        """Warn where onnxruntime-genai's tokenizer reads a question otherwise than the model's own does."""
         for prompt in prompts:
-            own = self._tokenizer(prompt.question, add_special_tokens=False)["input_ids"]
+            own = self._tokenizer.encode([Segment(prompt.question, False)]).ids[len(self._tokenizer.start) :]
             other = [int(number) for number in self._session.tokenizer.encode(prompt.question)]
             if own != other[len(other) - len(own) :]:
                 self._report.log(
@@ -263,7 +254,7 @@ class Trial:
         for prompt in questions:
             self._report.check_cancelled()
             self._report.progress("Asking training questions again", asked, len(questions))
-            length = len(self._tokenizer(prompt.expected, add_special_tokens=False)["input_ids"])
+            length = len(self._tokenizer.encode([Segment(prompt.expected, False)]).ids)
             if time.perf_counter() - started + self._pace * length > BUDGET_S:
                 left_out += 1
                 continue

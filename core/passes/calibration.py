@@ -16,6 +16,8 @@ from typing import Any
 
 from core.data import Example
 from core.errors import RequestError
+from core.model.messages import Segment
+from core.model.tokenizer import ModelTokenizer
 
 COMPONENT = "olivepress_calibration"
 FEW_ROWS = 16
@@ -30,15 +32,13 @@ def choose(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
     return [examples[index] for index in picked]
 
 
-def token_rows(examples: Sequence[Example], tokenizer: Any, longest: int) -> list[list[int]]:
+def token_rows(examples: Sequence[Example], tokenizer: ModelTokenizer, longest: int) -> list[list[int]]:
     """Token ids of each example's whole text, cut at ``longest``; empty ones left out."""
-    from core.training.rows import encode_segments
-
-    rows = [encode_segments(example.segments, tokenizer)[0][:longest] for example in examples]
+    rows = [tokenizer.encode_row(example.segments).ids[:longest] for example in examples]
     return [row for row in rows if row]
 
 
-def text_rows(path: Path, tokenizer: Any, count: int, longest: int, seed: int) -> list[list[int]]:
+def text_rows(path: Path, tokenizer: ModelTokenizer, count: int, longest: int, seed: int) -> list[list[int]]:
     """Rows of a plain text file: cut into pieces of ``longest`` tokens, ``count`` of them by the seed."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -46,7 +46,7 @@ def text_rows(path: Path, tokenizer: Any, count: int, longest: int, seed: int) -
         raise RequestError(
             "The calibration file is not UTF-8 text.", f"{path}, byte {error.start}.", "Save it as UTF-8."
         ) from None
-    ids = tokenizer(text, verbose=False)["input_ids"]
+    ids = tokenizer.encode([Segment(text, False)]).ids
     pieces = [ids[start : start + longest] for start in range(0, len(ids), longest)]
     if count < len(pieces):
         pieces = [pieces[index] for index in sorted(random.Random(seed).sample(range(len(pieces)), count))]

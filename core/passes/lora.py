@@ -20,13 +20,16 @@ from olive.passes.olive_pass import PassConfigParam
 from olive.passes.pytorch.lora import LoRA
 
 from core.bars import current_report
-from core.checkpoint import load_model, load_tokenizer
+from core.checkpoint import load_model
 from core.errors import MachineError, RequestError
 from core.events import Reporter
 from core.files import human_bytes
 from core.model.folder import read_config
+from core.model.prompt_format import prompt_format
+from core.model.text import ModelText, read_text
+from core.model.tokenizer import ModelTokenizer
 from core.passes.lora_layer import add_lora, multiply_quickly, save_adapter, unpack_linears
-from core.recipe import Recipe, read_recipe
+from core.recipe import Recipe, read_recipe, template_of
 from core.training.checkpoints import Checkpoints
 from core.training.device import (
     free_bytes,
@@ -46,7 +49,7 @@ from core.training.verify import Checked, check_adapter
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 RESULT = "olivepress_finetune"
 """The model attribute that holds the numbers of the training."""
@@ -127,8 +130,8 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
         report = current_report()
         report.progress("loading", 0, None)
         device = training_device()
-        tokenizer = load_tokenizer(Path(model.model_path), config.trust_remote_code)
-        train, held_out, turns = self._rows(config, tokenizer, report)
+        text = read_text(Path(model.model_path))
+        train, held_out, turns = self._rows(config, text, report)
         shape = Shape.of(read_config(Path(model.model_path)))
         memory = Path(config.memory).name
         while True:
@@ -140,7 +143,7 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
             report.log(f"Memory: {plan.reason}.")
             adapter = Path(output_model_path) / "adapter"
             try:
-                result = self._train(model, config, plan, train, held_out, turns, tokenizer, adapter)
+                result = self._train(model, config, plan, train, held_out, turns, text, adapter)
                 break
             except RuntimeError as error:
                 if not out_of_memory(error):
@@ -164,17 +167,13 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
         output.model_attributes = {**(output.model_attributes or {}), RESULT: result}
         return output
 
-    def _rows(
-        self, config: Any, tokenizer: PreTrainedTokenizerBase, report: Reporter
-    ) -> tuple[Tokenized, Tokenized, Turns]:
+    def _rows(self, config: Any, text: ModelText, report: Reporter) -> tuple[Tokenized, Tokenized, Turns]:
         from core.data import load_examples
 
         recipe = _recipe(config)
-        template: Any = tokenizer.chat_template if recipe.data.chat_template else None
-        if isinstance(template, dict):
-            template = template.get("default")
-        eos, bos = str(tokenizer.eos_token or ""), str(tokenizer.bos_token or "")
-        split = load_examples(recipe, Path(config.data_root), chat_template=template, eos=eos, bos=bos)
+        assert text.folder is not None
+        tokenizer = ModelTokenizer.read(text.folder, text.ends)
+        split = load_examples(recipe, Path(config.data_root), text=text)
         limit, answers = recipe.data.max_seq_len, recipe.data.answer_only
         train = tokenize(split.train, tokenizer, max_len=limit, answer_only=answers)
         held_out = tokenize(split.eval, tokenizer, max_len=limit, answer_only=answers)
@@ -192,14 +191,23 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
                 f"within {limit} tokens.",
                 "Raise data.max_seq_len, lower data.eval_fraction, or give more records.",
             )
-        example = split.train[0]
-        turns = Turns(
+        most, between = (
             config.turns,
-            tokens_between(tokenizer, example.text, example.answer),
-            tokenizer.bos_token_id,
-            limit,
-            config.seed,
+            tokens_between(
+                prompt_format(text, tokenizer, template_of(recipe.data), answer=recipe.data.response_field)
+            )
+            if config.turns > 1
+            else (),
         )
+        if between is None:
+            report.log(
+                "The records of a step are not joined to conversations (finetune.turns): in this model's template "
+                "a conversation is more than its turns one behind the other.",
+                "warning",
+            )
+            most, between = 1, ()
+        start = tokenizer.start[0] if tokenizer.start else text.ids.get(text.bos)
+        turns = Turns(most, between, start, limit, config.seed)
         return train, held_out, turns
 
     def _plan(self, shape: Shape, config: Any, train: Tokenized, device: torch.device, memory: str) -> Plan:
@@ -254,7 +262,7 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
         train: Tokenized,
         held_out: Tokenized,
         turns: Turns,
-        tokenizer: PreTrainedTokenizerBase,
+        text: ModelText,
         folder: Path,
     ) -> dict[str, Any]:
         report = current_report()
@@ -288,14 +296,14 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
         checkpoints = (
             Checkpoints(Path(config.checkpoints), config.checkpoint_key) if config.checkpoints else None
         )
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        pad = text.ids.get(text.pad, 0)
         trainer = Trainer(
             base,
             train.rows,
             held_out.rows,
             settings,
             report,
-            pad_id=int(pad),
+            pad_id=pad,
             checkpoints=checkpoints,
             turns=turns,
         )

@@ -12,7 +12,6 @@ from typing import Any
 from olive.model import HfModelHandler, ONNXModelHandler
 from olive.passes.pass_config import PassConfigParam
 
-from core.checkpoint import load_tokenizer
 from core.files import folder_stamp
 from core.onnx.adapters import add_adapter
 from core.onnx.build import open_graph
@@ -44,9 +43,8 @@ class OlivePressOnnx(OlivePressModelBuilder):
         made = super()._run_for_config(model, config, output_model_path)
         folder = Path(made.model_path).parent
         layout = open_graph(folder, checkpoint, folder_stamp(checkpoint))
-        trust = bool(model.load_kwargs and model.load_kwargs.trust_remote_code)
         recipe = read_recipe(Path(config.recipe)) if config.recipe else Recipe()
-        complete_config(folder, end_tokens(checkpoint, load_tokenizer(checkpoint, trust), recipe))
+        complete_config(folder, end_tokens(checkpoint, recipe))
         if model.adapter_path:
             lora = read_lora(Path(model.adapter_path))
             about = {"rank": lora.rank, "alpha": lora.alpha, "modules": sorted(lora.pairs)}

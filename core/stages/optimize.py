@@ -24,7 +24,7 @@ from core.files import (
 )
 from core.folder import LabFolder
 from core.model.folder import ModelFacts, model_facts
-from core.recipe import Recipe
+from core.recipe import Recipe, template_of
 from core.stages.base import StageContext, versions
 from core.text import command
 
@@ -88,7 +88,7 @@ def fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
         "versions": {k: v for k, v in base["versions"].items() if v != "missing"},
         "adapter": recipe.finetune.adapter,
         "adapter_stamp": folder_stamp(adapter) if adapter.is_dir() else None,
-        "template": "" if recipe.data.chat_template else recipe.data.template,
+        "template": template_of(recipe.data),
     }
 
 
@@ -144,7 +144,6 @@ class _Run:
         return trained_on is None or made_from is None or trained_on == made_from
 
     def work(self) -> dict[str, Any]:
-        from core.checkpoint import load_tokenizer
         from core.olive_run import import_olive
         from core.onnx.build import build_base, choose, quantize_float
         from core.onnx.genai import complete_config, end_tokens
@@ -189,8 +188,7 @@ class _Run:
                 report=self.report,
                 trust_remote_code=self.trust,
             )
-        tokenizer = load_tokenizer(checkpoint, self.trust)
-        complete_config(folder, end_tokens(checkpoint, tokenizer, self.recipe))
+        complete_config(folder, end_tokens(checkpoint, self.recipe))
         adapters = self.context.work / "adapters" if reused else folder / "adapters"
         if self.has_adapter:
             self.report.progress("Adding the adapter", 0, None)
@@ -211,7 +209,7 @@ class _Run:
             "output_matrix": choice.head,
             "build_s": round(built_s, 2),
         }
-        result.update(self._verify(folder, checkpoint, tokenizer, adapters, choice))
+        result.update(self._verify(folder, checkpoint, adapters, choice))
         self._publish(folder, adapters, result, reused)
         return result
 
@@ -297,9 +295,7 @@ class _Run:
         )
         return sizes
 
-    def _verify(
-        self, folder: Path, checkpoint: Path, tokenizer: Any, adapters: Path, choice: Choice
-    ) -> dict[str, Any]:
+    def _verify(self, folder: Path, checkpoint: Path, adapters: Path, choice: Choice) -> dict[str, Any]:
         if not self.can_run:
             self.report.log(f"{self.why_not} The answers were not verified.", "warning")
             return {"verified": False, "why_not_verified": self.why_not}
@@ -311,7 +307,6 @@ class _Run:
             checkpoint,
             self.finetuned if self.has_adapter else None,
             adapters / f"{self.name}.onnx_adapter",
-            tokenizer=tokenizer,
             recipe=self.recipe,
             lab_root=self.lab.root,
             accuracy_level=choice.accuracy_level,

@@ -21,7 +21,8 @@ from core.errors import RequestError
 from core.files import digest, explained, folder_stamp, human_bytes, publish
 from core.folder import LabFolder
 from core.model.folder import ModelFacts, model_facts
-from core.model.text import TOKENIZER_FILES
+from core.model.text import TOKENIZER_FILES, read_text
+from core.model.tokenizer import ModelTokenizer
 from core.model.weights import tensor_entries
 from core.recipe import Recipe
 from core.sources import model_stamp, resolve_model
@@ -213,15 +214,13 @@ def chosen_rows(
     context: StageContext, path: Path, facts: ModelFacts
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Token rows to calibrate on, and others to measure with."""
-    from core.checkpoint import load_tokenizer
     from core.passes.calibration import FEW_ROWS, choose, text_rows, token_rows
 
     recipe, root = context.recipe, context.lab.root
     settings = recipe.quantize
-    tokenizer = load_tokenizer(path, recipe.model.trust_remote_code)
-    special: dict[str, Any] = {"eos": tokenizer.eos_token or "", "bos": tokenizer.bos_token or ""}
-    template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None
-    split = load_examples(recipe, root, chat_template=template, **special)
+    text = read_text(path)
+    tokenizer = ModelTokenizer.read(path, text.ends)
+    split = load_examples(recipe, root, text=text)
     longest = min(settings.max_calibration_len, facts.max_positions or settings.max_calibration_len)
     held_out = token_rows(split.eval or split.train[:32], tokenizer, longest)
     file = calibration_file(recipe, root)
@@ -232,7 +231,7 @@ def chosen_rows(
         if settings.calibration_file:
             data = dataclasses.replace(recipe.data, file=str(file), eval_fraction=0.0)
             other = dataclasses.replace(recipe, data=data)
-            train = load_examples(other, root, chat_template=template, **special).train
+            train = load_examples(other, root, text=text).train
         rows = token_rows(choose(train, settings.calibration_samples, settings.seed), tokenizer, longest)
     if not rows:
         raise RequestError(

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.data import Example, Segment
+from core.data import Example
+from core.model.tokenizer import ModelTokenizer
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase
 
 POOL = 32
 """Batches whose rows are sorted by length together: enough to pad little, few enough to stay random."""
@@ -55,7 +55,7 @@ class Tokenized:
 
 def tokenize(
     examples: Sequence[Example],
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: ModelTokenizer,
     *,
     max_len: int,
     answer_only: bool = True,
@@ -67,9 +67,8 @@ def tokenize(
     """
     rows, truncated, dropped = [], 0, 0
     for example in examples:
-        ids, trained = encode_segments(example.segments, tokenizer)
-        if not answer_only:
-            trained = [True] * len(ids)
+        row = tokenizer.encode_row(example.segments)
+        ids, trained = row.ids, row.learnt if answer_only else [True] * len(row.ids)
         # The first token has nothing before it to be predicted from.
         if not any(trained[1:max_len]):
             dropped += 1
@@ -77,63 +76,6 @@ def tokenize(
         truncated += len(ids) > max_len
         rows.append(TokenRow(ids[:max_len], trained[:max_len]))
     return Tokenized(rows, truncated, dropped)
-
-
-def encode_segments(
-    segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase
-) -> tuple[list[int], list[bool]]:
-    """Token ids of the joined segments, and which of them belong to trained segments.
-
-    The text is encoded as a whole, as it will be at chat time. Where a token would reach across the
-    end of a segment, the segments are encoded one by one instead: the model will meet the prompt
-    alone, so it must be trained on the tokens of the prompt alone.
-    """
-    text = "".join(segment.text for segment in segments)
-    bos = tokenizer.bos_token
-    # A tokenizer that starts texts with a token of its own shall not do so twice.
-    add_special = not (bos and text.startswith(bos))
-    if tokenizer.is_fast:
-        encoded = tokenizer(text, add_special_tokens=add_special, return_offsets_mapping=True, verbose=False)
-        marked = _by_offsets(encoded["input_ids"], encoded["offset_mapping"], segments, tokenizer)
-        if marked is not None:
-            return marked
-    ids = list(tokenizer("", add_special_tokens=True)["input_ids"])[:1] if bos and add_special else []
-    ids = [token for token in ids if token == tokenizer.bos_token_id]
-    trained = [False] * len(ids)
-    for segment in segments:
-        piece = tokenizer(segment.text, add_special_tokens=False, verbose=False)["input_ids"]
-        ids += piece
-        trained += [segment.trained] * len(piece)
-    return ids, trained
-
-
-def _by_offsets(
-    ids: list[int],
-    offsets: list[tuple[int, int]],
-    segments: Sequence[Segment],
-    tokenizer: PreTrainedTokenizerBase,
-) -> tuple[list[int], list[bool]] | None:
-    """Marks from character offsets; None where a word's token reaches across the end of a segment."""
-    if ids and offsets[-1][0] == offsets[-1][1] and ids[-1] == tokenizer.eos_token_id:
-        ids, offsets = ids[:-1], offsets[:-1]  # an end that the tokenizer adds to every text
-    whole = set(tokenizer.all_special_ids)
-    bounds, at = [], 0
-    for segment in segments:
-        bounds.append((at + len(segment.text), segment.trained))
-        at += len(segment.text)
-    trained: list[bool] = []
-    part = 0
-    for token, (start, end) in zip(ids, offsets, strict=True):
-        if start == end and not any(stop for _, stop in offsets[: len(trained)]):
-            trained.append(False)  # a start that the tokenizer adds to every text
-            continue
-        while part < len(bounds) - 1 and start >= bounds[part][0]:
-            part += 1
-        # Special tokens may swallow the white space behind them (Phi-3's do); words may not.
-        if end > bounds[part][0] and token not in whole:
-            return None
-        trained.append(bounds[part][1])
-    return ids, trained
 
 
 class BatchOrder:

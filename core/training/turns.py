@@ -10,12 +10,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from core.model.messages import Message
+from core.model.prompt_format import PromptFormat
+from core.model.template import TemplateError
 from core.training.rows import TokenRow
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -55,24 +54,22 @@ class Turns:
         return TokenRow(ids, trained)
 
 
-def tokens_between(tokenizer: PreTrainedTokenizerBase, record: str, answer: str) -> tuple[int, ...]:
-    """What the tokenizer's chat template puts between a record's end and the next question.
-
-    Args:
-        record: the whole training text of a record, ``answer`` in it.
+def tokens_between(prompts: PromptFormat) -> tuple[int, ...] | None:
+    """What stands between a record's end and the next question, where records are turns of a conversation.
 
     Returns:
-        token ids; none where there is no chat template, or where it ends an answer otherwise than the record.
+        token ids; None where a conversation is not its records one behind the other in this format.
     """
-    template = tokenizer.chat_template
-    if not template or answer not in record:
-        return ()
-    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
+    first = (Message("user", "What is it?"), Message("assistant", "A house."))
+    second = (Message("user", "And that?"), Message("assistant", "A tree."))
     try:
-        rendered = str(tokenizer.apply_chat_template(messages, tokenize=False))
-    except Exception:  # a template may refuse a conversation in any way; then nothing is put between
-        return ()
-    own, wanted = (text[text.rindex(answer) + len(answer) :] for text in (record, rendered))
-    if not wanted.startswith(own):
-        return ()
-    return tuple(tokenizer(wanted[len(own) :], add_special_tokens=False)["input_ids"])
+        one, two, both = (
+            prompts.encode(prompts.segments(talk)).ids for talk in (first, second, (*first, *second))
+        )
+    except TemplateError:  # a template may refuse a conversation in any way
+        return None
+    start = prompts.tokenizer.start
+    two = two[len(start) :] if start and tuple(two[: len(start)]) == start else two
+    if both[: len(one)] != one or both[-len(two) :] != two or len(both) < len(one) + len(two):
+        return None
+    return tuple(both[len(one) : len(both) - len(two)])

@@ -19,6 +19,7 @@ import pytest
 from core import Lab
 from core.chat.evaluate import read_evaluation, similarity
 from core.chat.transcript import list_chats
+from core.model.messages import Segment
 
 ANSWER_KEYS = {
     "answer", "adapter", "prompt_tokens", "new_tokens", "time_to_first_token_s", "tokens_per_s", "stop",
@@ -140,7 +141,7 @@ def test_the_loss_is_that_of_pytorch(llama_checkpoint: Path, tmp_path: Path) -> 
     exact = build(llama_checkpoint, tmp_path / "fp32", "fp32", seeds=())
     asked, answered = "<|user|>\nWhere is it?<|end|>\n<|assistant|>\n", "By the sea. " * 40 + "<|end|>"
     with ChatSession(exact) as session:
-        loss, tokens = session.score([(asked, False), (answered, True)])
+        loss, tokens = session.score([Segment(asked, False), Segment(answered, True)])
     tokenizer = AutoTokenizer.from_pretrained(llama_checkpoint)
     first, second = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (asked, answered))
     ids = torch.tensor([first + second])

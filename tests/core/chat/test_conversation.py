@@ -1,4 +1,4 @@
-"""Conversations are rendered as in training: as transformers does it, and as the runtime does."""
+"""What the worker says of a conversation, and how much of one memory allows."""
 
 from __future__ import annotations
 
@@ -8,49 +8,18 @@ from typing import Any
 
 import pytest
 
-from core.chat.conversation import Conversation, Tokens
+from core.chat.conversation import notes_on
 from core.chat.memory import cache_bytes_per_token, context_that_fits
-from core.errors import MachineError, RequestError
+from core.errors import MachineError
+from core.model.messages import Message, text_of
+from core.model.prompt_format import read_prompt_format
 from core.resources import rehearsal_model
 
 TALK = [
-    {"role": "user", "content": "Where?  Leading\nlines 日本"},
-    {"role": "assistant", "content": " There.\n"},
-    {"role": "user", "content": "{{ 7*7 }} <|end|> שלום"},
+    Message("user", "Where?  Leading\nlines 日本"),
+    Message("assistant", " There.\n"),
+    Message("user", "{{ 7*7 }} <|end|> שלום"),
 ]
-LLAMA3 = (
-    "{%- for m in messages %}{{- '<|start|>' + m['role'] + '\n\n' + m['content'] | trim + '<|end|>' }}{%- endfor %}\n"
-    "{%- if add_generation_prompt %}\n    {{- '<|start|>assistant\n\n' }}\n{%- endif %}\n"
-)
-NO_SYSTEM = (
-    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
-    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}<|assistant|>\n"
-)
-
-
-def folder_with(template: str, llama_checkpoint: Path, tmp_path: Path) -> Path:
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / name).write_bytes((llama_checkpoint / name).read_bytes())
-    (tmp_path / "chat_template.jinja").write_text(template)
-    return tmp_path
-
-
-@pytest.mark.parametrize("system", [[], [{"role": "system", "content": "Be brief."}]])
-@pytest.mark.parametrize("which", ["rehearsal", "tiny", "llama3"])
-def test_text_and_tokens_are_those_of_transformers(
-    which: str, system: list[dict[str, str]], llama_checkpoint: Path, tmp_path: Path
-) -> None:
-    from transformers import AutoTokenizer
-
-    folder = {"rehearsal": rehearsal_model(), "tiny": llama_checkpoint}.get(which) or folder_with(
-        LLAMA3, llama_checkpoint, tmp_path
-    )
-    theirs = AutoTokenizer.from_pretrained(folder)
-    tokens = Tokens(folder, None)
-    messages = [*system, *TALK]
-    text = Conversation(folder, tokens).render(messages)
-    assert text == theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert tokens.encode(text) == theirs(text, add_special_tokens=False)["input_ids"]
 
 
 def test_the_runtimes_own_template_agrees_on_the_rehearsal_tokenizer(built_llama: Path) -> None:
@@ -58,37 +27,18 @@ def test_the_runtimes_own_template_agrees_on_the_rehearsal_tokenizer(built_llama
 
     runtime = og.Tokenizer(og.Model(str(built_llama)))
     template = (rehearsal_model() / "chat_template.jinja").read_text()
-    text = Conversation(rehearsal_model(), Tokens(rehearsal_model(), None)).render(TALK)
-    theirs = runtime.apply_chat_template(json.dumps(TALK), template_str=template, add_generation_prompt=True)
-    assert text == theirs
+    text = text_of(read_prompt_format(rehearsal_model()).opening(TALK))
+    turns = json.dumps([message.as_dict() for message in TALK])
+    assert text == runtime.apply_chat_template(turns, template_str=template, add_generation_prompt=True)
 
 
-def test_the_end_of_turn_is_found_in_the_template(llama_checkpoint: Path) -> None:
-    assert Conversation(llama_checkpoint, Tokens(llama_checkpoint, None)).end_of_turn() == "<|end|>"
+def test_what_is_otherwise_than_one_might_think_is_said() -> None:
     folder = rehearsal_model()
-    assert Conversation(folder, Tokens(folder, None)).end_of_turn() == "<|end|>"
-
-
-def test_a_template_without_system_role_gets_the_system_message_before_the_question(
-    llama_checkpoint: Path, tmp_path: Path
-) -> None:
-    folder = folder_with(NO_SYSTEM, llama_checkpoint, tmp_path)
-    conversation = Conversation(folder, Tokens(folder, None))
-    text = conversation.render(
-        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
-    )
-    assert text == "<|user|>\nBe brief.\n\nHi<|end|>\n<|assistant|>"
-
-
-@pytest.mark.parametrize(
-    "template", ["{% for m in messages %}", "{{ ''.__class__.__mro__[1].__subclasses__() }}", "{{ 1/0 }}"]
-)
-def test_a_broken_or_hostile_template_is_refused(
-    template: str, llama_checkpoint: Path, tmp_path: Path
-) -> None:
-    folder = folder_with(template, llama_checkpoint, tmp_path)
-    with pytest.raises(RequestError, match="refuses"):
-        Conversation(folder, Tokens(folder, None)).render(TALK)
+    assert notes_on(read_prompt_format(folder)) == []
+    (note,) = notes_on(read_prompt_format(folder, "Mood of {text}: {mood}"))
+    assert "the recipe's template" in note
+    _, note = notes_on(read_prompt_format(folder, "{context} {question} {answer}"))
+    assert "{context} of data.template stay empty" in note
 
 
 CONFIG: dict[str, Any] = {

@@ -183,7 +183,7 @@ def test_a_chat_template_that_refuses_a_row(tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
     template = (
-        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
+        "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}"
     )
     template += (
         "[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
@@ -192,7 +192,7 @@ def test_a_chat_template_that_refuses_a_row(tmp_path: Path) -> None:
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     rows = [
         {"messages": talk},
-        {"messages": [{"role": "system", "content": "s"}, *talk]},
+        {"messages": [talk[0], {"role": "tool", "content": "t"}, talk[1]]},
         {"messages": talk[:]},
     ]
     report = look(tmp_path, rows, data__chat_template=True, model__source=str(model))
@@ -242,15 +242,14 @@ def test_numbers(tmp_path: Path) -> None:
 
 
 def test_token_counts_are_those_of_training(tmp_path: Path) -> None:
-    from transformers import AutoTokenizer
-
     from core.data import load_examples
+    from core.model.prompt_format import read_prompt_format
     from core.resources import rehearsal_model
     from core.training.rows import tokenize
 
     report = look(tmp_path, GOOD)
     split = load_examples(Recipe().with_values({"data.file": "a.jsonl"}), tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(str(rehearsal_model()))
+    tokenizer = read_prompt_format(rehearsal_model()).tokenizer
     rows = tokenize([*split.train, *split.eval], tokenizer, max_len=1024)
     assert (rows.tokens, rows.longest) == (report.tokens.total, report.tokens.max)
 

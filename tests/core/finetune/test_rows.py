@@ -2,57 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
-from core.checkpoint import load_tokenizer
 from core.data import Example, Segment
-from core.training.rows import BatchOrder, TokenRow, collate, encode_segments, tokenize
+from core.model.tokenizer import ModelTokenizer
+from core.training.rows import BatchOrder, TokenRow, collate, tokenize
 from tests.tiny_models import save_tokenizer
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> ModelTokenizer:
     folder = tmp_path_factory.mktemp("tokenizer")
     save_tokenizer(folder)
-    return load_tokenizer(folder)
+    return ModelTokenizer.read(folder)
 
 
 def example(prompt: str, answer: str) -> Example:
     return Example("data.jsonl", 1, (), (Segment(prompt, False), Segment(answer, True)))
 
 
-def test_only_the_answer_and_its_end_are_learnt(tokenizer: Any) -> None:
+def test_only_the_answer_and_its_end_are_learnt(tokenizer: ModelTokenizer) -> None:
     row = tokenize(
         [example("<|user|>\nWhere is it?<|end|>\n<|assistant|>\n", "In London.<|end|>")],
         tokenizer,
         max_len=64,
     ).rows[0]
     learnt = [token for token, trained in zip(row.ids, row.trained, strict=True) if trained]
-    assert tokenizer.decode(learnt) == "In London.<|end|>"
-    assert learnt[-1] == tokenizer.convert_tokens_to_ids("<|end|>")
+    assert tokenizer.tokenizer.decode(learnt, skip_special_tokens=False) == "In London.<|end|>"
+    assert learnt[-1] == tokenizer.numbers["<|end|>"]
 
 
-def test_everything_but_the_first_token_is_learnt_if_asked(tokenizer: Any) -> None:
+def test_everything_but_the_first_token_is_learnt_if_asked(tokenizer: ModelTokenizer) -> None:
     row = tokenize([example("Where is it? ", "There.")], tokenizer, max_len=64, answer_only=False).rows[0]
     assert all(row.trained)
     assert len(collate([row], 0, torch.device("cpu")).targets) == len(row.ids) - 1
 
 
-def test_the_prompt_has_the_tokens_that_it_has_alone(tokenizer: Any) -> None:
+def test_the_prompt_has_the_tokens_that_it_has_alone(tokenizer: ModelTokenizer) -> None:
     # "museums" is one token of this tokenizer; it must not be made across the segments' border.
-    together = tokenizer(" museums", add_special_tokens=False)["input_ids"]
-    prompt = tokenizer(" muse", add_special_tokens=False)["input_ids"]
+    together = tokenizer.encode([Segment(" museums", False)]).ids
+    prompt = tokenizer.encode([Segment(" muse", False)]).ids
     assert together[: len(prompt)] != prompt, "the case needs a token across the border"
-    ids, trained = encode_segments([Segment(" muse", False), Segment("ums", True)], tokenizer)
-    assert ids[: len(prompt)] == prompt
-    assert trained == [False] * len(prompt) + [True] * (len(ids) - len(prompt))
-    assert tokenizer.decode(ids) == " museums"
+    row = tokenizer.encode([Segment(" muse", False), Segment("ums", True)])
+    assert row.ids[: len(prompt)] == prompt
+    assert row.learnt == [False] * len(prompt) + [True] * (len(row.ids) - len(prompt))
+    assert tokenizer.tokenizer.decode(row.ids) == " museums"
 
 
-def test_long_rows_are_cut_and_those_without_an_answer_left_out(tokenizer: Any) -> None:
+def test_long_rows_are_cut_and_those_without_an_answer_left_out(tokenizer: ModelTokenizer) -> None:
     long_prompt = "Where? " * 50
     rows = tokenize(
         [example("Where? ", "There. " * 30), example(long_prompt, "There."), example("Where? ", "There.")],
@@ -62,26 +60,6 @@ def test_long_rows_are_cut_and_those_without_an_answer_left_out(tokenizer: Any) 
     assert (len(rows.rows), rows.truncated, rows.dropped) == (2, 1, 1)
     assert rows.longest == 32
     assert rows.tokens == sum(len(row.ids) for row in rows.rows)
-
-
-def test_a_start_token_that_the_tokenizer_adds_is_not_learnt() -> None:
-    class Adding:
-        is_fast, bos_token, bos_token_id, eos_token_id, all_special_ids = True, "<s>", 1, 2, (1, 2)
-
-        def __call__(self, text: str, **options: Any) -> dict[str, Any]:
-            start = [(1, (0, 0))] if options["add_special_tokens"] else []
-            end = [(2, (0, 0))] if options["add_special_tokens"] else []
-            if not options["add_special_tokens"]:
-                text, start = text.removeprefix("<s>"), [(1, (0, 3))]
-            shift = 3 if not options["add_special_tokens"] else 0
-            pairs = start + [(ord(c), (i + shift, i + 1 + shift)) for i, c in enumerate(text)] + end
-            return {"input_ids": [p[0] for p in pairs], "offset_mapping": [p[1] for p in pairs]}
-
-    tokenizer: Any = Adding()
-    ids, trained = encode_segments([Segment("a", False), Segment("b", True)], tokenizer)
-    assert (ids, trained) == ([1, ord("a"), ord("b")], [False, False, True])
-    ids, _ = encode_segments([Segment("<s>a", False), Segment("b", True)], tokenizer)
-    assert ids.count(1) == 1, "a text that starts with the token has it once"
 
 
 def test_each_round_has_every_row_once_and_is_the_same_for_a_seed() -> None:

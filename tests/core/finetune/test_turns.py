@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
+from core.model.messages import Message
+from core.model.prompt_format import read_prompt_format
 from core.resources import rehearsal_model, sample_data
 from core.training.rows import TokenRow
 from core.training.turns import Turns, tokens_between
@@ -42,22 +42,23 @@ def test_a_conversation_is_no_longer_than_rows_may_be() -> None:
     assert Turns(most=6, max_len=3).join(ROWS[:2], 1)  # longer already: each by itself
 
 
-def test_what_stands_between_turns_is_the_chat_templates(tmp_path: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(rehearsal_model())
-    row = json.loads(sample_data().read_text(encoding="utf-8").splitlines()[0])
-    record = f"<|user|>\n{row['prompt']}<|end|>\n<|assistant|>\n{row['response']}<|end|>"
-    between = tokens_between(tokenizer, record, row["response"])
-    messages = [
-        {"role": "user", "content": row["prompt"]},
-        {"role": "assistant", "content": row["response"]},
-    ]
-    whole = tokenizer.apply_chat_template(messages * 2, tokenize=False)
-    ids = tokenizer(record, add_special_tokens=False)["input_ids"]
-    assert [*ids, *between, *ids] == tokenizer(whole.rstrip("\n"), add_special_tokens=False)["input_ids"]
-    assert (
-        tokens_between(tokenizer, "Q: a\nA: b</s>", "b") == ()
-    )  # the record ends otherwise than the template
+def test_records_joined_are_what_a_chat_reads(tmp_path: Path) -> None:
+    form = read_prompt_format(rehearsal_model())
+    between = tokens_between(form)
+    assert between is not None
+    rows = [json.loads(line) for line in sample_data().read_text(encoding="utf-8").splitlines()[:2]]
+    talks = [(Message("user", row["prompt"]), Message("assistant", row["response"])) for row in rows]
+    first, second = (form.encode(form.segments(talk)) for talk in talks)
+    joined = Turns(most=2, between=between, max_len=4096)._conversation(
+        [TokenRow(row.ids, row.learnt) for row in (first, second)]
+    )
+    whole = form.encode(form.segments([*talks[0], *talks[1]]))
+    assert (joined.ids, joined.trained) == (whole.ids, whole.learnt)
+
+
+def test_where_a_conversation_is_more_than_its_records_they_are_not_joined(tmp_path: Path) -> None:
     save_tokenizer(tmp_path)
-    plain = AutoTokenizer.from_pretrained(tmp_path)
-    plain.chat_template = None
-    assert tokens_between(plain, record, row["response"]) == ()
+    assert tokens_between(read_prompt_format(tmp_path)) is not None
+    counted = "{% for m in messages %}{{ loop.length }}{{ m.content }}<|end|>{% endfor %}"
+    (tmp_path / "chat_template.jinja").write_text(counted)
+    assert tokens_between(read_prompt_format(tmp_path)) is None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from core.data.template import ChatTemplate, Template, TemplateError
-from core.data.types import Message, Segment
+from core.model.messages import Message, Segment
+from core.model.template import ChatTemplate, Template, TemplateError
 from core.recipe import TEMPLATE
 from tests.tiny_models import CHAT_TEMPLATE
 
@@ -125,13 +125,6 @@ def test_an_answer_that_stands_in_the_question_is_found_where_it_is_given() -> N
     segments = ChatTemplate(PHI, eos="</s>").segments(talk)
     assert trained(segments) == ["Two.<|end|>"]
     assert segments[0].text.endswith("<|assistant|>\n")
-
-
-def test_a_template_without_an_end_marker_gets_the_end_of_text() -> None:
-    text = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
-    text += "{% if add_generation_prompt %}assistant: {% endif %}"
-    segments = ChatTemplate(text, eos="</s>").segments(TALK)
-    assert trained(segments)[-1].rstrip("\n").endswith("</s>")
 
 
 @pytest.mark.parametrize(

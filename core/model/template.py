@@ -1,0 +1,680 @@
+"""How a conversation becomes text: the model's own chat template, or a text with `{field}` places.
+
+Both give segments, so that the loss can be taken on the answers alone, and both open the next answer as
+training has it. A chat template is rendered as Hugging Face transformers renders it (jinja2, immutable
+sandbox, `trim_blocks`, `lstrip_blocks`): it comes with a downloaded model and must not be able to run code.
+
+Where an answer lies is never guessed from its words. The template is rendered once more with a mark
+behind each text; without the marks that must be the same rendering, else the conversation is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property, lru_cache
+from typing import Any
+
+from core.errors import LabError
+from core.model.messages import Message, Segment
+
+ANSWER_NAMES = ("response", "answer", "output", "completion", "assistant")
+PLAIN = "Question: {prompt}\nAnswer: {response}"
+"""The text for models that have no chat template: ordinary words, since no marker would be theirs."""
+
+_PIECE = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
+# An end-of-turn marker as models write it: <|end|>, </s>, <end_of_turn>, <｜end▁of▁sentence｜>, [/INST].
+_MARKER = re.compile(r"\s*(?:<[^<>\s]{1,48}>|\[/?[A-Z_]{2,24}\])")
+_PROBE = "zqxanswerzqx"
+
+
+class TemplateError(ValueError):
+    """A template that cannot be used, with the reason in words."""
+
+
+class Guard:
+    """Keeps what looks like a special token in foreign text from being one.
+
+    Such text gets a character of private use behind its first letter while the template works; the
+    places where those stood are where the text must be cut before it is made into tokens.
+    """
+
+    def __init__(self, special: Iterable[str], *texts: str) -> None:
+        """``special``: the model's special tokens; ``texts``: all that will be rendered."""
+        names = sorted((name for name in special if len(name) > 1), key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, names))) if names else None
+        used = {char for text in texts for char in text if "\ue000" <= char <= "\uf8ff"}
+        free = (chr(code) for code in range(0xE000, 0xF900) if chr(code) not in used)
+        self.cut, self.end, self.open, self.close = (next(free) for _ in range(4))
+
+    def text(self, text: str) -> str:
+        """The text with its lookalikes cut."""
+        if self._pattern is None:
+            return text
+        return self._pattern.sub(lambda found: found[0][0] + self.cut + found[0][1:], text)
+
+    def deep(self, value: Any) -> Any:
+        """The same for every text in lists and objects."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {key: self.deep(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.deep(item) for item in value]
+        return value
+
+    def answer(self, text: str, learnt: bool) -> Segment:
+        """The segment of an answer, which begins a piece of its own whether it is learnt or not."""
+        segment = self.segment(text, learnt)
+        return segment if learnt else Segment(segment.text, False, (0, *segment.cuts))
+
+    def segment(self, text: str, trained: bool) -> Segment:
+        """A segment of guarded text."""
+        cuts, clean = [], ""
+        for piece in text.split(self.cut):
+            clean += piece
+            cuts.append(len(clean))
+        return Segment(clean, trained, tuple(cuts[:-1]))
+
+
+def joined(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """The segments without empty ones, neighbours of one kind made one."""
+    result: list[Segment] = []
+    for segment in segments:
+        if not segment.text:
+            continue
+        if result and result[-1].trained == segment.trained:
+            before = result.pop()
+            cuts = (*before.cuts, *(len(before.text) + cut for cut in segment.cuts))
+            segment = Segment(before.text + segment.text, segment.trained, cuts)
+        result.append(segment)
+    return tuple(result)
+
+
+def all_learnt(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """The same text, all of it learnt, cut into tokens as before."""
+    return joined([Segment(each.text, True, ((0,) if each.trained else ()) + each.cuts) for each in segments])
+
+
+@dataclass(frozen=True)
+class Template:
+    """A template with `{field}` places, cut into literal text and field names.
+
+    `{{` and `}}` stand for single braces. Values are put in as they are: no format
+    specifications and no attribute access, since both template and rows may be foreign.
+    """
+
+    pieces: tuple[tuple[bool, str], ...]  # (is it a field, text or name)
+
+    @classmethod
+    def parse(cls, text: str) -> Template:
+        """Cut a template into pieces.
+
+        Raises:
+            TemplateError: it names no field at all.
+        """
+        pieces: list[tuple[bool, str]] = []
+        literal, at = "", 0
+        for match in _PIECE.finditer(text):
+            literal += text[at : match.start()]
+            at = match.end()
+            if match.group(1) is None:
+                literal += match.group()[0]
+                continue
+            if literal:
+                pieces.append((False, literal))
+                literal = ""
+            pieces.append((True, match.group(1).strip()))
+        literal += text[at:]
+        if literal:
+            pieces.append((False, literal))
+        if not any(is_field for is_field, _ in pieces):
+            raise TemplateError("it has no {field} in it, so every record would give the same text")
+        return cls(tuple(pieces))
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names in the template, in order, each once."""
+        return tuple(dict.fromkeys(name for is_field, name in self.pieces if is_field))
+
+    def answer_field(self, named: str = "") -> str:
+        """The field that the model learns to write; empty where the template has only one field."""
+        fields = self.fields
+        if named in fields:
+            return named
+        for name in reversed(fields):
+            if name.lower() in ANSWER_NAMES:
+                return name
+        return fields[-1] if len(fields) > 1 else ""
+
+    def segments(
+        self,
+        values: Mapping[str, str],
+        answer: str,
+        eos: str = "",
+        *,
+        special: Iterable[str] = (),
+        learnt: bool = True,
+    ) -> tuple[Segment, ...]:
+        """The text of one record; the part from the answer to its end-of-turn marker is trained.
+
+        Args:
+            values: a text for each field of the template.
+            answer: the field that is learnt; empty to learn the whole text, whose special tokens are then
+                its own.
+            eos: put after the answer where the template ends with it and has no marker of its own.
+            special: the model's special tokens, which are mere letters in the values.
+            learnt: False where the answer is shown and not learnt.
+        """
+        places = [i for i, (is_field, name) in enumerate(self.pieces) if is_field and name == answer]
+        if not places:
+            texts = [values[name] if is_field else name for is_field, name in self.pieces]
+            return joined([Segment("".join(texts) + eos, learnt)])
+        guard = Guard(special, *values.values())
+        texts = [guard.text(values[name]) if is_field else name for is_field, name in self.pieces]
+        last = places[-1]
+        before, body, after = "".join(texts[:last]), texts[last], "".join(texts[last + 1 :])
+        end = _end_of_turn(after, eos)
+        rest = after[len(end) :] if after.startswith(end) else after
+        return joined(
+            [guard.segment(before, False), guard.answer(body + end, learnt), guard.segment(rest, False)]
+        )
+
+    def opening(
+        self, values: Mapping[str, str], answer: str, special: Iterable[str] = ()
+    ) -> tuple[Segment, ...]:
+        """The text before the answer."""
+        guard = Guard(special, *values.values())
+        text = ""
+        place = max(
+            (i for i, (is_field, name) in enumerate(self.pieces) if is_field and name == answer),
+            default=len(self.pieces),
+        )
+        for is_field, name in self.pieces[:place]:
+            text += guard.text(values[name]) if is_field else name
+        return joined([guard.segment(text, False)])
+
+
+def _end_of_turn(after: str, eos: str) -> str:
+    """The marker that ends the answer, from the text behind it; `eos` where there is none."""
+    match = _MARKER.match(after)
+    if match:
+        return match.group()
+    return after.rstrip() if after.strip() else eos
+
+
+@dataclass(frozen=True)
+class PlainTurns:
+    """A conversation in a `{field}` template, which is used once for each question and answer.
+
+    Attributes:
+        asked: the field that a question goes into.
+        answer: the field that an answer goes into.
+        more: further fields of the template, which stay empty in a conversation.
+    """
+
+    template: Template
+    asked: str
+    answer: str
+    eos: str = ""
+    special: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, template: Template, answer: str = "", *, eos: str = "", special: tuple[str, ...] = ()
+    ) -> PlainTurns:
+        """Settle which field is the question and which the answer.
+
+        Raises:
+            TemplateError: the template has no place for a question, or none for an answer.
+        """
+        answer = template.answer_field(answer)
+        rest = [name for name in template.fields if name not in (answer, "system")]
+        if not answer or not rest:
+            raise TemplateError("it needs a place for the question and one for the answer")
+        asked = "prompt" if "prompt" in rest else rest[-1]
+        return cls(template, asked, answer, eos, special, tuple(name for name in rest if name != asked))
+
+    def _values(self, system: str, asked: str, answer: str) -> dict[str, str]:
+        values = dict.fromkeys((*self.more, "system"), "")
+        if "system" in self.template.fields:
+            values["system"] = system
+        elif system:
+            asked = f"{system}\n\n{asked}"
+        return {**values, self.asked: asked, self.answer: answer}
+
+    def _read(
+        self, messages: Sequence[Message], tools: Sequence[Any]
+    ) -> tuple[list[Segment], str, list[str]]:
+        """The finished turns as segments, the system text that still waits, and questions without an answer."""
+        if tools or any(message.tool_calls or message.role == "tool" for message in messages):
+            raise TemplateError("a plain template has no place for tools and their calls")
+        result: list[Segment] = []
+        asked: list[str] = []
+        system = ""
+        for message in messages:
+            if message.role == "system":
+                system = message.content
+            elif message.role == "user":
+                asked.append(message.content)
+            else:
+                if result:
+                    result.append(Segment("\n", False))
+                values = self._values(system, "\n\n".join(asked), message.content)
+                result += self.template.segments(
+                    values, self.answer, self.eos, special=self.special, learnt=message.learnt
+                )
+                asked, system = [], system if "system" in self.template.fields else ""
+        return result, system, asked
+
+    def segments(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> tuple[Segment, ...]:
+        """The conversation's text, each answer up to its end-of-turn marker trained.
+
+        Raises:
+            TemplateError: it has tools, for which there is no place.
+        """
+        return joined(self._read(messages, tools)[0])
+
+    def opening(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> tuple[Segment, ...]:
+        """The text up to the next answer, the earlier answers marked as in :meth:`segments`."""
+        result, system, asked = self._read(messages, tools)
+        if result:
+            result.append(Segment("\n", False))
+        values = self._values(system, "\n\n".join(asked), "")
+        return joined([*result, *self.template.opening(values, self.answer, self.special)])
+
+    @property
+    def ending(self) -> str:
+        """What stands behind an answer: the marker that ends the turn."""
+        segments = self.template.segments(self._values("", "x", _PROBE), self.answer, self.eos)
+        return "".join(segment.text for segment in segments if segment.trained).rpartition(_PROBE)[2]
+
+
+@lru_cache(maxsize=8)
+def _compiled(text: str) -> Any:
+    from jinja2 import TemplateError as JinjaError
+    from jinja2 import nodes
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):  # type: ignore[misc]
+        """`{% generation %}` marks what the assistant says; the marks are shown where they are asked for."""
+
+        tags = {"generation"}  # noqa: RUF012 - jinja2's own interface
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+            def mark(name: str) -> Any:
+                return nodes.Output([nodes.Name(name, "load")], lineno=line)
+
+            return [mark("generation_open"), nodes.Scope(body, lineno=line), mark("generation_close")]
+
+    def refuse(message: str) -> None:
+        raise JinjaError(message)
+
+    def to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **more: Any) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **more)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = to_json
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment.from_string(text)
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """A model's chat template.
+
+    Attributes:
+        text: jinja2.
+        eos, bos: the special tokens that it may name.
+        special: the model's special tokens: in what people and records say they are letters.
+    """
+
+    text: str
+    eos: str = ""
+    bos: str = ""
+    special: tuple[str, ...] = ()
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        generate: bool = False,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
+        """The conversation as the template writes it; `generate` asks it to open the next answer.
+
+        A template that knows no system role gets that text before the first question.
+
+        Raises:
+            TemplateError: the template is broken or refuses these messages.
+        """
+        turns = [message.as_dict() for message in self._known(messages)]
+        return self._render(turns, generate, [dict(tool) for tool in tools])
+
+    def _render(self, turns: list[dict[str, Any]], generate: bool, tools: list[Any], **more: str) -> str:
+        from jinja2 import TemplateError as JinjaError
+
+        try:
+            rendered = _compiled(self.text).render(
+                messages=turns,
+                add_generation_prompt=generate,
+                bos_token=self.bos,
+                eos_token=self.eos,
+                tools=tools or None,
+                documents=None,
+                **more,
+            )
+        except LabError:
+            raise  # a request to stop, which may come at any moment
+        except JinjaError as error:
+            raise TemplateError(f"the model's chat template refuses this conversation: {error}") from None
+        except Exception as error:  # a template is a program of the model's author: it may fail in any way
+            reason = f"{type(error).__name__}: {error}"
+            raise TemplateError(f"the model's chat template fails on this conversation: {reason}") from None
+        return str(rendered)
+
+    def segments(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> tuple[Segment, ...]:
+        """The conversation's text, with each answer up to its end-of-turn marker trained.
+
+        The segments joined are what :meth:`render` gives. Where the template marks what the assistant says
+        by `{% generation %}`, its marks are taken.
+
+        Raises:
+            TemplateError: the template refuses the messages, drops one, or does not let it be told where
+                an answer of theirs lies.
+        """
+        return self._placed(messages, tools, opened=False)
+
+    def opening(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> tuple[Segment, ...]:
+        """The text up to the next answer, as training has it, earlier answers marked as there.
+
+        This is what the template's own generation prompt gives, but for two kinds: where that prompt opens a
+        block of thoughts that rows do not have, the answer begins before it; where a template knows no
+        generation prompt, the head of an answer is added.
+
+        Raises:
+            TemplateError: the template refuses the conversation.
+        """
+        try:
+            return self._placed(messages, tools, opened=True)
+        except TemplateError:
+            # Earlier answers cannot be told apart in it: the text is right all the same.
+            guard, turns, given = self._guarded(messages, tools)
+            text = self._opened(turns, given)
+            return joined([guard.segment(text, False)])
+
+    def shows(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], what: str) -> bool:
+        """Whether the template writes what the messages have as `what`: `tools`, `name` or `reasoning`."""
+        text = self.render(messages, tools=tools)
+        if what == "tools":
+            return all(name in text for name in map(tool_name, tools))
+        values = [getattr(message, what) for message in messages]
+        return all(value.strip() in text for value in values if value)
+
+    @cached_property
+    def ending(self) -> str:
+        """The special token that the template writes behind an answer, with white space before it, or ""."""
+        try:
+            text = self.render((Message("user", "a"), Message("assistant", _PROBE)))
+        except TemplateError:
+            return ""
+        return self._marker(text.rpartition(_PROBE)[2]) if _PROBE in text else ""
+
+    def _marker(self, behind: str) -> str:
+        if self.special:
+            names = sorted({*self.special, self.eos} - {""}, key=len, reverse=True)
+            match = re.match(r"\s*(?:" + "|".join(map(re.escape, names)) + ")", behind)
+        else:
+            match = _MARKER.match(behind)
+        return match.group() if match else ""
+
+    @cached_property
+    def knows_system(self) -> bool:
+        """Whether the template writes a system message."""
+        turns = [Message("system", _PROBE).as_dict(), Message("user", "a").as_dict()]
+        try:
+            return _PROBE in self._render(turns, False, [])
+        except TemplateError:
+            return False
+
+    def _known(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The messages with the system's text before the first question, where the template needs that."""
+        if not messages or messages[0].role != "system" or self.knows_system:
+            return messages
+        system, *rest = messages
+        for place, message in enumerate(rest):
+            if message.role == "user":
+                rest[place] = Message("user", f"{system.content}\n\n{message.content}", message.name)
+                return rest
+        return messages
+
+    @cached_property
+    def thoughts(self) -> str:
+        """What the template's generation prompt opens and no row has, such as a block of thoughts."""
+        return self._difference[1]
+
+    @cached_property
+    def _difference(self) -> tuple[str, str]:
+        """What is added to the template's generation prompt, and taken off its end, to be where answers begin."""
+        turns = [Message("user", "a").as_dict()]
+        probe = [*turns, Message("assistant", _PROBE).as_dict()]
+        try:
+            asked, plain = self._render(turns, True, []), self._render(turns, False, [])
+            before, found, _ = self._render(probe, False, []).partition(_PROBE)
+        except TemplateError:
+            return "", ""
+        if not found:
+            return "", ""
+        if asked == plain:
+            head = before.removeprefix(asked) if before.startswith(asked) else ""
+            return (head, "") if head.strip() else ("", "")
+        if before.startswith(asked):
+            return "", ""
+        common = next(
+            (at for at, pair in enumerate(zip(asked, before, strict=False)) if pair[0] != pair[1]),
+            min(len(asked), len(before)),
+        )
+        return ("", asked[common:]) if common > len(plain) else ("", "")
+
+    def _guarded(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
+    ) -> tuple[Guard, list[dict[str, Any]], list[Any]]:
+        turns = [message.as_dict() for message in self._known(messages)]
+        given = [dict(tool) for tool in tools]
+        guard = Guard(self.special, json.dumps([turns, given], ensure_ascii=False, default=str), self.text)
+        guarded = [{**guard.deep(turn), "role": turn["role"]} for turn in turns]
+        kept = guard.deep(given)
+        if guarded != turns or kept != given:
+            text = self._render(guarded, False, kept)
+            if text.replace(guard.cut, "") != self._render(turns, False, given):
+                raise TemplateError(
+                    "its text contains special tokens of the model, which the chat template itself looks for"
+                )
+        return guard, guarded, kept
+
+    def _opened(self, turns: list[dict[str, Any]], tools: list[Any]) -> str:
+        head, thoughts = self._difference
+        return self._render(turns, True, tools).removesuffix(thoughts) + head
+
+    def _placed(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], *, opened: bool
+    ) -> tuple[Segment, ...]:
+        known = self._known(messages)
+        guard, turns, given = self._guarded(messages, tools)
+
+        def write(some: list[dict[str, Any]]) -> str:
+            return self._opened(some, given) if opened else self._render(some, False, given)
+
+        text = write(turns)
+        ends = self._ends(text, turns, guard, write)
+        self._demand_calls(text, turns, given, guard)
+        spans = None
+        if not opened and "generation" in self.text:
+            spans = self._own_marks(text, known, turns, given, guard)
+        if spans is None:
+            spans = []
+            for place, message in enumerate(known):
+                if message.role == "assistant":
+                    at = spans[-1][1] if spans else 0
+                    start = self._start(text, turns, place, given, guard, at)
+                    spans.append((start, self._stop(text, turns, place, given, ends[place]), message.learnt))
+        result: list[Segment] = []
+        at = 0
+        for start, stop, learnt in spans:
+            if not at <= start <= stop:
+                raise TemplateError("the model's chat template does not let it be told where an answer lies")
+            result += [guard.segment(text[at:start], False), guard.answer(text[start:stop], learnt)]
+            at = stop
+        result.append(guard.segment(text[at:], False))
+        return joined(result)
+
+    def _ends(
+        self,
+        text: str,
+        turns: list[dict[str, Any]],
+        guard: Guard,
+        write: Callable[[list[dict[str, Any]]], str],
+    ) -> list[int]:
+        """Where the text of each turn ends; the start of the rendering for turns without text."""
+        marked = []
+        for turn in turns:
+            content = turn["content"]
+            body = content.rstrip()
+            marked.append({**turn, "content": body + guard.end + content[len(body) :]} if body else turn)
+        shown = write(marked)
+        pieces = shown.split(guard.end)
+        wanted = [place for place, turn in enumerate(turns) if turn["content"].strip()]
+        if "".join(pieces) != text or len(pieces) - 1 != len(wanted):
+            for place in wanted:
+                alone = write([marked[i] if i == place else turn for i, turn in enumerate(turns)])
+                if alone.count(guard.end) != 1 or alone.replace(guard.end, "") != text:
+                    role = turns[place]["role"]
+                    raise TemplateError(
+                        f"the model's chat template does not show turn {place + 1} ({role}) as it is"
+                    )
+            raise TemplateError("the model's chat template does not show the turns one after another")
+        ends, at = [0] * len(turns), 0
+        for place, piece in zip(wanted, pieces[:-1], strict=True):
+            at += len(piece)
+            ends[place] = at
+        return ends
+
+    def _demand_calls(self, text: str, turns: list[dict[str, Any]], tools: list[Any], guard: Guard) -> None:
+        """Raise TemplateError where the template does not write the calls of a turn, or the tools."""
+        if tools:
+            named = [_renamed(tool, guard.open) for tool in tools]
+            if self._render(turns, False, named).count(guard.open) < len(tools):
+                raise TemplateError("the model's chat template does not write the row's tools")
+        for place, turn in enumerate(turns):
+            calls = turn.get("tool_calls") or ()
+            if not calls:
+                continue
+            other = {**turn, "tool_calls": [_renamed(call, guard.open) for call in calls]}
+            shown = self._render([*turns[:place], other, *turns[place + 1 :]], False, tools)
+            if shown.count(guard.open) < len(calls):
+                raise TemplateError(
+                    f"the model's chat template does not write the tool call of turn {place + 1}"
+                )
+
+    def _own_marks(
+        self,
+        text: str,
+        messages: Sequence[Message],
+        turns: list[dict[str, Any]],
+        tools: list[Any],
+        guard: Guard,
+    ) -> list[tuple[int, int, bool]] | None:
+        """What the template marks by `{% generation %}`; None where it marks nothing."""
+        marked = self._render(turns, False, tools, generation_open=guard.open, generation_close=guard.close)
+        blocks, clean = [], ""
+        for number, piece in enumerate(re.split(f"[{guard.open}{guard.close}]", marked)):
+            if number % 2:
+                blocks.append((len(clean), len(clean) + len(piece)))
+            clean += piece
+        if not blocks or clean != text:
+            return None
+        answers = [message.learnt for message in messages if message.role == "assistant"]
+        if len(answers) != len(blocks):
+            if not all(answers):
+                raise TemplateError("the template's own marks do not tell which answer is not to be learnt")
+            answers = [True] * len(blocks)
+        result = []
+        for (start, stop), learnt in zip(blocks, answers, strict=True):
+            # Some marks leave out what ends the turn, and a model that has not learnt it does not stop.
+            if text.startswith(self.ending, stop):
+                stop += len(self.ending)
+            result.append((start, stop, learnt))
+        return result
+
+    def _start(
+        self,
+        text: str,
+        turns: list[dict[str, Any]],
+        place: int,
+        tools: list[Any],
+        guard: Guard,
+        at: int,
+    ) -> int:
+        """Where the answer in this turn begins: where the chat would have it begin."""
+        if place:
+            try:
+                before = self._opened(turns[:place], tools)
+            except TemplateError:
+                before = ""  # a template may refuse a conversation that ends otherwise
+            if before and text.startswith(before) and len(before) >= at:
+                return len(before)
+        # Later turns change how earlier ones are written: the place where the answer's text begins.
+        probed = [*turns[:place], {**turns[place], "content": guard.end}, *turns[place + 1 :]]
+        before, found, _ = self._render(probed, False, tools).partition(guard.end)
+        if not found or not text.startswith(before):
+            raise TemplateError(
+                f"the model's chat template does not let it be told where the answer in turn {place + 1} begins"
+            )
+        return len(before)
+
+    def _stop(self, text: str, turns: list[dict[str, Any]], place: int, tools: list[Any], end: int) -> int:
+        """Where the answer in this turn ends, its end-of-turn marker included."""
+        if not turns[place].get("tool_calls"):
+            ending = self.ending
+            if not ending and text[end:].strip() == "":
+                return len(text)
+            return end + len(ending) if text.startswith(ending, end) else end
+        shown = self._render(turns[: place + 1], False, tools)
+        if not text.startswith(shown):
+            raise TemplateError(
+                f"the model's chat template does not let it be told where the tool call of turn {place + 1} ends"
+            )
+        return len(shown.rstrip())
+
+
+def _renamed(call: Mapping[str, Any], name: str) -> dict[str, Any]:
+    function = call.get("function")
+    if isinstance(function, Mapping):
+        return {**call, "function": {**function, "name": name}}
+    return {**call, "name": name}
+
+
+def tool_name(call: Mapping[str, Any]) -> str:
+    """The name of the function in a tool's description or call, in OpenAI's form or the bare one."""
+    function = call.get("function")
+    name = function.get("name") if isinstance(function, Mapping) else call.get("name")
+    return name if isinstance(name, str) else ""
