@@ -284,9 +284,8 @@ class Plan:
         if self.chat is not None:
             result = self.chat.segments(record.messages, record.tools)
         elif record.values:
-            learnt = all(message.learnt for message in record.messages[-1:])
             result = self.template.segments(
-                record.values, self.answer, self.eos, special=self.special, learnt=learnt
+                record.values, self.answer, self.eos, special=self.special, learnt=record.learnt
             )
         else:
             turns = PlainTurns.of(self.template, self.answer, eos=self.eos, special=self.special)
