@@ -17,6 +17,8 @@ _ESCAPES = re.compile(
     re.DOTALL,
 )
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+# Bytes of a path that are no UTF-8 come as lone surrogates.
+_UNSAFE = re.compile(_CONTROLS.pattern + "|[\\n\\t\\udc80-\\udcff]")
 
 LONGEST_LINE = 2_000
 
@@ -30,19 +32,16 @@ def command(*words: object) -> str:
 
 
 def _shell_word(word: str) -> str:
-    if not _CONTROLS.search(word) and "\n" not in word and "\t" not in word:
+    if not _UNSAFE.search(word):
         return shlex.quote(word)
     named = {"\n": "\\n", "\t": "\\t", "\\": "\\\\", "'": "\\'"}
-    raw = ((each, each.encode("utf-8", "surrogateescape")) for each in word)
-    return (
-        "$'"
-        + "".join(
-            named.get(each)
-            or (each if not _CONTROLS.match(each) else "".join(f"\\x{byte:02x}" for byte in code))
-            for each, code in raw
-        )
-        + "'"
-    )
+
+    def sign(each: str) -> str:
+        if each in named or not _UNSAFE.match(each):
+            return named.get(each, each)
+        return "".join(f"\\x{byte:02x}" for byte in each.encode("utf-8", "surrogateescape"))
+
+    return "$'" + "".join(map(sign, word)) + "'"
 
 
 def clean(text: str, *, keep_newlines: bool = True) -> str:

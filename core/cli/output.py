@@ -103,7 +103,7 @@ def _wrapped(stream: TextIO | None, descriptor: int, *, tell: bool) -> TextIO:
         raw if stream.write_through else io.BufferedWriter(raw),  # type: ignore[arg-type]
         encoding=stream.encoding,
         # A path need not be UTF-8, nor need the terminal take every sign; in JSON the escape is the sign.
-        errors="backslashreplace" if stream.errors == "strict" else stream.errors,
+        errors="backslashreplace" if stream.errors in ("strict", "surrogateescape") else stream.errors,
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from core import Cancelled, Lab, LabError, MachineError, RequestError, StageError
 from core.cli import main
@@ -149,6 +151,140 @@ def test_wrong_settings_are_refused(word: str, says: str) -> None:
     assert says in str(caught.value)
 
 
+@settings(deadline=None)
+@given(st.data())
+def test_options_stand_anywhere(data: st.DataObject) -> None:
+    stages = data.draw(st.lists(st.sampled_from(STAGES), unique=True))
+    folder = data.draw(st.sampled_from([[], ["lab"], ["a b/"], ["./quantize"]]))
+    flags = data.draw(st.lists(st.sampled_from(["--force", "--no-check", "--json", "--detach"]), unique=True))
+    words = [*folder, *stages]
+    for flag in flags:
+        words.insert(data.draw(st.integers(0, len(words))), flag)
+    parsed = parse(["run", *words])
+    assert parsed.words == [*folder, *stages]
+    for flag in ("force", "no_check", "json", "detach"):
+        assert getattr(parsed, flag) == (f"--{flag.replace('_', '-')}" in flags)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["new", "--model", "M", "DIR", "--data", "D", "--set", "a=1", "--set", "b=2"],
+        ["new", "DIR", "--data=D", "--model=M", "--set", "a=1", "b=2"],
+        ["new", "--set", "a=1", "b=2", "DIR", "--model", "M", "--data", "D"],
+        ["new", "--set=a=1", "b=2", "--data", "D", "--", "DIR"],
+        ["--data", "D", "new", "DIR", "--set", "a=1", "--set", "b=2"],
+    ],
+)
+def test_options_with_values_stand_anywhere(words: list[str]) -> None:
+    parsed = parse(words)
+    assert (parsed.folder, parsed.data, parsed.set) == ("DIR", "D", ["a=1", "b=2"])
+
+
+@pytest.mark.parametrize(
+    "words", [["--follow", "DIR", "JOB"], ["DIR", "-f", "JOB"], ["DIR", "JOB", "--follow"]]
+)
+def test_following_a_log(words: list[str]) -> None:
+    parsed = parse(["logs", *words])
+    assert (parsed.words, parsed.follow) == (["DIR", "JOB"], True)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["run", "lab", "quantise"], ["no stage 'quantise'", "Did you mean quantize?"]),
+        (["run", "quantise"], ["neither a stage nor a folder", "olivepress run quantize"]),
+        (["run", "lab", "Finetune"], ["Did you mean finetune?"]),
+        (["run", "quantize", "lab"], ["The lab's folder comes first: olivepress run lab quantize"]),
+        (["run", "lab", "check"], ["olivepress check lab"]),
+        (["run", "."], ["There is no lab here", "olivepress new"]),
+        (["run", "finetune"], ["There is a folder of that name", "olivepress run ./finetune"]),
+        (["run", "lab", "--forse"], ["usage: olivepress run", "Did you mean --force?"]),
+        (["quantize", "lab"], ["quantize is a stage", "olivepress run lab quantize"]),
+        (["rum", "lab"], ["no command 'rum'", "olivepress run lab"]),
+        (["lab", "run"], ["The command comes first", "olivepress run lab"]),
+        (["quantise"], ["olivepress run quantize"]),
+        (["chekc"], ["olivepress check"]),
+        (["check", "rows.jsonl"], ["is a file"]),
+        (["status", "lab/lab.toml"], ["is a file", "Name the folder that it stands in"]),
+        (["rows.jsonl"], ["is not a folder"]),
+        (["logs", "lab"], ["Which job?", "None has run"]),
+        (["logs", "quantize-001", "lab"], ["olivepress logs lab quantize-001"]),
+        (["logs", "lab", "a", "b"], ["Too many words"]),
+        (["logs"], ["usage: olivepress logs", "JOB"]),
+        (["check", "lab", "more"], ["usage: olivepress check", "Not understood: more"]),
+        (["check", ""], ["usage: olivepress check", "DIR", "empty"]),
+        (["new", "x", "--set", "quantize.bits", "4"], ["--set quantize.bits=4"]),
+        (["new", "x", "--set", "quantize.bits", "=", "4"], ["--set quantize.bits=4"]),
+        (["new", "x", "--set", "data.template", "a b"], ["--set 'data.template=a b'"]),
+        (["new", "x", "--set", "finetune.steps=1,000"], ["without commas: 1000"]),
+        (["new", "x", "--set", "chat.temperature=0,7"], ["with a point: 0.7"]),
+        (["new", "x", "--set", "data.eval_fraction=-1"], ["0 to 0.9"]),
+        (["new", "x", "--set", "finetune.steps", "-5"], ["--set finetune.steps=-5"]),
+        (["upload", "lab", "--concurrency", "1,000"], ["--concurrency", "without commas: 1000"]),
+        (["chat", "lab", "--limit", "-5"], ["--limit", "at least 1"]),
+        (["chat", "lab", "--prompt", "-x"], ["--prompt needs a value", "--prompt=VALUE"]),
+        (["chat", "lab", "--prompt", "x", "--set", "temprature=1"], ["Did you mean temperature?"]),
+        (["chat", "lab", "--prompt", "x", "--set", "finetune.steps=1"], ["no setting finetune.steps"]),
+        (["login", "--method", "browser"], ["usage: olivepress login", "--method", "device"]),
+    ],
+)
+def test_habits_that_are_wrong_here_are_answered(
+    words: list[str], says: list[str], here: Path, capsys: Captured
+) -> None:
+    Lab.create("lab")
+    Lab.create("finetune")
+    (here / "rows.jsonl").write_text("{}\n")
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert not shown.out
+    for part in says:
+        assert part in shown.err
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["help"], "usage: olivepress [-h]"),
+        (["help", "run"], "usage: olivepress run"),
+        (["--help", "run"], "usage: olivepress run"),
+        (["run", "lab", "--help"], "usage: olivepress run"),
+    ],
+)
+def test_help_is_given_where_it_is_asked_for(words: list[str], shown: str, capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert left.value.code == 0
+    assert capsys.readouterr().out.startswith(shown)
+
+
+def test_a_home_and_slashes_are_understood(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(here))
+    assert main(["new", "~/lab/"]) == 0
+    assert (here / "lab/lab.toml").is_file()
+    for folder in ("~/lab", "lab/", "./lab//", str(here / "lab")):
+        assert main(["status", folder]) == 0
+        assert main(["run", folder, "quantize", "--no-check"]) == 0
+    assert main(["export", "lab", "--olive", "~/flow.json"]) == 0
+    assert (here / "flow.json").is_file()
+
+
+def test_a_lab_with_the_name_of_a_stage_is_reached(here: Path, capsys: Captured) -> None:
+    assert main(["new", "quantize"]) == 0
+    assert "olivepress run ./quantize" in capsys.readouterr().out
+    assert main(["run", "./quantize", "quantize", "--no-check"]) == 0
+
+
+def test_line_breaks_are_typed_with_a_backslash(here: Path) -> None:
+    assert main(["new", "a", "--set", r"data.template=A: {x}\nB:\t{y}", r"chat.system=C:\\new \d"]) == 0
+    assert main(["new", "b", "--set", "data.template=A: {x}\nB:\t{y}"]) == 0
+    recipe = Lab.open("a").recipe
+    assert recipe.data.template == Lab.open("b").recipe.data.template == "A: {x}\nB:\t{y}"
+    assert recipe.chat.system == r"C:\new \d"
+    assert parse_settings([r"system=a\nb", "top_k=3"], "chat") == {"chat.system": "a\nb", "chat.top_k": 3}
+    assert parse_settings([r"data.file=a\nb"]) == {"data.file": r"a\nb"}
+
+
 # --- making a lab, here and elsewhere ---------------------------------------------------------------
 
 
@@ -253,6 +389,61 @@ def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch, capsys: Capture
     monkeypatch.setattr(Lab, "open", interrupted)
     assert main(["status"]) == 130
     assert capsys.readouterr().err == "cancelled\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check"],
+        ["data"],
+        ["run"],
+        ["logs", "x"],
+        ["cancel", "x"],
+        ["chat"],
+        ["upload"],
+        ["models"],
+        ["fetch", "x", "y"],
+        ["workspaces", "--use", "x"],
+        ["export", "--olive", "x"],
+    ],
+)
+def test_an_interrupt_of_any_command_exits_130(
+    words: list[str], here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def interrupted(*_: object) -> Lab:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("core.folder.LabFolder.recipe_path", property(interrupted))
+    assert main(words) == 130
+    assert capsys.readouterr().err == "cancelled\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["check", "lab", "--bogus", "--json"], "usage"),
+        (["status", "nowhere", "--json"], "lab.missing"),
+        (["new", "lab", "--json"], "lab.exists"),
+        (["new", "rows.jsonl", "--json"], "lab.file"),
+        (["new", "x", "--json", "--set", "quantize.bitz=4"], "recipe.unknown-key"),
+        (["new", "x", "--json", "--set", "quantize.bits=5"], "recipe.value"),
+        (["run", "lab", "quantise", "--json"], "stage.unknown"),
+        (["cancel", "lab", "quantize", "--json"], "job.missing"),
+        (["run", "broken", "--json"], "recipe.syntax"),
+    ],
+)
+def test_with_json_an_error_is_an_object_with_its_code(
+    words: list[str], code: str, here: Path, capsys: Captured
+) -> None:
+    Lab.create("lab")
+    (here / "rows.jsonl").write_text("{}\n")
+    (here / "broken").mkdir()
+    (here / "broken/lab.toml").write_text("[quantize\n")
+    status = main(words)
+    shown = capsys.readouterr()
+    (told,) = [json.loads(line) for line in shown.out.splitlines()]
+    assert (told["type"], told["exit_status"], told["error"]["code"]) == ("error", status, code)
+    assert told["error"]["title"] in shown.err
 
 
 def test_foreign_text_in_errors_cannot_reach_the_terminal(capsys: Captured) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core import Lab, RequestError
 from core.recipe import OPTIONS, Recipe, find_option, parse_recipe, read_recipe, recipe_text, write_values
@@ -86,6 +89,17 @@ def test_every_option_is_declared_whole() -> None:
             assert declared.check(declared.default) == declared.default
             if declared.kind is not dict:
                 assert declared.parse(str(declared.default)) == declared.default
+
+
+@given(st.text(), st.floats(allow_nan=False, allow_infinity=False))
+def test_what_is_typed_on_one_line_is_the_value_again(text: str, number: float) -> None:
+    template, rate = (
+        find_option("data.template"),
+        dataclasses.replace(find_option("finetune.learning_rate"), low=None, high=None),
+    )
+    assert "\n" not in template.typed(text)
+    assert template.parse(template.typed(text)) == text
+    assert rate.parse(rate.typed(number)) == number
 
 
 @pytest.mark.parametrize("name", ["finetune", "finetune.", "finetune.stepz", "x.y", ""])
