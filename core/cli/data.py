@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from core.cli.parser import add_folder, add_json
+from core.cli.parser import add_folder, add_json, add_set, parse_settings
 
 if TYPE_CHECKING:
     from core.data.report import DataReport
@@ -34,6 +34,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--accept", action="store_true", help="write the proposed fields and template into lab.toml"
     )
+    add_set(parser, "write a recipe value into lab.toml first, such as data.prompt_field=question")
     parser.add_argument("--all", action="store_true", help=f"print all findings, not the first {SHOWN}")
     parser.set_defaults(run=run)
 
@@ -44,11 +45,11 @@ def run(options: argparse.Namespace) -> int:
 
     from core.data.survey import summary
     from core.lab import Lab
-    from core.recipe import read_recipe
 
     keep = _kinds(options.keep)
     lab = Lab.open(options.folder)
-    recipe = read_recipe(lab.folder.recipe_path)
+    given = parse_settings(options.set, "data")
+    recipe = lab.set(given) if given else lab.recipe
     reporter = _reporter()
     if options.accept:
         recipe = _accept(lab.folder.recipe_path, lab.root, recipe)
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     if options.clean:
         from core.data.clean import write_clean
 
-        done = write_clean(report, Path(options.clean), keep=keep, progress=reporter)
+        done = write_clean(report, Path(options.clean).expanduser(), keep=keep, progress=reporter)
         cleaned = {
             "file": str(done.path),
             "left_out_file": str(done.left_out_path),
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         _print_json(report, cleaned)
     else:
-        _print_words(report, cleaned, None if options.all else SHOWN)
+        _print_words(report, cleaned, None if options.all else SHOWN, options.folder)
     return 0 if report.ok or cleaned else 2
 
 
@@ -148,11 +149,12 @@ def _escaped(template: str) -> str:
     return template.replace("\\", "\\\\").replace("\n", "\\n")
 
 
-def _print_words(report: DataReport, cleaned: dict[str, Any] | None, shown: int | None) -> None:
+def _print_words(report: DataReport, cleaned: dict[str, Any] | None, shown: int | None, folder: str) -> None:
     from core.data.plan import FIELDS
     from core.data.report import to_words
     from core.data.unused import unused_words
     from core.files import human_bytes
+    from core.text import command
 
     print(f"file      {_clean(str(report.path))}, {human_bytes(report.bytes)}")
     print(f"rows      {report.rows:,}, {report.usable:,} of them usable")
@@ -177,7 +179,7 @@ def _print_words(report: DataReport, cleaned: dict[str, Any] | None, shown: int 
     if report.to_confirm and report.proposal is not None:
         why = _clean(report.proposal.why)
         print(f"\nTo confirm: {_clean(report.proposal.mapping.words())} ({why}).")
-        print("This report goes by that. If it is right: olivepress data --accept")
+        print(f"This report goes by that. If it is right: {command('data', folder, '--accept')}")
         print(f"If not: set {' and '.join(FIELDS[:2])} (or {FIELDS[2]}) in lab.toml.")
     total = len(report.findings)
     print(f"\nfindings  {total:,}" + ("" if total else ": nothing to mend"))
@@ -192,7 +194,8 @@ def _print_words(report: DataReport, cleaned: dict[str, Any] | None, shown: int 
         print(f"\n{_clean(cleaned['file'])}: {cleaned['kept']:,} rows")
         print(f"{_clean(cleaned['left_out_file'])}: {cleaned['left_out']:,} rows left out, and why")
     elif report.cleanable:
-        print("olivepress data --clean OUT.jsonl writes a file without these rows.")
+        clean_file = command("data", folder, "--clean", "OUT.jsonl")
+        print(f"{clean_file} writes a file without these rows.")
 
 
 def _print_tokens(report: DataReport) -> None:

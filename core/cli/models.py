@@ -50,8 +50,9 @@ def models(options: argparse.Namespace) -> int:
     from core.text import clean
 
     quiet()
-    recipe = Lab.open(options.folder).recipe
-    place = Place.of(recipe)
+    lab = Lab.open(options.folder)
+    recipe = lab.recipe
+    place = Place.of(recipe, lab.root)
     name = "" if options.all else recipe.upload.name
     found = cancellable(lambda stop, report: list_models(place, name, stop, report), StderrReporter())
     if options.json:
@@ -87,7 +88,8 @@ def fetch(options: argparse.Namespace) -> int:
     if options.workspace:
         place = cancellable(lambda stop, relay: find_place(options.workspace, stop), report)
     else:
-        place = Place.of(Lab.open(options.lab).recipe)
+        lab = Lab.open(options.lab)
+        place = Place.of(lab.recipe, lab.root)
     target = Path(options.folder).expanduser().resolve()
     result = cancellable(lambda stop, relay: fetch_lab(place, name, version, target, stop, relay), report)
     if options.json:

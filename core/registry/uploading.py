@@ -74,7 +74,7 @@ def make_plan(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop, *, a
     check_name("name", upload.name)
     if upload.version:
         check_name("version", upload.version)
-    place = Place.of(recipe)
+    place = Place.of(recipe, lab.root)
     contents = collect(lab, recipe)
     report.progress("signing in", 0, None)
     identity = current(stop=stop, on_prompt=prompt_to(report) if ask else None)

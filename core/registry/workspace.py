@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from core.registry.arm import Rest
 from core.registry.find import ML
 from core.registry.patience import Stop, patience, patiently
 from core.registry.storage import Access, Container
+from core.text import command
 
 MODELS_API = "2023-08-01-preview"
 STORES_API = "2024-10-01-preview"
@@ -31,8 +33,8 @@ class Place:
     workspace: str
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Place:
-        """The workspace that a recipe names.
+    def of(cls, recipe: Recipe, lab: Path) -> Place:
+        """The workspace that the recipe of the lab in this folder names.
 
         Raises:
             RequestError: it names none.
@@ -45,7 +47,7 @@ class Place:
             raise RequestError(
                 "No workspace is chosen.",
                 "lab.toml has no upload." + ", upload.".join(missing) + ".",
-                "Choose one: olivepress workspaces DIR --use NAME",
+                "Choose one: " + command("workspaces", lab, "--use", "NAME"),
                 code="azure.workspace",
             )
         return cls(upload.subscription.strip(), upload.resource_group.strip(), upload.workspace.strip())

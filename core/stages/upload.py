@@ -25,7 +25,7 @@ def fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
     Raises:
         RequestError: no workspace is chosen, or there is no model yet.
     """
-    Place.of(recipe)
+    Place.of(recipe, lab.root)
     contents = collect(lab, recipe)
     return {"files": len(contents.items), "bytes": contents.total, "name": recipe.upload.name}
 

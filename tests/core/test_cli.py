@@ -282,6 +282,8 @@ def test_line_breaks_are_typed_with_a_backslash(here: Path) -> None:
     assert recipe.data.template == Lab.open("b").recipe.data.template == "A: {x}\nB:\t{y}"
     assert recipe.chat.system == r"C:\new \d"
     assert parse_settings([r"system=a\nb", "top_k=3"], "chat") == {"chat.system": "a\nb", "chat.top_k": 3}
+    assert main(["data", "b", "--set", r"template=Q: {prompt}\nA: {response}"]) == 0
+    assert Lab.open("b").recipe.data.template == "Q: {prompt}\nA: {response}"
     assert parse_settings([r"data.file=a\nb"]) == {"data.file": r"a\nb"}
 
 

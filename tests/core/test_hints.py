@@ -179,6 +179,12 @@ def nothing_to_upload(lab: Lab) -> None:
     collect(lab.folder, lab.recipe)
 
 
+def no_workspace(lab: Lab) -> None:
+    from core.registry.workspace import Place
+
+    Place.of(lab.recipe, lab.root)
+
+
 @pytest.mark.parametrize(
     "fails",
     [
@@ -190,6 +196,7 @@ def nothing_to_upload(lab: Lab) -> None:
         nothing_to_train_on,
         no_lab,
         nothing_to_upload,
+        no_workspace,
     ],
 )
 def test_hints_name_the_lab_as_a_shell_takes_it(lab: Lab, fails: Callable[[Lab], None]) -> None:
