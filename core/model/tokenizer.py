@@ -64,7 +64,9 @@ class ModelTokenizer:
         self._tail = re.compile(f"(?:{self._starts.pattern})\\s*\\Z")
 
     @classmethod
-    def read(cls, folder: Path, ends: Sequence[int | str] = ()) -> ModelTokenizer:
+    def read(
+        cls, folder: Path, ends: Sequence[int | str] = (), trust_remote_code: bool = False
+    ) -> ModelTokenizer:
         """The tokenizer of a model's folder.
 
         Folders without ``tokenizer.json`` need transformers to convert what they have: not for the user
@@ -77,7 +79,7 @@ class ModelTokenizer:
         if not file.is_file():
             from core.checkpoint import load_tokenizer
 
-            backend = getattr(load_tokenizer(folder), "backend_tokenizer", None)
+            backend = getattr(load_tokenizer(folder, trust_remote_code), "backend_tokenizer", None)
             if backend is None:
                 raise RequestError(
                     "The tokenizer is of a kind that cannot be used.",

@@ -125,6 +125,11 @@ def run(context: StageContext) -> dict[str, Any]:
 
     with explained(made):
         _keep_files(source.path, made)
+        if not (made / "tokenizer.json").is_file():
+            # The later steps and the chat read this form, and transformers has made it from the older ones.
+            ModelTokenizer.read(source.path, trust_remote_code=recipe.model.trust_remote_code).tokenizer.save(
+                str(made / "tokenizer.json")
+            )
     quality = verify(context, source.path, made, rows, held_out)
     after = model_facts(made)
     result = {
@@ -219,7 +224,7 @@ def chosen_rows(
     recipe, root = context.recipe, context.lab.root
     settings = recipe.quantize
     text = read_text(path)
-    tokenizer = ModelTokenizer.read(path, text.ends)
+    tokenizer = ModelTokenizer.read(path, text.ends, recipe.model.trust_remote_code)
     split = load_examples(recipe, root, text=text)
     longest = min(settings.max_calibration_len, facts.max_positions or settings.max_calibration_len)
     held_out = token_rows(split.eval or split.train[:32], tokenizer, longest)

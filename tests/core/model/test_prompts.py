@@ -302,3 +302,27 @@ def test_a_broken_or_hostile_template_is_refused(template: str) -> None:
     form = prompts(template, tokenizer("bytes"))
     with pytest.raises(TemplateError):
         form.opening([Message("user", "Hi")])
+
+
+def test_a_folder_with_the_older_tokenizer_files_reads_the_same(tmp_path: Path) -> None:
+    from tests.tiny_models import save_tokenizer
+
+    new, old = tmp_path / "new", tmp_path / "old"
+    new.mkdir()
+    old.mkdir()
+    save_tokenizer(new)
+    spec = json.loads((new / "tokenizer.json").read_text())
+    (old / "vocab.json").write_text(json.dumps(spec["model"]["vocab"]))
+    merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in spec["model"]["merges"]]
+    (old / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
+    config = json.loads((new / "tokenizer_config.json").read_text()) | {"tokenizer_class": "GPT2Tokenizer"}
+    config["added_tokens_decoder"] = {str(item["id"]): item for item in spec["added_tokens"]}
+    (old / "tokenizer_config.json").write_text(json.dumps(config))
+    (old / "chat_template.jinja").write_bytes((new / "chat_template.jinja").read_bytes())
+    (old / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    talk = [
+        Message("user", "Where is it? <|end|>"),
+        Message("assistant", "In London."),
+        Message("user", "Why?"),
+    ]
+    assert read_prompt_format(old).prompt_ids(talk) == read_prompt_format(new).prompt_ids(talk)
