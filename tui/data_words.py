@@ -70,6 +70,8 @@ def row_text(
         problem = "; ".join(f"{each.message}; {each.fix}" for each in seen.problems)
     if problem:
         parts.append(Content.styled(clean(f"It cannot be used: {problem}") + "\n", "bold $text-error"))
+    if seen is not None and seen.pieces and not any(piece.trained for piece in seen.pieces):
+        parts.append(Content.styled("NOT LEARNT: the row itself says so\n", "$text-warning"))
     if note:
         parts.append(Content.styled(clean(note) + "\n", "$text-warning"))
     if seen is not None and seen.pieces:
@@ -140,7 +142,7 @@ def progress_line(state: SurveyState, wide: int) -> Content:
 
 
 def report_lines(report: Mapping[str, Any], recipe: Recipe, wide: int) -> Content:
-    """Rows, split, token counts, lengths drawn, rounds and padding, on two lines where they fit."""
+    """Rows, split, token counts, lengths drawn, rounds and padding on two lines; below, what is not used."""
     tokens = report.get("tokens") or {}
     first = [
         f"{number(report.get('rows', 0))} rows",
@@ -174,7 +176,24 @@ def report_lines(report: Mapping[str, Any], recipe: Recipe, wide: int) -> Conten
             taken += len(gap) + len(words)
     if second:
         lines.append(Content("").join(second))
+    left = left_out_words(report)
+    if left:
+        lines.append(Content.styled(left, "$text-warning").truncate(wide, ellipsis=True))
     return Content("\n").join(lines)
+
+
+def left_out_words(report: Mapping[str, Any]) -> str:
+    """What of the rows does not reach the model, and how many are not learnt; "" where there is nothing."""
+    from core.data.unused import unused_words
+
+    told = []
+    unused = unused_words(report.get("not_used") or [], report.get("usable", 0))
+    if unused:
+        told.append(f"not used: {unused}")
+    told += [
+        f"not learnt: {number(count)} rows, {why}" for why, count in (report.get("not_learnt") or {}).items()
+    ]
+    return clean(f"  {sign('dot')}  ".join(told), keep_newlines=False)
 
 
 def lengths(bars: Sequence[Sequence[int]], wide: int) -> Content | None:

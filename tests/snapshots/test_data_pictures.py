@@ -20,7 +20,7 @@ from tui.screens.data import DataScreen
 __all__ = ["pinned"]
 
 SURVEY = "core.data.background.BackgroundSurvey"
-STATES = ["done", "missing", "checking", "findings", "proposal", "template", "nasty", "held-out"]
+STATES = ["done", "missing", "checking", "findings", "proposal", "template", "nasty", "held-out", "not-used"]
 FOUND = (
     Finding("towns.jsonl", 4, "broken-json", "a text is not closed (column 40)", "correct the line"),
     Finding("towns.jsonl", 7, "missing-field", "it has no 'response'", "add it, or remove the row"),
@@ -94,6 +94,17 @@ def test_data(
         done = SurveyState("done", report=report(counts={"template-field": 1}))
     elif state == "nasty":
         write(pinned, [{"prompt": text[:5000], "response": f"a {text}"} for text in NASTY])
+    elif state == "not-used":
+        write(
+            pinned,
+            [{**row, "id": i, "guide": "A page about it.", "label": i > 1} for i, row in enumerate(ROWS)],
+        )
+        unused = [
+            {"what": "column", "name": name, "rows": rows, "file": "towns.jsonl", "line": 1, "matters": True}
+            for name, rows in (("id", 12), ("guide", 9))
+        ]
+        told = report(not_used=unused, not_learnt={"'label' says no": 2}, counts={"not-used": 1})
+        done = SurveyState("done", report=told)
     elif state == "held-out":
         write(pinned, ROWS[:6], "towns/test.jsonl")
         write(pinned, ROWS[6:], "towns/train.jsonl")
