@@ -125,7 +125,7 @@ def may_be_verdict(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
     if not found or not words_of(name).isdisjoint(("id", "index", "idx")):
         return False
     if all(isinstance(value, bool) for value in found):
-        return True
+        return len(set(found)) > 1
     numbers = [value for value in found if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(numbers) < len(found):
         rated = not words_of(name).isdisjoint((*names.RATING, *names.LABEL))

@@ -172,4 +172,6 @@ def _refused(path: Path, row: Row, problem: Problem | None) -> RequestError:
     hint = (
         f"{fix}. `olivepress data DIR` lists all such rows, and whether a file can be written without them."
     )
-    return RequestError("A data row cannot be used.", f"{where}, line {row.line}: {problem.message}.", hint)
+    number = f" (row {row.number})" if row.number > row.line else ""
+    detail = f"{where}, line {row.line}{number}: {problem.message}."
+    return RequestError("A data row cannot be used.", detail, hint)

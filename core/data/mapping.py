@@ -63,8 +63,10 @@ class FieldMap:
             said = f"the conversation is in {self.messages!r}"
         elif self.text:
             said = f"the whole text is in {self.text!r}"
+        elif not self.complete:
+            return "no field is taken as the question or the answer"
         else:
-            asked = " and ".join(repr(name) for name in self.prompt) or "nothing"
+            asked = " and ".join(map(repr, self.prompt))
             said = f"the question is in {asked}, the answer in {self.response!r}"
         more = {
             "the system message": self.system,

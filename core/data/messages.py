@@ -203,7 +203,7 @@ def _calls(
         found = found if isinstance(found, list) else [found]
     else:
         found = unpacked(turn.get("tool_calls"))
-        if not found:
+        if not there(found):
             legacy = turn.get("function_call")
             found = [legacy] if there(legacy) else []
         if not isinstance(found, list):
@@ -256,8 +256,8 @@ def _turn(turn: Any, number: int, unused: list[Unused]) -> Message | None:
     reasoning = next((turn[key] for key in _REASONING_KEYS if there(turn.get(key))), thoughts)
     if not isinstance(reasoning, str):
         raise BadMessages(f"the thoughts of turn {number} are {type_words(reasoning)}, not text")
-    texts = [key for key in _TEXT_KEYS if there(turn.get(key))]
-    unused += [Unused("key", key) for key in texts[1:]]
+    for same in (_ROLE_KEYS, _TEXT_KEYS, _REASONING_KEYS):  # of several keys for one thing the first is read
+        unused += [Unused("key", key) for key in [key for key in same if there(turn.get(key))][1:]]
     for name, value in turn.items():
         misplaced = name in ("tool_calls", "function_call") and role != "assistant"
         if (name not in _KNOWN or misplaced) and there(value):
@@ -266,10 +266,13 @@ def _turn(turn: Any, number: int, unused: list[Unused]) -> Message | None:
         unused.append(Unused("key", "thoughts of a turn that is not the assistant's"))
         reasoning = ""
     name, answers = turn.get("name"), turn.get("tool_call_id")
+    if there(name) and not isinstance(name, str):
+        unused.append(Unused("key", "name"))
+        name = ""
     return Message(
         role,
         content,
-        name if isinstance(name, str) else "",
+        name or "",
         reasoning,
         calls,
         str(answers) if there(answers) else "",

@@ -101,26 +101,16 @@ class Plan:
         return self.mapped and (self.chat is not None or not self.direct)
 
     @cached_property
-    def _with_system(self) -> bool:
-        """Whether a system message beside a question has a place."""
-        return self.mapped and (self.chat is not None or "system" in self.template.fields)
-
-    @cached_property
     def used(self) -> frozenset[str]:
         """The columns that are read."""
         mapping = self.mapping
         found = {mapping.label, *self.direct}
-        if self.mapped and mapping.messages:
-            found |= {mapping.messages, mapping.system, mapping.tools}
-        elif self.mapped:
+        if self.mapped:
+            found |= {mapping.messages, mapping.system, mapping.tools, mapping.history}
             if self.chat is not None or "prompt" in self.template.fields:
                 found.update(mapping.prompt)
             if self.chat is not None or "response" in self.template.fields:
                 found.add(mapping.response)
-            if self._with_system:
-                found.add(mapping.system)
-            if self._turnwise:
-                found |= {mapping.history, mapping.tools}
         return frozenset(found - {""})
 
     def convert(self, fields: Mapping[str, Any]) -> Record | list[Problem]:
@@ -152,14 +142,12 @@ class Plan:
 
     def _has_turns(self, fields: Mapping[str, Any]) -> bool:
         """Whether a row has several turns beside one another: its question or answer as a list, or a history."""
-        if not self._turnwise:
-            return False
-        return bool(self.turns) or there(fields.get(self.mapping.history))
+        return self._turnwise and (bool(self.turns) or there(fields.get(self.mapping.history)))
 
     def _texts(self, fields: Mapping[str, Any], problems: list[Problem]) -> Record | None:
         """A row of one question and one answer."""
         values: dict[str, str] = {}
-        system = _text(fields, self.mapping.system, problems, needed=False) if self._with_system else ""
+        system = _text(fields, self.mapping.system, problems, needed=False)
         if self.chat is None:
             for name in self.template.fields:
                 if name in self.direct:
@@ -195,7 +183,7 @@ class Plan:
 
     def _tools(self, fields: Mapping[str, Any], problems: list[Problem]) -> tuple[dict[str, Any], ...]:
         name = self.mapping.tools
-        value = fields.get(name) if name and self._turnwise else None
+        value = fields.get(name) if name else None
         if not there(value):
             return ()
         try:
@@ -219,7 +207,7 @@ class Plan:
             answer = self._said(fields, (mapping.response,), "assistant", unused, problems)
             messages = (*messages, *_joined(asked, answer))
         tools = self._tools(fields, problems)
-        system = fields.get(mapping.system) if mapping.system and self._with_system else None
+        system = fields.get(mapping.system) if mapping.system else None
         if there(system) and not isinstance(system, str):
             _text(fields, mapping.system, problems)
         if problems:
@@ -491,6 +479,12 @@ def _plain_plan(
                 proposal, columns, f"data.template has {{{name}}}, and no field is that for certain"
             )
     answer = template.answer_field("" if absent else data.response_field)
+    if not absent:  # the template's own names are all there is to read
+        mapping = FieldMap(label=mapping.label, prompt=mapping.prompt, response=mapping.response)
+    elif direct:
+        mapping = replace(mapping, history="", tools="")
+    if "system" not in absent:
+        mapping = replace(mapping, system="")
     turns = _turn_fields(rows, mapping)
     return Plan(mapping, template, None, direct, answer, text.eos, text.special, data.answer_only, turns)
 
@@ -502,7 +496,8 @@ def _unmapped(proposal: Proposal, columns: Sequence[str], what: str) -> RequestE
     )
     if proposal.mapping.complete:
         settings = {name: value for name, value in proposal.settings().items() if name in FIELDS and value}
-        given = " ".join(f"--set {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
+        given = [f"--set {shlex.quote(f'{name}={value}')}" for name, value in settings.items()]
         hint = f"It seems that {proposal.mapping.words()} ({proposal.why}). `olivepress data DIR --accept` takes that"
-        hint += f"; else set {' and '.join(FIELDS[:2])} in lab.toml (in a new lab: {given})."
+        hint += f"; else set {' and '.join(FIELDS[:2])} in lab.toml"
+        hint += f" (with `olivepress new`: {' '.join(given)})." if given else "."
     return RequestError(UNMAPPED, f"{what}; the rows have {shown}.", hint)

@@ -15,7 +15,7 @@ from core.data.examples import resolve_data_file, sample_fields
 from core.data.findings import Findings
 from core.data.mapping import FieldMap, Proposal, columns_of
 from core.data.model_text import read_model_text
-from core.data.plan import UNMAPPED, Plan, make_plan, propose
+from core.data.plan import NO_LABEL, UNMAPPED, Plan, make_plan, propose
 from core.data.readers import RowReader
 from core.data.report import DataReport
 from core.data.similar import Sketches
@@ -105,7 +105,7 @@ class Survey:
             result.to_confirm = True
             result.template, result.chat_template = proposal.template, proposal.chat_template
         result.mapping = plan.mapping if plan.mapped else _direct_map(plan)
-        self._unused = UnusedCounter(plan)
+        self._unused = UnusedCounter(plan, labels=data.label_field != NO_LABEL)
         return plan
 
     def _proposed(self, sample: Sequence[dict[str, object]], proposal: Proposal) -> Plan | None:
@@ -182,7 +182,9 @@ class Survey:
         result.not_used = list(unused.found.values())
         if result.not_learnt and not self._keys:
             message = f"no row is left to learn: {'; '.join(result.not_learnt)}"
-            fix = 'mark some as good, or set data.label_field = "-" to learn from all'
+            fix = "mark some answers as good"
+            if self.result.mapping.label:
+                fix += ', or set data.label_field = "-" to learn from all'
             self.findings.add(Finding(self.path.name, 1, "no-rows", message, fix))
 
     def _not_learnt(self, plan: Plan, row: Row) -> None:

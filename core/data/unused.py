@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.data import names
-from core.data.columns import is_about, is_rejected, look, may_be_verdict, words_of
+from core.data.columns import is_about, is_rejected, look, may_be_verdict, verdicts, words_of
 from core.data.messages import there
 from core.data.names import plain_name
 from core.data.plan import Plan, Record
@@ -88,8 +88,10 @@ def _counted(name: str, count: int, rows: int) -> str:
 class UnusedCounter:
     """Counts what does not reach the model, row by row."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, labels: bool = True) -> None:
+        """`labels`: whether it is still to be said which columns may tell good rows from bad ones."""
         self._plan = plan
+        self._labels = labels and not plan.mapping.label
         self._used = plan.used
         self.found: dict[Unused, NotUsed] = {}
 
@@ -170,36 +172,42 @@ class UnusedCounter:
         sample: Sequence[Mapping[str, Any]],
         pairs: Sequence[tuple[Any, Record]],
     ) -> tuple[str, str]:
-        name, mapping = each.name, self._plan.mapping
+        name = each.name
         if is_rejected(name):
             return "", ""
-        if not mapping.label and may_be_verdict(sample, name):
-            return (
-                f"{name!r} may say how good a row is, and all rows are learnt whatever it says",
-                f"set data.label_field = {name!r} if it says yes or no, leave out the rows that are not good, "
-                "or leave it so",
-            )
+        if may_be_verdict(sample, name):
+            if not self._labels:
+                return "", ""
+            fix = "leave out the rows that are not good, or leave it so"
+            if verdicts(sample, name):
+                fix = f"set data.label_field = {name!r} if it does (or to - if not)"
+            return f"{name!r} may say how good a row is, and all rows are learnt whatever it says", fix
         column = look(sample, [name])[name]
         plain = plain_name(name)
         meant = plain in _MEANINGFUL or (column.is_sentences and not words_of(name).isdisjoint(_MEANINGFUL))
         if is_about(name) or not (meant or column.is_sentences or column.is_turns):
             return "", ""
-        if plain in names.WEIGHT or not (
-            pairs and all(_is_copy(fields.get(name), kept) for fields, kept in pairs)
-        ):
-            return f"{name!r} in {rows} does not reach the model", self._remedy(name, plain)
-        return "", ""
+        copied = pairs and all(_is_copy(fields.get(name), kept) for fields, kept in pairs)
+        if copied and plain not in names.WEIGHT:
+            return "", ""
+        remedy = self._remedy(name, plain, is_text=column.is_text)
+        return (f"{name!r} in {rows} does not reach the model", remedy) if remedy else ("", "")
 
-    def _remedy(self, name: str, plain: str) -> str:
+    def _remedy(self, name: str, plain: str, *, is_text: bool) -> str:
+        """What to do; "" where it is meant so."""
         plan, mapping = self._plan, self._plan.mapping
         if plain in names.SYSTEM and plan.chat is None:
             return "write {system} into data.template, or use the model's chat template"
-        if plan.mapped and mapping.prompt:
+        if plain in names.RESPONSE and mapping.response:
+            if is_rejected(mapping.response):
+                return ""  # who takes the rejected answers has chosen
+            return f"set data.response_field = {name!r} if that is the answer, or leave it so"
+        if is_text and not plan.mapped:
+            return f"write {{{name}}} into data.template, or leave it so"
+        if is_text and mapping.prompt:
             joined = "+".join((*mapping.prompt, name))
             return f"set data.prompt_field = {joined!r} to put it behind the question, or leave it so"
-        if not plan.mapped:
-            return f"write {{{name}}} into data.template, or leave it so"
-        return "write it into the turns, or leave it so if it does not matter"
+        return "write it into the question or the turns, or leave it so if it does not matter"
 
 
 def _is_copy(value: Any, record: Record) -> bool:
