@@ -105,9 +105,10 @@ class UnusedCounter:
 
     def _unshown(self, record: Record) -> Iterable[Unused]:
         """What its messages have and the template does not write."""
-        for key, field in (("reasoning_content", "reasoning"), ("name", "name")):
-            if any(getattr(message, field) for message in record.messages) and (
-                self._plan.chat is None or key not in self._plan.chat.text
+        chat = self._plan.chat
+        for key, what in (("reasoning_content", "reasoning"), ("name", "name")):
+            if any(getattr(message, what) for message in record.messages) and (
+                chat is None or not chat.shows(record.messages, record.tools, what)
             ):
                 yield Unused("key", key)
 
