@@ -32,15 +32,26 @@ def control_characters(texts: Iterable[str]) -> Problem | None:
     return None
 
 
-def special_tokens(texts: Iterable[str], pattern: re.Pattern[str] | None) -> Problem | None:
-    """The model's own special tokens inside of a text: they would end or open a turn in its middle."""
+def special_tokens(
+    texts: Iterable[str], pattern: re.Pattern[str] | None, *, read: bool = False
+) -> Problem | None:
+    """Letters inside of a text that look like one of the model's own special tokens.
+
+    Args:
+        read: whether they become that token: in rows that are nothing but text, whose markers are their own.
+    """
     if pattern is None:
         return None
     for text in texts:
         match = pattern.search(text)
-        if match:
+        if match and read:
             message = f"its text contains {match.group()}, which the model reads as a token of its own"
-            return Problem("special-token", message, f"write {match.group()} otherwise, or remove the row")
+            return Problem("special-token", message, f"remove {match.group()} if it is not meant so")
+        if match:
+            message = f"its text contains {match.group()}, a token of the model, here learnt as mere letters"
+            return Problem(
+                "special-token", message, f"remove {match.group()}; the template writes such tokens"
+            )
     return None
 
 

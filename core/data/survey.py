@@ -213,7 +213,7 @@ class Survey:
             self._unused.add(row, record)
         self.result.turns_not_learnt += sum(not message.learnt for message in record.messages)
         self._add(row, control_characters(texts))
-        self._add(row, special_tokens(texts, self._special))
+        self._add(row, special_tokens(texts, self._special, read=not record.messages))
         self._waiting.append((row, segments))
         asked, answer = plain(record.prompt), plain(record.answer)
         self.splitter.add(asked, held_out=row.held_out if in_files else None)
