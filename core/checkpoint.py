@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import MachineError, RequestError
 from core.model.folder import read_config
+from core.model.weights import weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +59,7 @@ def _explain(path: Path, error: Exception, title: str) -> RequestError:
             "The model brings code of its own.",
             f"{path} can be loaded only by running Python files that come with it.",
             "If you trust its author, set model.trust_remote_code = true in lab.toml.",
+            code="model.remote-code",
         )
     return RequestError(title, f"{path}: {first}", "Fetch the model again, or use another.")
 
@@ -90,6 +92,7 @@ def load_model(
                 "The model is already quantized, in a form that is not Olive's.",
                 f"{path}/config.json says quant_method = {method!r}.",
                 "Use the float model that it was made from.",
+                code="model.quantized",
             )
         register_olive_quantization()
     try:
@@ -115,6 +118,42 @@ def load_model(
     return model
 
 
+def check_tensors(path: Path, trust_remote_code: bool = False) -> None:
+    """Ask transformers whether a float checkpoint holds every tensor that its architecture needs; loads none.
+
+    Raises:
+        RequestError: tensors are missing or of another shape, or pickled ones hold NaN or infinity.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if isinstance(read_config(path).get("quantization_config"), dict):
+        return  # packed tensors have names of their own; loading them tells
+    try:
+        _, info = AutoModelForCausalLM.from_pretrained(
+            str(path),
+            dtype="auto",
+            device_map="meta",
+            trust_remote_code=trust_remote_code,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+        _refuse_gaps(path, info)
+        for file in weight_files(path):
+            if file.suffix == ".bin":
+                for name, tensor in torch.load(file, mmap=True, weights_only=True).items():
+                    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                        raise RequestError(
+                            "The model's weights hold NaN or Inf.",
+                            f"{file}: {name}.",
+                            "Nothing can be made of it: fetch the model again.",
+                            code="model.not-finite",
+                        )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise _explain(path, error, "The model cannot be loaded.") from error
+
+
 def _refuse_gaps(path: Path, info: dict[str, Any]) -> None:
     missing = sorted(str(key) for key in info.get("missing_keys") or ())
     mismatched = sorted(
@@ -128,4 +167,5 @@ def _refuse_gaps(path: Path, info: dict[str, Any]) -> None:
         "The checkpoint does not hold the whole model.",
         f"{path}: weights that are {what}: {shown}.",
         "Fetch the model again; with these weights filled in at random it would answer nonsense.",
+        code="model.missing-tensors" if missing else "model.wrong-shape",
     )

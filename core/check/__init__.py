@@ -51,6 +51,7 @@ def probes() -> list[Probe]:
         Probe("gpu", gpu.gpu),
         Probe("builds", gpu.builds),
         Probe("model", model.model, stages=("quantize",)),
+        Probe("weights", model.weights, stages=("quantize",)),
         Probe("memory", machine.needs, limit_s=4.5),
         Probe("data", data.data, stages=("quantize", "finetune")),
         Probe("azure", azure.azure, stages=("upload",)),
@@ -86,7 +87,6 @@ def require(lab: Lab, stages: Sequence[str]) -> None:
     from core.check.runner import run_probes
     from core.data.model_text import model_folder
     from core.errors import MachineError, RequestError
-    from core.sources import kind_of
 
     wanted = [probe for probe in probes() if set(probe.stages) & set(stages)]
     subject = subject_of(lab.root, stages)
@@ -96,12 +96,11 @@ def require(lab: Lab, stages: Sequence[str]) -> None:
     failed = [check for check in run_probes(wanted, subject) if check.state == FAIL]
     if not failed:
         return
-    asked = {"recipe", "data", "architecture", "remote code"}
-    if kind_of(subject.recipe.model.source, lab.root) in ("folder", "gguf"):
-        asked.add("model")  # one that is not whole; a hub's refusal is about this machine or its user
-    wrong = any(check.name in asked for check in failed)
+    # A fault of the model has a code; a hub's refusal has none, and is about this machine or its user.
+    wrong = any(check.code.startswith("model.") or check.name in ("recipe", "data") for check in failed)
     raise (RequestError if wrong else MachineError)(
         "This cannot be run as it is asked for." if wrong else "This machine cannot run that as it is.",
         "\n".join(f"{check.name}: {check.found}" for check in failed),
         "\n".join([*(check.fix for check in failed if check.fix), "To run it all the same: --no-check"]),
+        code=next((check.code for check in failed if check.code), ""),
     )

@@ -17,7 +17,7 @@ def data(subject: Subject) -> Iterator[Check]:
     try:
         path = resolve_data_file(subject.recipe, subject.lab.root)
     except LabError as error:
-        yield Check("data", FAIL, f"{error.title} {error.detail}", error.hint)
+        yield Check("data", FAIL, f"{error.title} {error.detail}", error.hint, error.code)
         return
     size = folder_bytes(path) if path.is_dir() else path.stat().st_size
     if size == 0:
@@ -28,7 +28,7 @@ def data(subject: Subject) -> Iterator[Check]:
     try:
         small_split(subject)
     except LabError as error:
-        yield Check("data", FAIL, f"{error.title} {error.detail}", error.hint)
+        yield Check("data", FAIL, f"{error.title} {error.detail}", error.hint, error.code)
         return
     yield Check(
         "data", OK, f"{path}, {human_bytes(size)}; look closer with: {command('data', subject.lab.root)}"

@@ -11,30 +11,28 @@ from core.check import hub
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.errors import LabError
 from core.files import human_bytes
-from core.model.folder import check_folder, read_config
+from core.model.finite import bytes_to_look_at, first_not_finite
+from core.model.folder import ModelFacts, check_folder, config_facts, model_facts, read_config
 from core.model.gguf import Header, check_gguf
 from core.model.gguf import config_of as gguf_config
-from core.resources import REHEARSAL, cache_dir, rehearsal_model
+from core.model.weights import weight_files
+from core.onnx.architectures import TRIED, judge
+from core.resources import cache_dir, rehearsal_model
 from core.sources import kind_of, local_place
+from core.stages.faults import faults, not_finite
 
-TRIED = frozenset({"phi3", "llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "smollm3"})
-"""``model_type`` of the architectures that went through all stages here."""
+LOOKED_AT = 2**30
+"""Bytes of weights that are looked at here; of a larger model they are when quantize begins."""
 
-BUILDABLE = TRIED | frozenset(
-    {
-        "phi",
-        "phimoe",
-        "olmo",
-        "granite",
-        "nemotron",
-        "chatglm",
-        "ernie4_5",
-        "gemma3",
-        "gemma3_text",
-        "gpt_oss",
-    }
-)
-"""``model_type`` that ONNX Runtime GenAI 0.14's model builder knows besides."""
+_NAMES = {
+    "architecture": "architecture",
+    "remote-code": "remote code",
+    "adapter": "model",
+    "tokens-beyond-embeddings": "tokenizer",
+    "group-size": "group size",
+    "context": "context",
+}
+"""The name of a fault's check, by the last part of its code; that of all others is ``weights``."""
 
 
 def model(subject: Subject) -> Iterator[Check]:
@@ -50,7 +48,7 @@ def model(subject: Subject) -> Iterator[Check]:
         try:
             header = check_gguf(local_place(source, subject.lab.root))
         except LabError as error:
-            yield Check("model", FAIL, f"{error.title} {error.detail}", error.hint)
+            yield Check("model", FAIL, f"{error.title} {error.detail}", error.hint, error.code)
             return
         yield Check("model", OK, _about(header))
     elif kind == "hub":
@@ -60,7 +58,7 @@ def model(subject: Subject) -> Iterator[Check]:
         try:
             check_folder(path)
         except LabError as error:
-            yield Check("model", FAIL, f"{error.title} {error.detail}", error.hint)
+            yield Check("model", FAIL, f"{error.title} {error.detail}", error.hint, error.code)
             return
         licence = _licence_of(path)
         yield Check("model", OK, f"{source}" + (f", licence {licence}" if licence else ""))
@@ -100,37 +98,61 @@ def _on_hub(source: str) -> Iterator[Check]:
 
 
 def _abilities(subject: Subject) -> Iterator[Check]:
-    config = config_of(subject)
-    if config is None:
+    facts = facts_of(subject)
+    if facts is None:
         return
-    kind = str(config.get("model_type", ""))
-    if kind in TRIED:
-        yield Check("architecture", OK, f"{kind}: tried through every stage")
-    elif kind in BUILDABLE:
-        yield Check(
-            "architecture", WARN, f"{kind}: the ONNX builder knows it; not tried through the whole lab."
-        )
-    else:
-        yield Check("architecture", FAIL, f"{kind or 'no model_type'}: optimize cannot build a graph for it.",
-                    "Models like " + ", ".join(sorted(TRIED)) + " work.")  # fmt: skip
-    wants_code = bool(config.get("auto_map"))
-    if wants_code and kind not in BUILDABLE and not subject.recipe.model.trust_remote_code:
-        yield Check("remote code", FAIL, "The model brings Python code of its own, and the recipe does not allow it.",
-                    "If you trust its author: model.trust_remote_code = true")  # fmt: skip
-    elif subject.recipe.model.trust_remote_code and not wants_code:
-        yield Check("remote code", WARN, "The recipe allows the model's own code, and this model brings none.",
-                    "Set model.trust_remote_code = false")  # fmt: skip
-    elif subject.recipe.model.trust_remote_code:
-        yield Check(
-            "remote code",
-            WARN,
-            "Python code that comes with the model will run.",
-            "Only for authors you trust.",
-        )
-    quantization = config.get("quantization_config")
-    if quantization and subject.recipe.quantize.algorithm != "none":
-        yield Check("architecture", WARN, f"The model is quantized already ({quantization.get('quant_method')}).",
-                    'Start from its float original, or set quantize.algorithm = "none".')  # fmt: skip
+    every = faults(facts, subject.recipe)
+    for fault in every:
+        name = _NAMES.get(fault.code.rpartition(".")[2], "weights")
+        state = FAIL if fault.stops else WARN
+        yield Check(name, state, f"{fault.title} {fault.detail}", fault.hint, fault.code)
+    if not any(fault.code == "model.architecture" for fault in every):
+        verdict = judge(facts.config)
+        yield Check("architecture", OK if verdict.state == TRIED else WARN, f"{verdict.reason}")
+
+
+def weights(subject: Subject) -> Iterator[Check]:
+    """Whether every weight is a number: NaN and infinity."""
+    path = _folder_of(subject)
+    if path is None:
+        return
+    try:
+        files = weight_files(path)
+        if bytes_to_look_at(files) > LOOKED_AT:
+            size = human_bytes(sum(file.stat().st_size for file in files))
+            yield Check(
+                "weights", SKIP, f"{size}: they are looked at, for NaN and Inf, when quantize begins."
+            )
+            return
+        found = first_not_finite(files)
+    except LabError:
+        return  # the model's own check tells
+    if found is None:
+        facts = facts_of(subject)
+        if facts is not None and facts.parameters:
+            yield Check("weights", OK, f"{facts.parameters:,} numbers in {facts.dtype}, every one finite")
+        return
+    fault = not_finite(found)
+    yield Check("weights", FAIL, f"{fault.title} {fault.detail}", fault.hint, fault.code)
+
+
+def facts_of(subject: Subject) -> ModelFacts | None:
+    """What the model is: by its folder, or by the ``config.json`` on the hub; None where neither can be had."""
+    path = _folder_of(subject)
+    try:
+        if path is not None:
+            return model_facts(path)
+        config = config_of(subject)
+        return None if config is None else config_facts(config)
+    except LabError:
+        return None
+
+
+def _folder_of(subject: Subject) -> Path | None:
+    kind = kind_of(subject.recipe.model.source, subject.lab.root)
+    if kind == "rehearsal":
+        return rehearsal_model()
+    return local_place(subject.recipe.model.source, subject.lab.root) if kind == "folder" else None
 
 
 def config_of(subject: Subject) -> dict[str, Any] | None:
@@ -144,9 +166,8 @@ def config_of(subject: Subject) -> dict[str, Any] | None:
     try:
         if kind == "gguf":
             return gguf_config(check_gguf(local_place(source, subject.lab.root)))
-        return read_config(
-            rehearsal_model() if source == REHEARSAL else local_place(source, subject.lab.root)
-        )
+        path = _folder_of(subject)
+        return None if path is None else read_config(path)
     except LabError:
         return None
 

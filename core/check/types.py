@@ -23,12 +23,14 @@ class Check:
         state: OK, WARN, FAIL or SKIP.
         found: what was found there.
         fix: a command or a sentence; empty where there is nothing to do.
+        code: the fault's stable code, where it has one.
     """
 
     name: str
     state: str
     found: str
     fix: str = ""
+    code: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The object that ``check --json`` gives."""

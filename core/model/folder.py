@@ -87,6 +87,7 @@ class ModelFacts:
         quantization: the ``quantization_config``, or None for float weights.
         quantized_by: how the weights are packed (``awq``, ``gptq``, ``fp8``, ``bitsandbytes``, …), by
             the configuration or the tensors; empty for float weights.
+        config: ``config.json`` as it stands there.
     """
 
     path: Path
@@ -115,6 +116,7 @@ class ModelFacts:
     shards: tuple[str, ...] = ()
     leftovers: tuple[str, ...] = ()
     quantized_by: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def bits(self) -> int | None:
@@ -132,8 +134,10 @@ class ModelFacts:
         return min((size for size in self.windows if size), default=0)
 
     def as_dict(self) -> dict[str, Any]:
-        """The facts as JSON."""
-        return {**asdict(self), "path": str(self.path)}
+        """The facts as JSON, without the configuration's own text."""
+        facts = {**asdict(self), "path": str(self.path)}
+        del facts["config"]
+        return facts
 
 
 @dataclass(frozen=True)
@@ -290,7 +294,7 @@ def _facts(
         vocab_size=number("vocab_size"),
         embedding_rows=_embedding_rows(entries),
         max_positions=number("max_position_embeddings", "n_positions", "seq_length", "max_sequence_length"),
-        windows=_windows(read, kinds, layers),
+        windows=_windows(sources, read, kinds, layers),
         rope=_rope(read),
         dtype=str(read("dtype", "torch_dtype", default="") or _dtype(entries)).removeprefix("torch."),
         tied_embeddings=bool(read("tie_word_embeddings", default=bool(kinds & TIED_BY_DEFAULT))),
@@ -304,6 +308,7 @@ def _facts(
         leftovers=leftovers(path, files) if files else (),
         quantization=quantization,
         quantized_by=_quantized_by(path, quantization, entries),
+        config=config,
     )
 
 
@@ -321,8 +326,10 @@ def _dtype(entries: Mapping[str, TensorEntry]) -> str:
     return next((known[entry.dtype] for entry in entries.values() if entry.dtype in known), "float32")
 
 
-def _windows(read: Any, kinds: set[str], layers: int) -> tuple[int, ...]:
-    size = read("sliding_window", default=next((_WINDOWS[k] for k in sorted(kinds) if k in _WINDOWS), None))
+def _windows(sources: list[Mapping[str, Any]], read: Any, kinds: set[str], layers: int) -> tuple[int, ...]:
+    size = read("sliding_window")
+    if not any("sliding_window" in source for source in sources):  # a null that stands there means: none
+        size = next((_WINDOWS[kind] for kind in sorted(kinds) if kind in _WINDOWS), None)
     # Qwen and SmolLM3 name a window that counts only if this says so.
     if not isinstance(size, int) or size <= 0 or read("use_sliding_window") is False:
         return ()

@@ -9,7 +9,6 @@ compute the same; left in float, ModelBuilder would round it to 4 bits by itself
 from __future__ import annotations
 
 import dataclasses
-import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -21,29 +20,17 @@ from core.errors import RequestError
 from core.files import digest, explained, folder_stamp, human_bytes, publish
 from core.folder import LabFolder
 from core.model.folder import ModelFacts, model_facts
-from core.model.text import TOKENIZER_FILES, read_text
+from core.model.text import TEMPLATE_FILE, TEMPLATE_FOLDER, TEXT_FILES, read_text
 from core.model.tokenizer import ModelTokenizer
-from core.model.weights import tensor_entries
 from core.recipe import Recipe
 from core.sources import model_stamp, resolve_model
 from core.stages.base import StageContext, versions
+from core.stages.faults import refuse
 
 CALIBRATED = ("awq", "gptq", "awq+gptq")
 """The algorithms that look at calibration records."""
 
-GROUP_SIZES = (16, 32, 64, 128, 256)
 HEAD_BITS = 8
-KEPT = (
-    *TOKENIZER_FILES,
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-)
-"""Files that come from the source as they are: Olive would write them anew in its own words."""
 
 
 def fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
@@ -99,8 +86,8 @@ def run(context: StageContext) -> dict[str, Any]:
     """Fetch, quantize, verify and publish the model.
 
     Raises:
-        RequestError: no such model, one that is not whole or is quantized already, a group size that
-            does not divide its weights, or unusable calibration data.
+        RequestError: no such model, one with a fault (:func:`core.stages.faults.faults`), or unusable
+            calibration data.
         StageError: the pass failed, or its result did not pass verification.
         MachineError: not enough memory or disk, or the hub cannot be reached.
         Cancelled: asked to stop.
@@ -110,14 +97,13 @@ def run(context: StageContext) -> dict[str, Any]:
     source = resolve_model(
         recipe.model.source, context.lab.root, report, trust_remote_code=recipe.model.trust_remote_code
     )
-    facts = model_facts(source.path)
-    check_model(facts, settings.group_size, settings.algorithm)
+    facts = refuse(source.path, recipe, report)
     _check_disk(context.work, facts, settings.bits, settings.algorithm)
     rows, held_out = chosen_rows(context, source.path, facts)
     started = time.monotonic()
     told: dict[str, Any] = {}
     if settings.algorithm == "none":
-        made = _copy(source.path, context.work / "output")
+        made = _copy(source.path, facts, context.work / "output")
     else:
         made, told = run_pass(context, source.path, rows)
     seconds = time.monotonic() - started
@@ -158,46 +144,6 @@ def run(context: StageContext) -> dict[str, Any]:
     publish(made, context.lab.quantized_dir, {**context.manifest, "source": source.name, "result": result})
     report.artifact(context.lab.quantized_dir, "quantized model")
     return result
-
-
-def check_model(facts: ModelFacts, group_size: int, algorithm: str) -> None:
-    """Refuse a model that cannot be quantized so.
-
-    Raises:
-        RequestError: it is quantized already, or the group size does not divide a layer's inputs; the
-            layer and the sizes that would do are named.
-    """
-    if facts.quantization is not None:
-        raise RequestError(
-            "The model is already quantized.",
-            f"{facts.path}/config.json: quant_method = {facts.quantization.get('quant_method')!r}.",
-            "Start from the float model that it was made from.",
-        )
-    if algorithm == "none":
-        return
-    widths = linear_widths(facts)
-    bad = {name: width for name, width in widths.items() if width % group_size}
-    if not bad:
-        return
-    fitting = [size for size in GROUP_SIZES if all(width % size == 0 for width in widths.values())]
-    name, width = next(iter(bad.items()))
-    more = f" (and {len(bad) - 1} more layers)" if len(bad) > 1 else ""
-    raise RequestError(
-        f"The group size {group_size} does not divide the model's weights.",
-        f"{name} has {width} inputs{more}.",
-        f"Set quantize.group_size to {' or '.join(map(str, fitting))}."
-        if fitting
-        else 'No group size fits all layers; set quantize.algorithm = "none".',
-    )
-
-
-def linear_widths(facts: ModelFacts) -> dict[str, int]:
-    """The number of inputs of each matrix that will be quantized, by name, from the file headers."""
-    widths = {}
-    for name, entry in tensor_entries(facts.path).items():
-        if len(entry.shape) == 2 and name.endswith(".weight") and not re.search(r"embed|norm|wte|wpe", name):
-            widths[name.removesuffix(".weight")] = entry.shape[1]
-    return widths
 
 
 def _check_disk(work: Path, facts: ModelFacts, bits: int, algorithm: str) -> None:
@@ -330,30 +276,27 @@ def run_pass(context: StageContext, path: Path, rows: Sequence[Sequence[int]]) -
     return made.model_path, told if isinstance(told, dict) else {}
 
 
-def _copy(source: Path, target: Path) -> Path:
+def _copy(source: Path, facts: ModelFacts, target: Path) -> Path:
+    """The model as it is: weights that are read, configuration, code of its own; no second copies of the weights."""
     with explained(target):
         target.mkdir(parents=True)
         for file in sorted(source.iterdir()):
-            if file.is_file() and file.suffix in (
-                ".json",
-                ".safetensors",
-                ".py",
-                ".model",
-                ".txt",
-                ".jinja",
-                ".bin",
-            ):
+            weights = file.name in facts.shards or file.name.endswith(".index.json")
+            if file.is_file() and (weights or file.suffix in (".json", ".py", ".model", ".txt", ".jinja")):
                 shutil.copyfile(file, target / file.name)
     return target
 
 
 def _keep_files(source: Path, made: Path) -> None:
-    """Put the source's own tokenizer, template and generation settings beside the quantized weights."""
+    """Put the source's own tokenizer, templates and generation settings beside the quantized weights."""
     for file in made.iterdir():
-        file.chmod(0o644)  # safetensors makes its files for their owner alone
-    for name in KEPT:
+        file.chmod(0o755 if file.is_dir() else 0o644)  # safetensors makes its files for their owner alone
+    for name in TEXT_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, made / name)
-        elif name in ("chat_template.jinja", "chat_template.json"):
+        elif name in (TEMPLATE_FILE, "chat_template.json"):
             # Olive splits off a template that stands in tokenizer_config.json, which comes back whole.
             (made / name).unlink(missing_ok=True)
+    shutil.rmtree(made / TEMPLATE_FOLDER, ignore_errors=True)
+    if (source / TEMPLATE_FOLDER).is_dir():
+        shutil.copytree(source / TEMPLATE_FOLDER, made / TEMPLATE_FOLDER, copy_function=shutil.copyfile)

@@ -27,7 +27,7 @@ def test_links_lead_somewhere() -> None:
 
 
 def codes_in_core() -> set[str]:
-    """The codes of all errors: what is given as ``code=``, and the last of the rows of Azure's table."""
+    """The codes of all errors: what is given as ``code=``, those of a model's faults, and of Azure's table."""
     found = {"cancelled"}
     for path in (ROOT / "core").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -36,6 +36,8 @@ def codes_in_core() -> set[str]:
             given = [word.value for word in node.keywords if word.arg == "code"]
             if isinstance(node.func, ast.Name) and node.func.id == "_Saying":
                 given.append(node.args[-1])
+            if isinstance(node.func, ast.Name) and node.func.id == "Fault":
+                given.append(node.args[0])
             found |= {each.value for each in given if isinstance(each, ast.Constant) and each.value}
     return found
 

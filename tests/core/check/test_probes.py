@@ -32,6 +32,7 @@ from core.check.needs import Machine, Need
 from core.check.runner import as_markdown, overall, run_probes
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Probe, Subject
 from core.jobs import alive
+from core.model.folder import config_facts
 from core.recipe import Recipe
 
 
@@ -454,7 +455,8 @@ def test_local_models(subject: Subject, tmp_path: Path) -> None:
     [
         ({"model_type": "phi3"}, {}, {"architecture": OK}),
         ({"model_type": "phi3", "auto_map": {"AutoModel": "x"}}, {}, {"architecture": OK}),
-        ({"model_type": "granite"}, {}, {"architecture": WARN}),
+        ({"model_type": "nemotron"}, {}, {"architecture": WARN}),
+        ({"model_type": "mixtral"}, {}, {"architecture": FAIL}),
         ({"model_type": "weird"}, {}, {"architecture": FAIL}),
         ({"model_type": "weird", "auto_map": {"A": "b"}}, {}, {"architecture": FAIL, "remote code": FAIL}),
         (
@@ -467,19 +469,29 @@ def test_local_models(subject: Subject, tmp_path: Path) -> None:
             {"model.trust_remote_code": True},
             {"architecture": OK, "remote code": WARN},
         ),
-        ({"model_type": "phi3", "quantization_config": {"quant_method": "gptq"}}, {}, {"architecture": WARN}),
         (
             {"model_type": "phi3", "quantization_config": {"quant_method": "gptq"}},
             {"quantize.algorithm": "none"},
+            {"architecture": OK, "weights": FAIL},
+        ),
+        (
+            {"model_type": "phi3", "quantization_config": {"quant_method": "olive", "bits": 4}},
+            {},
+            {"architecture": OK, "weights": FAIL},
+        ),
+        (
+            {"model_type": "phi3", "quantization_config": {"quant_method": "olive", "bits": 4}},
+            {"quantize.algorithm": "none"},
             {"architecture": OK},
         ),
+        ({"model_type": "phi3", "max_position_embeddings": 128}, {}, {"architecture": OK, "context": WARN}),
     ],
 )
 def test_abilities(
     subject: Subject, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], values: dict[str, Any],
     expected: dict[str, str],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(model, "config_of", lambda _: config)
+    monkeypatch.setattr(model, "facts_of", lambda _: config_facts(config))
     assert states(model._abilities(changed(subject, values))) == expected
 
 

@@ -128,7 +128,7 @@ def test_a_group_size_that_does_not_divide_names_the_layer_and_the_sizes_that_do
     with pytest.raises(RequestError) as caught:
         bench.run(source, quantize__group_size=64)
     assert "model.layers.0.mlp.down_proj has 96 inputs" in caught.value.detail
-    assert "16 or 32." in caught.value.hint
+    assert "32 or 16." in caught.value.hint
     assert not bench.lab.quantized_dir.exists()
 
 

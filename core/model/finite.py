@@ -1,0 +1,169 @@
+"""Whether weights are numbers at all: NaN and infinity found by their bits, at the speed of the disk.
+
+A number is not finite if all bits of its exponent are set. Seen as integers, such numbers are the largest of all:
+among the signed ones those that are positive, among the unsigned ones those that are negative. So two maxima tell
+of millions of weights at once, with no copy of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.files import read_json, write_json
+from core.model.weights import TensorEntry, read_header
+from core.resources import cache_dir
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Bytes = NDArray[np.uint8]
+
+_KINDS = {
+    "BF16": ("u2", 0x7F80),
+    "F16": ("u2", 0x7C00),
+    "F32": ("u4", 0x7F800000),
+    "F64": ("u8", 0x7FF << 52),
+}
+"""The bits as unsigned integers, and those of the exponent."""
+
+_AT_ONCE = 32 << 20
+_REMEMBERED_FROM = 64 << 20
+"""Smaller files are looked at anew: it takes less than a tenth of a second."""
+
+
+@dataclass(frozen=True)
+class NotFinite:
+    """A tensor with a number that is none.
+
+    Attributes:
+        tensor: its name.
+        file: where it lies.
+        what: ``NaN`` or ``Inf``.
+        count: how many of its numbers are not finite.
+        place: the index of the first, by dimensions.
+    """
+
+    tensor: str
+    file: Path
+    what: str
+    count: int
+    place: tuple[int, ...]
+
+
+def first_not_finite(
+    files: Iterable[Path], on_bytes: Callable[[int, int], object] | None = None
+) -> NotFinite | None:
+    """The first tensor of some safetensors files that holds NaN or infinity, None if every number is finite.
+
+    Files that were found finite before, and have not changed since, are not read again.
+
+    Args:
+        on_bytes: called now and then with the bytes that were looked at, and all that are to be.
+
+    Raises:
+        RequestError: a file is damaged.
+    """
+    known = _Known()
+    unread = known.without(files)
+    seen, whole = 0, sum(file.stat().st_size for file in unread)
+    for file in unread:
+
+        def tell(bytes_: int, before: int = seen) -> None:
+            if on_bytes is not None:
+                on_bytes(before + bytes_, whole)
+
+        found = _look(file, tell)
+        if found is not None:
+            return found
+        known.add(file)
+        seen += file.stat().st_size
+    return None
+
+
+def bytes_to_look_at(files: Iterable[Path]) -> int:
+    """How much :func:`first_not_finite` would have to read of some files."""
+    return sum(file.stat().st_size for file in _Known().without(files))
+
+
+def _look(file: Path, tell: Callable[[int], object]) -> NotFinite | None:
+    entries = {name: entry for name, entry in read_header(file).items() if entry.dtype in _KINDS}
+    if not any(entry.end > entry.start for entry in entries.values()):
+        return None
+    import numpy as np
+
+    mapped = np.memmap(file, dtype=np.uint8, mode="r")
+    for name, entry in sorted(entries.items(), key=lambda item: item[1].start):
+        tell(entry.start)
+        if (bad := _first(mapped, entry, tell)) is not None:
+            return _told(name, entry, mapped, bad)
+    return None
+
+
+def _numbers(mapped: Bytes, entry: TensorEntry, start: int, end: int) -> NDArray[np.unsignedinteger[Any]]:
+    numbers: NDArray[np.unsignedinteger[Any]] = mapped[start:end].view("<" + _KINDS[entry.dtype][0])
+    return numbers
+
+
+def _first(mapped: Bytes, entry: TensorEntry, tell: Callable[[int], object]) -> int | None:
+    """The byte where the first piece with such a number begins."""
+    kind, exponent = _KINDS[entry.dtype]
+    sign = 1 << (int(kind[1]) * 8 - 1)
+    for start in range(entry.start, entry.end, _AT_ONCE):
+        numbers = _numbers(mapped, entry, start, min(entry.end, start + _AT_ONCE))
+        if int(numbers.max()) >= sign + exponent or int(numbers.view("<i" + kind[1]).max()) >= exponent:
+            return start
+        tell(start)
+    return None
+
+
+def _told(name: str, entry: TensorEntry, mapped: Bytes, start: int) -> NotFinite:
+    import numpy as np
+
+    kind, exponent = _KINDS[entry.dtype]
+    numbers = _numbers(mapped, entry, start, entry.end)
+    bad = np.flatnonzero((numbers & exponent) == exponent)
+    mantissa = exponent & -exponent
+    first = int(bad[0])
+    what = "NaN" if int(numbers[first]) & (mantissa - 1) else "Inf"
+    whole = (start - entry.start) // int(kind[1]) + first
+    place = tuple(int(each) for each in np.unravel_index(whole, entry.shape)) if entry.shape else ()
+    return NotFinite(name, entry.file, what, int(bad.size), place)
+
+
+class _Known:
+    """The files that were found finite, by path, size and time, in the user's cache."""
+
+    def __init__(self) -> None:
+        self._file = cache_dir() / "finite.json"
+        found = read_json(self._file)
+        self._stamps: dict[str, list[int]] = found if isinstance(found, dict) else {}
+
+    @staticmethod
+    def _stamp(file: Path) -> list[int]:
+        stat = file.stat()
+        return [stat.st_size, stat.st_mtime_ns]
+
+    def without(self, files: Iterable[Path]) -> list[Path]:
+        """Those of some files that are safetensors and not known."""
+        return [
+            file
+            for file in files
+            if file.suffix == ".safetensors" and self._stamps.get(str(file.resolve())) != self._stamp(file)
+        ]
+
+    def add(self, file: Path) -> None:
+        from core.errors import LabError
+
+        if file.stat().st_size < _REMEMBERED_FROM:
+            return
+        self._stamps.pop(str(file.resolve()), None)
+        self._stamps[str(file.resolve())] = self._stamp(file)
+        self._stamps = dict(list(self._stamps.items())[-200:])
+        try:
+            write_json(self._file, self._stamps)
+        except (LabError, OSError):
+            return  # it is looked at again next time

@@ -1,0 +1,311 @@
+"""Each fault of a source model is told before the work by its own code, and what its hint says works."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from core import Lab
+from core.check import FAIL, WARN, require, run_checks
+from core.checkpoint import check_tensors
+from core.errors import RequestError
+from core.events import Reporter
+from core.model.folder import model_facts
+from core.recipe import Recipe
+from core.stages.faults import Fault, faults, refuse
+from tests.tiny_models import ARCHITECTURES, make_tiny
+
+FITTING = {"quantize.group_size": 16, "data.max_seq_len": 256}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    root = tmp_path_factory.mktemp("made")
+
+    def make(arch: str) -> Path:
+        return root / arch if (root / arch).exists() else make_tiny(arch, root / arch)
+
+    return make
+
+
+@pytest.fixture
+def model(made: Callable[..., Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made("llama"), tmp_path / "model"))
+
+
+def recipe(**values: Any) -> Recipe:
+    return Recipe().with_values({**FITTING, **{k.replace("__", "."): v for k, v in values.items()}})
+
+
+def found(folder: Path, **values: Any) -> dict[str, Fault]:
+    return {fault.code: fault for fault in faults(model_facts(folder), recipe(**values))}
+
+
+def change_config(folder: Path, **values: Any) -> None:
+    old = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**old, **values}))
+
+
+def change_tensors(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_whole_model_has_no_fault(arch: str, made: Callable[..., Path]) -> None:
+    assert found(made(arch)) == {}
+    assert refuse(made(arch), recipe(), Reporter()) == model_facts(made(arch))
+
+
+# --- tokens -----------------------------------------------------------------------------------------
+
+
+def cut_embeddings(folder: Path, rows: int) -> None:
+    def cut(tensors: dict[str, Any]) -> None:
+        for name in ("model.embed_tokens.weight", "lm_head.weight"):
+            tensors[name] = tensors[name][:rows].clone()
+
+    change_tensors(folder, cut)
+    change_config(folder, vocab_size=rows)
+
+
+def test_tokens_beyond_the_embeddings_are_named_with_both_numbers(model: Path, tmp_path: Path) -> None:
+    cut_embeddings(model, 380)
+    fault = found(model)["model.tokens-beyond-embeddings"]
+    assert fault.stops
+    assert "up to 383" in fault.detail
+    assert "380 rows" in fault.detail
+    assert "(380)" in fault.detail
+    assert "and 1 more" in fault.detail
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    loaded, tokenizer = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
+    assert f"resize_token_embeddings({len(tokenizer)})" in fault.hint
+    loaded.resize_token_embeddings(len(tokenizer))
+    loaded.save_pretrained(tmp_path / "mended")
+    tokenizer.save_pretrained(tmp_path / "mended")
+    assert found(tmp_path / "mended") == {}
+
+
+def add_token(folder: Path, text: str, special: bool) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text())
+    token = {"id": 384, "content": text, "special": special, "single_word": False, "lstrip": False,
+             "rstrip": False, "normalized": False}  # fmt: skip
+    content["added_tokens"].append(token)
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("special", "template", "stops"),
+    [(True, "", False), (False, "", True), (True, "{{ '<|image|>' }}", True)],
+)
+def test_a_token_that_never_comes_up_does_no_harm(
+    special: bool, template: str, stops: bool, model: Path
+) -> None:
+    """Gemma 3's text models have one token more than embeddings, for pictures that they do not see."""
+    add_token(model, "<|image|>", special)
+    if template:
+        (model / "chat_template.jinja").write_text(template)
+    fault = found(model)["model.tokens-beyond-embeddings"]
+    assert fault.stops is stops
+    assert "'<|image|>' (384)" in fault.detail
+
+
+# --- tensors ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_weight_that_is_no_number_stops_the_stage_and_the_check(
+    value: str, model: Path, tmp_path: Path
+) -> None:
+    name = "model.layers.1.mlp.up_proj.weight"
+    change_tensors(model, lambda tensors: tensors[name].view(-1).__setitem__(3, float(value)))
+    with pytest.raises(RequestError) as caught:
+        refuse(model, recipe(), Reporter())
+    assert caught.value.code == "model.not-finite"
+    assert f"{name}[0, 3] is {'NaN' if value == 'nan' else 'Inf'}" in caught.value.detail
+    lab = Lab.create(tmp_path / "lab", model=str(model))
+    with pytest.raises(RequestError, match="asked for") as asked:
+        require(lab, ["quantize"])
+    assert name in asked.value.detail
+
+
+def test_a_missing_head(model: Path) -> None:
+    change_tensors(model, lambda tensors: tensors.pop("lm_head.weight"))
+    fault = found(model)["model.no-head"]
+    assert "no lm_head.weight" in fault.detail
+    change_config(model, tie_word_embeddings=True)  # what the hint says
+    assert found(model) == {}
+    check_tensors(model)
+
+
+@pytest.mark.parametrize("arch", [arch for arch in ARCHITECTURES if arch != "smollm"])
+def test_every_tensor_that_is_taken_away_is_missed(
+    arch: str, made: Callable[..., Path], tmp_path: Path
+) -> None:
+    names = sorted(load_file(made(arch) / "model.safetensors"))
+    for number, name in enumerate(names):
+        folder = Path(shutil.copytree(made(arch), tmp_path / str(number)))
+        change_tensors(folder, lambda tensors, name=name: tensors.pop(name))  # type: ignore[misc]
+        stopping = [fault for fault in found(folder).values() if fault.stops]
+        assert any(name in fault.detail for fault in stopping), name
+        shutil.rmtree(folder)
+
+
+def test_a_tensor_that_no_layer_has_is_missed_too(model: Path) -> None:
+    def without(tensors: dict[str, Any]) -> None:
+        for layer in (0, 1):
+            del tensors[f"model.layers.{layer}.self_attn.v_proj.weight"]
+
+    change_tensors(model, without)
+    assert "layers.0.self_attn.v_proj.weight" in found(model)["model.missing-tensors"].detail
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"intermediate_size": 96}, {"hidden_size": 32}, {"num_key_value_heads": 4}, {"vocab_size": 400}],
+)
+def test_sizes_that_are_not_those_of_the_configuration(config: dict[str, Any], model: Path) -> None:
+    change_config(model, **config)
+    fault = found(model)["model.wrong-shape"]
+    assert "model.safetensors" in fault.detail
+    with pytest.raises(RequestError):
+        check_tensors(model)
+
+
+def test_fewer_layers_than_the_configuration_says(model: Path) -> None:
+    change_config(model, num_hidden_layers=4)
+    fault = found(model)["model.layers"]
+    assert fault.stops
+    assert "none of layer 2" in fault.detail
+    change_config(model, num_hidden_layers=1)
+    assert not found(model)["model.layers"].stops
+
+
+def test_an_architecture_with_other_names_is_asked_of_transformers(model: Path) -> None:
+    change_tensors(model, lambda tensors: tensors.pop("model.layers.0.self_attn.o_proj.weight"))
+    with pytest.raises(RequestError) as caught:
+        check_tensors(model)
+    assert caught.value.code == "model.missing-tensors"
+    assert "model.layers.0.self_attn.o_proj.weight" in caught.value.detail
+
+
+def test_pickled_weights_are_told_and_their_numbers_looked_at(model: Path, tmp_path: Path) -> None:
+    tensors = load_file(model / "model.safetensors")
+    (model / "model.safetensors").unlink()
+    torch.save(tensors, model / "pytorch_model.bin")
+    fault = found(model)["model.pickled"]
+    assert not fault.stops
+    refuse(model, recipe(), Reporter())
+    tensors["model.norm.weight"][3] = float("nan")
+    torch.save(tensors, model / "pytorch_model.bin")
+    with pytest.raises(RequestError) as caught:
+        refuse(model, recipe(), Reporter())
+    assert caught.value.code == "model.not-finite"
+    assert "model.norm.weight" in caught.value.detail
+
+
+# --- what kind of folder it is ------------------------------------------------------------------------
+
+
+def test_an_adapter_beside_the_model_would_replace_it(model: Path) -> None:
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": "someone/other", "r": 4}
+    (model / "adapter_config.json").write_text(json.dumps(adapter))
+    fault = found(model)["model.adapter"]
+    assert fault.stops
+    assert "someone/other" in fault.detail
+
+
+def test_an_adapter_in_the_place_of_a_model_is_refused_by_check(tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "base_model_name_or_path": "someone/base"})
+    )
+    lab = Lab.create(tmp_path / "lab", model=str(folder))
+    check = next(each for each in run_checks(lab.root) if each.name == "model")
+    assert (check.state, check.code) == (FAIL, "model.adapter")
+    assert "someone/base" in check.fix
+    with pytest.raises(RequestError) as caught:
+        require(lab, ["quantize"])
+    assert caught.value.code == "model.adapter"
+
+
+def test_leftovers_are_told_and_not_counted_twice(model: Path, tmp_path: Path) -> None:
+    shutil.copy(model / "model.safetensors", model / "consolidated.safetensors")
+    (model / "optimizer.pt").write_bytes(b"x")
+    fault = found(model)["model.leftovers"]
+    assert not fault.stops
+    assert "consolidated.safetensors, optimizer.pt" in fault.detail
+    lab = Lab.create(tmp_path / "lab", model=str(model))
+    check = next(each for each in run_checks(lab.root) if each.code == "model.leftovers")
+    assert check.state == WARN
+
+
+@pytest.mark.parametrize("method", ["awq", "gptq", "fp8", "bitsandbytes"])
+def test_packed_models_are_refused_with_the_method(method: str, model: Path) -> None:
+    change_config(model, quantization_config={"quant_method": method})
+    for algorithm in ("awq", "none"):
+        fault = found(model, quantize__algorithm=algorithm)["model.quantized"]
+        assert method in fault.detail
+        assert fault.stops
+
+
+@pytest.mark.parametrize(
+    ("config", "word"),
+    [
+        ({"model_type": "mixtral", "architectures": ["MixtralForCausalLM"]}, "experts"),
+        ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}, "t5"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}}, "yarn"),
+    ],
+)
+def test_what_the_builder_cannot_make_is_refused_first(
+    config: dict[str, Any], word: str, model: Path
+) -> None:
+    change_config(model, **config)
+    fault = found(model)["model.architecture"]
+    assert fault.stops
+    assert word in fault.detail
+
+
+# --- what the recipe asks ---------------------------------------------------------------------------
+
+
+def test_a_group_size_names_the_matrix_and_the_sizes_that_fit(tmp_path: Path) -> None:
+    folder = make_tiny("llama", tmp_path / "m", hidden=64, intermediate=96)
+    fault = found(folder, quantize__group_size=64)["model.group-size"]
+    assert "model.layers.0.mlp.down_proj has 96 inputs" in fault.detail
+    assert "32 or 16" in fault.hint
+    for size in (32, 16):
+        assert found(folder, quantize__group_size=size) == {}
+    # Without the quantize step, optimize rounds by the same groups.
+    keep = {"quantize__algorithm": "none", "quantize__group_size": 64}
+    assert "model.group-size" in found(folder, **keep, optimize__precision="int4")
+    assert "model.group-size" not in found(folder, **keep, optimize__precision="fp32")
+
+
+def test_a_context_shorter_than_the_rows_is_told(model: Path) -> None:
+    fault = found(model, data__max_seq_len=1024)["model.context"]
+    assert not fault.stops
+    assert found(model, data__max_seq_len=512) == {}
+    assert "data.max_seq_len = 512" in fault.hint
+
+
+def test_check_is_quick_on_a_small_model(model: Path, tmp_path: Path) -> None:
+    import time
+
+    lab = Lab.create(tmp_path / "lab", model=str(model))
+    run_checks(lab.root)
+    began = time.process_time()
+    faults(model_facts(model), lab.recipe)
+    assert time.process_time() - began < 0.2
