@@ -1,0 +1,462 @@
+"""Rows in the forms that people bring: read as they are meant, and nothing dropped unsaid."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.data import load_examples
+from core.data.plan import Record, make_plan
+from core.data.report import DataReport
+from core.data.survey import summary
+from core.data.types import Example
+from core.data.unused import UnusedCounter, unused_words
+from core.errors import RequestError
+from core.model.text import ModelText
+from core.recipe import Recipe
+from tests.tiny_models import CHAT_TEMPLATE
+
+Turn = dict[str, Any]
+Row = dict[str, Any]
+NUMBERS = range(1, 7)
+
+
+def sentence(number: int) -> str:
+    return f"Tower {number} stands by the river, near the old market."
+
+
+def rows_of(**columns: Any) -> list[Row]:
+    """Six rows; a text's {n} is the number, a function gets it."""
+
+    def value(made: Any, number: int) -> Any:
+        if callable(made):
+            return made(number)
+        return json.loads(json.dumps(made).replace("{n}", str(number)))
+
+    return [{name: value(made, number) for name, made in columns.items()} for number in NUMBERS]
+
+
+def look(
+    folder: Path, rows: list[Row], *, chat: bool = True, **values: Any
+) -> tuple[DataReport, list[Example]]:
+    """The report, and what training gets."""
+    (folder / "own.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    wanted = {"data.file": "own.jsonl", "data.eval_fraction": 0.0}
+    if chat:
+        wanted["data.chat_template"] = True
+    recipe = Recipe().with_values({**wanted, **{f"data.{key}": value for key, value in values.items()}})
+    report = summary(folder, recipe)
+    try:
+        examples = load_examples(recipe, folder, chat_template=CHAT_TEMPLATE).train
+    except RequestError:
+        examples = []
+    return report, sorted(examples, key=lambda example: example.line)
+
+
+def turns(example: Example) -> list[tuple[str, str, bool]]:
+    return [(each.role, each.content, each.learnt) for each in example.messages]
+
+
+def not_used(report: DataReport) -> set[str]:
+    return {each.name for each in report.not_used}
+
+
+def told(report: DataReport) -> str:
+    return " ".join(finding.message for finding in report.findings if finding.kind == "not-used")
+
+
+# Question and context
+
+
+@pytest.mark.parametrize(
+    "name", ["context", "input", "passage", "ngữ cảnh", "متن", "contexte", "上下文", "source document"]
+)
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_context_goes_behind_the_question(tmp_path: Path, name: str, chat: bool) -> None:
+    rows = rows_of(
+        **{name: sentence, "question": "Where is tower {n}?", "answer": "By the river {n}, of course."}
+    )
+    report, examples = look(tmp_path, rows, chat=chat)
+    assert report.ok
+    assert not_used(report) == set()
+    assert examples[0].prompt == f"Where is tower 1?\n\n{sentence(1)}"
+
+
+def test_a_context_of_another_name_is_named_and_not_joined(tmp_path: Path) -> None:
+    rows = rows_of(blurb=sentence, question="Where is tower {n}?", answer="By the river {n}.")
+    report, examples = look(tmp_path, rows)
+    assert examples[0].prompt == "Where is tower 1?"
+    (found,) = report.not_used
+    assert (found.name, found.rows, found.line, found.matters) == ("blurb", 6, 1, True)
+    assert "'blurb' in 6 rows does not reach the model" in told(report)
+    assert "question+blurb" in next(iter(report.findings)).fix
+    joined, examples = look(tmp_path, rows, prompt_field="question+blurb", response_field="answer")
+    assert not_used(joined) == set()
+    assert sentence(1) in examples[0].prompt
+
+
+def test_ids_and_numbers_are_named_without_a_finding(tmp_path: Path) -> None:
+    rows = rows_of(id="r-{n}", tokens=lambda n: 400 + n, question="Where is {n}?", answer="By the river {n}.")
+    report, _ = look(tmp_path, rows)
+    assert not_used(report) == {"id", "tokens"}
+    assert len(report.findings) == 0
+    assert unused_words([each.as_dict() for each in report.not_used], 6) == "'id', 'tokens'"
+
+
+def test_a_copy_of_the_whole_row_is_named_without_a_finding(tmp_path: Path) -> None:
+    rows = rows_of(
+        instruction="Where is {n}?",
+        output="By the river {n}.",
+        text="### Instruction:\nWhere is {n}?\n### Response:\nBy the river {n}.",
+    )
+    report, _ = look(tmp_path, rows)
+    assert not_used(report) == {"text"}
+    assert len(report.findings) == 0
+
+
+@pytest.mark.parametrize(
+    ("chat", "template", "used"),
+    [(True, "", True), (False, "{system}\nQ: {prompt}\nA: {response}<|end|>", True), (False, "", False)],
+)
+def test_a_system_column_is_used_where_it_has_a_place(
+    tmp_path: Path, chat: bool, template: str, used: bool
+) -> None:
+    rows = rows_of(system="Speak like a guide.", prompt="Where is {n}?", response="By the river {n}.")
+    report, examples = look(tmp_path, rows, chat=chat, **({"template": template} if template else {}))
+    assert ("Speak like a guide." in examples[0].text) == used
+    assert ("system" in not_used(report)) == (not used)
+    assert ("'system' in 6 rows" in told(report)) == (not used)
+
+
+# Known forms
+
+
+def test_alpaca_with_a_history(tmp_path: Path) -> None:
+    rows = rows_of(
+        instruction="And tower {n}?",
+        input="",
+        output="By the sea {n}.",
+        system="Be brief.",
+        history=[["Where is the bridge?", "By the hill."]],
+    )
+    report, examples = look(tmp_path, rows)
+    assert not_used(report) == set()
+    assert turns(examples[0]) == [
+        ("system", "Be brief.", True),
+        ("user", "Where is the bridge?", True),
+        ("assistant", "By the hill.", True),
+        ("user", "And tower 1?", True),
+        ("assistant", "By the sea 1.", True),
+    ]
+
+
+def test_sharegpt_with_a_system_and_tools_column(tmp_path: Path) -> None:
+    rows = rows_of(
+        conversations=[{"from": "human", "value": "q {n}"}, {"from": "gpt", "value": "a {n}"}],
+        system="Be brief.",
+        tools=json.dumps([{"name": "rain", "parameters": {}}]),
+    )
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    plan = make_plan(
+        Recipe().with_values({"data.chat_template": True}), rows, ModelText(template=CHAT_TEMPLATE)
+    )
+    record = plan.convert(rows[0])
+    assert isinstance(record, Record)
+    assert [each.content for each in record.messages] == ["Be brief.", "q 1", "a 1"]
+    assert record.tools == ({"type": "function", "function": {"name": "rain", "parameters": {}}},)
+    assert plan.used == {"conversations", "system", "tools"}
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_prompt_and_completion_as_turns_are_one_conversation(tmp_path: Path, chat: bool) -> None:
+    rows = rows_of(
+        prompt=[
+            {"role": "user", "content": "one {n}?"},
+            {"role": "assistant", "content": "shown"},
+            {"role": "user", "content": "two {n}?"},
+        ],
+        completion=[{"role": "assistant", "content": "learnt {n}"}],
+    )
+    report, examples = look(tmp_path, rows, chat=chat)
+    assert report.ok
+    assert report.turns_not_learnt == 6
+    assert [(each.content, each.learnt) for each in examples[0].messages if each.role == "assistant"] == [
+        ("shown", False),
+        ("learnt 1", True),
+    ]
+    trained = "".join(part.text for part in examples[0].segments if part.trained)
+    assert "learnt 1" in trained
+    assert "shown" not in trained
+
+
+def test_weights_and_a_cut_turn(tmp_path: Path) -> None:
+    rows = rows_of(
+        messages=[
+            {"role": "user", "content": "q {n}"},
+            {"role": "assistant", "content": "wrong {n}", "weight": 0},
+            {"role": "user", "content": "again"},
+            {"role": "assistant", "content": "right {n}", "weight": 1},
+            {"role": "user", "content": "thanks"},
+        ]
+    )
+    report, examples = look(tmp_path, rows)
+    trained = "".join(part.text for example in examples for part in example.segments if part.trained)
+    assert "right 6" in trained
+    assert "wrong" not in trained
+    assert report.turns_not_learnt == 6
+    assert "6 rows end with a turn of the user" in told(report)
+    assert unused_words([each.as_dict() for each in report.not_used], 6) == "the user's last turn (6 rows)"
+
+
+def test_rows_of_which_nothing_is_learnt_are_no_errors(tmp_path: Path) -> None:
+    good = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    spared = [good[0], {**good[1], "weight": 0}]
+    rows = [
+        {"messages": spared},
+        *({"messages": [{**good[0], "content": f"q {n}"}, good[1]]} for n in NUMBERS),
+    ]
+    report, examples = look(tmp_path, rows)
+    assert report.ok
+    assert list(report.not_learnt.values()) == [1]
+    assert [example.line for example in examples] == list(range(2, 8))
+
+
+# Preferences
+
+
+def dialogue(answer: str) -> list[Turn]:
+    return [{"role": "user", "content": "Where is quay {n}?"}, {"role": "assistant", "content": answer}]
+
+
+PAIRS: dict[str, dict[str, Any]] = {
+    "texts": {"prompt": "Where is quay {n}?", "chosen": "It is good {n}.", "rejected": "It is BAD {n}."},
+    "longer names": {
+        "question": "Where is quay {n}?",
+        "chosen_response": "It is good {n}.",
+        "rejected_response": "It is BAD {n}.",
+    },
+    "dialogues": {
+        "prompt": "Where is quay {n}?",
+        "chosen": dialogue("good {n}"),
+        "rejected": dialogue("BAD {n}"),
+    },
+    "dialogues alone": {"chosen": dialogue("good {n}"), "rejected": dialogue("BAD {n}")},
+    "turns": {
+        "prompt": dialogue("")[:1],
+        "chosen": dialogue("good {n}")[1:],
+        "rejected": dialogue("BAD {n}")[1:],
+    },
+    "two speakers": {
+        "chosen": "\n\nHuman: Where is quay {n}?\n\nAssistant: good {n}",
+        "rejected": "\n\nHuman: Where is quay {n}?\n\nAssistant: BAD {n}",
+    },
+    "good and bad": {
+        "question": "Where is quay {n}?",
+        "good_answer": "It is good {n}.",
+        "bad_answer": "It is BAD {n}.",
+    },
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("chat", [True, False])
+def test_rejected_answers_are_never_learnt(tmp_path: Path, name: str, backwards: bool, chat: bool) -> None:
+    rows = rows_of(**PAIRS[name])
+    if backwards:
+        rows = [dict(reversed(row.items())) for row in rows]
+    report, examples = look(tmp_path, rows, chat=chat)
+    assert report.ok, list(report.findings)
+    assert len(examples) == 6
+    for example in examples:
+        assert "good" in example.answer
+        assert "Where is quay" in example.prompt
+        assert "BAD" not in example.text
+    assert len(report.findings) == 0
+    assert any("rejected" in each or "bad" in each for each in not_used(report))
+
+
+def test_who_asks_for_the_rejected_answers_gets_them(tmp_path: Path) -> None:
+    _, examples = look(tmp_path, rows_of(**PAIRS["texts"]), response_field="rejected")
+    assert examples[0].answer == "It is BAD 1."
+
+
+LABELS = [
+    (True, False),
+    (1, 0),
+    (1, -1),
+    ("True", "False"),
+    ("1", "0"),
+    ("good", "bad"),
+    ("desirable", "undesirable"),
+]
+
+
+@pytest.mark.parametrize(("yes", "no"), LABELS)
+@pytest.mark.parametrize("chat", [True, False])
+def test_rows_labelled_as_bad_are_not_learnt(tmp_path: Path, yes: Any, no: Any, chat: bool) -> None:
+    rows = rows_of(prompt="Where is {n}?", completion="It is {n}.", label=lambda n: no if n % 2 else yes)
+    report, examples = look(tmp_path, rows, chat=chat)
+    assert report.ok
+    assert report.not_learnt == {"'label' says no": 3}
+    assert [example.line for example in examples] == [2, 4, 6]
+    every, examples = look(tmp_path, rows, chat=chat, label_field="-")
+    assert every.not_learnt == {}
+    assert len(examples) == 6
+
+
+def test_a_label_of_another_name_is_asked_about(tmp_path: Path) -> None:
+    rows = rows_of(prompt="Where is {n}?", completion="It is {n}.", checked=lambda n: n % 2 == 0)
+    report, examples = look(tmp_path, rows)
+    assert len(examples) == 6
+    assert "'checked' may say how good a row is" in told(report)
+    report, examples = look(tmp_path, rows, label_field="checked")
+    assert [example.line for example in examples] == [2, 4, 6]
+    assert not_used(report) == set()
+
+
+@pytest.mark.parametrize("values", [[1, -1], [0, 5, 3], [1, 2, 3, 4]])
+def test_ratings_are_told(tmp_path: Path, values: list[int]) -> None:
+    rows = rows_of(prompt="Where is {n}?", completion="It is {n}.", stars=lambda n: values[n % len(values)])
+    assert "'stars' may say how good" in told(look(tmp_path, rows)[0])
+
+
+def test_a_label_that_says_neither_is_refused(tmp_path: Path) -> None:
+    rows = rows_of(prompt="Where is {n}?", completion="It is {n}.", checked=lambda n: n > 1)
+    rows[3]["checked"] = "maybe"
+    report, _ = look(tmp_path, rows, label_field="checked")
+    assert [(each.line, each.kind) for each in report.findings] == [(4, "wrong-type")]
+
+
+def test_a_file_of_bad_rows_alone_is_refused_by_that_reason(tmp_path: Path) -> None:
+    report, examples = look(tmp_path, rows_of(prompt="Where is {n}?", completion="It is {n}.", label=False))
+    assert not report.ok
+    assert "'label' says no" in next(iter(report.findings)).message
+    assert examples == []
+
+
+# Asked, not taken
+
+
+ASKED: dict[str, dict[str, Any]] = {
+    "ids": {
+        "question_id": "q-{n}",
+        "answer_id": "a-{n}",
+        "note": sentence,
+        "remark": "All of tower {n} is old.",
+    },
+    "links": {"prompt": "https://a.example/{n}", "response": sentence},
+    "labels": {"input": sentence, "target": "A"},
+    "two answers": {
+        "question": "Where is {n}?",
+        "answer": "By the river {n}.",
+        "response": "By the sea {n}.",
+    },
+    "two lists": {"conversation_a": dialogue("one {n}"), "conversation_b": dialogue("two {n}")},
+    "either answer": {
+        "prompt": "Where is {n}?",
+        "response_0": "By the river {n}.",
+        "response_1": "By the sea {n}.",
+    },
+    "sources": {"source": "web", "target": "train", "ask": "Where is {n}?", "told": sentence},
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("chat", [True, False])
+def test_columns_are_taken_only_where_name_and_content_fit(tmp_path: Path, name: str, chat: bool) -> None:
+    report, examples = look(tmp_path, rows_of(**ASKED[name]), chat=chat)
+    assert examples == []
+    assert not report.ok
+    assert "unmapped" in report.findings.counts
+    mapped = {*report.mapping.prompt, report.mapping.response}
+    assert not {"question_id", "answer_id"} & mapped
+
+
+# Nothing dropped unsaid
+
+
+names = st.sampled_from(
+    [
+        "id",
+        "context",
+        "input",
+        "system",
+        "history",
+        "tools",
+        "label",
+        "rejected",
+        "score",
+        "notes",
+        "text",
+        "lang",
+        "x",
+    ]
+)
+contents = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 6),
+    st.just(""),
+    st.just([]),
+    st.text(max_size=20),
+    st.just("A sentence of several words."),
+    st.lists(st.text(max_size=5), max_size=2),
+    st.just([["Before?", "Before."]]),
+    st.just([{"name": "f", "parameters": {}}]),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(st.dictionaries(names, contents, max_size=5), min_size=1, max_size=5),
+    st.booleans(),
+    st.sampled_from(
+        ["", "{prompt}\n{response}", "{system}\n{prompt}\n{response}", "{context}: {prompt}\n{response}"]
+    ),
+)
+def test_every_column_is_read_or_named(more: list[Row], chat: bool, template: str) -> None:
+    """With whatever columns beside a question and an answer: each is in the messages, or is named."""
+    rows = [{**row, "prompt": f"Where is {n}?", "response": sentence(n)} for n, row in enumerate(more)]
+    recipe = Recipe().with_values(
+        {"data.chat_template": chat, **({"data.template": template} if template else {})}
+    )
+    try:
+        plan = make_plan(recipe, rows, ModelText(template=CHAT_TEMPLATE))
+    except RequestError:
+        return
+    counter = UnusedCounter(plan)
+    from core.data.types import Row as Read
+
+    for number, fields in enumerate(rows, 1):
+        record = plan.convert(fields)
+        if not isinstance(record, Record):
+            assert all(problem.message for problem in record)
+            continue
+        counter.add(Read("a.jsonl", number, fields), record)
+        said = json.dumps(
+            [[each.as_dict() for each in record.messages], record.values, record.tools], ensure_ascii=False
+        )
+        for name, value in fields.items():
+            if value is None or value in ("", [], {}):
+                continue
+            named = any(each.name == name for each in counter.found)
+            reached = name == plan.mapping.label or all(
+                json.dumps(text, ensure_ascii=False)[1:-1] in said for text in _texts(value)
+            )
+            assert named or (name in plan.used and reached), (name, value)
+    counter.judge(rows)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
