@@ -7,10 +7,13 @@ import gzip
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from core.data.pages import RowPager
 from core.data.readers import iter_rows
+from core.data.types import Problem
 from core.errors import RequestError
 
 ROWS = [
@@ -46,6 +49,7 @@ FORMS = {
     "comma.csv": (as_csv(), [2, 4, 5]),
     "bom.csv": ("\ufeff" + as_csv(";"), [2, 4, 5]),
     "tabs.tsv": (as_csv("\t"), [2, 4, 5]),
+    "old_mac.csv": (as_csv().replace("\n", "\r").replace("\r\r", "\r"), [2, 4, 5]),
     "excel.csv": ("sep=;\r\n" + as_csv(";") + ";\r\n", [3, 5, 6]),
     "no_suffix": ("\n".join(LINES), [1, 2, 3]),
 }
@@ -116,3 +120,104 @@ def test_a_long_element_across_chunks_is_whole(tmp_path: Path) -> None:
     rows = [{"prompt": "é" * 300_000, "response": "[{\\" * 100_000}, {"prompt": "b", "response": "c"}]
     (tmp_path / "a.json").write_text(json.dumps(rows, ensure_ascii=False))
     assert [fields for _, fields in read(tmp_path / "a.json")] == rows
+
+
+def test_csv_with_a_space_before_the_quotes(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('question, answer\n"Where, 1?", "at, 1"\n"Where, 2?",  "at ""2"""\n')
+    rows = [{"question": "Where, 1?", "answer": "at, 1"}, {"question": "Where, 2?", "answer": 'at "2"'}]
+    assert [fields for _, fields in read(tmp_path / "a.csv")] == rows
+
+
+def test_spaces_in_a_csv_file_without_such_quotes_stay(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('question,answer\nx, y\n"a ""b"", c",d\n')
+    assert [fields for _, fields in read(tmp_path / "a.csv")] == [
+        {"question": "x", "answer": " y"},
+        {"question": 'a "b", c', "answer": "d"},
+    ]
+
+
+def test_another_encoding_is_named_with_its_letter(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("question,answer\nOù?,Là\n".encode("latin-1"))
+    ((line, problem),) = read(tmp_path / "a.csv")
+    assert line == 2
+    assert isinstance(problem, Problem)
+    assert "0xf9, 'ù' in Windows' and Latin-1 files" in problem.message
+
+
+# Folders as `datasets` and hubs write them
+
+
+def arrow(path: Path, rows: list[dict[str, Any]], *, footer: bool = False) -> None:
+    import pyarrow as pa
+
+    table = pa.Table.from_pylist(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make = pa.ipc.new_file if footer else pa.ipc.new_stream
+    with pa.OSFile(str(path), "wb") as stream, make(stream, table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+
+
+def saved(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """As `Dataset.save_to_disk` writes it, with a cache of an earlier map beside."""
+    arrow(folder / "data-00000-of-00001.arrow", rows)
+    arrow(folder / "cache-4711.arrow", [{"other": 1}])
+    (folder / "state.json").write_text(
+        json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]})
+    )
+    (folder / "dataset_info.json").write_text(json.dumps({"citation": "", "features": {}}))
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_a_saved_dataset_is_read(tmp_path: Path, real: bool) -> None:
+    if real:
+        pytest.importorskip("datasets").Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "set"))
+    else:
+        saved(tmp_path / "set", ROWS)
+    found = list(iter_rows(tmp_path / "set"))
+    assert [row.fields for row in found] == ROWS
+    assert {row.file for row in found} == {"data-00000-of-00001.arrow"}
+    with RowPager(tmp_path / "set") as pager:
+        assert pager.rows(1, 9) == found[1:]
+
+
+def test_a_saved_dataset_of_several_parts(tmp_path: Path) -> None:
+    saved(tmp_path / "train", ROWS[:2])
+    saved(tmp_path / "test", ROWS[2:])
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    assert [(row.fields, row.held_out) for row in iter_rows(tmp_path)] == [
+        (ROWS[2], True),
+        (ROWS[0], False),
+        (ROWS[1], False),
+    ]
+
+
+def test_a_snapshot_of_a_hub(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "data" / "train-00000-of-00001.parquet")
+    (tmp_path / "README.md").write_text("# A set")
+    (tmp_path / ".gitattributes").write_text("*.parquet filter=lfs")
+    for name in ("dataset_infos.json", "dataset_info.json"):
+        (tmp_path / name).write_text('{"default": {"features": {}}}')
+    assert [row.fields for row in iter_rows(tmp_path)] == ROWS
+
+
+def test_an_arrow_file_with_a_footer(tmp_path: Path) -> None:
+    arrow(tmp_path / "a.feather", ROWS, footer=True)
+    assert [fields for _, fields in read(tmp_path / "a.feather")] == ROWS
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_keys_that_a_table_had_to_fill_are_not_there(tmp_path: Path, form: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y", "weight": 0}]
+    rows = [{"messages": turns, "id": None}]
+    if form == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    else:
+        arrow(tmp_path / "a.arrow", rows)
+    assert read(tmp_path / f"a.{form}") == [(1, rows[0])]
