@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,17 +94,29 @@ class Session:
         Raises:
             StageError: the model fails while it runs.
         """
+        return next(self.read([ids], len(ids) + 1, adapter))
+
+    def read(self, pieces: Sequence[Sequence[int]], tokens: int, adapter: str | None = None) -> Iterator[Any]:
+        """Read a text piece by piece; the logits of each piece, float32 [len(piece), vocabulary].
+
+        Args:
+            tokens: room for so many, those of all pieces at least.
+
+        Raises:
+            StageError: the model fails while it reads.
+        """
         import numpy as np
 
         og = self._og
         try:
             params = og.GeneratorParams(self._model)
-            params.set_search_options(max_length=len(ids) + 1, do_sample=False)
+            params.set_search_options(max_length=tokens, do_sample=False)
             generator = og.Generator(self._model, params)
             if adapter is not None:
                 generator.set_active_adapter(self._adapters, adapter)
-            generator.append_tokens(np.asarray(ids, dtype=np.int32))
-            return np.asarray(generator.get_output("logits"), dtype=np.float32)[0]
+            for piece in pieces:
+                generator.append_tokens(np.asarray(piece, dtype=np.int32))
+                yield np.asarray(generator.get_output("logits"), dtype=np.float32)[0]
         except LabError:
             raise  # a request to stop, which may come at any moment
         except Exception as error:

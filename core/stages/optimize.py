@@ -23,13 +23,16 @@ from core.files import (
     write_json,
 )
 from core.folder import LabFolder
-from core.model.folder import ModelFacts, model_facts
+from core.model.folder import ModelFacts, model_facts, read_config
 from core.recipe import Recipe, template_of
 from core.stages.base import StageContext, versions
 from core.text import command
 
 if TYPE_CHECKING:
     from core.onnx.build import Choice
+
+LONG_TEXT = ("verified_tokens", "window", "long_text_gap")
+"""Fields of the result that tell about the base alone."""
 
 GRAPH_VERSION = 3
 """Raised when the graph that this stage makes changes in kind."""
@@ -106,12 +109,17 @@ def run(context: StageContext) -> dict[str, Any]:
     """Build the base if need be, add the adapter, verify both, publish.
 
     Raises:
-        RequestError: an input is missing or does not fit; the precision does not fit the provider.
+        RequestError: an input is missing or does not fit; no graph can be made of the architecture; the
+            precision does not fit the provider.
         MachineError: this machine cannot build for the recipe's provider; no memory, no disk.
         StageError: building failed, a trained layer has no place, or the answers are not PyTorch's.
     """
+    from core.onnx.architectures import require
     from core.onnx.targets import require_target
 
+    quantized = context.lab.quantized_dir
+    if (quantized / "config.json").is_file():
+        require(read_config(quantized), str(quantized))
     optimize = context.recipe.optimize
     target = require_target(optimize.device, optimize.provider, optimize.precision)
     return _Run(context, target.can_run, target.why).work()
@@ -315,7 +323,30 @@ class _Run:
             report=self.report,
         )
         numbers = trial.run()
+        del trial  # and with it the models that it holds
+        if folder == self.lab.onnx_dir:  # the base is as it was, and was read then
+            before = (read_json(folder / MANIFEST) or {}).get("result") or {}
+            numbers.update({key: before[key] for key in LONG_TEXT if key in before})
+        else:
+            numbers.update(self._verify_long_text(folder, checkpoint, choice))
         return {"verified": True, **numbers, "verify_s": round(time.perf_counter() - started, 2)}
+
+    def _verify_long_text(self, folder: Path, checkpoint: Path, choice: Choice) -> dict[str, Any]:
+        from core.onnx.build import exact_copy
+        from core.onnx.long_context import verify_long_text
+
+        rounds = choice.accuracy_level == 4
+        reading = verify_long_text(
+            exact_copy(folder, self.context.work / "long") if rounds else folder,
+            checkpoint,
+            facts=model_facts(checkpoint),
+            context=int(read_json(folder / "genai_config.json")["model"]["context_length"]),
+            exact=choice.accuracy_level is not None or choice.precision == "fp32",
+            trust_remote_code=self.trust,
+            report=self.report,
+        )
+        self.report.log(reading.told(), "info" if reading.tokens > reading.window else "warning")
+        return reading.summary()
 
     def _publish(self, folder: Path, adapters: Path, result: dict[str, Any], reused: bool) -> None:
         manifest = {

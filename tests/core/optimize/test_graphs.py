@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from core.checkpoint import load_model
+from core.files import read_json
 from core.model.folder import read_config
 from core.onnx.architectures import ARCHITECTURES, TRIED, judge
 from core.onnx.genai_builder import build
@@ -165,6 +166,35 @@ def test_packed_weights_without_zero_points(tmp_path: Path) -> None:
     lab = quantized_lab(tmp_path, "phi3", symmetric=True)
     graph = graph_of(lab.quantized_dir, tmp_path, "int4", accuracy_level=1)
     assert max(distances(lab.quantized_dir, graph)) < 1e-4
+
+
+@pytest.mark.parametrize("shape", ["mistral, window", "gemma2, window", "gemma3, window"])
+def test_going_back_behind_a_window_forgets_what_was_said(shape: str, tmp_path: Path) -> None:
+    """As a chat does when a question is changed: its cache keeps what stands before the window, too."""
+    import numpy as np
+
+    from core.onnx.runtime import import_genai
+
+    og = import_genai()
+    arch, options = SHAPES[shape]
+    checkpoint = make_tiny(arch, tmp_path / "model", **options)
+    graph = graph_of(checkpoint, tmp_path, "fp32")
+    assert read_json(graph / "genai_config.json")["search"]["past_present_share_buffer"] is True
+    ids = random.Random(2).choices(range(6, 300), k=3 * WINDOW)
+    other = random.Random(3).choices(range(6, 300), k=WINDOW)
+    model = og.Model(str(graph))
+    params = og.GeneratorParams(model)
+    params.set_search_options(max_length=200, do_sample=False)
+    generator = og.Generator(model, params)
+    generator.append_tokens(np.asarray(ids, dtype=np.int32))
+    generator.generate_next_token()
+    generator.rewind_to(2 * WINDOW)
+    generator.append_tokens(np.asarray(other, dtype=np.int32))
+    text = torch.tensor([[*ids[: 2 * WINDOW], *other]])
+    with torch.inference_mode():
+        expected = load_model(checkpoint, dtype=torch.float32)(text, use_cache=False).logits[0, -WINDOW:]
+    got = torch.from_numpy(np.asarray(generator.get_output("logits"), dtype=np.float32)[0])
+    assert float(((got - expected).abs().max(1).values / expected.std(1)).max()) < 1e-4
 
 
 def test_every_tried_architecture_is_here() -> None:
