@@ -116,22 +116,20 @@ class Plan:
     def convert(self, fields: Mapping[str, Any]) -> Record | list[Problem]:
         """A row as messages and values, or all that is wrong with it."""
         problems: list[Problem] = []
-        good = self._verdict(fields, problems)
+        good = self._verdict(fields, problems) if self.mapping.label else True
         if self.mapped and (self.mapping.messages or self._has_turns(fields)):
             record = self._conversation(fields, problems)
+            good = good and (record is None or _something_learnt(record.messages))
         else:
             record = self._texts(fields, problems)
         if problems or record is None:
             return problems
-        answers = [message for message in record.messages if message.role == "assistant"]
-        if not good or (answers and not any(message.learnt for message in answers)):
-            return replace(record, messages=shown_only(record.messages), learnt=False)
-        return record
+        return record if good else replace(record, messages=shown_only(record.messages), learnt=False)
 
     def _verdict(self, fields: Mapping[str, Any], problems: list[Problem]) -> bool:
         """Whether a row is to be learnt, by its label."""
         name = self.mapping.label
-        value = fields.get(name) if name else None
+        value = fields.get(name)
         if value is None:
             return True
         found = verdict(value)
@@ -279,6 +277,10 @@ class Plan:
             turns = PlainTurns.of(self.template, self.answer, eos=self.eos, special=self.special)
             result = turns.segments(record.messages, record.tools)
         return result if self.answer_only else all_learnt(result)
+
+
+def _something_learnt(messages: Sequence[Message]) -> bool:
+    return any(message.learnt for message in messages if message.role == "assistant")
 
 
 def _joined(asked: tuple[Message, ...], answer: tuple[Message, ...]) -> tuple[Message, ...]:

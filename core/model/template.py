@@ -28,11 +28,19 @@ PLAIN = "Question: {prompt}\nAnswer: {response}"
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 # An end-of-turn marker as models write it: <|end|>, </s>, <end_of_turn>, <｜end▁of▁sentence｜>, [/INST].
 _MARKER = re.compile(r"\s*(?:<[^<>\s]{1,48}>|\[/?[A-Z_]{2,24}\])")
+_PRIVATE = re.compile("[\ue000-\uf8ff]")
 _PROBE = "zqxanswerzqx"
 
 
 class TemplateError(ValueError):
     """A template that cannot be used, with the reason in words."""
+
+
+@lru_cache(maxsize=8)
+def _lookalikes(special: tuple[str, ...]) -> re.Pattern[str] | None:
+    """Finds what looks like a special token; some models have thousands."""
+    names = sorted((name for name in special if len(name) > 1), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, names))) if names else None
 
 
 class Guard:
@@ -44,9 +52,8 @@ class Guard:
 
     def __init__(self, special: Iterable[str], *texts: str) -> None:
         """``special``: the model's special tokens; ``texts``: all that will be rendered."""
-        names = sorted((name for name in special if len(name) > 1), key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, names))) if names else None
-        used = {char for text in texts for char in text if "\ue000" <= char <= "\uf8ff"}
+        self._pattern = _lookalikes(tuple(special))
+        used = {char for text in texts for char in _PRIVATE.findall(text)}
         free = (chr(code) for code in range(0xE000, 0xF900) if chr(code) not in used)
         self.cut, self.end, self.open, self.close = (next(free) for _ in range(4))
 
