@@ -17,8 +17,9 @@ from core import Lab
 from core.check import subject_of
 from core.check.lengths import record_lengths
 from core.check.machine import machine
-from core.check.model import config_of
+from core.check.model import config_of, facts_of
 from core.check.needs import Need, stage_needs
+from core.check.settings import resolved
 from core.files import human_bytes
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -37,7 +38,8 @@ def predict(lab: Lab) -> dict[str, Need]:
     subject = subject_of(lab.root)
     config = config_of(subject)
     assert config is not None
-    return stage_needs(config, subject.recipe, machine(), record_lengths(subject))
+    recipe = resolved(subject, facts_of(subject)).recipe
+    return stage_needs(config, recipe, machine(), record_lengths(subject, recipe.data.max_seq_len))
 
 
 def compare(name: str, needs: dict[str, Need], peaks: dict[str, dict[str, int]]) -> list[str]:

@@ -80,6 +80,7 @@ def olive(subject: Subject, method: str, group: int, rows: Path, work: Path) -> 
     """Quantize as the lab's stage does; the model, seconds, peak MiB, bytes."""
     import torch
 
+    from core.auto import Facts, resolve
     from core.checkpoint import load_model
     from core.events import Reporter
     from core.folder import LabFolder
@@ -88,9 +89,10 @@ def olive(subject: Subject, method: str, group: int, rows: Path, work: Path) -> 
     from core.stages.base import StageContext
 
     algorithm, _, wide = method.partition(":")
-    recipe = Recipe().with_values(
+    asked = Recipe().with_values(
         {"quantize.algorithm": algorithm, "quantize.group_size": group, "quantize.eight_bit_layers": wide}
     )
+    recipe = resolve(asked, Facts.of(subject.path), None).recipe
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     context = StageContext(LabFolder(work), recipe, Reporter(), work, {}, {})

@@ -29,7 +29,9 @@ def export_olive(lab: Lab, path: Path) -> dict[Path, str]:
         RequestError: the model or the data is missing or wrong.
         MachineError: the files cannot be written.
     """
+    from core.auto import Facts, resolve
     from core.data import resolve_data_file
+    from core.data.records import count
     from core.model.folder import model_facts
     from core.onnx.build import choose
     from core.passes import package_config
@@ -38,14 +40,16 @@ def export_olive(lab: Lab, path: Path) -> dict[Path, str]:
     from core.stages import finetune, quantize
     from core.stages.base import StageContext
 
-    recipe, root = lab.recipe, lab.root
+    asked, root = lab.recipe, lab.root
     path = path.expanduser().absolute()
     rows_file, package_file = path.with_suffix(".calibration.json"), path.with_suffix(".package.json")
     source = resolve_model(
-        recipe.model.source, root, Reporter(), trust_remote_code=recipe.model.trust_remote_code
+        asked.model.source, root, Reporter(), trust_remote_code=asked.model.trust_remote_code
     )
-    resolve_data_file(recipe, root)
+    resolve_data_file(asked, root)
     facts = model_facts(source.path)
+    resolved = resolve(asked, Facts.of(source.path), count(asked, root, Reporter()))
+    recipe = resolved.recipe
     steps: dict[str, Any] = {}
     if recipe.quantize.algorithm != "none":
         steps.update(quantize.passes(recipe, rows_file, source.path))

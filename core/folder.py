@@ -54,6 +54,11 @@ class LabFolder:
         return self.root / ".olivepress"
 
     @property
+    def records_path(self) -> Path:
+        """How many training records there are and how long, as they were counted last."""
+        return self.state_dir / "records.json"
+
+    @property
     def models_dir(self) -> Path:
         """What the stages make."""
         return self.root / "models"

@@ -19,20 +19,6 @@ from core.stages import STAGES
 if TYPE_CHECKING:
     from core.chat.session import ChatSession
 
-REHEARSAL_VALUES: dict[str, Any] = {
-    "quantize.group_size": 32,
-    "finetune.rank": 32,
-    "finetune.alpha": 64,
-    "finetune.steps": 300,
-    "finetune.batch_size": 24,
-    "finetune.turns": 8,
-    "finetune.learning_rate": 6e-3,
-    "finetune.dropout": 0.05,
-    "chat.max_new_tokens": 128,
-}
-"""What a lab of the small bundled model is made with, where the request says nothing else: the
-defaults are for models a thousand times its size, which learn in fewer and gentler steps."""
-
 
 @dataclass(frozen=True)
 class StageResult:
@@ -98,8 +84,6 @@ class Lab:
             )
         values: dict[str, Any] = {}
         source = model or str((settings or {}).get("model.source", REHEARSAL))
-        if source == REHEARSAL:
-            values.update(REHEARSAL_VALUES)
         if source not in (REHEARSAL, "") and "://" not in source and Path(source).expanduser().exists():
             # A folder or file is meant from where the user stands now, not from inside the lab.
             source = str(Path(source).expanduser().resolve())

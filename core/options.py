@@ -9,7 +9,12 @@ import dataclasses
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, Final, Literal, get_args, get_type_hints
+
+Auto = Literal["auto"]
+"""The type of a value that follows the model and the data; see :mod:`core.auto`."""
+
+AUTO: Final[Auto] = "auto"
 
 _ESCAPED = re.compile(r"\\([nt\\])")
 _MEANT = {"n": "\n", "t": "\t", "\\": "\\"}
@@ -30,6 +35,7 @@ class Option:
         advanced: folded away in forms.
         multiline: text that may have line breaks. Typed on one line, backslash and n stand for a line
             break, backslash and t for a tab, and two backslashes for one.
+        auto: whether it may be ``"auto"``: the value then follows the model and the data.
     """
 
     section: str
@@ -42,6 +48,7 @@ class Option:
     high: float | None = None
     advanced: bool = False
     multiline: bool = False
+    auto: bool = False
 
     @property
     def name(self) -> str:
@@ -51,6 +58,10 @@ class Option:
     @property
     def expected(self) -> str:
         """What would be right, in words."""
+        return f'{self._expected}, or "auto"' if self.auto else self._expected
+
+    @property
+    def _expected(self) -> str:
         if self.choices:
             return "one of " + ", ".join(map(str, self.choices))
         word = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}.get(
@@ -69,6 +80,8 @@ class Option:
             ValueError: it is of another type, not among the choices, or out of range; the message
                 says what was found and what would be right.
         """
+        if self.auto and value == AUTO:
+            return AUTO
         if self.kind is float and type(value) is int:
             value = float(value)
         fits = type(value) is self.kind
@@ -91,6 +104,8 @@ class Option:
             ValueError: as :meth:`check`.
         """
         value: Any = _ESCAPED.sub(lambda found: _MEANT[found[1]], text) if self.multiline else text
+        if self.auto and text.strip().lower() in ("", AUTO):
+            return AUTO
         try:
             if self.kind is bool:
                 value = {"true": True, "false": False, "yes": True, "no": False}[text.strip().lower()]
@@ -161,6 +176,8 @@ def options_of(section: str, cls: type) -> dict[str, Option]:
     for item in dataclasses.fields(cls):
         default = item.default if item.default is not dataclasses.MISSING else {}
         hint = hints[item.name]
-        kind = hint if isinstance(hint, type) else dict
-        found[item.name] = Option(section, item.name, kind, default, **item.metadata)
+        auto = Auto in get_args(hint)
+        kind = next((each for each in get_args(hint) if each != Auto), str) if auto else hint
+        kind = kind if isinstance(kind, type) else dict
+        found[item.name] = Option(section, item.name, kind, default, auto=auto, **item.metadata)
     return found

@@ -16,11 +16,10 @@ from typing import Any, get_type_hints
 
 from core.errors import RequestError
 from core.files import explained, write_atomic
-from core.options import Option, option, options_of
+from core.options import AUTO, Auto, Option, option, options_of
 from core.resources import REHEARSAL
 from core.text import command
 
-TEMPLATE = "<|user|>\n{prompt}<|end|>\n<|assistant|>\n{response}<|end|>"
 SAMPLE_FILE = "data_sample_travel.jsonl"
 ADAPTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -42,10 +41,11 @@ class DataSection:
     """``[data]``: the training records."""
 
     file: str = option(SAMPLE_FILE, "training records, relative to the lab folder")
-    template: str = option(
-        TEMPLATE, "how a record becomes text; {field} names a field of the rows", multiline=True
+    template: str | Auto = option(
+        AUTO,
+        "how a record becomes text, with {field} for a field of the rows; auto: the model's own way",
+        multiline=True,
     )
-    chat_template: bool = option(False, "use the model's own chat template instead of `template`")
     prompt_field: str = option("", "field with the question (empty: found by name)", advanced=True)
     response_field: str = option("", "field with the answer (empty: found by name)", advanced=True)
     messages_field: str = option(
@@ -58,7 +58,7 @@ class DataSection:
         advanced=True,
     )
     eval_fraction: float = option(0.1, "share of the records held out to measure with", low=0.0, high=0.9)
-    max_seq_len: int = option(1024, "longest record in tokens; the rest is cut", low=16, high=131072)
+    max_seq_len: int | Auto = option(AUTO, "longest record in tokens; the rest is cut", low=16, high=131072)
     answer_only: bool = option(True, "learn from the answers only, not from the questions", advanced=True)
     seed: int = option(0, "seed of the split into training and held-out records", low=0, advanced=True)
 
@@ -73,15 +73,15 @@ class QuantizeSection:
         choices=("awq", "gptq", "awq+gptq", "kquant", "rtn", "none"),
     )
     bits: int = option(4, "bits for each weight", choices=(4, 8))
-    group_size: int = option(128, "weights that share a scale", choices=(16, 32, 64, 128, 256))
+    group_size: int | Auto = option(AUTO, "weights that share a scale", choices=(16, 32, 64, 128, 256))
     eight_bit_layers: str = option(
         "",
         "kinds of layers that get 8 bits instead, by the last part of their names, with commas: o_proj",
         advanced=True,
     )
-    calibration_samples: int = option(128, "records that the method looks at", low=1, high=4096)
-    max_calibration_len: int = option(
-        512, "longest calibration record in tokens", low=16, high=8192, advanced=True
+    calibration_samples: int | Auto = option(AUTO, "records that the method looks at", low=1, high=4096)
+    max_calibration_len: int | Auto = option(
+        AUTO, "longest calibration record in tokens", low=16, high=8192, advanced=True
     )
     calibration_file: str = option(
         "", "calibrate on this file instead of the training records", advanced=True
@@ -94,13 +94,13 @@ class FinetuneSection:
     """``[finetune]``: a LoRA adapter on the quantized weights."""
 
     adapter: str = option("travel", "name of the adapter; several can share one base")
-    rank: int = option(64, "rank of the adapter's matrices", low=1, high=1024)
-    alpha: int = option(16, "the adapter's scale, as alpha / rank", low=1, high=4096)
-    steps: int = option(100, "training steps", low=1, high=1_000_000)
-    batch_size: int = option(8, "records in a step", low=1, high=4096)
-    learning_rate: float = option(2e-4, "learning rate at its highest", low=1e-8, high=1.0)
-    turns: int = option(
-        1,
+    rank: int | Auto = option(AUTO, "rank of the adapter's matrices", low=1, high=1024)
+    alpha: int | Auto = option(AUTO, "the adapter's scale, as alpha / rank", low=1, high=4096)
+    steps: int | Auto = option(AUTO, "training steps", low=1, high=1_000_000)
+    batch_size: int | Auto = option(AUTO, "records in a step", low=1, high=4096)
+    learning_rate: float | Auto = option(AUTO, "learning rate at its highest", low=1e-8, high=1.0)
+    turns: int | Auto = option(
+        AUTO,
         "records of a step joined at random to conversations of up to so many turns (1: each by itself)",
         low=1,
         high=64,
@@ -110,7 +110,7 @@ class FinetuneSection:
     warmup_ratio: float = option(
         0.03, "share of the steps in which the rate rises", low=0.0, high=0.5, advanced=True
     )
-    dropout: float = option(0.0, "dropout in front of the adapter", low=0.0, high=0.9, advanced=True)
+    dropout: float | Auto = option(AUTO, "dropout in front of the adapter", low=0.0, high=0.9, advanced=True)
     eval_steps: int = option(
         0, "measure on held-out records every so many steps (0: before and after)", low=0, advanced=True
     )
@@ -194,6 +194,8 @@ class Recipe:
         """
         recipe = self
         for name, value in values.items():
+            if name == OLD_CHAT_TEMPLATE.name:
+                name, value = "data.template", _template_meant(value, recipe.data.template)
             declared = find_option(name)
             try:
                 value = declared.check(value)
@@ -205,15 +207,22 @@ class Recipe:
         return recipe
 
 
-def template_of(data: DataSection) -> str:
-    """ "auto" where conversations are written in the model's own chat template, else the ``{field}`` text."""
-    return "auto" if data.chat_template else data.template
-
-
 OPTIONS: dict[str, dict[str, Option]] = {
     name: options_of(name, cls) for name, cls in get_type_hints(Recipe).items()
 }
 """Every option there is, by section and key."""
+
+OLD_CHAT_TEMPLATE = Option("data", "chat_template", bool, False, 'true is the same as template = "auto"')
+"""How labs made before ``template = "auto"`` asked for the model's own chat template: still read, no longer
+written. False says nothing: the template that stands beside it holds."""
+
+
+def _template_meant(chat_template: Any, template: str) -> str:
+    """What ``data.chat_template`` beside a template amounts to. Raises RequestError for no true or false."""
+    try:
+        return AUTO if OLD_CHAT_TEMPLATE.check(chat_template) else template
+    except ValueError as error:
+        raise RequestError(f"{OLD_CHAT_TEMPLATE.name} cannot be set so.", str(error)) from None
 
 
 def find_option(name: str, where: str = "the request") -> Option:
@@ -223,6 +232,8 @@ def find_option(name: str, where: str = "the request") -> Option:
         RequestError: there is none; the message names the nearest one.
     """
     section, _, key = name.partition(".")
+    if name == OLD_CHAT_TEMPLATE.name:
+        return OLD_CHAT_TEMPLATE
     if section in OPTIONS and key in OPTIONS[section]:
         return OPTIONS[section][key]
     known = [item.name for group in OPTIONS.values() for item in group.values()]
@@ -305,6 +316,8 @@ def parse_recipe(text: str, path: Path) -> Recipe:
                     f"{error}.",
                     code="recipe.value",
                 ) from None
+        if checked.pop(OLD_CHAT_TEMPLATE.key, False) and section == OLD_CHAT_TEMPLATE.section:
+            checked["template"] = AUTO
         sections[section] = dataclasses.replace(getattr(Recipe(), section), **checked)
     recipe = Recipe(**sections)
     check_whole(recipe, str(path))
@@ -375,10 +388,13 @@ def write_values(path: Path, values: dict[str, Any]) -> Recipe:
 
     recipe = read_recipe(path).with_values(values)
     document = tomlkit.parse(path.read_text(encoding="utf-8-sig"))
-    for name, _ in values.items():
+    for name in values:
         declared = find_option(name)
         if declared.section not in document:
             document.add(declared.section, tomlkit.table())
+        if declared.section == "data" and declared.key in ("template", OLD_CHAT_TEMPLATE.key):
+            declared = OPTIONS["data"]["template"]
+            document["data"].pop(OLD_CHAT_TEMPLATE.key, None)  # type: ignore[union-attr]
         value = getattr(getattr(recipe, declared.section), declared.key)
         if isinstance(value, dict):
             table = tomlkit.inline_table()

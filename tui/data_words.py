@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual.content import Content
 
+from core.options import AUTO
 from core.text import clean
 from tui.rows import ShownRow, as_text
 from tui.signs import ascii_only, bar, sign
@@ -162,8 +163,12 @@ def report_lines(report: Mapping[str, Any], recipe: Recipe, wide: int) -> Conten
     more = []
     if report.get("train"):
         tune = recipe.finetune
-        rounds = tune.steps * tune.batch_size * tune.gradient_accumulation / report["train"]
-        more.append(f"{tune.steps} steps see each row {rounds:.{0 if rounds >= 10 else 1}f} times")
+        if tune.steps == AUTO or tune.batch_size == AUTO:
+            rounds, steps = float(report.get("epochs", 0)), "training sees"
+        else:
+            rounds = tune.steps * tune.batch_size * tune.gradient_accumulation / report["train"]
+            steps = f"{tune.steps} steps see"
+        more.append(f"{steps} each row {rounds:.{0 if rounds >= 10 else 1}f} times")
     if tokens.get("lost"):
         more.append(f"{number(tokens['lost'])} tokens are cut off")
     if report.get("padding"):
@@ -254,7 +259,7 @@ def finding_text(finding: Finding) -> Content:
 
 def proposal_error(problem: Mapping[str, str], proposal: Proposal) -> dict[str, str]:
     """Why the recipe does not go with the rows, and what they suggest, as an error that is asked about."""
-    how = "the model's own chat template" if proposal.chat_template else "the usual template"
+    how = "the model's own chat template" if proposal.chat_template else "plain text"
     return {
         "title": problem["title"],
         "detail": problem["detail"],

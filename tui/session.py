@@ -58,10 +58,9 @@ class Session:
     def _usual(self) -> Recipe:
         """The last good recipe; that of a new lab where there has been none."""
         if self._recipe is None:
-            from core.lab import REHEARSAL_VALUES
             from core.recipe import Recipe as Made
 
-            self._recipe = Made().with_values(REHEARSAL_VALUES)
+            self._recipe = Made()
         return self._recipe
 
     def lab(self) -> Lab:
@@ -77,26 +76,12 @@ class Session:
     def save(self, values: dict[str, Any]) -> Recipe:
         """Write these values, ``{"section.key": value}``, to ``lab.toml``; others stay as they are.
 
-        When the model changes from the bundled one to another or back, values that nobody chose follow:
-        the bundled model is trained with far larger steps than a model a thousand times its size bears.
-
         Raises:
             LabError: a value is wrong, or the file cannot be written.
         """
-        from core.lab import REHEARSAL_VALUES
-        from core.resources import REHEARSAL
-
         lab = self.lab()
         before = lab.recipe
         changed = {name: value for name, value in values.items() if value_of(before, name) != value}
-        source = changed.get("model.source")
-        if source is not None and REHEARSAL in (source, before.model.source):
-            small = source == REHEARSAL
-            for name, value in REHEARSAL_VALUES.items():
-                plain = default_of(name)
-                old, new = (plain, value) if small else (value, plain)
-                if name not in changed and value_of(before, name) == old:
-                    changed[name] = new
         if changed:
             lab.set(changed)
         return self.recipe()
@@ -116,11 +101,3 @@ def value_of(recipe: Recipe, name: str) -> Any:
     """The value of ``section.key``."""
     section, _, key = name.partition(".")
     return getattr(getattr(recipe, section), key)
-
-
-def default_of(name: str) -> Any:
-    """The declared default of ``section.key``."""
-    from core.recipe import OPTIONS
-
-    section, _, key = name.partition(".")
-    return OPTIONS[section][key].default

@@ -90,7 +90,6 @@ _LABELS = {
     "save_steps": "checkpoint every",
     "calibration_samples": "samples",
     "max_new_tokens": "longest answer",
-    "chat_template": "model's template",
     "adapter": "adapter name",
     "resource_group": "resource group",
     "warmup_ratio": "warm-up",

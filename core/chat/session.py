@@ -31,8 +31,7 @@ from core.errors import RequestError
 from core.folder import lab_command
 from core.model.messages import Message as Talk
 from core.model.messages import Segment
-from core.model.prompt_format import AUTO
-from core.recipe import template_of
+from core.options import AUTO
 
 if TYPE_CHECKING:
     from core.lab import Lab
@@ -113,7 +112,7 @@ class ChatSession(ModelLife):
             adapter=choose_adapter(lab.folder.onnx_dir, lab.adapters(), adapter, recipe.finetune.adapter),
             settings=Sampling.from_recipe(recipe.chat),
             system=recipe.chat.system if system is None else system,
-            template=template_of(recipe.data),
+            template=recipe.data.template,
             answer_field=recipe.data.response_field,
             context_tokens=recipe.chat.context_tokens,
             chats_dir=lab.folder.chats_dir if keep else None,

@@ -8,8 +8,7 @@ from core.data import Split, load_examples, resolve_data_file
 from core.data.model_text import read_model_text
 from core.data.tokens import TokenCounter
 from core.errors import LabError
-from core.model.prompt_format import AUTO
-from core.recipe import template_of
+from core.options import AUTO
 
 LARGEST_BYTES = 8 * 2**20
 """Files larger than this are not read for an estimate: their longest row is taken to be the recipe's limit."""
@@ -18,7 +17,7 @@ COUNTED = 2000
 """Records that are counted; more tell no more."""
 
 
-def record_lengths(subject: Subject) -> Lengths | None:
+def record_lengths(subject: Subject, limit: int) -> Lengths | None:
     """The records' lengths by the model's own tokenizer; None where they cannot be told at once."""
     try:
         examples = small_split(subject)
@@ -27,7 +26,6 @@ def record_lengths(subject: Subject) -> Lengths | None:
     text = read_model_text(subject.recipe, subject.lab.root, unpack=False)
     if examples is None or text.tokenizer_file is None:
         return None
-    limit = subject.recipe.data.max_seq_len
     rows = [example.segments for example in examples.train[:COUNTED]]
     counts = [min(limit, count) for count in TokenCounter(text).count(rows)]
     if not counts:
@@ -45,6 +43,6 @@ def small_split(subject: Subject) -> Split | None:
     if path.is_dir() or path.stat().st_size > LARGEST_BYTES:
         return None
     text = read_model_text(subject.recipe, subject.lab.root, unpack=False)
-    if template_of(subject.recipe.data) == AUTO and text.folder is None:
+    if subject.recipe.data.template == AUTO and text.folder is None:
         return None  # the template comes with a model that is not here yet
     return load_examples(subject.recipe, subject.lab.root, text=text)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from core.check.gpu import torch_cuda
 from core.check.lengths import record_lengths
-from core.check.model import config_of
+from core.check.model import config_of, facts_of
 from core.check.needs import Machine, Need, stage_needs
+from core.check.settings import resolved
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.files import human_bytes
 from core.gpu import load_nvml, read_gpus
@@ -59,7 +60,8 @@ def needs(subject: Subject) -> Iterator[Check]:
         yield Check("memory", SKIP, "The model's config.json is not at hand, so nothing can be estimated.")
         return
     here = machine()
-    every = stage_needs(config, subject.recipe, here, record_lengths(subject))
+    recipe = resolved(subject, facts_of(subject)).recipe
+    every = stage_needs(config, recipe, here, record_lengths(subject, recipe.data.max_seq_len))
     wanted = [need for name, need in every.items() if name in subject.stages]
     if not wanted:
         return

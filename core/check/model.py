@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.check import hub
+from core.check.settings import resolved
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.errors import LabError
 from core.files import human_bytes
@@ -101,7 +102,7 @@ def _abilities(subject: Subject) -> Iterator[Check]:
     facts = facts_of(subject)
     if facts is None:
         return
-    every = faults(facts, subject.recipe)
+    every = faults(facts, resolved(subject, facts).recipe)
     for fault in every:
         name = _NAMES.get(fault.code.rpartition(".")[2], "weights")
         state = FAIL if fault.stops else WARN

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from core.recipe import Recipe
+from core.auto import Settled
 from core.training.memory import Shape, plan_memory
 
 GIB = 2**30
@@ -103,7 +103,7 @@ def quantized_bytes(shape: Shape, bits: int, group: int, float_bytes: int = 2) -
 
 
 def stage_needs(
-    config: dict[str, Any], recipe: Recipe, machine: Machine, lengths: Lengths | None = None
+    config: dict[str, Any], recipe: Settled, machine: Machine, lengths: Lengths | None = None
 ) -> dict[str, Need]:
     """The needs of the three stages.
 
@@ -130,7 +130,7 @@ def _rate(machine: Machine) -> float:
 
 
 def _quantize(
-    shape: Shape, config: dict[str, Any], recipe: Recipe, machine: Machine, lengths: Lengths
+    shape: Shape, config: dict[str, Any], recipe: Settled, machine: Machine, lengths: Lengths
 ) -> Need:
     options = recipe.quantize
     size = _float_bytes(config)
@@ -166,7 +166,7 @@ def _need(stage: str, ram: float, gpu: float, disk: float, seconds: float) -> Ne
     return Need(stage, int(ram * SAFETY), int(gpu * SAFETY), int(disk), seconds)
 
 
-def _finetune(shape: Shape, recipe: Recipe, machine: Machine, lengths: Lengths) -> Need:
+def _finetune(shape: Shape, recipe: Settled, machine: Machine, lengths: Lengths) -> Need:
     options, quantize = recipe.finetune, recipe.quantize
     bits = None if quantize.algorithm == "none" else quantize.bits
     packed = replace(shape, bits=bits, group_size=quantize.group_size)
@@ -191,7 +191,7 @@ def _finetune(shape: Shape, recipe: Recipe, machine: Machine, lengths: Lengths) 
     return _need("finetune", process + plan.need.total, 0, disk, seconds)
 
 
-def _optimize(shape: Shape, recipe: Recipe, machine: Machine) -> Need:
+def _optimize(shape: Shape, recipe: Settled, machine: Machine) -> Need:
     width = {"int4": 4, "int8": 8, "fp16": 16, "bf16": 16, "fp32": 32}[recipe.optimize.precision]
     bits = recipe.quantize.bits if recipe.quantize.algorithm != "none" else width
     result = quantized_bytes(shape, bits, recipe.quantize.group_size, 2) * 1.1

@@ -6,7 +6,6 @@ what stands in them, and the result waits for one confirmation.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -15,7 +14,7 @@ from core.data import names
 from core.data.columns import Column, is_about, is_rejected, look, verdicts
 from core.data.messages import BadMessages, as_history, as_tools, as_turns, looks_like_messages, there
 from core.data.names import plain_name
-from core.recipe import TEMPLATE
+from core.options import AUTO
 
 SURE = 0.8
 """Confidence from which a mapping is used without asking."""
@@ -79,7 +78,10 @@ class FieldMap:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A mapping and a template for a file, why, and how sure that is (0 to 1)."""
+    """A mapping and a template for a file, why, and how sure that is (0 to 1).
+
+    `template` is as `data.template` has it; `chat_template` tells whether it means the model's own.
+    """
 
     mapping: FieldMap
     template: str
@@ -95,9 +97,7 @@ class Proposal:
     def settings(self) -> dict[str, Any]:
         """What to set in the recipe to accept it, `{"data.prompt_field": ...}`."""
         mapping = self.mapping
-        values: dict[str, Any] = {"data.chat_template": self.chat_template}
-        if not self.chat_template:
-            values["data.template"] = self.template
+        values: dict[str, Any] = {"data.template": self.template}
         values["data.prompt_field"] = "+".join(mapping.prompt)
         values["data.response_field"] = mapping.response
         values["data.messages_field"] = mapping.messages
@@ -362,15 +362,6 @@ def side_fields(rows: Sequence[Mapping[str, Any]], taken: Iterable[str]) -> Fiel
     return _Finder(rows, columns_of(rows)).side(taken)
 
 
-def _fits(template: str, model_template: str) -> bool:
-    """Whether the markers of a plain template are the model's own."""
-    markers = re.findall(r"<[^<>\s{}]{2,40}>", template)
-    return bool(markers) and all(marker in model_template or marker[2:-2] in _ROLES for marker in markers)
-
-
-_ROLES = ("user", "assistant", "system")  # a chat template may build these as '<|' + role + '|>'
-
-
 def propose_mapping(rows: Sequence[Mapping[str, Any]], model_chat_template: str | None = None) -> Proposal:
     """Find the question and the answer in some rows (a few hundred are plenty), and a template.
 
@@ -381,8 +372,6 @@ def propose_mapping(rows: Sequence[Mapping[str, Any]], model_chat_template: str 
     mapping, why, confidence = _Finder(rows, columns_of(rows)).find()
     if mapping.text:
         return Proposal(mapping, "{" + mapping.text + "}", False, why, confidence)
-    if model_chat_template and (mapping.messages or not _fits(TEMPLATE, model_chat_template)):
-        return Proposal(mapping, TEMPLATE, True, f"{why}; the model brings its own chat template", confidence)
     if model_chat_template:
-        why += "; the markers of the usual template are this model's own"
-    return Proposal(mapping, TEMPLATE, False, why, confidence)
+        return Proposal(mapping, AUTO, True, f"{why}; the model brings its own chat template", confidence)
+    return Proposal(mapping, AUTO, False, why, confidence)

@@ -28,10 +28,10 @@ from core.data.messages import (
 from core.data.types import Message, Problem, Segment, Unused
 from core.data.verdicts import verdict
 from core.errors import RequestError
-from core.model.prompt_format import AUTO
 from core.model.template import PLAIN, ChatTemplate, PlainTurns, Template, TemplateError, all_learnt
 from core.model.text import ModelText
-from core.recipe import TEMPLATE, Recipe, template_of
+from core.options import AUTO
+from core.recipe import Recipe
 
 SAMPLE = 1_000
 """Rows that are looked at to know the fields."""
@@ -332,17 +332,13 @@ def propose(recipe: Recipe, rows: Sequence[Mapping[str, Any]], text: ModelText) 
     found = propose_mapping(rows, text.template or None)
     if found.mapping.text:
         return found
-    if template_of(recipe.data) == AUTO and text.template:
-        return replace(found, chat_template=True)
+    if recipe.data.template == AUTO:
+        return found
     try:
         fields = Template.parse(recipe.data.template).fields
     except TemplateError:
         return found
-    if recipe.data.template != TEMPLATE and {"prompt", "response"} <= set(fields) <= {
-        "prompt",
-        "response",
-        "system",
-    }:
+    if {"prompt", "response"} <= set(fields) <= {"prompt", "response", "system"}:
         return replace(found, template=recipe.data.template, chat_template=False)
     return found
 
@@ -387,7 +383,7 @@ def make_plan(
     columns = columns_of(rows)
     proposal = proposal or propose(recipe, rows, text)
     mapping = _mapping(recipe, rows, columns, proposal)
-    wanted = template_of(data)
+    wanted = data.template
     chat = (
         ChatTemplate(text.template, text.eos, text.bos, text.special)
         if wanted == AUTO and text.template
@@ -456,7 +452,7 @@ def _plain_plan(
         "response": data.response_field or data.messages_field or mapping.response == "response",
         "system": mapping.system == "system",
     }
-    if data.template == TEMPLATE:  # its words are nobody's choice of columns that happen to be called so
+    if data.template in (AUTO, PLAIN):  # its words are nobody's choice of columns that happen to be called so
         named = dict.fromkeys(named, True)
     direct = frozenset(name for name in template.fields if name in columns and not named.get(name))
     mapping = replace(

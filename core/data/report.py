@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from core.auto import Chosen
 from core.data.findings import Findings
 from core.data.mapping import FieldMap, Proposal
 from core.data.tokens import TokenStats
@@ -26,6 +27,7 @@ class DataReport:
         proposal: what the rows themselves suggest; `to_confirm` is true while it waits for a yes.
         tokens: lengths in tokens.
         train, eval: how many usable rows are on each side.
+        auto: the settings that follow model and data, see :class:`core.auto.Chosen`.
         epochs: how often training sees each row, with the recipe's steps and batch size.
         padding: share of the tokens in batches that is padding, 0 to 1.
         findings: all that is to be looked at.
@@ -48,6 +50,7 @@ class DataReport:
     max_seq_len: int = 0
     train: int = 0
     eval: int = 0
+    auto: tuple[Chosen, ...] = ()
     epochs: float = 0.0
     padding: float = 0.0
     findings: Findings = field(default_factory=Findings)
@@ -84,6 +87,7 @@ class DataReport:
             "max_seq_len": self.max_seq_len,
             "train": self.train,
             "eval": self.eval,
+            "auto": [each.as_dict() for each in self.auto],
             "epochs": round(self.epochs, 2),
             "padding": round(self.padding, 4),
             "not_used": [each.as_dict() for each in self.not_used],

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.auto import facts_at_hand, resolve
 from core.data.checks import control_characters, special_tokens, too_long
 from core.data.examples import resolve_data_file, sample_fields
 from core.data.findings import Findings
@@ -17,6 +18,7 @@ from core.data.mapping import FieldMap, Proposal, columns_of
 from core.data.model_text import read_model_text
 from core.data.plan import NO_LABEL, UNMAPPED, Plan, make_plan, propose
 from core.data.readers import RowReader
+from core.data.records import of_lengths, remember
 from core.data.report import DataReport
 from core.data.similar import Sketches
 from core.data.split import SAME_QUESTION, Splitter, split_rows
@@ -27,7 +29,9 @@ from core.data.verdicts import verdict
 from core.data.words import plain, text_key, word_hashes, words
 from core.errors import RequestError
 from core.events import Reporter
-from core.model.template import TemplateError
+from core.folder import LabFolder
+from core.model.template import PLAIN, TemplateError
+from core.options import AUTO
 from core.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -53,7 +57,9 @@ class Survey:
         self.model = read_model_text(recipe, lab_root)
         self._special = self.model.special_pattern
         self.counter = TokenCounter(self.model)
-        self.result = DataReport(self.path, self.reader.total_bytes, max_seq_len=recipe.data.max_seq_len)
+        self.facts = facts_at_hand(LabFolder(lab_root), recipe)
+        self.limit = resolve(recipe, self.facts, None).recipe.data.max_seq_len
+        self.result = DataReport(self.path, self.reader.total_bytes, max_seq_len=self.limit)
         self.findings: Findings = self.result.findings
         self.splitter = Splitter()
         self.answers = Sketches(pairs=True)
@@ -88,7 +94,7 @@ class Survey:
         sample = self._sample = sample_fields(self.path)
         result, data = self.result, self.recipe.data
         result.fields = columns_of(sample)
-        result.template, result.chat_template = data.template, data.chat_template
+        result.template = data.template
         if not sample:
             return None
         proposal = propose(self.recipe, sample, self.model)
@@ -103,7 +109,10 @@ class Survey:
             if plan is None:
                 return None
             result.to_confirm = True
-            result.template, result.chat_template = proposal.template, proposal.chat_template
+            result.template = proposal.template
+        result.chat_template = plan.chat is not None
+        if result.template == AUTO and not result.chat_template:
+            result.template = PLAIN
         result.mapping = plan.mapping if plan.mapped else _direct_map(plan)
         self._unused = UnusedCounter(plan, labels=data.label_field != NO_LABEL)
         return plan
@@ -127,12 +136,12 @@ class Survey:
 
     def _template_markers(self) -> None:
         """Marks in the template that are not what they look like: no tokens of the model, no line breaks."""
-        if not self.recipe.data.chat_template and "\\n" in self.recipe.data.template:
+        if "\\n" in self.recipe.data.template:
             message = "data.template has a backslash and an n, which the model reads as these two letters"
             fix = 'in lab.toml a line break is \\n between double quotes, "…"'
             line = recipe_line(self.root, "template")
             self.findings.add(Finding("lab.toml", line, "template-model", message, fix))
-        if self.recipe.data.chat_template or not self.model.special:
+        if self.recipe.data.template == AUTO or not self.model.special:
             return
         markers = dict.fromkeys(
             re.findall(r"<\|[^|<>\s]+\|>|</?s>|<(?:start|end)_of_turn>", self.recipe.data.template)
@@ -141,7 +150,7 @@ class Survey:
         if strange:
             verb = "is no token" if len(strange) == 1 else "are no tokens"
             fix = (
-                "set data.chat_template = true to use the model's own"
+                'set data.template = "auto" to use the model\'s own chat template'
                 if self.model.template
                 else "use the model's tokens"
             )
@@ -226,7 +235,7 @@ class Survey:
             self._flush()
 
     def _flush(self) -> None:
-        limit = self.recipe.data.max_seq_len
+        limit = self.limit
         lengths = self.counter.count([segments for _, segments in self._waiting])
         for length, (row, segments) in zip(lengths, self._waiting, strict=True):
             self._lengths.append(length)
@@ -251,7 +260,7 @@ class Survey:
             if result.usable
             else np.empty(0, int)
         )
-        result.tokens = token_stats(lengths, recipe.data.max_seq_len, estimated=self.counter.estimated)
+        result.tokens = token_stats(lengths, self.limit, estimated=self.counter.estimated)
         if not result.usable:
             return
         self.report.check_cancelled()
@@ -266,11 +275,16 @@ class Survey:
         self.report.progress(COMPARING, 2, 3)
         self._duplicates(held_out, leaks)
         self.report.progress(COMPARING, 3, 3)
-        tune = recipe.finetune
+        train = lengths[~held_out]
+        records = of_lengths(result.train, int(train.sum(dtype=np.int64)))
+        if not self.counter.estimated:
+            remember(recipe, self.root, records)
+        resolved = resolve(recipe, self.facts, records)
+        result.auto = resolved.chosen
+        tune = resolved.recipe.finetune
         if result.train:
             result.epochs = tune.steps * tune.batch_size * tune.gradient_accumulation / result.train
-            train = lengths[~held_out]
-            result.padding = padding_share(train, recipe.data.max_seq_len, tune.batch_size, tune.seed)
+            result.padding = padding_share(train, self.limit, tune.batch_size, tune.seed)
 
     def _where(self, index: int) -> tuple[str, int]:
         return self.reader.files[self._file_of[index]].name, self._lines[index]

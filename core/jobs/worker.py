@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from core.auto import resolve_for_stage
 from core.errors import Cancelled, LabError, MachineError, StageError
 from core.events import JobReporter
 from core.files import MANIFEST, read_json, write_json
@@ -22,6 +23,9 @@ from core.jobs.monitor import Monitor
 from core.recipe import OPTIONS, Recipe
 from core.report import write_report
 from core.stages.base import StageContext, load_stage
+
+READS = {"quantize": ("data", "quantize"), "finetune": ("data", "finetune"), "optimize": ("quantize",)}
+"""The sections of the recipe that a stage reads, of those in which something may be "auto"."""
 
 
 def folder_and_recipe(job: Job) -> tuple[LabFolder, Recipe]:
@@ -64,9 +68,11 @@ def main(folder: Path) -> int:
 
 
 def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
-    lab, recipe = folder_and_recipe(job)
+    lab, written = folder_and_recipe(job)
     spec = job.spec
     reporter.progress("starting", 0, None)
+    resolved, facts = resolve_for_stage(job.stage, lab, written, reporter)
+    recipe = resolved.recipe
     stage = load_stage(job.stage)
     fingerprint = {"stage": job.stage, **stage.fingerprint(lab, recipe)}
     output = stage.output(lab, recipe)
@@ -74,6 +80,14 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
     if before and before.get("fingerprint") == _plain(fingerprint) and not spec["force"]:
         reporter.log(f"Nothing has changed since {job.stage} ran last: {output} stays as it is.")
         return {"result": before.get("result", {}), "reused": True}
+    chosen = resolved.of(*READS.get(job.stage, ()))
+    for each in chosen:
+        reporter.log(f"{each.option} is {each.words}: {each.reason}.")
+    manifest = {
+        "fingerprint": _plain(fingerprint),
+        "auto": [each.as_dict() for each in chosen],
+        "model": None if facts is None else {"source": written.model.source, "facts": facts.as_dict()},
+    }
     work = work_folder(job)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -85,14 +99,14 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
                 recipe,
                 reporter,
                 work,
-                {"fingerprint": _plain(fingerprint)},
+                _plain(manifest),
                 dict(spec.get("options", {})),
             )
             result = stage.run(context)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     if job.stage != "upload":
-        write_report(lab, recipe)
+        write_report(lab, written)
     peaks = {name: round(value) for name, value in monitor.peaks().items()}
     return {"result": _plain(result), "peaks": peaks, "seconds": round(time.monotonic() - began, 2)}
 

@@ -16,9 +16,7 @@ from core.model.messages import Message, Segment
 from core.model.template import PLAIN, ChatTemplate, PlainTurns, Template, TemplateError
 from core.model.text import ModelText, read_text
 from core.model.tokenizer import Encoded, ModelTokenizer
-
-AUTO = "auto"
-"""The template that stands for the model's own."""
+from core.options import AUTO
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from core.files import write_json
 from core.model.prompt_format import prompt_format
 from core.model.text import read_text
 from core.model.tokenizer import ModelTokenizer
-from core.recipe import Recipe, template_of
+from core.recipe import Recipe
 
 CONFIG_FILE = "genai_config.json"
 KNOWN_ENDS = (
@@ -47,7 +47,7 @@ def end_tokens(checkpoint: Path, recipe: Recipe) -> list[int]:
     found = own.end_ids()
     with contextlib.suppress(RequestError):  # a template without an answer ends nothing
         found += prompt_format(
-            text, tokenizer, template_of(recipe.data), answer=recipe.data.response_field
+            text, tokenizer, recipe.data.template, answer=recipe.data.response_field
         ).end_ids()
     known = (token for token in KNOWN_ENDS if token in text.template)
     found += [tokenizer.numbers[token] for token in known if token in tokenizer.numbers]

@@ -19,6 +19,7 @@ from olive.model import HfModelHandler
 from olive.passes.olive_pass import PassConfigParam
 from olive.passes.pytorch.lora import LoRA
 
+from core.auto import Facts, resolve
 from core.bars import current_report
 from core.checkpoint import load_model
 from core.errors import MachineError, RequestError
@@ -29,7 +30,7 @@ from core.model.prompt_format import prompt_format
 from core.model.text import ModelText, read_text
 from core.model.tokenizer import ModelTokenizer
 from core.passes.lora_layer import add_lora, multiply_quickly, save_adapter, unpack_linears
-from core.recipe import Recipe, read_recipe, template_of
+from core.recipe import Recipe, read_recipe
 from core.training.checkpoints import Checkpoints
 from core.training.device import (
     free_bytes,
@@ -170,8 +171,9 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
     def _rows(self, config: Any, text: ModelText, report: Reporter) -> tuple[Tokenized, Tokenized, Turns]:
         from core.data import load_examples
 
-        recipe = _recipe(config)
         assert text.folder is not None
+        # A lab's own lab.toml may leave to the model how its records are read.
+        recipe = resolve(_recipe(config), Facts.of(text.folder), None).recipe
         tokenizer = ModelTokenizer.read(text.folder, text.ends)
         split = load_examples(recipe, Path(config.data_root), text=text)
         limit, answers = recipe.data.max_seq_len, recipe.data.answer_only
@@ -194,7 +196,7 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
         most, between = (
             config.turns,
             tokens_between(
-                prompt_format(text, tokenizer, template_of(recipe.data), answer=recipe.data.response_field)
+                prompt_format(text, tokenizer, recipe.data.template, answer=recipe.data.response_field)
             )
             if config.turns > 1
             else (),

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from core.auto import Settled
 from core.errors import RequestError
 from core.events import Reporter
 from core.folder import LabFolder
-from core.recipe import Recipe
 from core.stages import STAGES
 
 
@@ -19,7 +19,7 @@ class StageContext:
 
     Attributes:
         lab: where things lie in the lab.
-        recipe: the recipe as it was when the job was made.
+        recipe: the recipe as it was when the job was made, with every "auto" resolved.
         report: where progress, metrics, artifacts and log lines go.
         work: an empty folder on the lab's own disk for what is half made; removed afterwards. A
             finished result is renamed from here into place with :func:`core.files.publish`.
@@ -29,7 +29,7 @@ class StageContext:
     """
 
     lab: LabFolder
-    recipe: Recipe
+    recipe: Settled
     report: Reporter
     work: Path
     manifest: dict[str, Any]
@@ -39,13 +39,13 @@ class StageContext:
 class Stage(Protocol):
     """A stage module."""
 
-    def fingerprint(self, lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
+    def fingerprint(self, lab: LabFolder, recipe: Settled) -> dict[str, Any]:
         """All that the output depends on: recipe fields it reads, input files, package versions.
 
         Raises :class:`RequestError` when an input is missing, with the step that makes it.
         """
 
-    def output(self, lab: LabFolder, recipe: Recipe) -> Path | None:
+    def output(self, lab: LabFolder, recipe: Settled) -> Path | None:
         """The folder whose manifest tells whether there is anything to do; None: always run."""
 
     def run(self, context: StageContext) -> dict[str, Any]:

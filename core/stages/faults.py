@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from core.auto import Settled
 from core.errors import RequestError
 from core.events import Reporter
 from core.files import human_bytes
@@ -20,7 +21,6 @@ from core.model.tensors import USUAL, Gap, gaps, has_head, layers_there
 from core.model.text import AddedToken, tokens_from
 from core.model.weights import tensor_entries, weight_files
 from core.onnx.architectures import REFUSED, judge
-from core.recipe import Recipe
 
 OURS = "olive"
 """How a checkpoint is packed that the quantize step has made."""
@@ -49,7 +49,7 @@ class Fault:
         return RequestError(self.title, self.detail, self.hint, code=self.code)
 
 
-def refuse(path: Path, recipe: Recipe, report: Reporter) -> ModelFacts:
+def refuse(path: Path, recipe: Settled, report: Reporter) -> ModelFacts:
     """The facts of a model that the stages can work on; every weight is looked at once.
 
     Raises:
@@ -74,7 +74,7 @@ def refuse(path: Path, recipe: Recipe, report: Reporter) -> ModelFacts:
     return facts
 
 
-def faults(facts: ModelFacts, recipe: Recipe) -> list[Fault]:
+def faults(facts: ModelFacts, recipe: Settled) -> list[Fault]:
     """What is wrong with a model for a recipe, the worst first; from headers and tokenizer files, in milliseconds.
 
     Facts of a ``config.json`` alone give what can be told from that.
@@ -115,7 +115,7 @@ def _adapter(facts: ModelFacts) -> Iterator[Fault]:
         )
 
 
-def _quantized(facts: ModelFacts, recipe: Recipe) -> Iterator[Fault]:
+def _quantized(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
     if not facts.quantized_by or (
         facts.quantized_by == OURS and recipe.quantize.algorithm == "none" and facts.quantization
     ):
@@ -144,7 +144,7 @@ def _architecture(facts: ModelFacts) -> Iterator[Fault]:
         )
 
 
-def _remote_code(facts: ModelFacts, recipe: Recipe) -> Iterator[Fault]:
+def _remote_code(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
     allowed = recipe.model.trust_remote_code
     if facts.remote_code and not allowed and judge(facts.config).state == REFUSED:
         yield Fault(
@@ -235,7 +235,7 @@ def _by(shape: tuple[int, ...] | None) -> str:
     return " by ".join(map(str, shape or ()))
 
 
-def _tokens(facts: ModelFacts, recipe: Recipe) -> Iterator[Fault]:
+def _tokens(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
     rows, text = facts.embedding_rows or facts.vocab_size, facts.text
     if not rows or text.size <= rows:
         return
@@ -269,7 +269,7 @@ def _special(token: AddedToken | None) -> bool:
     return token is not None and token.special
 
 
-def _group_size(facts: ModelFacts, recipe: Recipe) -> Iterator[Fault]:
+def _group_size(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
     rounded = recipe.quantize.algorithm != "none" or recipe.optimize.precision in ("int4", "int8")
     size = recipe.quantize.group_size
     widths = {} if facts.quantized_by or not rounded else rounded_matrices(facts)
@@ -281,11 +281,13 @@ def _group_size(facts: ModelFacts, recipe: Recipe) -> Iterator[Fault]:
     more = f" (and {len(bad) - 1} more layers)" if len(bad) > 1 else ""
     yield Fault(
         "model.group-size",
-        f"The group size {size} does not divide the model's weights.",
+        f"The group size {size} does not divide the model's weights."
+        if fitting
+        else "No group size divides the model's weights.",
         f"{name} has {width} inputs{more}.",
         f"Set quantize.group_size to {' or '.join(map(str, reversed(fitting)))}."
         if fitting
-        else 'No group size fits all layers; set quantize.algorithm = "none" and optimize.precision = "fp16".',
+        else 'Set quantize.algorithm = "none" and optimize.precision = "fp16".',
     )
 
 
@@ -305,7 +307,7 @@ def _leftovers(facts: ModelFacts) -> Iterator[Fault]:
     )
 
 
-def _context(facts: ModelFacts, recipe: Recipe) -> list[Fault]:
+def _context(facts: ModelFacts, recipe: Settled) -> list[Fault]:
     limit, wanted = facts.max_positions, recipe.data.max_seq_len
     if not limit or wanted <= limit:
         return []

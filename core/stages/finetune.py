@@ -8,11 +8,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+from core.auto import Settled
 from core.data import resolve_data_file
 from core.errors import RequestError, StageError
 from core.files import MANIFEST, digest, folder_bytes, folder_stamp, publish, read_json, write_atomic
 from core.folder import LabFolder
-from core.recipe import ADAPTER_NAME, Recipe, recipe_text
+from core.recipe import ADAPTER_NAME, recipe_text
 from core.stages.base import StageContext, versions
 from core.text import command
 
@@ -22,7 +23,7 @@ NOT_IN_RESULT = ("save_steps", "memory")
 """Options that change how the training is done and not what comes out: a checkpoint outlives them."""
 
 
-def fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
+def fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
     """All that the adapter depends on.
 
     Raises:
@@ -49,7 +50,7 @@ def fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def output(lab: LabFolder, recipe: Recipe) -> Path:
+def output(lab: LabFolder, recipe: Settled) -> Path:
     """The adapter's folder."""
     return lab.finetuned_dir(recipe.finetune.adapter)
 
@@ -116,7 +117,7 @@ def run(context: StageContext) -> dict[str, Any]:
     return result
 
 
-def workflow(recipe: Recipe, recipe_file: Path, root: Path, base: Path, **more: Any) -> dict[str, Any]:
+def workflow(recipe: Settled, recipe_file: Path, root: Path, base: Path, **more: Any) -> dict[str, Any]:
     """The stage as an Olive workflow: its ``input_model`` and ``passes``.
 
     Args:
@@ -157,7 +158,7 @@ def workflow(recipe: Recipe, recipe_file: Path, root: Path, base: Path, **more: 
     }
 
 
-def _check(recipe: Recipe) -> None:
+def _check(recipe: Settled) -> None:
     """Options that would otherwise fail deep inside, for recipes that were made by hand in Python."""
     options = recipe.finetune
     if not ADAPTER_NAME.fullmatch(options.adapter) or re.fullmatch(r"\.+", options.adapter):

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.auto import Settled
 from core.errors import MachineError, RequestError
 from core.files import (
     MANIFEST,
@@ -24,7 +25,6 @@ from core.files import (
 )
 from core.folder import LabFolder
 from core.model.folder import ModelFacts, model_facts, read_config
-from core.recipe import Recipe, template_of
 from core.stages.base import StageContext, versions
 from core.text import command
 
@@ -48,7 +48,7 @@ _PACKAGES = (
 )
 
 
-def base_fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
+def base_fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
     """All that the ONNX base depends on; an adapter is no part of it.
 
     Raises:
@@ -82,7 +82,7 @@ def _checkpoint_stamp(folder: Path) -> str:
     return hashlib.sha256(json.dumps([made_from, sizes], sort_keys=True).encode()).hexdigest()
 
 
-def fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
+def fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
     """All that the published folder depends on. Raises as :func:`base_fingerprint`."""
     base = base_fingerprint(lab, recipe)
     adapter = lab.finetuned_dir(recipe.finetune.adapter)
@@ -91,11 +91,11 @@ def fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
         "versions": {k: v for k, v in base["versions"].items() if v != "missing"},
         "adapter": recipe.finetune.adapter,
         "adapter_stamp": folder_stamp(adapter) if adapter.is_dir() else None,
-        "template": template_of(recipe.data),
+        "template": recipe.data.template,
     }
 
 
-def output(lab: LabFolder, recipe: Recipe) -> Path:
+def output(lab: LabFolder, recipe: Settled) -> Path:
     """``models/onnx``."""
     return lab.onnx_dir
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from core.auto import Settled
 from core.data import load_examples, resolve_data_file
 from core.errors import RequestError
 from core.files import digest, explained, folder_stamp, human_bytes, publish
@@ -22,7 +23,6 @@ from core.folder import LabFolder
 from core.model.folder import ModelFacts, model_facts
 from core.model.text import TEMPLATE_FILE, TEMPLATE_FOLDER, TEXT_FILES, read_text
 from core.model.tokenizer import ModelTokenizer
-from core.recipe import Recipe
 from core.sources import model_stamp, resolve_model
 from core.stages.base import StageContext, versions
 from core.stages.faults import refuse
@@ -33,7 +33,7 @@ CALIBRATED = ("awq", "gptq", "awq+gptq")
 HEAD_BITS = 8
 
 
-def fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
+def fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
     """All that the quantized model depends on.
 
     Raises:
@@ -54,12 +54,12 @@ def fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def output(lab: LabFolder, recipe: Recipe) -> Path:
+def output(lab: LabFolder, recipe: Settled) -> Path:
     """The quantized model's folder."""
     return lab.quantized_dir
 
 
-def calibration_file(recipe: Recipe, lab_root: Path) -> Path:
+def calibration_file(recipe: Settled, lab_root: Path) -> Path:
     """The records to calibrate on: ``quantize.calibration_file``, or the training records.
 
     Raises:
@@ -198,7 +198,7 @@ def chosen_rows(
     return rows, held_out
 
 
-def eight_bit_layers(recipe: Recipe, path: Path) -> list[str]:
+def eight_bit_layers(recipe: Settled, path: Path) -> list[str]:
     """The model's layers of the kinds that ``quantize.eight_bit_layers`` names.
 
     Raises:
@@ -222,7 +222,7 @@ def eight_bit_layers(recipe: Recipe, path: Path) -> list[str]:
     return [name for name in there if name.rsplit(".", 1)[-1] in kinds]
 
 
-def passes(recipe: Recipe, rows_file: Path, path: Path) -> dict[str, Any]:
+def passes(recipe: Settled, rows_file: Path, path: Path) -> dict[str, Any]:
     """The workflow's passes for the recipe's algorithm and the model in ``path``, calibrating on ``rows_file``.
 
     Raises:

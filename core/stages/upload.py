@@ -9,17 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from core.auto import Settled
 from core.errors import Cancelled, LabError, StageError
 from core.events import Reporter
 from core.folder import LabFolder
-from core.recipe import Recipe
 from core.registry.contents import collect
 from core.registry.patience import Stop, cancellable
 from core.registry.workspace import Place
 from core.stages.base import StageContext
 
 
-def fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
+def fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
     """What is uploaded and where to. Nothing is kept by it: the workspace itself is asked each time.
 
     Raises:
@@ -30,7 +30,7 @@ def fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
     return {"files": len(contents.items), "bytes": contents.total, "name": recipe.upload.name}
 
 
-def output(lab: LabFolder, recipe: Recipe) -> Path | None:
+def output(lab: LabFolder, recipe: Settled) -> Path | None:
     """None: whether there is anything to do is for the workspace to say."""
     return None
 

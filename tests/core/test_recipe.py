@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core import Lab, RequestError
-from core.recipe import OPTIONS, Recipe, find_option, parse_recipe, read_recipe, recipe_text, write_values
+from core.options import AUTO
+from core.recipe import (
+    OPTIONS,
+    Recipe,
+    find_option,
+    parse_recipe,
+    read_recipe,
+    recipe_text,
+    write_values,
+)
 
 PATH = Path("lab.toml")
 
@@ -33,6 +42,8 @@ def test_missing_tables_and_keys_take_the_defaults() -> None:
         ('[quantize]\nalgoritm = "awq"', ["quantize.algoritm", "line 2", "Did you mean quantize.algorithm"]),
         ("[quantize]\n\n# four\nbits = 5", ["quantize.bits", "line 4", "4, 8"]),
         ('[finetune]\nrank = "64"', ["finetune.rank", "line 2", "whole number"]),
+        ('[finetune]\nrank = "automatic"', ["finetune.rank", "line 2", 'or "auto"']),
+        ('[quantize]\nbits = "auto"', ["quantize.bits", "line 2", "4, 8"]),
         ("[finetune]\nrank = 0", ["line 2", "from 1 to 1024"]),
         ("[finetune]\nlearning_rate = nan", ["line 2", "number"]),
         ("[data]\neval_fraction = 1.5", ["line 2", "0 to 0.9"]),
@@ -52,6 +63,66 @@ def test_what_is_wrong_is_named_with_file_line_key_and_cure(text: str, words: li
         parse_recipe(text, PATH)
     for word in [*words, "lab.toml"]:
         assert word in str(caught.value)
+
+
+OLD_TEMPLATE = "<|user|>\\n{prompt}<|end|>\\n<|assistant|>\\n{response}<|end|>"
+
+
+@pytest.mark.parametrize(
+    ("text", "template"),
+    [
+        ("", AUTO),
+        ('template = "auto"', AUTO),
+        (f'template = "{OLD_TEMPLATE}"\nchat_template = false', OLD_TEMPLATE),
+        (f'template = "{OLD_TEMPLATE}"', OLD_TEMPLATE),
+        (f'template = "{OLD_TEMPLATE}"\nchat_template = true', AUTO),
+        (f'chat_template = true\ntemplate = "{OLD_TEMPLATE}"', AUTO),
+        ("chat_template = true", AUTO),
+        ("chat_template = false", AUTO),
+    ],
+)
+def test_labs_from_before_auto_mean_what_they_meant(text: str, template: str, tmp_path: Path) -> None:
+    path = tmp_path / "lab.toml"
+    path.write_text(f"[data]\n{text}\n")
+    data = read_recipe(path).data
+    assert data.template == template.replace("\\n", "\n")
+    # A template that is written now holds, whatever the old key said.
+    assert write_values(path, {"data.template": "Q: {prompt} A: {response}"}).data.template.startswith("Q: ")
+    assert read_recipe(path).data.template == "Q: {prompt} A: {response}"
+    assert "chat_template" not in path.read_text()
+    assert write_values(path, {"data.chat_template": True}).data.template == AUTO
+    assert read_recipe(path).data.template == AUTO
+
+
+def test_numbers_of_an_old_lab_stay() -> None:
+    old = (
+        "[quantize]\ngroup_size = 128\n[finetune]\nrank = 64\nalpha = 16\nsteps = 100\nlearning_rate = 2e-4\n"
+    )
+    recipe = parse_recipe(old, PATH)
+    tune = recipe.finetune
+    assert (recipe.quantize.group_size, tune.rank, tune.alpha, tune.steps, tune.learning_rate) == (
+        128,
+        64,
+        16,
+        100,
+        2e-4,
+    )
+
+
+def test_what_follows_the_model_is_auto_in_a_new_lab_and_written_so() -> None:
+    text = recipe_text(Recipe())
+    options = [option for group in OPTIONS.values() for option in group.values() if option.auto]
+    assert {"data.template", "quantize.group_size", "finetune.rank", "finetune.learning_rate"} <= {
+        option.name for option in options
+    }
+    for option in options:
+        assert option.default == AUTO
+        assert option.parse("auto") == option.parse("") == option.parse(" Auto ") == AUTO
+        assert option.check(AUTO) == AUTO
+        assert '"auto"' in option.expected
+        if not option.advanced:
+            assert f'{option.key} = "auto"  # ' in text or f'{option.key} = "auto" # ' in text
+    assert "chat_template" not in text
 
 
 def test_whole_numbers_serve_as_fractions() -> None:
@@ -98,7 +169,8 @@ def test_what_is_typed_on_one_line_is_the_value_again(text: str, number: float) 
         dataclasses.replace(find_option("finetune.learning_rate"), low=None, high=None),
     )
     assert "\n" not in template.typed(text)
-    assert template.parse(template.typed(text)) == text
+    wanted = AUTO if text.strip().lower() in ("", AUTO) else text
+    assert template.parse(template.typed(text)) == wanted
     assert rate.parse(rate.typed(number)) == number
 
 

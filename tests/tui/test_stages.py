@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from core.lab import REHEARSAL_VALUES, Lab
+from core.data.records import count
+from core.events import Reporter
+from core.lab import Lab
+from tests.tiny_models import make_tiny
 from tests.tui.conftest import opened, screen_text, until
 from tests.tui.labs import BEFORE, ERROR, job_in, made
 from tui.screens.stage import StageScreen
@@ -191,15 +196,38 @@ async def test_settings_changed_by_hand_arrive_in_the_form(lab: Lab) -> None:
         await until(pilot, lambda: app.current.query_one("#set-finetune-rank").value == "17")  # type: ignore[attr-defined]
 
 
-async def test_the_bundled_models_large_steps_do_not_follow_to_another_model(lab: Lab) -> None:
-    async with opened(lab.root, "quantize") as (app, _):
-        app.session.save({"model.source": "microsoft/Phi-3.5-mini-instruct"})
-        recipe = lab.recipe
-        assert recipe.finetune.learning_rate == 2e-4
-        assert recipe.quantize.group_size == 128
-        assert recipe.finetune.steps == 100, "chosen by hand, so it stays"
-        app.session.save({"model.source": "rehearsal"})
-        assert lab.recipe.finetune.learning_rate == REHEARSAL_VALUES["finetune.learning_rate"]
+async def test_what_is_auto_is_shown_with_its_value_and_the_reason(lab: Lab) -> None:
+    made(lab, ("quantize",))
+    lab.set({"finetune.rank": "auto", "finetune.steps": "auto"})
+    count(lab.recipe, lab.root, Reporter())
+    async with opened(lab.root, "finetune") as (app, pilot):
+        rank, alpha = (app.current.form.fields[f"finetune.{key}"] for key in ("rank", "alpha"))  # type: ignore[attr-defined]
+        await until(pilot, lambda: rank.control.placeholder == "auto (32)")
+        assert alpha.control.placeholder == "auto (64)"
+        assert "narrow" in screen_text(app)
+        app.set_focus(rank.control)
+        await pilot.press("8")
+        await until(pilot, lambda: alpha.control.placeholder == "auto (16)")
+        assert rank.value() == 8
+        await pilot.press("backspace")
+        await until(pilot, lambda: alpha.control.placeholder == "auto (64)")
+        assert rank.value() == "auto"
+        await pilot.press(*"auto")
+        assert rank.check()
+        assert rank.value() == "auto"
+
+
+async def test_another_model_changes_what_is_auto_and_no_number(lab: Lab, tmp_path: Path) -> None:
+    tiny = make_tiny("llama", tmp_path / "tiny")
+    lab.set({"quantize.group_size": "auto"})
+    async with opened(lab.root, "quantize") as (app, pilot):
+        group = app.current.form.fields["quantize.group_size"]  # type: ignore[attr-defined]
+        await until(pilot, lambda: "auto (128)" in screen_text(app))
+        app.session.save({"model.source": str(tiny), "quantize.bits": 8})
+        await until(pilot, lambda: "auto (64)" in screen_text(app))
+        assert group.value() == "auto"
+        assert lab.recipe.quantize.group_size == "auto"
+        assert lab.recipe.finetune.steps == 100, "chosen by hand, so it stays"
 
 
 async def test_settings_that_changed_since_the_run_are_named(lab: Lab) -> None:

@@ -34,7 +34,7 @@ class DataScreen(DataView):
     LABELS: ClassVar[Mapping[str, str]] = {"run": "Check"}
     CSS_PATH = "data.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [action.binding() for action in DATA]
-    MAIN = ("data.file", "data.template", "data.chat_template")
+    MAIN = ("data.file", "data.template")
     MORE = (
         "data.prompt_field",
         "data.response_field",
@@ -59,8 +59,7 @@ class DataScreen(DataView):
                 self.session.recipe(),
                 self.MAIN,
                 self.MORE,
-                {"data.chat_template": {}},
-                ("data.file", "data.template"),
+                long=("data.file", "data.template"),
             )
         return self._form
 
@@ -96,7 +95,9 @@ class DataScreen(DataView):
         """The recipe may have been changed by hand."""
         self.command.show(self.session.command("data"))
         if self._form is not None and self.session.exists:
-            self._form.put(self.session.recipe())
+            recipe = self.session.recipe()
+            self._form.put(recipe)
+            self._form.follow(self.session.root, recipe)
         if self.session.broken is not None:
             self.tell_problem()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual.content import Content
 from textual.widget import Widget
 
+from core.options import AUTO
 from tui.screens.stage import TALL, StageScreen
 from tui.widgets.chart import LossChart
 
@@ -68,22 +69,21 @@ class FinetuneScreen(StageScreen):
         return self.chart
 
     def advice(self, values: Mapping[str, Any]) -> str:
-        seen = (
-            values["finetune.steps"]
-            * values["finetune.batch_size"]
-            * values["finetune.gradient_accumulation"]
-        )
-        return (
-            f"The model sees {seen} records, some more than once. You can stop at any time: "
-            "the next run goes on from the last checkpoint."
-        )
+        steps, batch = values["finetune.steps"], values["finetune.batch_size"]
+        stop = "You can stop at any time: the next run goes on from the last checkpoint."
+        if AUTO in (steps, batch):
+            return stop
+        seen = steps * batch * values["finetune.gradient_accumulation"]
+        return f"The model sees {seen} records, some more than once. {stop}"
 
     def draw(self, view: JobView | None) -> None:
         if view is None:
             return
         recipe = view.spec.get("recipe", {})
         last = recipe.get("finetune", {}).get("steps") if isinstance(recipe, dict) else None
-        self.chart.show(view.train, view.held, float(last) if isinstance(last, int) else None)
+        if last == AUTO:
+            last = (view.result or {}).get("steps") or (view.total if view.phase == "training" else None)
+        self.chart.show(view.train, view.held, float(last) if isinstance(last, int | float) else None)
         # On a low terminal the curve gives way to what is to be read: the error, the result.
         low = self.size.height < TALL
         told = len((view.error or {}).get("detail", "").splitlines()) if view.state != "cancelled" else 0

@@ -80,7 +80,10 @@ class StageScreen(StepScreen):
         """Fill the stage's own drawing."""
 
     def advice(self, values: Mapping[str, Any]) -> str:
-        """A line about the settings as they stand: what this choice needs here, how long it takes."""
+        """A line about the settings as they stand: what this choice needs here, how long it takes.
+
+        A value is "auto" only where nobody knows yet what it will be.
+        """
         return ""
 
     # The screen
@@ -143,7 +146,9 @@ class StageScreen(StepScreen):
             self._settings_wanted = None
             self.olive.watch_log(self.log_pane.open(view.log_path))
         missing = self.missing(snapshot)
-        self.form.put(self.session.recipe())
+        recipe = self.session.recipe()
+        self.form.put(recipe)
+        self.form.follow(self.session.root, recipe)
         form_shown = self.settings_shown
         self._arrange(form_shown)
         self.command.show(self.session.command("run", self.NAME))
@@ -213,9 +218,12 @@ class StageScreen(StepScreen):
             if changed:
                 return f"Not as {view.id} ran: {', '.join(changed)}. Run again to have it so."
         try:
-            return self.advice(self.form.values())
+            values = self.form.values()
         except ValueError:
             return ""
+        resolved = self.form.resolved()
+        chosen = () if resolved is None else resolved.chosen
+        return self.advice(values | {each.option: each.value for each in chosen if each.value is not None})
 
     def _tell_buttons(self, view: JobView | None, missing: object) -> None:
         active = view is not None and view.active

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
+from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -12,7 +14,11 @@ from textual.events import DescendantFocus
 from textual.message import Message
 from textual.widgets import Input, Select
 
-from core.options import Option
+from core.auto import Chosen, Facts, Records, Resolved, resolve
+from core.errors import LabError
+from core.files import MANIFEST
+from core.folder import LabFolder
+from core.options import AUTO, Option
 from core.recipe import OPTIONS, Recipe
 from tui.session import value_of
 from tui.widgets.line import Line
@@ -34,6 +40,14 @@ class Picker(Select[Any], inherit_bindings=False):
             compact=True,
             id=id,
         )
+
+    def relabel(self, choices: Sequence[tuple[str, Any]]) -> None:
+        """Say the same choices in other words."""
+        value = self.value
+        with self.prevent(Select.Changed):
+            self.set_options([(content(text), item) for text, item in choices])  # type: ignore[misc]
+            for shown in (choices[-1][1], value):  # the words of the value are drawn when it changes
+                self.value = shown
 
 
 class Field(Horizontal):
@@ -58,6 +72,8 @@ class Field(Horizontal):
         self.option = option
         self.problem = ""
         self._given = choices or {}
+        self._chosen: Chosen | None = None
+        self._said = Plain(option.help, classes="field-help")
         self._start = value
         self.control = self._make()
         self.seen: Any = self.control.value if isinstance(self.control, Input) else value
@@ -67,14 +83,42 @@ class Field(Horizontal):
         if self.option.kind is bool:
             return Picker([("yes", True), ("no", False)], self._start, id=name)
         if self.option.choices:
-            pairs = [(self._given.get(item, str(item)), item) for item in self.option.choices]
-            return Picker(pairs, self._start, id=name)
-        return Line(self.option.typed(self._start), compact=True, id=name, select_on_focus=False)
+            return Picker(self._pairs(), self._start, id=name)
+        return Line(
+            self._typed(self._start),
+            placeholder=AUTO if self.option.auto else "",
+            compact=True,
+            id=name,
+            select_on_focus=False,
+        )
+
+    def _pairs(self) -> list[tuple[str, Any]]:
+        pairs = [(self._given.get(item, str(item)), item) for item in self.option.choices]
+        return [(self._auto_words(), AUTO), *pairs] if self.option.auto else pairs
+
+    def _auto_words(self) -> str:
+        known = self._chosen is not None and self._chosen.value is not None
+        return f"{AUTO} ({self._chosen.words})" if self._chosen and known else AUTO
+
+    def _typed(self, value: Any) -> str:
+        """A value as it stands in the line; an empty line is "auto", whose value shows through."""
+        return "" if self.option.auto and value == AUTO else self.option.typed(value)
 
     def compose(self) -> ComposeResult:
         yield Plain(label(self.option.key), classes="field-name")
         yield self.control
-        yield Plain(self.option.help, classes="field-help")
+        yield self._said
+
+    def tell(self, chosen: Chosen | None) -> None:
+        """Show what "auto" is here and why; None where the option is not "auto" now."""
+        if not self.option.auto or chosen == self._chosen:
+            return
+        self._chosen = chosen or self._chosen
+        if isinstance(self.control, Input):
+            self.control.placeholder = self._auto_words()
+        elif not self.control.expanded:
+            self.control.relabel(self._pairs())
+        self._said.show(self.option.help if chosen is None else chosen.reason)
 
     @property
     def help(self) -> str:
@@ -84,7 +128,17 @@ class Field(Horizontal):
         expected = (
             "" if self.option.choices or self.option.kind in (bool, str) else f" ({self.option.expected})"
         )
-        return f"{self.option.help}{expected}. In lab.toml: [{self.option.section}] {self.option.key}"
+        why = ""
+        if self._chosen is not None and self._is_auto():
+            why = f". {self._auto_words()}: {self._chosen.reason}"
+        place = f"In lab.toml: [{self.option.section}] {self.option.key}"
+        return f"{self.option.help}{expected}{why}. {place}"
+
+    def _is_auto(self) -> bool:
+        try:
+            return bool(self.value() == AUTO)
+        except ValueError:
+            return False
 
     def value(self) -> Any:
         """The value as it stands. Raises ValueError if it is not possible."""
@@ -108,9 +162,14 @@ class Field(Horizontal):
             return
         self._start = value
         if isinstance(self.control, Input):
-            self.control.value = self.option.typed(value)
+            self.control.value = self._typed(value)
         else:
             self.control.value = value
+
+    def replace(self, value: Any) -> None:
+        """Show another value, whatever stands there."""
+        self._start = value
+        self.control.value = self._typed(value) if isinstance(self.control, Input) else value
 
 
 class Form(Vertical):
@@ -133,7 +192,14 @@ class Form(Vertical):
     """
 
     class Edited(Message):
-        """A value was changed by the user."""
+        """A value was changed by the user, or more is known of what is "auto"."""
+
+    class Known(Message):
+        """What the files tell of the model and the records; None where they do not."""
+
+        def __init__(self, key: object, facts: Facts | None, records: Records | None) -> None:
+            super().__init__()
+            self.key, self.facts, self.records = key, facts, records
 
     def __init__(
         self,
@@ -150,6 +216,9 @@ class Form(Vertical):
             for name in (*main, *more)
         }
         self._main, self._more = tuple(main), tuple(more)
+        self._of: tuple[Path, Recipe] | None = None
+        self._asked: object = None
+        self._known: tuple[object, Facts | None, Records | None] | None = None
         self._fold = Push("+ More settings", id="fold")
         self._help = Plain(id="form-help")
 
@@ -187,9 +256,61 @@ class Form(Vertical):
         """Put these values, by ``section.key``, into their fields, whatever stands there."""
         for name, value in values.items():
             if name in self.fields:
-                field = self.fields[name]
-                field._start = value
-                field.control.value = field.option.typed(value) if isinstance(field.control, Input) else value
+                self.fields[name].replace(value)
+
+    def tell(self, chosen: Iterable[Chosen]) -> None:
+        """Show what is "auto" here and why, beside the fields that are."""
+        told = {each.option: each for each in chosen}
+        for name, field in self.fields.items():
+            field.tell(told.get(name))
+            if field.has_focus_within:
+                self._tell(field)
+
+    def follow(self, root: Path, recipe: Recipe) -> None:
+        """Show what is "auto" for a lab and its recipe, with what stands in the form.
+
+        What files tell of the model and the records is read in a thread, once for each model and file.
+        """
+        self._of = (root, recipe)
+        self._tell_auto()
+
+    def resolved(self) -> Resolved | None:
+        """What the form's values come to; None while one is impossible or the files have not been read."""
+        if self._of is None:
+            return None
+        root, recipe = self._of
+        try:
+            recipe = recipe.with_values(self.values())
+        except (ValueError, LabError):
+            return None
+        key = _key(root, recipe)
+        if key != self._asked:
+            self._asked = key
+            self._read(key, root, recipe)
+        return resolve(recipe, *self._known[1:]) if self._known and self._known[0] == key else None
+
+    @work(thread=True, exit_on_error=False, group="facts")
+    def _read(self, key: object, root: Path, recipe: Recipe) -> None:
+        from core.auto import facts_at_hand
+        from core.data.records import remembered
+
+        lab = LabFolder(root)
+        self.post_message(self.Known(key, facts_at_hand(lab, recipe), remembered(recipe, root)))
+
+    def on_form_known(self, event: Form.Known) -> None:
+        """The files have been read."""
+        event.stop()
+        if event.key == self._asked:
+            self._known = (event.key, event.facts, event.records)
+            self._tell_auto()
+            self.post_message(self.Edited())
+
+    def _tell_auto(self) -> None:
+        if (
+            any(field.option.auto for field in self.fields.values())
+            and (found := self.resolved()) is not None
+        ):
+            self.tell(found.chosen)
 
     def on_push_pushed(self, event: Push.Pushed) -> None:
         """Unfold the rest, or fold it away."""
@@ -216,6 +337,7 @@ class Form(Vertical):
         if field is not None and field.control.value != field.seen:
             field.seen = field.control.value
             field.check()
+            self._tell_auto()
             self._tell(field)
             self.post_message(self.Edited())
 
@@ -237,3 +359,15 @@ class Form(Vertical):
 def _option(name: str) -> Option:
     section, _, key = name.partition(".")
     return OPTIONS[section][key]
+
+
+def _key(root: Path, recipe: Recipe) -> object:
+    """What has to be read anew when it changes: model, data, what was counted, what was quantized."""
+    lab = LabFolder(root)
+    stamps = []
+    for path in (lab.records_path, lab.quantized_dir / MANIFEST):
+        try:
+            stamps.append(path.stat().st_mtime_ns)
+        except OSError:
+            stamps.append(0)
+    return (root, recipe.model, recipe.data, *stamps)

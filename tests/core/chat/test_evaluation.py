@@ -12,7 +12,8 @@ from core import Lab
 from core.chat.evaluate import evaluate
 from core.data import Example
 from core.model.messages import Message, text_of
-from core.model.prompt_format import AUTO, read_prompt_format
+from core.model.prompt_format import read_prompt_format
+from core.options import AUTO
 
 
 class Session:
@@ -82,12 +83,11 @@ def test_what_is_asked_are_the_first_tokens_of_the_row(
     template: str, tmp_path: Path, llama_checkpoint: Path
 ) -> None:
     from core.data import load_examples
-    from core.recipe import template_of
 
     names = ("ask", "reply") if template != AUTO else ("prompt", "response")
     rows = [{names[0]: f"text {n}?", names[1]: "good"} for n in range(8)]
     lab = lab_with(tmp_path, llama_checkpoint, rows, **{"data.template": template})
-    form = read_prompt_format(llama_checkpoint, template_of(lab.recipe.data))
+    form = read_prompt_format(llama_checkpoint, lab.recipe.data.template)
     split = load_examples(lab.recipe, lab.root)
     for example in [*split.train, *split.eval]:
         row = form.encode(example.segments)

@@ -13,7 +13,7 @@ from core.data import load_examples
 from core.data.mapping import FieldMap, propose_mapping
 from core.data.survey import summary
 from core.errors import RequestError
-from core.recipe import TEMPLATE, read_recipe, write_values
+from core.recipe import read_recipe, write_values
 from tests.tiny_models import CHAT_TEMPLATE
 
 VIETNAMESE = [("Đến Huế nên xem gì?", "Bạn hãy xem Đại Nội và chùa Thiên Mụ bên sông Hương.")]
@@ -71,7 +71,8 @@ def test_known_names_need_no_choice(tmp_path: Path, asked: str, answer: str) -> 
     split = load_examples(read_recipe(folder / "lab.toml"), folder)
     rows = sorted([*split.train, *split.eval], key=lambda example: example.line)
     assert [(row.prompt, row.answer) for row in rows] == pairs
-    assert rows[0].text == TEMPLATE.replace("{prompt}", pairs[0][0]).replace("{response}", pairs[0][1])
+    question, reply = pairs[0]
+    assert rows[0].text == f"<|user|>\n{question}<|end|>\n<|assistant|>\n{reply}<|end|>\n"
     report = summary(folder, read_recipe(folder / "lab.toml"))
     assert report.ok
     assert not report.to_confirm
@@ -191,7 +192,8 @@ def test_conversations(tmp_path: Path, name: str, keys: tuple[str, str, str, str
     assert [message.role for message in row.messages] == ["user", "assistant"] * 2
     assert [part.text for part in row.segments if part.trained] == ["Two.<|end|>", "Four.<|end|>"]
     assert row.text == (
-        "<|user|>\nOne?<|end|>\n<|assistant|>\nTwo.<|end|>\n<|user|>\nThree?<|end|>\n<|assistant|>\nFour.<|end|>"
+        "<|user|>\nOne?<|end|>\n<|assistant|>\nTwo.<|end|>\n"
+        "<|user|>\nThree?<|end|>\n<|assistant|>\nFour.<|end|>\n"
     )
 
 
@@ -203,7 +205,7 @@ def test_conversations_written_as_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "settled", [{"data.chat_template": True}, {"data.template": "Hỏi: {prompt}\nĐáp: {response}<|end|>"}]
+    "settled", [{"data.template": "auto"}, {"data.template": "Hỏi: {prompt}\nĐáp: {response}<|end|>"}]
 )
 def test_accepting_keeps_what_the_recipe_has_settled(tmp_path: Path, settled: dict[str, Any]) -> None:
     folder = lab(tmp_path, records(VIETNAMESE, "khách", "chủ nhà"))
@@ -226,14 +228,13 @@ def test_plain_text_is_learnt_whole_after_a_yes(tmp_path: Path, capsys: pytest.C
     assert split.train[0].text.endswith("sea.</s>")
 
 
-def test_the_models_own_template_is_proposed_where_the_usual_one_does_not_fit() -> None:
+def test_the_models_own_template_is_proposed_where_it_has_one() -> None:
     rows = records(VIETNAMESE, "question", "answer")
-    other = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    phi = "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}"
-    assert propose_mapping(rows, other).chat_template
-    assert "own chat template" in propose_mapping(rows, other).why
-    assert not propose_mapping(rows, phi).chat_template
+    own = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    assert propose_mapping(rows, own).chat_template
+    assert "own chat template" in propose_mapping(rows, own).why
     assert not propose_mapping(rows).chat_template
+    assert {propose_mapping(rows, chat).settings()["data.template"] for chat in (own, None)} == {"auto"}
 
 
 @pytest.mark.parametrize(

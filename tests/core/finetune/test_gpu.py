@@ -13,11 +13,11 @@ from core.errors import MachineError
 from core.events import RecordingReporter
 from core.folder import LabFolder
 from core.model.folder import read_config
-from core.recipe import Recipe
 from core.stages import finetune
 from core.stages.base import StageContext
 from core.training.memory import Shape, estimate_memory
 from tests.core.finetune.helpers import quantized_tiny, write_records
+from tests.recipes import settled
 
 pytestmark = [
     pytest.mark.gpu,
@@ -44,7 +44,7 @@ def run(lab: LabFolder, **changes: Any) -> dict[str, Any]:
         "finetune.batch_size": 64,
         "finetune.learning_rate": 1e-3,
     }
-    recipe = Recipe().with_values({**values, **{k.replace("__", "."): v for k, v in changes.items()}})
+    recipe = settled({**values, **{k.replace("__", "."): v for k, v in changes.items()}})
     work = lab.models_dir / ".work"
     work.mkdir()
     torch.cuda.empty_cache()
@@ -106,7 +106,7 @@ def test_cancelled_on_the_gpu_it_goes_on_alike(lab: LabFolder) -> None:
     }
     work = lab.models_dir / ".work"
     work.mkdir()
-    recipe = Recipe().with_values(recipe_values)
+    recipe = settled(recipe_values)
     with pytest.raises(Cancelled):
         finetune.run(StageContext(lab, recipe, CancelAt(), work, {"fingerprint": {}}, {}))
     shutil.rmtree(work)

@@ -16,10 +16,10 @@ from core.errors import Cancelled, LabError, MachineError, RequestError, StageEr
 from core.events import RecordingReporter
 from core.files import MANIFEST
 from core.folder import LabFolder
-from core.recipe import Recipe
 from core.stages import finetune
 from core.stages.base import StageContext
 from tests.core.finetune.helpers import quantized_tiny, write_records
+from tests.recipes import settled
 from tests.tiny_models import make_tiny
 
 SMALL: dict[str, Any] = {
@@ -56,7 +56,7 @@ def lab(tmp_path: Path, bases: Callable[[str], Path]) -> LabFolder:
 
 
 def run(lab: LabFolder, report: RecordingReporter | None = None, **changes: Any) -> dict[str, Any]:
-    recipe = Recipe().with_values({**SMALL, **{k.replace("__", "."): v for k, v in changes.items()}})
+    recipe = settled({**SMALL, **{k.replace("__", "."): v for k, v in changes.items()}})
     work = lab.models_dir / ".finetune.work"
     work.mkdir()
     try:
@@ -193,7 +193,7 @@ def test_impossible_options_are_refused(lab: LabFolder, changes: dict[str, Any],
 def test_a_recipe_made_by_hand_is_checked_too(lab: LabFolder, key: str, value: Any) -> None:
     import dataclasses
 
-    recipe = Recipe().with_values(SMALL)
+    recipe = settled(SMALL)
     recipe = dataclasses.replace(recipe, finetune=dataclasses.replace(recipe.finetune, **{key: value}))
     with pytest.raises(RequestError, match=f"finetune.{key}"):
         finetune.fingerprint(lab, recipe)
@@ -287,7 +287,7 @@ def test_a_gpu_that_stays_full_is_an_error_that_helps(
 
 
 def test_the_fingerprint_knows_its_inputs(lab: LabFolder) -> None:
-    recipe = Recipe().with_values(SMALL)
+    recipe = settled(SMALL)
     before = finetune.fingerprint(lab, recipe)
     assert before == finetune.fingerprint(lab, recipe)
     assert json.loads(json.dumps(before)) == before

@@ -256,8 +256,9 @@ def test_facts_load_neither_torch_nor_transformers() -> None:
 
     code = (
         "import sys, pathlib; from core.model.folder import model_facts; from core.stages.faults import faults;"
-        "from core.recipe import Recipe;"
-        f"f = model_facts(pathlib.Path({str(rehearsal_model())!r})); f.text; faults(f, Recipe());"
+        "from core.recipe import Recipe; from core.auto import resolve;"
+        f"f = model_facts(pathlib.Path({str(rehearsal_model())!r})); f.text;"
+        "faults(f, resolve(Recipe(), None, None).recipe);"
         "sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'onnxruntime', 'olive')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,13 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core import Lab
+from core.auto import Settled
 from core.check import FAIL, WARN, require, run_checks
 from core.checkpoint import check_tensors
 from core.errors import RequestError
 from core.events import Reporter
 from core.model.folder import model_facts
-from core.recipe import Recipe
 from core.stages.faults import Fault, faults, refuse
+from tests.recipes import settled
 from tests.tiny_models import ARCHITECTURES, make_tiny
 
 FITTING = {"quantize.group_size": 16, "data.max_seq_len": 256}
@@ -40,8 +41,8 @@ def model(made: Callable[..., Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(made("llama"), tmp_path / "model"))
 
 
-def recipe(**values: Any) -> Recipe:
-    return Recipe().with_values({**FITTING, **{k.replace("__", "."): v for k, v in values.items()}})
+def recipe(**values: Any) -> Settled:
+    return settled({**FITTING, **{k.replace("__", "."): v for k, v in values.items()}})
 
 
 def found(folder: Path, **values: Any) -> dict[str, Fault]:
@@ -307,5 +308,5 @@ def test_check_is_quick_on_a_small_model(model: Path, tmp_path: Path) -> None:
     lab = Lab.create(tmp_path / "lab", model=str(model))
     run_checks(lab.root)
     began = time.process_time()
-    faults(model_facts(model), lab.recipe)
+    faults(model_facts(model), recipe())
     assert time.process_time() - began < 0.2

@@ -6,7 +6,6 @@ import pytest
 
 from core.model.messages import Message, Segment
 from core.model.template import ChatTemplate, Template, TemplateError
-from core.recipe import TEMPLATE
 from tests.tiny_models import CHAT_TEMPLATE
 
 PHI = (
@@ -50,7 +49,7 @@ def whole(segments: tuple[Segment, ...]) -> str:
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
-        (TEMPLATE, "B.<|end|>"),
+        ("<|user|>\n{prompt}<|end|>\n<|assistant|>\n{response}<|end|>", "B.<|end|>"),
         ("{prompt}\n{response}", "B.<eos>"),
         ("{prompt}\n{response}\n", "B.<eos>"),
         ("[INST] {prompt} [/INST] {response}</s>\n", "B.</s>"),

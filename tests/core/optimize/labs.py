@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from core.auto import Settled
 from core.events import RecordingReporter
 from core.folder import LabFolder
-from core.recipe import Recipe
 from core.stages import optimize
 from core.stages.base import StageContext
+from tests.recipes import settled
 from tests.tiny_models import make_tiny
 
 PROMPTS = (
@@ -21,7 +22,7 @@ PROMPTS = (
     "The best month for the coast is",
 )
 NEW_TOKENS = 12
-RECIPE = Recipe().with_values({"quantize.group_size": 32, "quantize.algorithm": "rtn"})
+RECIPE = settled({"quantize.group_size": 32, "quantize.algorithm": "rtn"})
 
 
 def quantized_lab(
@@ -79,7 +80,7 @@ def add_adapter(lab: LabFolder, name: str, rank: int, seed: int = 0, **options: 
         tuned.save_pretrained(str(lab.finetuned_dir(name)))
 
 
-def run_stage(lab: LabFolder, recipe: Recipe = RECIPE) -> tuple[dict[str, Any], RecordingReporter]:
+def run_stage(lab: LabFolder, recipe: Settled = RECIPE) -> tuple[dict[str, Any], RecordingReporter]:
     """The stage as a job's worker runs it."""
     report = RecordingReporter()
     number = len(list(lab.models_dir.glob(".work-*")))

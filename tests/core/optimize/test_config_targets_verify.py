@@ -37,10 +37,11 @@ CHAT = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor
 @pytest.mark.parametrize(
     ("template", "recipe", "expected"),
     [
-        (CHAT, {"data.chat_template": True}, {TEXT_END, END}),
-        ("", {}, {TEXT_END, END}),  # only the recipe's own template has <|end|>
+        (CHAT, {}, {TEXT_END, END}),
+        ("", {}, {TEXT_END}),
+        ("", {"data.template": "{prompt}\n{response}<|end|>"}, {TEXT_END, END}),
         ("", {"data.template": "{prompt}\n{response}"}, {TEXT_END}),
-        ("{{ raise_exception('no') }}", {"data.chat_template": True}, {TEXT_END}),
+        ("{{ raise_exception('no') }}", {}, {TEXT_END}),
     ],
 )
 def test_end_of_turn_tokens_are_found(

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
+from core.auto import Settled
 from core.errors import RequestError, StageError
 from core.events import RecordingReporter
 from core.files import MANIFEST, read_json
 from core.folder import LabFolder
 from core.model.folder import read_config
-from core.recipe import Recipe
 from core.resources import rehearsal_model
 from core.stages import quantize
 from core.stages.base import StageContext
+from tests.recipes import settled
 from tests.tiny_models import make_tiny
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
@@ -31,10 +32,10 @@ class Bench:
         self.lab = LabFolder(root)
         self.report = RecordingReporter()
 
-    def recipe(self, source: Path | str, **values: Any) -> Recipe:
+    def recipe(self, source: Path | str, **values: Any) -> Settled:
         small = {"quantize.group_size": 32, "quantize.calibration_samples": 24}
         given = {key.replace("__", "."): value for key, value in values.items()}
-        return Recipe().with_values({"model.source": str(source), **small, **given})
+        return settled({"model.source": str(source), **small, **given})
 
     def run(self, source: Path | str, **values: Any) -> dict[str, Any]:
         recipe = self.recipe(source, **values)
@@ -134,7 +135,7 @@ def test_a_group_size_that_does_not_divide_names_the_layer_and_the_sizes_that_do
 
 def test_no_group_size_that_fits_is_said(bench: Bench, tmp_path: Path) -> None:
     source = make_tiny("llama", tmp_path / "m", intermediate=100)
-    with pytest.raises(RequestError, match="does not divide") as caught:
+    with pytest.raises(RequestError, match="No group size divides") as caught:
         bench.run(source)
     assert '"none"' in caught.value.hint
 

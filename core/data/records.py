@@ -1,0 +1,75 @@
+"""How many records there are and how long they are: counted once, and remembered in the lab.
+
+Settings that follow the data (:mod:`core.auto`) need no more than that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from core.auto import Records
+from core.data.examples import load_examples, resolve_data_file
+from core.data.model_text import read_model_text
+from core.data.tokens import TokenCounter
+from core.errors import LabError
+from core.events import Reporter
+from core.files import folder_stamp, read_json, write_json
+from core.folder import LabFolder
+from core.recipe import Recipe
+
+
+def _key(recipe: Recipe, lab_root: Path) -> dict[str, Any]:
+    """What the figures depend on. Raises RequestError where there is no data file."""
+    path = resolve_data_file(recipe, lab_root)
+    stat = path.stat()
+    stamp: Any = folder_stamp(path) if path.is_dir() else [stat.st_size, stat.st_mtime_ns]
+    return {"stamp": stamp, "data": dataclasses.asdict(recipe.data), "model": recipe.model.source}
+
+
+def remembered(recipe: Recipe, lab_root: Path) -> Records | None:
+    """The figures of the recipe's data, if they were taken since it was changed last."""
+    found = read_json(LabFolder(lab_root).records_path)
+    try:
+        if found["key"] == _key(recipe, lab_root):
+            return Records(int(found["rows"]), float(found["tokens"]))
+    except (KeyError, TypeError, ValueError, LabError, OSError):
+        pass
+    return None
+
+
+def remember(recipe: Recipe, lab_root: Path, records: Records) -> None:
+    """Keep the figures in the lab, if there is one that can be written."""
+    if not LabFolder(lab_root).recipe_path.is_file():
+        return
+    try:
+        path = LabFolder(lab_root).records_path
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, {"key": _key(recipe, lab_root), **dataclasses.asdict(records)})
+    except (LabError, OSError):
+        pass  # they are counted again then
+
+
+def count(recipe: Recipe, lab_root: Path, report: Reporter) -> Records:
+    """The figures of the recipe's data: those remembered, or from reading all of it.
+
+    Raises:
+        LabError: the records cannot be used, as :func:`~core.data.examples.load_examples` says.
+    """
+    known = remembered(recipe, lab_root)
+    if known is not None:
+        return known
+    text = read_model_text(recipe, lab_root)
+    split = load_examples(recipe, lab_root, text=text, report=report)
+    counter = TokenCounter(text)
+    lengths = counter.count([example.segments for example in split.train])
+    records = of_lengths(len(lengths), sum(lengths))
+    if not counter.estimated:
+        remember(recipe, lab_root, records)
+    return records
+
+
+def of_lengths(rows: int, tokens: int) -> Records:
+    """The figures from the training rows' number and the sum of their tokens."""
+    return Records(rows, round(tokens / rows, 1) if rows else 0.0)

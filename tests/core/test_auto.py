@@ -1,0 +1,189 @@
+"""Settings that follow the model and the data: the rules, as properties, and what is said of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.auto import GROUP_SIZES, Facts, Records, Resolved, resolve, resolve_at_hand, resolve_for_stage
+from core.events import Reporter
+from core.files import MANIFEST
+from core.folder import LabFolder
+from core.model.template import PLAIN
+from core.options import AUTO
+from core.recipe import OPTIONS, Recipe
+from tests.tiny_models import make_tiny
+
+WIDTHS = st.lists(st.integers(1, 20_000), min_size=1, max_size=6)
+FACTS = st.builds(
+    Facts,
+    parameters=st.integers(1, 10**12),
+    inputs=WIDTHS.map(lambda widths: tuple((width, 3, f"layer.{width}") for width in sorted(set(widths)))),
+    positions=st.sampled_from([0, 16, 512, 2048, 131072]),
+    chat_template=st.sampled_from([True, False, None]),
+    group_size=st.sampled_from([None, 32]),
+)
+RECORDS = st.builds(Records, rows=st.integers(0, 10**8), tokens=st.floats(0, 1e6))
+OPTIONS_AUTO = {option.name: option for group in OPTIONS.values() for option in group.values() if option.auto}
+WRITTEN = st.fixed_dictionaries(
+    {},
+    optional={
+        "quantize.group_size": st.sampled_from([16, 32, 64, 128, 256]),
+        "finetune.rank": st.integers(1, 1024),
+        "finetune.alpha": st.integers(1, 4096),
+        "finetune.steps": st.integers(1, 10**6),
+        "finetune.batch_size": st.integers(1, 4096),
+        "finetune.learning_rate": st.floats(1e-8, 1.0),
+        "finetune.turns": st.integers(1, 64),
+        "finetune.dropout": st.floats(0, 0.9),
+        "data.max_seq_len": st.integers(16, 131072),
+        "data.template": st.sampled_from(["{prompt} {response}", PLAIN]),
+        "quantize.calibration_samples": st.integers(1, 4096),
+        "quantize.max_calibration_len": st.integers(16, 8192),
+    },
+)
+
+
+def value(recipe: Recipe, name: str) -> Any:
+    section, _, key = name.partition(".")
+    return getattr(getattr(recipe, section), key)
+
+
+def chosen(resolved: Resolved, name: str) -> Any:
+    return next(each.value for each in resolved.chosen if each.option == name)
+
+
+@given(WIDTHS)
+def test_the_group_size_is_the_largest_that_divides_every_matrix_or_there_is_none(widths: list[int]) -> None:
+    facts = Facts(10**9, tuple((width, 1, f"layer.{width}") for width in sorted(set(widths))))
+    found = resolve(Recipe(), facts, None)
+    fitting = [size for size in GROUP_SIZES if all(width % size == 0 for width in widths)]
+    if fitting:
+        assert found.recipe.quantize.group_size == max(fitting)
+        assert chosen(found, "quantize.group_size") == max(fitting)
+    else:
+        assert chosen(found, "quantize.group_size") is None
+        reason = next(each.reason for each in found.chosen if each.option == "quantize.group_size")
+        assert any(f"layer.{width} " in reason for width in widths if width % 16)
+
+
+@given(FACTS, RECORDS, WRITTEN)
+def test_every_auto_becomes_a_possible_value_and_what_was_written_stays(
+    facts: Facts, records: Records, written: dict[str, Any]
+) -> None:
+    asked = Recipe().with_values(written)
+    found = resolve(asked, facts, records)
+    for name, option in OPTIONS_AUTO.items():
+        made = value(found.recipe, name)
+        assert option.check(made) == made
+        assert made != AUTO or name == "data.template"
+        if name in written:
+            assert made == written[name]
+    assert {each.option for each in found.chosen} == set(OPTIONS_AUTO) - set(written)
+    assert all(each.reason for each in found.chosen)
+
+
+@given(FACTS, RECORDS, WRITTEN)
+def test_resolving_again_changes_nothing(facts: Facts, records: Records, written: dict[str, Any]) -> None:
+    once = resolve(Recipe().with_values(written), facts, records).recipe
+    again = resolve(once, facts, records).recipe
+    assert again == once
+    as_written = {name: value(once, name) for name in OPTIONS_AUTO if value(once, name) != AUTO}
+    by_hand = resolve(Recipe().with_values(as_written), facts, records).recipe
+    assert dataclasses.asdict(by_hand) == dataclasses.asdict(once)  # so the fingerprints are the same
+
+
+@given(st.integers(10**6, 10**11), st.integers(1, 10**6))
+def test_small_models_learn_faster_and_longer(parameters: int, rows: int) -> None:
+    small = resolve(Recipe(), Facts(parameters), Records(rows, 60.0)).recipe.finetune
+    large = resolve(Recipe(), Facts(parameters * 8), Records(rows, 60.0)).recipe.finetune
+    assert small.learning_rate >= large.learning_rate
+    if large.steps > 20 and small.steps < 10_000:  # by the rows, up to a part of a step
+        assert small.steps * small.batch_size >= large.steps * large.batch_size - large.batch_size
+    for tune in small, large:
+        assert 20 <= tune.steps <= 10_000
+        if tune.steps > 20:
+            assert tune.steps * tune.batch_size <= 21 * rows + tune.batch_size
+
+
+@pytest.mark.parametrize(
+    ("parameters", "rate", "rank", "rounds"),
+    [(4_000_000, 6e-3, 32, 20), (135_000_000, 1e-3, 16, 5), (8_000_000_000, 2e-4, 16, 3)],
+)
+def test_the_travel_records_on_models_of_known_sizes(
+    parameters: int, rate: float, rank: int, rounds: int
+) -> None:
+    tune = resolve(Recipe(), Facts(parameters), Records(371, 60.0)).recipe.finetune
+    assert (tune.learning_rate, tune.rank, tune.alpha) == (rate, rank, 2 * rank)
+    assert round(tune.steps * tune.batch_size / 371) == rounds
+
+
+def test_long_records_make_small_batches() -> None:
+    assert resolve(Recipe(), Facts(10**9), Records(5000, 60.0)).recipe.finetune.batch_size == 8
+    assert resolve(Recipe(), Facts(10**9), Records(5000, 1500.0)).recipe.finetune.batch_size == 2
+    assert resolve(Recipe(), Facts(10**9), Records(3, 60.0)).recipe.finetune.batch_size == 3
+
+
+def test_what_cannot_be_known_yet_has_no_value_and_says_what_is_missing() -> None:
+    def unknown(facts: Facts | None, records: Records | None) -> set[str]:
+        return {each.option for each in resolve(Recipe(), facts, records).chosen if each.value is None}
+
+    assert unknown(Facts(10**9), Records(10, 1.0)) == set()
+    assert "finetune.steps" in unknown(Facts(10**9), None)
+    assert "finetune.learning_rate" not in unknown(Facts(10**9), None)
+    assert {"quantize.group_size", "data.template", "finetune.steps"} <= unknown(None, Records(10, 1.0))
+    assert unknown(Facts(10**9, chat_template=None), Records(10, 1.0)) == {"data.template"}
+
+
+def test_a_model_without_a_chat_template_gets_plain_text_and_that_is_said() -> None:
+    found = resolve(Recipe(), Facts(10**9, chat_template=False), None)
+    assert found.recipe.data.template == PLAIN
+    assert "no chat template" in found.chosen[0].reason
+    assert resolve(Recipe(), Facts(10**9), None).recipe.data.template == AUTO
+
+
+@pytest.mark.parametrize("arch", ["llama", "phi3"])
+def test_the_facts_of_a_folder_are_those_of_its_files(arch: str, tmp_path: Path) -> None:
+    folder = make_tiny(arch, tmp_path / "model")
+    facts = Facts.of(folder)
+    assert facts.chat_template
+    assert facts.inputs
+    assert Facts.from_dict(json.loads(json.dumps(facts.as_dict()))) == facts
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert not Facts.of(folder).chat_template
+
+
+def test_another_model_changes_what_is_auto_and_nothing_else(tmp_path: Path) -> None:
+    lab = LabFolder(tmp_path)
+    make_tiny("llama", tmp_path / "tiny")
+    for source in ("rehearsal", str(tmp_path / "tiny")):
+        recipe = Recipe().with_values({"model.source": source, "finetune.rank": 5})
+        found = resolve_at_hand(lab, recipe)
+        assert found.recipe.finetune.rank == 5
+        assert found.recipe.finetune.alpha == 10
+        group = found.recipe.quantize.group_size
+        assert (group == 128) == (source == "rehearsal")
+
+
+def test_later_stages_follow_the_model_that_was_quantized(tmp_path: Path) -> None:
+    lab = LabFolder(tmp_path)
+    recipe = Recipe().with_values({"data.file": "data_sample_travel.jsonl"})
+    first, facts = resolve_for_stage("quantize", lab, recipe, Reporter())
+    assert facts is not None
+    make_tiny("llama", lab.quantized_dir)
+    model = {"source": "rehearsal", "facts": facts.as_dict()}
+    (lab.quantized_dir / MANIFEST).write_text(json.dumps({"model": model}))
+    other = recipe.with_values({"model.source": "somebody/another"})
+    later, _ = resolve_for_stage("finetune", lab, other, Reporter())
+    assert later.recipe.finetune.learning_rate == first.recipe.finetune.learning_rate
+    assert later.recipe.quantize == first.recipe.quantize
+    assert all(each.value is not None for each in later.chosen)

@@ -1,0 +1,14 @@
+"""Recipes as the stages get them, for tests that run a stage without a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from core.auto import Facts, Settled, resolve
+from core.recipe import Recipe
+
+
+def settled(values: dict[str, Any], model: Path | None = None) -> Settled:
+    """A recipe with these values, ``{"section.key": value}``, and all that is "auto" resolved for ``model``."""
+    return resolve(Recipe().with_values(values), Facts.of(model) if model else None, None).recipe
