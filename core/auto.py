@@ -40,6 +40,9 @@ MOST_TOKENS = 1024
 BATCH_TOKENS = 4096
 """Tokens of a step that a batch is kept within."""
 
+CALIBRATED = ("awq", "gptq", "awq+gptq")
+"""The algorithms that look at calibration records."""
+
 STEPS = (20, 10_000)
 """Fewer steps teach nothing, and more are not taken unasked."""
 
@@ -254,20 +257,23 @@ def resolve(recipe: Recipe, facts: Facts | None, records: Records | None) -> Res
         if case.values[name] == AUTO:
             value, reason = rule(case)
             case.values[name] = GROUP_SIZES[-1] if value is None else value
-            missing = _missing(name, facts, records, chosen)
+            missing = _missing(name, recipe, facts, records, chosen)
             chosen[name] = Chosen(name, None if missing else value, missing or reason)
     order = [option.name for option in _auto_options()]
     return Resolved(_made(recipe, case.values), tuple(chosen[name] for name in order if name in chosen))
 
 
-def _missing(name: str, facts: Facts | None, records: Records | None, chosen: Mapping[str, Chosen]) -> str:
+def _missing(
+    name: str, recipe: Recipe, facts: Facts | None, records: Records | None, chosen: Mapping[str, Chosen]
+) -> str:
     """What has to be known before a choice can be made; empty where it can."""
     followed = chosen.get(_FOLLOWS.get(name, ""))
     if followed is not None and followed.value is None:
         return followed.reason
     if name in _OF_MODEL and (facts is None or (name == "data.template" and facts.chat_template is None)):
         return "known once the model is on this machine"
-    if name in _OF_RECORDS and records is None:
+    calibrates_alone = name == "quantize.calibration_samples" and recipe.quantize.calibration_file
+    if name in _OF_RECORDS and records is None and not calibrates_alone:
         return "known once the records are counted"
     return ""
 
@@ -365,7 +371,12 @@ def _odd_width(inputs: tuple[tuple[int, int, str], ...], size: int) -> str:
 
 
 def _calibration_samples(case: _Case) -> tuple[Any, str]:
-    return 128, "more rows change the scales very little"
+    if case.recipe.quantize.calibration_file:
+        return 128, "more rows change the scales very little"
+    wanted = 16_384 if case.facts.parameters < 1e9 else 65_536
+    length = max(1.0, min(case.records.tokens, case.values["quantize.max_calibration_len"]))
+    samples = max(32, min(128, round(wanted / length)))
+    return samples, f"{wanted:,} tokens are plenty for {case.size}"
 
 
 def _max_calibration_len(case: _Case) -> tuple[Any, str]:
@@ -443,8 +454,8 @@ _RULES: dict[str, _Rule] = {
     "data.template": _template,
     "data.max_seq_len": _max_seq_len,
     "quantize.group_size": _group_size,
-    "quantize.calibration_samples": _calibration_samples,
     "quantize.max_calibration_len": _max_calibration_len,
+    "quantize.calibration_samples": _calibration_samples,
     "finetune.rank": _rank,
     "finetune.alpha": _alpha,
     "finetune.turns": _turns,
@@ -461,6 +472,7 @@ _OF_MODEL = frozenset(
         "data.max_seq_len",
         "quantize.group_size",
         "quantize.max_calibration_len",
+        "quantize.calibration_samples",
         "finetune.rank",
         "finetune.batch_size",
         "finetune.steps",
@@ -470,7 +482,9 @@ _OF_MODEL = frozenset(
 )
 """The options that follow the model."""
 
-_OF_RECORDS = frozenset({"finetune.rank", "finetune.batch_size", "finetune.steps"})
+_OF_RECORDS = frozenset(
+    {"quantize.calibration_samples", "finetune.rank", "finetune.batch_size", "finetune.steps"}
+)
 """The options that follow the records."""
 
 _FOLLOWS = {"finetune.alpha": "finetune.rank", "finetune.dropout": "finetune.steps"}
@@ -570,6 +584,7 @@ def resolve_for_stage(
     else:
         facts = facts_of_quantized(lab)
     records = None
-    if stage == "finetune" and facts is not None:
+    calibrates = stage == "quantize" and recipe.quantize.algorithm in CALIBRATED
+    if (stage == "finetune" and facts is not None) or (calibrates and not recipe.quantize.calibration_file):
         records = count(recipe, lab.root, report)
     return resolve(recipe, facts, records), facts

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from core.auto import Chosen
 from core.events import now
 from core.files import MANIFEST, human_bytes, read_json, write_atomic
 from core.folder import LabFolder
@@ -46,6 +48,9 @@ def report_text(lab: LabFolder, recipe: Recipe) -> str:
         parts.append(f"## {title}")
         parts.append(f"`{folder.relative_to(lab.root)}`")
         parts.append(_table(manifest.get("result") or {}))
+        if manifest.get("auto"):
+            parts.append("What followed the model and the data:")
+            parts.append(auto_table(manifest["auto"]))
         packages = (manifest.get("fingerprint") or {}).get("versions") or {}
         if packages:
             parts.append(
@@ -70,6 +75,15 @@ def _table(numbers: dict[str, Any]) -> str:
     for name, value in _flat(numbers):
         rows.append((name.replace("_", " "), _show(name, value)))
     return "\n".join(f"| {name} | {value} |" for name, value in rows)
+
+
+def auto_table(chosen: Iterable[Mapping[str, Any]]) -> str:
+    """The settings that are "auto" (as :meth:`core.auto.Chosen.as_dict` gives them), as a Markdown table."""
+    rows = ["| setting | value | why |", "| --- | --- | --- |"]
+    for each in chosen:
+        words = Chosen(each["option"], each["value"], each["reason"]).words
+        rows.append(f"| {each['option']} | {_escape(words)} | {_escape(each['reason'])} |")
+    return "\n".join(rows)
 
 
 def _flat(numbers: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:

@@ -15,10 +15,11 @@ from core.check.types import FAIL, OK, SKIP, WARN, Check
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from core.auto import Chosen
     from core.check.types import Probe, Subject
     from core.lab import Lab
 
-__all__ = ["FAIL", "OK", "SKIP", "WARN", "Check", "require", "run_checks", "subject_of"]
+__all__ = ["FAIL", "OK", "SKIP", "WARN", "Check", "require", "run_checks", "settings_of", "subject_of"]
 
 
 def subject_of(root: Path, stages: Sequence[str] | None = None) -> Subject:
@@ -74,6 +75,15 @@ def run_checks(
     forget_answers()
     folder = root if isinstance(root, Path) else root.root
     return run_probes(probes(), subject_of(folder, stages), on_check)
+
+
+def settings_of(root: Path) -> tuple[Chosen, ...]:
+    """The settings that follow the model and the data, with what they are for a lab and why."""
+    from core.check.model import facts_of
+    from core.check.settings import resolved
+
+    subject = subject_of(root)
+    return resolved(subject, facts_of(subject)).chosen
 
 
 def require(lab: Lab, stages: Sequence[str]) -> None:

@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from core.auto import Facts, resolve
 from core.check import hub
-from core.check.settings import resolved
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.errors import LabError
 from core.files import human_bytes
@@ -102,7 +102,7 @@ def _abilities(subject: Subject) -> Iterator[Check]:
     facts = facts_of(subject)
     if facts is None:
         return
-    every = faults(facts, resolved(subject, facts).recipe)
+    every = faults(facts, resolve(subject.recipe, Facts.of_model(facts), None).recipe)
     for fault in every:
         name = _NAMES.get(fault.code.rpartition(".")[2], "weights")
         state = FAIL if fault.stops else WARN

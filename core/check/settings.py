@@ -29,5 +29,5 @@ def resolved(subject: Subject, model: ModelFacts | None) -> Resolved:
         with suppress(LabError, OSError):  # the data check tells what is wrong
             path = resolve_data_file(recipe, lab.root)
             if path.is_file() and path.stat().st_size <= LARGEST_BYTES:
-                records = count(recipe, lab.root, Reporter())
+                records = count(recipe, lab.root, Reporter(), unpack=False)
     return resolve(recipe, facts, records)

@@ -20,23 +20,39 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the checks; exit status 4 if one failed."""
-    from core.check import run_checks
+    from core.check import run_checks, settings_of
     from core.check.runner import as_markdown, overall
     from core.cli.show import print_json
     from core.errors import MachineError
     from core.folder import lab_folder
+    from core.report import auto_table
     from core.text import clean
 
-    checks = run_checks(lab_folder(options.folder).root)
+    root = lab_folder(options.folder).root
+    checks = run_checks(root)
+    chosen = settings_of(root)
     good = overall(checks)
     if options.json:
-        print_json({"ok": good, "checks": [check.as_dict() for check in checks]})
+        print_json(
+            {
+                "ok": good,
+                "checks": [check.as_dict() for check in checks],
+                "auto": [each.as_dict() for each in chosen],
+            }
+        )
     elif options.markdown:
         print(clean(as_markdown(checks)))
+        if chosen:
+            print(clean(f"\n{auto_table(each.as_dict() for each in chosen)}"))
     else:
         width = max(len(check.name) for check in checks)
         for check in checks:
             print(f"{check.state:<4} {check.name:<{width}}  {clean(check.found, keep_newlines=False)}")
             if check.fix and check.state != "OK":
                 print(f"     {'':<{width}}  -> {clean(check.fix, keep_newlines=False)}")
+        if chosen:
+            print("\nsettings that follow the model and the data (auto):")
+            wide = max(len(each.option) for each in chosen)
+            for each in chosen:
+                print(f"     {each.option:<{wide}}  {clean(each.words)}: {clean(each.reason)}")
     return 0 if good else MachineError.exit_status

@@ -162,6 +162,9 @@ def _print_words(report: DataReport, cleaned: dict[str, Any] | None, shown: int 
     if report.proposal is not None:
         print(f"mapping   {_clean(report.mapping.words())}")
     template = "the model's own chat template" if report.chat_template else _escaped(report.template)
+    plain = next((each for each in report.auto if each.option == "data.template"), None)
+    if plain is not None and plain.value is not None and not report.chat_template:
+        template += f" ({plain.reason})"
     print(f"template  {_clean(template)}")
     print(
         f"not used  {_clean(unused_words([each.as_dict() for each in report.not_used], report.usable)) or 'nothing'}"

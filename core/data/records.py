@@ -6,6 +6,7 @@ Settings that follow the data (:mod:`core.auto`) need no more than that.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from core.events import Reporter
 from core.files import folder_stamp, read_json, write_json
 from core.folder import LabFolder
 from core.recipe import Recipe
+
+MEASURED = 2000
+"""Training rows whose tokens are counted for the mean length; more tell no more."""
 
 
 def _key(recipe: Recipe, lab_root: Path) -> dict[str, Any]:
@@ -51,8 +55,12 @@ def remember(recipe: Recipe, lab_root: Path, records: Records) -> None:
         pass  # they are counted again then
 
 
-def count(recipe: Recipe, lab_root: Path, report: Reporter) -> Records:
+def count(recipe: Recipe, lab_root: Path, report: Reporter, *, unpack: bool = True) -> Records:
     """The figures of the recipe's data: those remembered, or from reading all of it.
+
+    Args:
+        unpack: as :func:`~core.data.model_text.read_model_text` has it; without its tokenizer the tokens
+            are estimated.
 
     Raises:
         LabError: the records cannot be used, as :func:`~core.data.examples.load_examples` says.
@@ -60,16 +68,17 @@ def count(recipe: Recipe, lab_root: Path, report: Reporter) -> Records:
     known = remembered(recipe, lab_root)
     if known is not None:
         return known
-    text = read_model_text(recipe, lab_root)
+    text = read_model_text(recipe, lab_root, unpack=unpack)
     split = load_examples(recipe, lab_root, text=text, report=report)
     counter = TokenCounter(text)
-    lengths = counter.count([example.segments for example in split.train])
-    records = of_lengths(len(lengths), sum(lengths))
+    lengths = counter.count([example.segments for example in split.train[:MEASURED]])
+    records = of_lengths(len(split.train), lengths)
     if not counter.estimated:
         remember(recipe, lab_root, records)
     return records
 
 
-def of_lengths(rows: int, tokens: int) -> Records:
-    """The figures from the training rows' number and the sum of their tokens."""
-    return Records(rows, round(tokens / rows, 1) if rows else 0.0)
+def of_lengths(rows: int, lengths: Sequence[int]) -> Records:
+    """The figures from the number of training rows, and the lengths of the first :data:`MEASURED` of them."""
+    first = lengths[:MEASURED]
+    return Records(rows, round(sum(map(int, first)) / len(first), 1) if len(first) else 0.0)

@@ -18,7 +18,7 @@ from core.data.mapping import FieldMap, Proposal, columns_of
 from core.data.model_text import read_model_text
 from core.data.plan import NO_LABEL, UNMAPPED, Plan, make_plan, propose
 from core.data.readers import RowReader
-from core.data.records import of_lengths, remember
+from core.data.records import MEASURED, of_lengths, remember
 from core.data.report import DataReport
 from core.data.similar import Sketches
 from core.data.split import SAME_QUESTION, Splitter, split_rows
@@ -276,7 +276,7 @@ class Survey:
         self._duplicates(held_out, leaks)
         self.report.progress(COMPARING, 3, 3)
         train = lengths[~held_out]
-        records = of_lengths(result.train, int(train.sum(dtype=np.int64)))
+        records = of_lengths(result.train, train[:MEASURED].tolist())
         if not self.counter.estimated:
             remember(recipe, self.root, records)
         resolved = resolve(recipe, self.facts, records)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.auto import Settled
+from core.auto import CALIBRATED, Settled
 from core.data import load_examples, resolve_data_file
 from core.errors import RequestError
 from core.files import digest, explained, folder_stamp, human_bytes, publish
@@ -26,9 +26,6 @@ from core.model.tokenizer import ModelTokenizer
 from core.sources import model_stamp, resolve_model
 from core.stages.base import StageContext, versions
 from core.stages.faults import refuse
-
-CALIBRATED = ("awq", "gptq", "awq+gptq")
-"""The algorithms that look at calibration records."""
 
 HEAD_BITS = 8
 

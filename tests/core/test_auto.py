@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.auto import GROUP_SIZES, Facts, Records, Resolved, resolve, resolve_at_hand, resolve_for_stage
+from core.cli import main
 from core.events import Reporter
 from core.files import MANIFEST
 from core.folder import LabFolder
 from core.model.template import PLAIN
 from core.options import AUTO
 from core.recipe import OPTIONS, Recipe
+from core.report import report_text
 from tests.tiny_models import make_tiny
 
 WIDTHS = st.lists(st.integers(1, 20_000), min_size=1, max_size=6)
@@ -124,6 +126,20 @@ def test_the_travel_records_on_models_of_known_sizes(
     assert round(tune.steps * tune.batch_size / 371) == rounds
 
 
+@pytest.mark.parametrize(
+    ("parameters", "tokens", "rows"),
+    [
+        (135_000_000, 40.0, 128),
+        (135_000_000, 500.0, 33),
+        (135_000_000, 9000.0, 32),
+        (8_000_000_000, 9000.0, 128),
+    ],
+)
+def test_calibration_takes_as_many_tokens_as_help(parameters: int, tokens: float, rows: int) -> None:
+    found = resolve(Recipe(), Facts(parameters, positions=8192), Records(5000, tokens)).recipe.quantize
+    assert (found.calibration_samples, found.max_calibration_len) == (rows, 512)
+
+
 def test_long_records_make_small_batches() -> None:
     assert resolve(Recipe(), Facts(10**9), Records(5000, 60.0)).recipe.finetune.batch_size == 8
     assert resolve(Recipe(), Facts(10**9), Records(5000, 1500.0)).recipe.finetune.batch_size == 2
@@ -187,3 +203,23 @@ def test_later_stages_follow_the_model_that_was_quantized(tmp_path: Path) -> Non
     assert later.recipe.finetune.learning_rate == first.recipe.finetune.learning_rate
     assert later.recipe.quantize == first.recipe.quantize
     assert all(each.value is not None for each in later.chosen)
+
+
+def test_check_and_report_tell_what_was_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new", str(tmp_path / "lab")]) == 0
+    capsys.readouterr()
+    main(["check", str(tmp_path / "lab"), "--json"])
+    told = {each["option"]: each for each in json.loads(capsys.readouterr().out)["auto"]}
+    assert told["quantize.group_size"]["value"] == 128
+    assert "17 matrices" in told["quantize.group_size"]["reason"]
+    assert set(told) == set(OPTIONS_AUTO)
+    main(["check", str(tmp_path / "lab")])
+    assert "settings that follow the model" in capsys.readouterr().out
+    main(["data", str(tmp_path / "lab"), "--json"])
+    assert {each["option"]: each for each in json.loads(capsys.readouterr().out)["auto"]} == told
+
+    lab = LabFolder(tmp_path / "lab")
+    lab.quantized_dir.mkdir(parents=True)
+    odd = {"option": "quantize.group_size", "value": 32, "reason": "a|b [c]"}
+    (lab.quantized_dir / MANIFEST).write_text(json.dumps({"result": {}, "auto": [odd]}))
+    assert "| quantize.group_size | 32 | a\\|b \\[c\\] |" in report_text(lab, Recipe())
