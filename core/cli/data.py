@@ -150,7 +150,7 @@ def _escaped(template: str) -> str:
 
 
 def _print_words(report: DataReport, cleaned: dict[str, Any] | None, shown: int | None, folder: str) -> None:
-    from core.data.plan import FIELDS
+    from core.data.plan import FIELDS, options_of
     from core.data.report import to_words
     from core.data.unused import unused_words
     from core.files import human_bytes
@@ -166,9 +166,9 @@ def _print_words(report: DataReport, cleaned: dict[str, Any] | None, shown: int 
     if plain is not None and plain.value is not None and not report.chat_template:
         template += f" ({plain.reason})"
     print(f"template  {_clean(template)}")
-    print(
-        f"not used  {_clean(unused_words([each.as_dict() for each in report.not_used], report.usable)) or 'nothing'}"
-    )
+    unused = _clean(unused_words([each.as_dict() for each in report.not_used], report.usable))
+    if report.usable:
+        print(f"not used  {unused or 'nothing'}")
     for why, count in report.not_learnt.items():
         print(f"not learnt  {count:,} rows: {_clean(why)}")
     if report.turns_not_learnt:
@@ -184,6 +184,8 @@ def _print_words(report: DataReport, cleaned: dict[str, Any] | None, shown: int 
         print(f"\nTo confirm: {_clean(report.proposal.mapping.words())} ({why}).")
         print(f"This report goes by that. If it is right: {command('data', folder, '--accept')}")
         print(f"If not: set {' and '.join(FIELDS[:2])} (or {FIELDS[2]}) in lab.toml.")
+        if given := options_of(report.proposal):
+            print(f"The same in a new lab: olivepress new … {_clean(given)}")
     total = len(report.findings)
     print(f"\nfindings  {total:,}" + ("" if total else ": nothing to mend"))
     for kind, count in sorted(report.findings.counts.items()):

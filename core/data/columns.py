@@ -110,7 +110,10 @@ def is_about(name: str) -> bool:
 
 def is_rejected(name: str) -> bool:
     """Whether a column's name says that it holds answers that are not to be learnt."""
-    return not words_of(name).isdisjoint(names.REJECTED)
+    found = words_of(name)
+    if not found.isdisjoint(("non", "not", "un")):
+        found |= {f"non{word}" for word in found}
+    return not found.isdisjoint(names.REJECTED)
 
 
 def verdicts(rows: Sequence[Mapping[str, Any]], name: str) -> bool:

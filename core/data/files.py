@@ -19,7 +19,7 @@ from core.data.types import Noted, Problem, Row
 from core.errors import RequestError
 from core.files import read_json
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".feather")
 _METADATA = (
     "dataset_info.json",
     "dataset_infos.json",
@@ -30,6 +30,7 @@ _METADATA = (
     "tokenizer_config.json",
 )
 """Files that describe data (or a model) and are no records, as `datasets` and hubs write them."""
+_NOT_READ = (".zst", ".zip", ".xz", ".bz2", ".7z", ".tar", ".tar.gz", ".tgz", ".xlsx", ".xls", ".db")
 LEFT_OUT = ".left-out.jsonl"
 BOM = codecs.BOM_UTF8
 HEAD = 1 << 16
@@ -138,6 +139,17 @@ def data_files(path: Path) -> list[DataFile]:
     return found
 
 
+def passed_over(path: Path) -> list[str]:
+    """The files of a folder that seem to hold records in a form that is not read, such as `.jsonl.zst`."""
+    if not path.is_dir():
+        return []
+    return sorted(
+        each.relative_to(path).as_posix()
+        for each in path.rglob("*")
+        if each.name.lower().endswith(_NOT_READ) and each.is_file() and not each.name.startswith(".")
+    )
+
+
 def _holds_rows(path: Path) -> bool:
     name = path.name.lower().removesuffix(".gz")
     if not name.endswith(SUFFIXES) or name.endswith(LEFT_OUT) or name in _METADATA:
@@ -181,7 +193,7 @@ def _parts(file: DataFile) -> list[DataFile]:
 
 @lru_cache(maxsize=64)
 def _layout(path: Path, _changed: int, _size: int) -> Layout:
-    if path.name.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".parquet", ".arrow")):
+    if path.name.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".parquet", ".arrow", ".feather")):
         return Layout()
     kind = sniff(path)
     if kind is None or not kind.object:
@@ -312,7 +324,7 @@ def _json_kind(text: str, packed: bool, name: str, old_mac: bool, *, whole: bool
     first = text.lstrip()[0]
     lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
     in_lines = name.endswith((".jsonl", ".ndjson"))
-    if name.endswith((".parquet", ".arrow")):
+    if name.endswith((".parquet", ".arrow", ".feather")):
         what = "Parquet file (they begin with PAR1)" if name.endswith(".parquet") else "Arrow file"
         raise UnreadableFile(f"it is not a {what}", "make or copy the file again")
     if first == "[":

@@ -203,9 +203,12 @@ class _Finder:
         if not lists:
             return None
         named, sure = _by_name(lists, names.MESSAGES)
+        chosen = next(iter(_exact(lists, names.CHOSEN)), "")
+        answer = chosen or next(iter(_exact(texts, names.CHOSEN)), "")
+        if named and answer and not self._someone_answers_last(named):
+            return FieldMap((named,), answer), f"{named!r} is answered by {answer!r}", sure
         if named and sure > 0.9:
             return FieldMap(messages=named), f"{named!r} holds lists of turns", sure
-        chosen = next(iter(_exact(lists, names.CHOSEN)), "")
         if chosen and self._someone_asks(chosen):
             return FieldMap(messages=chosen), f"{chosen!r} holds the conversations that were preferred", 0.95
         prompt, sure_a = _by_name([*lists, *texts], names.PROMPT)
@@ -225,18 +228,22 @@ class _Finder:
             return FieldMap(messages=field), f"each of {others} holds lists of turns", 0.5
         return FieldMap(messages=field), f"{field!r} holds lists of turns", sure or 0.9
 
-    def _roles(self, name: str) -> set[str]:
+    def _roles(self, name: str) -> list[str]:
+        """Who speaks in the first of a column's conversations."""
         value = next((row[name] for row in self.rows if looks_like_messages(row.get(name))), None)
         try:
-            return {message.role for message in as_turns(value).messages}
+            return [message.role for message in as_turns(value).messages]
         except BadMessages:
-            return {"user", "assistant"}
+            return ["user", "assistant"]
 
     def _someone_asks(self, name: str) -> bool:
         return "user" in self._roles(name)
 
     def _someone_answers(self, name: str) -> bool:
         return "assistant" in self._roles(name)
+
+    def _someone_answers_last(self, name: str) -> bool:
+        return self._roles(name)[-1:] == ["assistant"]
 
     def _fits(self, name: str, clear: Sequence[str], *, answer: bool) -> bool:
         """Whether what stands in a column is what its name says.

@@ -101,7 +101,8 @@ def unpacked(value: Any) -> Any:
 
 
 def _list_of_turns(value: Any) -> Any:
-    """A conversation as a list of objects, whatever it was; a value that is none as it is."""
+    """A conversation as a list of objects, whatever it was: that list, an object with `messages`, one turn,
+    lists of roles and of contents, or two speakers in a text. A value that is none as it is."""
     if isinstance(value, str) and _TWO_SPEAKERS.match(value):
         parts = _SPEAKERS.split(value)
         return [
@@ -109,7 +110,15 @@ def _list_of_turns(value: Any) -> Any:
             for who, said in zip(parts[1::2], parts[2::2], strict=True)
         ]
     value = unpacked(value)
-    if isinstance(value, dict) and value and all(isinstance(each, list) for each in value.values()):
+    if not isinstance(value, dict):
+        return value
+    if isinstance(value.get("messages"), list):
+        return value["messages"]
+    if not value.keys().isdisjoint(_ROLE_KEYS) and all(
+        isinstance(value.get(key, ""), str) for key in _ROLE_KEYS
+    ):
+        return [value]
+    if value and all(isinstance(each, list) for each in value.values()):
         lengths = {len(each) for each in value.values()}
         if len(lengths) == 1 and not {*_ROLE_KEYS}.isdisjoint(value):
             return [dict(zip(value, turn, strict=True)) for turn in zip(*value.values(), strict=True)]
@@ -286,12 +295,16 @@ def as_turns(value: Any) -> Turns:
     Raises:
         BadMessages: it is no list of turns, or a turn is empty, of an unknown role or otherwise unusable.
     """
-    value = _list_of_turns(value)
+    unused: list[Unused] = []
+    whole, value = value, _list_of_turns(value)
     if not isinstance(value, list):
         raise BadMessages(f"it is {type_words(value)}, not a list of turns")
     if not value:
         raise BadMessages("it is a list without a turn")
-    unused: list[Unused] = []
+    if isinstance(whole, dict) and "messages" in whole:
+        unused += [
+            Unused("key", str(name)) for name, more in whole.items() if name != "messages" and there(more)
+        ]
     found = (_turn(turn, number, unused) for number, turn in enumerate(value, 1))
     return Turns(tuple(message for message in found if message is not None), tuple(unused))
 

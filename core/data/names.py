@@ -45,7 +45,7 @@ RESPONSE = (
 )
 REJECTED = _names(
     "rejected reject bad negative incorrect wrong worse worst loser losing dispreferred unpreferred",
-    "nonpreferred disliked undesirable",
+    "nonpreferred nonchosen nonaccepted disliked undesirable",
     "sai xấu",
     "نادرست بد",
 )

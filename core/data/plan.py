@@ -487,15 +487,20 @@ def _plain_plan(
     return Plan(mapping, template, None, direct, answer, text.eos, text.special, data.answer_only, turns)
 
 
+def options_of(proposal: Proposal) -> str:
+    """The fields of a proposal as options of a command: `--set data.prompt_field=... --set ...`."""
+    settings = {name: value for name, value in proposal.settings().items() if name in FIELDS and value}
+    return " ".join(f"--set {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
+
+
 def _unmapped(proposal: Proposal, columns: Sequence[str], what: str) -> RequestError:
     shown = ", ".join(map(repr, columns)) or "none"
     hint = (
         "Set data.prompt_field and data.response_field (or data.messages_field) in lab.toml to two of these."
     )
     if proposal.mapping.complete:
-        settings = {name: value for name, value in proposal.settings().items() if name in FIELDS and value}
-        given = [f"--set {shlex.quote(f'{name}={value}')}" for name, value in settings.items()]
         hint = f"It seems that {proposal.mapping.words()} ({proposal.why}). `olivepress data DIR --accept` takes that"
         hint += f"; else set {' and '.join(FIELDS[:2])} in lab.toml"
-        hint += f" (with `olivepress new`: {' '.join(given)})." if given else "."
+        given = options_of(proposal)
+        hint += f" (with `olivepress new`: {given})." if given else "."
     return RequestError(UNMAPPED, f"{what}; the rows have {shown}.", hint)

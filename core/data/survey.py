@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from core.auto import facts_at_hand, resolve
 from core.data.checks import control_characters, special_tokens, too_long
 from core.data.examples import resolve_data_file, sample_fields
+from core.data.files import passed_over
 from core.data.findings import Findings
 from core.data.mapping import FieldMap, Proposal, columns_of
 from core.data.model_text import read_model_text
@@ -185,7 +186,9 @@ class Survey:
             return
         for each in self.reader.files:
             for name in each.others:
-                unused.add_list(each.name, name)
+                unused.add_source("list", each.name, name)
+        for name in passed_over(self.path):
+            unused.add_source("file", name, name)
         for finding in unused.judge(self._sample):
             self.findings.add(finding)
         result.not_used = list(unused.found.values())

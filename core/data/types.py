@@ -126,8 +126,8 @@ class Unused(NamedTuple):
     """Something in a record that does not reach the model.
 
     Attributes:
-        what: `column`, `key` (of a turn), `turn` or `list` (of a JSON file).
-        name: the name of the column, key or list; whose turn it is.
+        what: `column`, `key` (of a turn), `turn`, `list` (of a JSON file) or `file` (of a folder).
+        name: the name of the column, key, list or file; whose turn it is.
     """
 
     what: str

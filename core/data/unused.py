@@ -39,7 +39,7 @@ class NotUsed:
 
     Attributes:
         what, name: as in :class:`~core.data.types.Unused`.
-        rows: in how many rows it is; 0 for a list of a file.
+        rows: in how many rows it is; 0 for a list of a file and for a file.
         file, line: where it is first.
         matters: whether the records may mean something else without it.
     """
@@ -72,7 +72,7 @@ def unused_words(found: Sequence[Mapping[str, Any]], rows: int) -> str:
         for each in found
         if each["what"] == "turn"
     ]
-    lists = [f"the list {each['name']!r}" for each in found if each["what"] == "list"]
+    lists = [f"the {each['what']} {each['name']!r}" for each in found if each["what"] in ("list", "file")]
     told = [*([", ".join(columns)] if columns else []), *turns, *lists]
     if keys:
         told.append(f"in turns: {', '.join(keys)}")
@@ -112,9 +112,9 @@ class UnusedCounter:
             ):
                 yield Unused("key", key)
 
-    def add_list(self, file: str, name: str) -> None:
-        """Note a list of a JSON file that is not read."""
-        self.found.setdefault(Unused("list", name), NotUsed("list", name, 0, file, 1, True))
+    def add_source(self, what: str, file: str, name: str) -> None:
+        """Note a `list` of a JSON file, or a `file` of a folder, that is not read."""
+        self.found.setdefault(Unused(what, name), NotUsed(what, name, 0, file, 1, True))
 
     def _count(self, each: Unused, row: Row) -> None:
         known = self.found.get(each)
@@ -152,6 +152,8 @@ class UnusedCounter:
                 f"the list {each.name!r} in this file is not read",
                 "put it into a file of its own, or call the lists train and test",
             )
+        if each.what == "file":
+            return f"the file {each.name!r} is not read", "unpack or export it to JSON Lines, CSV or Parquet"
         if each.what == "turn":
             return (
                 f"{rows} end with a turn of the {each.name}, which nobody answers and which is cut off",

@@ -22,7 +22,7 @@ from core.data.pages import RowPager
 from core.data.preview import Previewer, preview
 from core.data.readers import iter_rows
 from core.errors import RequestError
-from core.recipe import Recipe, read_recipe
+from core.recipe import Recipe, read_recipe, write_values
 
 GOOD = [
     {"prompt": f"How wide is river {word}?", "response": f"River {word} is {i}0 m wide."}
@@ -251,6 +251,73 @@ def test_the_survey_in_the_background_ends_with_its_starter(tmp_path: Path) -> N
         assert time.monotonic() < until
         time.sleep(0.02)
     assert not Path(files).exists()
+
+
+def test_what_is_not_used_and_not_learnt_stands_in_words_and_in_the_object(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {**row, "id": i, "guide": f"Page {i} of the long guide.", "label": i > 1}
+        for i, row in enumerate(GOOD)
+    ]
+    folder = lab(tmp_path, [json.dumps(row) for row in rows])
+    assert main(["data", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "not used  'id', 'guide'\n" in out
+    assert "not learnt  2 rows: 'label' says no\n" in out
+    assert "not-used: 'guide' in 6 rows does not reach the model" in out
+    assert "--clean" not in out  # no row is bad
+    _, report = run(capsys, str(folder), "--json")
+    assert [(each["what"], each["name"], each["rows"], each["matters"]) for each in report["not_used"]] == [
+        ("column", "id", 6, False),
+        ("column", "guide", 6, True),
+    ]
+    assert report["not_learnt"] == {"'label' says no": 2}
+
+
+def test_a_choice_is_asked_for_with_its_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"khách": row["prompt"], "chủ nhà": row["response"]} for row in GOOD]
+    folder = lab(tmp_path, [json.dumps(row) for row in rows])
+    assert main(["data", str(folder)]) == 2
+    out = capsys.readouterr().out
+    assert "--accept" in out
+    assert "--set 'data.prompt_field=khách' --set 'data.response_field=chủ nhà'" in out
+
+
+def test_a_backslash_and_an_n_are_not_shown_as_a_line_break(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [json.dumps(row) for row in GOOD]
+    folder = lab(tmp_path, lines, "template = 'Q: {prompt}\\nA: {response}<|end|>'\n")
+    main(["data", str(folder)])
+    out = capsys.readouterr().out
+    assert r"template  Q: {prompt}\\nA: {response}" in out
+    assert "template-model: data.template has a backslash and an n" in out
+    folder = lab(tmp_path, lines, 'template = "Q: {prompt}\\nA: {response}<|end|>"\n')
+    main(["data", str(folder)])
+    out = capsys.readouterr().out
+    assert r"template  Q: {prompt}\nA: {response}" in out
+    assert "nothing to mend" in out
+
+
+def test_a_clean_file_without_a_row_is_not_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = lab(tmp_path, [json.dumps({"prompt": "Where is it?", "response": None})] * 3)
+    assert main(["data", str(folder)]) == 2
+    assert "--clean" not in capsys.readouterr().out
+    assert main(["data", str(folder), "--clean", str(folder / "clean.jsonl")]) == 2
+    assert "no row" in capsys.readouterr().err
+    assert not (folder / "clean.jsonl").exists()
+
+
+def test_cleaning_leaves_the_other_rows_of_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = lab(tmp_path, [])
+    (folder / "own.json").write_text(json.dumps([*GOOD[:3], {"prompt": "Why?", "response": ""}, *GOOD[3:]]))
+    write_values(folder / "lab.toml", {"data.file": "own.json"})
+    _, report = run(capsys, str(folder), "--json", "--clean", str(folder / "clean.jsonl"))
+    assert (report["clean"]["kept"], report["clean"]["left_out"]) == (8, 1)
+    assert [row.fields for row in iter_rows(folder / "clean.jsonl")] == GOOD
 
 
 def test_a_preview_marks_answer_and_special_tokens(tmp_path: Path) -> None:

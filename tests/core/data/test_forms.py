@@ -256,6 +256,16 @@ PAIRS: dict[str, dict[str, Any]] = {
         "chosen": "\n\nHuman: Where is quay {n}?\n\nAssistant: good {n}",
         "rejected": "\n\nHuman: Where is quay {n}?\n\nAssistant: BAD {n}",
     },
+    "beside a conversation": {
+        "conversations": [{"from": "human", "value": "Where is quay {n}?"}],
+        "chosen": {"from": "gpt", "value": "good {n}"},
+        "rejected": {"from": "gpt", "value": "BAD {n}"},
+    },
+    "preferred output": {
+        "input": {"messages": [{"role": "user", "content": "Where is quay {n}?"}]},
+        "preferred_output": [{"role": "assistant", "content": "good {n}"}],
+        "non_preferred_output": [{"role": "assistant", "content": "BAD {n}"}],
+    },
     "good and bad": {
         "question": "Where is quay {n}?",
         "good_answer": "It is good {n}.",
@@ -279,7 +289,7 @@ def test_rejected_answers_are_never_learnt(tmp_path: Path, name: str, backwards:
         assert "Where is quay" in example.prompt
         assert "BAD" not in example.text
     assert len(report.findings) == 0
-    assert any("rejected" in each or "bad" in each for each in not_used(report))
+    assert any("rejected" in each or "bad" in each or "non_" in each for each in not_used(report))
 
 
 def test_who_asks_for_the_rejected_answers_gets_them(tmp_path: Path) -> None:

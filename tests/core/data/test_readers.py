@@ -13,8 +13,10 @@ import pytest
 
 from core.data.pages import RowPager
 from core.data.readers import iter_rows
+from core.data.survey import summary
 from core.data.types import Problem
 from core.errors import RequestError
+from core.recipe import Recipe
 
 ROWS = [
     {"prompt": "Where is Huế?", "response": 'In "central" Việt Nam,\non the Perfume River.'},
@@ -202,6 +204,15 @@ def test_a_snapshot_of_a_hub(tmp_path: Path) -> None:
     for name in ("dataset_infos.json", "dataset_info.json"):
         (tmp_path / name).write_text('{"default": {"features": {}}}')
     assert [row.fields for row in iter_rows(tmp_path)] == ROWS
+
+
+def test_a_file_of_a_folder_that_is_not_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.jsonl").write_text("\n".join(LINES))
+    (tmp_path / "set" / "b.jsonl.zst").write_bytes(b"\x28\xb5\x2f\xfd")
+    report = summary(tmp_path, Recipe().with_values({"data.file": "set"}))
+    assert [(each.what, each.name) for each in report.not_used] == [("file", "b.jsonl.zst")]
+    assert report.findings.counts == {"not-used": 1}
 
 
 def test_an_arrow_file_with_a_footer(tmp_path: Path) -> None:
