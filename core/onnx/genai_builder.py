@@ -111,25 +111,52 @@ def _mend(builder: Any) -> None:
     if hasattr(builder, "_mended"):
         return
     builder._mended = True
+    load_weights, make_gemma = builder.Model.load_weights, builder.GemmaModel.__init__
+    make_smollm_attention = builder.SmolLM3Model.make_attention
+    make_caches = builder.Gemma3Model.make_rotary_embedding_caches_from_scratch
 
-    class SmolLM3Model(builder.SmolLM3Model):  # type: ignore[name-defined]
-        """Layers without rope get none; the builder gives them the rope as nodes beside the attention."""
+    def whole_norms(self: Any, input_path: str) -> Any:
+        """Norms that multiply by ``1 + weight``: the sum is made in float32, not in the checkpoint's 16 bits."""
+        weights = load_weights(self, input_path)
+        if self.layernorm_attrs["add_offset"]:
+            _norms_in_float32(weights)
+        return weights
 
-        def make_attention(self, layer_id: int, attention: Any, root_input: str, **kwargs: Any) -> None:
-            rope = self.attention_attrs["rope"]
-            self.attention_attrs["rope"] = bool(self.no_rope_layers[layer_id])
-            super().make_attention(layer_id, attention, root_input, **kwargs)
-            self.attention_attrs["rope"] = rope
+    def exact_scale(self: Any, *args: Any) -> None:
+        """The embeddings' scale is the root of their width, not that with two decimals."""
+        make_gemma(self, *args)
+        self.embed_attrs["scale"] = float(self.hidden_size) ** 0.5
 
-    class Gemma3Model(builder.Gemma3Model):  # type: ignore[name-defined]
-        """The factor of a long context is that of the layers without window alone."""
+    def without_rope(self: Any, layer_id: int, *args: Any, **kwargs: Any) -> None:
+        """SmolLM3's layers without rope get none; the builder gives them the rope as nodes of its own."""
+        rope = self.attention_attrs["rope"]
+        self.attention_attrs["rope"] = bool(self.no_rope_layers[layer_id])
+        make_smollm_attention(self, layer_id, *args, **kwargs)
+        self.attention_attrs["rope"] = rope
 
-        def make_rotary_embedding_caches_from_scratch(self) -> Any:
-            if hasattr(self, "cos_cache_local_name"):
-                self.rope_attrs["rescale_factors"] = 1
-            return super().make_rotary_embedding_caches_from_scratch()
+    def unscaled_window(self: Any) -> Any:
+        """In Gemma 3 the factor for a long context is that of the layers without window alone."""
+        if hasattr(self, "cos_cache_local_name"):
+            self.rope_attrs["rescale_factors"] = 1
+        return make_caches(self)
 
-    builder.SmolLM3Model, builder.Gemma3Model = SmolLM3Model, Gemma3Model
+    builder.Model.load_weights, builder.GemmaModel.__init__ = whole_norms, exact_scale
+    builder.SmolLM3Model.make_attention = without_rope
+    builder.Gemma3Model.make_rotary_embedding_caches_from_scratch = unscaled_window
+
+
+def _norms_in_float32(weights: Any) -> None:
+    """``weights``: a transformers model, or what the builder made of a packed checkpoint."""
+    import torch
+
+    if isinstance(weights, torch.nn.Module):
+        norms = [module for name, module in weights.named_modules() if name.endswith("norm")]
+    else:
+        holders = [weights, *weights.layers, *(layer.self_attn for layer in weights.layers)]
+        norms = [each for holder in holders for name, each in vars(holder).items() if name.endswith("norm")]
+    for norm in norms:
+        if norm.weight is not None:
+            norm.weight = torch.nn.Parameter(norm.weight.detach().float(), requires_grad=False)
 
 
 def unfused(checkpoint: Path, view: Path) -> Path:

@@ -10,7 +10,7 @@ from torch import nn
 
 from core.passes.awq_folds import Fold, apply, find_folds, moved, norm_offset, undo
 from core.passes.layerwise import LayerwiseModel, batches
-from tests.tiny_models import ARCHITECTURES, make_tiny
+from tests.tiny_models import ARCHITECTURES, FURTHER, make_tiny
 
 ROWS = [[5, 6, 7, 8, 100, 200, 31, 32], [30, 40, 50, 60], [9] * 12]
 ALL = {"attention input", "value to output", "mlp input", "up to down"}
@@ -26,7 +26,7 @@ def opened(folder: Path, arch: str, **options: object) -> LayerwiseModel:
     return model
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", [*ARCHITECTURES, *(arch for arch in FURTHER if arch != "olmo")])
 @pytest.mark.parametrize("kv_heads", [1, 4])
 def test_every_fold_of_every_architecture_leaves_the_layer_as_it_was(
     arch: str, kv_heads: int, tmp_path: Path

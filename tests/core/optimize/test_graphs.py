@@ -100,6 +100,10 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "gemma": ("gemma", {}),
+    # Their norms are 1 + weight, which needs more than 16 bits, and the root of this width more than two decimals.
+    "gemma, 16 bits": ("gemma", {"dtype": "bfloat16", "hidden": 96, "heads": 3, "kv_heads": 1}),
+    "gemma2, 16 bits": ("gemma2", {"dtype": "bfloat16", "hidden": 96, "heads": 3, "kv_heads": 1}),
+    "gemma3, 16 bits": ("gemma3", {"dtype": "bfloat16", "hidden": 96, "heads": 3, "kv_heads": 1}),
     "gemma2, window": ("gemma2", {"sliding_window": WINDOW}),
     "gemma3, window": ("gemma3", WINDOWED),
     "gemma3, window and long context": ("gemma3", {**WINDOWED, "rope_parameters": GEMMA3_ROPE}),
@@ -150,14 +154,16 @@ def test_float_graphs_compute_what_pytorch_computes(shape: str, tmp_path: Path) 
         "granite",
         "ernie4_5",
         "hunyuan",
-        "gemma",
+        "gemma, 16 bits",
+        "gemma2, 16 bits",
         "gemma2, window",
+        "gemma3, 16 bits",
         "gemma3, window and long context",
     ],
 )
 def test_packed_graphs_compute_what_pytorch_computes(shape: str, tmp_path: Path) -> None:
     arch, options = SHAPES[shape]
-    lab = quantized_lab(tmp_path, arch, **options)
+    lab = quantized_lab(tmp_path, arch, **{"dtype": "bfloat16", **options})
     graph = graph_of(lab.quantized_dir, tmp_path, "int4", accuracy_level=1)
     assert max(distances(lab.quantized_dir, graph)) < 1e-4
 
