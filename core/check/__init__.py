@@ -53,6 +53,7 @@ def probes() -> list[Probe]:
         Probe("builds", gpu.builds),
         Probe("model", model.model, stages=("quantize",)),
         Probe("weights", model.weights, stages=("quantize",)),
+        Probe("adapter", model.adapter, stages=("optimize",)),
         Probe("memory", machine.needs, limit_s=4.5),
         Probe("data", data.data, stages=("quantize", "finetune")),
         Probe("azure", azure.azure, stages=("upload",)),
@@ -106,8 +107,10 @@ def require(lab: Lab, stages: Sequence[str]) -> None:
     failed = [check for check in run_probes(wanted, subject) if check.state == FAIL]
     if not failed:
         return
-    # A fault of the model has a code; a hub's refusal has none, and is about this machine or its user.
-    wrong = any(check.code.startswith("model.") or check.name in ("recipe", "data") for check in failed)
+    # A fault of a model or an adapter has a code; a hub's refusal has none, and is about this machine or its user.
+    wrong = any(
+        check.code.startswith(("model.", "adapter.")) or check.name in ("recipe", "data") for check in failed
+    )
     raise (RequestError if wrong else MachineError)(
         "This cannot be run as it is asked for." if wrong else "This machine cannot run that as it is.",
         "\n".join(f"{check.name}: {check.found}" for check in failed),

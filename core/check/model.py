@@ -13,7 +13,14 @@ from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.errors import LabError
 from core.files import human_bytes
 from core.model.finite import bytes_to_look_at, first_not_finite
-from core.model.folder import ModelFacts, check_folder, config_facts, model_facts, read_config
+from core.model.folder import (
+    ModelFacts,
+    check_folder,
+    config_facts,
+    model_facts,
+    read_config,
+    refuse_model_as_adapter,
+)
 from core.model.gguf import Header, check_gguf
 from core.model.gguf import config_of as gguf_config
 from core.model.weights import weight_files
@@ -135,6 +142,14 @@ def weights(subject: Subject) -> Iterator[Check]:
         return
     fault = not_finite(found)
     yield Check("weights", FAIL, f"{fault.title} {fault.detail}", fault.hint, fault.code)
+
+
+def adapter(subject: Subject) -> Iterator[Check]:
+    """Whether an adapter, and no whole model, lies where the recipe's adapter is looked for."""
+    try:
+        refuse_model_as_adapter(subject.lab.finetuned_dir(subject.recipe.finetune.adapter))
+    except LabError as error:
+        yield Check("adapter", FAIL, f"{error.title} {error.detail}", error.hint, error.code)
 
 
 def facts_of(subject: Subject) -> ModelFacts | None:

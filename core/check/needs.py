@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from core.auto import Settled
+from core.model.folder import config_facts
 from core.training.memory import Shape, plan_memory
 
 GIB = 2**30
@@ -122,7 +123,7 @@ def stage_needs(
 
 
 def _float_bytes(config: dict[str, Any]) -> int:
-    return 4 if str(config.get("dtype") or config.get("torch_dtype") or "") == "float32" else 2
+    return 4 if config_facts(config).dtype == "float32" else 2
 
 
 def _rate(machine: Machine) -> float:

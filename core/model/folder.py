@@ -170,6 +170,22 @@ def read_adapter(path: Path) -> AdapterFacts | None:
     )
 
 
+def refuse_model_as_adapter(path: Path) -> None:
+    """Refuse a folder that holds a whole model where an adapter is looked for; one that is not there is none.
+
+    Raises:
+        RequestError: it has a ``config.json`` and no ``adapter_config.json``.
+    """
+    if (path / "config.json").is_file() and not (path / ADAPTER_CONFIG).is_file():
+        raise RequestError(
+            "A whole model lies where the adapter is looked for.",
+            f"{path} has config.json, and no {ADAPTER_CONFIG}.",
+            "Put an adapter there, made by finetune or by PEFT; to work on that model itself, set model.source to a "
+            "copy of its folder.",
+            code="adapter.is-model",
+        )
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """The folder's ``config.json``.
 

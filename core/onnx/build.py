@@ -15,7 +15,7 @@ from typing import Any
 from core.errors import StageError
 from core.events import Reporter
 from core.files import explained
-from core.model.folder import ModelFacts, model_facts, read_config
+from core.model.folder import ModelFacts, config_facts, model_facts, read_config
 from core.model.weights import tensor_entries
 from core.onnx.branches import add_branches, find_projections, plan_branches
 from core.onnx.layout import Layout
@@ -270,6 +270,5 @@ def linear_modules(checkpoint: Path) -> list[str]:
 
 def attention_sizes(config: dict[str, Any]) -> tuple[int, int]:
     """Outputs of the q projection, and of the k and the v projection."""
-    heads = int(config["num_attention_heads"])
-    size = int(config.get("head_dim") or int(config["hidden_size"]) // heads)
-    return heads * size, int(config.get("num_key_value_heads") or heads) * size
+    facts = config_facts(config)
+    return facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim

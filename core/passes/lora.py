@@ -298,14 +298,12 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
         checkpoints = (
             Checkpoints(Path(config.checkpoints), config.checkpoint_key) if config.checkpoints else None
         )
-        pad = text.ids.get(text.pad, 0)
         trainer = Trainer(
             base,
             train.rows,
             held_out.rows,
             settings,
             report,
-            pad_id=pad,
             checkpoints=checkpoints,
             turns=turns,
         )

@@ -24,7 +24,7 @@ from core.files import (
     write_json,
 )
 from core.folder import LabFolder
-from core.model.folder import ModelFacts, model_facts, read_config
+from core.model.folder import ModelFacts, model_facts, read_config, refuse_model_as_adapter
 from core.stages.base import StageContext, versions
 from core.text import command
 
@@ -137,6 +137,7 @@ class _Run:
         self.digest = base_digest(self.base)
         self.name = self.recipe.finetune.adapter
         self.finetuned = self.lab.finetuned_dir(self.name)
+        refuse_model_as_adapter(self.finetuned)
         self.has_adapter = (self.finetuned / "adapter_config.json").is_file()
         if self.has_adapter and not self._fits_base(self.finetuned):
             raise RequestError(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from core.files import human_bytes
+from core.model.folder import config_facts
 
 Way = Literal["fast", "low"]
 
@@ -54,22 +55,26 @@ class Shape:
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> Shape:
-        """From a ``config.json`` as read; a multimodal one has its text part looked up."""
-        if isinstance(config.get("text_config"), dict):
-            config = {**config["text_config"], **{k: v for k, v in config.items() if k != "text_config"}}
-        quantization = config.get("quantization_config") or {}
-        hidden = int(config["hidden_size"])
-        heads = int(config.get("num_attention_heads") or 1)
+        """From a ``config.json`` as read; a multimodal one has its text part looked up.
+
+        Raises:
+            KeyError: it does not tell the sizes.
+        """
+        facts = config_facts(config)
+        quantization = facts.quantization or {}
+        for name in ("hidden_size", "layers", "heads"):
+            if not getattr(facts, name):
+                raise KeyError(name)
         return cls(
-            hidden=hidden,
-            intermediate=int(config.get("intermediate_size") or 4 * hidden),
-            layers=int(config["num_hidden_layers"]),
-            heads=heads,
-            kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or hidden // heads),
-            vocab=int(config.get("vocab_size") or 32000),
-            tied=bool(config.get("tie_word_embeddings", False)),
-            fused=config.get("model_type") in FUSED_TYPES,
+            hidden=facts.hidden_size,
+            intermediate=facts.intermediate_size,
+            layers=facts.layers,
+            heads=facts.heads,
+            kv_heads=facts.kv_heads,
+            head_dim=facts.head_dim,
+            vocab=facts.vocab_size or 32000,
+            tied=facts.tied_embeddings,
+            fused=facts.model_type in FUSED_TYPES,
             bits=int(quantization["bits"]) if "bits" in quantization else None,
             group_size=int(quantization.get("group_size", 128)),
         )

@@ -310,3 +310,18 @@ def test_check_is_quick_on_a_small_model(model: Path, tmp_path: Path) -> None:
     began = time.process_time()
     faults(model_facts(model), recipe())
     assert time.process_time() - began < 0.2
+
+
+def test_a_model_in_the_place_of_an_adapter(model: Path, tmp_path: Path) -> None:
+    lab = Lab.create(tmp_path / "lab", model=str(model))
+    shutil.copytree(model, lab.folder.finetuned_dir(lab.recipe.finetune.adapter))
+    with pytest.raises(RequestError) as caught:
+        require(lab, ["optimize"])
+    assert caught.value.code == "adapter.is-model"
+    assert str(lab.folder.finetuned_dir(lab.recipe.finetune.adapter)) in caught.value.detail
+
+
+def test_what_quantize_made_goes_on_without_quantizing_again(model: Path, tmp_path: Path) -> None:
+    change_config(model, quantization_config={"quant_method": "olive", "bits": 4, "group_size": 16})
+    assert found(model)["model.quantized"].hint.endswith('quantize.algorithm = "none".')
+    assert found(model, quantize__algorithm="none") == {}
