@@ -1,4 +1,4 @@
-"""Models of odd sizes, as many real ones have: the group size that fits all of their matrices, and AWQ with it."""
+"""Models of odd sizes, as many real ones have, with every setting left as it is: the groups fit all matrices."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from core.model.folder import model_facts, read_config
-from core.model.matrices import fitting_group_sizes, rounded_matrices
+from core.model.folder import read_config
 from tests.core.quantize.test_stage import Bench
+from tests.recipes import settled
 from tests.tiny_models import make_tiny
 
 
@@ -24,14 +24,14 @@ from tests.tiny_models import make_tiny
         ("smollm", 64, {"hidden": 192, "heads": 3, "kv_heads": 1, "intermediate": 320}),
     ],
 )
-def test_the_largest_group_that_fits_is_used(
-    arch: str, group: int, sizes: dict[str, Any], tmp_path: Path
+def test_quantize_with_all_defaults_on_odd_sizes(
+    arch: str, group: int, sizes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_tiny(arch, tmp_path / "model", layers=1, **sizes)
-    fitting = max(size for size in fitting_group_sizes(rounded_matrices(model_facts(folder))) if size <= 128)
-    assert fitting == group
     bench = Bench(tmp_path / "lab")
-    result = bench.run(folder, quantize__group_size=fitting, quantize__calibration_samples=8)
+    recipe = settled({"model.source": str(folder)}, folder)
+    monkeypatch.setattr(bench, "recipe", lambda *_, **__: recipe)
+    result = bench.run(folder)
     assert (result["bits"], result["group_size"]) == (4, group)
     assert read_config(bench.lab.quantized_dir)["quantization_config"]["group_size"] == group
     assert result["kl_to_float"] > 0
