@@ -192,6 +192,18 @@ def _enough(header: Header, place: Path) -> None:
         )
 
 
+@contextmanager
+def _by_itself(file: Path, near: Path) -> Iterator[tuple[str, str]]:
+    """A folder with nothing but the file: transformers prefers a tokenizer or template that lies beside it."""
+    place = near / "gguf"
+    place.mkdir()
+    try:
+        (place / "model.gguf").symlink_to(file.resolve())
+        yield str(place), "model.gguf"
+    finally:
+        shutil.rmtree(place)
+
+
 def _text_files(header: Header, folder: Path, report: Reporter) -> None:
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
@@ -199,9 +211,8 @@ def _text_files(header: Header, folder: Path, report: Reporter) -> None:
     report.check_cancelled()
     path = header.path
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(path.parent), gguf_file=path.name, local_files_only=True
-        )
+        with _by_itself(path, folder) as (place, name):
+            tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=name, local_files_only=True)
     except Exception as error:  # the tokenizers library raises bare Exception for what does not fit
         raise RequestError(
             "The tokenizer of the GGUF file cannot be read.",
@@ -303,15 +314,16 @@ def _weights(header: Header, folder: Path, report: Reporter) -> None:
     path = header.path
     with reporting(report, _PHASES):
         try:
-            model, info = AutoModelForCausalLM.from_pretrained(
-                str(path.parent),
-                gguf_file=path.name,
-                config=AutoConfig.from_pretrained(str(folder)),
-                dtype=torch.bfloat16,
-                quantization_config=GgufConfig(dequantize=True),
-                local_files_only=True,
-                output_loading_info=True,
-            )
+            with _by_itself(path, folder) as (place, name):
+                model, info = AutoModelForCausalLM.from_pretrained(
+                    place,
+                    gguf_file=name,
+                    config=AutoConfig.from_pretrained(str(folder)),
+                    dtype=torch.bfloat16,
+                    quantization_config=GgufConfig(dequantize=True),
+                    local_files_only=True,
+                    output_loading_info=True,
+                )
         except (RuntimeError, ValueError, KeyError, NotImplementedError) as error:
             raise RequestError(
                 "The weights of the GGUF file cannot be read.",

@@ -134,6 +134,16 @@ def test_template_end_tokens_and_start_token_come_with_it(folder: Path, tmp_path
     assert load_tokenizer(base)("hello")["input_ids"][0] != 0
 
 
+def test_what_lies_beside_the_file_is_not_taken_for_its_own(file: Path, tmp_path: Path) -> None:
+    other = make_tiny("phi3", tmp_path / "other", vocab_size=300)
+    (other / "chat_template.jinja").write_text("another template")
+    beside = other / "tiny.gguf"
+    beside.write_bytes(file.read_bytes())
+    made, right = float_folder(beside, Reporter()), float_folder(file, Reporter())
+    for name in ("tokenizer.json", "chat_template.jinja", "config.json", "generation_config.json"):
+        assert (made / name).read_text() == (right / name).read_text()
+
+
 def test_numbers_are_cut_as_the_files_tokenizer_cuts_them(folder: Path, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(
         float_folder(write_gguf(folder, tmp_path / "d.gguf", pre="smollm"), Reporter())
