@@ -22,6 +22,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 import zipfile
 from collections import Counter
@@ -211,7 +212,7 @@ def _told(seen: Seen, stage: str, result: dict[str, Any]) -> tuple[int, str]:
         result.get("verified") is True and len(agreement) == 2, "optimize: not verified, base and tuned"
     )
     for name, counts in agreement.items():
-        whole = counts["identical"] + counts["ties"] + counts["by_rounding"]
+        whole = counts["agreeing"]
         seen.must(whole == counts["prompts"], f"optimize: {name} agrees with PyTorch in {whole} of {counts}")
         words.append(f"{name} {whole} of {counts['prompts']} ({counts['identical']} word for word)")
     return result["base_bytes"] + result["adapter_bytes"], "as PyTorch: " + ", ".join(words)
@@ -243,7 +244,7 @@ def _ask(seen: Seen, root: Path) -> None:
         )
         seen.answers.append((question, answers))
         for who, answer in answers.items():
-            print(f"  {question} {who}: {answer}", flush=True)
+            print(f"  {question} {who}: {textwrap.shorten(answer, 150, placeholder=' …')}", flush=True)
 
 
 def _float_answers(seen: Seen, root: Path) -> dict[str, tuple[str, int]]:
@@ -322,7 +323,7 @@ def table(seen: list[Seen], steps: int) -> str:
         for question, answers in each.answers:
             lines += ["", f"{each.model.name}: *{question}*", "", "| | answer |", "| --- | --- |"]
             for who, answer in answers.items():
-                text = " ".join(answer.split()).replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+                text = re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", textwrap.shorten(answer, 220, placeholder=" …"))
                 lines.append(f"| {who} | {text} |")
     return "\n".join(lines) + "\n"
 
