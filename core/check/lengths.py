@@ -18,13 +18,16 @@ COUNTED = 2000
 
 
 def record_lengths(subject: Subject, limit: int) -> Lengths | None:
-    """The records' lengths by the model's own tokenizer; None where they cannot be told at once."""
+    """The records' lengths by the model's own tokenizer, of a GGUF file by bytes until its own is unpacked.
+
+    None where they cannot be told at once.
+    """
     try:
         examples = small_split(subject)
     except (LabError, OSError):
         return None  # the data check tells what is wrong
     text = read_model_text(subject.recipe, subject.lab.root, unpack=False)
-    if examples is None or text.tokenizer_file is None:
+    if examples is None or (text.tokenizer_file is None and not text.size):
         return None
     rows = [example.segments for example in examples.train[:COUNTED]]
     counts = [min(limit, count) for count in TokenCounter(text).count(rows)]
@@ -43,6 +46,6 @@ def small_split(subject: Subject) -> Split | None:
     if path.is_dir() or path.stat().st_size > LARGEST_BYTES:
         return None
     text = read_model_text(subject.recipe, subject.lab.root, unpack=False)
-    if subject.recipe.data.template == AUTO and text.folder is None:
+    if subject.recipe.data.template == AUTO and not text.size:
         return None  # the template comes with a model that is not here yet
     return load_examples(subject.recipe, subject.lab.root, text=text)

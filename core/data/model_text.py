@@ -5,6 +5,7 @@ Only files that lie on this machine are read; nothing is fetched, and no weights
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from core.errors import RequestError
@@ -58,6 +59,19 @@ def _source_folder(source: str, lab_root: Path, unpack: bool) -> Path | None:
 
 
 def read_model_text(recipe: Recipe, lab_root: Path, *, unpack: bool = True) -> ModelText:
-    """The text side of the recipe's model; empty where the model is not on this machine (``unpack``: as above)."""
+    """The text side of the recipe's model; empty where the model is not on this machine.
+
+    Args:
+        unpack: as for :func:`model_folder`. Without it a GGUF file's header tells all but the tokenizer itself.
+    """
     folder = model_folder(recipe, lab_root, unpack=unpack)
-    return ModelText() if folder is None else read_text(folder)
+    if folder is not None:
+        return read_text(folder)
+    from core.sources import kind_of, local_place
+
+    if not unpack and kind_of(recipe.model.source, lab_root) == "gguf":
+        from core.model.gguf import check_gguf, text_of
+
+        with suppress(RequestError):  # the check of the model tells why
+            return text_of(check_gguf(local_place(recipe.model.source, lab_root)))
+    return ModelText()

@@ -16,9 +16,12 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.errors import RequestError
+
+if TYPE_CHECKING:
+    from core.model.text import ModelText
 
 SUFFIX = ".gguf"
 
@@ -257,6 +260,53 @@ def check_gguf(path: Path) -> Header:
     _check_tokenizer(header)
     config_of(header)
     return header
+
+
+def text_of(header: Header) -> ModelText:
+    """The text side as the header tells it, for those who need no tokenizer: templates and special tokens."""
+    from core.model.text import AddedToken, ModelText
+
+    tokens, kinds = tokens_of(header.path)
+    added = tuple(
+        AddedToken(token, at, True)
+        for at, (token, kind) in enumerate(zip(tokens, kinds, strict=False))
+        if kind == CONTROL
+    )
+
+    def named(name: str) -> str:
+        number = header.token_id(name)
+        return "" if number is None else tokens[number]
+
+    bos, eos, pad = named("bos"), named("eos"), named("padding")
+    templates = header.templates
+    special = {token.text for token in added} | {bos, eos, pad}
+    return ModelText(
+        template=templates.get("default", ""),
+        templates=templates,
+        bos=bos,
+        eos=eos,
+        pad=pad,
+        ids={token: tokens.index(token) for token in (bos, eos, pad) if token},
+        ends=tuple(end_tokens(header)),
+        adds_start=header.starts_with_bos,
+        special=tuple(
+            sorted((each for each in special if len(each) > 1), key=lambda each: (-len(each), each))
+        ),
+        added=added,
+        size=len(tokens),
+    )
+
+
+def end_tokens(header: Header) -> list[int]:
+    """The tokens that end an answer, the file's own first."""
+    named = [header.token_id(name) for name in ("eos", "eot", "eom")]
+    tokens, kinds = tokens_of(header.path)
+    special = [
+        at
+        for at, (token, kind) in enumerate(zip(tokens, kinds, strict=False))
+        if kind == CONTROL and token in END_TOKENS
+    ]
+    return list(dict.fromkeys([number for number in named if number is not None] + special))
 
 
 def _check_types(header: Header) -> None:

@@ -24,15 +24,13 @@ from core.errors import MachineError, RequestError, StageError
 from core.events import Reporter
 from core.files import explained, human_bytes, publish, write_atomic, write_json
 from core.model.gguf import (
-    CONTROL,
     DIGIT_BY_DIGIT,
-    END_TOKENS,
     LLAMA3_PRE,
     ORIGINAL,
     Header,
     check_gguf,
     config_of,
-    tokens_of,
+    end_tokens,
 )
 from core.resources import cache_dir
 
@@ -244,7 +242,7 @@ def _text_files(header: Header, folder: Path, report: Reporter) -> None:
     AutoConfig.for_model(kind, **config).save_pretrained(str(folder))
     GenerationConfig(
         bos_token_id=header.token_id("bos"),
-        eos_token_id=_ends(header),
+        eos_token_id=end_tokens(header),
         pad_token_id=header.token_id("padding"),
     ).save_pretrained(str(folder))
 
@@ -293,18 +291,6 @@ def _tidy(file: Path) -> None:
         config.pop(key, None)
     config["tokenizer_class"] = "TokenizersBackend"
     write_json(file, config)
-
-
-def _ends(header: Header) -> list[int]:
-    """The tokens that end an answer, the file's own first."""
-    named = [header.token_id(name) for name in ("eos", "eot", "eom")]
-    tokens, kinds = tokens_of(header.path)
-    special = [
-        at
-        for at, (token, kind) in enumerate(zip(tokens, kinds, strict=False))
-        if kind == CONTROL and token in END_TOKENS
-    ]
-    return list(dict.fromkeys([number for number in named if number is not None] + special))
 
 
 def _weights(header: Header, folder: Path, report: Reporter) -> None:

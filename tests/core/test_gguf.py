@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from core.checkpoint import load_model, load_tokenizer
 from core.errors import Cancelled, LabError, MachineError, RequestError
 from core.events import RecordingReporter, Reporter
-from core.model.gguf import check_gguf, config_of, read_header
+from core.model.gguf import check_gguf, config_of, read_header, text_of
+from core.model.text import read_text
 from core.model.unpack import float_folder, text_folder
 from core.sources import kind_of, model_stamp, resolve_model
 from tests.tiny_gguf import llama3_factors, write_gguf
@@ -156,6 +157,20 @@ def test_the_text_side_is_had_without_the_weights(file: Path, own_cache: Path) -
     assert text_folder(file, make=False) is None
     text = text_folder(file)
     assert text is not None
+    told, read = text_of(check_gguf(file)), read_text(text)
+    for name in (
+        "template",
+        "templates",
+        "bos",
+        "eos",
+        "pad",
+        "ids",
+        "ends",
+        "adds_start",
+        "special",
+        "size",
+    ):
+        assert getattr(told, name) == getattr(read, name), name
     assert not list(text.glob("*.safetensors"))
     assert (text / "chat_template.jinja").read_text() == CHAT_TEMPLATE
     whole = float_folder(file, Reporter())
