@@ -162,7 +162,7 @@ def test_what_training_and_chat_read_is_one(name: str, which: str, talk: tuple[M
             else answer.content.strip()
         )
         assert kept in text
-        extra = text.replace(kept, "", 1).replace(form.turns.ending.strip(), "", 1)
+        extra = text.strip().removesuffix(form.turns.ending.strip()).rstrip().removesuffix(kept)
         assert extra.strip() in ("", "<think>\n\n</think>"), "more than the answer and its end"
     # The chat's ids for the last question are the first ids of the row.
     row = form.encode(segments)
