@@ -34,7 +34,7 @@ def ready(app: OlivePressApp) -> bool:
     """Whether all is drawn that will be."""
     screen = app.current
     assert isinstance(screen, DataScreen)
-    if screen.opening or screen.focused is None:
+    if screen.opening or screen.focused is None or screen.form.waiting:
         return False
     if screen.source is None:
         return screen.problem.has_class("-shown")

@@ -91,6 +91,8 @@ async def settle(pilot: Any) -> None:
             ready = (
                 ready and ("8/" in screen_text(app) or app.size.height < 24) and not screen.log_pane._waiting
             )
+        if isinstance(screen, StageScreen):
+            ready = ready and not screen.form.waiting
         if app.snapshot.active is not None:
             ready = ready and screen._top is not None and bool(screen._top._gauge)
         if ready and (screen.focused is not None or screen.has_class("-too-small")):

@@ -289,6 +289,11 @@ class Form(Vertical):
             self._read(key, root, recipe)
         return resolve(recipe, *self._known[1:]) if self._known and self._known[0] == key else None
 
+    @property
+    def waiting(self) -> bool:
+        """Whether what is "auto" is still being read."""
+        return self._asked is not None and (self._known is None or self._known[0] != self._asked)
+
     @work(thread=True, exit_on_error=False, group="facts")
     def _read(self, key: object, root: Path, recipe: Recipe) -> None:
         from core.auto import facts_at_hand
