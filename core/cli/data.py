@@ -185,7 +185,7 @@ def _print_words(report: DataReport, cleaned: dict[str, Any] | None, shown: int 
         print(f"This report goes by that. If it is right: {command('data', folder, '--accept')}")
         print(f"If not: set {' and '.join(FIELDS[:2])} (or {FIELDS[2]}) in lab.toml.")
         if given := options_of(report.proposal):
-            print(f"The same in a new lab: olivepress new … {_clean(given)}")
+            print(f"The same in a new lab, by options of `olivepress new`: {_clean(given)}")
     total = len(report.findings)
     print(f"\nfindings  {total:,}" + ("" if total else ": nothing to mend"))
     for kind, count in sorted(report.findings.counts.items()):

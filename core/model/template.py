@@ -2,7 +2,8 @@
 
 Both give segments, so that the loss can be taken on the answers alone, and both open the next answer as
 training has it. A chat template is rendered as Hugging Face transformers renders it (jinja2, immutable
-sandbox, `trim_blocks`, `lstrip_blocks`): it comes with a downloaded model and must not be able to run code.
+sandbox, `trim_blocks`, `lstrip_blocks`): it comes with a downloaded model and must not be able to run code,
+nor to take all time or memory (:mod:`core.model.bounded`).
 
 Where an answer lies is never guessed from its words. The template is rendered once more with a mark
 behind each text; without the marks that must be the same rendering, else the conversation is refused.
@@ -30,6 +31,8 @@ _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 _MARKER = re.compile(r"\s*(?:<[^<>\s]{1,48}>|\[/?[A-Z_]{2,24}\])")
 _PRIVATE = re.compile("[\ue000-\uf8ff]")
 _PROBE = "zqxanswerzqx"
+_SAID = 500
+"""Characters of what a template says when it refuses, at most."""
 
 
 class TemplateError(ValueError):
@@ -310,7 +313,8 @@ def _compiled(text: str) -> Any:
     from jinja2 import TemplateError as JinjaError
     from jinja2 import nodes
     from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from core.model.bounded import BoundedEnvironment
 
     class Generation(Extension):  # type: ignore[misc]
         """`{% generation %}` marks what the assistant says; the marks are shown where they are asked for."""
@@ -329,15 +333,20 @@ def _compiled(text: str) -> Any:
     def refuse(message: str) -> None:
         raise JinjaError(message)
 
+    def now(form: str) -> str:
+        if len(form) > _SAID:
+            refuse("its form of a date is too long")
+        return datetime.now().strftime(form)
+
     def to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **more: Any) -> str:
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **more)
 
-    environment = ImmutableSandboxedEnvironment(
+    environment = BoundedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
     )
-    environment.filters["tojson"] = to_json
+    environment.add_filter("tojson", to_json)
     environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    environment.globals["strftime_now"] = now
     return environment.from_string(text)
 
 
@@ -376,24 +385,29 @@ class ChatTemplate:
     def _render(self, turns: list[dict[str, Any]], generate: bool, tools: list[Any], **more: str) -> str:
         from jinja2 import TemplateError as JinjaError
 
+        from core.model.bounded import TooMuch, render
+
+        values = {
+            "messages": turns,
+            "add_generation_prompt": generate,
+            "bos_token": self.bos,
+            "eos_token": self.eos,
+            "tools": tools or None,
+            "documents": None,
+            **more,
+        }
         try:
-            rendered = _compiled(self.text).render(
-                messages=turns,
-                add_generation_prompt=generate,
-                bos_token=self.bos,
-                eos_token=self.eos,
-                tools=tools or None,
-                documents=None,
-                **more,
-            )
+            return render(_compiled(self.text), values)
         except LabError:
             raise  # a request to stop, which may come at any moment
+        except TooMuch as error:
+            raise TemplateError(f"the model's chat template {error}") from None
         except JinjaError as error:
-            raise TemplateError(f"the model's chat template refuses this conversation: {error}") from None
+            reason = str(error)[:_SAID]
+            raise TemplateError(f"the model's chat template refuses this conversation: {reason}") from None
         except Exception as error:  # a template is a program of the model's author: it may fail in any way
-            reason = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {error}"[:_SAID]
             raise TemplateError(f"the model's chat template fails on this conversation: {reason}") from None
-        return str(rendered)
 
     def segments(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()

@@ -164,9 +164,10 @@ def no_quantized(lab: Lab) -> None:
 
 
 def nothing_to_train_on(lab: Lab) -> None:
+    from core.auto import resolve_at_hand
     from core.stages.finetune import fingerprint
 
-    fingerprint(lab.folder, lab.recipe)
+    fingerprint(lab.folder, resolve_at_hand(lab.folder, lab.recipe).recipe)
 
 
 def no_lab(lab: Lab) -> None:
