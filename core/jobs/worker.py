@@ -108,7 +108,12 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
     if job.stage != "upload":
         write_report(lab, written)
     peaks = {name: round(value) for name, value in monitor.peaks().items()}
-    return {"result": _plain(result), "peaks": peaks, "seconds": round(time.monotonic() - began, 2)}
+    return {
+        "result": _plain(result),
+        "auto": manifest["auto"],
+        "peaks": peaks,
+        "seconds": round(time.monotonic() - began, 2),
+    }
 
 
 def _plain(data: Any) -> Any:
