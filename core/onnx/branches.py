@@ -22,7 +22,7 @@ from core.onnx.layout import Branch, Output, Part
 _NODE = re.compile(r"/model/layers\.(\d+)/(attn|mlp)/(\w+)/MatMul\w*")
 _SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 _FUSED = {"q_proj": "qkv_proj", "gate_proj": "gate_up_proj"}
-# What ModelBuilder calls a projection, and what the architectures call the same layer.
+# What the model builder calls a projection, and what the architectures call the same layer.
 _NAMES = {
     "qkv_proj": ("qkv_proj", "query_key_value"),
     "gate_up_proj": ("gate_up_proj", "dense_h_to_4h"),
@@ -46,7 +46,7 @@ class Projection:
 
 
 def find_projections(graph: Any) -> list[Projection]:
-    """The projection nodes of a ModelBuilder graph (an ``onnx.GraphProto``), in order."""
+    """The projection nodes of a built graph (an ``onnx.GraphProto``), in order."""
     shapes = {item.name: list(item.dims) for item in graph.initializer}
     found = []
     for node in graph.node:

@@ -30,7 +30,7 @@ KNOWN_ENDS = (
 """Tokens that only ever end a turn or a text, in the models that have them."""
 
 DEFAULT_MAX_LENGTH = 4096
-"""``search.max_length`` for who sets none. ModelBuilder writes the model's whole context, and the cache
+"""``search.max_length`` for who sets none. The builder writes the model's whole context, and the cache
 of 131072 tokens that this makes onnxruntime-genai allocate at once would not fit into any machine."""
 
 
@@ -59,7 +59,7 @@ def complete_config(folder: Path, ends: list[int], context: int | None = None) -
 
     Args:
         ends: as :func:`end_tokens` gives them; those already there stay.
-        context: the model's longest context, where ModelBuilder's own shall be replaced.
+        context: the model's longest context, where the builder's own shall be replaced.
 
     Returns:
         whether anything was changed. The file is replaced atomically.
@@ -75,7 +75,7 @@ def complete_config(folder: Path, ends: list[int], context: int | None = None) -
     if context:
         model["context_length"] = context
     # Keys and values share one buffer of max_length tokens where the graph's attention allows it
-    # (GroupQueryAttention); ModelBuilder has put down whether it does, and that must stay.
+    # (GroupQueryAttention); the builder has put down whether it does, and that must stay.
     search["max_length"] = min(int(model["context_length"]), DEFAULT_MAX_LENGTH)
     search.update(do_sample=False, temperature=1.0, top_k=1, top_p=1.0, num_beams=1, repetition_penalty=1.0)
     if json.dumps(config) == before:

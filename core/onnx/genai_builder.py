@@ -159,6 +159,15 @@ def _norms_in_float32(weights: Any) -> None:
             norm.weight = torch.nn.Parameter(norm.weight.detach().float(), requires_grad=False)
 
 
+def fused_layers(checkpoint: Path) -> set[str]:
+    """Names of the packed layers that hold several matrices."""
+    return {
+        name.rpartition(".")[0]
+        for name in tensor_entries(checkpoint)
+        if name.endswith(".qweight") and name.split(".")[-2] in FUSED
+    }
+
+
 def unfused(checkpoint: Path, view: Path) -> Path:
     """The checkpoint with every packed layer cut into the matrices that it holds; itself if none has to be.
 
@@ -167,11 +176,7 @@ def unfused(checkpoint: Path, view: Path) -> Path:
     """
     config = read_config(checkpoint)
     quantization = config.get("quantization_config") or {}
-    fused = {
-        name.rpartition(".")[0]
-        for name in tensor_entries(checkpoint)
-        if name.endswith(".qweight") and name.split(".")[-2] in FUSED
-    }
+    fused = fused_layers(checkpoint)
     if not fused:
         return checkpoint
     from safetensors import safe_open

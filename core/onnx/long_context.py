@@ -28,7 +28,7 @@ TOKENS = 4096
 """Length of the text, where the model's context is no shorter and its windows are no longer."""
 BEHIND = 64
 """Tokens that are read behind the longest window."""
-BUDGET_S, WINDOW_BUDGET_S = 60.0, 300.0
+BUDGET_S, WINDOW_BUDGET_S = 90.0, 300.0
 """Seconds that the reading may take, and that it may take until the first window is behind it."""
 PIECE_BYTES = 2**28
 """What the logits of one piece may take."""

@@ -1,6 +1,6 @@
 """The embedding table in half the bytes, where that loses nothing.
 
-For the CPU ModelBuilder writes the table as float32, though the values came from a 16-bit checkpoint.
+For the CPU the model builder writes the table as float32, though the values came from a 16-bit checkpoint.
 Kept as float16 or bfloat16, whichever holds every value, with a Cast behind the look-up it gives the same
 numbers, since only the few rows of a prompt are cast. The room that this leaves in the weight file is
 filled with tensors from the file's end, so that no more than that much is copied.

@@ -99,7 +99,7 @@ def _obstacles_to_building(provider: str) -> Iterator[tuple[str, str]]:
             yield f"The package {package} is missing.", f"pip install {package}"
     if provider == "QNNExecutionProvider":
         yield (
-            "ModelBuilder makes no graphs for the Qualcomm NPU, which needs fixed shapes and its compiler.",
+            "The model builder makes no graphs for the Qualcomm NPU, which needs fixed shapes and its compiler.",
             "Build for the CPU of that machine (optimize.device = cpu), or convert with Qualcomm's AI Hub.",
         )
     if provider == "DmlExecutionProvider" and sys.platform != "win32":

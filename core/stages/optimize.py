@@ -223,10 +223,16 @@ class _Run:
         return result
 
     def _check_disk(self, facts: ModelFacts) -> None:
-        """Refuse before the work what would end with a full disk: the weights lie there twice for a moment."""
+        """Refuse before the work what would end with a full disk: the weights lie there twice for a moment.
+
+        And once more where fused layers are cut for the builder.
+        """
+        from core.onnx.genai_builder import fused_layers
+
         tables = 4 * facts.vocab_size * facts.hidden_size
         one = facts.weight_bytes + tables if facts.quantization else facts.parameters * 4
-        needed = 2 * one + (64 << 20)
+        cut = facts.weight_bytes if fused_layers(self.lab.quantized_dir) else 0
+        needed = 2 * one + cut + (64 << 20)
         free = shutil.disk_usage(self.context.work).free
         if free < needed:
             raise MachineError(

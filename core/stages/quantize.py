@@ -2,8 +2,8 @@
 
 What it makes is a Hugging Face folder in Olive's checkpoint format (``quant_method: "olive"``) with
 the source's own tokenizer, chat template and generation settings. The output matrix (``lm_head``) is
-rounded to 8 bits whatever the method: ModelBuilder takes it as it is, so that PyTorch and ONNX
-compute the same; left in float, ModelBuilder would round it to 4 bits by itself.
+rounded to 8 bits whatever the method: the model builder takes it as it is, so that PyTorch and ONNX
+compute the same; left in float, the builder would round it to 4 bits by itself.
 """
 
 from __future__ import annotations
