@@ -47,21 +47,18 @@ CHAT = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor
 def test_end_of_turn_tokens_are_found(
     tmp_path: Path, template: str, recipe: dict[str, object], expected: set[int]
 ) -> None:
-    from core.checkpoint import load_tokenizer
-
     folder = tokenizer_folder(tmp_path / "m", template)
-    found = end_tokens(folder, load_tokenizer(folder), Recipe().with_values(recipe))
+    found = end_tokens(folder, Recipe().with_values(recipe))
     assert set(found) == expected
     assert found[0] == TEXT_END
 
 
 def test_generation_config_adds_end_tokens(tmp_path: Path) -> None:
-    from core.checkpoint import load_tokenizer
 
     folder = tokenizer_folder(tmp_path / "m", "", eos=None)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))
     recipe = Recipe().with_values({"data.template": "{prompt}\n{response}"})
-    assert end_tokens(folder, load_tokenizer(folder), recipe) == [TEXT_END, 7, 9]
+    assert end_tokens(folder, recipe) == [TEXT_END, 7, 9]
 
 
 def test_genai_config_is_completed_once(tmp_path: Path) -> None:
