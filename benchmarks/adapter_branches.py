@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 def build(folder: Path) -> Path:
     """A random int4 model with branches, large enough that the work is in the model."""
     from core.events import Reporter
-    from core.onnx.build import build_base, choose, quantize_float
+    from core.optimize.build import build_base, choose, quantize_float
     from tests.tiny_models import make_tiny
 
     sizes: dict[str, Any] = {"hidden": 2048, "layers": 8, "heads": 16, "kv_heads": 16, "intermediate": 5504}
@@ -119,8 +119,8 @@ def random_adapter(folder: Path, path: Path, dtype: str, rank: int = 64) -> Path
     """An adapter file of random numbers for all branches of a model folder."""
     import torch
 
-    from core.onnx.adapters import write_adapter_file
-    from core.onnx.layout import read_layout
+    from core.optimize.adapters import write_adapter_file
+    from core.optimize.layout import read_layout
 
     shapes = read_layout(folder).inputs()
     tensors = {

@@ -23,9 +23,9 @@ def main() -> None:
     """Print both tables in Markdown."""
     import transformers
 
+    from core.model.architectures import ARCHITECTURES, REFUSED, UNTRIED, judge
     from core.model.folder import read_config
-    from core.onnx.architectures import ARCHITECTURES, REFUSED, UNTRIED, judge
-    from core.stages.base import versions
+    from core.stage_context import versions
     from tests.core.optimize.shapes import LENGTHS, SHAPES, distances, graph_of
     from tests.tiny_models import make_tiny
 

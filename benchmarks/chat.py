@@ -42,7 +42,7 @@ def build_model(folder: Path) -> Path:
     """A random model large enough that the work is in the model."""
     from safetensors.torch import load_file, save_file
 
-    from core.onnx.genai_builder import build
+    from core.optimize.genai_builder import build
     from tests.tiny_models import make_tiny
 
     checkpoint = make_tiny(

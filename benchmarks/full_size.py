@@ -22,7 +22,7 @@ from core import Lab
 from core.events import read_events
 from core.files import human_bytes
 from core.resources import rehearsal_model, sample_data
-from core.stages.base import versions
+from core.stage_context import versions
 
 SHAPE = {
     "hidden_size": 3072,

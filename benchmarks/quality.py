@@ -80,13 +80,13 @@ def olive(subject: Subject, method: str, group: int, rows: Path, work: Path) -> 
     """Quantize as the lab's stage does; the model, seconds, peak MiB, bytes."""
     import torch
 
-    from core.auto import Facts, resolve
-    from core.checkpoint import load_model
     from core.events import Reporter
     from core.folder import LabFolder
+    from core.model.auto import Facts, resolve
+    from core.model.load import load_model
+    from core.quantize import stage as quantize
     from core.recipe import Recipe
-    from core.stages import quantize
-    from core.stages.base import StageContext
+    from core.stage_context import StageContext
 
     algorithm, _, wide = method.partition(":")
     asked = Recipe().with_values(
@@ -112,8 +112,8 @@ def llm_compressor(
     import torch
     from safetensors.torch import load_file
 
-    from core.checkpoint import load_model
-    from core.passes.awq_math import Grid
+    from core.model.load import load_model
+    from core.quantize.awq_math import Grid
 
     work.mkdir(parents=True, exist_ok=True)
     out = work / "reference.safetensors"
@@ -137,10 +137,10 @@ def measure(subject: Subject, options: argparse.Namespace, group: int, seed: int
     """All methods on one draw of rows."""
     import torch
 
-    from core.checkpoint import load_model
     from core.events import Reporter
-    from core.passes.calibration import write_rows
-    from core.quality import compare, of_model, reference, within_budget
+    from core.model.load import load_model
+    from core.quantize.calibration import write_rows
+    from core.quantize.quality import compare, of_model, reference, within_budget
 
     calibration, held_out = subject.draw(options.rows, seed)
     work = options.work / "run"
@@ -211,8 +211,8 @@ def main() -> None:
 
     import torch
 
-    from core.olive_run import import_olive
-    from core.stages.base import versions
+    from core.olive.run import import_olive
+    from core.stage_context import versions
 
     import_olive()
     logging.getLogger("olive").handlers.clear()  # it writes every step to standard output

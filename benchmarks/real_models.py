@@ -251,13 +251,13 @@ def _float_answers(seen: Seen, root: Path) -> dict[str, tuple[str, int]]:
     """The float base's answers, and how many tokens stand before them; the ids are looked at too."""
     import torch
 
-    from core.checkpoint import load_model, load_tokenizer
     from core.data import load_examples
     from core.events import Reporter
     from core.lab import Lab
+    from core.model.load import load_model, load_tokenizer
     from core.model.messages import Message
     from core.model.prompt_format import read_prompt_format
-    from core.sources import resolve_model
+    from core.model.sources import resolve_model
 
     lab = Lab.open(root)
     source = resolve_model(lab.recipe.model.source, root, Reporter()).path

@@ -46,7 +46,7 @@ def rehearsal() -> Subject:
     """The bundled model, on the kind of text that it was trained on."""
     import rehearsal_text
 
-    from core.checkpoint import load_tokenizer
+    from core.model.load import load_tokenizer
 
     path = ROOT / "data/rehearsal_model"
     tokenizer = load_tokenizer(path)
@@ -84,7 +84,7 @@ def documentation() -> list[str]:
 
 def trained_llama(folder: Path, steps: int = 300, seed: int = 0) -> Subject:
     """The Llama, trained if the folder does not hold it yet."""
-    from core.checkpoint import load_tokenizer
+    from core.model.load import load_tokenizer
 
     texts = documentation()
     if not (folder / "rows.json").is_file():

@@ -34,16 +34,16 @@ def child(kind: str, root: Path) -> None:
     import azure.ai.ml  # loading takes seconds and is not what is measured
     from azure.ai.ml.entities import Model
 
+    from core.azure.signin import current
     from core.lab import Lab
-    from core.registry.signin import current
 
     lab = Lab.open(root)
     upload = lab.recipe.upload
     began = time.monotonic()
     if kind == "olivepress":
+        from core.azure.patience import Stop
         from core.events import Reporter
-        from core.registry import uploading
-        from core.registry.patience import Stop
+        from core.upload import uploading
 
         uploading.upload(lab.folder, lab.recipe, Reporter(), Stop())
     else:

@@ -29,16 +29,17 @@ def export_olive(lab: Lab, path: Path) -> dict[Path, str]:
         RequestError: the model or the data is missing or wrong.
         MachineError: the files cannot be written.
     """
-    from core.auto import Facts, resolve
     from core.data import resolve_data_file
     from core.data.records import count
+    from core.finetune import stage as finetune
+    from core.model.auto import Facts, resolve
     from core.model.folder import model_facts
-    from core.onnx.build import choose
-    from core.passes import package_config
-    from core.passes.calibration import write_rows
-    from core.sources import resolve_model
-    from core.stages import finetune, quantize
-    from core.stages.base import StageContext
+    from core.model.sources import resolve_model
+    from core.olive.passes import package_config
+    from core.optimize.build import choose
+    from core.quantize import stage as quantize
+    from core.quantize.calibration import write_rows
+    from core.stage_context import StageContext
 
     asked, root = lab.recipe, lab.root
     path = path.expanduser().absolute()

@@ -13,7 +13,7 @@ from core.text import command
 
 def lab_command(path: Path, command_name: str, *words: str) -> str:
     """The command line that does this to the lab in which ``path`` lies; in no lab, ``DIR`` stands for one."""
-    lab = next((str(each) for each in (path, *path.parents) if (each / "lab.toml").is_file()), "DIR")
+    lab = next((str(each) for each in (path, *path.parents) if (each / RECIPE_NAME).is_file()), "DIR")
     return command(command_name, lab, *words)
 
 
@@ -26,10 +26,14 @@ def lab_folder(root: str | Path) -> LabFolder:
     path = Path(os.path.expanduser(root)).resolve()
     if path.is_file():
         hint = "Name the folder of a lab, the one with lab.toml."
-        if path.name == "lab.toml":
+        if path.name == RECIPE_NAME:
             hint = f"Name the folder that it stands in: {shlex.quote(str(path.parent))}"
         raise RequestError("That is a file, not a lab's folder.", f"{path} is a file.", hint, code="lab.file")
     return LabFolder(path)
+
+
+RECIPE_NAME = "lab.toml"
+REPORT_NAME = "report.md"
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class LabFolder:
     @property
     def recipe_path(self) -> Path:
         """``lab.toml``, the one hand-edited file."""
-        return self.root / "lab.toml"
+        return self.root / RECIPE_NAME
 
     @property
     def jobs_dir(self) -> Path:
@@ -98,4 +102,4 @@ class LabFolder:
     @property
     def report_path(self) -> Path:
         """What was made, from what, how well and how fast."""
-        return self.root / "report.md"
+        return self.root / REPORT_NAME

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args, get_type_hints
 
 Auto = Literal["auto"]
-"""The type of a value that follows the model and the data; see :mod:`core.auto`."""
+"""The type of a value that follows the model and the data; see :mod:`core.model.auto`."""
 
 AUTO: Final[Auto] = "auto"
 

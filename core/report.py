@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from core.auto import Chosen
 from core.events import now
 from core.files import MANIFEST, human_bytes, read_json, write_atomic
 from core.folder import LabFolder
+from core.model.auto import Chosen
 from core.recipe import Recipe
 from core.text import clean
 
@@ -78,7 +78,7 @@ def _table(numbers: dict[str, Any]) -> str:
 
 
 def auto_table(chosen: Iterable[Mapping[str, Any]]) -> str:
-    """The settings that are "auto" (as :meth:`core.auto.Chosen.as_dict` gives them), as a Markdown table."""
+    """The settings that are "auto" (as :meth:`core.model.auto.Chosen.as_dict` gives them), as a Markdown table."""
     rows = ["| setting | value | why |", "| --- | --- | --- |"]
     for each in chosen:
         words = Chosen(each["option"], each["value"], each["reason"]).words

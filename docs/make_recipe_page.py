@@ -6,9 +6,9 @@ import json
 import tempfile
 from pathlib import Path
 
-from core.auto import BATCH_TOKENS, GROUP_SIZES, STEPS, Facts, resolve
 from core.data.records import count
 from core.events import Reporter
+from core.model.auto import BATCH_TOKENS, GROUP_SIZES, STEPS, Facts, resolve
 from core.recipe import OPTIONS, Recipe, recipe_text
 
 HEAD = """\
@@ -29,7 +29,7 @@ What depends on the model or the records is `"auto"` in a new lab. It is resolve
 the number and length of the records, when a stage begins; `olivepress check`, the forms, `report.md` and `--json` show
 each value with its reason. The same files give the same values on every machine. A value that you write is never
 changed; where it does not fit the model, `check` and `run` say which would, before any work. The rules stand in
-`core/auto.py`. For the {rows} training records of the bundled travel file ({tokens:.0f} tokens on average):
+`core/model/auto.py`. For the {rows} training records of the bundled travel file ({tokens:.0f} tokens on average):
 """
 
 NOTES = """\

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from core.auto import Facts, Settled, resolve
+from core.model.auto import Facts, Settled, resolve
 from core.recipe import Recipe
 
 

@@ -22,8 +22,8 @@ from core.model.messages import Message as Talk
 from core.model.messages import Segment, text_of
 from core.model.prompt_format import read_prompt_format
 from core.model.template import TemplateError
-from core.onnx.adapters import check_adapter
-from core.onnx.runtime import import_genai
+from core.optimize.adapters import check_adapter
+from core.optimize.runtime import import_genai
 from core.options import AUTO
 
 og = import_genai()

@@ -15,9 +15,9 @@ from core.check.types import FAIL, OK, SKIP, WARN, Check
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from core.auto import Chosen
     from core.check.types import Probe, Subject
     from core.lab import Lab
+    from core.model.auto import Chosen
 
 __all__ = ["FAIL", "OK", "SKIP", "WARN", "Check", "require", "run_checks", "settings_of", "subject_of"]
 

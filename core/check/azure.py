@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from core.azure.signin import found, remembered
 from core.check.types import OK, SKIP, WARN, Check, Subject
-from core.registry.signin import found, remembered
 from core.text import command
 
 

@@ -7,11 +7,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from core.auto import Facts, resolve
 from core.check import hub
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.errors import LabError
 from core.files import human_bytes
+from core.model.architectures import TRIED, judge
+from core.model.auto import Facts, resolve
+from core.model.faults import faults, not_finite
 from core.model.finite import bytes_to_look_at, first_not_finite
 from core.model.folder import (
     ModelFacts,
@@ -23,11 +25,9 @@ from core.model.folder import (
 )
 from core.model.gguf import Header, check_gguf
 from core.model.gguf import config_of as gguf_config
+from core.model.sources import kind_of, local_place
 from core.model.weights import weight_files
-from core.onnx.architectures import TRIED, judge
 from core.resources import cache_dir, rehearsal_model
-from core.sources import kind_of, local_place
-from core.stages.faults import faults, not_finite
 
 LOOKED_AT = 2**30
 """Bytes of weights that are looked at here; of a larger model they are when quantize begins."""

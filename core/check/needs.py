@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from core.auto import Settled
+from core.finetune.memory import plan_memory
+from core.model.auto import Settled
 from core.model.folder import config_facts
-from core.training.memory import Shape, plan_memory
+from core.model.shape import Shape
 
 GIB = 2**30
 
@@ -90,12 +91,6 @@ class Lengths:
     longest: int
 
 
-def parameters(shape: Shape) -> int:
-    """Numbers in the model's weights."""
-    linears = shape.layers * sum(inputs * outputs for inputs, outputs in shape.linears)
-    return linears + shape.vocab * shape.hidden * (1 if shape.tied else 2)
-
-
 def quantized_bytes(shape: Shape, bits: int, group: int, float_bytes: int = 2) -> int:
     """Size of the quantized checkpoint: packed linear layers with a scale and zero point a group, float embeddings."""
     linears = shape.layers * sum(inputs * outputs for inputs, outputs in shape.linears)
@@ -135,7 +130,7 @@ def _quantize(
 ) -> Need:
     options = recipe.quantize
     size = _float_bytes(config)
-    weights = parameters(shape) * size
+    weights = shape.parameters * size
     kept = options.algorithm == "none"
     result = weights if kept else quantized_bytes(shape, options.bits, options.group_size, size)
     passes = SEARCH_PASSES[options.algorithm]
@@ -150,7 +145,7 @@ def _quantize(
     checking = result + MEASURED_LOGITS * 4 * 5.6 if machine.has_gpu else result * 2
     seconds = 8 + weights / 1.0e9
     if passes:
-        flops = 4.0 * parameters(shape) * tokens
+        flops = 4.0 * shape.parameters * tokens
         flops += passes * 2 * shape.layers * sum(i * i * o for i, o in shape.linears)
         # The search is float32 and small pieces: a quarter of the rate at most.
         seconds += 4 * flops / _rate(machine)
@@ -186,7 +181,7 @@ def _finetune(shape: Shape, recipe: Settled, machine: Machine, lengths: Lengths)
     tokens = options.steps * options.batch_size * options.gradient_accumulation * lengths.mean
     # Forward and backward without the base's own gradients, 4 a parameter and token; 2 more to recompute.
     share = 4 + 2 * plan.recomputed / max(1, shape.layers)
-    seconds = 15 + share * parameters(shape) * tokens / _rate(machine)
+    seconds = 15 + share * shape.parameters * tokens / _rate(machine)
     if machine.has_gpu:
         return _need("finetune", process, plan.need.total, disk, seconds)
     return _need("finetune", process + plan.need.total, 0, disk, seconds)
@@ -206,5 +201,5 @@ def _optimize(shape: Shape, recipe: Settled, machine: Machine) -> Need:
         return _need("optimize", ram, gpu, 2 * result + adapter, 40 + result / 2.5e8)
     # PyTorch answers the same prompts: a float model in float32, a quantized one packed but for the matrix in use.
     widest = max(shape.vocab * shape.hidden, *(i * o for i, o in shape.linears))
-    reference = parameters(shape) * 4 if recipe.quantize.algorithm == "none" else result + 2 * widest * 4
+    reference = shape.parameters * 4 if recipe.quantize.algorithm == "none" else result + 2 * widest * 4
     return _need("optimize", ram + reference, 0, 2 * result + adapter, 20 + result / 1.0e8)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from core.auto import Facts, Resolved, facts_at_hand, resolve
 from core.check.lengths import LARGEST_BYTES
 from core.check.types import Subject
 from core.data import resolve_data_file
 from core.data.records import count, remembered
 from core.errors import LabError
 from core.events import Reporter
+from core.model.auto import Facts, Resolved, facts_at_hand, resolve
 from core.model.folder import ModelFacts
 
 

@@ -57,12 +57,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def login(options: argparse.Namespace) -> int:
     """Sign in and remember it; or show who is signed in."""
+    from core.azure.patience import Stop, cancellable
+    from core.azure.signin import KEEP, Identity, current, sign_in
     from core.cli.show import print_json
     from core.events import Reporter
-    from core.registry.patience import Stop, cancellable
-    from core.registry.signin import KEEP, Identity, current, sign_in
-    from core.registry.uploading import quiet
     from core.text import clean
+    from core.upload.uploading import quiet
 
     quiet()
 
@@ -120,21 +120,21 @@ def _will_ask(options: argparse.Namespace) -> bool:
     if options.show or options.method not in ("", "device"):
         return False
     if options.method == "":
-        from core.registry.signin import cli_works
+        from core.azure.signin import cli_works
 
         if cli_works(options.tenant):
             options.method = "cli"
             return False
         options.method = "device"
-    from core.registry.credentials import platform_keeps_secrets
+    from core.azure.credentials import platform_keeps_secrets
 
     return not platform_keeps_secrets()
 
 
 def logout(options: argparse.Namespace) -> int:
     """Forget the sign-in."""
+    from core.azure.signin import sign_out
     from core.cli.show import print_json
-    from core.registry.signin import sign_out
     from core.text import clean
 
     before = sign_out()
@@ -151,15 +151,15 @@ def logout(options: argparse.Namespace) -> int:
 
 def workspaces(options: argparse.Namespace) -> int:
     """List the workspaces, or write one into a lab's recipe."""
+    from core.azure.arm import Rest
+    from core.azure.find import Workspace, choose, pick
+    from core.azure.find import workspaces as find_all
+    from core.azure.patience import Stop, cancellable
+    from core.azure.signin import current
     from core.cli.show import print_json
     from core.events import Reporter
-    from core.registry.arm import Rest
-    from core.registry.find import Workspace, choose, pick
-    from core.registry.find import workspaces as find_all
-    from core.registry.patience import Stop, cancellable
-    from core.registry.signin import current
-    from core.registry.uploading import quiet
     from core.text import clean
+    from core.upload.uploading import quiet
 
     quiet()
     path = None

@@ -40,14 +40,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def models(options: argparse.Namespace) -> int:
     """List the models."""
+    from core.azure.models import list_models
+    from core.azure.patience import cancellable
+    from core.azure.workspace import Place
     from core.cli.progress import StderrReporter
     from core.cli.show import print_json
     from core.lab import Lab
-    from core.registry.models import list_models
-    from core.registry.patience import cancellable
-    from core.registry.uploading import quiet
-    from core.registry.workspace import Place
     from core.text import clean
+    from core.upload.uploading import quiet
 
     quiet()
     lab = Lab.open(options.folder)
@@ -70,15 +70,15 @@ def fetch(options: argparse.Namespace) -> int:
     """Bring a model back."""
     from pathlib import Path
 
+    from core.azure.models import fetch_lab, find_place
+    from core.azure.patience import cancellable
+    from core.azure.workspace import Place
     from core.cli.progress import StderrReporter
     from core.cli.show import print_json
     from core.files import human_bytes
     from core.lab import Lab
-    from core.registry.models import fetch_lab, find_place
-    from core.registry.patience import cancellable
-    from core.registry.uploading import quiet
-    from core.registry.workspace import Place
     from core.text import clean, command
+    from core.upload.uploading import quiet
 
     quiet()
     name, _, version = options.model.partition(":")

@@ -67,9 +67,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _dry_run(lab: Any, recipe: Any, *, ask: bool) -> dict[str, Any]:
+    from core.azure.patience import Stop, cancellable
     from core.events import Reporter
-    from core.registry.patience import Stop, cancellable
-    from core.registry.uploading import dry_run
+    from core.upload.uploading import dry_run
 
     class Quiet(Reporter):
         def log(self, text: str, level: str = "info") -> None:

@@ -31,8 +31,8 @@ def model_folder(recipe: Recipe, lab_root: Path, *, unpack: bool = True) -> Path
 
 
 def _source_folder(source: str, lab_root: Path, unpack: bool) -> Path | None:
+    from core.model.sources import kind_of, local_place
     from core.resources import rehearsal_model
-    from core.sources import kind_of, local_place
 
     kind = kind_of(source, lab_root)
     if kind == "rehearsal":
@@ -67,7 +67,7 @@ def read_model_text(recipe: Recipe, lab_root: Path, *, unpack: bool = True) -> M
     folder = model_folder(recipe, lab_root, unpack=unpack)
     if folder is not None:
         return read_text(folder)
-    from core.sources import kind_of, local_place
+    from core.model.sources import kind_of, local_place
 
     if not unpack and kind_of(recipe.model.source, lab_root) == "gguf":
         from core.model.gguf import check_gguf, text_of

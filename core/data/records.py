@@ -1,6 +1,6 @@
 """How many records there are and how long they are: counted once, and remembered in the lab.
 
-Settings that follow the data (:mod:`core.auto`) need no more than that.
+Settings that follow the data (:mod:`core.model.auto`) need no more than that.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.auto import Records
 from core.data.examples import load_examples, resolve_data_file
 from core.data.model_text import read_model_text
 from core.data.tokens import TokenCounter
@@ -18,6 +17,7 @@ from core.errors import LabError
 from core.events import Reporter
 from core.files import folder_stamp, read_json, write_json
 from core.folder import LabFolder
+from core.model.auto import Records, Resolved, facts_at_hand, resolve
 from core.recipe import Recipe
 
 MEASURED = 2000
@@ -82,3 +82,8 @@ def of_lengths(rows: int, lengths: Sequence[int]) -> Records:
     """The figures from the number of training rows, and the lengths of the first :data:`MEASURED` of them."""
     first = lengths[:MEASURED]
     return Records(rows, round(sum(map(int, first)) / len(first), 1) if len(first) else 0.0)
+
+
+def resolve_at_hand(lab: LabFolder, recipe: Recipe) -> Resolved:
+    """A recipe resolved by what is known at once: for showing it."""
+    return resolve(recipe, facts_at_hand(lab, recipe), remembered(recipe, lab.root))

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.auto import Chosen
 from core.data.findings import Findings
 from core.data.mapping import FieldMap, Proposal
 from core.data.tokens import TokenStats
 from core.data.types import Finding
 from core.data.unused import NotUsed
+from core.model.auto import Chosen
 
 
 @dataclass
@@ -27,7 +27,7 @@ class DataReport:
         proposal: what the rows themselves suggest; `to_confirm` is true while it waits for a yes.
         tokens: lengths in tokens.
         train, eval: how many usable rows are on each side.
-        auto: the settings that follow model and data, see :class:`core.auto.Chosen`.
+        auto: the settings that follow model and data, see :class:`core.model.auto.Chosen`.
         epochs: how often training sees each row, with the recipe's steps and batch size.
         padding: share of the tokens in batches that is padding, 0 to 1.
         findings: all that is to be looked at.

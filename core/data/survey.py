@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.auto import facts_at_hand, resolve
 from core.data.checks import control_characters, special_tokens, too_long
 from core.data.examples import resolve_data_file, sample_fields
 from core.data.files import passed_over
@@ -31,6 +30,7 @@ from core.data.words import plain, text_key, word_hashes, words
 from core.errors import RequestError
 from core.events import Reporter
 from core.folder import LabFolder
+from core.model.auto import facts_at_hand, resolve
 from core.model.template import PLAIN, TemplateError
 from core.options import AUTO
 from core.recipe import Recipe

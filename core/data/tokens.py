@@ -118,7 +118,7 @@ def padding_share(lengths: NDArray[Any], limit: int, batch_size: int, seed: int)
     """
     import numpy as np
 
-    from core.training.rows import BatchOrder
+    from core.data.batch_order import BatchOrder
 
     if not len(lengths):
         return 0.0

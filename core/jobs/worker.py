@@ -12,7 +12,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from core.auto import resolve_for_stage
 from core.errors import Cancelled, LabError, MachineError, StageError
 from core.events import JobReporter
 from core.files import MANIFEST, read_json, write_json
@@ -22,7 +21,8 @@ from core.jobs.job import Job
 from core.jobs.monitor import Monitor
 from core.recipe import OPTIONS, Recipe
 from core.report import write_report
-from core.stages.base import StageContext, load_stage
+from core.stage_context import StageContext
+from core.stages import load_stage, resolve_for_stage
 
 READS = {"quantize": ("data", "quantize"), "finetune": ("data", "finetune"), "optimize": ("quantize",)}
 """The sections of the recipe that a stage reads, of those in which something may be "auto"."""

@@ -1,7 +1,7 @@
 """Whether a checkpoint holds the tensors that its configuration promises, by the headers alone.
 
 What the usual decoder needs is known here, so that a fault shows before anything is imported; a stage asks
-transformers itself besides (``core.checkpoint.check_tensors``), which knows every architecture.
+transformers itself besides (``core.model.load.check_tensors``), which knows every architecture.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class ModelTokenizer:
         """
         file = folder / "tokenizer.json"
         if not file.is_file():
-            from core.checkpoint import load_tokenizer
+            from core.model.load import load_tokenizer
 
             backend = getattr(load_tokenizer(folder, trust_remote_code), "backend_tokenizer", None)
             if backend is None:

@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from core.bars import reporting
 from core.errors import MachineError, RequestError, StageError
 from core.events import Reporter
 from core.files import explained, human_bytes, publish, write_atomic, write_json
@@ -33,6 +32,7 @@ from core.model.gguf import (
     end_tokens,
 )
 from core.resources import cache_dir
+from core.tqdm_progress import reporting
 
 _FORM = 1
 """Raised when these folders are made in another way, so that older ones are not used."""
@@ -249,7 +249,7 @@ def _text_files(header: Header, folder: Path, report: Reporter) -> None:
 
 def _saved(tokenizer: Any, folder: Path) -> Any:
     """Save a tokenizer, and what transformers makes of it again."""
-    from core.checkpoint import load_tokenizer
+    from core.model.load import load_tokenizer
 
     tokenizer.save_pretrained(str(folder))
     _tidy(folder / "tokenizer_config.json")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from core.azure import find
+from core.azure.arm import Rest
+from core.azure.signin import current
 from core.errors import MachineError, RequestError
 from core.lab import Lab
-from core.registry import find
-from core.registry.arm import Rest
-from core.registry.signin import current
 from tests.azure.conftest import World
 from tests.azure.fake import SUBSCRIPTION
 from tests.azure.labs import signed_in

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from core.azure import signin
+from core.azure.credentials import ARM_SCOPE, STORAGE_SCOPE, Prompt
+from core.azure.patience import Stop
 from core.errors import Cancelled, MachineError
-from core.registry import signin
-from core.registry.credentials import ARM_SCOPE, STORAGE_SCOPE, Prompt
-from core.registry.patience import Stop
 from tests.azure.conftest import World
 from tests.azure.fake import PLANTED_REFRESH, TENANT, USER
 
@@ -75,8 +75,8 @@ def test_consent_is_asked_for_only_when_needed(azure: World) -> None:
 
 
 def test_cancel_gives_a_device_code_up_at_once(azure: World) -> None:
+    from core.azure.patience import cancellable
     from core.events import RecordingReporter
-    from core.registry.patience import cancellable
 
     report = RecordingReporter()
     shown = threading.Event()

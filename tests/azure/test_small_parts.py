@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from core.azure.patience import Stop, patience, patiently, retry_after
+from core.azure.redact import redact
+from core.azure.storage import Access
 from core.errors import LabError, MachineError, RequestError
 from core.lab import Lab
-from core.registry.contents import collect
-from core.registry.patience import Stop, patience, patiently, retry_after
-from core.registry.redact import redact
-from core.registry.sender import BLOCK, MAX_BLOCKS, block_id, block_size
-from core.registry.storage import Access
+from core.upload.contents import collect
+from core.upload.sender import BLOCK, MAX_BLOCKS, block_id, block_size
 from tests.azure.azurite import KEY
 from tests.azure.conftest import World
 from tests.azure.labs import make_lab, signed_in
@@ -121,7 +121,7 @@ def test_an_upload_does_not_change_what_is_uploaded(tmp_path: Path) -> None:
 def test_a_certificate_that_nobody_signed(
     azure: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.registry.signin import sign_in
+    from core.azure.signin import sign_in
     from tests.azure.certs import make_certificates
 
     other, _, _ = make_certificates(tmp_path / "other")
@@ -131,7 +131,7 @@ def test_a_certificate_that_nobody_signed(
 
 
 def test_a_proxy_that_refuses_and_one_that_is_gone(azure: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from core.registry.signin import sign_in
+    from core.azure.signin import sign_in
 
     signed_in(azure, monkeypatch)
     monkeypatch.setattr(azure.proxy, "routes", {})
@@ -143,7 +143,7 @@ def test_a_proxy_that_refuses_and_one_that_is_gone(azure: World, monkeypatch: py
 def test_a_name_that_nobody_knows() -> None:
     from azure.core.exceptions import ServiceRequestError
 
-    from core.registry.errors import explain
+    from core.azure.errors import explain
 
     error = ServiceRequestError("Failed to resolve 'x' ([Errno -2] Name or service not known)")
     assert explain(error, "storage x").title == "Azure's address is not known here."
@@ -160,9 +160,9 @@ def refused(act: object, sentence: str) -> None:
 def test_a_sign_in_that_was_not_kept_asks_again_in_the_job(
     blobs: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from core.azure import signin
     from core.events import RecordingReporter
-    from core.registry import signin
-    from core.registry.uploading import dry_run, upload
+    from core.upload.uploading import dry_run, upload
 
     blobs.fake.approved.set()
     assert signin.sign_in("device", on_prompt=lambda prompt: None).keep == "none"

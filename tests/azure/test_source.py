@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from core.azure import download_model
+from core.azure.receiver import PART, safe_name
+from core.azure.source import Address, parse
+from core.azure.workspace import Place
 from core.errors import Cancelled, LabError, RequestError, StageError
 from core.events import RecordingReporter, Reporter
-from core.registry import download_model
-from core.registry.receiver import PART, safe_name
-from core.registry.source import Address, parse
-from core.registry.workspace import Place
 from tests.azure.conftest import World
 from tests.azure.fake import SUBSCRIPTION
 from tests.azure.labs import signed_in

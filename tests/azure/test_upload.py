@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from core.azure.patience import Stop
 from core.errors import Cancelled, LabError, MachineError, RequestError, StageError
 from core.events import RecordingReporter, Reporter
 from core.lab import Lab
-from core.registry.patience import Stop
-from core.registry.uploading import dry_run, upload
-from core.stages.base import StageContext
+from core.stage_context import StageContext
+from core.upload.uploading import dry_run, upload
 from tests.azure.conftest import World
 from tests.azure.labs import MIB, make_lab, signed_in
 
@@ -46,7 +46,7 @@ def send(lab: Lab, **settings: Any) -> dict[str, Any]:
 
 
 def stage(lab: Lab, report: Reporter) -> dict[str, Any]:
-    from core.stages import upload as module
+    from core.upload import stage as module
 
     return module.run(StageContext(lab.folder, lab.recipe, report, lab.root / "work", {}, {}))
 
@@ -410,7 +410,7 @@ def test_memory_stays_below_200_mb(world: World, tmp_path: Path) -> None:
     lab = make_lab(tmp_path / "big", {"model.onnx.data": 96 * MIB, **{f"s/{i}": 100_000 for i in range(40)}})
     code = (
         "import sys\nfrom pathlib import Path\nfrom core.lab import Lab\nfrom core.events import Reporter\n"
-        "from core.registry.patience import Stop\nfrom core.registry.uploading import upload\n"
+        "from core.azure.patience import Stop\nfrom core.upload.uploading import upload\n"
         "lab = Lab.open(sys.argv[1])\nupload(lab.folder, lab.recipe, Reporter(), Stop())\n"
         "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )

@@ -11,15 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.auto import GROUP_SIZES, Facts, Records, Resolved, resolve, resolve_at_hand, resolve_for_stage
 from core.cli import main
+from core.data.records import resolve_at_hand
 from core.events import Reporter
 from core.files import MANIFEST
 from core.folder import LabFolder
+from core.model.auto import GROUP_SIZES, Facts, Records, Resolved, resolve
 from core.model.template import PLAIN
 from core.options import AUTO
 from core.recipe import OPTIONS, Recipe
 from core.report import report_text
+from core.stages import resolve_for_stage
 from tests.tiny_models import make_tiny
 
 WIDTHS = st.lists(st.integers(1, 20_000), min_size=1, max_size=6)

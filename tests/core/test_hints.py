@@ -24,8 +24,8 @@ from core.cli.commands import COMMANDS
 from core.cli.login import METHODS
 from core.cli.parser import parse
 from core.folder import lab_command
-from core.onnx.adapters import check_adapter
-from core.onnx.layout import read_layout
+from core.optimize.adapters import check_adapter
+from core.optimize.layout import read_layout
 from core.stages import STAGES
 from core.text import command
 from tui.session import Session
@@ -158,14 +158,14 @@ def no_adapter_file(lab: Lab) -> None:
 
 
 def no_quantized(lab: Lab) -> None:
-    from core.stages.optimize import base_fingerprint
+    from core.optimize.stage import base_fingerprint
 
     base_fingerprint(lab.folder, lab.recipe)
 
 
 def nothing_to_train_on(lab: Lab) -> None:
-    from core.auto import resolve_at_hand
-    from core.stages.finetune import fingerprint
+    from core.data.records import resolve_at_hand
+    from core.finetune.stage import fingerprint
 
     fingerprint(lab.folder, resolve_at_hand(lab.folder, lab.recipe).recipe)
 
@@ -175,13 +175,13 @@ def no_lab(lab: Lab) -> None:
 
 
 def nothing_to_upload(lab: Lab) -> None:
-    from core.registry.contents import collect
+    from core.upload.contents import collect
 
     collect(lab.folder, lab.recipe)
 
 
 def no_workspace(lab: Lab) -> None:
-    from core.registry.workspace import Place
+    from core.azure.workspace import Place
 
     Place.of(lab.recipe, lab.root)
 

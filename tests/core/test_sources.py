@@ -15,7 +15,7 @@ import pytest
 
 from core.errors import Cancelled, MachineError, RequestError
 from core.events import RecordingReporter, Reporter
-from core.sources import kind_of, resolve_model
+from core.model.sources import kind_of, resolve_model
 from tests.tiny_models import make_tiny
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

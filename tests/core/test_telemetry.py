@@ -26,11 +26,11 @@ def kept(code: str, home: Path, **more: str) -> list[str]:
 @pytest.mark.parametrize(
     "code",
     [
-        "from core.onnx.runtime import import_runtime; import_runtime()",
-        "from core.onnx.runtime import import_genai; import_genai(); import onnxruntime",
-        "from core.olive_run import import_olive; import_olive(); import onnxruntime",
+        "from core.optimize.runtime import import_runtime; import_runtime()",
+        "from core.optimize.runtime import import_genai; import_genai(); import onnxruntime",
+        "from core.olive.run import import_olive; import_olive(); import onnxruntime",
         "import core.chat.engine, onnxruntime",
-        "from core.olive_run import import_olive; import_olive();"
+        "from core.olive.run import import_olive; import_olive();"
         "from olive.telemetry.telemetry import Telemetry; Telemetry()",
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from core import Lab
 from core.cli import main
-from core.onnx.adapters import check_adapter
+from core.optimize.adapters import check_adapter
 from tests.tiny_models import make_tiny
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from textual.widgets import Input
 
+from core.azure.signin import Choice
 from core.errors import LabError
 from core.lab import Lab
-from core.registry.signin import Choice
 from tests.snapshots.test_snapshots import IDS, LOW, SIZES, Compare, at, pinned
 from tests.tui.conftest import screen_text, until
 from tests.tui.labs import RESULTS, FakeJob, job_in, made
@@ -133,8 +133,8 @@ def azure(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def say(user: str = "", command: Answer | None = None) -> None:
         choice = Choice("device", user=user) if user else None
-        monkeypatch.setattr("core.registry.signin.remembered", lambda: choice)
-        monkeypatch.setattr("core.registry.signin.found", lambda: None)
+        monkeypatch.setattr("core.azure.signin.remembered", lambda: choice)
+        monkeypatch.setattr("core.azure.signin.found", lambda: None)
         monkeypatch.setattr("tui.screens.upload_dialogs.olivepress", command or told({}))
 
     say()

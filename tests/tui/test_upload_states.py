@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from core.azure.signin import Choice
 from core.lab import Lab
-from core.registry.signin import Choice
 from tests.tui.conftest import opened, screen_text, until
 from tests.tui.labs import FakeJob, job_in, made
 from tests.tui.nasty import NASTY, harmless
@@ -18,12 +18,12 @@ ERROR = {"title": "You have no right.", "detail": "AuthorizationFailed", "hint":
 
 @pytest.fixture
 def signed_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.registry.signin.remembered", lambda: Choice("device", user="you@example.org"))
+    monkeypatch.setattr("core.azure.signin.remembered", lambda: Choice("device", user="you@example.org"))
 
 
 @pytest.fixture(autouse=True)
 def _no_cli(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.registry.signin.found", lambda: None)
+    monkeypatch.setattr("core.azure.signin.found", lambda: None)
 
 
 async def test_empty_without_a_model_it_leads_to_the_step_that_makes_it(lab: Lab) -> None:
@@ -36,7 +36,7 @@ async def test_empty_without_a_model_it_leads_to_the_step_that_makes_it(lab: Lab
 async def test_enter_does_what_comes_next(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     made(lab, ("quantize", "finetune", "optimize"))
     choice: list[Choice | None] = [None]
-    monkeypatch.setattr("core.registry.signin.remembered", lambda: choice[0])
+    monkeypatch.setattr("core.azure.signin.remembered", lambda: choice[0])
     async with opened(lab.root, "upload") as (app, pilot):
         await until(pilot, lambda: app.focused is app.current.query_one("#sign-in"))
         assert "Nobody is signed in" in screen_text(app)

@@ -12,7 +12,7 @@ from tui.widgets.bars import SizeBars
 from tui.widgets.form import Form
 
 if TYPE_CHECKING:
-    from core.onnx.targets import Target
+    from core.optimize.targets import Target
     from tui.snapshot import JobView
 
 
@@ -70,7 +70,7 @@ class OptimizeScreen(StageScreen):
     def targets(self) -> list[Target]:
         """What can be built and run here, and why not; looked up once."""
         if self._targets is None:
-            from core.onnx.targets import list_targets
+            from core.optimize.targets import list_targets
 
             self._targets = list_targets()
         return self._targets

@@ -126,7 +126,7 @@ class UploadScreen(StageScreen):
 
     def who(self) -> str:
         """Who is signed in, in a sentence; empty for nobody. Azure is not asked."""
-        from core.registry.signin import found, remembered
+        from core.azure.signin import found, remembered
 
         choice = remembered() or found()
         if choice is None:

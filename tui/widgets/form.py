@@ -14,10 +14,10 @@ from textual.events import DescendantFocus
 from textual.message import Message
 from textual.widgets import Input, Select
 
-from core.auto import Chosen, Facts, Records, Resolved, resolve
 from core.errors import LabError
 from core.files import MANIFEST
 from core.folder import LabFolder
+from core.model.auto import Chosen, Facts, Records, Resolved, resolve
 from core.options import AUTO, Option
 from core.recipe import OPTIONS, Recipe
 from tui.session import value_of
@@ -296,8 +296,8 @@ class Form(Vertical):
 
     @work(thread=True, exit_on_error=False, group="facts")
     def _read(self, key: object, root: Path, recipe: Recipe) -> None:
-        from core.auto import facts_at_hand
         from core.data.records import remembered
+        from core.model.auto import facts_at_hand
 
         lab = LabFolder(root)
         self.post_message(self.Known(key, facts_at_hand(lab, recipe), remembered(recipe, root)))

@@ -38,10 +38,10 @@ def quantized(
     """Run a pass on the model in ``source`` and measure what it made."""
     import torch
 
-    from core.checkpoint import load_model
-    from core.olive_run import local_system, run_workflow
-    from core.passes.calibration import data_config, write_rows
-    from core.quality import compare, of_model, reference
+    from core.model.load import load_model
+    from core.olive.run import local_system, run_workflow
+    from core.quantize.calibration import data_config, write_rows
+    from core.quantize.quality import compare, of_model, reference
 
     out.mkdir(parents=True, exist_ok=True)
     report = report or Reporter()

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from core.passes.awq_folds import Fold, apply, find_folds, moved, norm_offset, undo
-from core.passes.layerwise import LayerwiseModel, batches
+from core.quantize.awq_folds import Fold, apply, find_folds, moved, norm_offset, undo
+from core.quantize.layerwise import LayerwiseModel, batches
 from tests.tiny_models import ARCHITECTURES, FURTHER, make_tiny
 
 ROWS = [[5, 6, 7, 8, 100, 200, 31, 32], [30, 40, 50, 60], [9] * 12]

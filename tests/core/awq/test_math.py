@@ -9,7 +9,7 @@ import torch
 from olive.common.quant.utils import WeightQuantizer
 
 from core.errors import Cancelled
-from core.passes.awq_math import (
+from core.quantize.awq_math import (
     Grid,
     candidate_scales,
     diagonal_blocks,

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from core.checkpoint import load_model
 from core.errors import Cancelled, StageError
 from core.events import RecordingReporter
 from core.files import digest
+from core.model.load import load_model
 from tests.core.awq.conftest import Made, some_rows
 from tests.tiny_models import ARCHITECTURES, make_tiny
 
@@ -69,7 +69,7 @@ def test_16_bit_sources_stay_16_bit(dtype: str, quantize: Quantize, tmp_path: Pa
 def test_the_saved_checkpoint_reloads_to_the_same_logits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.passes import awq
+    from core.quantize import awq
     from tests.core.awq.conftest import quantized
 
     in_memory = {}
@@ -91,7 +91,7 @@ def test_the_saved_checkpoint_reloads_to_the_same_logits(
 def test_two_runs_give_the_same_bytes_and_layers_come_one_at_a_time(
     quantize: Quantize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.passes.layerwise import LayerwiseModel
+    from core.quantize.layerwise import LayerwiseModel
 
     source = make_tiny("phi3", tmp_path / "float", salient=4, layers=3)
     most = []
@@ -115,7 +115,7 @@ def test_two_runs_give_the_same_bytes_and_layers_come_one_at_a_time(
 def test_a_checkpoint_with_other_names_is_loaded_whole_and_gives_the_same(
     quantize: Quantize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.passes import layerwise
+    from core.quantize import layerwise
 
     source = make_tiny("llama", tmp_path / "float", salient=4)
     streamed = quantize(source, tmp_path / "streamed")
@@ -131,7 +131,7 @@ def test_a_checkpoint_with_other_names_is_loaded_whole_and_gives_the_same(
 def test_a_fold_that_moves_the_output_is_undone_and_said(
     quantize: Quantize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.passes import awq_folds
+    from core.quantize import awq_folds
 
     # The norm after attention is not what feeds Gemma 2's MLP.
     monkeypatch.setattr(awq_folds, "_mlp_norm", lambda view: view.layer.post_attention_layernorm)
@@ -214,9 +214,9 @@ def test_impossible_settings_are_refused_with_the_reason(
 
 
 def test_olive_runs_it_from_a_package_config(tmp_path: Path) -> None:
-    from core.olive_run import import_olive
-    from core.passes import write_package_config
-    from core.passes.calibration import data_config, write_rows
+    from core.olive.passes import write_package_config
+    from core.olive.run import import_olive
+    from core.quantize.calibration import data_config, write_rows
 
     import_olive()
     from olive.workflows import run
@@ -247,8 +247,8 @@ def test_a_quantized_model_is_not_quantized_again(quantize: Quantize, tmp_path: 
 @pytest.mark.parametrize("arch", ["smollm", "qwen2", "phi3"])
 def test_model_builder_computes_what_pytorch_computes(arch: str, quantize: Quantize, tmp_path: Path) -> None:
     from core.events import Reporter
-    from core.olive_run import local_system, run_workflow
-    from core.onnx.session import Session
+    from core.olive.run import local_system, run_workflow
+    from core.optimize.session import Session
 
     made = quantize(make_tiny(arch, tmp_path / "float", salient=4, kv_heads=2), tmp_path / "awq")
     built = run_workflow(

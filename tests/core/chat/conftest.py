@@ -23,9 +23,9 @@ def build(checkpoint: Path, folder: Path, precision: str = "int4", seeds: tuple[
     import torch
 
     from core.files import digest
-    from core.onnx.adapters import add_adapter
-    from core.onnx.build import open_graph
-    from core.onnx.genai_builder import build as build_graph
+    from core.optimize.adapters import add_adapter
+    from core.optimize.build import open_graph
+    from core.optimize.genai_builder import build as build_graph
 
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         build_graph(

@@ -9,7 +9,7 @@ import pytest
 
 from core import Lab
 from core.chat.evaluate import evaluate
-from core.onnx.similar import says_the_same
+from core.optimize.similar import says_the_same
 from core.resources import sample_data
 
 pytestmark = pytest.mark.slow

@@ -243,9 +243,9 @@ def test_numbers(tmp_path: Path) -> None:
 
 def test_token_counts_are_those_of_training(tmp_path: Path) -> None:
     from core.data import load_examples
+    from core.finetune.rows import tokenize
     from core.model.prompt_format import read_prompt_format
     from core.resources import rehearsal_model
-    from core.training.rows import tokenize
 
     report = look(tmp_path, GOOD)
     split = load_examples(Recipe().with_values({"data.file": "a.jsonl"}), tmp_path)

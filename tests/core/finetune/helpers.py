@@ -26,7 +26,7 @@ def quantized_tiny(
     from olive.common.quant.hf_utils import OliveHfQuantizationConfig
     from olive.common.quant.nn import QuantLinear
 
-    from core.checkpoint import load_model, register_olive_quantization
+    from core.model.load import load_model, register_olive_quantization
 
     register_olive_quantization()
     tiny.make_tiny(arch, folder, **options)

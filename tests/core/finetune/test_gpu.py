@@ -11,11 +11,12 @@ import torch
 
 from core.errors import MachineError
 from core.events import RecordingReporter
+from core.finetune import stage as finetune
+from core.finetune.memory import estimate_memory
 from core.folder import LabFolder
 from core.model.folder import read_config
-from core.stages import finetune
-from core.stages.base import StageContext
-from core.training.memory import Shape, estimate_memory
+from core.model.shape import Shape
+from core.stage_context import StageContext
 from tests.core.finetune.helpers import quantized_tiny, write_records
 from tests.recipes import settled
 

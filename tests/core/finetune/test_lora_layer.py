@@ -10,8 +10,7 @@ from olive.common.quant.nn import QuantLinear
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import Linear as PeftLinear
 
-from core.checkpoint import load_model
-from core.passes.lora_layer import (
+from core.finetune.lora_layer import (
     LoraLinear,
     add_lora,
     linear_names,
@@ -21,7 +20,8 @@ from core.passes.lora_layer import (
     unpack_linears,
     unpacked_weight,
 )
-from core.training.recompute import recompute_layers
+from core.finetune.recompute import recompute_layers
+from core.model.load import load_model
 from tests.core.finetune.helpers import quantized_tiny
 
 

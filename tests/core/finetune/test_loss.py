@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from core.checkpoint import load_model
-from core.training import loss as loss_module
-from core.training.loss import Measure, summed_loss
-from core.training.rows import TokenRow, collate
+from core.finetune import loss as loss_module
+from core.finetune.loss import Measure, summed_loss
+from core.finetune.rows import TokenRow, collate
+from core.model.load import load_model
 from tests.tiny_models import make_tiny
 
 CPU = torch.device("cpu")

@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 import torch
 
-from core.training.device import told_shortly
-from core.training.memory import Shape, estimate_memory, plan_memory, what_fits
+from core.finetune.device import told_shortly
+from core.finetune.memory import estimate_memory, plan_memory, what_fits
+from core.model.shape import Shape
 
 GIB = 2**30
 

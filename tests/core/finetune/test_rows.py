@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from core.data import Example, Segment
+from core.data.batch_order import BatchOrder
+from core.finetune.rows import TokenRow, collate, tokenize
 from core.model.tokenizer import ModelTokenizer
-from core.training.rows import BatchOrder, TokenRow, collate, tokenize
 from tests.tiny_models import save_tokenizer
 
 

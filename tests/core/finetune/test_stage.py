@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from core.checkpoint import load_model
 from core.errors import Cancelled, LabError, MachineError, RequestError, StageError
 from core.events import RecordingReporter
 from core.files import MANIFEST
+from core.finetune import stage as finetune
 from core.folder import LabFolder
-from core.stages import finetune
-from core.stages.base import StageContext
+from core.model.load import load_model
+from core.stage_context import StageContext
 from tests.core.finetune.helpers import quantized_tiny, write_records
 from tests.recipes import settled
 from tests.tiny_models import make_tiny
@@ -70,7 +70,7 @@ def run(lab: LabFolder, report: RecordingReporter | None = None, **changes: Any)
 def test_it_makes_an_adapter_that_is_better_on_held_out_records(
     arch: str, lab: LabFolder, bases: Callable[[str], Path]
 ) -> None:
-    from core.passes.lora_layer import load_lora
+    from core.finetune.lora_layer import load_lora
 
     shutil.rmtree(lab.quantized_dir)
     shutil.copytree(bases(arch), lab.quantized_dir)
@@ -225,7 +225,7 @@ def test_rows_that_are_cut_are_counted_and_said(lab: LabFolder) -> None:
 
 
 def test_numbers_gone_astray_publish_nothing(lab: LabFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from core.passes import lora
+    from core.finetune import lora
 
     monkeypatch.setattr(lora.Settings, "rate", lambda self, step: float("inf"))
     with pytest.raises(StageError) as failure:
@@ -238,7 +238,7 @@ def test_numbers_gone_astray_publish_nothing(lab: LabFolder, monkeypatch: pytest
 def test_too_little_memory_is_said_before_anything_is_loaded(
     lab: LabFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.passes import lora
+    from core.finetune import lora
 
     monkeypatch.setattr(lora, "free_bytes", lambda device: 1_200_000)
     with pytest.raises(MachineError) as failure:
@@ -255,7 +255,7 @@ def full(*args: Any) -> Any:
 def test_a_full_gpu_is_tried_again_the_way_that_needs_least(
     lab: LabFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.passes import lora
+    from core.finetune import lora
 
     train = lora.Trainer.train
     tries: list[int] = []
@@ -274,7 +274,7 @@ def test_a_full_gpu_is_tried_again_the_way_that_needs_least(
 def test_a_gpu_that_stays_full_is_an_error_that_helps(
     lab: LabFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.passes import lora
+    from core.finetune import lora
 
     monkeypatch.setattr(lora.Trainer, "train", full)
     with pytest.raises(MachineError) as failure:
@@ -304,7 +304,7 @@ def test_a_saved_adapter_that_was_changed_does_not_pass(
 ) -> None:
     from safetensors.torch import load_file, save_file
 
-    from core.passes import lora
+    from core.finetune import lora
 
     save = lora.save_adapter
 

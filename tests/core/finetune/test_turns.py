@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from core.finetune.rows import TokenRow
+from core.finetune.turns import Turns, tokens_between
 from core.model.messages import Message
 from core.model.prompt_format import read_prompt_format
 from core.resources import rehearsal_model, sample_data
-from core.training.rows import TokenRow
-from core.training.turns import Turns, tokens_between
 from tests.tiny_models import save_tokenizer
 
 ROWS = [TokenRow([1, 10 + n, 20 + n, 30 + n], [False, False, True, True]) for n in range(6)]

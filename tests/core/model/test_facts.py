@@ -255,8 +255,8 @@ def test_facts_load_neither_torch_nor_transformers() -> None:
     import sys
 
     code = (
-        "import sys, pathlib; from core.model.folder import model_facts; from core.stages.faults import faults;"
-        "from core.recipe import Recipe; from core.auto import resolve;"
+        "import sys, pathlib; from core.model.folder import model_facts; from core.model.faults import faults;"
+        "from core.recipe import Recipe; from core.model.auto import resolve;"
         f"f = model_facts(pathlib.Path({str(rehearsal_model())!r})); f.text;"
         "faults(f, resolve(Recipe(), None, None).recipe);"
         "sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'onnxruntime', 'olive')))"

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core import Lab
-from core.auto import Settled
 from core.check import FAIL, WARN, require, run_checks
-from core.checkpoint import check_tensors
 from core.errors import RequestError
 from core.events import Reporter
+from core.model.auto import Settled
+from core.model.faults import Fault, faults, refuse
 from core.model.folder import model_facts
-from core.stages.faults import Fault, faults, refuse
+from core.model.load import check_tensors
 from tests.recipes import settled
 from tests.tiny_models import ARCHITECTURES, make_tiny
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from core.checkpoint import load_tokenizer
+from core.model.load import load_tokenizer
 from core.model.text import read_text, tokens_from
 from core.resources import rehearsal_model
 from tests.tiny_models import save_tokenizer

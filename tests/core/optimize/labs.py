@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from core.auto import Settled
 from core.events import RecordingReporter
 from core.folder import LabFolder
-from core.stages import optimize
-from core.stages.base import StageContext
+from core.model.auto import Settled
+from core.optimize import stage as optimize
+from core.stage_context import StageContext
 from tests.recipes import settled
 from tests.tiny_models import make_tiny
 
@@ -34,8 +34,8 @@ def quantized_lab(
         eight_bit: kinds of layers that have 8 bits too.
         symmetric: without zero points.
     """
-    from core.olive_run import local_system, run_workflow
-    from core.stages.quantize import eight_bit_layers
+    from core.olive.run import local_system, run_workflow
+    from core.quantize.stage import eight_bit_layers
 
     lab = LabFolder(root)
     source = make_tiny(arch, root / "source", **options)
@@ -67,8 +67,8 @@ def add_adapter(lab: LabFolder, name: str, rank: int, seed: int = 0, **options: 
     """A PEFT adapter of random weights, B not zero, in ``models/finetuned``."""
     import torch
 
-    from core.checkpoint import load_model
-    from core.passes.lora_layer import add_lora
+    from core.finetune.lora_layer import add_lora
+    from core.model.load import load_model
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -100,8 +100,8 @@ def torch_texts(lab: LabFolder, adapter: str | None) -> list[list[int]]:
     import torch
     from peft import PeftModel
 
-    from core.checkpoint import load_model, load_tokenizer
-    from core.passes.lora_layer import unpack_linears
+    from core.finetune.lora_layer import unpack_linears
+    from core.model.load import load_model, load_tokenizer
 
     model = load_model(lab.quantized_dir, dtype=torch.float32)
     unpack_linears(model, torch.float32)

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from core.checkpoint import load_model
-from core.onnx.genai_builder import build
-from core.onnx.session import Session
+from core.model.load import load_model
+from core.optimize.genai_builder import build
+from core.optimize.session import Session
 
 WINDOW = 32
 LENGTHS = (12, 100)

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from core.errors import RequestError, StageError
-from core.onnx.adapters import add_adapter, check_adapter, read_shapes
-from core.onnx.layout import Branch, Layout, Output, Part, read_layout
-from core.onnx.lora import Lora, Pair, arrange, read_lora, scale_of
+from core.optimize.adapters import add_adapter, check_adapter, read_shapes
+from core.optimize.layout import Branch, Layout, Output, Part, read_layout
+from core.optimize.lora import Lora, Pair, arrange, read_lora, scale_of
 
 LAYOUT = Layout(
     "float32",

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from core.errors import RequestError
+from core.model.architectures import ARCHITECTURES, REFUSED, TRIED, judge, require
 from core.model.folder import read_config
-from core.onnx.architectures import ARCHITECTURES, REFUSED, TRIED, judge, require
 from core.resources import rehearsal_model
 
 LLAMA = {

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from core.errors import MachineError, RequestError, StageError
-from core.onnx import targets
-from core.onnx.genai import complete_config, end_tokens
-from core.onnx.similar import likeness, says_the_same
-from core.onnx.targets import list_targets, require_target
-from core.onnx.verify import choices, compare, demand
+from core.optimize import targets
+from core.optimize.genai import complete_config, end_tokens
+from core.optimize.similar import likeness, says_the_same
+from core.optimize.targets import list_targets, require_target
+from core.optimize.verify import choices, compare, demand
 from core.recipe import Recipe
 from tests.tiny_models import SPECIAL_TOKENS, make_tiny, save_tokenizer
 
@@ -97,7 +97,7 @@ def test_targets_say_what_can_be_done_and_why_not(monkeypatch: pytest.MonkeyPatc
 
 def test_light_parts_load_nothing_heavy() -> None:
     code = (
-        "import sys, core.onnx.targets as t, core.onnx.layout, core.onnx.adapters, core.onnx.similar;"
+        "import sys, core.optimize.targets as t, core.optimize.layout, core.optimize.adapters, core.optimize.similar;"
         "t.list_targets();"
         "print([m for m in ('torch', 'onnx', 'onnxruntime', 'olive', 'transformers') if m in sys.modules])"
     )
@@ -129,7 +129,7 @@ def test_likeness_runs_from_nothing_to_all() -> None:
 
 
 def test_agreement_finds_the_first_token_that_pytorch_would_not_have_chosen(tmp_path: Path) -> None:
-    from core.checkpoint import load_model
+    from core.model.load import load_model
 
     model = load_model(make_tiny("llama", tmp_path / "m"), dtype=torch.float32)
     prompts = [[10, 20, 30], [40, 50, 60, 70, 80]]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from core.errors import StageError
 from core.events import RecordingReporter
 from core.model.folder import model_facts
-from core.onnx import genai_builder, long_context
-from core.onnx.long_context import Reading, places_in, verify_long_text
+from core.optimize import genai_builder, long_context
+from core.optimize.long_context import Reading, places_in, verify_long_text
 from tests.core.optimize.labs import quantized_lab, run_stage
 from tests.tiny_models import make_tiny
 

@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from core.onnx import shrink
-from core.onnx.shrink import halve_embedding
+from core.optimize import shrink
+from core.optimize.shrink import halve_embedding
 
 ROWS, WIDTH = 40, 16
 

@@ -12,7 +12,7 @@ import pytest
 from core.errors import Cancelled, MachineError, RequestError, StageError
 from core.files import MANIFEST, read_json
 from core.folder import LabFolder
-from core.onnx.adapters import check_adapter
+from core.optimize.adapters import check_adapter
 from tests.core.optimize.labs import (
     RECIPE,
     add_adapter,
@@ -122,7 +122,7 @@ def test_a_base_without_adapter_is_made_and_said(phi: LabFolder) -> None:
 
 
 def test_an_adapter_scaled_wrongly_is_found_out(phi: LabFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from core.onnx import lora
+    from core.optimize import lora
 
     shutil.rmtree(phi.onnx_dir, ignore_errors=True)
     right = lora.scale_of
@@ -186,7 +186,7 @@ def test_long_context_rope_as_phi_has_it(tmp_path: Path) -> None:
 def test_a_16_bit_embedding_table_keeps_its_16_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import onnx
 
-    from core.onnx import shrink
+    from core.optimize import shrink
 
     monkeypatch.setattr(shrink, "SMALLEST_BYTES", 0)
     monkeypatch.setattr(shrink, "ALIGNMENT", 64)
@@ -261,7 +261,7 @@ def test_impossible_targets_are_refused_before_any_work(
 def test_int8_rounding_of_activations_is_told_from_a_wrong_graph(
     phi: LabFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.onnx import build, lora, verify
+    from core.optimize import build, lora, verify
 
     lab = LabFolder(tmp_path)
     shutil.copytree(phi.quantized_dir, lab.quantized_dir)
@@ -301,7 +301,7 @@ def test_a_disk_that_is_too_small_is_said_before_any_work(
 
 
 def test_a_stop_in_the_middle_of_an_answer_is_a_stop(phi: LabFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from core.onnx.session import Session
+    from core.optimize.session import Session
 
     def stop(generator: Any) -> int:
         raise Cancelled  # as the handler of SIGTERM does

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from core.events import RecordingReporter
+from core.finetune import stage as finetune
 from core.folder import LabFolder
+from core.optimize import stage as optimize
+from core.quantize import stage as quantize
 from core.recipe import Recipe
-from core.stages import finetune, optimize, quantize
-from core.stages.base import StageContext
+from core.stage_context import StageContext
 from tests.core.optimize.labs import onnx_texts, torch_texts
 from tests.tiny_models import make_tiny
 

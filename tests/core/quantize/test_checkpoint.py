@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from core.checkpoint import load_model, load_tokenizer
 from core.errors import RequestError
 from core.model.folder import check_folder, model_facts
+from core.model.load import load_model, load_tokenizer
 from core.model.weights import tensor_entries
 from tests.tiny_models import make_tiny
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from core.bars import current_report, phase_of, reporting
 from core.errors import Cancelled, MachineError, StageError
 from core.events import RecordingReporter
+from core.tqdm_progress import current_report, phase_of, reporting
 from tests.tiny_models import make_tiny
 
 
@@ -21,7 +21,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def workflow(model: Path, work: Path, report: RecordingReporter | None = None, **options: Any) -> Any:
-    from core.olive_run import local_system, run_workflow
+    from core.olive.run import local_system, run_workflow
 
     return run_workflow(
         {
@@ -111,7 +111,7 @@ def test_a_machine_that_is_too_small_is_told_apart(
 
 
 def test_lines_that_are_printed_can_be_followed(capsys: pytest.CaptureFixture[str]) -> None:
-    from core.olive_run import _tee
+    from core.olive.run import _tee
 
     heard: list[str] = []
     with _tee(heard.append):

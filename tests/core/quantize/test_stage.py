@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from core.auto import Settled
 from core.errors import RequestError, StageError
 from core.events import RecordingReporter
 from core.files import MANIFEST, read_json
 from core.folder import LabFolder
+from core.model.auto import Settled
 from core.model.folder import read_config
+from core.quantize import stage as quantize
 from core.resources import rehearsal_model
-from core.stages import quantize
-from core.stages.base import StageContext
+from core.stage_context import StageContext
 from tests.recipes import settled
 from tests.tiny_models import make_tiny
 
@@ -59,7 +59,7 @@ def bench(tmp_path: Path) -> Bench:
 def test_every_algorithm_on_tied_grouped_biased_models(
     arch: str, algorithm: str, bench: Bench, tmp_path: Path
 ) -> None:
-    from core.checkpoint import load_model
+    from core.model.load import load_model
 
     source = make_tiny(arch, tmp_path / arch, tie=True, kv_heads=1, salient=3)
     result = bench.run(source, quantize__algorithm=algorithm)
@@ -179,7 +179,7 @@ def test_too_little_calibration_data_is_warned_about_and_a_text_file_will_do(
 
 def test_calibration_rows_follow_the_seed() -> None:
     from core.data import Example
-    from core.passes.calibration import choose
+    from core.quantize.calibration import choose
 
     examples = [Example("f", line, (), ()) for line in range(50)]
     first, again, other = choose(examples, 10, 1), choose(examples, 10, 1), choose(examples, 10, 2)

@@ -1,0 +1,178 @@
+"""The finetune stage: a LoRA adapter, trained on the quantized model, saved as PEFT saves it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from core.data import resolve_data_file
+from core.errors import RequestError, StageError
+from core.files import MANIFEST, digest, folder_bytes, folder_stamp, publish, read_json, write_atomic
+from core.folder import LabFolder
+from core.model.auto import Settled
+from core.recipe import ADAPTER_NAME, recipe_text
+from core.stage_context import StageContext, versions
+from core.text import command
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+NOT_IN_RESULT = ("save_steps", "memory")
+"""Options that change how the training is done and not what comes out: a checkpoint outlives them."""
+
+
+def fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
+    """All that the adapter depends on.
+
+    Raises:
+        RequestError: the quantized model or the data is missing, or an option is impossible.
+    """
+    _check(recipe)
+    base = lab.quantized_dir
+    if not (base / "config.json").is_file():
+        raise RequestError(
+            "There is no quantized model to train on.",
+            f"{base} does not hold one.",
+            "Make it first with: " + command("run", lab.root, "quantize"),
+        )
+    manifest = read_json(base / MANIFEST)
+    data = resolve_data_file(recipe, lab.root)
+    finetune = {k: v for k, v in dataclasses.asdict(recipe.finetune).items() if k not in NOT_IN_RESULT}
+    return {
+        # What quantize says it was made from; a folder put there by hand is known by its files.
+        "base": manifest["fingerprint"] if manifest and "fingerprint" in manifest else folder_stamp(base),
+        "records": _stamp(data),
+        "data": dataclasses.asdict(recipe.data),
+        "finetune": finetune,
+        "versions": versions("olive-ai", "peft", "torch", "transformers"),
+    }
+
+
+def output(lab: LabFolder, recipe: Settled) -> Path:
+    """The adapter's folder."""
+    return lab.finetuned_dir(recipe.finetune.adapter)
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Train, verify and publish the adapter; goes on from a checkpoint of the same training.
+
+    Raises:
+        RequestError: no quantized model, no usable data, or an impossible option.
+        StageError: the training failed, or its result did not pass.
+        MachineError: not enough memory or disk.
+        Cancelled: asked to stop; the checkpoint stays.
+    """
+    lab, recipe, report = context.lab, context.recipe, context.report
+    prints = fingerprint(lab, recipe)
+    # Read when torch is loaded: threads that wait without spinning leave the cores to who works on
+    # them. Beside another program the training is several times faster so, alone hardly slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Batches differ in length: segments that can grow leave fewer holes in the GPU's memory.
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    from core.finetune.checkpoints import Checkpoints, key_of
+    from core.finetune.lora import RESULT
+    from core.olive.run import local_system, run_workflow
+
+    checkpoints = Checkpoints(lab.checkpoints_dir(recipe.finetune.adapter), key_of(prints))
+    recipe_file = context.work / "recipe.toml"
+    write_atomic(recipe_file, recipe_text(recipe))
+    made = run_workflow(
+        {
+            **workflow(
+                recipe,
+                recipe_file,
+                lab.root,
+                lab.quantized_dir,
+                checkpoints=str(checkpoints.folder),
+                checkpoint_key=checkpoints.key,
+                adapter_only=True,
+            ),
+            **local_system(),
+        },
+        work=context.work,
+        report=report,
+        failure="The training failed.",
+        phases={"Loading weights": "loading", "Replacing submodules": "loading"},
+    )
+    folder = made.adapter_path
+    result = made.attributes.get(RESULT)
+    if folder is None or result is None or not all((folder / name).is_file() for name in ADAPTER_FILES):
+        raise StageError("The training made no adapter.", f"Olive left nothing in {folder}.", "Run it again.")
+    base, tuned = result["eval_loss_base"], result["eval_loss_tuned"]
+    if base is not None and tuned is not None:
+        report.log(f"Loss on held-out records: {base:.4f} before, {tuned:.4f} after.")
+        if tuned >= base:
+            report.log(
+                "The adapter is no better on held-out records than the base. More steps, more records or "
+                "a lower learning rate may help.",
+                "warning",
+            )
+    result = {"adapter": recipe.finetune.adapter, **result, "bytes": folder_bytes(folder)}
+    target = output(lab, recipe)
+    publish(folder, target, {**context.manifest, "result": result})
+    report.artifact(target, "LoRA adapter")
+    checkpoints.clear()
+    return result
+
+
+def workflow(recipe: Settled, recipe_file: Path, root: Path, base: Path, **more: Any) -> dict[str, Any]:
+    """The stage as an Olive workflow: its ``input_model`` and ``passes``.
+
+    Args:
+        recipe_file: a ``lab.toml`` with this recipe; the pass reads from it what to train on.
+        root: the lab folder, which ``data.file`` is relative to.
+        base: the quantized model.
+        more: further options of the pass, such as ``checkpoints``.
+    """
+    options = recipe.finetune
+    return {
+        "input_model": {
+            "type": "HfModel",
+            "model_path": str(base),
+            "load_kwargs": {"trust_remote_code": recipe.model.trust_remote_code},
+        },
+        "passes": {
+            "finetune": {
+                "type": "OlivePressLora",
+                "r": options.rank,
+                "alpha": float(options.alpha),
+                "lora_dropout": options.dropout,
+                "recipe": str(recipe_file),
+                "data_root": str(root),
+                "steps": options.steps,
+                "batch_size": options.batch_size,
+                "turns": options.turns,
+                "gradient_accumulation": options.gradient_accumulation,
+                "learning_rate": options.learning_rate,
+                "warmup_ratio": options.warmup_ratio,
+                "eval_steps": options.eval_steps,
+                "save_steps": options.save_steps,
+                "seed": options.seed,
+                "memory": options.memory,
+                "trust_remote_code": recipe.model.trust_remote_code,
+                **more,
+            }
+        },
+    }
+
+
+def _check(recipe: Settled) -> None:
+    """Options that would otherwise fail deep inside, for recipes that were made by hand in Python."""
+    options = recipe.finetune
+    if not ADAPTER_NAME.fullmatch(options.adapter) or re.fullmatch(r"\.+", options.adapter):
+        raise RequestError(
+            "finetune.adapter is wrong.",
+            f"{options.adapter!r} cannot be a folder's name.",
+            "Use letters, digits, dot, dash and underscore, up to 64.",
+        )
+    for key in ("rank", "alpha", "steps", "batch_size", "gradient_accumulation", "save_steps"):
+        if getattr(options, key) < 1:
+            raise RequestError(
+                f"finetune.{key} is wrong.", f"It is {getattr(options, key)}.", "It must be at least 1."
+            )
+
+
+def _stamp(data: Path) -> str:
+    return folder_stamp(data) if data.is_dir() else digest(data)

@@ -1,0 +1,94 @@
+"""Proof that a saved adapter is one: it fits its base, it is finite, it changed, and it changes answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from core.errors import StageError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+WEIGHTS = "adapter_model.safetensors"
+AGAIN = "Run finetune again; if this comes back, it is a fault of OlivePress."
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found: matrices, their numbers, and how far the logits moved at most."""
+
+    matrices: int
+    numbers: int
+    logit_change: float
+
+
+def check_tensors(peft_model: PeftModel, folder: Path) -> tuple[int, int]:
+    """Compare the saved tensors with what the base takes; (matrices, numbers).
+
+    Raises:
+        StageError: a tensor is missing, of another shape, not finite, or the training changed nothing.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    saved = load_file(folder / WEIGHTS)
+    wanted = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
+    if odd := sorted(set(saved) ^ set(wanted)):
+        raise StageError("The adapter does not fit the base.", f"{odd[0]} and {len(odd) - 1} others.", AGAIN)
+    for name, tensor in saved.items():
+        if tensor.shape != wanted[name].shape:
+            found = f"{name} is {tuple(tensor.shape)}, the base takes {tuple(wanted[name].shape)}."
+            raise StageError("The adapter does not fit the base.", found, AGAIN)
+        if not bool(torch.isfinite(tensor).all()):
+            raise StageError(
+                "The adapter has numbers that are not finite.", name, "Lower finetune.learning_rate."
+            )
+    if not any(bool(tensor.any()) for name, tensor in saved.items() if "lora_B" in name):
+        raise StageError(
+            "The training changed nothing.",
+            "Every B matrix of the adapter is still zero.",
+            "Raise finetune.steps or finetune.learning_rate.",
+        )
+    return len(saved), sum(tensor.numel() for tensor in saved.values())
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def check_adapter(peft_model: PeftModel, folder: Path, prompt: list[int]) -> Checked:
+    """Check the adapter saved in ``folder`` against the model that it was saved from.
+
+    The adapter in memory is taken off and the one in the folder put on the bare base: its logits for
+    ``prompt`` must be those of the model in memory and other than the base's.
+
+    Raises:
+        StageError: they are not, or as :func:`check_tensors`.
+    """
+    from core.finetune.lora_layer import load_lora
+
+    matrices, numbers = check_tensors(peft_model, folder)
+    peft_model.eval()
+    ids = torch.tensor([prompt], device=next(peft_model.parameters()).device)
+    in_memory = peft_model(input_ids=ids, use_cache=False).logits.float()
+    base_model = peft_model.unload()
+    base = base_model(input_ids=ids, use_cache=False).logits.float()
+    reloaded_model = load_lora(base_model, str(folder))
+    reloaded = reloaded_model(input_ids=ids, use_cache=False).logits.float()
+
+    if not bool(torch.isfinite(reloaded).all()):
+        raise StageError("The tuned model gives no numbers.", "Its logits are not finite.", AGAIN)
+    change = float((reloaded - base).abs().max())
+    if change == 0:
+        raise StageError(
+            "The adapter changes no answer.", "The logits are the base's to the last bit.", AGAIN
+        )
+    apart = float((reloaded - in_memory).abs().max())
+    if apart > 0.02 * max(1.0, float(in_memory.std())):
+        raise StageError(
+            "The saved adapter is not the one that was trained.",
+            f"Reloaded, its logits are {apart:.3g} off.",
+            AGAIN,
+        )
+    return Checked(matrices, numbers, change)

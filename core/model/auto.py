@@ -1,0 +1,550 @@
+"""What the settings called ``"auto"`` are for a given model and given records, and why.
+
+One place for the rules: the stages, the checks, the forms and the report all ask here. A value that a
+person wrote is never changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import RequestError
+from core.files import MANIFEST, read_json
+from core.folder import LabFolder
+from core.model.template import PLAIN
+from core.options import AUTO, Option
+from core.recipe import (
+    OPTIONS,
+    DataSection,
+    FinetuneSection,
+    QuantizeSection,
+    Recipe,
+)
+
+if TYPE_CHECKING:
+    from core.model.folder import ModelFacts
+    from core.model.gguf import Header
+
+GROUP_SIZES = (128, 64, 32, 16)
+"""Group sizes that are tried, the best first: larger groups are smaller and quicker, and lose little."""
+
+MOST_TOKENS = 1024
+"""Tokens of a record that are kept where the model's window allows it."""
+
+BATCH_TOKENS = 4096
+"""Tokens of a step that a batch is kept within."""
+
+CALIBRATED = ("awq", "gptq", "awq+gptq")
+"""The algorithms that look at calibration records."""
+
+STEPS = (20, 10_000)
+"""Fewer steps teach nothing, and more are not taken unasked."""
+
+MANY_ROUNDS = 10
+"""Rounds through the records from which an adapter begins to learn them by heart."""
+
+SMALL = 50_000_000
+"""Parameters below which a model has narrow matrices, and has to be taught that a conversation goes on."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the rules know of a model.
+
+    Attributes:
+        parameters: numbers in its weights.
+        inputs: of the matrices that are rounded: inputs, how many have so many, the name of one.
+        positions: the longest text it can read, in tokens; 0 where it does not say.
+        chat_template: whether it has a chat template; None where only its configuration is known.
+        group_size: of a model that is quantized already.
+    """
+
+    parameters: int
+    inputs: tuple[tuple[int, int, str], ...] = ()
+    positions: int = 0
+    chat_template: bool | None = True
+    group_size: int | None = None
+
+    @classmethod
+    def of(cls, folder: Path) -> Facts:
+        """From the files of a model folder; no weights are loaded.
+
+        Raises:
+            RequestError: it is no whole model.
+        """
+        from core.model.folder import model_facts
+
+        return cls.of_model(model_facts(folder))
+
+    @classmethod
+    def of_model(cls, model: ModelFacts) -> Facts:
+        """From what was read of a model already; of one that is not on this machine, its configuration."""
+        from core.model.matrices import rounded_matrices
+
+        if not model.parameters:  # not here, or pickled: the files have no header that tells the shapes
+            found = cls._of_config(model)
+            return replace(found, chat_template=bool(model.text.template)) if model.shards else found
+        group = (model.quantization or {}).get("group_size")
+        return cls(
+            model.parameters,
+            () if model.quantized_by else _counted(rounded_matrices(model)),
+            model.max_positions,
+            bool(model.text.template),
+            group if isinstance(group, int) and group > 0 else None,
+        )
+
+    @classmethod
+    def of_gguf(cls, header: Header) -> Facts:
+        """From the header of a GGUF file that was not unpacked yet."""
+        widths = {
+            name.removesuffix(".weight"): tensor.shape[1]
+            for name, tensor in header.tensors.items()
+            if len(tensor.shape) == 2 and not name.startswith(("token_embd", "position_embd"))
+        }
+        positions = int(header.own("context_length", 0) or 0)
+        return cls(header.parameters, _counted(widths), positions, bool(header.templates))
+
+    @classmethod
+    def _of_config(cls, model: ModelFacts) -> Facts:
+        from core.model.shape import Shape
+
+        try:
+            shape = Shape.of(dict(model.config))
+        except (KeyError, TypeError, ValueError):  # it does not tell its sizes: another check says so
+            return cls(1_000_000_000, (), model.max_positions, None)
+        widths: dict[int, int] = {shape.hidden: 1}  # the output matrix
+        for width, _ in shape.linears:
+            widths[width] = widths.get(width, 0) + shape.layers
+        matrices = tuple((width, count, "a matrix") for width, count in sorted(widths.items()))
+        return cls(shape.parameters, matrices, model.max_positions, None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Facts:
+        """What :meth:`as_dict` gave."""
+        inputs = tuple((int(width), int(count), str(name)) for width, count, name in data["inputs"])
+        return cls(**{**data, "inputs": inputs})
+
+
+def _counted(widths: Mapping[str, int]) -> tuple[tuple[int, int, str], ...]:
+    names: dict[int, list[str]] = {}
+    for name, width in widths.items():
+        names.setdefault(width, []).append(name)
+    return tuple((width, len(there), there[0]) for width, there in sorted(names.items()))
+
+
+@dataclass(frozen=True)
+class Records:
+    """What the rules know of the training records: how many are trained on, and their mean length in tokens."""
+
+    rows: int
+    tokens: float
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An option that is ``"auto"``.
+
+    Attributes:
+        option: ``section.key``.
+        value: what it is here; None while that cannot be known, or where nothing fits.
+            ``"auto"`` of ``data.template`` stands for the model's own chat template.
+        reason: why, or what is missing, in words.
+    """
+
+    option: str
+    value: Any
+    reason: str
+
+    @property
+    def words(self) -> str:
+        """The value for people, on one line; "auto" while it is not known."""
+        if self.option == "data.template":
+            words = {AUTO: "the model's own chat template", PLAIN: "plain text"}
+            return words.get(self.value, AUTO)
+        return (
+            AUTO
+            if self.value is None
+            else f"{self.value:g}"
+            if isinstance(self.value, float)
+            else str(self.value)
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class SettledData(DataSection):
+    """``[data]`` with numbers where "auto" may stand. A template "auto" is the model's own chat template."""
+
+    max_seq_len: int = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class SettledQuantize(QuantizeSection):
+    """``[quantize]`` with numbers where "auto" may stand."""
+
+    group_size: int = field(kw_only=True)
+    calibration_samples: int = field(kw_only=True)
+    max_calibration_len: int = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class SettledFinetune(FinetuneSection):
+    """``[finetune]`` with numbers where "auto" may stand."""
+
+    rank: int = field(kw_only=True)
+    alpha: int = field(kw_only=True)
+    steps: int = field(kw_only=True)
+    batch_size: int = field(kw_only=True)
+    learning_rate: float = field(kw_only=True)
+    turns: int = field(kw_only=True)
+    dropout: float = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class Settled(Recipe):
+    """A recipe as the stages use it: every "auto" has become a value."""
+
+    data: SettledData = field(kw_only=True)
+    quantize: SettledQuantize = field(kw_only=True)
+    finetune: SettledFinetune = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A recipe made ready, and what was chosen for it.
+
+    Attributes:
+        recipe: every value a value; where a choice has none yet, one that an estimate can be made with.
+        chosen: the options that are "auto", in the order of the recipe.
+    """
+
+    recipe: Settled
+    chosen: tuple[Chosen, ...]
+
+    def of(self, *sections: str) -> list[Chosen]:
+        """What was chosen for some sections."""
+        return [each for each in self.chosen if each.option.partition(".")[0] in sections]
+
+
+def resolve(recipe: Recipe, facts: Facts | None, records: Records | None) -> Resolved:
+    """What every "auto" of a recipe is. The same answer each time, whatever the machine.
+
+    Args:
+        facts: of the model; None while it is not on this machine.
+        records: of the data; None while they have not been counted.
+    """
+    case = _Case(
+        facts or Facts(1_000_000_000),
+        records or Records(1000, 200.0),
+        {option.name: _value(recipe, option.name) for option in _auto_options()},
+        recipe,
+    )
+    chosen: dict[str, Chosen] = {}
+    for name, rule in _RULES.items():
+        if case.values[name] == AUTO:
+            value, reason = rule(case)
+            case.values[name] = GROUP_SIZES[-1] if value is None else value
+            missing = _missing(name, recipe, facts, records, chosen)
+            chosen[name] = Chosen(name, None if missing else value, missing or reason)
+    order = [option.name for option in _auto_options()]
+    return Resolved(_made(recipe, case.values), tuple(chosen[name] for name in order if name in chosen))
+
+
+def _missing(
+    name: str, recipe: Recipe, facts: Facts | None, records: Records | None, chosen: Mapping[str, Chosen]
+) -> str:
+    """What has to be known before a choice can be made; empty where it can."""
+    followed = chosen.get(_FOLLOWS.get(name, ""))
+    if followed is not None and followed.value is None:
+        return followed.reason
+    if name in _OF_MODEL and (facts is None or (name == "data.template" and facts.chat_template is None)):
+        return "known once the model is on this machine"
+    calibrates_alone = name == "quantize.calibration_samples" and recipe.quantize.calibration_file
+    if name in _OF_RECORDS and records is None and not calibrates_alone:
+        return "known once the records are counted"
+    return ""
+
+
+def _auto_options() -> list[Option]:
+    return [option for group in OPTIONS.values() for option in group.values() if option.auto]
+
+
+def _value(recipe: Recipe, name: str) -> Any:
+    section, _, key = name.partition(".")
+    return getattr(getattr(recipe, section), key)
+
+
+def _made(recipe: Recipe, values: Mapping[str, Any]) -> Settled:
+    def section(name: str) -> dict[str, Any]:
+        old = getattr(recipe, name)
+        kept = {each.name: getattr(old, each.name) for each in dataclasses.fields(old)}
+        new = {key.partition(".")[2]: value for key, value in values.items() if key.startswith(f"{name}.")}
+        return {**kept, **new}
+
+    return Settled(
+        model=recipe.model,
+        data=SettledData(**section("data")),
+        quantize=SettledQuantize(**section("quantize")),
+        finetune=SettledFinetune(**section("finetune")),
+        optimize=recipe.optimize,
+        chat=recipe.chat,
+        upload=recipe.upload,
+    )
+
+
+# The rules. Each gives a value and the reason for it, from the case as far as it is settled.
+
+
+@dataclass
+class _Case:
+    facts: Facts
+    records: Records
+    values: dict[str, Any]
+    recipe: Recipe
+
+    @property
+    def size(self) -> str:
+        """The model's size in words."""
+        millions = self.facts.parameters / 1e6
+        return (
+            f"{millions / 1000:.1f} billion parameters"
+            if millions >= 1000
+            else f"{millions:.0f} million parameters"
+        )
+
+    @property
+    def rows_a_step(self) -> int:
+        return int(self.values["finetune.batch_size"]) * self.recipe.finetune.gradient_accumulation
+
+
+_Rule = Callable[[_Case], tuple[Any, str]]
+"""None is for where nothing fits: what is wrong then, :mod:`core.model.faults` tells."""
+
+
+def _template(case: _Case) -> tuple[Any, str]:
+    if case.facts.chat_template:
+        return AUTO, "so it was trained"
+    return PLAIN, "the model has no chat template, so plain words and its own end token"
+
+
+def _max_seq_len(case: _Case) -> tuple[Any, str]:
+    if 0 < case.facts.positions < MOST_TOKENS:
+        return case.facts.positions, "the model reads no more at once"
+    return MOST_TOKENS, "enough for most records; a longer one is cut, and that is said"
+
+
+def _group_size(case: _Case) -> tuple[Any, str]:
+    inputs = case.facts.inputs
+    if case.facts.group_size is not None:
+        return case.facts.group_size, "the model is quantized so already"
+    if not inputs:
+        return GROUP_SIZES[0], "there is no matrix to round"
+    fitting = next((size for size in GROUP_SIZES if all(width % size == 0 for width, _, _ in inputs)), None)
+    if fitting is None:
+        width, _, name = next(each for each in inputs if each[0] % GROUP_SIZES[-1])
+        return None, f"none fits: {name} has {width} inputs"
+    total = sum(count for _, count, _ in inputs)
+    odd = _odd_width(inputs, fitting)
+    return fitting, f"the largest that divides all {total} matrices ({odd} inputs)"
+
+
+def _odd_width(inputs: tuple[tuple[int, int, str], ...], size: int) -> str:
+    """The width that keeps the group size from being larger; all of them where nothing does."""
+    larger = [each for each in GROUP_SIZES if each > size]
+    for width, _, _ in inputs:
+        if larger and width % larger[-1]:
+            return f"{width:,}"
+    return " and ".join(f"{width:,}" for width, _, _ in inputs[:3])
+
+
+def _calibration_samples(case: _Case) -> tuple[Any, str]:
+    if case.recipe.quantize.calibration_file:
+        return 128, "more rows change the scales very little"
+    wanted = 16_384 if case.facts.parameters < 1e9 else 65_536
+    length = max(1.0, min(case.records.tokens, case.values["quantize.max_calibration_len"]))
+    samples = max(32, min(128, round(wanted / length)))
+    return samples, f"{wanted:,} tokens are plenty for {case.size}"
+
+
+def _max_calibration_len(case: _Case) -> tuple[Any, str]:
+    limit = int(case.values["data.max_seq_len"])
+    return min(512, limit), "what stands further back changes the scales very little"
+
+
+def _rank(case: _Case) -> tuple[Any, str]:
+    rows = case.records.rows
+    rank = 16 if rows < 10_000 else 32 if rows < 100_000 else 64
+    if case.facts.parameters < SMALL and rank < 32:
+        return 32, "the narrow matrices of a small model need a higher one to learn as much"
+    return rank, f"room enough for {rows:,} records"
+
+
+def _alpha(case: _Case) -> tuple[Any, str]:
+    return 2 * int(case.values["finetune.rank"]), "twice the rank"
+
+
+def _batch_size(case: _Case) -> tuple[Any, str]:
+    rows, tokens = case.records.rows, max(1.0, case.records.tokens)
+    usual = 8 if rows < 10_000 else 16 if rows < 100_000 else 32
+    joined = int(case.values["finetune.turns"]) > 1
+    usual = 3 * usual if joined else usual  # of records that are joined, so that a step has several
+    room = max(1, int(BATCH_TOKENS / tokens))
+    batch = max(1, min(usual, room, rows))
+    if batch == rows:
+        return batch, f"all {rows} records"
+    if batch == room < usual:
+        return batch, f"records of {tokens:,.0f} tokens on average, {BATCH_TOKENS:,} tokens in a step at most"
+    if joined:
+        return batch, "several conversations a step, of several records each"
+    return batch, f"usual for {rows:,} records"
+
+
+def _rounds(case: _Case) -> float:
+    """How often each record is seen: a small model needs more rounds, and many records need fewer."""
+    wanted = min(20.0, max(3.0, 20.0 * (4e6 / max(1, case.facts.parameters)) ** 0.4))
+    rows = case.records.rows
+    return 1.0 if rows >= 50_000 else min(wanted, 3.0) if rows >= 10_000 else wanted
+
+
+def _steps(case: _Case) -> tuple[Any, str]:
+    rows, batch = max(1, case.records.rows), case.rows_a_step
+    least, most = STEPS
+    steps = math.ceil(round(_rounds(case)) * rows / batch)
+    steps = min(most, max(least, steps))
+    rounds = steps * batch / rows
+    told = (
+        f"{rounds:.0f} rounds" if rounds >= 1.5 else "one round" if rounds > 0.9 else f"{rounds:.1f} rounds"
+    )
+    return steps, f"{told} through {rows:,} records of {batch} a step, for {case.size}"
+
+
+def _learning_rate(case: _Case) -> tuple[Any, str]:
+    rate = 1e-3 * math.sqrt(135e6 / max(1, case.facts.parameters))
+    rate = float(f"{min(6e-3, max(2e-4, rate)):.0e}")
+    return rate, f"for {case.size}; it falls with the model's size"
+
+
+def _turns(case: _Case) -> tuple[Any, str]:
+    if case.facts.parameters < SMALL:
+        return 8, "a model as small as this one must be shown conversations of several turns"
+    return 1, "each record by itself: a model of this size holds several turns anyway"
+
+
+def _dropout(case: _Case) -> tuple[Any, str]:
+    rounds = int(case.values["finetune.steps"]) * case.rows_a_step / max(1, case.records.rows)
+    if rounds > MANY_ROUNDS:
+        return 0.05, f"{rounds:.0f} rounds would be learnt by heart without it"
+    return 0.0, "not needed for a few rounds"
+
+
+_RULES: dict[str, _Rule] = {
+    "data.template": _template,
+    "data.max_seq_len": _max_seq_len,
+    "quantize.group_size": _group_size,
+    "quantize.max_calibration_len": _max_calibration_len,
+    "quantize.calibration_samples": _calibration_samples,
+    "finetune.rank": _rank,
+    "finetune.alpha": _alpha,
+    "finetune.turns": _turns,
+    "finetune.batch_size": _batch_size,
+    "finetune.steps": _steps,
+    "finetune.learning_rate": _learning_rate,
+    "finetune.dropout": _dropout,
+}
+"""In the order in which they need each other's answers."""
+
+_OF_MODEL = frozenset(
+    {
+        "data.template",
+        "data.max_seq_len",
+        "quantize.group_size",
+        "quantize.max_calibration_len",
+        "quantize.calibration_samples",
+        "finetune.rank",
+        "finetune.batch_size",
+        "finetune.steps",
+        "finetune.learning_rate",
+        "finetune.turns",
+    }
+)
+"""The options that follow the model."""
+
+_OF_RECORDS = frozenset(
+    {"quantize.calibration_samples", "finetune.rank", "finetune.batch_size", "finetune.steps"}
+)
+"""The options that follow the records."""
+
+_FOLLOWS = {"finetune.alpha": "finetune.rank", "finetune.dropout": "finetune.steps"}
+"""The options that follow another one."""
+
+
+# What is known of a lab's model and records.
+
+
+def facts_at_hand(lab: LabFolder, recipe: Recipe) -> Facts | None:
+    """What files on this machine tell of the recipe's model, in milliseconds; None where it is not here.
+
+    A model that cannot be read counts as not here: the checks tell what is wrong with it.
+    """
+    try:
+        found = _facts_of_source(recipe.model.source, lab.root)
+    except (RequestError, OSError, ValueError):
+        return None
+    if found is not None:
+        return found
+    made_from = remembered_facts(lab)
+    return made_from[1] if made_from is not None and made_from[0] == recipe.model.source else None
+
+
+def _facts_of_source(source: str, lab_root: Path) -> Facts | None:
+    from core.model.sources import kind_of, local_place
+    from core.resources import rehearsal_model
+
+    kind = kind_of(source, lab_root)
+    if kind == "rehearsal":
+        return Facts.of(rehearsal_model())
+    if kind == "folder":
+        return Facts.of(local_place(source, lab_root))
+    if kind == "gguf":
+        from core.model.gguf import check_gguf
+
+        return Facts.of_gguf(check_gguf(local_place(source, lab_root)))
+    if kind == "hub":
+        from huggingface_hub import try_to_load_from_cache
+
+        name, _, revision = source.partition("@")
+        cached = try_to_load_from_cache(name, "config.json", revision=revision or None)
+        return Facts.of(Path(cached).parent) if isinstance(cached, str) else None
+    return None
+
+
+def facts_of_quantized(lab: LabFolder) -> Facts | None:
+    """What the lab's quantized model was made from, or itself where it does not say; None without one.
+
+    Raises:
+        RequestError: it is not whole.
+    """
+    if not (lab.quantized_dir / "config.json").is_file():
+        return None
+    made_from = remembered_facts(lab)
+    return made_from[1] if made_from is not None else Facts.of(lab.quantized_dir)
+
+
+def remembered_facts(lab: LabFolder) -> tuple[str, Facts] | None:
+    manifest = read_json(lab.quantized_dir / MANIFEST)
+    try:
+        return str(manifest["model"]["source"]), Facts.from_dict(manifest["model"]["facts"])
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,322 @@
+"""What is wrong with the source model, told before the work: by ``check``, before a job starts, and when it does.
+
+Every fault has a stable code, names the file or tensor, and says what would work instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from core.errors import RequestError
+from core.events import Reporter
+from core.files import human_bytes
+from core.model.architectures import REFUSED, judge
+from core.model.auto import Settled
+from core.model.finite import NotFinite, first_not_finite
+from core.model.folder import ADAPTER_CONFIG, ModelFacts, model_facts, read_adapter
+from core.model.matrices import fitting_group_sizes, rounded_matrices
+from core.model.tensors import USUAL, Gap, gaps, has_head, layers_there
+from core.model.text import AddedToken, tokens_from
+from core.model.weights import tensor_entries, weight_files
+
+OURS = "olive"
+"""How a checkpoint is packed that the quantize step has made."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with a model.
+
+    Attributes:
+        code: its kind, ``model.…``.
+        title: what is wrong.
+        detail: the file, tensor or key, and what was found there.
+        hint: what would work.
+        stops: False for what should be read, and does not keep the lab from working.
+    """
+
+    code: str
+    title: str
+    detail: str
+    hint: str = ""
+    stops: bool = True
+
+    def error(self) -> RequestError:
+        """As it is raised."""
+        return RequestError(self.title, self.detail, self.hint, code=self.code)
+
+
+def refuse(path: Path, recipe: Settled, report: Reporter) -> ModelFacts:
+    """The facts of a model that the stages can work on; every weight is looked at once.
+
+    Raises:
+        RequestError: the first fault that would stop a stage.
+        Cancelled: asked to stop.
+    """
+    from core.model.load import check_tensors
+
+    facts = model_facts(path)
+    for fault in faults(facts, recipe):
+        if fault.stops:
+            raise fault.error()
+        report.log(f"{fault.title} {fault.detail} {fault.hint}".strip(), "warning")
+
+    def tell(done: int, total: int) -> None:
+        report.check_cancelled()
+        report.progress("Looking at the weights", done, total)
+
+    if (found := first_not_finite(weight_files(path), on_bytes=tell)) is not None:
+        raise not_finite(found).error()
+    check_tensors(path, recipe.model.trust_remote_code)
+    return facts
+
+
+def faults(facts: ModelFacts, recipe: Settled) -> list[Fault]:
+    """What is wrong with a model for a recipe, the worst first; from headers and tokenizer files, in milliseconds.
+
+    Facts of a ``config.json`` alone give what can be told from that.
+    """
+    found = [
+        *_adapter(facts),
+        *_quantized(facts, recipe),
+        *_architecture(facts),
+        *_remote_code(facts, recipe),
+    ]
+    if facts.shards:
+        found += [*_tensors(facts), *_tokens(facts, recipe), *_group_size(facts, recipe), *_leftovers(facts)]
+    found += _context(facts, recipe)
+    return sorted(found, key=lambda fault: not fault.stops)
+
+
+def not_finite(found: NotFinite) -> Fault:
+    """The fault of a tensor with a number that is none."""
+    place = f"[{', '.join(map(str, found.place))}]" if found.place else ""
+    more = f" and {found.count - 1:,} more of its numbers are not finite" if found.count > 1 else ""
+    return Fault(
+        "model.not-finite",
+        f"The model's weights hold {found.what}.",
+        f"{found.file}: {found.tensor}{place} is {found.what}{more}.",
+        "Nothing can be made of it: fetch the model again, or take a checkpoint from before its training broke.",
+    )
+
+
+def _adapter(facts: ModelFacts) -> Iterator[Fault]:
+    adapter = read_adapter(facts.path) if facts.shards else None
+    if adapter is not None:
+        yield Fault(
+            "model.adapter",
+            "The model's folder holds an adapter besides.",
+            f"{facts.path / ADAPTER_CONFIG}: it is for {adapter.base or 'a model that it does not name'}. With this "
+            "file there, transformers loads that model in the place of this one.",
+            f"Move {ADAPTER_CONFIG} and adapter_model.safetensors to another folder.",
+        )
+
+
+def _quantized(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
+    if not facts.quantized_by or (
+        facts.quantized_by == OURS and recipe.quantize.algorithm == "none" and facts.quantization
+    ):
+        return
+    how = (
+        f"quant_method = {facts.quantized_by!r}" if facts.quantization else f"packed by {facts.quantized_by}"
+    )
+    where = facts.path / "config.json" if facts.shards else "config.json"
+    yield Fault(
+        "model.quantized",
+        "The model is already quantized.",
+        f"{where}: {how}.",
+        "Start from the float model that it was made from"
+        + (', or set quantize.algorithm = "none".' if facts.quantized_by == OURS else "."),
+    )
+
+
+def _architecture(facts: ModelFacts) -> Iterator[Fault]:
+    verdict = judge(facts.config)
+    if verdict.state == REFUSED:
+        yield Fault(
+            "model.architecture",
+            "No ONNX model can be made of this model.",
+            f"{verdict.reason}.",
+            verdict.hint,
+        )
+
+
+def _remote_code(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
+    allowed = recipe.model.trust_remote_code
+    if facts.remote_code and not allowed and judge(facts.config).state == REFUSED:
+        yield Fault(
+            "model.remote-code",
+            "The model brings Python code of its own, and the recipe does not allow it.",
+            "config.json: auto_map.",
+            "If you trust its author: model.trust_remote_code = true",
+        )
+    elif allowed:
+        yield Fault(
+            "model.remote-code",
+            "Python code that comes with the model will run."
+            if facts.remote_code
+            else "The recipe allows the model's own code, and this model brings none.",
+            "model.trust_remote_code = true.",
+            "Only for authors you trust." if facts.remote_code else "Set model.trust_remote_code = false",
+            stops=False,
+        )
+
+
+def _tensors(facts: ModelFacts) -> Iterator[Fault]:
+    entries = tensor_entries(facts.path)
+    if not entries:
+        yield Fault(
+            "model.pickled",
+            "The weights are pickled, so they cannot be looked at before the work.",
+            f"{facts.path}: {', '.join(facts.shards)}.",
+            "Loading them once with transformers and saving them with save_pretrained() writes model.safetensors.",
+            stops=False,
+        )
+        return
+    if facts.quantized_by:
+        return
+    there = layers_there(entries)
+    if facts.model_type in USUAL and facts.layers and there != set(range(facts.layers)):
+        missing = sorted(set(range(facts.layers)) - there)
+        title = "The weights lack whole layers." if missing else "The weights have more layers than are used."
+        which = f"none of layer {missing[0]}" if missing else f"layers up to {max(there)}"
+        yield Fault(
+            "model.layers",
+            title,
+            f"config.json: num_hidden_layers = {facts.layers}; {_named(facts)} has {which}.",
+            "Fetch the model again; or set num_hidden_layers to the number of layers that there are.",
+            stops=bool(missing),
+        )
+        if missing:
+            return
+    if not has_head(facts, entries):
+        yield Fault(
+            "model.no-head",
+            "The model has no output matrix.",
+            f"{_named(facts)} has no lm_head.weight, and config.json does not say tie_word_embeddings = true.",
+            "Fetch the model again. If its output matrix is its embeddings, set tie_word_embeddings = true in "
+            "config.json; a model for embeddings or for classification writes no text.",
+        )
+    every = list(gaps(facts, entries))
+    missing_ones = [gap for gap in every if gap.found is None]
+    wrong = [gap for gap in every if gap.found is not None]
+    if missing_ones:
+        yield Fault(
+            "model.missing-tensors",
+            "The checkpoint does not hold the whole model.",
+            f"{_named(facts)} has no {_list(missing_ones)}.",
+            "Fetch the model again; with these weights filled in at random it would answer nonsense.",
+        )
+    if wrong:
+        first = wrong[0]
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        yield Fault(
+            "model.wrong-shape",
+            "The weights do not have the sizes that config.json gives.",
+            f"{entries[first.name].file}: {first.name} is {_by(first.found)}, by config.json "
+            f"{_by(first.wanted)}{more}.",
+            "Fetch the model again, with the config.json that belongs to these weights.",
+        )
+
+
+def _named(facts: ModelFacts) -> str:
+    return str(facts.path / facts.shards[0]) if len(facts.shards) == 1 else f"{facts.path} (no part)"
+
+
+def _list(missing: list[Gap]) -> str:
+    names = ", ".join(gap.name for gap in missing[:3])
+    return f"{names} and {len(missing) - 3} more" if len(missing) > 3 else names
+
+
+def _by(shape: tuple[int, ...] | None) -> str:
+    return " by ".join(map(str, shape or ()))
+
+
+def _tokens(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
+    rows, text = facts.embedding_rows or facts.vocab_size, facts.text
+    if not rows or text.size <= rows:
+        return
+    beyond = tokens_from(facts.path, rows)
+    # A special token that neither a template nor the model's own settings use never comes up: text of a record that
+    # looks like it is cut. Gemma 3's text models have such a one, of their siblings that see pictures.
+    written = [*text.templates.values(), str(recipe.data.template)]
+    added = {token.text: token for token in text.added}
+    used = {text.bos, text.eos}
+    harmful = [
+        word
+        for _, word in beyond
+        if not _special(added.get(word)) or word in used or any(word in each for each in written)
+    ]
+    shown = ", ".join(f"{word!r} ({number})" for number, word in islice(beyond, 3))
+    more = f" and {len(beyond) - 3:,} more" if len(beyond) > 3 else ""
+    yield Fault(
+        "model.tokens-beyond-embeddings",
+        "The tokenizer has more tokens than the model has embeddings.",
+        f"{facts.path}: the tokenizer's ids go up to {text.size - 1:,}, the embeddings have {rows:,} rows. "
+        f"Without one: {shown}{more}.",
+        "Take the tokenizer that belongs to these weights; or load the model with transformers, call "
+        f"resize_token_embeddings({text.size}), save it, and train the new tokens."
+        if harmful
+        else "Neither the model's template nor the recipe's uses them, so they do no harm.",
+        stops=bool(harmful),
+    )
+
+
+def _special(token: AddedToken | None) -> bool:
+    return token is not None and token.special
+
+
+def _group_size(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
+    rounded = recipe.quantize.algorithm != "none" or recipe.optimize.precision in ("int4", "int8")
+    size = recipe.quantize.group_size
+    widths = {} if facts.quantized_by or not rounded else rounded_matrices(facts)
+    bad = {name: width for name, width in widths.items() if width % size}
+    if not bad:
+        return
+    fitting = fitting_group_sizes(widths)
+    name, width = next(iter(bad.items()))
+    more = f" (and {len(bad) - 1} more layers)" if len(bad) > 1 else ""
+    yield Fault(
+        "model.group-size",
+        f"The group size {size} does not divide the model's weights."
+        if fitting
+        else "No group size divides the model's weights.",
+        f"{name} has {width} inputs{more}.",
+        f"Set quantize.group_size to {' or '.join(map(str, reversed(fitting)))}."
+        if fitting
+        else 'Set quantize.algorithm = "none" and optimize.precision = "fp16".',
+    )
+
+
+def _leftovers(facts: ModelFacts) -> Iterator[Fault]:
+    if not facts.leftovers:
+        return
+    size = sum((facts.path / name).stat().st_size for name in facts.leftovers)
+    names = ", ".join(facts.leftovers[:4])
+    more = f" and {len(facts.leftovers) - 4} more" if len(facts.leftovers) > 4 else ""
+    yield Fault(
+        "model.leftovers",
+        "The folder holds other weights besides, which are not used.",
+        f"{facts.path}: {names}{more} ({human_bytes(size)}). Used: {', '.join(facts.shards[:2])}"
+        f"{' and so on' if len(facts.shards) > 2 else ''}.",
+        "They can be removed if nothing else needs them.",
+        stops=False,
+    )
+
+
+def _context(facts: ModelFacts, recipe: Settled) -> list[Fault]:
+    limit, wanted = facts.max_positions, recipe.data.max_seq_len
+    if not limit or wanted <= limit:
+        return []
+    return [
+        Fault(
+            "model.context",
+            "Rows may be longer than the model's context.",
+            f"config.json: max_position_embeddings = {limit:,}; lab.toml: data.max_seq_len = {wanted:,}.",
+            f"Set data.max_seq_len = {limit}",
+            stops=False,
+        )
+    ]

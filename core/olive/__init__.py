@@ -1,0 +1,1 @@
+"""Running Olive's passes, and what we give to it."""

@@ -1,0 +1,247 @@
+"""Running Olive workflows so that they tell what they do and fail when they have failed.
+
+Olive logs most errors and returns as if all were well; here a run without an output model raises
+the error that stopped it. Its telemetry stays off and its cache stays in the stage's work folder.
+
+Imports olive, and with it torch: only for a job's process.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import LabError, MachineError, StageError
+from core.events import Reporter
+from core.olive.passes import package_config
+from core.telemetry import switch_off
+from core.tqdm_progress import current_report, reporting
+
+__all__ = ["OliveResult", "current_report", "import_olive", "local_system", "reason_of", "run_workflow"]
+
+
+@dataclass(frozen=True)
+class OliveResult:
+    """What a workflow made.
+
+    Attributes:
+        model_path: the model's folder or file.
+        adapter_path: the adapter's folder, where a pass made one.
+        attributes: the ``model_attributes`` that the passes left.
+    """
+
+    model_path: Path
+    adapter_path: Path | None
+    attributes: dict[str, Any]
+
+
+def import_olive() -> None:
+    """Import olive with its telemetry off.
+
+    The environment variable alone still lets a first heartbeat into the queue, with an id of this machine
+    that is kept in the user's cache: both sender and heartbeat are replaced by none.
+    """
+    switch_off()
+    from olive.telemetry.telemetry import Telemetry
+
+    Telemetry._create_logger = lambda self: None
+    Telemetry._log_heartbeat = lambda self: None
+
+
+def local_system(device: str = "cpu", provider: str = "CPUExecutionProvider") -> dict[str, Any]:
+    """The ``systems``, ``host`` and ``target`` keys of a workflow that runs on this machine."""
+    accelerator = {"device": device, "execution_providers": [provider]}
+    system = {"type": "LocalSystem", "accelerators": [accelerator]}
+    return {"systems": {"local": system}, "host": "local", "target": "local"}
+
+
+def run_workflow(
+    config: Mapping[str, Any],
+    *,
+    work: Path,
+    report: Reporter,
+    failure: str = "The stage failed.",
+    hint: str = "",
+    phases: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] | None = None,
+) -> OliveResult:
+    """Run an Olive workflow in this process.
+
+    Args:
+        config: the workflow, as Olive takes it; ``output_dir``, ``cache_dir`` and the log level are
+            set here where it has none. It may name the passes of :mod:`core.olive.passes` too.
+        work: folder for the cache and for temporary files; the output lies in ``work/output``.
+        failure: title of the error when a pass fails.
+        hint: its hint, where Olive's own reason does not call for another.
+        phases: names for progress bars, see :func:`core.tqdm_progress.reporting`.
+        on_line: called with every line that goes to standard output (the model builder tells its progress
+            so); the line is still written.
+
+    Raises:
+        StageError: a pass failed or refused its configuration; the detail is Olive's own reason.
+        MachineError: not enough memory or disk.
+        LabError: as a pass of ours raised it, Cancelled included.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("HF_DATASETS_CACHE", str(work / "datasets"))
+    import_olive()
+    from olive.workflows import run
+
+    whole = {
+        "output_dir": str(work / "output"),
+        "cache_dir": str(work / "olive-cache"),
+        "log_severity_level": 1,
+        "evaluate_input_model": False,
+        **config,
+    }
+    scratch = work / "tmp"
+    scratch.mkdir(exist_ok=True)
+    with _listening(report) as heard, reporting(report, phases), _tee(on_line):
+        report.check_cancelled()
+        try:
+            output = run(whole, package_config=package_config(), tempdir=str(scratch))
+        except Exception as error:
+            raise _failed(heard.error or error, failure, hint) from error
+        if heard.error is not None and not output.has_output_model():
+            raise _failed(heard.error, failure, hint) from heard.error
+    if not output.has_output_model():
+        raise StageError(failure, f"Olive says: {heard.last_words()}", hint)
+    best = output.get_best_candidate()
+    options = best.model_config
+    adapter = options.get("adapter_path")
+    return OliveResult(
+        Path(best.model_path), Path(adapter) if adapter else None, dict(options.get("model_attributes") or {})
+    )
+
+
+def reason_of(error: BaseException) -> BaseException:
+    """The exception at the root: a LabError anywhere in the chain, else the last explicit cause."""
+    seen: list[BaseException] = []
+    at: BaseException | None = error
+    while at is not None and at not in seen:
+        if isinstance(at, LabError):
+            return at
+        seen.append(at)
+        at = at.__cause__ or (at.__context__ if isinstance(at.__context__, LabError) else None)
+    return seen[-1]
+
+
+def _failed(error: BaseException, title: str, hint: str) -> LabError:
+    root = reason_of(error)
+    if isinstance(root, LabError):
+        return root
+    text = " ".join(str(root).split())
+    if _is_out_of_memory(root):
+        return MachineError(
+            "There was not enough memory.",
+            _short(text) or type(root).__name__,
+            hint or "Close what else uses the memory, or choose smaller numbers.",
+            code="machine.memory",
+        )
+    if (isinstance(root, OSError) and root.errno in (errno.ENOSPC, errno.EDQUOT)) or "os error 28" in text:
+        return MachineError(
+            "The disk is full.",
+            _short(text),
+            "Free some space, or make the lab on another disk.",
+            code="disk.full",
+        )
+    return StageError(title, f"{type(root).__name__}: {_short(text)}" if text else type(root).__name__, hint)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # torch raises RuntimeError for the CPU's memory and its own class for a GPU's.
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
+
+
+def _short(text: str, longest: int = 600) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+_CHATTER = (
+    "No output model produced",
+    "Run history",
+    "Save footprint",
+    "Pass ",
+    "Please install tabulate",
+    "Skipping evaluation",
+    "Invalid config, pruned",
+    "Running pass",
+    "Flow [",
+)
+"""How the lines begin that the engine logs around a failure and that tell nothing."""
+
+
+class _Ear(logging.Handler):
+    """Keeps the first error and the last lines that Olive logs, and passes warnings on."""
+
+    def __init__(self, report: Reporter) -> None:
+        super().__init__(logging.INFO)
+        self.report = report
+        self.error: BaseException | None = None
+        self.lines: deque[str] = deque(maxlen=8)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        self.lines.append(text)
+        if record.exc_info and record.exc_info[1] is not None:
+            if self.error is None:
+                self.error = record.exc_info[1]
+        elif record.levelno >= logging.WARNING and not text.startswith(_CHATTER):
+            self.report.log(_short(" ".join(text.split())), "warning")
+
+    def last_words(self) -> str:
+        """The lines before the one that says that nothing was made."""
+        words = [line for line in self.lines if not line.startswith(_CHATTER)]
+        return words[-1] if words else "no output model was made"
+
+
+@contextmanager
+def _listening(report: Reporter) -> Iterator[_Ear]:
+    ear = _Ear(report)
+    logger = logging.getLogger("olive")
+    logger.addHandler(ear)
+    try:
+        yield ear
+    finally:
+        logger.removeHandler(ear)
+
+
+class _Lines(io.TextIOBase):
+    """Writes through to a stream and hands each whole line to a function."""
+
+    def __init__(self, stream: Any, on_line: Callable[[str], None]) -> None:
+        self._stream = stream
+        self._on_line = on_line
+        self._rest = ""
+
+    def write(self, text: str) -> int:
+        self._stream.write(text)
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._on_line(line)
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+@contextmanager
+def _tee(on_line: Callable[[str], None] | None) -> Iterator[None]:
+    if on_line is None:
+        yield
+        return
+    with redirect_stdout(_Lines(sys.stdout, on_line)):
+        yield

@@ -1,0 +1,197 @@
+"""Adapter branches in an ONNX graph, as optional inputs.
+
+Beside every projection node ``y = x W`` two more inputs of the graph are put, A [in, rank] and
+B [rank, out] (LoRA, Hu et al. 2021, arXiv:2106.09685, with alpha / rank already inside B), and
+``y`` becomes ``x W + (x A) B``. Each has an initializer of rank 0, which ONNX takes where a run
+gives no such input: then ``x A`` is empty and ``(x A) B`` is zero, at about 1 % of a decode step.
+The inputs may have 16 bits a number where the graph computes in float32: then each is cast where it is used.
+
+Only the graph is read and written; the weights beside it (external data) are not touched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from core.errors import StageError
+from core.optimize.layout import Branch, Output, Part
+
+_NODE = re.compile(r"/model/layers\.(\d+)/(attn|mlp)/(\w+)/MatMul\w*")
+_SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+_FUSED = {"q_proj": "qkv_proj", "gate_proj": "gate_up_proj"}
+# What the model builder calls a projection, and what the architectures call the same layer.
+_NAMES = {
+    "qkv_proj": ("qkv_proj", "query_key_value"),
+    "gate_up_proj": ("gate_up_proj", "dense_h_to_4h"),
+    "o_proj": ("o_proj", "out_proj", "dense"),
+    "down_proj": ("down_proj", "dense_4h_to_h"),
+}
+_ONNX_NAMES = {"float32": "FLOAT", "float16": "FLOAT16", "bfloat16": "BFLOAT16"}
+_BLOCKS = {"attn": ("self_attn", "self_attention"), "mlp": ("mlp",)}
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A MatMul node of a decoder layer: ``layer``, ``block`` (attn, mlp), ``kind`` (o_proj, …), sizes."""
+
+    node: Any
+    layer: int
+    block: str
+    kind: str
+    inputs: int
+    outputs: int
+
+
+def find_projections(graph: Any) -> list[Projection]:
+    """The projection nodes of a built graph (an ``onnx.GraphProto``), in order."""
+    shapes = {item.name: list(item.dims) for item in graph.initializer}
+    found = []
+    for node in graph.node:
+        match = _NODE.fullmatch(node.name)
+        if match is None or node.op_type not in ("MatMul", "MatMulNBits"):
+            continue
+        if node.op_type == "MatMulNBits":
+            sizes = {item.name: item.i for item in node.attribute}
+            inputs, outputs = sizes["K"], sizes["N"]
+        elif node.input[1] in shapes:
+            inputs, outputs = shapes[node.input[1]]
+        else:
+            continue
+        found.append(Projection(node, int(match[1]), match[2], match[3], inputs, outputs))
+    return found
+
+
+def plan_branches(
+    projections: Iterable[Projection], modules: Iterable[str], attention_sizes: tuple[int, int]
+) -> list[tuple[Branch, list[Projection]]]:
+    """Which branches a graph gets, each with the nodes that it is added to.
+
+    Args:
+        modules: names of the PyTorch model's linear layers.
+        attention_sizes: outputs of q, and of k and of v.
+
+    Raises:
+        StageError: a node stands for no layer that the PyTorch model has.
+    """
+    known = set(modules)
+    by_input: dict[tuple[int, str, str], dict[str, Projection]] = {}
+    for item in projections:
+        family = next((names[0] for names in _SIBLINGS if item.kind in names), item.kind)
+        by_input.setdefault((item.layer, item.block, family), {})[item.kind] = item
+    planned = []
+    for (layer, block, _), nodes in by_input.items():
+        prefixes = [f"model.layers.{layer}.{name}" for name in _BLOCKS[block]]
+
+        def module_of(kind: str, prefixes: list[str] = prefixes) -> str | None:
+            names = [f"{prefix}.{name}" for prefix in prefixes for name in _NAMES.get(kind, (kind,))]
+            return next((name for name in names if name in known), None)
+
+        planned += _branches_of(nodes, module_of, attention_sizes)
+    return planned
+
+
+def _branches_of(
+    nodes: Mapping[str, Projection], module_of: Any, attention_sizes: tuple[int, int]
+) -> list[tuple[Branch, list[Projection]]]:
+    for names in _SIBLINGS:
+        if names[0] not in nodes:
+            continue
+        items = [nodes[name] for name in names if name in nodes]
+        fused = module_of(_FUSED[names[0]])
+        if fused is not None:
+            # One layer of the model against several nodes: they share A, and B is cut.
+            total = sum(item.outputs for item in items)
+            return [(_branch(items, [Part(fused, 0, total)], _FUSED[names[0]]), items)]
+        return [
+            (_branch([item], [Part(_named(module_of, item), 0, item.outputs)], item.kind), [item])
+            for item in items
+        ]
+    (item,) = nodes.values()
+    if item.kind == "qkv_proj" and module_of("qkv_proj") is None:
+        # Three layers against one node: their As stand side by side, their Bs in blocks.
+        q, kv = attention_sizes
+        if q + 2 * kv != item.outputs:
+            raise StageError(
+                "The ONNX graph and the model do not fit.",
+                f"{item.node.name} has {item.outputs} outputs; q, k and v have {q}, {kv} and {kv}.",
+            )
+        starts = {"q_proj": (0, q), "k_proj": (q, kv), "v_proj": (q + kv, kv)}
+        parts = [Part(_named(module_of, item, kind), *place) for kind, place in starts.items()]
+        return [(_branch([item], parts, item.kind), [item])]
+    return [(_branch([item], [Part(_named(module_of, item), 0, item.outputs)], item.kind), [item])]
+
+
+def _named(module_of: Any, item: Projection, kind: str = "") -> str:
+    module: str | None = module_of(kind or item.kind)
+    if module is None:
+        raise StageError(
+            "The ONNX graph has a layer that the model has not.",
+            f"{item.node.name}: the model has no {kind or item.kind} in layer {item.layer}.",
+        )
+    return module
+
+
+def _branch(items: list[Projection], parts: list[Part], kind: str) -> Branch:
+    first = items[0]
+    prefix = f"model.layers.{first.layer}.{first.block}"
+    outputs = tuple(Output(f"{prefix}.{item.kind}.lora_B", item.outputs) for item in items)
+    return Branch(f"{prefix}.{kind}.lora_A", first.inputs, outputs, tuple(parts))
+
+
+def add_branches(model: Any, planned: list[tuple[Branch, list[Projection]]], dtype: str, given: str) -> None:
+    """Put the planned branches into a graph (an ``onnx.ModelProto``), in place.
+
+    Args:
+        dtype: what the graph computes in.
+        given: what the inputs have; where it is another type, they are cast.
+    """
+    from onnx import TensorProto, helper
+
+    kind, computed = (getattr(TensorProto, _ONNX_NAMES[name]) for name in (given, dtype))
+    graph = model.graph
+
+    def optional_input(name: str, shape: list[Any], empty: list[int], at: str) -> tuple[str, list[Any]]:
+        """What the branch reads, and the nodes that make it."""
+        graph.input.append(helper.make_tensor_value_info(name, kind, shape))
+        graph.initializer.append(helper.make_tensor(name, kind, empty, b"", raw=True))
+        if given == dtype:
+            return name, []
+        cast = f"{at}/Cast/output_0"
+        return cast, [helper.make_node("Cast", [name], [cast], name=f"{at}/Cast", to=computed)]
+
+    before: dict[str, list[Any]] = {}
+    after: dict[str, list[Any]] = {}
+    for branch, items in planned:
+        base = "/" + branch.a.removesuffix(".lora_A").replace("model.layers.", "model/layers.", 1).replace(
+            ".attn.", "/attn/"
+        ).replace(".mlp.", "/mlp/")
+        rank = f"{branch.a}.rank"
+        a, casts = optional_input(branch.a, [branch.size, rank], [branch.size, 0], f"{base}/lora_A")
+        small = f"{base}/lora_A/output_0"
+        before[items[0].node.name] = [
+            *casts,
+            helper.make_node("MatMul", [items[0].node.input[0], a], [small], name=f"{base}/lora_A/MatMul"),
+        ]
+        for item, output in zip(items, branch.outputs, strict=True):
+            if item.node.input[0] != items[0].node.input[0]:
+                raise StageError(
+                    "The ONNX graph is not as expected.",
+                    f"{item.node.name} and {items[0].node.name} read different inputs.",
+                )
+            at = item.node.name.rsplit("/", 1)[0]
+            b, casts = optional_input(output.name, [rank, output.size], [0, output.size], f"{at}/lora_B")
+            whole, raw, delta = item.node.output[0], f"{at}/lora/base", f"{at}/lora_B/output_0"
+            item.node.output[0] = raw
+            after[item.node.name] = [
+                *casts,
+                helper.make_node("MatMul", [small, b], [delta], name=f"{at}/lora_B/MatMul"),
+                helper.make_node("Add", [raw, delta], [whole], name=f"{at}/lora/Add"),
+            ]
+    nodes = []
+    for node in graph.node:
+        nodes += [*before.get(node.name, ()), node, *after.get(node.name, ())]
+    del graph.node[:]
+    graph.node.extend(nodes)

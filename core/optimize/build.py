@@ -1,0 +1,264 @@
+"""Building the ONNX base with our model builder pass, and giving its graph places for adapters.
+
+Loads olive and torch: only for a job's process.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import StageError
+from core.events import Reporter
+from core.files import explained
+from core.model.folder import ModelFacts, config_facts, model_facts, read_config
+from core.model.matrices import linear_modules
+from core.optimize.branches import add_branches, find_projections, plan_branches
+from core.optimize.layout import Layout
+
+DIGEST_KEY = "olivepress.base"
+MODEL_FILE = "model.onnx"
+SMALL_MODEL = 100_000_000
+"""Models with fewer weights in their layers compute with float32 activations, see :func:`choose`."""
+SMALL_HEAD_BYTES = 64 * 2**20
+"""A float output matrix up to this size stays float32, a larger one gets 8 bits."""
+
+_LEFT_BY_OLIVE = ("footprint.json", "output_footprint.json", "run_history.txt", "model_config.json")
+_DTYPES = {1: "float32", 10: "float16", 16: "bfloat16"}
+_READING = re.compile(r"Reading layer (\d+)")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a base is built.
+
+    Attributes:
+        builder_precision: what the builder is told: int4 for all quantized weights, whatever their bits.
+        precision: what the weights in the layers have: int4, int8, fp16, bf16, fp32.
+        accuracy_level: of MatMulNBits on the CPU: 1 float32 activations, 4 int8 ones; None elsewhere.
+        head: of the output matrix: ``as quantized``, ``float``, or ``int8``.
+    """
+
+    builder_precision: str
+    precision: str
+    accuracy_level: int | None
+    head: str
+
+    def options(self) -> dict[str, Any]:
+        """The options of the pass."""
+        options: dict[str, Any] = {}
+        if self.accuracy_level is not None:
+            options["accuracy_level"] = self.accuracy_level
+        if self.head == "int8":
+            options["algo_config"] = "rtn_last"
+        elif self.head == "float" and self.builder_precision == "int4":
+            options["nodes_to_exclude"] = ["/lm_head/MatMul"]
+        return {"precision": self.builder_precision, "options": options}
+
+
+def choose(facts: ModelFacts, precision: str, provider: str) -> Choice:
+    """How to build from a checkpoint.
+
+    A quantized checkpoint decides its precision itself. The CPU kernel for packed weights can round
+    the activations of each block to int8 (accuracy level 4), which is several times as fast on large
+    matrices and moves the logits by about a hundredth of their spread; a small model answers fast
+    enough without that, and then agrees with PyTorch to the last few bits.
+
+    An output matrix that the quantization left float would be cut to 4 bits by the builder. It
+    stays float where it is small and gets 8 bits where it is large.
+    """
+    if facts.quantization is None:
+        return Choice(precision, precision, None, "float")
+    bits = facts.bits or 4
+    level = None
+    if provider == "CPUExecutionProvider":
+        ends = facts.vocab_size * facts.hidden_size * (1 if facts.tied_embeddings else 2)
+        level = 1 if facts.parameters - ends < SMALL_MODEL else 4
+    if facts.quantization.get("lm_head"):
+        head = "as quantized"
+    else:
+        head = "float" if facts.vocab_size * facts.hidden_size * 4 <= SMALL_HEAD_BYTES else "int8"
+    return Choice("int4", f"int{bits}", level, head)
+
+
+def build_base(
+    checkpoint: Path,
+    choice: Choice,
+    *,
+    device: str,
+    provider: str,
+    base_digest: str,
+    work: Path,
+    report: Reporter,
+    trust_remote_code: bool = False,
+) -> tuple[Path, Layout]:
+    """Build the ONNX model of a checkpoint, with places for adapters.
+
+    Args:
+        base_digest: stands for the weights and all else the base depends on; goes into ``model.onnx``,
+            so that the digest of that file tells one base from another.
+        work: scratch folder on the disk that the model will be published to.
+
+    Returns:
+        the folder with ``model.onnx``, its weights, ``genai_config.json`` and the tokenizer; the layout.
+
+    Raises:
+        StageError: the builder failed, or its graph is not as expected.
+        MachineError: not enough memory or disk.
+    """
+    from core.olive.run import local_system, run_workflow
+
+    layers = model_facts(checkpoint).layers
+
+    def on_line(line: str) -> None:
+        report.check_cancelled()
+        match = _READING.match(line)
+        if match:
+            report.progress("Building the graph", int(match[1]) + 1, layers)
+
+    load = {"load_kwargs": {"trust_remote_code": True}} if trust_remote_code else {}
+    built = run_workflow(
+        {
+            "input_model": {
+                "type": "HfModel",
+                "model_path": str(checkpoint),
+                **load,
+            },
+            **local_system(device, provider),
+            "passes": {"builder": {"type": "OlivePressModelBuilder", **choice.options()}},
+        },
+        work=work,
+        report=report,
+        failure="The ONNX model could not be built.",
+        on_line=on_line,
+    )
+    folder = built.model_path if built.model_path.is_dir() else built.model_path.parent
+    for name in _LEFT_BY_OLIVE:
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(work / "olive-cache", ignore_errors=True)
+    report.progress("Adding places for adapters", 0, None)
+    return folder, open_graph(folder, checkpoint, base_digest)
+
+
+def quantize_float(
+    checkpoint: Path,
+    bits: int,
+    group_size: int,
+    *,
+    work: Path,
+    report: Reporter,
+    trust_remote_code: bool = False,
+) -> Path:
+    """Round a float checkpoint to 4 or 8 bits by Olive's Rtn pass; for labs that skip the quantize step.
+
+    The output matrix gets 8 bits, as in the quantize step.
+    """
+    from core.olive.run import local_system, run_workflow
+
+    load = {"load_kwargs": {"trust_remote_code": True}} if trust_remote_code else {}
+    made = run_workflow(
+        {
+            "input_model": {"type": "HfModel", "model_path": str(checkpoint), **load},
+            **local_system(),
+            "passes": {
+                "rtn": {
+                    "type": "Rtn",
+                    "bits": bits,
+                    "group_size": group_size,
+                    "lm_head": True,
+                    "overrides": {"lm_head": {"bits": 8}},
+                }
+            },
+        },
+        work=work,
+        report=report,
+        failure="The weights could not be rounded.",
+    )
+    return made.model_path
+
+
+def open_graph(folder: Path, checkpoint: Path, base_digest: str) -> Layout:
+    """Add adapter branches to a freshly built ``model.onnx`` and write its layout beside it.
+
+    Where the kernels round activations to int8, the adapters are given in float16, half the bytes of
+    float32: beside that rounding the eleven bits of float16 are exact.
+
+    Raises:
+        StageError: the graph has not a projection for every linear layer of the checkpoint.
+    """
+    import onnx
+
+    from core.optimize.shrink import halve_embedding
+
+    path = folder / MODEL_FILE
+    model = onnx.load(str(path), load_external_data=False)
+    projections = find_projections(model.graph)
+    modules = linear_modules(checkpoint)
+    planned = plan_branches(projections, modules, attention_sizes(read_config(checkpoint)))
+    covered = {part.module for branch, _ in planned for part in branch.parts}
+    uncovered = sorted(set(modules) - covered - {"lm_head", "model.embed_tokens"})
+    if not planned or uncovered:
+        raise StageError(
+            "The ONNX graph is not as expected.",
+            f"No node was found for {uncovered[0] if uncovered else 'any linear layer'}.",
+            "This architecture is not supported yet; llama, mistral, phi3, qwen and gemma models are.",
+        )
+    cache = next(item for item in model.graph.input if item.name.startswith("past_key_values"))
+    dtype = _DTYPES[cache.type.tensor_type.elem_type]
+    given = "float16" if dtype == "float32" and _rounds_activations(model.graph) else dtype
+    add_branches(model, planned, dtype, given)
+    if dtype == "float32":
+        halve_embedding(model, folder)
+    onnx.helper.set_model_props(model, {DIGEST_KEY: base_digest})
+    half = path.with_suffix(".half")
+    with explained(path):
+        onnx.save(model, str(half))
+        os.replace(half, path)
+    layout = Layout(given, tuple(branch for branch, _ in planned))
+    layout.save(folder)
+    return layout
+
+
+def _rounds_activations(graph: Any) -> bool:
+    """Whether the projections round activations to int8 (accuracy level 4)."""
+    levels = (
+        item.i
+        for node in graph.node
+        if node.op_type == "MatMulNBits"
+        for item in node.attribute
+        if item.name == "accuracy_level"
+    )
+    return 4 in levels
+
+
+def exact_copy(folder: Path, work: Path) -> Path:
+    """The same model with float32 activations, beside links to the same weights; for verification."""
+    import onnx
+
+    target = work / "exact"
+    target.mkdir(parents=True)
+    for path in folder.iterdir():
+        if path.name.startswith(f"{MODEL_FILE}."):
+            try:
+                os.link(path, target / path.name)
+            except OSError:
+                shutil.copyfile(path, target / path.name)
+        elif path.is_file() and path.name != MODEL_FILE:
+            shutil.copyfile(path, target / path.name)
+    model = onnx.load(str(folder / MODEL_FILE), load_external_data=False)
+    for node in model.graph.node:
+        for item in node.attribute:
+            if node.op_type == "MatMulNBits" and item.name == "accuracy_level":
+                item.i = 1
+    onnx.save(model, str(target / MODEL_FILE))
+    return target
+
+
+def attention_sizes(config: dict[str, Any]) -> tuple[int, int]:
+    """Outputs of the q projection, and of the k and the v projection."""
+    facts = config_facts(config)
+    return facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim

@@ -1,0 +1,376 @@
+"""The optimize stage: one ONNX base with places for adapters, the lab's adapter beside it, both verified.
+
+The base is built anew only when what it depends on has changed; an adapter alone is added to the
+base that is there. What is published has answered, and agreed with PyTorch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import MachineError, RequestError
+from core.files import (
+    MANIFEST,
+    folder_stamp,
+    human_bytes,
+    publish,
+    read_json,
+    write_json,
+)
+from core.folder import LabFolder
+from core.model.auto import Settled
+from core.model.folder import ModelFacts, model_facts, read_config, refuse_model_as_adapter
+from core.stage_context import StageContext, versions
+from core.text import command
+
+if TYPE_CHECKING:
+    from core.optimize.build import Choice
+
+LONG_TEXT = ("verified_tokens", "window", "long_text_gap")
+"""Fields of the result that tell about the base alone."""
+
+GRAPH_VERSION = 3
+"""Raised when the graph that this stage makes changes in kind."""
+
+_PACKAGES = (
+    "olive-ai",
+    "onnxruntime-genai",
+    "onnxruntime-genai-cuda",
+    "onnxruntime",
+    "onnx",
+    "torch",
+    "transformers",
+)
+
+
+def base_fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
+    """All that the ONNX base depends on; an adapter is no part of it.
+
+    Raises:
+        RequestError: there is no quantized model yet.
+    """
+    if not (lab.quantized_dir / "config.json").is_file():
+        raise RequestError(
+            "There is no quantized model yet.",
+            f"{lab.quantized_dir} does not exist.",
+            "Run: " + command("run", lab.root, "quantize"),
+        )
+    optimize = recipe.optimize
+    return {
+        "graph": GRAPH_VERSION,
+        "checkpoint": _checkpoint_stamp(lab.quantized_dir),
+        "device": optimize.device,
+        "provider": optimize.provider,
+        "precision": optimize.precision,
+        "group_size": recipe.quantize.group_size,
+        "versions": versions(*_PACKAGES),
+    }
+
+
+def _checkpoint_stamp(folder: Path) -> str:
+    """What a quantized model was made from; one that was put there by hand is known by its files."""
+    manifest = read_json(folder / MANIFEST) or {}
+    made_from = manifest.get("fingerprint")
+    if made_from is None:
+        return folder_stamp(folder)
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
+    return hashlib.sha256(json.dumps([made_from, sizes], sort_keys=True).encode()).hexdigest()
+
+
+def fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
+    """All that the published folder depends on. Raises as :func:`base_fingerprint`."""
+    base = base_fingerprint(lab, recipe)
+    adapter = lab.finetuned_dir(recipe.finetune.adapter)
+    return {
+        "base": {key: value for key, value in base.items() if key != "versions"},
+        "versions": {k: v for k, v in base["versions"].items() if v != "missing"},
+        "adapter": recipe.finetune.adapter,
+        "adapter_stamp": folder_stamp(adapter) if adapter.is_dir() else None,
+        "template": recipe.data.template,
+    }
+
+
+def output(lab: LabFolder, recipe: Settled) -> Path:
+    """``models/onnx``."""
+    return lab.onnx_dir
+
+
+def base_digest(base: dict[str, Any]) -> str:
+    """One line for a base's fingerprint."""
+    return hashlib.sha256(json.dumps(base, sort_keys=True).encode()).hexdigest()
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Build the base if need be, add the adapter, verify both, publish.
+
+    Raises:
+        RequestError: an input is missing or does not fit; no graph can be made of the architecture; the
+            precision does not fit the provider.
+        MachineError: this machine cannot build for the recipe's provider; no memory, no disk.
+        StageError: building failed, a trained layer has no place, or the answers are not PyTorch's.
+    """
+    from core.model.architectures import require
+    from core.optimize.targets import require_target
+
+    quantized = context.lab.quantized_dir
+    if (quantized / "config.json").is_file():
+        require(read_config(quantized), str(quantized))
+    optimize = context.recipe.optimize
+    target = require_target(optimize.device, optimize.provider, optimize.precision)
+    return _Run(context, target.can_run, target.why).work()
+
+
+class _Run:
+    """One run of the stage."""
+
+    def __init__(self, context: StageContext, can_run: bool, why_not: str) -> None:
+        self.context = context
+        self.lab, self.recipe, self.report = context.lab, context.recipe, context.report
+        self.trust = self.recipe.model.trust_remote_code
+        self.can_run, self.why_not = can_run, why_not
+        self.base = base_fingerprint(self.lab, self.recipe)
+        self.digest = base_digest(self.base)
+        self.name = self.recipe.finetune.adapter
+        self.finetuned = self.lab.finetuned_dir(self.name)
+        refuse_model_as_adapter(self.finetuned)
+        self.has_adapter = (self.finetuned / "adapter_config.json").is_file()
+        if self.has_adapter and not self._fits_base(self.finetuned):
+            raise RequestError(
+                f"The adapter {self.name} was trained on another quantized model.",
+                f"{self.finetuned} was made before {self.lab.quantized_dir} was made anew.",
+                "Run: " + command("run", self.lab.root, "finetune"),
+            )
+
+    def _fits_base(self, finetuned: Path) -> bool:
+        """Whether an adapter says that it was trained on the lab's quantized model, or says nothing."""
+        trained_on = ((read_json(finetuned / MANIFEST) or {}).get("fingerprint") or {}).get("base")
+        made_from = (read_json(self.lab.quantized_dir / MANIFEST) or {}).get("fingerprint")
+        return trained_on is None or made_from is None or trained_on == made_from
+
+    def work(self) -> dict[str, Any]:
+        from core.olive.run import import_olive
+        from core.optimize.build import build_base, choose, quantize_float
+        from core.optimize.genai import complete_config, end_tokens
+
+        self.report.progress("Loading the packages", 0, None)
+        import_olive()
+        started = time.perf_counter()
+        checkpoint = self.lab.quantized_dir
+        facts = model_facts(checkpoint)
+        precision = self.recipe.optimize.precision
+        reused = self._base_is_there()
+        if not reused:
+            self._check_disk(facts)
+        if facts.quantization is None and precision in ("int4", "int8"):
+            self.report.log(f"The weights are float: they are rounded to {precision[3:]} bits first.")
+            checkpoint = quantize_float(
+                checkpoint,
+                int(precision[3:]),
+                self.recipe.quantize.group_size,
+                work=self.context.work / "rounded",
+                report=self.report,
+                trust_remote_code=self.trust,
+            )
+            facts = model_facts(checkpoint)
+        choice = choose(facts, precision, self.recipe.optimize.provider)
+        if choice.precision != precision:
+            self.report.log(
+                f"The quantized model has {choice.precision} weights, so the ONNX model has them too "
+                f"(the recipe says {precision}).",
+            )
+        if reused:
+            self.report.log("The ONNX base has not changed: only the adapter is added to it.")
+            folder = self.lab.onnx_dir
+        else:
+            folder, _ = build_base(
+                checkpoint,
+                choice,
+                device=self.recipe.optimize.device,
+                provider=self.recipe.optimize.provider,
+                base_digest=self.digest,
+                work=self.context.work / "build",
+                report=self.report,
+                trust_remote_code=self.trust,
+            )
+        complete_config(folder, end_tokens(checkpoint, self.recipe))
+        adapters = self.context.work / "adapters" if reused else folder / "adapters"
+        if self.has_adapter:
+            self.report.progress("Adding the adapter", 0, None)
+            self._add_adapter(folder, self.name, adapters)
+        else:
+            self.report.log(f"There is no adapter {self.name} yet: the base alone is made.", "warning")
+        if not reused:
+            self._keep_other_adapters(folder)
+        built_s = time.perf_counter() - started
+        result = {
+            "precision": choice.precision,
+            "device": self.recipe.optimize.device,
+            "provider": self.recipe.optimize.provider,
+            "adapter": self.name if self.has_adapter else None,
+            **self._sizes(folder, adapters),
+            "base_reused": reused,
+            "accuracy_level": choice.accuracy_level,
+            "output_matrix": choice.head,
+            "build_s": round(built_s, 2),
+        }
+        result.update(self._verify(folder, checkpoint, adapters, choice))
+        self._publish(folder, adapters, result, reused)
+        return result
+
+    def _check_disk(self, facts: ModelFacts) -> None:
+        """Refuse before the work what would end with a full disk: the weights lie there twice for a moment.
+
+        And once more where fused layers are cut for the builder.
+        """
+        from core.optimize.genai_builder import fused_layers
+
+        tables = 4 * facts.vocab_size * facts.hidden_size
+        one = facts.weight_bytes + tables if facts.quantization else facts.parameters * 4
+        cut = facts.weight_bytes if fused_layers(self.lab.quantized_dir) else 0
+        needed = 2 * one + cut + (64 << 20)
+        free = shutil.disk_usage(self.context.work).free
+        if free < needed:
+            raise MachineError(
+                "There is not enough disk space.",
+                f"About {human_bytes(needed)} are needed in {self.lab.models_dir}, {human_bytes(free)} are free.",
+                "Free some space, or make the lab on another disk.",
+            )
+
+    def _base_is_there(self) -> bool:
+        """Whether the published base is the one that would be built.
+
+        A run although nothing at all has changed was forced by the user: then the base is built too.
+        """
+        manifest = read_json(self.lab.onnx_dir / MANIFEST) or {}
+        if (manifest.get("base") or {}).get("digest") != self.digest:
+            return False
+        if manifest.get("fingerprint") == self.context.manifest.get("fingerprint"):
+            return False
+        from core.optimize.layout import LAYOUT_FILE
+
+        names = ("model.onnx", "model.onnx.data", "genai_config.json", LAYOUT_FILE)
+        return all((self.lab.onnx_dir / name).is_file() for name in names)
+
+    def _add_adapter(self, folder: Path, name: str, into: Path) -> None:
+        from core.optimize.adapters import add_adapter
+        from core.optimize.layout import read_layout
+        from core.optimize.lora import arrange, read_lora
+
+        source = self.lab.finetuned_dir(name)
+        lora = read_lora(source)
+        about = {
+            "rank": lora.rank,
+            "alpha": lora.alpha,
+            "modules": sorted(lora.pairs),
+            "checkpoint": self.base["checkpoint"],
+            "source": folder_stamp(source),
+        }
+        add_adapter(folder, name, arrange(lora, read_layout(folder)), about, into=into)
+
+    def _keep_other_adapters(self, folder: Path) -> None:
+        """Make the lab's other adapters again for a new base of the same quantized model."""
+        for path in sorted(self.lab.onnx_dir.glob("adapters/*.onnx_adapter")):
+            name = path.name.removesuffix(".onnx_adapter")
+            note = read_json(path.with_name(f"{name}.json")) or {}
+            source = self.lab.finetuned_dir(name)
+            if name == self.name:
+                continue
+            if (
+                note.get("checkpoint") == self.base["checkpoint"]
+                and (source / "adapter_config.json").is_file()
+                and self._fits_base(source)
+            ):
+                self._add_adapter(folder, name, folder / "adapters")
+            else:
+                why = (
+                    "was trained on another quantized model" if source.is_dir() else "is no longer in the lab"
+                )
+                self.report.log(
+                    f"The adapter {name} {why} and is left out; finetune it again to have it back.", "warning"
+                )
+
+    def _sizes(self, folder: Path, adapters: Path) -> dict[str, Any]:
+        facts = model_facts(self.lab.quantized_dir)
+        file = adapters / f"{self.name}.onnx_adapter"
+        base = sum((folder / name).stat().st_size for name in ("model.onnx", "model.onnx.data"))
+        sizes = {
+            "float16_bytes": facts.parameters * 2,
+            "quantized_bytes": facts.weight_bytes,
+            "base_bytes": base,
+            "adapter_bytes": file.stat().st_size if self.has_adapter else 0,
+        }
+        self.report.log(
+            f"{human_bytes(sizes['float16_bytes'])} in 16 bits, {human_bytes(base)} as ONNX, "
+            f"adapter {human_bytes(sizes['adapter_bytes'])}."
+        )
+        return sizes
+
+    def _verify(self, folder: Path, checkpoint: Path, adapters: Path, choice: Choice) -> dict[str, Any]:
+        if not self.can_run:
+            self.report.log(f"{self.why_not} The answers were not verified.", "warning")
+            return {"verified": False, "why_not_verified": self.why_not}
+        from core.optimize.trial import Trial
+
+        started = time.perf_counter()
+        trial = Trial(
+            folder,
+            checkpoint,
+            self.finetuned if self.has_adapter else None,
+            adapters / f"{self.name}.onnx_adapter",
+            recipe=self.recipe,
+            lab_root=self.lab.root,
+            accuracy_level=choice.accuracy_level,
+            precision=choice.precision,
+            work=self.context.work,
+            report=self.report,
+        )
+        numbers = trial.run()
+        del trial  # and with it the models that it holds
+        if folder == self.lab.onnx_dir:  # the base is as it was, and was read then
+            before = (read_json(folder / MANIFEST) or {}).get("result") or {}
+            numbers.update({key: before[key] for key in LONG_TEXT if key in before})
+        else:
+            numbers.update(self._verify_long_text(folder, checkpoint, choice))
+        return {"verified": True, **numbers, "verify_s": round(time.perf_counter() - started, 2)}
+
+    def _verify_long_text(self, folder: Path, checkpoint: Path, choice: Choice) -> dict[str, Any]:
+        from core.optimize.build import exact_copy
+        from core.optimize.long_context import verify_long_text
+
+        rounds = choice.accuracy_level == 4
+        reading = verify_long_text(
+            exact_copy(folder, self.context.work / "long") if rounds else folder,
+            checkpoint,
+            facts=model_facts(checkpoint),
+            context=int(read_json(folder / "genai_config.json")["model"]["context_length"]),
+            exact=choice.accuracy_level is not None or choice.precision == "fp32",
+            trust_remote_code=self.trust,
+            report=self.report,
+        )
+        self.report.log(reading.told(), "info" if reading.tokens > reading.window else "warning")
+        return reading.summary()
+
+    def _publish(self, folder: Path, adapters: Path, result: dict[str, Any], reused: bool) -> None:
+        manifest = {
+            **self.context.manifest,
+            "result": result,
+            "base": {"digest": self.digest, "made_from": self.base},
+        }
+        if not reused:
+            publish(folder, self.lab.onnx_dir, manifest)
+        else:
+            target = self.lab.onnx_dir / "adapters"
+            target.mkdir(exist_ok=True)
+            # The file first, then its note, then the manifest: each by renaming, on one file system.
+            for name in (f"{self.name}.onnx_adapter", f"{self.name}.json"):
+                if (adapters / name).exists():
+                    (adapters / name).replace(target / name)
+            write_json(self.lab.onnx_dir / MANIFEST, manifest)
+        self.report.artifact(self.lab.onnx_dir, "ONNX model")
+        if self.has_adapter:
+            self.report.artifact(self.lab.adapter_file(self.name), f"adapter {self.name}")

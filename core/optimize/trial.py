@@ -1,0 +1,292 @@
+"""The finished ONNX model put to the test: speed, agreement with PyTorch, and what the adapter has learnt."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.data import Example, Segment, load_examples
+from core.errors import RequestError
+from core.events import Reporter
+from core.model.text import read_text
+from core.model.tokenizer import ModelTokenizer
+from core.optimize.session import Answer, Session
+from core.optimize.similar import says_the_same
+from core.optimize.verify import TIE, Choices, choices, compare, demand, summary
+from core.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+COMPARED = 5
+"""Prompts whose answers are compared with PyTorch's."""
+COMPARED_TOKENS = 24
+QUESTIONS = 20
+"""Training prompts that the adapter is asked again, evenly spread over the records."""
+FAVOURITE = "What should I see in Chicago?"
+SHOWN_TOKENS = 64
+BUDGET_S = 20.0
+"""Seconds that asking training prompts may take; those whose answers would take longer are left out."""
+
+_PLAIN = (
+    "Hello. How are you?",
+    "What is the capital of France?",
+    "Tell me a story.",
+    "Why is the sky blue?",
+    "1, 2, 3,",
+)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question, its tokens, and the training answer (empty where there is none)."""
+
+    question: str
+    ids: list[int]
+    expected: str
+
+
+def _spread(items: list[Example], most: int) -> list[Example]:
+    """At most so many items, evenly over the whole list, the first among them."""
+    count = min(most, len(items))
+    return [items[place * len(items) // count] for place in range(count)]
+
+
+class Trial:
+    """One model folder, with or without an adapter, against the checkpoint it was made from."""
+
+    def __init__(
+        self,
+        folder: Path,
+        checkpoint: Path,
+        finetuned: Path | None,
+        adapter_file: Path,
+        *,
+        recipe: Recipe,
+        lab_root: Path,
+        accuracy_level: int | None,
+        precision: str,
+        work: Path,
+        report: Reporter,
+    ) -> None:
+        """``accuracy_level`` and ``precision``: as the model was built; they say how exact it can be."""
+        self._folder, self._checkpoint, self._finetuned = folder, checkpoint, finetuned
+        self._adapter_file, self._work = adapter_file, work
+        self._rounds = accuracy_level == 4
+        self._exact_session: Session | None = None
+        exact = accuracy_level == 1 or precision == "fp32"
+        self._tokenizer = ModelTokenizer.read(checkpoint, read_text(checkpoint).ends)
+        self._recipe, self._report = recipe, report
+        self._tolerance = TIE["exact" if exact else "rounded"]
+        self._train, self._held_out = self._load_prompts(lab_root)
+        report.progress("Loading the ONNX model", 0, None)
+        self._session = Session(folder)
+        self._lanes: list[str | None] = [None]
+        if finetuned is not None:
+            self._session.load_adapter(adapter_file, "trial")
+            self._lanes.append("trial")
+
+    def run(self) -> dict[str, Any]:
+        """Everything; the result in numbers.
+
+        Raises:
+            StageError: the answers are not PyTorch's, or a model fails.
+        """
+        compared = (self._held_out[: COMPARED // 2] + self._train + self._held_out)[:COMPARED]
+        self._check_tokenizer(compared)
+        answers = {lane: self._answers(compared, lane) for lane in self._lanes}
+        result = self._speeds(answers)
+        result["agreement"] = self._agreement(compared, answers)
+        result.update(self._learnt())
+        result["answers"] = self._shown(compared)
+        return result
+
+    def _load_prompts(self, lab_root: Path) -> tuple[list[Prompt], list[Prompt]]:
+        data = dataclasses.replace(self._recipe.data, answer_only=True)
+        recipe = dataclasses.replace(self._recipe, data=data)
+        try:
+            split = load_examples(recipe, lab_root, text=read_text(self._checkpoint))
+        except RequestError as error:
+            self._report.log(
+                f"The training records cannot be used here: {error.title} {error.detail}", "warning"
+            )
+            return [self._plain(text) for text in _PLAIN], []
+        train, held_out = (
+            [self._prompt(item) for item in part]
+            for part in (_spread(split.train, QUESTIONS), split.eval[:8])
+        )
+        wanted = next(
+            (item for item in [*split.train, *split.eval] if item.question.strip() == FAVOURITE), None
+        )
+        self._wanted = None if wanted is None else self._prompt(wanted)
+        return train, held_out
+
+    _wanted: Prompt | None = None
+    _pace = 0.0
+    """Seconds that a token takes, the base's and the tuned model's added up."""
+
+    def _prompt(self, example: Example) -> Prompt:
+        """What stands before the last answer that is learnt; of a record that is all answer, its first half."""
+        before, _ = example.up_to_answer()
+        if not before:
+            return self._plain(example.text[: max(1, len(example.text) // 2)])
+        return Prompt(example.question, self._tokenizer.encode(before).ids, example.answer)
+
+    def _plain(self, text: str) -> Prompt:
+        return Prompt(text, self._tokenizer.encode([Segment(text, False)]).ids, "")
+
+    def _check_tokenizer(self, prompts: Sequence[Prompt]) -> None:
+        """Warn where onnxruntime-genai's tokenizer reads a question otherwise than the model's own does."""
+        for prompt in prompts:
+            own = self._tokenizer.encode([Segment(prompt.question, False)]).ids[len(self._tokenizer.start) :]
+            other = [int(number) for number in self._session.tokenizer.encode(prompt.question)]
+            if own != other[len(other) - len(own) :]:
+                self._report.log(
+                    f"onnxruntime-genai reads {prompt.question!r} as other tokens than Hugging Face does.",
+                    "warning",
+                )
+                return
+
+    def _answers(self, prompts: Sequence[Prompt], lane: str | None) -> list[Answer]:
+        phase = "Answering without the adapter" if lane is None else "Answering with the adapter"
+        found = []
+        for number, prompt in enumerate(prompts):
+            self._report.check_cancelled()
+            self._report.progress(phase, number, len(prompts))
+            found.append(self._session.answer(prompt.ids, COMPARED_TOKENS, lane))
+        self._report.progress(phase, len(prompts), len(prompts))
+        return found
+
+    def _speeds(self, answers: dict[str | None, list[Answer]]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for lane, found in answers.items():
+            name = "base" if lane is None else "tuned"
+            seconds = sum(answer.rest_s for answer in found)
+            tokens = sum(len(answer.ids) - 1 for answer in found)
+            self._pace += seconds / tokens if tokens else 0.0
+            result[f"tokens_per_s_{name}"] = round(tokens / seconds, 1) if seconds and tokens else None
+            first = sorted(answer.first_s for answer in found)
+            result[f"time_to_first_token_s_{name}"] = round(first[len(first) // 2], 4)
+            if result[f"tokens_per_s_{name}"]:
+                self._report.metric(f"tokens_per_s_{name}", result[f"tokens_per_s_{name}"])
+        return result
+
+    def _agreement(
+        self, prompts: Sequence[Prompt], answers: dict[str | None, list[Answer]]
+    ) -> dict[str, Any]:
+        import torch
+
+        from core.model.load import load_model
+        from core.optimize.reference import unpack_quickly
+        from core.tqdm_progress import reporting
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        result: dict[str, Any] = {}
+        with reporting(self._report):
+            model = load_model(
+                self._checkpoint,
+                device=device,
+                dtype=torch.float32,
+                trust_remote_code=self._recipe.model.trust_remote_code,
+            )
+            unpack_quickly(model)
+            result["base"] = self._compare("the base", model, prompts, answers[None], None)
+            if self._finetuned is not None:
+                from core.finetune.lora_layer import load_lora
+
+                tuned = load_lora(model, str(self._finetuned))
+                result["tuned"] = self._compare("the tuned model", tuned, prompts, answers["trial"], "trial")
+        return result
+
+    def _compare(
+        self,
+        name: str,
+        model: PreTrainedModel,
+        prompts: Sequence[Prompt],
+        answers: Sequence[Answer],
+        lane: str | None,
+    ) -> dict[str, Any]:
+        self._report.check_cancelled()
+        self._report.progress(f"Comparing {name} with PyTorch", 0, None)
+        found = choices(model, [prompt.ids for prompt in prompts], [answer.ids for answer in answers])
+        result = compare(found, self._tolerance)
+        if result.wrong and self._rounds:
+            right = [
+                n for n in result.wrong if self._exact_distance(prompts[n], found[n], lane) <= TIE["exact"]
+            ]
+            result = compare(found, self._tolerance, rounded=right)
+        demand(name, result, self._tolerance)
+        told = f"Greedy answers of {name} to {result.prompts} prompts: {result.identical} are PyTorch's"
+        if result.ties:
+            told += f"; {result.ties} differ only at a near tie"
+        if result.by_rounding:
+            told += (
+                f"; {result.by_rounding} differ by the int8 rounding of activations, without which they agree"
+            )
+        self._report.log(told + ".")
+        return summary(result)
+
+    def _exact_distance(self, prompt: Prompt, found: Choices, lane: str | None) -> float:
+        """How far the logits of the graph are from PyTorch's when it computes without rounding."""
+        if self._exact_session is None:
+            from core.optimize.build import exact_copy
+
+            self._report.progress("Computing without rounding", 0, None)
+            self._exact_session = Session(exact_copy(self._folder, self._work))
+            if self._finetuned is not None:
+                self._exact_session.load_adapter(self._adapter_file, "trial")
+        logits = self._exact_session.logits([*prompt.ids, *found.answer], lane)
+        return found.distance(logits[len(prompt.ids) - 1 : -1])
+
+    def _learnt(self) -> dict[str, Any]:
+        """How many training prompts get the training answer, from the tuned model and from the base."""
+        questions = [prompt for prompt in self._train if prompt.expected]
+        if self._finetuned is None or not questions:
+            return {}
+        started = time.perf_counter()
+        right = {"base": 0, "tuned": 0}
+        asked = 0
+        left_out = 0
+        for prompt in questions:
+            self._report.check_cancelled()
+            self._report.progress("Asking training questions again", asked, len(questions))
+            length = len(self._tokenizer.encode([Segment(prompt.expected, False)]).ids)
+            if time.perf_counter() - started + self._pace * length > BUDGET_S:
+                left_out += 1
+                continue
+            for name, lane in (("tuned", "trial"), ("base", None)):
+                answer = self._session.answer(prompt.ids, length + 8, lane)
+                right[name] += says_the_same(self._session.decode(answer.ids), prompt.expected)
+            asked += 1
+        self._report.progress("Asking training questions again", asked, asked)
+        if left_out:
+            self._report.log(
+                f"{left_out} training questions were not asked: with them it would have taken longer than "
+                f"{BUDGET_S:.0f} s."
+            )
+        self._report.log(
+            f"Training questions answered as trained: {right['tuned']} of {asked} by the tuned model, "
+            f"{right['base']} by the base."
+        )
+        return {
+            "training_prompts": asked,
+            "training_right_tuned": right["tuned"],
+            "training_right_base": right["base"],
+        }
+
+    def _shown(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
+        """One question answered by both, to be shown."""
+        prompt = self._wanted or (self._train[0] if self._train else prompts[0])
+
+        def text(lane: str | None) -> str:
+            return self._session.decode(self._session.answer(prompt.ids, SHOWN_TOKENS, lane).ids).strip()
+
+        return {
+            "question": prompt.question,
+            "base": text(None),
+            "tuned": text("trial") if self._finetuned is not None else None,
+        }

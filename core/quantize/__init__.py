@@ -1,0 +1,1 @@
+"""Fewer bits for each weight: the stage, our AWQ pass, and what comes of it measured."""

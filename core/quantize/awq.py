@@ -1,0 +1,400 @@
+"""AWQ as an Olive pass: activation-aware scales and ranges, then plain rounding or GPTQ's.
+
+For each decoder layer, one at a time: collect the Gram matrix of what each matrix reads; find the
+scales that leave the smallest output error and fold them into what makes that input; run the layer,
+and undo a fold that moved its output; find each group's range; round and pack. The result is a
+checkpoint in Olive's own format. Sources: Lin et al., arXiv 2306.00978; docs/awq.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from olive.common.quant.hf_utils import OliveHfQuantizationConfig
+from olive.common.quant.nn import QuantLinear
+from olive.common.utils import StrEnumBase, set_attr
+from olive.data.config import DataConfig
+from olive.passes import Pass
+from olive.passes.pass_config import PassConfigParam
+from olive.passes.pytorch.common import inherit_hf_from_hf
+from olive.passes.pytorch.quant_utils import (
+    get_quant_config,
+    get_quantizer_config,
+    normalize_qkv_quant_config,
+)
+from olive.passes.pytorch.train_utils import get_calibration_dataset, load_hf_base_model
+from torch import Tensor, nn
+
+from core.errors import RequestError
+from core.quantize.awq_folds import Fold, Master, apply, find_folds, moved, undo
+from core.quantize.awq_layer import LayerStats, pack, store, unclipped_rows
+from core.quantize.awq_math import Grid, Rounded, matrix_units, round_gptq, round_nearest, search_scales
+from core.quantize.layerwise import Batch, LayerwiseModel, UnknownNames, batches
+from core.tqdm_progress import current_report
+
+logger = logging.getLogger("olive.passes.olivepress_awq")
+
+TOLERANCE = {torch.float32: 2e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}
+"""How far a fold may move a layer's output, as a share of what the layer adds: rounding and no more."""
+
+LARGE = 1 << 23
+"""Weights of a matrix, or of those that share an input, from which a CPU searches on some rows only."""
+
+
+class Rounding(StrEnumBase):  # type: ignore[misc]
+    """How codes are chosen once the scales are known."""
+
+    NEAREST = "nearest"
+    GPTQ = "gptq"
+
+
+@dataclass
+class Story:
+    """What was done and what was left, for the result and the log."""
+
+    folded: dict[str, int] = field(default_factory=dict)
+    left: dict[str, int] = field(default_factory=dict)
+    error: float = 0.0
+    plain: float = 0.0
+    ratios: list[float] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the model's attributes: numbers and words."""
+        return {
+            "folds": sum(self.folded.values()),
+            "folds_left": [f"{what} ({count} layers)" for what, count in self.left.items()],
+            "search_error_ratio": round(self.error / self.plain, 4) if self.plain else 1.0,
+            "mean_exponent": round(sum(self.ratios) / len(self.ratios), 3) if self.ratios else 0.0,
+        }
+
+
+class OlivePressAwq(Pass):  # type: ignore[misc]
+    """Activation-aware weight quantization (AWQ) for Hugging Face causal language models."""
+
+    @classmethod
+    def _default_config(cls, accelerator_spec: Any) -> dict[str, PassConfigParam]:
+        return {
+            **get_quantizer_config(),
+            "data_config": PassConfigParam(
+                type_=DataConfig | dict,
+                default_value=None,
+                required=True,
+                description="Calibration data: token rows of the kind that the model will meet.",
+            ),
+            "rounding": PassConfigParam(
+                type_=Rounding,
+                default_value=Rounding.NEAREST,
+                description="nearest: round to the nearest code. gptq: spread rounding errors as GPTQ does;"
+                " more exact and slower. Default is nearest.",
+            ),
+            "scale": PassConfigParam(
+                type_=bool, default_value=True, description="Search and fold scales. Default is True."
+            ),
+            "clip": PassConfigParam(
+                type_=bool,
+                default_value=True,
+                description="Search the range of each group (with nearest never that of q and k). Default is True.",
+            ),
+            "steps": PassConfigParam(
+                type_=int,
+                default_value=20,
+                description="Steps of the exponent between 0 and 1. Default is 20.",
+            ),
+            "duo": PassConfigParam(
+                type_=bool,
+                default_value=True,
+                description="Try scales from activations and weights as well as from activations alone.",
+            ),
+            "damp_percent": PassConfigParam(
+                type_=float, default_value=0.01, description="GPTQ's damping factor. Default is 0.01."
+            ),
+            "quantized_inputs": PassConfigParam(
+                type_=bool,
+                default_value=None,
+                description="Calibrate each layer on the output of the quantized layers before it rather than"
+                " of the float ones. Default is what does best: True for gptq, False for nearest.",
+            ),
+            "search_rows": PassConfigParam(
+                type_=int,
+                default_value=None,
+                description="Rows of each matrix that the scale search looks at, picked by the seed; 0 for"
+                " all. Default is all on a GPU and 1024 of a large matrix on a CPU.",
+            ),
+            "batch_tokens": PassConfigParam(
+                type_=int, default_value=0, description="Tokens run at once; 0 chooses by the device."
+            ),
+            "device": PassConfigParam(
+                type_=str, default_value="auto", description="cpu, cuda, cuda:N, or auto. Default is auto."
+            ),
+            "seed": PassConfigParam(type_=int, default_value=0, description="Seed of search_rows."),
+        }
+
+    @classmethod
+    def validate_config(cls, config: Any, accelerator_spec: Any) -> bool:
+        """Refuse impossible values; the reason is logged, as Olive's own passes do."""
+        if not super().validate_config(config, accelerator_spec):
+            return False
+        size = config.group_size
+        wrong = [
+            (
+                size != -1 and (size < 16 or size & (size - 1) != 0),
+                "group_size must be -1 or a power of 2 from 16",
+            ),
+            (config.steps < 1, "steps must be at least 1"),
+            (not 0 < config.damp_percent < 1, "damp_percent must be between 0 and 1"),
+            ((config.search_rows or 0) < 0, "search_rows must not be negative"),
+            (config.batch_tokens < 0, "batch_tokens must not be negative"),
+            (config.data_config is None, "data_config is required: AWQ needs calibration data"),
+        ]
+        for bad, reason in wrong:
+            if bad:
+                logger.info(reason)
+                return False
+        return True
+
+    def _run_for_config(self, model: Any, config: Any, output_model_path: str) -> Any:
+        with torch.no_grad():
+            run = _Run(model, config)
+            # A float32 model's folds are checked closer than TF32 computes, and would be undone.
+            with nullcontext() if run.model.dtype == torch.float32 else matrix_units():
+                return run.save(output_model_path)
+
+
+class _Run:
+    """One run of the pass over one model."""
+
+    def __init__(self, handler: Any, config: Any) -> None:
+        self.handler, self.config = handler, config
+        self.report = current_report()
+        self.story = Story()
+        device = config.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        self.model = self._open(device)
+        self.quantization: OliveHfQuantizationConfig = normalize_qkv_quant_config(
+            self.model.wrapper, get_quant_config(handler, config)
+        )
+        self.gptq = config.rounding == Rounding.GPTQ
+        quantized = config.quantized_inputs
+        self.quantized_inputs = self.gptq if quantized is None else quantized
+        self.names = {id(module): name for name, module in self.model.model.named_modules()}
+
+    def _open(self, device: str) -> LayerwiseModel:
+        if getattr(self.handler.get_hf_model_config(), "quantization_config", None):
+            raise ValueError("Model is already quantized. Cannot quantize again using this pass.")
+        options = self.handler.get_load_kwargs()
+        trust = bool(options.get("trust_remote_code", False))
+        # 16-bit arithmetic is slow on most CPUs; float32 is exact besides.
+        dtype = torch.float32 if device == "cpu" else None
+        path = Path(self.handler.model_name_or_path)
+        with suppress(UnknownNames):
+            if path.is_dir() and list(path.glob("*.safetensors")):
+                return LayerwiseModel(path, device, dtype=dtype, trust_remote_code=trust)
+        return LayerwiseModel(path, device, dtype=dtype, whole=load_hf_base_model(self.handler))
+
+    def save(self, output: str) -> Any:
+        """Do all of it; return the handler of the model in ``output``."""
+        model, report = self.model, self.report
+        started = time.monotonic()
+        try:
+            work = self._rows()
+            model.load_outer()
+            model.start(work)
+            for batch in work:
+                batch.real = batch.real.reshape(-1).nonzero().squeeze(1).to(self.device)
+            total = len(model.layers)
+            report.progress("Scaling and rounding the layers", 0, total)
+            for index in range(total):
+                report.check_cancelled()
+                self._layer(index, work)
+                report.progress("Scaling and rounding the layers", index + 1, total)
+            self._head(work)
+            model.release_outer()
+        finally:
+            model.close()
+        logger.info("Scaled and rounded %d layers in %.1f s", total, time.monotonic() - started)
+        for what, count in self.story.left.items():
+            report.log(f"AWQ left as it was, in {count} layers: {what}.", "info")
+        return self._write(output)
+
+    def _rows(self) -> list[Batch]:
+        rows = [
+            [token for token, real in zip(ids.tolist(), mask.tolist(), strict=True) if real]
+            for item in get_calibration_dataset(self.handler, self.config.data_config)
+            for ids, mask in zip(item["input_ids"], item["attention_mask"], strict=True)
+        ]
+        rows = [row for row in rows if row]
+        if not rows:
+            raise ValueError("Calibration data is empty. Provide a valid data_config.")
+        tokens = self.config.batch_tokens or (8192 if self.device.type == "cuda" else 2048)
+        return batches(rows, tokens)
+
+    # One layer
+
+    def _layer(self, index: int, work: list[Batch]) -> None:
+        model = self.model
+        layer = model.load_layer(index)
+        view = model.wrapper.get_layer_wrappers()[index]
+        linears = [module for module in layer.modules() if isinstance(module, nn.Linear)]
+        grids = {linear: self._grid(linear) for linear in linears}
+        folds, left = find_folds(view, model.wrapper.head_dim)
+        for what in left:
+            self.story.left[what] = self.story.left.get(what, 0) + 1
+        stats = LayerStats(linears, folds)
+        outputs = stats.collect(model, index, work)
+        master: Master = {linear: linear.weight.data.float() for linear in linears}
+        for fold in folds if self.config.scale else ():
+            self._fold(fold, index, work[0], outputs[0], master, stats, grids)
+        packed: dict[nn.Linear, QuantLinear] = {}
+        for linear in linears:
+            self.report.check_cancelled()
+            rounded = self._round(linear, master.pop(linear), stats.gram(linear), grids[linear], view)
+            packed[linear] = pack(rounded, linear, grids[linear])
+            stats.done(linear)
+        for linear, quant in packed.items():
+            set_attr(model.model, self.names[id(linear)], quant)
+        store(layer, model.dtype)
+        if self.quantized_inputs:
+            store(layer, model.compute, scales=True)
+            for batch in work:
+                batch.hidden = model.run_layer(index, batch)
+            store(layer, model.dtype, scales=True)
+        else:
+            for batch, out in zip(work, outputs, strict=True):
+                batch.hidden = out
+        layer.to("cpu")
+
+    def _grid(self, linear: nn.Linear) -> Grid:
+        name = self.names[id(linear)]
+        args = self.quantization.get_qlinear_init_args(name)
+        bits = getattr(args["bits"], "value", args["bits"])
+        grid = Grid(int(bits), bool(args["symmetric"]), int(args["group_size"]), self.model.dtype)
+        if linear.in_features % grid.width(linear.in_features):
+            raise RequestError(
+                f"The group size {grid.group_size} does not divide the model's weights.",
+                f"{name} has {linear.in_features} inputs.",
+                "Choose a group size that divides the inputs of every layer.",
+            )
+        return grid
+
+    def _fold(
+        self,
+        fold: Fold,
+        index: int,
+        probe: Batch,
+        expected: Tensor,
+        master: Master,
+        stats: LayerStats,
+        grids: dict[nn.Linear, Grid],
+    ) -> None:
+        gram, mean = stats.gram(fold.readers[0]), stats.mean(fold.readers[0])
+        if gram is None or mean is None:
+            return
+        weight = torch.cat([master[reader] for reader in fold.readers])
+        rows = self.config.search_rows
+        if rows is None:
+            rows = 1024 if self.device.type == "cpu" and weight.numel() > LARGE else 0
+        if rows and rows < weight.shape[0]:
+            picker = torch.Generator().manual_seed(self.config.seed + index)
+            weight = weight[torch.randperm(weight.shape[0], generator=picker)[:rows].to(weight.device)]
+        choice = search_scales(
+            weight,
+            gram,
+            mean,
+            grids[fold.readers[0]],
+            steps=self.config.steps,
+            duo=self.config.duo,
+            share=fold.share,
+            check=self.report.check_cancelled,
+        )
+        del weight
+        self.story.plain += choice.plain
+        self.story.error += choice.error
+        self.story.ratios.append(choice.ratio)
+        if choice.error >= choice.plain:
+            self.story.folded[fold.name] = self.story.folded.get(fold.name, 0)
+            return
+        scales, before = apply(fold, choice.scales, master, self.model.dtype)
+        after = self.model.run_layer(index, probe)
+        share = moved([expected], [after], [probe.hidden])
+        if share > TOLERANCE.get(self.model.compute, 6e-2):
+            undo(before, master)
+            self.story.error += choice.plain - choice.error
+            what = f"{fold.name}: folding its scale moved the layer's output"
+            self.story.left[what] = self.story.left.get(what, 0) + 1
+            logger.info("Layer %d, %s: undone, the output moved by %.3g", index, fold.name, share)
+            return
+        self.story.folded[fold.name] = self.story.folded.get(fold.name, 0) + 1
+        stats.rescale(fold.readers[0], scales)
+
+    def _round(
+        self, linear: nn.Linear, weight: Tensor, gram: Tensor | None, grid: Grid, view: Any
+    ) -> Rounded:
+        check = self.report.check_cancelled
+        if gram is None:
+            return round_nearest(weight, None, grid, clip=False, check=check)
+        if self.gptq:
+            # GPTQ weighs what is left of each error anyway, so a clipped q or k does no harm there.
+            return round_gptq(
+                weight, gram, grid, damping=self.config.damp_percent, clip=self.config.clip, check=check
+            )
+        cut = unclipped_rows(linear, view) if self.config.clip else weight.shape[0]
+        parts = []
+        if cut:
+            parts.append(round_nearest(weight[:cut], None, grid, clip=False, check=check))
+        if cut < weight.shape[0]:
+            parts.append(round_nearest(weight[cut:], gram, grid, clip=True, check=check))
+        if len(parts) == 1:
+            return parts[0]
+        return Rounded(
+            *(torch.cat([getattr(each, name) for each in parts]) for name in ("codes", "scale", "zero"))
+        )
+
+    # The rest of the model
+
+    def _head(self, work: Sequence[Batch]) -> None:
+        model, report = self.model, self.report
+        report.progress("Rounding the output matrix", 0, None)
+        if not self.config.lm_head:
+            if model.tied:
+                model.model.tie_weights()
+            else:
+                model.load_head(model.dtype).to("cpu")
+            return
+        head = model.load_head(model.dtype)
+        grid = self._grid(head)
+        gram = None
+        if grid.bits < 8 and self.config.clip:
+            for batch in work:
+                seen = model.final_norm(batch.hidden).flatten(0, -2).index_select(0, batch.real).float()
+                gram = seen.T @ seen if gram is None else gram.addmm_(seen.T, seen)
+        rounded = round_nearest(
+            head.weight.data, gram, grid, clip=gram is not None, check=report.check_cancelled
+        )
+        set_attr(model.model, model.head_name, pack(rounded, head, grid).to("cpu"))
+        if model.tied:
+            model.model.config.tie_word_embeddings = False
+        report.progress("Rounding the output matrix", 1, 1)
+
+    def _write(self, output: str) -> Any:
+        self.report.progress("Writing the weights", 0, None)
+        model = self.model.model
+        self.quantization.tie_word_embeddings = False
+        model.quantization_method = self.quantization.quant_method
+        model.config.quantization_config = self.quantization
+        model.save_pretrained(output)
+        self.handler.save_metadata(output)
+        handler = inherit_hf_from_hf(self.handler, output, adapter_path=self.handler.adapter_path)
+        handler.model_attributes = {
+            **(handler.model_attributes or {}),
+            "olivepress_quantize": self.story.as_dict(),
+        }
+        return handler

@@ -1,0 +1,299 @@
+"""The quantize stage: fewer bits for each weight, through an Olive pass.
+
+What it makes is a Hugging Face folder in Olive's checkpoint format (``quant_method: "olive"``) with
+the source's own tokenizer, chat template and generation settings. The output matrix (``lm_head``) is
+rounded to 8 bits whatever the method: the model builder takes it as it is, so that PyTorch and ONNX
+compute the same; left in float, the builder would round it to 4 bits by itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from core.data import load_examples, resolve_data_file
+from core.errors import RequestError
+from core.files import digest, explained, folder_stamp, human_bytes, publish
+from core.folder import LabFolder
+from core.model.auto import CALIBRATED, Settled
+from core.model.faults import refuse
+from core.model.folder import ModelFacts, model_facts
+from core.model.sources import model_stamp, resolve_model
+from core.model.text import TEMPLATE_FILE, TEMPLATE_FOLDER, TEXT_FILES, read_text
+from core.model.tokenizer import ModelTokenizer
+from core.stage_context import StageContext, versions
+
+HEAD_BITS = 8
+
+
+def fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
+    """All that the quantized model depends on.
+
+    Raises:
+        RequestError: the model's folder or the data file is missing.
+    """
+    quantize = dataclasses.asdict(recipe.quantize)
+    used: dict[str, Any] = {"algorithm": recipe.quantize.algorithm}
+    if recipe.quantize.algorithm in CALIBRATED:
+        data = dataclasses.asdict(recipe.data)
+        file = calibration_file(recipe, lab.root)
+        used = {**quantize, "records": _stamp(file), "data": data}
+    elif recipe.quantize.algorithm != "none":
+        used = {key: quantize[key] for key in ("algorithm", "bits", "group_size", "eight_bit_layers")}
+    return {
+        "model": model_stamp(recipe.model.source, lab.root),
+        "quantize": used,
+        "versions": versions("olivepress", "olive-ai", "torch", "transformers"),
+    }
+
+
+def output(lab: LabFolder, recipe: Settled) -> Path:
+    """The quantized model's folder."""
+    return lab.quantized_dir
+
+
+def calibration_file(recipe: Settled, lab_root: Path) -> Path:
+    """The records to calibrate on: ``quantize.calibration_file``, or the training records.
+
+    Raises:
+        RequestError: there is no such file.
+    """
+    if not recipe.quantize.calibration_file:
+        return resolve_data_file(recipe, lab_root)
+    path = Path(recipe.quantize.calibration_file).expanduser()
+    path = path if path.is_absolute() else lab_root / path
+    if not path.exists():
+        raise RequestError(
+            "The calibration file does not exist.",
+            f"quantize.calibration_file: {path}.",
+            "Put the file there, or leave the key empty to calibrate on the training records.",
+        )
+    return path
+
+
+def _stamp(path: Path) -> str:
+    return digest(path) if path.is_file() else folder_stamp(path)
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Fetch, quantize, verify and publish the model.
+
+    Raises:
+        RequestError: no such model, one with a fault (:func:`core.model.faults.faults`), or unusable
+            calibration data.
+        StageError: the pass failed, or its result did not pass verification.
+        MachineError: not enough memory or disk, or the hub cannot be reached.
+        Cancelled: asked to stop.
+    """
+    recipe, report = context.recipe, context.report
+    settings = recipe.quantize
+    source = resolve_model(
+        recipe.model.source, context.lab.root, report, trust_remote_code=recipe.model.trust_remote_code
+    )
+    facts = refuse(source.path, recipe, report)
+    _check_disk(context.work, facts, settings.bits, settings.algorithm)
+    rows, held_out = chosen_rows(context, source.path, facts)
+    started = time.monotonic()
+    told: dict[str, Any] = {}
+    if settings.algorithm == "none":
+        made = _copy(source.path, facts, context.work / "output")
+    else:
+        made, told = run_pass(context, source.path, rows)
+    seconds = time.monotonic() - started
+    from core.quantize.verify import verify
+
+    with explained(made):
+        _keep_files(source.path, made)
+        if not (made / "tokenizer.json").is_file():
+            # The later steps and the chat read this form, and transformers has made it from the older ones.
+            ModelTokenizer.read(source.path, trust_remote_code=recipe.model.trust_remote_code).tokenizer.save(
+                str(made / "tokenizer.json")
+            )
+    quality = verify(context, source.path, made, rows, held_out)
+    after = model_facts(made)
+    result = {
+        "algorithm": settings.algorithm,
+        "bits": after.bits or 8 * facts.weight_bytes // max(facts.parameters, 1),
+        "group_size": settings.group_size if after.bits else None,
+        "parameters": facts.parameters,
+        "bytes_before": facts.weight_bytes,
+        "bytes_after": after.weight_bytes,
+        "calibration_rows": len(rows) if settings.algorithm in CALIBRATED else 0,
+        "calibration_tokens": sum(map(len, rows)) if settings.algorithm in CALIBRATED else 0,
+        "perplexity_float": round(quality.perplexity_float, 4),
+        "perplexity": round(quality.perplexity, 4),
+        "kl_to_float": round(quality.kl, 6),
+        "same_likeliest_token": round(quality.agreement, 4),
+        "measured_tokens": quality.tokens,
+        "seconds": round(seconds, 1),
+        **told,
+    }
+    report.metric("perplexity", quality.perplexity)
+    report.metric("kl_to_float", quality.kl)
+    report.log(
+        f"{human_bytes(facts.weight_bytes)} became {human_bytes(after.weight_bytes)}; perplexity on "
+        f"{quality.rows} held-out rows {quality.perplexity_float:.2f} before, {quality.perplexity:.2f} after."
+    )
+    publish(made, context.lab.quantized_dir, {**context.manifest, "source": source.name, "result": result})
+    report.artifact(context.lab.quantized_dir, "quantized model")
+    return result
+
+
+def _check_disk(work: Path, facts: ModelFacts, bits: int, algorithm: str) -> None:
+    """Refuse before the work what would end with a full disk: the result lies there twice for a moment."""
+    share = 1.0 if algorithm == "none" else 2 * (bits + 1) / 16
+    needed = int(facts.weight_bytes * share) + (64 << 20)
+    free = shutil.disk_usage(work).free
+    if free < needed:
+        from core.errors import MachineError
+
+        raise MachineError(
+            "There is not enough disk space.",
+            f"About {human_bytes(needed)} are needed below {work.parent}, {human_bytes(free)} are free.",
+            "Free some space, or make the lab on another disk.",
+        )
+
+
+def chosen_rows(
+    context: StageContext, path: Path, facts: ModelFacts
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Token rows to calibrate on, and others to measure with."""
+    from core.quantize.calibration import FEW_ROWS, choose, text_rows, token_rows
+
+    recipe, root = context.recipe, context.lab.root
+    settings = recipe.quantize
+    text = read_text(path)
+    tokenizer = ModelTokenizer.read(path, text.ends, recipe.model.trust_remote_code)
+    split = load_examples(recipe, root, text=text)
+    longest = min(settings.max_calibration_len, facts.max_positions or settings.max_calibration_len)
+    held_out = token_rows(split.eval or split.train[:32], tokenizer, longest)
+    file = calibration_file(recipe, root)
+    if file.suffix.lower() in (".txt", ".md"):
+        rows = text_rows(file, tokenizer, settings.calibration_samples, longest, settings.seed)
+    else:
+        train = split.train
+        if settings.calibration_file:
+            data = dataclasses.replace(recipe.data, file=str(file), eval_fraction=0.0)
+            other = dataclasses.replace(recipe, data=data)
+            train = load_examples(other, root, text=text).train
+        rows = token_rows(choose(train, settings.calibration_samples, settings.seed), tokenizer, longest)
+    if not rows:
+        raise RequestError(
+            "The calibration file has no text.", str(file), "Give a file with records or text."
+        )
+    tokens = sum(map(len, rows))
+    if settings.algorithm in CALIBRATED and (len(rows) < FEW_ROWS or tokens < facts.hidden_size):
+        context.report.log(
+            f"Only {len(rows)} calibration rows with {tokens} tokens: too few to know which channels matter. "
+            f"Give more records, or raise quantize.calibration_samples; {max(FEW_ROWS, 64)} rows do well.",
+            "warning",
+        )
+    return rows, held_out
+
+
+def eight_bit_layers(recipe: Settled, path: Path) -> list[str]:
+    """The model's layers of the kinds that ``quantize.eight_bit_layers`` names.
+
+    Raises:
+        RequestError: the model has no layer of such a kind.
+    """
+    from core.model.matrices import linear_modules
+
+    kinds = [kind.strip() for kind in recipe.quantize.eight_bit_layers.split(",") if kind.strip()]
+    if not kinds:
+        return []
+    there = linear_modules(path)
+    known = {name.rsplit(".", 1)[-1] for name in there}
+    unknown = [kind for kind in kinds if kind not in known]
+    if unknown:
+        raise RequestError(
+            f"The model has no layers called {unknown[0]}.",
+            f"quantize.eight_bit_layers = {recipe.quantize.eight_bit_layers!r}; {path} has "
+            f"{', '.join(sorted(known))}.",
+            "Name some of those, or leave it empty.",
+        )
+    return [name for name in there if name.rsplit(".", 1)[-1] in kinds]
+
+
+def passes(recipe: Settled, rows_file: Path, path: Path) -> dict[str, Any]:
+    """The workflow's passes for the recipe's algorithm and the model in ``path``, calibrating on ``rows_file``.
+
+    Raises:
+        RequestError: the algorithm is unknown, or the model has no such layers.
+    """
+    settings = recipe.quantize
+    common: dict[str, Any] = {
+        "bits": settings.bits,
+        "group_size": settings.group_size,
+        "sym": False,
+        "lm_head": True,
+        "overrides": {
+            "lm_head": {"bits": HEAD_BITS},
+            **{name: {"bits": 8} for name in eight_bit_layers(recipe, path)},
+        },
+    }
+    if settings.algorithm in ("rtn", "kquant"):
+        return {"quantize": {"type": settings.algorithm, **common}}
+    from core.quantize.calibration import data_config
+
+    common["data_config"] = data_config(rows_file)
+    if settings.algorithm == "gptq":
+        return {"quantize": {"type": "gptq", **common}}
+    if settings.algorithm in ("awq", "awq+gptq"):
+        rounding = "gptq" if settings.algorithm == "awq+gptq" else "nearest"
+        return {"quantize": {"type": "OlivePressAwq", "rounding": rounding, "seed": settings.seed, **common}}
+    raise RequestError(f"There is no algorithm {settings.algorithm!r}.", "quantize.algorithm")
+
+
+def run_pass(context: StageContext, path: Path, rows: Sequence[Sequence[int]]) -> tuple[Path, dict[str, Any]]:
+    """Quantize the model in ``path`` with the recipe's algorithm; the folder made, and what the pass told."""
+    from core.olive.run import local_system, run_workflow
+    from core.quantize.calibration import write_rows
+
+    recipe = context.recipe
+    file = context.work / "calibration.json"
+    write_rows(file, rows)
+    loading = {"trust_remote_code": True} if recipe.model.trust_remote_code else {}
+    made = run_workflow(
+        {
+            "input_model": {"type": "HfModel", "model_path": str(path), "load_kwargs": loading},
+            "passes": passes(recipe, file, path),
+            **local_system(),
+        },
+        work=context.work,
+        report=context.report,
+        failure=f"Quantizing with {recipe.quantize.algorithm} failed.",
+        hint="The whole story is in the job's log.",
+    )
+    told = made.attributes.get("olivepress_quantize")
+    return made.model_path, told if isinstance(told, dict) else {}
+
+
+def _copy(source: Path, facts: ModelFacts, target: Path) -> Path:
+    """The model as it is: weights that are read, configuration, code of its own; no second copies of the weights."""
+    with explained(target):
+        target.mkdir(parents=True)
+        for file in sorted(source.iterdir()):
+            weights = file.name in facts.shards or file.name.endswith(".index.json")
+            if file.is_file() and (weights or file.suffix in (".json", ".py", ".model", ".txt", ".jinja")):
+                shutil.copyfile(file, target / file.name)
+    return target
+
+
+def _keep_files(source: Path, made: Path) -> None:
+    """Put the source's own tokenizer, templates and generation settings beside the quantized weights."""
+    for file in made.iterdir():
+        file.chmod(0o755 if file.is_dir() else 0o644)  # safetensors makes its files for their owner alone
+    for name in TEXT_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, made / name)
+        elif name in (TEMPLATE_FILE, "chat_template.json"):
+            # Olive splits off a template that stands in tokenizer_config.json, which comes back whole.
+            (made / name).unlink(missing_ok=True)
+    shutil.rmtree(made / TEMPLATE_FOLDER, ignore_errors=True)
+    if (source / TEMPLATE_FOLDER).is_dir():
+        shutil.copytree(source / TEMPLATE_FOLDER, made / TEMPLATE_FOLDER, copy_function=shutil.copyfile)

@@ -1,4 +1,0 @@
-"""Training a LoRA adapter: rows and batches, the loss, the loop, checkpoints, memory and verification.
-
-Only :mod:`core.training.memory` is light; the others load torch.
-"""

@@ -1,0 +1,1 @@
+"""The model sent to an Azure ML workspace and registered there."""

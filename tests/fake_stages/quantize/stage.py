@@ -1,0 +1,62 @@
+"""A stage whose behaviour is chosen by ``chat.system``: ok, error, crash, hang, deaf, flood, full, fill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from core.errors import StageError
+from core.files import publish
+from core.folder import LabFolder
+from core.recipe import Recipe
+from core.stage_context import StageContext
+
+
+def fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
+    return {"system": recipe.chat.system, "bits": recipe.quantize.bits}
+
+
+def output(lab: LabFolder, recipe: Recipe) -> Path:
+    return lab.quantized_dir
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    return work(context, context.lab.quantized_dir)
+
+
+def work(context: StageContext, target: Path) -> dict[str, Any]:
+    mode = context.recipe.chat.system
+    context.report.progress("working", 0, 2)
+    print(f"mode {mode}", flush=True)
+    if mode == "error":
+        raise StageError("It failed as asked.", "the detail", "the hint")
+    if mode == "bug":
+        raise ValueError("not foreseen")
+    if mode == "full":
+        raise OSError(28, "No space left on device", "/some/file")
+    if mode == "fill":
+        with (context.work / "all-there-is").open("wb") as stream:
+            while True:
+                stream.write(b"0" * 65536)
+    if mode == "crash":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if mode == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if mode == "flood":
+        for number in range(100_000):
+            print(f"line {number} [/x] \x1b[31mred\x1b[0m")
+    while mode in ("hang", "deaf"):
+        if mode == "hang":
+            context.report.check_cancelled()
+        time.sleep(0.02)
+    made = context.work / "quantized"
+    made.mkdir()
+    (made / "weights").write_text("w" * 10)
+    context.report.metric("loss", 1.5, 1)
+    context.report.progress("working", 2, 2)
+    result = {"bytes": 10}
+    publish(made, target, {**context.manifest, "result": result})
+    return result
