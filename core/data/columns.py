@@ -125,7 +125,7 @@ def verdicts(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
 def may_be_verdict(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
     """Whether a column may say how good a record is: yes and no, plus and minus one, or a small rating."""
     found = [row[name] for row in rows if row.get(name) is not None]
-    if not found or not words_of(name).isdisjoint(("id", "index", "idx")):
+    if not found or not words_of(name).isdisjoint(("id", "index", "idx", *names.CHOSEN)):
         return False
     if all(isinstance(value, bool) for value in found):
         return len(set(found)) > 1

@@ -292,7 +292,10 @@ class _Finder:
                     confidence = min(confidence, 0.75)
         else:
             named = self._named_only(free)
-            prompt, response, confidence, why = _by_content(texts, prompt, response)
+            apart = [column for column in texts if plain_name(column.name) not in names.EXTRA]
+            # Beside a question or an answer, a context is a context and not the other of the two.
+            among = apart if prompt or response else texts
+            prompt, response, confidence, why = _by_content(among, prompt, response)
             if not (prompt and response) and all(named):
                 prompt, response = named
                 confidence, why = 0.5, f"{prompt!r} and {response!r} are such names, but hold no sentences"

@@ -503,4 +503,4 @@ def _unmapped(proposal: Proposal, columns: Sequence[str], what: str) -> RequestE
         hint += f"; else set {' and '.join(FIELDS[:2])} in lab.toml"
         given = options_of(proposal)
         hint += f" (with `olivepress new`: {given})." if given else "."
-    return RequestError(UNMAPPED, f"{what}; the rows have {shown}.", hint)
+    return RequestError(UNMAPPED, f"{what[:1].upper()}{what[1:]}; the rows have {shown}.", hint)

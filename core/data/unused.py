@@ -201,6 +201,8 @@ class UnusedCounter:
         plan, mapping = self._plan, self._plan.mapping
         if plain in names.SYSTEM and plan.chat is None:
             return "write {system} into data.template, or use the model's chat template"
+        if plain in names.REASONING:
+            return "write it into the answer, or as reasoning_content into turns, or leave it so"
         if plain in names.RESPONSE and mapping.response:
             if is_rejected(mapping.response):
                 return ""  # who takes the rejected answers has chosen

@@ -251,6 +251,18 @@ def test_nothing_is_made_up(rows: list[dict[str, Any]]) -> None:
     assert not proposal.sure
 
 
+def test_a_context_is_not_proposed_as_the_answer() -> None:
+    rows = [
+        {
+            "question": f"Where is {n}?",
+            "context": f"Tower {n} stands by the river.",
+            "answers": {"text": ["x"]},
+        }
+        for n in range(6)
+    ]
+    assert propose_mapping(rows).mapping.response == ""
+
+
 def test_labels_and_ids_are_not_taken_for_text() -> None:
     rows = [
         {"id": f"row-{i}", "topic": ["food and drink", "old places"][i % 2], "ask": a, "reply text": b}
