@@ -25,6 +25,7 @@ from tests.tiny_models import CHAT_TEMPLATE
 Turn = dict[str, Any]
 Row = dict[str, Any]
 NUMBERS = range(1, 7)
+PLAIN = "<|user|>\n{prompt}<|end|>\n<|assistant|>\n{response}<|end|>"
 
 
 def sentence(number: int) -> str:
@@ -47,9 +48,7 @@ def look(
 ) -> tuple[DataReport, list[Example]]:
     """The report, and what training gets."""
     (folder / "own.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    wanted = {"data.file": "own.jsonl", "data.eval_fraction": 0.0}
-    if chat:
-        wanted["data.chat_template"] = True
+    wanted = {"data.file": "own.jsonl", "data.eval_fraction": 0.0, "data.template": "auto" if chat else PLAIN}
     recipe = Recipe().with_values({**wanted, **{f"data.{key}": value for key, value in values.items()}})
     report = summary(folder, recipe)
     try:
@@ -163,9 +162,7 @@ def test_sharegpt_with_a_system_and_tools_column(tmp_path: Path) -> None:
         tools=json.dumps([{"name": "rain", "parameters": {}}]),
     )
     (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    plan = make_plan(
-        Recipe().with_values({"data.chat_template": True}), rows, ModelText(template=CHAT_TEMPLATE)
-    )
+    plan = make_plan(Recipe(), rows, ModelText(template=CHAT_TEMPLATE))
     record = plan.convert(rows[0])
     assert isinstance(record, Record)
     assert [each.content for each in record.messages] == ["Be brief.", "q 1", "a 1"]
@@ -379,14 +376,15 @@ ASKED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", ASKED)
-@pytest.mark.parametrize("chat", [True, False])
-def test_columns_are_taken_only_where_name_and_content_fit(tmp_path: Path, name: str, chat: bool) -> None:
-    report, examples = look(tmp_path, rows_of(**ASKED[name]), chat=chat)
+def test_columns_are_taken_only_where_name_and_content_fit(tmp_path: Path, name: str) -> None:
+    rows = rows_of(**ASKED[name])
+    report, examples = look(tmp_path, rows)
     assert examples == []
     assert not report.ok
     assert "unmapped" in report.findings.counts
-    mapped = {*report.mapping.prompt, report.mapping.response}
-    assert not {"question_id", "answer_id"} & mapped
+    assert not {"question_id", "answer_id"} & {*report.mapping.prompt, report.mapping.response}
+    with pytest.raises(RequestError, match="not clear which field"):
+        make_plan(Recipe(), rows, ModelText())  # a model without a chat template
 
 
 # Nothing dropped unsaid
@@ -434,11 +432,9 @@ contents = st.one_of(
 def test_every_column_is_read_or_named(more: list[Row], chat: bool, template: str) -> None:
     """With whatever columns beside a question and an answer: each is in the messages, or is named."""
     rows = [{**row, "prompt": f"Where is {n}?", "response": sentence(n)} for n, row in enumerate(more)]
-    recipe = Recipe().with_values(
-        {"data.chat_template": chat, **({"data.template": template} if template else {})}
-    )
+    recipe = Recipe().with_values({"data.template": template})
     try:
-        plan = make_plan(recipe, rows, ModelText(template=CHAT_TEMPLATE))
+        plan = make_plan(recipe, rows, ModelText(template=CHAT_TEMPLATE if chat else ""))
     except RequestError:
         return
     counter = UnusedCounter(plan)
