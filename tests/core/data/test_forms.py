@@ -426,7 +426,7 @@ contents = st.one_of(
     st.lists(st.dictionaries(names, contents, max_size=5), min_size=1, max_size=5),
     st.booleans(),
     st.sampled_from(
-        ["", "{prompt}\n{response}", "{system}\n{prompt}\n{response}", "{context}: {prompt}\n{response}"]
+        ["auto", "{prompt}\n{response}", "{system}\n{prompt}\n{response}", "{context}: {prompt}\n{response}"]
     ),
 )
 def test_every_column_is_read_or_named(more: list[Row], chat: bool, template: str) -> None:
