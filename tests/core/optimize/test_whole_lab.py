@@ -12,11 +12,12 @@ import pytest
 from core.events import RecordingReporter
 from core.finetune import stage as finetune
 from core.folder import LabFolder
+from core.model.auto import Settled
 from core.optimize import stage as optimize
 from core.quantize import stage as quantize
-from core.recipe import Recipe
 from core.stage_context import StageContext
 from tests.core.optimize.labs import onnx_texts, torch_texts
+from tests.recipes import settled
 from tests.tiny_models import make_tiny
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -25,7 +26,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(stage: ModuleType, lab: LabFolder, recipe: Recipe, report: RecordingReporter) -> dict[str, Any]:
+def run(stage: ModuleType, lab: LabFolder, recipe: Settled, report: RecordingReporter) -> dict[str, Any]:
     work = lab.models_dir / ".work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -38,7 +39,7 @@ def run(stage: ModuleType, lab: LabFolder, recipe: Recipe, report: RecordingRepo
 def test_awq_then_training_then_onnx(arch: str, tmp_path: Path) -> None:
     lab, report = LabFolder(tmp_path / "lab"), RecordingReporter()
     source = make_tiny(arch, tmp_path / "model", salient=3, dtype="bfloat16", **MODELS[arch])
-    recipe = Recipe().with_values(
+    recipe = settled(
         {
             "model.source": str(source),
             "quantize.group_size": 32,
