@@ -19,6 +19,8 @@ _ID = re.compile(
     r"[A-Za-z]+[-_#:]\d+$|[0-9a-fA-F]{16,}$|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 )
 _MOST = 300
+_TALKATIVE = 3
+"""Words from which a text in a list or an object says something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class Column:
         variety: share of different texts.
         spaced: share of the texts with a space in them, or of more than a word's length.
         codes, numbers: share of the texts that are links or ids, and that are numbers.
+        passages: share of what is there that is a list of texts with sentences.
+        nested: share of what is there that is a list or an object with a sentence somewhere in it.
     """
 
     name: str
@@ -46,6 +50,8 @@ class Column:
     codes: float = 0.0
     numbers: float = 0.0
     count: int = 0
+    passages: float = 0.0
+    nested: float = 0.0
 
     @property
     def is_turns(self) -> bool:
@@ -76,8 +82,10 @@ def _column(name: str, values: Sequence[Any]) -> Column:
     texts = [value.strip() for value in full if isinstance(value, str)]
     turns = sum(map(looks_like_messages, full[:50])) / len(full[:50])
     filled, text = len(full) / len(values), len(texts) / len(full)
+    passages = sum(map(_is_passages, full)) / len(full)
+    nested = sum(isinstance(value, list | dict) and _talks(value) for value in full) / len(full)
     if not texts:
-        return Column(name, filled, text, turns)
+        return Column(name, filled, text, turns, passages=passages, nested=nested)
     many = len(texts)
     codes = sum(any(form.match(each) for form in (_LINK, _ID)) for each in texts)
     return Column(
@@ -92,7 +100,22 @@ def _column(name: str, values: Sequence[Any]) -> Column:
         codes / many,
         sum(bool(_NUMBER.match(each)) for each in texts) / many,
         many,
+        passages,
+        nested,
     )
+
+
+def _is_passages(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value) and _talks(value)
+
+
+def _talks(value: Any) -> bool:
+    """Whether there is a text of several words in a value, at whatever depth."""
+    if isinstance(value, str):
+        return len(value.split()) >= _TALKATIVE and not _LINK.match(value)
+    if isinstance(value, dict):
+        value = list(value.values())
+    return isinstance(value, list | tuple) and any(map(_talks, value))
 
 
 def words_of(name: str) -> frozenset[str]:
@@ -113,6 +136,7 @@ def is_rejected(name: str) -> bool:
     found = words_of(name)
     if not found.isdisjoint(("non", "not", "un")):
         found |= {f"non{word}" for word in found}
+    found |= {word.rstrip("0123456789") for word in found}
     return not found.isdisjoint(names.REJECTED)
 
 
@@ -132,9 +156,10 @@ def may_be_verdict(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
     numbers = [value for value in found if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(numbers) < len(found):
         rated = not words_of(name).isdisjoint((*names.RATING, *names.LABEL))
-        return rated and all(verdict(value) is not None for value in found)
+        said = {verdict(value) for value in found}
+        return said == {True, False} or (rated and None not in said)
     different = set(numbers)
     if not words_of(name).isdisjoint((*names.RATING, *names.LABEL)):
         return len(different) > 1
-    small = all(value == int(value) and -1 <= value <= 5 for value in numbers)
+    small = all(-1 <= value <= 5 and value == int(value) for value in numbers)
     return small and 1 < len(different) < len(numbers)

@@ -331,7 +331,12 @@ class _Finder:
         exact = [
             name
             for name in _exact(free, names.EXTRA)
-            if self.seen[name].is_text or self.seen[name].filled == 0
+            if self.seen[name].is_text or self.seen[name].passages > 0.5 or self.seen[name].filled == 0
+        ]
+        exact += [
+            name
+            for name in _exact(free, names.PASSAGES)
+            if self.seen[name].is_sentences or self.seen[name].passages > 0.5
         ]
         if exact:
             return tuple(exact)

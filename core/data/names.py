@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 import unicodedata
 
+_HUMP = re.compile(r"(?<=[a-z\d])(?=[A-Z][a-z])")
+
 
 def plain_name(name: str) -> str:
-    """A field's name without case, accents, joiners and separators, so that spellings compare equal."""
-    text = unicodedata.normalize("NFKD", name.casefold()).replace("đ", "d")
+    """A field's name without case, accents, joiners and separators, so that spellings compare equal.
+
+    `systemPrompt` is `system prompt`.
+    """
+    text = unicodedata.normalize("NFKD", _HUMP.sub(" ", name).casefold()).replace("đ", "d")
     text = text.replace("ي", "ی").replace("ك", "ک").replace("\u200c", "")
     text = "".join(char for char in text if not unicodedata.combining(char))
     return " ".join(re.findall(r"[^\W_]+", text))
@@ -45,7 +50,7 @@ RESPONSE = (
 )
 REJECTED = _names(
     "rejected reject bad negative incorrect wrong worse worst loser losing dispreferred unpreferred",
-    "nonpreferred nonchosen nonaccepted disliked undesirable",
+    "nonpreferred nonchosen nonaccepted disliked undesirable distractor",
     "sai xấu",
     "نادرست بد",
 )
@@ -57,11 +62,18 @@ EXTRA = _names(
     "contexto contexte kontext contesto passaggio pasaje abschnitt konteks bağlam контекст سياق",
     "上下文 背景 材料 文章 输入 文脈 コンテキスト 入力 문맥 지문 입력 संदर्भ บริบท",
 )
+PASSAGES = _names(
+    "ctx contexts passages documents docs paragraph paragraphs facts fact story table transcript material support",
+    "sources evidences knowledge_base",
+)
+"""As :data:`EXTRA`, where sentences stand in it."""
 SYSTEM = _names(
     "system system_prompt system_message system_instruction",
     "hệ_thống سیستم sistema système 系统 系统提示 システム 시스템",
 )
-MESSAGES = _names("messages conversations conversation dialog dialogue chat turns", "hội_thoại گفتگو مکالمه")
+MESSAGES = _names(
+    "messages conversations conversation dialog dialogue chat turns contents", "hội_thoại گفتگو مکالمه"
+)
 HISTORY = _names(
     "history chat_history conversation_history dialogue_history previous_turns",
     "lịch_sử تاریخچه historial historique verlauf 历史 履歴",
@@ -70,7 +82,9 @@ TOOLS = _names("tools functions available_tools tool_list")
 LABEL = _names("label desirable is_desirable kto_label kto_tag thumbs_up is_good good")
 REASONING = _names("reasoning reasoning_content thinking thoughts rationale cot complex_cot chain_of_thought")
 WEIGHT = _names("weight sample_weight loss_weight")
-CHOICES = _names("choices options candidates alternatives")
+CHOICES = _names("choices options candidates alternatives choice option")
+META = _names("meta metadata info additional_info extra_info tags")
+MEDIA = _names("image images audio audios video videos picture pictures")
 RATING = _names("rating score quality reward stars grade helpfulness correct verdict feedback")
 TEXT = _names("text content body", "văn_bản متن texto texte")
 ABOUT = _names(

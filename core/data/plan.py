@@ -310,12 +310,17 @@ def _brief(value: Any) -> str:
 
 
 def _text(fields: Mapping[str, Any], name: str, problems: list[Problem], *, needed: bool = True) -> str:
-    """The text in a field; what is wrong with it is added to `problems`."""
+    """The text in a field; what is wrong with it is added to `problems`.
+
+    Where it is not needed, a list of texts (of passages, say) is taken as one text.
+    """
     value = fields.get(name) if name else None
     if value is None:
         if needed:
             problems.append(_missing(name, fields))
         return ""
+    if not needed and isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return "\n\n".join(value)
     if not isinstance(value, str):
         fix = (
             f"turn {name!r} into text in all rows, or set data.prompt_field and data.response_field to others"

@@ -16,20 +16,24 @@ from core.data.types import Finding, Row, Unused
 _MEANINGFUL = frozenset(
     (
         *names.EXTRA,
+        *names.PASSAGES,
+        *names.MEDIA,
         *names.SYSTEM,
         *names.HISTORY,
         *names.TOOLS,
         *names.REASONING,
         *names.WEIGHT,
         *names.CHOICES,
-        *names.PROMPT,
-        *names.RESPONSE,
+        *names.CLEAR_PROMPT,
+        *names.CLEAR_RESPONSE,
+        *names.CHOSEN,
         *names.MESSAGES,
     )
 )
 _KEYS = frozenset(
     ("reasoning_content", "thoughts", "train_detail", "images", "image", "audio", "content", "value", "text")
 )
+_ANSWERS = frozenset((*names.CLEAR_RESPONSE, *(f"{name}s" for name in names.CLEAR_RESPONSE)))
 _COMPARED = 50
 
 
@@ -187,26 +191,38 @@ class UnusedCounter:
             return f"{name!r} may say how good a row is, and all rows are learnt whatever it says", fix
         column = look(sample, [name])[name]
         plain = plain_name(name)
-        meant = plain in _MEANINGFUL or (column.is_sentences and not words_of(name).isdisjoint(_MEANINGFUL))
-        if is_about(name) or not (meant or column.is_sentences or column.is_turns):
+        meant = plain in _MEANINGFUL or not words_of(name).isdisjoint(names.CHOICES)
+        if (
+            is_about(name)
+            or plain in names.META
+            or not (meant or column.is_sentences or column.is_turns or column.nested > 0.5)
+        ):
             return "", ""
         copied = pairs and all(_is_copy(fields.get(name), kept) for fields, kept in pairs)
         if copied and plain not in names.WEIGHT:
             return "", ""
-        remedy = self._remedy(name, plain, is_text=column.is_text)
+        remedy = self._remedy(name, plain, is_text=column.is_text or column.passages > 0.5)
         return (f"{name!r} in {rows} does not reach the model", remedy) if remedy else ("", "")
 
     def _remedy(self, name: str, plain: str, *, is_text: bool) -> str:
         """What to do; "" where it is meant so."""
         plan, mapping = self._plan, self._plan.mapping
-        if plain in names.SYSTEM and plan.chat is None:
-            return "write {system} into data.template, or use the model's chat template"
+        if plain in names.MEDIA:
+            return "leave out the rows that cannot be answered without it: only text is trained on"
+        if plain in names.WEIGHT:
+            return "leave out the rows that weigh little, or leave it so: all rows count alike"
         if plain in names.REASONING:
             return "write it into the answer, or as reasoning_content into turns, or leave it so"
-        if plain in names.RESPONSE and mapping.response:
+        if plain in names.SYSTEM and plan.chat is None:
+            return "write {system} into data.template, or use the model's chat template"
+        if mapping.response and (plain in names.RESPONSE or not words_of(name).isdisjoint(_ANSWERS)):
             if is_rejected(mapping.response):
                 return ""  # who takes the rejected answers has chosen
+            if not is_text:
+                return f"write it as text and set data.response_field = {name!r} if that is the answer"
             return f"set data.response_field = {name!r} if that is the answer, or leave it so"
+        if name in mapping.prompt and "prompt" not in plan.template.fields:
+            return "write {prompt} into data.template, or leave it so"
         if is_text and not plan.mapped:
             return f"write {{{name}}} into data.template, or leave it so"
         if is_text and mapping.prompt:

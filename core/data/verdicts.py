@@ -10,8 +10,8 @@ def _words(text: str) -> frozenset[str]:
 
 
 _YES = _words(
-    """true t yes y 1 1.0 +1 good chosen desirable positive accept accepted like liked up thumbs_up correct right
-    pass 👍 đúng có tốt درست بله خوب 是 好"""
+    """true t yes y 1 1.0 +1 good chosen desirable positive accept accepted approve approved like liked
+    up thumbs_up correct right pass 👍 đúng có tốt درست بله خوب 是 好"""
 )
 _NO = _words(
     """false f no n 0 0.0 -1 -1.0 bad rejected undesirable negative reject dislike disliked down thumbs_down

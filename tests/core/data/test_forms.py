@@ -119,9 +119,114 @@ def test_a_copy_of_the_whole_row_is_named_without_a_finding(tmp_path: Path) -> N
     assert len(report.findings) == 0
 
 
+@pytest.mark.parametrize("name", ["context", "sources", "retrieved_docs"])
+def test_a_list_of_passages_is_put_behind_the_question_or_told(tmp_path: Path, name: str) -> None:
+    passages = ["Tower {n} is a hundred metres high.", "It was built by the people of the town."]
+    rows = rows_of(**{"question": "How high is tower {n}?", name: passages, "answer": sentence})
+    report, examples = look(tmp_path, rows)
+    if name == "retrieved_docs":
+        assert "'retrieved_docs' in 6 rows does not reach the model" in told(report)
+        report, examples = look(tmp_path, rows, prompt_field="question+retrieved_docs")  # as it says
+    asked = (
+        "How high is tower 1?\n\nTower 1 is a hundred metres high.\n\nIt was built by the people of the town."
+    )
+    assert turns(examples[0])[0] == ("user", asked, True)
+    assert told(report) == ""
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "advice"),
+    [
+        (
+            "notes",
+            {"by": "Ann", "said": ["It is closed for repairs in winter."]},
+            "write it into the question",
+        ),
+        (
+            "steps",
+            ["Go to the river first.", "Then cross the bridge."],
+            "data.prompt_field = 'question+steps'",
+        ),
+        ("table", {"head": ["a"], "rows": [["1"]]}, "write it into the question"),
+        ("images", ["tower{n}.png"], "only text is trained on"),
+        ("thinking", "I look at the map of part {n} first.", "reasoning_content"),
+        ("weight", 0.25, "all rows count alike"),
+        (
+            "answer_in_french",
+            "La tour {n} est au bord du fleuve.",
+            "data.response_field = 'answer_in_french'",
+        ),
+        ("option_a", "in the hills", "question+option_a"),
+    ],
+)
+def test_what_is_dropped_is_told_with_advice_that_fits_it(
+    tmp_path: Path, column: str, value: Any, advice: str
+) -> None:
+    rows = rows_of(**{"question": "Where is tower {n}?", "answer": sentence, column: value})
+    report, _ = look(tmp_path, rows)
+    finding = next(each for each in report.findings if each.kind == "not-used")
+    assert f"{column!r} in 6 rows does not reach the model" in finding.message
+    assert advice in finding.fix
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("source", "wikipedia"),
+        ("metadata", {"title": "All about the towers", "page": 3}),
+        ("tags", ["tall", "old"]),
+        ("views", float("nan")),
+        ("lang", "en"),
+        ("distractor1", "Tower {n} stands in another town."),
+        ("rejected2", "Tower {n} stands in another town."),
+    ],
+)
+def test_what_says_nothing_of_the_answer_is_named_without_a_finding(
+    tmp_path: Path, column: str, value: Any
+) -> None:
+    rows = rows_of(**{"question": "Where is tower {n}?", "answer": sentence, column: lambda _: value})
+    report, _ = look(tmp_path, rows)
+    assert (not_used(report), told(report)) == ({column}, "")
+
+
+def test_names_written_with_humps_are_read_like_others(tmp_path: Path) -> None:
+    rows = rows_of(
+        systemPrompt="Speak like a guide.",
+        userQuestion="Where is tower {n}?",
+        rejectedAnswer="Nowhere, tower {n} is gone, and I do not care about it.",
+        chosenAnswer=sentence,
+        userContext="Tower {n} can be seen from the river.",
+    )
+    report, examples = look(tmp_path, rows)
+    assert [(role, learnt) for role, _, learnt in turns(examples[0])] == [
+        ("system", True),
+        ("user", True),
+        ("assistant", True),
+    ]
+    assert turns(examples[0])[1][1].endswith("Tower 1 can be seen from the river.")
+    assert turns(examples[0])[2][1] == sentence(1)
+    assert (not_used(report), len(report.findings)) == ({"rejectedAnswer"}, 0)
+
+
+def test_a_column_of_approved_and_rejected_may_say_which_rows_are_good(tmp_path: Path) -> None:
+    rows = rows_of(
+        question="Where is tower {n}?", answer=sentence, status=lambda n: "approved" if n % 2 else "rejected"
+    )
+    report, examples = look(tmp_path, rows)
+    finding = next(each for each in report.findings if each.kind == "not-used")
+    assert "'status' may say how good a row is" in finding.message
+    assert "data.label_field = 'status'" in finding.fix
+    report, examples = look(tmp_path, rows, label_field="status")
+    assert [example.line for example in examples] == [1, 3, 5]
+
+
 @pytest.mark.parametrize(
     ("chat", "template", "used"),
-    [(True, "", True), (False, "{system}\nQ: {prompt}\nA: {response}<|end|>", True), (False, "", False)],
+    [
+        (True, "", True),
+        (False, "{system}\nQ: {prompt}\nA: {response}<|end|>", True),
+        (False, "Q: {prompt}\nA: {response}", False),
+    ],
 )
 def test_a_system_column_is_used_where_it_has_a_place(
     tmp_path: Path, chat: bool, template: str, used: bool
