@@ -267,16 +267,19 @@ class Plan:
         Raises:
             TemplateError: the template refuses it, or it cannot be told where an answer lies.
         """
-        if self.chat is not None:
-            result = self.chat.segments(record.messages, record.tools)
-        elif record.values:
+        if self.chat is None and record.values:
             result = self.template.segments(
                 record.values, self.answer, self.eos, special=self.special, learnt=record.learnt
             )
-        else:
-            turns = PlainTurns.of(self.template, self.answer, eos=self.eos, special=self.special)
-            result = turns.segments(record.messages, record.tools)
-        return result if self.answer_only else all_learnt(result)
+            return result if self.answer_only else all_learnt(result)
+        turns = self.chat or PlainTurns.of(self.template, self.answer, eos=self.eos, special=self.special)
+        result = turns.segments(record.messages, record.tools)
+        if self.answer_only:
+            return result
+        # An answer that is marked not to be learnt is not, whatever else is.
+        others = [replace(each, learnt=not each.learnt) for each in record.messages]
+        shown_only = any(not each.learnt for each in record.messages if each.role == "assistant")
+        return all_learnt(result, turns.segments(others, record.tools) if shown_only else ())
 
 
 def _something_learnt(messages: Sequence[Message]) -> bool:

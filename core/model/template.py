@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import Any
 
 from core.errors import LabError
-from core.model.messages import Message, Segment
+from core.model.messages import Message, Segment, text_of
 
 ANSWER_NAMES = ("response", "answer", "output", "completion", "assistant")
 PLAIN = "Question: {prompt}\nAnswer: {response}"
@@ -30,6 +31,7 @@ _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 # An end-of-turn marker as models write it: <|end|>, </s>, <end_of_turn>, <｜end▁of▁sentence｜>, [/INST].
 _MARKER = re.compile(r"\s*(?:<[^<>\s]{1,48}>|\[/?[A-Z_]{2,24}\])")
 _PRIVATE = re.compile("[\ue000-\uf8ff]")
+_GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
 _PROBE = "zqxanswerzqx"
 _SAID = 500
 """Characters of what a template says when it refuses, at most."""
@@ -104,9 +106,33 @@ def joined(segments: Sequence[Segment]) -> tuple[Segment, ...]:
     return tuple(result)
 
 
-def all_learnt(segments: Sequence[Segment]) -> tuple[Segment, ...]:
-    """The same text, all of it learnt, cut into tokens as before."""
-    return joined([Segment(each.text, True, ((0,) if each.trained else ()) + each.cuts) for each in segments])
+def all_learnt(segments: Sequence[Segment], kept_out: Sequence[Segment] = ()) -> tuple[Segment, ...]:
+    """The same text, cut into tokens as before, all of it learnt.
+
+    Args:
+        kept_out: the same text again; what is trained in it is not to be learnt.
+    """
+    bounds, at = {0}, 0
+    for some in (segments, kept_out):
+        at = 0
+        for each in some:
+            bounds.add(at)
+            at += len(each.text)
+    out = [False] * at
+    place = 0
+    for each in kept_out:
+        out[place : place + len(each.text)] = [each.trained] * len(each.text)
+        place += len(each.text)
+    cuts, place, result = set[int](), 0, list[Segment]()
+    for each in segments:
+        cuts.update(place + cut for cut in ((0,) if each.trained else ()) + each.cuts)
+        place += len(each.text)
+    text, edges = text_of(segments), [*sorted(bounds), place]
+    for start, stop in pairwise(edges):
+        if start < stop:
+            here = tuple(sorted(cut - start for cut in cuts if start <= cut < stop))
+            result.append(Segment(text[start:stop], not (kept_out and out[start]), here))
+    return joined(result)
 
 
 @dataclass(frozen=True)
@@ -549,7 +575,7 @@ class ChatTemplate:
         ends = self._ends(text, turns, guard, write)
         self._demand_calls(text, turns, given, guard)
         spans = None
-        if not opened and "generation" in self.text:
+        if not opened and _GENERATION.search(self.text):
             spans = self._own_marks(text, known, turns, given, guard)
         if spans is None:
             spans = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.model.messages import Message, Segment
-from core.model.template import ChatTemplate, Template, TemplateError
+from core.model.template import ChatTemplate, Template, TemplateError, all_learnt
 from tests.tiny_models import CHAT_TEMPLATE
 
 PHI = (
@@ -145,3 +145,13 @@ def test_templates_that_refuse_or_misbehave(text: str) -> None:
 def test_generation_blocks_are_shown() -> None:
     text = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %};{% endfor %}"
     assert ChatTemplate(text).render(TALK) == "One?;Two.;Three?;Four.;"
+
+
+def test_all_is_learnt_but_answers_that_are_only_shown() -> None:
+    talk = (TALK[0], Message("assistant", "Two.", learnt=False), *TALK[2:])
+    other = tuple(Message(m.role, m.content, learnt=not m.learnt) for m in talk)
+    chat = ChatTemplate(CHATML, eos="</s>")
+    segments = all_learnt(chat.segments(talk), chat.segments(other))
+    assert whole(segments) == chat.render(talk)
+    assert [each.text for each in segments if not each.trained] == ["Two.<|im_end|>"]
+    assert all(each.trained for each in all_learnt(chat.segments(TALK)))
