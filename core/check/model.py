@@ -121,23 +121,22 @@ def _abilities(subject: Subject) -> Iterator[Check]:
 
 def weights(subject: Subject) -> Iterator[Check]:
     """Whether every weight is a number: NaN and infinity."""
-    path = _folder_of(subject)
-    if path is None:
+    path, facts = _folder_of(subject), facts_of(subject)
+    if path is None or facts is None:
         return
     try:
         files = weight_files(path)
-        if bytes_to_look_at(files) > LOOKED_AT:
+        if bytes_to_look_at(files, facts.dtype) > LOOKED_AT:
             size = human_bytes(sum(file.stat().st_size for file in files))
             yield Check(
                 "weights", SKIP, f"{size}: they are looked at, for NaN and Inf, when quantize begins."
             )
             return
-        found = first_not_finite(files)
+        found = first_not_finite(files, facts.dtype)
     except LabError:
         return  # the model's own check tells
     if found is None:
-        facts = facts_of(subject)
-        if facts is not None and facts.parameters:
+        if facts.parameters:
             yield Check("weights", OK, f"{facts.parameters:,} numbers in {facts.dtype}, every one finite")
         return
     fault = not_finite(found)

@@ -102,6 +102,12 @@ def judge(config: Mapping[str, Any]) -> Verdict:
     classes = config.get("architectures")
     named = classes[0] if isinstance(classes, list) and classes else known.model_class
     if named != known.model_class and kind != "chatglm":
+        if "ForCausalLM" in str(named):
+            return Verdict(
+                REFUSED,
+                f"{kind}: architectures says {named}, and a model of this model_type is a {known.model_class}",
+                f'If it is one, set architectures to ["{known.model_class}"] in its config.json.',
+            )
         return Verdict(
             REFUSED,
             f"{kind}: architectures says {named}, which writes no text",

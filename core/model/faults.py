@@ -5,7 +5,7 @@ Every fault has a stable code, names the file or tensor, and says what would wor
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,9 +18,21 @@ from core.model.auto import Settled
 from core.model.finite import NotFinite, first_not_finite
 from core.model.folder import ADAPTER_CONFIG, ModelFacts, model_facts, read_adapter
 from core.model.matrices import fitting_group_sizes, rounded_matrices
-from core.model.tensors import USUAL, Gap, gaps, has_head, layers_there
+from core.model.tensors import (
+    USUAL,
+    Gap,
+    gaps,
+    has_head,
+    layers_there,
+    not_in_layers,
+    not_merged,
+    of_adapters,
+    same_numbers,
+    unknown_prefix,
+    unread,
+)
 from core.model.text import AddedToken, tokens_from
-from core.model.weights import tensor_entries, weight_files
+from core.model.weights import TensorEntry, tensor_entries, weight_files
 
 OURS = "olive"
 """How a checkpoint is packed that the quantize step has made."""
@@ -68,7 +80,7 @@ def refuse(path: Path, recipe: Settled, report: Reporter) -> ModelFacts:
         report.check_cancelled()
         report.progress("Looking at the weights", done, total)
 
-    if (found := first_not_finite(weight_files(path), on_bytes=tell)) is not None:
+    if (found := first_not_finite(weight_files(path), facts.dtype, tell)) is not None:
         raise not_finite(found).error()
     check_tensors(path, recipe.model.trust_remote_code)
     return facts
@@ -86,15 +98,30 @@ def faults(facts: ModelFacts, recipe: Settled) -> list[Fault]:
         *_remote_code(facts, recipe),
     ]
     if facts.shards:
-        found += [*_tensors(facts), *_tokens(facts, recipe), *_group_size(facts, recipe), *_leftovers(facts)]
+        tensors = list(_tensors(facts))
+        found += [*tensors, *_tokens(facts, recipe), *_leftovers(facts)]
+        if all(fault.code != "model.not-merged" for fault in tensors):
+            found += _group_size(facts, recipe)
     found += _context(facts, recipe)
     return sorted(found, key=lambda fault: not fault.stops)
+
+
+def _as_fault(error: RequestError) -> Fault:
+    return Fault(error.code, error.title, error.detail, error.hint)
 
 
 def not_finite(found: NotFinite) -> Fault:
     """The fault of a tensor with a number that is none."""
     place = f"[{', '.join(map(str, found.place))}]" if found.place else ""
     more = f" and {found.count - 1:,} more of its numbers are not finite" if found.count > 1 else ""
+    if found.what not in ("NaN", "Inf"):
+        return Fault(
+            "model.too-large",
+            f"The model's weights hold numbers that are {found.what}.",
+            f"{found.file}: {found.tensor}{place}{f' and {found.count - 1:,} more' if found.count > 1 else ''}; "
+            "config.json says that the model is float16.",
+            'Set dtype (or torch_dtype) to "bfloat16" or "float32" in its config.json, as the weights are.',
+        )
     return Fault(
         "model.not-finite",
         f"The model's weights hold {found.what}.",
@@ -178,8 +205,23 @@ def _tensors(facts: ModelFacts) -> Iterator[Fault]:
         return
     if facts.quantized_by:
         return
+    if adapted := of_adapters(entries):
+        yield _as_fault(not_merged(facts.path, adapted))
+        return
+    if (prefix := unknown_prefix(facts, entries)) is not None:
+        named = next(name for name in entries if name.startswith(prefix))
+        yield Fault(
+            "model.names",
+            "The weights have names that transformers does not look for.",
+            f"{_named(facts, 'in')}: {named}.",
+            f"Take {prefix.removesuffix('model.')!r} from the start of every name and save them anew; a wrapper that "
+            "the training put around the model left it there."
+            if prefix.endswith("model.")
+            else f"Rename them so that {named!r} is 'model.{named.removeprefix(prefix)}'.",
+        )
+        return
     there = layers_there(entries)
-    if facts.model_type in USUAL and facts.layers and there != set(range(facts.layers)):
+    if facts.model_type in USUAL and there != set(range(facts.layers)):
         missing = sorted(set(range(facts.layers)) - there)
         title = "The weights lack whole layers." if missing else "The weights have more layers than are used."
         which = f"none of layer {missing[0]}" if missing else f"layers up to {max(there)}"
@@ -188,9 +230,9 @@ def _tensors(facts: ModelFacts) -> Iterator[Fault]:
             title,
             f"config.json: num_hidden_layers = {facts.layers}; {_named(facts)} has {which}.",
             "Fetch the model again; or set num_hidden_layers to the number of layers that there are.",
-            stops=bool(missing),
+            stops=bool(missing) or not facts.layers,
         )
-        if missing:
+        if missing or not facts.layers:
             return
     if not has_head(facts, entries):
         yield Fault(
@@ -200,6 +242,7 @@ def _tensors(facts: ModelFacts) -> Iterator[Fault]:
             "Fetch the model again. If its output matrix is its embeddings, set tie_word_embeddings = true in "
             "config.json; a model for embeddings or for classification writes no text.",
         )
+    yield from _two_heads(facts, entries)
     every = list(gaps(facts, entries))
     missing_ones = [gap for gap in every if gap.found is None]
     wrong = [gap for gap in every if gap.found is not None]
@@ -210,6 +253,8 @@ def _tensors(facts: ModelFacts) -> Iterator[Fault]:
             f"{_named(facts)} has no {_list(missing_ones)}.",
             "Fetch the model again; with these weights filled in at random it would answer nonsense.",
         )
+    if places := not_in_layers(facts, entries):
+        yield _as_fault(unread(facts.path, places))
     if wrong:
         first = wrong[0]
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
@@ -222,8 +267,24 @@ def _tensors(facts: ModelFacts) -> Iterator[Fault]:
         )
 
 
-def _named(facts: ModelFacts) -> str:
-    return str(facts.path / facts.shards[0]) if len(facts.shards) == 1 else f"{facts.path} (no part)"
+def _two_heads(facts: ModelFacts, entries: Mapping[str, TensorEntry]) -> Iterator[Fault]:
+    """Programs do not agree on what such a model is: some use the one, some the other."""
+    head = entries.get("lm_head.weight")
+    embeddings = next((each for name, each in entries.items() if name.endswith("embed_tokens.weight")), None)
+    if not facts.tied_embeddings or head is None or embeddings is None or same_numbers(head, embeddings):
+        return
+    yield Fault(
+        "model.two-heads",
+        "The model has an output matrix of its own, and is said to have none.",
+        f"{head.file}: lm_head.weight is not the embeddings; by config.json (tie_word_embeddings, or the "
+        "architecture where that is not there) the embeddings are the output matrix.",
+        "If lm_head.weight was trained, set tie_word_embeddings = false in config.json; if it is a leftover, take it "
+        "out of the file.",
+    )
+
+
+def _named(facts: ModelFacts, what: str = "no part") -> str:
+    return str(facts.path / facts.shards[0]) if len(facts.shards) == 1 else f"{facts.path} ({what})"
 
 
 def _list(missing: list[Gap]) -> str:

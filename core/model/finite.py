@@ -2,7 +2,8 @@
 
 A number is not finite if all bits of its exponent are set. Seen as integers, such numbers are the largest of all:
 among the signed ones those that are positive, among the unsigned ones those that are negative. So two maxima tell
-of millions of weights at once, with no copy of them.
+of millions of weights at once, with no copy of them. So they do of numbers that are too large for the type that
+the weights are read as.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ _KINDS = {
 }
 """The bits as unsigned integers, and those of the exponent."""
 
+_INF_AS_FLOAT16 = {"BF16": 0x4780, "F32": 0x477FF000, "F64": 0x40EFFE << 40}
+"""The bits of the first number that becomes infinite as float16."""
+
 _AT_ONCE = 32 << 20
 _REMEMBERED_FROM = 64 << 20
 """Smaller files are looked at anew: it takes less than a tenth of a second."""
@@ -42,7 +46,7 @@ class NotFinite:
     Attributes:
         tensor: its name.
         file: where it lies.
-        what: ``NaN`` or ``Inf``.
+        what: ``NaN`` or ``Inf``; ``too large for float16`` where it is that, and the model is read as float16.
         count: how many of its numbers are not finite.
         place: the index of the first, by dimensions.
     """
@@ -55,19 +59,20 @@ class NotFinite:
 
 
 def first_not_finite(
-    files: Iterable[Path], on_bytes: Callable[[int, int], object] | None = None
+    files: Iterable[Path], dtype: str, on_bytes: Callable[[int, int], object] | None = None
 ) -> NotFinite | None:
     """The first tensor of some safetensors files that holds NaN or infinity, None if every number is finite.
 
     Files that were found finite before, and have not changed since, are not read again.
 
     Args:
+        dtype: what the model's weights are read as (``ModelFacts.dtype``); all must be finite in it too.
         on_bytes: called now and then with the bytes that were looked at, and all that are to be.
 
     Raises:
         RequestError: a file is damaged.
     """
-    known = _Known()
+    known = _Known(dtype)
     unread = known.without(files)
     seen, whole = 0, sum(file.stat().st_size for file in unread)
     for file in unread:
@@ -76,7 +81,7 @@ def first_not_finite(
             if on_bytes is not None:
                 on_bytes(before + bytes_, whole)
 
-        found = _look(file, tell)
+        found = _look(file, dtype, tell)
         if found is not None:
             return found
         known.add(file)
@@ -84,12 +89,12 @@ def first_not_finite(
     return None
 
 
-def bytes_to_look_at(files: Iterable[Path]) -> int:
+def bytes_to_look_at(files: Iterable[Path], dtype: str) -> int:
     """How much :func:`first_not_finite` would have to read of some files."""
-    return sum(file.stat().st_size for file in _Known().without(files))
+    return sum(file.stat().st_size for file in _Known(dtype).without(files))
 
 
-def _look(file: Path, tell: Callable[[int], object]) -> NotFinite | None:
+def _look(file: Path, dtype: str, tell: Callable[[int], object]) -> NotFinite | None:
     entries = {name: entry for name, entry in read_header(file).items() if entry.dtype in _KINDS}
     if not any(entry.end > entry.start for entry in entries.values()):
         return None
@@ -98,8 +103,10 @@ def _look(file: Path, tell: Callable[[int], object]) -> NotFinite | None:
     mapped = np.memmap(file, dtype=np.uint8, mode="r")
     for name, entry in sorted(entries.items(), key=lambda item: item[1].start):
         tell(entry.start)
-        if (bad := _first(mapped, entry, tell)) is not None:
-            return _told(name, entry, mapped, bad)
+        limit = _INF_AS_FLOAT16.get(entry.dtype) if dtype == "float16" else None
+        limit = limit or _KINDS[entry.dtype][1]
+        if (bad := _first(mapped, entry, limit, tell)) is not None:
+            return _told(name, entry, mapped, limit, bad)
     return None
 
 
@@ -108,36 +115,40 @@ def _numbers(mapped: Bytes, entry: TensorEntry, start: int, end: int) -> NDArray
     return numbers
 
 
-def _first(mapped: Bytes, entry: TensorEntry, tell: Callable[[int], object]) -> int | None:
-    """The byte where the first piece with such a number begins."""
-    kind, exponent = _KINDS[entry.dtype]
+def _first(mapped: Bytes, entry: TensorEntry, limit: int, tell: Callable[[int], object]) -> int | None:
+    """The byte where the first piece begins that has a number with bits of ``limit`` or more, without the sign."""
+    kind, _ = _KINDS[entry.dtype]
     sign = 1 << (int(kind[1]) * 8 - 1)
     for start in range(entry.start, entry.end, _AT_ONCE):
         numbers = _numbers(mapped, entry, start, min(entry.end, start + _AT_ONCE))
-        if int(numbers.max()) >= sign + exponent or int(numbers.view("<i" + kind[1]).max()) >= exponent:
+        if int(numbers.max()) >= sign + limit or int(numbers.view("<i" + kind[1]).max()) >= limit:
             return start
         tell(start)
     return None
 
 
-def _told(name: str, entry: TensorEntry, mapped: Bytes, start: int) -> NotFinite:
+def _told(name: str, entry: TensorEntry, mapped: Bytes, limit: int, start: int) -> NotFinite:
     import numpy as np
 
     kind, exponent = _KINDS[entry.dtype]
     numbers = _numbers(mapped, entry, start, entry.end)
-    bad = np.flatnonzero((numbers & exponent) == exponent)
+    bits = numbers & ((1 << (int(kind[1]) * 8 - 1)) - 1)
+    bad = np.flatnonzero(bits >= limit)
     mantissa = exponent & -exponent
     first = int(bad[0])
     what = "NaN" if int(numbers[first]) & (mantissa - 1) else "Inf"
+    if int(bits[first]) < exponent:
+        what = "too large for float16"
     whole = (start - entry.start) // int(kind[1]) + first
     place = tuple(int(each) for each in np.unravel_index(whole, entry.shape)) if entry.shape else ()
     return NotFinite(name, entry.file, what, int(bad.size), place)
 
 
 class _Known:
-    """The files that were found finite, by path, size and time, in the user's cache."""
+    """The files that were found finite, by path, size, time and what they are read as, in the user's cache."""
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: str) -> None:
+        self._as = ":float16" if dtype == "float16" else ""
         self._file = cache_dir() / "finite.json"
         found = read_json(self._file)
         self._stamps: dict[str, list[int]] = found if isinstance(found, dict) else {}
@@ -147,12 +158,15 @@ class _Known:
         stat = file.stat()
         return [stat.st_size, stat.st_mtime_ns]
 
+    def _key(self, file: Path) -> str:
+        return f"{file.resolve()}{self._as}"
+
     def without(self, files: Iterable[Path]) -> list[Path]:
         """Those of some files that are safetensors and not known."""
         return [
             file
             for file in files
-            if file.suffix == ".safetensors" and self._stamps.get(str(file.resolve())) != self._stamp(file)
+            if file.suffix == ".safetensors" and self._stamps.get(self._key(file)) != self._stamp(file)
         ]
 
     def add(self, file: Path) -> None:
@@ -160,8 +174,8 @@ class _Known:
 
         if file.stat().st_size < _REMEMBERED_FROM:
             return
-        self._stamps.pop(str(file.resolve()), None)
-        self._stamps[str(file.resolve())] = self._stamp(file)
+        self._stamps.pop(self._key(file), None)
+        self._stamps[self._key(file)] = self._stamp(file)
         self._stamps = dict(list(self._stamps.items())[-200:])
         try:
             write_json(self._file, self._stamps)

@@ -21,6 +21,7 @@ from core.model.text import TOKENIZER_FILES, ModelText, read_text
 from core.model.weights import (
     TensorEntry,
     count_numbers,
+    damaged,
     leftovers,
     some_names,
     tensor_entries,
@@ -223,21 +224,26 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _no_config(path: Path) -> RequestError:
-    adapter = read_adapter(path)
-    if adapter is not None:
-        kind = "a LoRA adapter" if adapter.method == "LORA" else f"an adapter ({adapter.method})"
-        wanted = f"the model that it was trained on, {adapter.base}" if adapter.base else "its base model"
-        return RequestError(
-            f"The folder holds {kind}, not a model.",
-            f"{path}/{ADAPTER_CONFIG} says base_model_name_or_path = {adapter.base!r}.",
-            f"Set model.source to {wanted}; or merge the two with PEFT's merge_and_unload() and save that.",
-            code="model.adapter",
-        )
-    return RequestError(
+    return _only_adapter(path) or RequestError(
         "The model folder has no config.json.",
         f"{path} holds {some_names(path)}.",
         "Set model.source to a Hugging Face folder: config.json, *.safetensors and a tokenizer.",
         code="model.no-config",
+    )
+
+
+def _only_adapter(path: Path) -> RequestError | None:
+    """The error of a folder with an adapter in the place of a model; some programs put a config.json beside it."""
+    adapter = read_adapter(path)
+    if adapter is None:
+        return None
+    kind = "a LoRA adapter" if adapter.method == "LORA" else f"an adapter ({adapter.method})"
+    wanted = f"the model that it was trained on, {adapter.base}" if adapter.base else "its base model"
+    return RequestError(
+        f"The folder holds {kind}, not a model.",
+        f"{path}/{ADAPTER_CONFIG} says base_model_name_or_path = {adapter.base!r}.",
+        f"Set model.source to {wanted}; or merge the two with PEFT's merge_and_unload() and save that.",
+        code="model.adapter",
     )
 
 
@@ -248,7 +254,7 @@ def check_folder(path: Path) -> None:
         RequestError: what is missing or damaged, and what to do.
     """
     read_config(path)
-    tensor_entries(path)
+    _entries(path)
     if not any((path / name).is_file() for name in TOKENIZER_FILES):
         raise RequestError(
             "The model folder has no tokenizer.",
@@ -256,6 +262,20 @@ def check_folder(path: Path) -> None:
             "Copy tokenizer.json and tokenizer_config.json from where the model came from.",
             code="model.no-tokenizer",
         )
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json"):
+        if (path / name).is_file() and not isinstance(read_json(path / name), dict):
+            raise damaged(path / name, "it is no JSON object")
+    if (path / "tokenizer.json").is_file() and not read_text(path).size:
+        raise damaged(path / "tokenizer.json", "it holds no vocabulary")
+
+
+def _entries(path: Path) -> dict[str, TensorEntry]:
+    try:
+        return tensor_entries(path)
+    except RequestError as error:
+        if error.code == "model.no-weights" and (adapter := _only_adapter(path)) is not None:
+            raise adapter from None
+        raise
 
 
 def model_facts(path: Path) -> ModelFacts:
@@ -265,7 +285,8 @@ def model_facts(path: Path) -> ModelFacts:
         RequestError: the folder has no readable configuration or weights.
     """
     config = read_config(path)
-    return _facts(path, config, tensor_entries(path), weight_files(path))
+    entries = _entries(path)
+    return _facts(path, config, entries, weight_files(path))
 
 
 def config_facts(config: Mapping[str, Any], path: Path = Path()) -> ModelFacts:
@@ -402,4 +423,5 @@ def _quantized_by(
             return "bitsandbytes"
         if last in ("qweight", "weight_packed"):
             return "gptq or awq" if last == "qweight" else "compressed-tensors"
-    return ""
+    whole = any(entry.dtype in ("I8", "U8") and len(entry.shape) == 2 for entry in entries.values())
+    return "8-bit integers" if whole else ""

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import MachineError, RequestError
-from core.model.folder import read_config
+from core.model.folder import config_facts, read_config
+from core.model.tensors import not_merged, of_adapters, unread, unread_of_layers
 from core.model.weights import weight_files
 
 if TYPE_CHECKING:
@@ -52,8 +53,6 @@ def load_tokenizer(path: Path, trust_remote_code: bool = False) -> PreTrainedTok
 
 
 def _explain(path: Path, error: Exception, title: str) -> RequestError:
-    reason = str(error).strip().splitlines()
-    first = reason[0] if reason else type(error).__name__
     if "trust_remote_code" in str(error):
         return RequestError(
             "The model brings code of its own.",
@@ -61,7 +60,7 @@ def _explain(path: Path, error: Exception, title: str) -> RequestError:
             "If you trust its author, set model.trust_remote_code = true in lab.toml.",
             code="model.remote-code",
         )
-    return RequestError(title, f"{path}: {first}", "Fetch the model again, or use another.")
+    return RequestError(title, f"{path}: {_first_line(error)}", "Fetch the model again, or use another.")
 
 
 def load_model(
@@ -122,12 +121,16 @@ def check_tensors(path: Path, trust_remote_code: bool = False) -> None:
     """Ask transformers whether a float checkpoint holds every tensor that its architecture needs; loads none.
 
     Raises:
-        RequestError: tensors are missing or of another shape, or pickled ones hold NaN or infinity.
+        RequestError: tensors are missing, of another shape or would not be read, or pickled ones are damaged or
+            hold NaN or infinity.
     """
+    import pickle
+
     import torch
     from transformers import AutoModelForCausalLM
 
-    if isinstance(read_config(path).get("quantization_config"), dict):
+    config = read_config(path)
+    if isinstance(config.get("quantization_config"), dict):
         return  # packed tensors have names of their own; loading them tells
     try:
         _, info = AutoModelForCausalLM.from_pretrained(
@@ -139,7 +142,12 @@ def check_tensors(path: Path, trust_remote_code: bool = False) -> None:
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
+        left = list(map(str, info.get("unexpected_keys") or ()))
+        if adapted := of_adapters(left):
+            raise not_merged(path, adapted)
         _refuse_gaps(path, info)
+        if lost := unread_of_layers(left, config_facts(config).layers):
+            raise unread(path, lost)
         for file in weight_files(path):
             if file.suffix == ".bin":
                 for name, tensor in torch.load(file, mmap=True, weights_only=True).items():
@@ -150,8 +158,19 @@ def check_tensors(path: Path, trust_remote_code: bool = False) -> None:
                             "Nothing can be made of it: fetch the model again.",
                             code="model.not-finite",
                         )
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise RequestError(
+            "A weight file is damaged.",
+            f"{path}: {', '.join(file.name for file in weight_files(path)[:3])}: {_first_line(error)}",
+            "Fetch the model again; it was probably cut short.",
+            code="model.damaged",
+        ) from error
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise _explain(path, error, "The model cannot be loaded.") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _refuse_gaps(path: Path, info: dict[str, Any]) -> None:

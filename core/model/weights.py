@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import struct
+import zipfile
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -76,7 +78,8 @@ def weight_files(path: Path) -> list[Path]:
 def _indexed(index: Path) -> list[Path]:
     path = index.parent
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        content = json.loads(index.read_text(encoding="utf-8"))
+        names = sorted(set(content["weight_map"].values()))
         files = [path / name for name in names]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
         raise RequestError(
@@ -92,6 +95,13 @@ def _indexed(index: Path) -> list[Path]:
             f"{index.name} names {_some(missing) if missing else 'no file'}, not in {path}.",
             "Fetch the model again; the download was probably cut short.",
             code="model.no-weights",
+        )
+    if "metadata" not in content:
+        raise RequestError(
+            "The model's weight index cannot be read.",
+            f"{index} has no metadata, without which transformers does not read it.",
+            'Write "metadata": {} beside "weight_map" there, or fetch it again.',
+            code="model.damaged",
         )
     return files
 
@@ -124,13 +134,42 @@ def tensor_entries(path: Path) -> dict[str, TensorEntry]:
     Empty for a checkpoint in the old ``.bin`` form. Format: https://github.com/huggingface/safetensors.
 
     Raises:
-        RequestError: a file is cut short or is not safetensors.
+        RequestError: a file is cut short, or is not what its name says.
     """
     entries: dict[str, TensorEntry] = {}
     for file in weight_files(path):
         if file.suffix == ".safetensors":
             entries.update(read_header(file))
+        else:
+            _refuse_cut_pickle(file)
     return entries
+
+
+def _refuse_cut_pickle(file: Path) -> None:
+    """Refuse what torch.save has not written: a zip archive (its list stands at the end) or, of old, a pickle."""
+    with file.open("rb") as stream:
+        pickled = stream.read(2) == b"\x80\x02"
+    if not pickled and not zipfile.is_zipfile(file):
+        raise damaged(file, "it is no archive of PyTorch's")
+
+
+def damaged(file: Path, reason: str) -> RequestError:
+    """The error of a file that is not what its name says: cut short, or Git LFS's pointer in its place."""
+    with file.open("rb") as stream:
+        pointer = stream.read(40).startswith(b"version https://git-lfs")
+    if pointer:
+        return RequestError(
+            "Git LFS has put a pointer in the place of a file.",
+            f"{file} has {file.stat().st_size} bytes, which say where the file itself is.",
+            f"Fetch the files: git -C {shlex.quote(str(file.parent))} lfs pull",
+            code="model.damaged",
+        )
+    return RequestError(
+        "A file of the model is damaged.",
+        f"{file}: {reason}.",
+        "Fetch the model again; it was probably cut short.",
+        code="model.damaged",
+    )
 
 
 def read_header(file: Path) -> dict[str, TensorEntry]:
@@ -152,12 +191,7 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
             raise ValueError(f"it should have {8 + length + end} bytes and has {size}")
         return {name: _entry(file, 8 + length, entry) for name, entry in header.items()}
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise RequestError(
-            "A weight file is damaged.",
-            f"{file}: {error}.",
-            "Fetch the model again; it was probably cut short.",
-            code="model.damaged",
-        ) from None
+        raise damaged(file, str(error)) from None
 
 
 def _entry(file: Path, base: int, entry: dict[str, Any]) -> TensorEntry:

@@ -295,6 +295,27 @@ class LayerwiseModel:
             out = (layer or self.layers[index])(batch.hidden, *args, **options)
         return out[0] if isinstance(out, tuple) else out
 
+    def logits(self, batch: Batch) -> Tensor:
+        """What the model makes of a batch's hidden states behind the last layer: by its own code, so that a cap or a
+        factor on the logits is there. The output matrix and all outside the layers must be loaded."""
+
+        def forward(*args: Any, **options: Any) -> Tensor:
+            return batch.hidden
+
+        try:
+            for layer in self.layers:
+                layer.forward = forward
+            with torch.no_grad():
+                found: Tensor = self.model(
+                    input_ids=batch.ids.to(self.device),
+                    attention_mask=batch.real.to(self.device),
+                    use_cache=False,
+                ).logits
+        finally:
+            for layer in self.layers:
+                layer.__dict__.pop("forward", None)
+        return found
+
     def final_norm(self, hidden: Tensor) -> Tensor:
         """What the output matrix reads."""
         norm: nn.Module = self.wrapper.get_pre_head_layernorm(return_name=False)
@@ -338,13 +359,8 @@ def streamed_logits(
             for batch in work:
                 batch.hidden = model.run_layer(index, batch)
             model.drop_layer(index)
-        head = model.load_head()
-        softcap = getattr(model.model.config, "final_logit_softcapping", None)
-        made = []
-        with torch.no_grad():
-            for batch in work:
-                logits = head(model.final_norm(batch.hidden))[0].float()
-                made.append((torch.tanh(logits / softcap) * softcap if softcap else logits).cpu())
+        model.load_head()
+        made = [model.logits(batch)[0].float().cpu() for batch in work]
         report.progress("Asking the float model", len(model.layers), len(model.layers))
         return made
     finally:

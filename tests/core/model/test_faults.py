@@ -16,10 +16,11 @@ from core import Lab
 from core.check import FAIL, WARN, require, run_checks
 from core.errors import RequestError
 from core.events import Reporter
-from core.model.auto import Settled
+from core.model.auto import Facts, Settled, resolve
 from core.model.faults import Fault, faults, refuse
-from core.model.folder import model_facts
+from core.model.folder import check_folder, model_facts
 from core.model.load import check_tensors
+from core.recipe import Recipe
 from tests.recipes import settled
 from tests.tiny_models import ARCHITECTURES, make_tiny
 
@@ -325,3 +326,177 @@ def test_what_quantize_made_goes_on_without_quantizing_again(model: Path, tmp_pa
     change_config(model, quantization_config={"quant_method": "olive", "bits": 4, "group_size": 16})
     assert found(model)["model.quantized"].hint.endswith('quantize.algorithm = "none".')
     assert found(model, quantize__algorithm="none") == {}
+
+
+# --- what fine-tuning and converting leave ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_an_adapter_that_was_not_merged_is_told_as_such_alone(layers: int, model: Path) -> None:
+    """Transformers would leave it out, and all would go on with the model as it was before."""
+
+    def wrap(tensors: dict[str, Any]) -> None:
+        for layer in range(layers):
+            name = f"model.layers.{layer}.self_attn.q_proj"
+            tensors[f"{name}.lora_A.default.weight"] = torch.zeros(8, 64)
+            tensors[f"{name}.lora_B.default.weight"] = torch.zeros(64, 8)
+
+    change_tensors(model, wrap)
+    faults_ = found(model)
+    assert list(faults_) == ["model.not-merged"]
+    assert "merge_and_unload" in faults_["model.not-merged"].hint
+    with pytest.raises(RequestError) as caught:
+        check_tensors(model)
+    assert caught.value.code == "model.not-merged"
+
+
+@pytest.mark.parametrize("prefix", ["base_model.model.", "module.", "_orig_mod."])
+def test_a_wrapper_before_every_name(prefix: str, model: Path) -> None:
+    change_tensors(model, lambda tensors: [tensors.update({prefix + k: tensors.pop(k)}) for k in [*tensors]])
+    fault = found(model)["model.names"]
+    assert fault.stops
+    assert f"Take {prefix!r} from the start" in fault.hint
+    change_tensors(
+        model, lambda tensors: [tensors.update({k.removeprefix(prefix): tensors.pop(k)}) for k in [*tensors]]
+    )
+    assert found(model) == {}
+
+
+def test_names_of_the_bare_decoder_are_read(model: Path) -> None:
+    change_tensors(
+        model,
+        lambda tensors: [tensors.update({k.removeprefix("model."): tensors.pop(k)}) for k in [*tensors]],
+    )
+    assert found(model) == {}
+    check_tensors(model)
+
+
+def add_biases(folder: Path) -> None:
+    def add(tensors: dict[str, Any]) -> None:
+        for name in [each for each in tensors if each.endswith("_proj.weight") and "self_attn" in each]:
+            tensors[name.removesuffix("weight") + "bias"] = torch.ones(len(tensors[name]))
+
+    change_tensors(folder, add)
+
+
+def test_biases_that_the_configuration_has_no_place_for(model: Path) -> None:
+    add_biases(model)
+    fault = found(model)["model.unread-tensors"]
+    assert fault.stops
+    assert "k_proj.bias" in fault.detail
+    assert "attention_bias" in fault.hint
+    with pytest.raises(RequestError) as caught:
+        check_tensors(model)
+    assert caught.value.code == "model.unread-tensors"
+    change_config(model, attention_bias=True)
+    assert found(model) == {}
+    check_tensors(model)
+
+
+def test_biases_that_are_not_there(model: Path) -> None:
+    change_config(model, attention_bias=True)
+    assert "q_proj.bias" in found(model)["model.missing-tensors"].detail
+
+
+def test_frequencies_of_older_checkpoints_do_no_harm(model: Path) -> None:
+    change_tensors(
+        model,
+        lambda tensors: tensors.update(
+            {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": torch.ones(8) for layer in range(2)}
+        ),
+    )
+    assert found(model) == {}
+    check_tensors(model)
+
+
+def test_an_output_matrix_of_its_own_in_a_tied_model(model: Path) -> None:
+    change_config(model, tie_word_embeddings=True)
+    fault = found(model)["model.two-heads"]
+    assert fault.stops
+    assert "tie_word_embeddings = false" in fault.hint
+    change_config(model, tie_word_embeddings=False)
+    assert found(model) == {}
+    change_config(model, tie_word_embeddings=True)
+    change_tensors(
+        model,
+        lambda tensors: tensors.update({"lm_head.weight": tensors["model.embed_tokens.weight"].clone()}),
+    )
+    assert found(model) == {}
+
+
+def test_numbers_too_large_for_the_type_they_are_read_as(model: Path) -> None:
+    change_config(model, dtype="float16")
+    change_tensors(model, lambda tensors: tensors["model.layers.1.mlp.up_proj.weight"][2].fill_(7e4))
+    with pytest.raises(RequestError) as caught:
+        refuse(model, recipe(), Reporter())
+    assert caught.value.code == "model.too-large"
+    assert "model.layers.1.mlp.up_proj.weight[2, 0] and 63 more" in caught.value.detail
+    change_config(model, dtype="float32")
+    refuse(model, recipe(), Reporter())
+
+
+def test_whole_numbers_are_packed_weights(model: Path) -> None:
+    change_tensors(
+        model,
+        lambda tensors: tensors.update({k: v.to(torch.int8) for k, v in tensors.items() if v.dim() == 2}),
+    )
+    assert "8-bit integers" in found(model)["model.quantized"].detail
+
+
+def test_pickled_weights_get_a_group_size_that_fits(tmp_path: Path) -> None:
+    folder = make_tiny("llama", tmp_path / "odd", hidden=96, heads=6, intermediate=192)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    facts = Facts.of_model(model_facts(folder))
+    group = next(
+        each for each in resolve(Recipe(), facts, None).chosen if each.option == "quantize.group_size"
+    )
+    assert group.value == 32
+    assert "32" in found(folder, quantize__group_size=64)["model.group-size"].hint
+    assert facts.parameters > 100_000
+
+
+@pytest.mark.parametrize("content", [b"x" * 100, b""])
+def test_pickled_weights_that_are_cut(content: bytes, model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    (model / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(RequestError) as caught:
+        check_folder(model)
+    assert caught.value.code == "model.damaged"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "tokenizer_config.json"])
+def test_a_pointer_in_the_place_of_a_file(name: str, model: Path) -> None:
+    (model / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 99\n")
+    with pytest.raises(RequestError) as caught:
+        check_folder(model)
+    assert caught.value.code == "model.damaged"
+    assert name in caught.value.detail
+    assert caught.value.hint.endswith("lfs pull")
+
+
+def test_an_adapter_with_a_configuration_beside_it_is_still_an_adapter(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "adapter_model.safetensors")
+    (model / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "me/base"}')
+    with pytest.raises(RequestError) as caught:
+        check_folder(model)
+    assert caught.value.code == "model.adapter"
+    assert "me/base" in caught.value.hint
+
+
+def test_an_index_that_transformers_does_not_read(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "part.safetensors")
+    names = dict.fromkeys(load_file(model / "part.safetensors"), "part.safetensors")
+    index = model / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(RequestError, match="index cannot be read"):
+        model_facts(model)
+    index.write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    refuse(model, recipe(), Reporter())
+
+
+def test_an_architecture_that_is_not_the_model_types(model: Path) -> None:
+    change_config(model, architectures=["MistralForCausalLM"])
+    fault = found(model)["model.architecture"]
+    assert "a LlamaForCausalLM" in fault.detail
+    assert "LlamaForCausalLM" in fault.hint

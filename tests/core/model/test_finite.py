@@ -35,7 +35,7 @@ def test_it_agrees_with_torch_for_any_bits(folder: Path, kind: str, bits: list[i
     tensor = torch.frombuffer(bytearray(raw), dtype=dtype)
     file = folder / "any.safetensors"
     save_file({"first": torch.ones(3), "second": tensor}, file)
-    found = first_not_finite([file])
+    found = first_not_finite([file], "float32")
     bad = [i for i, good in enumerate(torch.isfinite(tensor).tolist()) if not good]
     if not bad:
         assert found is None
@@ -43,6 +43,31 @@ def test_it_agrees_with_torch_for_any_bits(folder: Path, kind: str, bits: list[i
     assert found is not None
     assert (found.tensor, found.place, found.count) == ("second", (bad[0],), len(bad))
     assert found.what == ("NaN" if math.isnan(tensor[bad[0]].item()) else "Inf")
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    kind=st.sampled_from(["bf16", "f32"]),
+    numbers=st.lists(
+        st.floats(-1e5, 1e5) | st.sampled_from([65504.0, 65519.996, -65520.0, 65536.0]),
+        min_size=1,
+        max_size=9,
+    ),
+)
+def test_what_float16_cannot_hold_is_found_where_the_model_is_float16(
+    folder: Path, kind: str, numbers: list[float]
+) -> None:
+    tensor = torch.tensor(numbers).to(TYPES[kind])
+    file = folder / "large.safetensors"
+    save_file({"first": torch.ones(3), "second": tensor}, file)
+    assert first_not_finite([file], "float32") is None
+    found = first_not_finite([file], "float16")
+    bad = [i for i, good in enumerate(torch.isfinite(tensor.half()).tolist()) if not good]
+    if not bad:
+        assert found is None
+        return
+    assert found is not None
+    assert (found.place, found.count, found.what) == ((bad[0],), len(bad), "too large for float16")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), -float("nan")])
@@ -54,10 +79,10 @@ def test_one_number_among_many_pieces(
     tensor = torch.randn(20, 30).to(dtype)
     file = tmp_path / "model.safetensors"
     save_file({"a": torch.randn(7).to(dtype), "b": tensor, "c": torch.arange(9)}, file)
-    assert first_not_finite([file]) is None
+    assert first_not_finite([file], "float32") is None
     tensor[13, 4] = value
     save_file({"a": torch.randn(7).to(dtype), "b": tensor, "c": torch.arange(9)}, file)
-    found = first_not_finite([file])
+    found = first_not_finite([file], "float32")
     assert found is not None
     assert (found.tensor, found.place, found.count, found.file) == ("b", (13, 4), 1, file)
 
@@ -70,16 +95,16 @@ def test_a_file_that_was_found_finite_is_not_read_again_until_it_changes(
     file = tmp_path / "model.safetensors"
     save_file({"a": torch.ones(100)}, file)
     size = file.stat().st_size
-    assert bytes_to_look_at([file]) == size
+    assert bytes_to_look_at([file], "float32") == size
     told: list[tuple[int, int]] = []
-    assert first_not_finite([file], lambda done, total: told.append((done, total))) is None
+    assert first_not_finite([file], "float32", lambda done, total: told.append((done, total))) is None
     assert told
     assert all(0 <= done <= total == size for done, total in told)
-    assert bytes_to_look_at([file]) == 0
+    assert bytes_to_look_at([file], "float32") == 0
     save_file({"a": torch.full((101,), float("nan"))}, file)
-    assert bytes_to_look_at([file]) == file.stat().st_size
+    assert bytes_to_look_at([file], "float32") == file.stat().st_size
     for _ in range(2):  # a bad one is found each time
-        assert first_not_finite([file]) is not None
+        assert first_not_finite([file], "float32") is not None
 
 
 def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,4 +113,4 @@ def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path: Path, monkeypatch
     monkeypatch.setattr(finite, "_REMEMBERED_FROM", 0)
     file = tmp_path / "model.safetensors"
     save_file({"a": torch.ones(3)}, file)
-    assert first_not_finite([file]) is None
+    assert first_not_finite([file], "float32") is None

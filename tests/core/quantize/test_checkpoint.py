@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from core.errors import RequestError
+from core.events import Reporter
 from core.model.folder import check_folder, model_facts
 from core.model.load import load_model, load_tokenizer
 from core.model.weights import tensor_entries
-from tests.tiny_models import make_tiny
+from core.quantize.layerwise import streamed_logits
+from tests.tiny_models import ARCHITECTURES, FURTHER, make_tiny
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +124,15 @@ def test_a_damaged_tokenizer_is_refused(model: Path, tmp_path: Path) -> None:
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(RequestError, match="tokenizer cannot be loaded"):
         load_tokenizer(folder)
+
+
+@pytest.mark.parametrize("arch", [*ARCHITECTURES, *FURTHER])
+def test_the_model_asked_layer_by_layer_answers_as_when_loaded_whole(arch: str, tmp_path: Path) -> None:
+    """With all that an architecture does behind its last layer: Gemma 2 caps its logits, Granite divides them."""
+    folder = make_tiny(arch, tmp_path / arch)
+    rows = [[5, 9, 200, 31], [7, 7, 12]]
+    streamed = streamed_logits(folder, rows, "cpu", Reporter())
+    model = load_model(folder)
+    for row, logits in zip(rows, streamed, strict=True):
+        with torch.no_grad():
+            torch.testing.assert_close(logits, model(torch.tensor([row])).logits[0], rtol=1e-4, atol=1e-4)
