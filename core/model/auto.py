@@ -91,7 +91,7 @@ class Facts:
             return replace(found, chat_template=bool(model.text.template)) if model.shards else found
         group = (model.quantization or {}).get("group_size")
         return cls(
-            model.parameters or cls._of_config(model).parameters,  # pickled weights are not counted
+            model.parameters,
             () if model.quantized_by else _counted(rounded_matrices(model)),
             model.max_positions,
             bool(model.text.template),

@@ -46,7 +46,7 @@ def rounded_matrices(facts: ModelFacts) -> dict[str, int]:
 
 
 def _configured(facts: ModelFacts) -> dict[str, int]:
-    from core.finetune.memory import Shape
+    from core.model.shape import Shape
 
     try:
         shape = Shape.of(dict(facts.config))
