@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from core.data import names
-from core.data.messages import looks_like_messages
+from core.data.messages import is_paired, looks_like_messages
 from core.data.names import plain_name
 
 HELD_OUT = re.compile(r"(?:^|[^a-z])(?:test|eval|valid|validation|dev|held-?_?out)(?:[^a-z]|$)")
@@ -138,7 +138,7 @@ def layout(stream: IO[bytes], *, named_only: bool = False) -> Layout:
             if member.opening == b'"' and (plain in names.PROMPT or plain in names.RESPONSE):
                 return Layout()
         elif member.opening == b"[":
-            if looks_like_messages([value]):
+            if looks_like_messages([value]) and not is_paired([value]):
                 return Layout()
             lists.append(Part(member.key, member.start, member.end, member.line))
     openings = {member.opening for member in scanner.members}

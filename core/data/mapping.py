@@ -12,7 +12,17 @@ from typing import Any
 
 from core.data import names
 from core.data.columns import Column, is_about, is_rejected, look, verdicts
-from core.data.messages import BadMessages, as_history, as_tools, as_turns, looks_like_messages, there
+from core.data.messages import (
+    ROLES,
+    BadMessages,
+    as_history,
+    as_tools,
+    as_turns,
+    is_paired,
+    looks_like_messages,
+    there,
+    unpacked,
+)
 from core.data.names import plain_name
 from core.options import AUTO
 
@@ -223,10 +233,17 @@ class _Finder:
         if not lists:
             return None
         field = named or lists[0]
+        if not named and not self._has_roles(field):
+            return FieldMap(messages=field), f"{field!r} holds lists of questions and answers", 0.6
         if len(lists) > 1:
             others = ", ".join(map(repr, lists))
             return FieldMap(messages=field), f"each of {others} holds lists of turns", 0.5
         return FieldMap(messages=field), f"{field!r} holds lists of turns", sure or 0.9
+
+    def _has_roles(self, name: str) -> bool:
+        """Whether the turns of a column say who speaks; else they are pairs of a question and an answer."""
+        value = next((row[name] for row in self.rows if looks_like_messages(row.get(name))), None)
+        return not is_paired(unpacked(value))
 
     def _roles(self, name: str) -> list[str]:
         """Who speaks in the first of a column's conversations."""
@@ -299,20 +316,65 @@ class _Finder:
             if not (prompt and response) and all(named):
                 prompt, response = named
                 confidence, why = 0.5, f"{prompt!r} and {response!r} are such names, but hold no sentences"
+        turn = "" if prompt and response and confidence >= SURE else self._one_turn_each()
+        if turn:
+            return FieldMap(), turn, 0.0
         if prompt and response:
             extra = self._extra(prompt, response)
             if extra:
                 why += f", and {' and '.join(map(repr, extra))} belongs to the question"
             return FieldMap((prompt, *extra), response), why, confidence
+        talk = next((name for name in _exact(free, names.MESSAGES) if self.seen[name].nested > 0.5), "")
+        if talk:  # the rows say what is wrong with it
+            return FieldMap(messages=talk), f"{talk!r} is a name for a conversation", 0.9
         text, sure = _by_name([column.name for column in texts], names.TEXT)
+        if not text and (prompt or response):
+            return FieldMap(), self._other_missing(prompt, response), 0.0
         if text or len(texts) == 1:
             field = text or texts[0].name
+            classes = [
+                name for name in _exact(free, names.CLASS) if self.seen[name].is_text and name != field
+            ]
+            if classes:
+                why = (
+                    f"{field!r} is the only field with sentences, and {classes[0]!r} is a name for its class"
+                )
+                return FieldMap((field,), classes[0]), why, 0.6
             return (
                 FieldMap(text=field),
                 f"{field!r} is the only field with text, so all of it is learnt",
                 min(sure, 0.7) or 0.5,
             )
-        return FieldMap(), "no field looks like a question or an answer", 0.0
+        return FieldMap(), self._other_missing(prompt, response), 0.0
+
+    def _one_turn_each(self) -> str:
+        """Why rows that are one turn each cannot be used; "" where they are none."""
+        name = next(iter(_exact(self.columns, ("role", "from", "speaker"))), "")
+        said = [row[name] for row in self.rows if isinstance(row.get(name), str)] if name else []
+        if not said or any(each.casefold() not in ROLES for each in said):
+            return ""
+        why = f"each row is a single turn, as {name!r} says, and which belong together is not known"
+        return f"{why}: write those of a conversation into one row, as a list in 'messages'"
+
+    def _other_missing(self, prompt: str, response: str) -> str:
+        """What there is in place of a question and an answer."""
+        found = prompt or response
+        role = "the answer" if prompt else "the question" if response else "a question or an answer"
+        why = f"{found!r} is a name for {'a question' if prompt else 'an answer'}, but " if found else ""
+        why += f"no other field holds text for {role}" if found else f"no field looks like {role}"
+        odd = [
+            name
+            for name in self.columns
+            if name != found
+            and self.seen[name].filled
+            and not self.seen[name].text
+            and not is_about(name)
+            and any(isinstance(row.get(name), list | dict) for row in self.rows)
+        ]
+        if odd:
+            verb = "holds" if len(odd) == 1 else "hold"
+            why += f" ({', '.join(map(repr, odd))} {verb} lists or objects: write them as text)"
+        return why
 
     def _named_only(self, free: Sequence[str]) -> tuple[str, str]:
         """Question and answer by their names alone, where they hold any text."""
@@ -387,6 +449,6 @@ def propose_mapping(rows: Sequence[Mapping[str, Any]], model_chat_template: str 
     mapping, why, confidence = _Finder(rows, columns_of(rows)).find()
     if mapping.text:
         return Proposal(mapping, "{" + mapping.text + "}", False, why, confidence)
-    if model_chat_template:
+    if model_chat_template and mapping.complete:
         return Proposal(mapping, AUTO, True, f"{why}; the model brings its own chat template", confidence)
     return Proposal(mapping, AUTO, False, why, confidence)

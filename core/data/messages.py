@@ -42,7 +42,13 @@ ROLES = {
 }
 _CALLING = ("function_call", "tool_call")
 _ROLE_KEYS = ("role", "from", "speaker")
-_TEXT_KEYS = ("content", "value", "text")
+_TEXT_KEYS = ("content", "value", "text", "parts")
+_PAIR_ROLES = {
+    **dict.fromkeys(("human", "user", "input", "question", "prompt", "instruction", "query"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "bot", "output", "answer", "response"), "assistant"),
+    "system": "system",
+}
+"""Keys of an object that is a question and its answer, perhaps with a system message."""
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 _LEARNT_KEYS = ("weight", "train", "training", "loss")
 _KNOWN = frozenset(
@@ -110,6 +116,8 @@ def _list_of_turns(value: Any) -> Any:
             for who, said in zip(parts[1::2], parts[2::2], strict=True)
         ]
     value = unpacked(value)
+    if is_paired(value):
+        return _turns_of_pairs(value)
     if not isinstance(value, dict):
         return value
     if isinstance(value.get("messages"), list):
@@ -123,6 +131,30 @@ def _list_of_turns(value: Any) -> Any:
         if len(lengths) == 1 and not {*_ROLE_KEYS}.isdisjoint(value):
             return [dict(zip(value, turn, strict=True)) for turn in zip(*value.values(), strict=True)]
     return value
+
+
+def is_paired(value: Any) -> bool:
+    """Whether a value is a list of objects with a question and its answer each, and nothing else."""
+    if not isinstance(value, list) or not value or not isinstance(value[0], dict) or "role" in value[0]:
+        return False
+    for each in value:
+        if not isinstance(each, dict):
+            return False
+        roles = [_PAIR_ROLES.get(key, "") for key, said in each.items() if there(said)]
+        if sorted(roles) not in (["assistant", "user"], ["assistant", "system", "user"]):
+            return False
+    return True
+
+
+def _turns_of_pairs(value: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    order = ("system", "user", "assistant")
+    return [
+        {"role": role, "content": said}
+        for pair in value
+        for role in order
+        for key, said in pair.items()
+        if _PAIR_ROLES[key] == role and there(said)
+    ]
 
 
 def looks_like_messages(value: Any) -> bool:
@@ -141,7 +173,9 @@ def _parts(value: list[Any], number: int) -> tuple[str, str]:
         if isinstance(part, str):
             texts.append(part)
             continue
-        kind = part.get("type") or "text" if isinstance(part, dict) else type_words(part)
+        kind = type_words(part)
+        if isinstance(part, dict):
+            kind = part.get("type") or ("text" if "text" in part else next(iter(part), "nothing"))
         if kind == "thinking" and isinstance(part.get("thinking"), str):
             thoughts.append(part["thinking"])
         elif isinstance(part, dict) and isinstance(part.get("text"), str) and "text" in str(kind):

@@ -80,6 +80,7 @@ HISTORY = _names(
 )
 TOOLS = _names("tools functions available_tools tool_list")
 LABEL = _names("label desirable is_desirable kto_label kto_tag thumbs_up is_good good")
+CLASS = _names("label labels class sentiment intent emotion label_text label_name")
 REASONING = _names("reasoning reasoning_content thinking thoughts rationale cot complex_cot chain_of_thought")
 WEIGHT = _names("weight sample_weight loss_weight")
 CHOICES = _names("choices options candidates alternatives choice option")

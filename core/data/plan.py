@@ -6,6 +6,7 @@ Training and the data report use the same plan, so that the report tells what tr
 from __future__ import annotations
 
 import shlex
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -41,6 +42,9 @@ UNMAPPED = "It is not clear which field is the answer."
 
 FIELDS = ("data.prompt_field", "data.response_field", "data.messages_field")
 """The options that say outright which field is what."""
+
+_OWN_NAMES = ("prompt", "response", "system")
+"""Names in a template that stand for what is found in the rows."""
 
 NO_LABEL = "-"
 """`data.label_field` where no field says what is to be learnt."""
@@ -351,15 +355,31 @@ def propose(recipe: Recipe, rows: Sequence[Mapping[str, Any]], text: ModelText) 
     return found
 
 
+def _as_in_rows(name: str, columns: Sequence[str]) -> str:
+    """The column that is this name, be its accents signs of their own or not; else the name as it is."""
+    if name in columns:
+        return name
+    form = unicodedata.normalize("NFC", name)
+    return next((each for each in columns if unicodedata.normalize("NFC", each) == form), name)
+
+
 def named_fields(text: str, columns: Sequence[str], key: str) -> tuple[str, ...]:
-    """The fields that a recipe value names: one, or several with `+` between them.
+    """The fields that a recipe value names: one, or for `prompt_field` several with `+` between them.
 
     Raises:
-        RequestError: no row has such a field.
+        RequestError: no row has such a field, or there are several where one is meant.
     """
     if not text:
         return ()
-    names = (text,) if text in columns else tuple(part.strip() for part in text.split("+"))
+    whole = _as_in_rows(text, columns)
+    parts = (whole,) if whole in columns else tuple(part.strip() for part in text.split("+"))
+    names = tuple(_as_in_rows(part, columns) for part in parts)
+    if len(names) > 1 and key != "prompt_field":
+        raise RequestError(
+            "The recipe names several fields where one is meant.",
+            f"data.{key} = {text!r}; only data.prompt_field can be several, joined by +.",
+            "Write them into one field of the rows, and name that.",
+        )
     for name in names:
         if name not in columns:
             raise RequestError(
@@ -397,12 +417,23 @@ def make_plan(
         if wanted == AUTO and text.template
         else None
     )
+    misread = "" if wanted == AUTO else Template.misread(wanted, (*columns, *_OWN_NAMES))
+    if misread:
+        raise RequestError(
+            "The template cannot be used.",
+            f"data.template has {misread!r} not in one brace on each side, so that the word itself would be learnt.",
+            f"Write {{{misread}}}, and the field is put there.",
+        )
     try:
         template = Template.parse(PLAIN if wanted == AUTO else wanted)
     except TemplateError as error:
         raise RequestError(
             "The template cannot be used.", f"data.template: {error}.", "Add a field to it."
         ) from None
+    pieces = [
+        (is_field, _as_in_rows(word, columns) if is_field else word) for is_field, word in template.pieces
+    ]
+    template = Template(tuple(pieces))
     if chat is not None:
         if not (mapping.messages or (mapping.prompt and mapping.response)):
             raise _unmapped(
@@ -426,6 +457,26 @@ def _mapping(
     messages = "".join(named_fields(data.messages_field, columns, "messages_field"))
     label = "" if data.label_field == NO_LABEL else data.label_field
     label = "".join(named_fields(label, columns, "label_field"))
+    if messages and (prompt or response):
+        other = "prompt_field" if prompt else "response_field"
+        raise RequestError(
+            "The recipe says in two ways what the rows hold.",
+            f"data.messages_field = {messages!r} is a whole conversation, and data.{other} is set as well.",
+            f'Leave one of them empty: data.{other} = "" or data.messages_field = "".',
+        )
+    if response and response in prompt:
+        raise RequestError(
+            "The recipe takes one field as the question and as the answer.",
+            f"Both data.prompt_field and data.response_field name {response!r}.",
+            f"Set one of them to another field; the rows have {', '.join(map(repr, columns))}.",
+        )
+    if response or prompt:  # what is named as the one is not found as the other
+        kept = tuple(name for name in found.prompt if name != response)
+        found = replace(
+            found,
+            prompt=kept if kept[:1] == found.prompt[:1] else (),
+            response="" if found.response in prompt else found.response,
+        )
     if prompt or response or messages or not proposal.sure:
         mapping = FieldMap(
             prompt or found.prompt,
@@ -467,6 +518,15 @@ def _plain_plan(
         mapping,
         prompt=tuple(name for name in mapping.prompt if name not in direct or name == mapping.prompt[0]),
     )
+    seen = look(rows, sorted(direct))
+    lists = [name for name in template.fields if name in seen and seen[name].is_turns]
+    if lists:
+        raise RequestError(
+            "The template names a field with whole conversations.",
+            f"data.template has {{{lists[0]}}}, and a place in it is for one text.",
+            "Write {prompt} and {response}, which are used once for each question and its answer,"
+            ' or set data.template = "auto".',
+        )
     absent = [name for name in template.fields if name not in direct]
     strange = [name for name in absent if name not in ("prompt", "response", "system")]
     if strange:
@@ -485,6 +545,12 @@ def _plain_plan(
                 proposal, columns, f"data.template has {{{name}}}, and no field is that for certain"
             )
     answer = template.answer_field("" if absent else data.response_field)
+    if template.question_behind(answer):
+        raise RequestError(
+            "The template has the question behind the answer.",
+            f"In data.template {{{answer}}} is learnt, and stands before all that is asked.",
+            "Write the question first, or set data.response_field to the field that is the answer.",
+        )
     if not absent:  # the template's own names are all there is to read
         mapping = FieldMap(label=mapping.label, prompt=mapping.prompt, response=mapping.response)
     elif direct:
@@ -503,9 +569,9 @@ def options_of(proposal: Proposal) -> str:
 
 def _unmapped(proposal: Proposal, columns: Sequence[str], what: str) -> RequestError:
     shown = ", ".join(map(repr, columns)) or "none"
-    hint = (
-        "Set data.prompt_field and data.response_field (or data.messages_field) in lab.toml to two of these."
-    )
+    hint = f"{proposal.why[:1].upper()}{proposal.why[1:]}."
+    if len(columns) > 1:
+        hint += " If there are such fields, name them: data.prompt_field and data.response_field in lab.toml."
     if proposal.mapping.complete:
         hint = f"It seems that {proposal.mapping.words()} ({proposal.why}). `olivepress data DIR --accept` takes that"
         hint += f"; else set {' and '.join(FIELDS[:2])} in lab.toml"

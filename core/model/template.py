@@ -176,6 +176,22 @@ class Template:
         """The names in the template, in order, each once."""
         return tuple(dict.fromkeys(name for is_field, name in self.pieces if is_field))
 
+    def question_behind(self, answer: str) -> bool:
+        """Whether every other field but the system's stands behind the answer."""
+        places = [name for is_field, name in self.pieces if is_field and name != "system"]
+        return places[:1] == [answer] and len(set(places)) > 1
+
+    @staticmethod
+    def misread(text: str, names: Iterable[str]) -> str:
+        """The first of these names that stands in a template's text with one brace or with two; "" if none does."""
+        doubled = re.findall(r"\{\{\s*([^{}]+?)\s*\}\}", text)
+        bare = _PIECE.sub("\0", text)
+        for name in names:
+            word = re.escape(name)
+            if name in doubled or re.search(rf"\{{\s*{word}\s*(?:\W|$)|(?:\W|^)\s*{word}\s*\}}", bare):
+                return name
+        return ""
+
     def answer_field(self, named: str = "") -> str:
         """The field that the model learns to write; empty where the template has only one field."""
         fields = self.fields
@@ -213,7 +229,7 @@ class Template:
         texts = [guard.text(values[name]) if is_field else name for is_field, name in self.pieces]
         last = places[-1]
         before, body, after = "".join(texts[:last]), texts[last], "".join(texts[last + 1 :])
-        end = _end_of_turn(after, eos)
+        end = _end_of_turn(self.pieces[last + 1 :], eos)
         rest = after[len(end) :] if after.startswith(end) else after
         return joined(
             [guard.segment(before, False), guard.answer(body + end, learnt), guard.segment(rest, False)]
@@ -234,12 +250,13 @@ class Template:
         return joined([guard.segment(text, False)])
 
 
-def _end_of_turn(after: str, eos: str) -> str:
-    """The marker that ends the answer, from the text behind it; `eos` where there is none."""
+def _end_of_turn(behind: Sequence[tuple[bool, str]], eos: str) -> str:
+    """The marker that ends the answer, from the pieces behind it; `eos` where there is none."""
+    after = "" if not behind or behind[0][0] else behind[0][1]
     match = _MARKER.match(after)
     if match:
         return match.group()
-    return after.rstrip() if after.strip() else eos
+    return after.rstrip() if after.strip() and len(behind) == 1 else eos
 
 
 @dataclass(frozen=True)

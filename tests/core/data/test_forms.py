@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -571,3 +572,155 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for each in value:
             yield from _texts(each)
+
+
+# Forms that are not what they seem
+
+
+def refusal(folder: Path, rows: list[Row], **values: Any) -> RequestError:
+    """Why training refuses these rows; the report says the same."""
+    (folder / "own.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    recipe = Recipe().with_values(
+        {"data.file": "own.jsonl", **{f"data.{key}": value for key, value in values.items()}}
+    )
+    with pytest.raises(RequestError) as error:
+        load_examples(recipe, folder, chat_template=CHAT_TEMPLATE)
+    report = summary(folder, recipe)
+    assert not report.ok
+    told = next(iter(report.findings))
+    if told.file == "lab.toml":
+        assert error.value.detail.rstrip(".") in told.message
+    return error.value
+
+
+def test_questions_with_a_list_of_answers_are_not_taken_for_plain_text_or_answered_by_the_context(
+    tmp_path: Path,
+) -> None:
+    answers = {"text": ["by the river"], "answer_start": [3]}
+    rows = rows_of(question="Where is tower {n}?", context=sentence, answers=answers, title="The town")
+    error = refusal(tmp_path, rows)
+    assert "no other field holds text for the answer ('answers' holds lists or objects" in error.hint
+    assert "--accept" not in error.hint
+    report, _ = look(tmp_path, rows)
+    assert report.proposal is not None
+    assert not report.proposal.mapping.complete
+
+
+@pytest.mark.parametrize("text", ["text", "content"])
+def test_rows_that_are_single_turns_are_refused_by_that_reason(tmp_path: Path, text: str) -> None:
+    rows = [
+        {"id": n, "role": role, text: f"{said} the tower number {n}, please."}
+        for n in NUMBERS
+        for role, said in (("prompter", "Show me"), ("assistant", "Here is"))
+    ]
+    error = refusal(tmp_path, rows)
+    assert "Each row is a single turn, as 'role' says" in error.hint
+    assert "in 'messages'" in error.hint
+
+
+def test_an_object_in_place_of_texts_is_named(tmp_path: Path) -> None:
+    rows = rows_of(translation={"en": "Where is tower {n}?", "fr": "Où est la tour {n} ?"})
+    assert "'translation' holds lists or objects: write them as text" in refusal(tmp_path, rows).hint
+
+
+def test_a_text_with_a_class_is_proposed_as_question_and_answer(tmp_path: Path) -> None:
+    rows = rows_of(text=sentence, label=lambda n: "old" if n % 2 else "new")
+    report, _ = look(tmp_path, rows)
+    assert report.to_confirm
+    assert (report.mapping.prompt, report.mapping.response, report.mapping.label) == (("text",), "label", "")
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered"), [("human", "assistant"), ("input", "output"), ("question", "answer")]
+)
+@pytest.mark.parametrize("column", ["conversation", "history"])
+def test_lists_of_pairs_are_turns(tmp_path: Path, column: str, asked: str, answered: str) -> None:
+    pairs = [{"system": "", asked: "Is it far to {n}?", answered: "No, not far."}]
+    rows = rows_of(**{column: [*pairs, {asked: "Where?", answered: "By the river."}]})
+    if column == "history":
+        rows = rows_of(history=pairs, question="Where?", answer="By the river.")
+    report, examples = look(tmp_path, rows)
+    assert report.ok
+    assert [said for _, said, _ in turns(examples[0])] == [
+        "Is it far to 1?",
+        "No, not far.",
+        "Where?",
+        "By the river.",
+    ]
+
+
+def test_pairs_in_a_column_of_any_name_are_asked_about_and_the_context_beside_them_is_told(
+    tmp_path: Path,
+) -> None:
+    rows = rows_of(passage=sentence, qas=[{"question": "Where is {n}?", "answer": "By the river."}])
+    report, _ = look(tmp_path, rows)
+    assert report.to_confirm
+    assert "'passage' in 6 rows does not reach the model" in told(report)
+
+
+def test_contents_with_parts_are_a_conversation(tmp_path: Path) -> None:
+    rows = rows_of(
+        contents=[
+            {"role": "user", "parts": [{"text": "Where is {n}?"}]},
+            {"role": "model", "parts": [{"text": "By the river {n}."}]},
+        ]
+    )
+    report, examples = look(tmp_path, rows)
+    assert (report.ok, not_used(report)) == (True, set())
+    assert [said for _, said, _ in turns(examples[0])] == ["Where is 1?", "By the river 1."]
+
+
+def test_a_list_of_texts_called_conversation_is_refused_by_its_turns(tmp_path: Path) -> None:
+    rows = rows_of(conversation=["Where is tower {n}?", "By the river, near the market."])
+    assert "turn 1 is text, not an object" in refusal(tmp_path, rows).detail
+
+
+# What a recipe says of the fields
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (
+            {"prompt_field": "answer", "response_field": "answer"},
+            "Both data.prompt_field and data.response_field",
+        ),
+        ({"response_field": "question"}, "needs a question and an answer"),
+        ({"response_field": "note+answer"}, "only data.prompt_field can be several"),
+        ({"messages_field": "turns", "prompt_field": "question"}, "data.prompt_field is set as well"),
+        ({"template": "{turns}"}, "data.template has {turns}"),
+        ({"template": "{question} = {answer"}, "data.template has 'answer' not in one brace"),
+        ({"template": "{{question}} = {answer}"}, "data.template has 'question' not in one brace"),
+        ({"template": "{answer}\n{question}"}, "stands before all that is asked"),
+        ({"template": "{response}\n{prompt}"}, "stands before all that is asked"),
+        ({"template": "{question} = {anwser}"}, "data.template has {anwser}"),
+    ],
+)
+def test_what_a_recipe_cannot_mean_is_refused(tmp_path: Path, values: dict[str, str], why: str) -> None:
+    pair = [{"role": "user", "content": "Where is {n}?"}, {"role": "assistant", "content": "There."}]
+    rows = rows_of(question="Where is tower {n}?", note="It is old, {n}.", answer=sentence, turns=pair)
+    if "turns" not in str(values):
+        for row in rows:
+            del row["turns"]
+    assert why in refusal(tmp_path, rows, **values).detail
+
+
+def test_a_recipe_finds_a_field_however_its_accents_are_written(tmp_path: Path) -> None:
+    asked = unicodedata.normalize("NFD", "câu của tôi")
+    rows = rows_of(**{asked: "Where is tower {n}?", "x": sentence})
+    for values in (
+        {"prompt_field": "câu của tôi", "response_field": "x"},
+        {"template": "{câu của tôi}\n{x}<|end|>"},
+    ):
+        report, examples = look(tmp_path, rows, chat="template" not in values, **values)
+        assert report.ok
+        assert "Where is tower 1?" in examples[0].text
+
+
+def test_a_field_behind_the_answer_is_not_learnt(tmp_path: Path) -> None:
+    rows = rows_of(question="Where is tower {n}?", answer=sentence, note="Ask again.")
+    _, examples = look(tmp_path, rows, chat=False, template="{question}\n{answer}\n({note})")
+    learnt = "".join(each.text for each in examples[0].segments if each.trained)
+    assert "Ask again" not in learnt
+    assert learnt.startswith(sentence(1))
+    assert "(" not in learnt
