@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -262,3 +263,17 @@ def attention_sizes(config: dict[str, Any]) -> tuple[int, int]:
     """Outputs of the q projection, and of the k and the v projection."""
     facts = config_facts(config)
     return facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
+
+
+def context_limit(config: Mapping[str, Any]) -> int | None:
+    """The length up to which a graph is right however a text is read; None where that is the whole context.
+
+    With long rope (Phi-3's ``longrope``) every position is turned otherwise as soon as a text is longer than the
+    original context. What lies in the cache by then stays turned as before, and a conversation that grows, or a
+    prompt that is read in pieces, goes wrong.
+    """
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if (rope.get("rope_type") or rope.get("type")) not in ("longrope", "su"):
+        return None
+    name = "original_max_position_embeddings"
+    return int(config.get(name) or rope.get(name) or 0) or None

@@ -13,8 +13,9 @@ from olive.model import HfModelHandler, ONNXModelHandler
 from olive.passes.pass_config import PassConfigParam
 
 from core.files import folder_stamp
+from core.model.folder import read_config
 from core.optimize.adapters import add_adapter
-from core.optimize.build import open_graph
+from core.optimize.build import context_limit, open_graph
 from core.optimize.genai import complete_config, end_tokens
 from core.optimize.lora import arrange, read_lora
 from core.optimize.model_builder import OlivePressModelBuilder
@@ -44,7 +45,7 @@ class OlivePressOnnx(OlivePressModelBuilder):
         folder = Path(made.model_path).parent
         layout = open_graph(folder, checkpoint, folder_stamp(checkpoint))
         recipe = read_recipe(Path(config.recipe)) if config.recipe else Recipe()
-        complete_config(folder, end_tokens(checkpoint, recipe))
+        complete_config(folder, end_tokens(checkpoint, recipe), context_limit(read_config(checkpoint)))
         if model.adapter_path:
             lora = read_lora(Path(model.adapter_path))
             about = {"rank": lora.rank, "alpha": lora.alpha, "modules": sorted(lora.pairs)}

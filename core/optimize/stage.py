@@ -154,7 +154,7 @@ class _Run:
 
     def work(self) -> dict[str, Any]:
         from core.olive.run import import_olive
-        from core.optimize.build import build_base, choose, quantize_float
+        from core.optimize.build import build_base, choose, context_limit, quantize_float
         from core.optimize.genai import complete_config, end_tokens
 
         self.report.progress("Loading the packages", 0, None)
@@ -197,7 +197,13 @@ class _Run:
                 report=self.report,
                 trust_remote_code=self.trust,
             )
-        complete_config(folder, end_tokens(checkpoint, self.recipe))
+        limit = context_limit(read_config(checkpoint))
+        complete_config(folder, end_tokens(checkpoint, self.recipe), limit)
+        if limit and limit < facts.max_positions:
+            self.report.log(
+                f"Its context is {limit:,} tokens, not {facts.max_positions:,}: beyond that its long rope turns "
+                "positions that are in the cache already."
+            )
         adapters = self.context.work / "adapters" if reused else folder / "adapters"
         if self.has_adapter:
             self.report.progress("Adding the adapter", 0, None)
@@ -214,6 +220,7 @@ class _Run:
             "adapter": self.name if self.has_adapter else None,
             **self._sizes(folder, adapters),
             "base_reused": reused,
+            "context": min(limit or facts.max_positions, facts.max_positions),
             "accuracy_level": choice.accuracy_level,
             "output_matrix": choice.head,
             "build_s": round(built_s, 2),

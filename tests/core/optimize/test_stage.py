@@ -178,7 +178,11 @@ def test_long_context_rope_as_phi_has_it(tmp_path: Path) -> None:
         original_max_position_embeddings=256,
     )
     add_adapter(lab, "travel", rank=4)
-    run_stage(lab)
+    result, report = run_stage(lab)
+    # Beyond the original context what lies in the cache would be turned otherwise than what comes.
+    assert result["context"] == result["verified_tokens"] == 256
+    assert read_json(lab.onnx_dir / "genai_config.json")["model"]["context_length"] == 256
+    assert any("Its context is 256 tokens, not 1,024" in event.get("text", "") for event in report.events)
     assert onnx_texts(lab, None) == torch_texts(lab, None)
     assert onnx_texts(lab, "travel") == torch_texts(lab, "travel")
 
