@@ -721,7 +721,14 @@ class ChatTemplate:
             ending = self.ending
             if not ending and text[end:].strip() == "":
                 return len(text)
-            return end + len(ending) if text.startswith(ending, end) else end
+            content = turns[place]["content"]
+            behind = content[
+                len(content.rstrip()) :
+            ]  # of the answer itself; many templates write it as it is
+            for rest in (behind + ending, ending):
+                if text.startswith(rest, end):
+                    return end + len(rest)
+            return end
         shown = self._render(turns[: place + 1], False, tools)
         if not text.startswith(shown):
             raise TemplateError(

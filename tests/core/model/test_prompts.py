@@ -137,6 +137,18 @@ def learnt_texts(segments: tuple[Segment, ...]) -> list[str]:
     return [segment.text for segment in segments if segment.trained]
 
 
+@pytest.mark.parametrize("behind", ["\n", " ", "\n\n", "<|im_end|>\n"])
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_an_answer_with_space_behind_it_is_learnt_with_its_end(name: str, behind: str) -> None:
+    form = prompts(TEMPLATES[name], TOKENIZERS["bytes"]())
+    answer = f"There.{behind}"
+    learnt = learnt_texts(form.segments((Message("user", "Where?"), Message("assistant", answer)) * 2))
+    end = form.turns.ending.rstrip()
+    for text in learnt:
+        assert text.rstrip().endswith((f"{answer}{end}".rstrip(), f"{answer.rstrip()}{end}"))
+    assert len(learnt) == 2
+
+
 @pytest.mark.parametrize("which", TOKENIZERS)
 @pytest.mark.parametrize("name", TEMPLATES)
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -162,6 +174,7 @@ def test_what_training_and_chat_read_is_one(name: str, which: str, talk: tuple[M
             else answer.content.strip()
         )
         assert kept in text
+        assert text.rstrip().endswith(form.turns.ending.strip()), "the end of the turn is not learnt"
         extra = text.strip().removesuffix(form.turns.ending.strip()).rstrip().removesuffix(kept)
         assert extra.strip() in ("", "<think>\n\n</think>"), "more than the answer and its end"
     # The chat's ids for the last question are the first ids of the row.
