@@ -7,6 +7,7 @@ never closed then costs one record, and the line where it was opened is known.
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterator
 from typing import IO
@@ -19,6 +20,14 @@ MOST_LINES = 2_000
 """Lines that one quoted text may go over before the quote counts as forgotten."""
 
 csv.field_size_limit(1 << 26)
+
+
+_NUMBER = re.compile(r"[-+]?[\d.,]+%?")
+
+
+def _is_sentence(cell: str) -> bool:
+    """Whether a cell of the first line is more than a name for a column."""
+    return len(cell.split()) > 3 or (len(cell.split()) > 1 and cell.rstrip()[-1:] in tuple(".?!؟。？！"))
 
 
 class CsvReader:
@@ -120,12 +129,24 @@ class CsvReader:
             if line == 1 and len(cells) <= 2 and "".join(cells).lower().startswith("sep="):
                 continue
             if any(cell.strip() for cell in cells):
-                self.names = [cell.strip() for cell in cells]
-                if len(set(self.names)) < len(self.names) or not all(self.names):
+                # Spreadsheets and pandas leave the name of an index or an empty column out.
+                self.names = [cell.strip() or f"column {place}" for place, cell in enumerate(cells, 1)]
+                twice = next((name for name in self.names if self.names.count(name) > 1), "")
+                if twice:
                     self.header_problem = Problem(
                         "broken-csv",
-                        "the first line must name the columns, and a name is missing or stands there twice",
+                        f"the first line names the columns, and {twice!r} stands there twice",
                         "give each column a name of its own in the first line",
+                    )
+                elif any(map(_is_sentence, cells)) and all(
+                    _is_sentence(cell) or not cell.strip() or _NUMBER.fullmatch(cell.strip())
+                    for cell in cells
+                ):
+                    self.names = []
+                    self.header_problem = Problem(
+                        "broken-csv",
+                        "the first line must name the columns, and this one seems to be a record",
+                        "put a line with names before it, such as question,answer",
                     )
 
     @property

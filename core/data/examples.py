@@ -158,10 +158,7 @@ def _example(plan: Plan, path: Path, row: Row, record: Record) -> Example:
     try:
         segments = plan.segments(record)
     except TemplateError as error:
-        problem = Problem(
-            "template-error", str(error), "correct the row, or write a data.template of your own"
-        )
-        raise _refused(path, row, problem) from None
+        raise _refused(path, row, Problem("template-error", str(error), error.fix)) from None
     return Example(row.file, row.line, record.messages, segments, record.tools)
 
 

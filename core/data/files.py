@@ -299,6 +299,10 @@ def sniff(path: Path) -> Kind | None:
         if packed:
             raise UnreadableFile("it is Arrow inside gzip", "unpack the file with gunzip")
         return Kind("arrow")
+    if head.startswith(b"PK\x03\x04") and path.suffix.lower() in (".xlsx", ".xlsm", ".ods"):
+        raise UnreadableFile(
+            "it is a workbook of a spreadsheet, not records", "save the sheet as CSV (UTF-8)"
+        )
     for magic, what in _PACKED.items():
         if head.startswith(magic):
             raise UnreadableFile(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -142,11 +142,18 @@ def layout(stream: IO[bytes], *, named_only: bool = False) -> Layout:
                 return Layout()
             lists.append(Part(member.key, member.start, member.end, member.line))
     openings = {member.opening for member in scanner.members}
+    if scanner.members and not lists and _is_deeper(scanner.members) and not named_only:
+        return Layout(columns=tuple(member.key for member in scanner.members))
     if not lists and len(scanner.members) > 1 and openings in ({b"["}, {b"{"}) and not named_only:
         return Layout(columns=tuple(member.key for member in scanner.members))
     if named_only:
         lists = [part for part in lists if _named(part)]
     return _chosen(lists)
+
+
+def _is_deeper(members: Sequence[_Value]) -> bool:
+    """Whether the object holds nothing but one more object, whose name says that records are in it."""
+    return len(members) == 1 and members[0].opening == b"{" and plain_name(members[0].key) in _LISTS
 
 
 def _named(part: Part) -> bool:

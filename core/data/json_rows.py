@@ -123,6 +123,10 @@ def parse_line(raw: bytes) -> Found | None:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
+        if text.endswith(","):  # as lines cut out of an array have
+            return parse_line(raw[:-1])
+        if text.startswith(("//", "#", "/*")):
+            return Problem("broken-json", "it is a comment, which JSON does not have", "remove the line")
         return Problem("broken-json", f"{_plain(error.msg)}, at column {error.colno}", CORRECT)
     except (ValueError, RecursionError) as error:
         return Problem("broken-json", _odd(error), CORRECT)
@@ -300,6 +304,8 @@ class ValueStream:
         if self._ended and error.pos >= len(self._text.rstrip()):
             return Problem("broken-json", "the file ends inside this record", CORRECT)
         where = f"line {self._line + down}, column {error.pos - before}" if before >= 0 or down == 0 else "it"
+        if self._text.startswith(("//", "#", "/*"), self._at):
+            return Problem("broken-json", "there is a comment, which JSON does not have", "remove it")
         if down == 0 and before < 0:
             return Problem("broken-json", _plain(error.msg), CORRECT)
         return Problem("broken-json", f"{_plain(error.msg)}, at {where}", CORRECT)

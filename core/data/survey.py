@@ -218,8 +218,7 @@ class Survey:
         try:
             segments = plan.segments(record)
         except TemplateError as error:
-            fix = "correct the row, or write a data.template of your own"
-            self._add(row, Problem("template-error", str(error), fix))
+            self._add(row, Problem("template-error", str(error), error.fix))
             return
         if self._unused is not None:
             self._unused.add(row, record)

@@ -38,7 +38,19 @@ _SAID = 500
 
 
 class TemplateError(ValueError):
-    """A template that cannot be used, with the reason in words."""
+    """A template that cannot be used, or not for a conversation, with the reason in words.
+
+    `fix` says what to do about the record.
+    """
+
+    def __init__(
+        self, reason: str, fix: str = "correct the row, or write a data.template of your own"
+    ) -> None:
+        super().__init__(reason)
+        self.fix = fix
+
+
+NO_TOOLS = "use a model whose chat template writes tools and their calls, or leave the row out"
 
 
 @lru_cache(maxsize=8)
@@ -305,7 +317,7 @@ class PlainTurns:
     ) -> tuple[list[Segment], str, list[str]]:
         """The finished turns as segments, the system text that still waits, and questions without an answer."""
         if tools or any(message.tool_calls or message.role == "tool" for message in messages):
-            raise TemplateError("a plain template has no place for tools and their calls")
+            raise TemplateError("a plain template has no place for tools and their calls", NO_TOOLS)
         result: list[Segment] = []
         asked: list[str] = []
         system = ""
@@ -647,7 +659,7 @@ class ChatTemplate:
         if tools:
             named = [_renamed(tool, guard.open) for tool in tools]
             if self._render(turns, False, named).count(guard.open) < len(tools):
-                raise TemplateError("the model's chat template does not write the row's tools")
+                raise TemplateError("the model's chat template does not write the row's tools", NO_TOOLS)
         for place, turn in enumerate(turns):
             calls = turn.get("tool_calls") or ()
             if not calls:
@@ -656,7 +668,7 @@ class ChatTemplate:
             shown = self._render([*turns[:place], other, *turns[place + 1 :]], False, tools)
             if shown.count(guard.open) < len(calls):
                 raise TemplateError(
-                    f"the model's chat template does not write the tool call of turn {place + 1}"
+                    f"the model's chat template does not write the tool call of turn {place + 1}", NO_TOOLS
                 )
 
     def _own_marks(

@@ -724,3 +724,13 @@ def test_a_field_behind_the_answer_is_not_learnt(tmp_path: Path) -> None:
     assert "Ask again" not in learnt
     assert learnt.startswith(sentence(1))
     assert "(" not in learnt
+
+
+def test_tools_that_the_template_does_not_write_get_advice_that_works(tmp_path: Path) -> None:
+    call = {"type": "function", "function": {"name": "find", "arguments": {"tower": 1}}}
+    talk = [{"role": "user", "content": "Where is {n}?"}, {"role": "assistant", "tool_calls": [call]}]
+    rows = rows_of(messages=talk)
+    for template in ("auto", "Q: {prompt}\nA: {response}"):
+        error = refusal(tmp_path, rows, template=template)
+        assert error.hint.startswith("Use a model whose chat template writes tools")
+        assert "data.template" not in error.hint

@@ -191,3 +191,26 @@ def test_the_scan_finds_every_list_where_it_is(value: dict[str, Any], indent: in
     for part in (*found.train, *found.held_out):
         assert json.loads(data[part.start : part.end]) == value[json.loads(f'"{part.key}"')]
         assert data[: part.start].count(b"\n") + 1 == part.line
+
+
+def test_lists_inside_of_one_more_object_are_refused_as_such(tmp_path: Path) -> None:
+    (found,) = read(write(tmp_path, {"data": {"train": ROWS, "test": ROWS[:1]}}))
+    assert "one object of columns or of records by name ('data')" in found.message
+
+
+def test_lines_cut_out_of_an_array_keep_their_commas(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + ",\n" for row in ROWS), encoding="utf-8")
+    assert read(path) == ROWS
+    with RowPager(path) as pager:
+        assert [row.fields for row in pager.rows(0, 9)] == ROWS
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_a_comment_is_called_one(tmp_path: Path, name: str) -> None:
+    lines = ["// my rows", *map(json.dumps, ROWS)]
+    if name == "a.json":
+        lines = ["[", "// my rows", ",\n".join(map(json.dumps, ROWS)), "]"]
+    (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
+    comment, *rows = read(tmp_path / name)
+    assert (comment.kind, "comment" in comment.message, rows) == ("broken-json", True, ROWS)

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +233,50 @@ def test_keys_that_a_table_had_to_fill_are_not_there(tmp_path: Path, form: str) 
     else:
         arrow(tmp_path / "a.arrow", rows)
     assert read(tmp_path / f"a.{form}") == [(1, rows[0])]
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "fields"),
+    [
+        (",question,answer", "0,Where?,There.", {"column 1": "0", "question": "Where?", "answer": "There."}),
+        ("question,answer,", "Where?,There.,", {"question": "Where?", "answer": "There.", "column 3": ""}),
+    ],
+)
+def test_a_column_of_csv_may_have_no_name(
+    tmp_path: Path, header: str, row: str, fields: dict[str, str]
+) -> None:
+    (tmp_path / "a.csv").write_text(f"{header}\n{row}\n", encoding="utf-8")
+    assert [each.fields for each in iter_rows(tmp_path / "a.csv")] == [fields]
+    with RowPager(tmp_path / "a.csv") as pager:
+        assert [each.fields for each in pager.rows(0, 5)] == [fields]
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        ("Where is tower 1?,It stands by the river.", "this one seems to be a record"),
+        ("1,Where is tower 1?", "this one seems to be a record"),
+        ("answer,answer", "'answer' stands there twice"),
+    ],
+)
+def test_a_first_line_that_names_no_columns_is_refused(tmp_path: Path, first: str, message: str) -> None:
+    (tmp_path / "a.csv").write_text(f"{first}\nWhere is tower 2?,It stands on the hill.\n", encoding="utf-8")
+    problem = next(iter(iter_rows(tmp_path / "a.csv"))).problem
+    assert problem is not None
+    assert (problem.kind, message in problem.message) == ("broken-csv", True)
+    with RowPager(tmp_path / "a.csv") as pager:
+        assert pager.rows(0, 1)[0].problem == problem
+
+
+def test_names_of_columns_may_be_questions_as_forms_have_them(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("Timestamp,What do you ask?,Your answer is?\n1,a,b\n", encoding="utf-8")
+    assert [len(each.fields or {}) for each in iter_rows(tmp_path / "a.csv")] == [3]
+
+
+def test_a_workbook_is_called_one(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.xlsx", "w") as book:
+        book.writestr("xl/workbook.xml", "<workbook/>")
+    problem = next(iter(iter_rows(tmp_path / "a.xlsx"))).problem
+    assert problem is not None
+    assert "workbook" in problem.message
+    assert "CSV" in problem.fix
