@@ -37,6 +37,7 @@ _NAMES = {
     "remote-code": "remote code",
     "adapter": "model",
     "tokens-beyond-embeddings": "tokenizer",
+    "template": "chat template",
     "group-size": "group size",
     "context": "context",
 }

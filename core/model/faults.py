@@ -18,6 +18,8 @@ from core.model.auto import Settled
 from core.model.finite import NotFinite, first_not_finite
 from core.model.folder import ADAPTER_CONFIG, ModelFacts, model_facts, read_adapter
 from core.model.matrices import fitting_group_sizes, rounded_matrices
+from core.model.messages import Message
+from core.model.template import PLAIN, ChatTemplate, TemplateError
 from core.model.tensors import (
     USUAL,
     Gap,
@@ -31,8 +33,9 @@ from core.model.tensors import (
     unknown_prefix,
     unread,
 )
-from core.model.text import AddedToken, tokens_from
+from core.model.text import TEMPLATE_FILE, AddedToken, tokens_from
 from core.model.weights import TensorEntry, tensor_entries, weight_files
+from core.options import AUTO
 
 OURS = "olive"
 """How a checkpoint is packed that the quantize step has made."""
@@ -99,7 +102,7 @@ def faults(facts: ModelFacts, recipe: Settled) -> list[Fault]:
     ]
     if facts.shards:
         tensors = list(_tensors(facts))
-        found += [*tensors, *_tokens(facts, recipe), *_leftovers(facts)]
+        found += [*tensors, *_tokens(facts, recipe), *_template(facts, recipe), *_leftovers(facts)]
         if all(fault.code != "model.not-merged" for fault in tensors):
             found += _group_size(facts, recipe)
     found += _context(facts, recipe)
@@ -323,6 +326,41 @@ def _tokens(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
         if harmful
         else "Neither the model's template nor the recipe's uses them, so they do no harm.",
         stops=bool(harmful),
+    )
+
+
+_ASKED = Message("user", "Where is the station?")
+_ANSWERED = (_ASKED, Message("assistant", "Behind the church."))
+_TRIALS = (_ANSWERED, (Message("system", "You know the town."), *_ANSWERED))
+"""The simplest conversations: a template that can write none of them can write none."""
+
+
+def _template(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
+    text = facts.text
+    own = f"Take {TEMPLATE_FILE} from where the model came from, or write a data.template of your own."
+    if text.templates and not text.template and recipe.data.template in (AUTO, PLAIN):
+        yield Fault(
+            "model.template",
+            "The model has several chat templates, and none of them is its default.",
+            f"{facts.path}: {', '.join(map(repr, text.templates))}.",
+            f"Copy the one to train with to {TEMPLATE_FILE} there, or write a data.template of your own.",
+        )
+    if not text.template or recipe.data.template != AUTO:
+        return
+    template = ChatTemplate(text.template, text.eos, text.bos, text.special)
+    reasons = []
+    for messages in _TRIALS:
+        try:
+            template.segments(messages)
+        except TemplateError as error:
+            reasons.append(str(error))
+        else:
+            return
+    yield Fault(
+        "model.template",
+        "No conversation can be written with the model's chat template.",
+        f"{facts.path}: {reasons[0]}.",
+        own,
     )
 
 

@@ -198,7 +198,9 @@ def read_config(path: Path) -> dict[str, Any]:
         raise RequestError(
             "There is no such model folder.",
             f"{path} is {'a file' if path.exists() else 'not there'}.",
-            'Set model.source to a folder with config.json, to a hub id, or to "rehearsal".',
+            f"Set model.source to the folder that it lies in, {path.parent}."
+            if path.is_file() and (path.parent / "config.json").is_file()
+            else 'Set model.source to a folder with config.json, to a hub id, or to "rehearsal".',
             code="model.missing",
         )
     file = path / "config.json"
@@ -227,9 +229,24 @@ def _no_config(path: Path) -> RequestError:
     return _only_adapter(path) or RequestError(
         "The model folder has no config.json.",
         f"{path} holds {some_names(path)}.",
-        "Set model.source to a Hugging Face folder: config.json, *.safetensors and a tokenizer.",
+        _model_nearby(path)
+        or "Set model.source to a Hugging Face folder: config.json, *.safetensors and a tokenizer.",
         code="model.no-config",
     )
+
+
+def _model_nearby(path: Path) -> str:
+    """Which model is probably meant by a folder that holds none: a trainer's output, a hub cache, a lab, GGUF files."""
+    if (path / "lab.toml").is_file():
+        return "It is a lab's folder. Set model.source to the model that its lab.toml names."
+    if files := sorted(path.glob("*.gguf")):
+        return f"Set model.source to one file: {files[0]}."
+    if any(path.glob("*.onnx")):
+        return "An ONNX model cannot be quantized or trained: set model.source to the model that it was built from."
+    inside = [each.parent for pattern in ("*/config.json", "*/*/config.json") for each in path.glob(pattern)]
+    if inside:
+        return f"Set model.source to a folder in it: {max(inside, key=lambda each: each.stat().st_mtime)}."
+    return ""
 
 
 def _only_adapter(path: Path) -> RequestError | None:
@@ -273,6 +290,8 @@ def _entries(path: Path) -> dict[str, TensorEntry]:
     try:
         return tensor_entries(path)
     except RequestError as error:
+        if error.code == "model.no-weights" and (nearby := _model_nearby(path)):
+            raise RequestError(error.title, error.detail, nearby, code=error.code) from None
         if error.code == "model.no-weights" and (adapter := _only_adapter(path)) is not None:
             raise adapter from None
         raise

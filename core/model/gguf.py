@@ -167,8 +167,14 @@ class Header:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether a path is called as a GGUF file is; it need not be there."""
-    return path.suffix.lower() == SUFFIX
+    """Whether a path is called as a GGUF file is, there or not, or is one under another name (Ollama's blobs)."""
+    if path.suffix.lower() == SUFFIX:
+        return True
+    try:
+        with path.open("rb") as stream:
+            return stream.read(4) == b"GGUF"
+    except OSError:
+        return False
 
 
 def read_header(path: Path) -> Header:

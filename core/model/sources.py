@@ -105,11 +105,6 @@ def resolve_model(
         found = ModelSource(float_folder(file, report), file.name, None)
     else:
         folder = local_place(source, lab_root)
-        if not folder.is_dir():
-            what = "is a file" if folder.exists() else "does not exist"
-            raise RequestError(
-                "There is no such model.", f"model.source = {source!r}: {folder} {what}.", _ADVICE
-            )
         found = ModelSource(folder, folder.name, None)
     check_folder(found.path)
     return found

@@ -452,7 +452,13 @@ class ChatTemplate:
             **more,
         }
         try:
-            return render(_compiled(self.text), values)
+            compiled = _compiled(self.text)
+        except JinjaError as error:
+            line = getattr(error, "lineno", None)
+            where = f" (line {line})" if line else ""
+            raise TemplateError(f"the model's chat template is broken: {str(error)[:_SAID]}{where}") from None
+        try:
+            return render(compiled, values)
         except LabError:
             raise  # a request to stop, which may come at any moment
         except TooMuch as error:

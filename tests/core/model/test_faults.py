@@ -20,6 +20,7 @@ from core.model.auto import Facts, Settled, resolve
 from core.model.faults import Fault, faults, refuse
 from core.model.folder import check_folder, model_facts
 from core.model.load import check_tensors
+from core.model.template import PLAIN
 from core.recipe import Recipe
 from tests.recipes import settled
 from tests.tiny_models import ARCHITECTURES, make_tiny
@@ -500,3 +501,72 @@ def test_an_architecture_that_is_not_the_model_types(model: Path) -> None:
     fault = found(model)["model.architecture"]
     assert "a LlamaForCausalLM" in fault.detail
     assert "LlamaForCausalLM" in fault.hint
+
+
+# --- templates, and folders that are not the model's ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{% for m in messages %}{{ m.content }", "broken"),
+        ("{{ raise_exception('never') }}", "never"),
+        ("{{ messages[-1].content }}", "turn 1"),
+        (
+            "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}",
+            "turn 1",
+        ),
+    ],
+)
+def test_a_template_that_writes_no_conversation_is_the_models_fault(
+    template: str, words: str, model: Path
+) -> None:
+    (model / "chat_template.jinja").write_text(template)
+    fault = found(model)["model.template"]
+    assert fault.stops
+    assert words in fault.detail
+    assert found(model, data__template="Q: {prompt}\nA: {response}") == {}
+
+
+@pytest.mark.parametrize("needs", ["messages[0].role == 'system'", "messages[0].role == 'user'"])
+def test_a_template_that_needs_a_system_message_or_knows_none_will_do(needs: str, model: Path) -> None:
+    template = (model / "chat_template.jinja").read_text()
+    (model / "chat_template.jinja").write_text(
+        f"{{% if not ({needs}) %}}{{{{ raise_exception('no') }}}}{{% endif %}}{template}"
+    )
+    assert found(model) == {}
+
+
+def test_several_templates_without_a_default_are_not_none(model: Path) -> None:
+    """They were taken for a base model's, and plain words were used."""
+    text = (model / "chat_template.jinja").read_text()
+    (model / "chat_template.jinja").unlink()
+    content = json.loads((model / "tokenizer_config.json").read_text())
+    content["chat_template"] = [{"name": name, "template": text} for name in ("tool_use", "rag")]
+    (model / "tokenizer_config.json").write_text(json.dumps(content))
+    fault = found(model, data__template=PLAIN)["model.template"]
+    assert "'tool_use', 'rag'" in fault.detail
+    (model / "chat_template.jinja").write_text(text)
+    assert found(model) == {}
+
+
+@pytest.mark.parametrize("inside", ["checkpoint-20", "snapshots/abc"])
+def test_the_folder_around_a_model_names_the_model(inside: str, model: Path, tmp_path: Path) -> None:
+    around = tmp_path / "around"
+    (around / inside).parent.mkdir(parents=True)
+    model.rename(around / inside)
+    with pytest.raises(RequestError) as caught:
+        check_folder(around)
+    assert caught.value.hint == f"Set model.source to a folder in it: {around / inside}."
+    check_folder(around / inside)
+
+
+def test_what_is_not_a_model_is_told_by_what_it_is(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError) as caught:
+        check_folder(model / "model.safetensors")
+    assert str(model) + "." in caught.value.hint
+    (model / "model.safetensors").rename(model / "model.onnx")
+    with pytest.raises(RequestError, match="ONNX model cannot be"):
+        check_folder(model)
+    with pytest.raises(RequestError, match="a lab's folder"):
+        check_folder(Lab.create(tmp_path / "lab", model="rehearsal").folder.root)
