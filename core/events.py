@@ -19,14 +19,23 @@ from typing import Any
 
 from core.errors import Cancelled
 from core.files import folder_bytes
+from core.text import clean
 
 VERSION = 1
+LOG_NAME = "log.txt"
+"""The file of a job's folder that holds all that its processes print, and its log lines."""
+
 Event = dict[str, Any]
 
 
 def now() -> str:
     """The time as events carry it: ISO 8601, UTC, milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def log_line(text: str, level: str) -> str:
+    """A log line as people read it: its level in front, unless that is the usual one."""
+    return clean(text) if level == "info" else f"{level}: {clean(text)}"
 
 
 class Reporter:
@@ -104,10 +113,14 @@ class JobReporter(Reporter):
 
     Progress is written at most ten times a second, save the first and last of a phase: a bar that
     moves faster tells nobody more and makes the file grow.
+
+    Log lines are also appended to the job's ``log.txt``, which is what people read; those of level debug
+    are left out there.
     """
 
     def __init__(self, folder: Path, job: str) -> None:
         self._job = job
+        self._log = folder / LOG_NAME
         self._cancel = folder / "cancel"
         self._stream = open(folder / "events.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the job
         self._lock = threading.Lock()
@@ -141,6 +154,9 @@ class JobReporter(Reporter):
 
     def log(self, text: str, level: str = "info") -> None:
         self.emit("log", level=level, text=text)
+        if level != "debug":
+            with self._log.open("a", encoding="utf-8") as stream:
+                stream.write(log_line(text, level) + "\n")
 
     def check_cancelled(self) -> None:
         if os.path.exists(self._cancel):

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from core.errors import MachineError
+from core.errors import MachineError, RequestError
 
 MANIFEST = "olivepress.json"
 
@@ -48,10 +48,32 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON in a file, or None where there is no such file or it is not JSON."""
+    """The JSON in a file, or None where there is no such file.
+
+    Raises:
+        RequestError: the file is there and is not JSON, as after a copy that broke off.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, RecursionError) as error:
+        raise RequestError(
+            "A file is damaged.",
+            f"{path} is not JSON: {error}.",
+            "Put a good copy in its place, or make anew what it belongs to.",
+            code="file.damaged",
+        ) from None
+
+
+def read_if_whole(path: Path) -> Any:
+    """As :func:`read_json`, but None where it is damaged, too.
+
+    For a file that is made anew when it is lost, and for one whose damage is told elsewhere.
+    """
+    try:
+        return read_json(path)
+    except RequestError:
         return None
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from core.errors import RequestError
 from core.events import now
-from core.files import MANIFEST, human_bytes, read_json, write_atomic
+from core.files import MANIFEST, human_bytes, read_if_whole, read_json, write_atomic
 from core.folder import LabFolder
 from core.model.auto import Chosen
 from core.recipe import Recipe
@@ -41,10 +42,14 @@ def report_text(lab: LabFolder, recipe: Recipe) -> str:
         *(("finetune", adapter) for adapter in adapters),
         ("optimize", lab.onnx_dir),
     ):
-        manifest = read_json(folder / MANIFEST)
+        title = _TITLES[stage] + (f" {_escape(folder.name)}" if stage == "finetune" else "")
+        try:
+            manifest = read_json(folder / MANIFEST)
+        except RequestError as error:
+            parts += [f"## {title}", _escape(f"{error.title} {error.detail}")]
+            continue
         if not manifest:
             continue
-        title = _TITLES[stage] + (f" {_escape(folder.name)}" if stage == "finetune" else "")
         parts.append(f"## {title}")
         parts.append(f"`{folder.relative_to(lab.root)}`")
         parts.append(_table(manifest.get("result") or {}))
@@ -56,7 +61,7 @@ def report_text(lab: LabFolder, recipe: Recipe) -> str:
             parts.append(
                 "Made with " + ", ".join(f"{name} {version}" for name, version in packages.items()) + "."
             )
-    uploaded = read_json(lab.state_dir / "upload.json")
+    uploaded = read_if_whole(lab.state_dir / "upload.json")
     text = "\n\n".join(parts) + "\n"
     return with_upload(text, uploaded) if isinstance(uploaded, dict) else text
 

@@ -20,9 +20,10 @@ from tui.terminal import default_theme
 from tui.theme import CYCLE, DARK, LIGHT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from textual.app import SystemCommand
+    from textual.filter import LineFilter
     from textual.screen import Screen
     from textual.timer import Timer
 
@@ -91,18 +92,19 @@ class OlivePressApp(App[None]):
         self.register_theme(LIGHT)
         wanted = self.settings.theme
         self.theme = wanted if wanted in self.available_themes else default_theme()
-        if self.no_color:
-            self._without_colours()
         self.set_keymap(dict(self.settings.keymap))
         # Less motion is less to send over a slow link, and nothing to wait for.
         self.animation_level = "none"
 
-    def _without_colours(self) -> None:
+    def get_line_filters(self) -> Sequence[LineFilter]:
         """NO_COLOR: send none at all. Textual (8.2.8) chooses the filter before the theme is known, and takes
         the one that turns the terminal's own colours into black on black."""
+        filters = super().get_line_filters()
+        if not self.no_color:
+            return filters
         from textual.filter import Monochrome, NoColor
 
-        self._filters = [NoColor() if isinstance(each, Monochrome) else each for each in self._filters]
+        return [NoColor() if isinstance(each, Monochrome) else each for each in filters]
 
     def _post(self, message: Message) -> None:
         """Called in other threads; posting is the one thing that is safe there."""

@@ -60,7 +60,7 @@ class JobView:
 
     @property
     def log_path(self) -> Path:
-        """All that its processes printed."""
+        """All that its processes printed, and its log lines."""
         return self.folder / "log.txt"
 
 
@@ -72,12 +72,10 @@ class Snapshot:
         jobs: the newest job of each stage.
         made: what stands under ``models/``: ``quantize``, ``finetune``, ``optimize``.
         active: the job that runs, if one does.
-        runs: how many jobs each stage has had.
     """
 
     jobs: Mapping[str, JobView] = field(default_factory=dict)
     made: frozenset[str] = frozenset()
-    runs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def outline(self) -> tuple[object, ...]:

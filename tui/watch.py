@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+from core.errors import RequestError
 from core.events import Event, read_events
 from core.folder import LabFolder
 from core.jobs import FINAL, Job, list_jobs
@@ -35,7 +36,10 @@ class JobReader:
         self._progress: Event = {}
         self._started: float | None = None
         self._ended: float | None = None
-        self._spec = job.spec
+        try:
+            self._spec = job.spec
+        except RequestError:  # the job is shown all the same
+            self._spec = {}
         self.view = JobView(job.id, job.stage, "queued", job.folder, spec=self._spec)
 
     def poll(self) -> bool:
@@ -180,16 +184,14 @@ class LabWatch:
     def snapshot(self) -> Snapshot:
         """The lab as it was last read."""
         newest: dict[str, JobView] = {}
-        runs: dict[str, int] = {}
         for reader in self._readers.values():
             view = reader.view
-            runs[view.stage] = runs.get(view.stage, 0) + 1
             before = newest.get(view.stage)
             if before is None or _order(view.id) > _order(before.id):
                 newest[view.stage] = view
         if "finetune" in newest:
             newest["finetune"] = self._whole_curve(newest["finetune"])
-        return Snapshot(newest, self._made, runs)
+        return Snapshot(newest, self._made)
 
     def _whole_curve(self, view: JobView) -> JobView:
         """A run that went on from a checkpoint gets the points of the runs before it in front."""

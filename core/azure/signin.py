@@ -19,7 +19,7 @@ from core.azure.errors import LOGIN
 from core.azure.patience import Stop
 from core.azure.places import config_dir
 from core.errors import MachineError, RequestError
-from core.files import explained, read_json, write_json
+from core.files import explained, read_if_whole, write_json
 
 METHODS = {
     "cli": "the Azure CLI's session (az login)",
@@ -85,7 +85,7 @@ def _path() -> Path:
 
 def remembered() -> Choice | None:
     """The choice that was made, or None."""
-    data = read_json(_path())
+    data = read_if_whole(_path())
     if not isinstance(data, dict) or data.get("method") not in METHODS:
         return None
     known = {

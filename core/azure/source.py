@@ -17,7 +17,7 @@ from core.azure.storage import Access, Container
 from core.azure.workspace import Place, Workspace
 from core.errors import RequestError
 from core.events import Reporter
-from core.files import human_bytes, read_json, write_json
+from core.files import human_bytes, read_if_whole, write_json
 
 DISCOVERY = "https://eastus.api.azureml.ms/registrymanagement/v1.0/registries/{}/discovery"
 REGISTRY_API = "2021-10-01-dataplanepreview"
@@ -86,7 +86,7 @@ def download_model(uri: str, cache: Path, report: Reporter) -> Path:
     """See :func:`core.azure.download_model`."""
     address = parse(uri)
     folder = _folder(address, cache)
-    if address.version != "latest" and read_json(folder / WHOLE):
+    if address.version != "latest" and read_if_whole(folder / WHOLE):
         return folder
 
     def work(stop: Stop, relay: Reporter) -> Path:
@@ -115,7 +115,7 @@ def fetch(address: Address, cache: Path, report: Reporter, credential: Any, stop
     """Bring what an address names into the cache, or find it there. Raises as :func:`download_model`."""
     address, container, prefix = locate(address, credential, stop, report)
     folder = _folder(address, cache)
-    if read_json(folder / WHOLE):
+    if read_if_whole(folder / WHOLE):
         return folder
     try:
         receiver = Receiver(

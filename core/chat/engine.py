@@ -132,10 +132,6 @@ class Engine:
     def _file(self, adapter: str) -> Path:
         return self.folder / "adapters" / f"{adapter}.onnx_adapter"
 
-    def reset(self) -> None:
-        """Forget every conversation and free its memory."""
-        self._lanes.clear()
-
     def ask(self, request: Ask, arrived: float, stopped: Callable[[], bool]) -> Iterator[Message]:
         """Answer in each lane, by turns, and tell what happens.
 

@@ -33,7 +33,6 @@ class Exchange:
         stop: Callable[[], None],
     ) -> None:
         self.turn = turn
-        self.text = dict.fromkeys(turn.lanes, "")
         self.error: LabError | None = None
         self._record = record
         self._on_event = on_event

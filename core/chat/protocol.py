@@ -97,20 +97,6 @@ class Score(Message):
     segments: list[list[Any]]
 
 
-@dataclass(frozen=True)
-class Reset(Message):
-    """Forget what was read and free its memory; the weights stay. Answered by Finished."""
-
-    type: ClassVar[str] = "reset"
-
-
-@dataclass(frozen=True)
-class Close(Message):
-    """End the process."""
-
-    type: ClassVar[str] = "close"
-
-
 # Events
 
 
@@ -239,7 +225,7 @@ class Error(Message):
 _TYPES: dict[str, type[Message]] = {
     kind.type: kind
     for kind in (
-        Load, Ask, Stop, SetAdapter, Score, Reset, Close,
+        Load, Ask, Stop, SetAdapter, Score,
         Progress, Ready, Token, Dropped, Done, Finished, Adapted, Scored, Error,
     )
 }  # fmt: skip

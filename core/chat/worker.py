@@ -21,13 +21,11 @@ from typing import TYPE_CHECKING
 from core.chat.protocol import (
     Adapted,
     Ask,
-    Close,
     Error,
     Finished,
     Load,
     Message,
     ProtocolError,
-    Reset,
     Score,
     SetAdapter,
     Stop,
@@ -60,7 +58,7 @@ class Pipe:
 
 
 class Inbox:
-    """Requests in order; Stop, Close and the end of input act as soon as they are looked for.
+    """Requests in order; Stop and the end of input act as soon as they are looked for.
 
     The thread that answers looks itself, before each token, at the cost of one system call. One that reads
     beside it would wait long: the runtime gives the interpreter's lock back only for microseconds.
@@ -92,8 +90,6 @@ class Inbox:
             return
         if isinstance(message, Stop):
             self._stopped.add(message.id)
-        elif isinstance(message, Close):
-            os._exit(0)
         else:
             self._waiting.append((message, time.perf_counter()))
 
@@ -170,9 +166,6 @@ def _answer(engine: Engine, message: Message, arrived: float, pipe: Pipe, inbox:
         pipe.send(Adapted(message.id, message.adapter, engine.set_adapter(message.adapter)))
     elif isinstance(message, Score):
         pipe.send(engine.score(message))
-    elif isinstance(message, Reset):
-        engine.reset()
-        pipe.send(Finished(message.id))
     else:
         raise RequestError("The worker does not do that.", f"The request was {message.type}.")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from core.cli.parser import UsageError
 from core.errors import Cancelled, LabError
-from core.events import Event
+from core.events import Event, log_line
 from core.files import human_bytes
 from core.text import clean
 
@@ -108,7 +108,7 @@ class EventPrinter:
             if event["name"] == "eval_loss" and event["value"] is not None:
                 self._line(f"  eval loss {event['value']:.4f} at step {event.get('step')}")
         elif kind == "log" and event["level"] in ("info", "warning", "error"):
-            self._line(f"  {'' if event['level'] == 'info' else event['level'] + ': '}{clean(event['text'])}")
+            self._line(f"  {log_line(event['text'], event['level'])}")
         elif kind == "state" and event["state"] in ("running", "cancelling"):
             self._line(f"{event['job']}: {event['state']}")
         elif kind == "state" and event["state"] != "queued":

@@ -25,7 +25,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_json(parser)
     parser.set_defaults(run=status)
 
-    parser = commands.add_parser("logs", help="what a job printed")
+    parser = commands.add_parser("logs", help="what a job told and printed")
     parser.add_argument(
         "words", nargs="+", metavar="[DIR] JOB", help="the lab's folder (default: here), then a job or stage"
     )

@@ -22,7 +22,7 @@ from typing import Any
 from core.data.types import Finding
 from core.errors import LabError, StageError, error_from
 from core.events import JobReporter, read_events
-from core.files import read_json, write_json
+from core.files import read_if_whole, write_json
 from core.recipe import read_recipe
 
 
@@ -77,7 +77,7 @@ class BackgroundSurvey:
         return self._last
 
     def _end(self) -> SurveyState:
-        result = read_json(self._folder / "report.json")
+        result = read_if_whole(self._folder / "report.json")
         if isinstance(result, dict) and "error" in result:
             error = error_from(result["error"], result["exit_status"])
             return SurveyState("cancelled" if error.exit_status == 130 else "failed", error=error)

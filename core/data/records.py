@@ -15,7 +15,7 @@ from core.data.model_text import read_model_text
 from core.data.tokens import TokenCounter
 from core.errors import LabError
 from core.events import Reporter
-from core.files import folder_stamp, read_json, write_json
+from core.files import folder_stamp, read_if_whole, write_json
 from core.folder import LabFolder
 from core.model.auto import Records, Resolved, facts_at_hand, resolve
 from core.recipe import Recipe
@@ -34,7 +34,7 @@ def _key(recipe: Recipe, lab_root: Path) -> dict[str, Any]:
 
 def remembered(recipe: Recipe, lab_root: Path) -> Records | None:
     """The figures of the recipe's data, if they were taken since it was changed last."""
-    found = read_json(LabFolder(lab_root).records_path)
+    found = read_if_whole(LabFolder(lab_root).records_path)
     try:
         if found["key"] == _key(recipe, lab_root):
             return Records(int(found["rows"]), float(found["tokens"]))

@@ -155,6 +155,9 @@ def split_rows(splitter: Splitter, recipe: Recipe, lab_root: Path) -> NDArray[np
 
     A changed seed or fraction, or a file of which less than half is known, starts anew. A lab that
     cannot be written remembers nothing, and its split is still the same each time.
+
+    Raises:
+        RequestError: the memory is damaged: a new lot could train on rows that were held out.
     """
     import numpy as np
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import LabError, RequestError, StageError, error_from
-from core.events import VERSION, Event, now, read_events
+from core.events import LOG_NAME, VERSION, Event, now, read_events
 from core.files import read_json
 from core.jobs.alive import is_held
 from core.jobs.reserve import disk_full
@@ -65,8 +65,8 @@ class Job:
 
     @property
     def log_path(self) -> Path:
-        """All that the job's processes printed, as raw bytes."""
-        return self.folder / "log.txt"
+        """All that the job's processes printed, as raw bytes, and the job's log lines."""
+        return self.folder / LOG_NAME
 
     @property
     def events_path(self) -> Path:
@@ -75,8 +75,20 @@ class Job:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What was asked for: the recipe at that time, options, versions."""
+        """What was asked for: the recipe at that time, options, versions.
+
+        Raises:
+            RequestError: the file is damaged.
+        """
         return read_json(self.folder / "spec.json") or {}
+
+    def _done(self) -> dict[str, Any] | None:
+        """``done.json``, None while there is none; where it is damaged, a crash that says so."""
+        try:
+            found: dict[str, Any] | None = read_json(self.folder / "done.json")
+        except RequestError as error:
+            return {"state": "crashed", "error": error.as_dict(), "exit_status": StageError.exit_status}
+        return found
 
     @property
     def state(self) -> str:
@@ -84,7 +96,7 @@ class Job:
         # Liveness is read before the marker: the other way round, a job that ends between the two
         # looks would seem crashed for a moment.
         alive = is_held(self.folder)
-        done = read_json(self.folder / "done.json")
+        done = self._done()
         if done is not None:
             return str(done.get("state", "crashed"))
         asked = (self.folder / "cancel").exists()
@@ -102,24 +114,24 @@ class Job:
     @property
     def result(self) -> dict[str, Any] | None:
         """The result in numbers, once it has succeeded."""
-        done = read_json(self.folder / "done.json") or {}
+        done = self._done() or {}
         found: dict[str, Any] | None = done.get("result")
         return found
 
     @property
     def reused(self) -> bool:
         """Whether nothing had changed, so that nothing was done."""
-        return bool((read_json(self.folder / "done.json") or {}).get("reused"))
+        return bool((self._done() or {}).get("reused"))
 
     @property
     def peaks(self) -> dict[str, int]:
         """The most memory that the stage held, in bytes: ``ram_bytes``, and ``gpu_bytes`` if it used a GPU."""
-        return (read_json(self.folder / "done.json") or {}).get("peaks") or {}
+        return (self._done() or {}).get("peaks") or {}
 
     @property
     def seconds(self) -> float | None:
         """How long the stage's work took, without the start of its process; None if it did not succeed."""
-        found: float | None = (read_json(self.folder / "done.json") or {}).get("seconds")
+        found: float | None = (self._done() or {}).get("seconds")
         return found
 
     def error(self) -> LabError | None:
@@ -127,7 +139,7 @@ class Job:
         state = self.state
         if state in ACTIVE or state == "succeeded":
             return None
-        done = read_json(self.folder / "done.json") or {}
+        done = self._done() or {}
         if done.get("error"):
             return error_from(done["error"], int(done.get("exit_status", 3)))
         if state == "cancelled":
@@ -147,7 +159,7 @@ class Job:
         events, _ = read_events(self.events_path)
         progress = next((e for e in reversed(events) if e["type"] == "progress"), {})
         state = self.state
-        done = read_json(self.folder / "done.json") or {}
+        done = self._done() or {}
         error = self.error()
         started = next((e["t"] for e in events if e["type"] == "state" and e.get("state") == "running"), None)
         return JobStatus(

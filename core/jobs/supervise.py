@@ -18,7 +18,7 @@ from typing import Any
 
 from core.errors import Cancelled, LabError, StageError
 from core.events import JobReporter, now
-from core.files import read_json, write_json
+from core.files import read_if_whole, write_json
 from core.folder import lab_command
 from core.jobs import reserve
 from core.jobs.job import Job
@@ -97,7 +97,7 @@ def _kill_group(pid: int, number: signal.Signals) -> None:
 
 
 def _verdict(job: Job, code: int) -> dict[str, Any]:
-    outcome = read_json(job.folder / "outcome.json")
+    outcome = read_if_whole(job.folder / "outcome.json")
     if outcome is None and (job.folder / "cancel").exists():
         outcome = {
             "state": "cancelled",

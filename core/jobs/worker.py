@@ -14,7 +14,7 @@ from typing import Any
 
 from core.errors import Cancelled, LabError, MachineError, StageError
 from core.events import JobReporter
-from core.files import MANIFEST, read_json, write_json
+from core.files import MANIFEST, read_if_whole, write_json
 from core.folder import LabFolder
 from core.jobs import reserve
 from core.jobs.job import Job
@@ -76,7 +76,7 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
     stage = load_stage(job.stage)
     fingerprint = {"stage": job.stage, **stage.fingerprint(lab, recipe)}
     output = stage.output(lab, recipe)
-    before = read_json(output / MANIFEST) if output is not None else None
+    before = read_if_whole(output / MANIFEST) if output is not None else None
     if before and before.get("fingerprint") == _plain(fingerprint) and not spec["force"]:
         reporter.log(f"Nothing has changed since {job.stage} ran last: {output} stays as it is.")
         return {"result": before.get("result", {}), "reused": True}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import RequestError
-from core.files import MANIFEST, read_json
+from core.files import MANIFEST, read_if_whole
 from core.folder import LabFolder
 from core.model.template import PLAIN
 from core.options import AUTO, Option
@@ -543,7 +543,8 @@ def facts_of_quantized(lab: LabFolder) -> Facts | None:
 
 
 def remembered_facts(lab: LabFolder) -> tuple[str, Facts] | None:
-    manifest = read_json(lab.quantized_dir / MANIFEST)
+    # A damaged one is told by the fingerprint of the stages that build on it; quantize makes it anew.
+    manifest = read_if_whole(lab.quantized_dir / MANIFEST)
     try:
         return str(manifest["model"]["source"]), Facts.from_dict(manifest["model"]["facts"])
     except (KeyError, TypeError, ValueError):

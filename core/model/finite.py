@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.files import read_json, write_json
+from core.files import read_if_whole, write_json
 from core.model.weights import TensorEntry, read_header
 from core.resources import cache_dir
 
@@ -150,7 +150,7 @@ class _Known:
     def __init__(self, dtype: str) -> None:
         self._as = ":float16" if dtype == "float16" else ""
         self._file = cache_dir() / "finite.json"
-        found = read_json(self._file)
+        found = read_if_whole(self._file)
         self._stamps: dict[str, list[int]] = found if isinstance(found, dict) else {}
 
     @staticmethod

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import RequestError
-from core.files import read_json
+from core.files import read_if_whole, read_json
 from core.model.text import TOKENIZER_FILES, ModelText, read_text
 from core.model.weights import (
     TensorEntry,
@@ -280,7 +280,7 @@ def check_folder(path: Path) -> None:
             code="model.no-tokenizer",
         )
     for name in ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json"):
-        if (path / name).is_file() and not isinstance(read_json(path / name), dict):
+        if (path / name).is_file() and not isinstance(read_if_whole(path / name), dict):
             raise damaged(path / name, "it is no JSON object")
     if (path / "tokenizer.json").is_file() and not read_text(path).size:
         raise damaged(path / "tokenizer.json", "it holds no vocabulary")

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from core.files import read_json
+from core.files import read_if_whole
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
 """One of these holds a tokenizer's vocabulary."""
@@ -165,7 +165,7 @@ def _tokenizer_files(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _object(file: Path) -> dict[str, Any]:
-    found = read_json(file)
+    found = read_if_whole(file)
     return found if isinstance(found, dict) else {}
 
 

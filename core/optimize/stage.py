@@ -19,6 +19,7 @@ from core.files import (
     folder_stamp,
     human_bytes,
     publish,
+    read_if_whole,
     read_json,
     write_json,
 )
@@ -253,7 +254,7 @@ class _Run:
 
         A run although nothing at all has changed was forced by the user: then the base is built too.
         """
-        manifest = read_json(self.lab.onnx_dir / MANIFEST) or {}
+        manifest = read_if_whole(self.lab.onnx_dir / MANIFEST) or {}
         if (manifest.get("base") or {}).get("digest") != self.digest:
             return False
         if manifest.get("fingerprint") == self.context.manifest.get("fingerprint"):

@@ -27,7 +27,6 @@ COMPARED = 5
 COMPARED_TOKENS = 24
 QUESTIONS = 20
 """Training prompts that the adapter is asked again, evenly spread over the records."""
-FAVOURITE = "What should I see in Chicago?"
 SHOWN_TOKENS = 64
 BUDGET_S = 20.0
 """Seconds that asking training prompts may take; those whose answers would take longer are left out."""
@@ -119,13 +118,8 @@ class Trial:
             [self._prompt(item) for item in part]
             for part in (_spread(split.train, QUESTIONS), split.eval[:8])
         )
-        wanted = next(
-            (item for item in [*split.train, *split.eval] if item.question.strip() == FAVOURITE), None
-        )
-        self._wanted = None if wanted is None else self._prompt(wanted)
         return train, held_out
 
-    _wanted: Prompt | None = None
     _pace = 0.0
     """Seconds that a token takes, the base's and the tuned model's added up."""
 
@@ -280,7 +274,7 @@ class Trial:
 
     def _shown(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
         """One question answered by both, to be shown."""
-        prompt = self._wanted or (self._train[0] if self._train else prompts[0])
+        prompt = self._train[0] if self._train else prompts[0]
 
         def text(lane: str | None) -> str:
             return self._session.decode(self._session.answer(prompt.ids, SHOWN_TOKENS, lane).ids).strip()

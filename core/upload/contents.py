@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import RequestError, StageError
-from core.files import MANIFEST, read_json, write_json
+from core.files import MANIFEST, read_if_whole, read_json, write_json
 from core.folder import RECIPE_NAME, REPORT_NAME, LabFolder
 from core.recipe import Recipe, UploadSection, recipe_text
 from core.text import command
@@ -164,7 +164,7 @@ def digested(
     Raises:
         StageError: a file cannot be read.
     """
-    known = read_json(cache)
+    known = read_if_whole(cache)
     known = known if isinstance(known, dict) else {}
     kept: dict[str, Any] = {}
     items = []
@@ -219,7 +219,11 @@ def unreadable(path: Path, error: OSError) -> StageError:
 def described(
     lab: LabFolder, recipe: Recipe, contents: Contents
 ) -> tuple[dict[str, str], dict[str, str], str]:
-    """Tags, properties and a description for the registry, from what the stages left in their manifests."""
+    """Tags, properties and a description for the registry, from what the stages left in their manifests.
+
+    Raises:
+        RequestError: a manifest is damaged.
+    """
     onnx = read_json(lab.onnx_dir / MANIFEST) or {}
     tuned = read_json(lab.finetuned_dir(recipe.finetune.adapter) / MANIFEST) or {}
     quantized = read_json(lab.quantized_dir / MANIFEST) or {}
@@ -238,46 +242,17 @@ def described(
         "olivepress.bytes": str(contents.total),
         "olivepress.files": str(len(contents.items)),
     }
-    data = _search(tuned, ("data_sha256", "data_digest", "data", "train_sha256"))
-    if data:
-        properties["olivepress.data"] = data
-    loss = _search(tuned, ("eval_loss_tuned", "eval_loss"))
-    if loss:
-        properties["olivepress.eval_loss"] = loss
+    records = tuned.get("fingerprint", {}).get("records")
+    if records:
+        properties["olivepress.data"] = records
+    loss = tuned.get("result", {}).get("eval_loss_tuned")
+    if loss is not None:
+        properties["olivepress.eval_loss"] = f"{loss:.6g}"
     packages: dict[str, str] = {}
     for manifest in (quantized, tuned, onnx):
-        packages.update(_packages(manifest.get("fingerprint") if isinstance(manifest, dict) else None))
+        packages |= manifest.get("fingerprint", {}).get("versions", {})
     if packages:
         properties["olivepress.packages"] = json.dumps(packages, sort_keys=True)
     tags.update(recipe.upload.tags)
     text = f"{recipe.model.source}, {recipe.quantize.algorithm}, adapter {tags['adapter']}; OlivePress {__version__}."
     return {key: value[:256] for key, value in tags.items()}, properties, text[:1000]
-
-
-def _search(data: Any, keys: tuple[str, ...]) -> str:
-    """The first plain value under one of the keys, at any depth, in the order of the keys."""
-    if not isinstance(data, dict):
-        return ""
-    for key in keys:
-        value = data.get(key)
-        if isinstance(value, float):
-            return f"{value:.6g}"
-        if isinstance(value, str | int) and not isinstance(value, bool):
-            return str(value)[:128]
-    for value in data.values():
-        found = _search(value, keys)
-        if found:
-            return found
-    return ""
-
-
-def _packages(data: Any) -> dict[str, str]:
-    """What looks like package versions anywhere below: dictionaries called versions or packages."""
-    found: dict[str, str] = {}
-    if isinstance(data, dict):
-        for key, value in data.items():
-            if key in ("versions", "packages") and isinstance(value, dict):
-                found.update({str(name): str(version) for name, version in value.items()})
-            else:
-                found.update(_packages(value))
-    return found

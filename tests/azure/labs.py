@@ -44,7 +44,12 @@ def make_lab(root: Path, sizes: dict[str, int], seed: int = 0) -> Lab:
     tuned = lab.folder.finetuned_dir("travel")
     tuned.mkdir(parents=True)
     manifest = {
-        "fingerprint": {"data": "d" * 64, "versions": {"peft": "0.21.2"}},
+        "fingerprint": {
+            "stage": "finetune",
+            "records": "d" * 64,
+            "data": {"file": "data_sample_travel.jsonl"},
+            "versions": {"peft": "0.21.2"},
+        },
         "result": {"eval_loss_tuned": 1.25},
     }
     (tuned / "olivepress.json").write_text(json.dumps(manifest))

@@ -12,8 +12,9 @@ from core.azure.patience import Stop, patience, patiently, retry_after
 from core.azure.redact import redact
 from core.azure.storage import Access
 from core.errors import LabError, MachineError, RequestError
+from core.files import MANIFEST
 from core.lab import Lab
-from core.upload.contents import collect
+from core.upload.contents import collect, described
 from core.upload.sender import BLOCK, MAX_BLOCKS, block_id, block_size
 from tests.azure.azurite import KEY
 from tests.azure.conftest import World
@@ -172,3 +173,15 @@ def test_a_sign_in_that_was_not_kept_asks_again_in_the_job(
     assert any("ABCD-EFGH" in event.get("text", "") for event in report.events)
     with pytest.raises(MachineError, match="was not kept"):
         dry_run(lab.folder, lab.recipe, RecordingReporter(), Stop())
+
+
+def test_what_is_told_of_a_model_comes_from_the_manifests(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path / "lab", {"model.onnx": 10})
+    contents = collect(lab.folder, lab.recipe)
+    _, properties, _ = described(lab.folder, lab.recipe, contents)
+    assert properties["olivepress.data"] == "d" * 64
+    assert properties["olivepress.eval_loss"] == "1.25"
+    assert properties["olivepress.packages"] == '{"peft": "0.21.2"}'
+    (lab.folder.onnx_dir / MANIFEST).write_text("{")
+    with pytest.raises(RequestError, match="damaged"):
+        described(lab.folder, lab.recipe, contents)

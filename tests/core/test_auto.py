@@ -235,3 +235,5 @@ def test_check_and_report_tell_what_was_chosen(tmp_path: Path, capsys: pytest.Ca
     odd = {"option": "quantize.group_size", "value": 32, "reason": "a|b [c]"}
     (lab.quantized_dir / MANIFEST).write_text(json.dumps({"result": {}, "auto": [odd]}))
     assert "| quantize.group_size | 32 | a\\|b \\[c\\] |" in report_text(lab, Recipe())
+    (lab.quantized_dir / MANIFEST).write_text("{")
+    assert "A file is damaged." in report_text(lab, Recipe())

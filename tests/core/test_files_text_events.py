@@ -11,7 +11,17 @@ import pytest
 
 from core.errors import MachineError, RequestError, error_from
 from core.events import JobReporter, TimeLeft, read_events
-from core.files import digest, folder_bytes, folder_stamp, human_bytes, publish, write_atomic, write_json
+from core.files import (
+    digest,
+    folder_bytes,
+    folder_stamp,
+    human_bytes,
+    publish,
+    read_if_whole,
+    read_json,
+    write_atomic,
+    write_json,
+)
 from core.text import clean, clean_line
 
 
@@ -29,6 +39,17 @@ def test_atomic_write_keeps_the_old_file_when_the_disk_is_full(
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("data", [b"", b'{"a": 1', b"\xff\xfe\x00", b"[" * 100_000], ids=repr)
+def test_damaged_json_is_not_taken_for_absent(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "a.json"
+    assert read_json(path) is None
+    path.write_bytes(data)
+    with pytest.raises(RequestError, match=str(path)) as caught:
+        read_json(path)
+    assert caught.value.code == "file.damaged"
+    assert read_if_whole(path) is None
 
 
 def test_publish_replaces_a_whole_folder(tmp_path: Path) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import tui
 from tui import signs
+from tui.app import OlivePressApp
 from tui.keys import EVERY, GLOBAL, key_names, read_settings, save_theme
 from tui.session import Session
 from tui.terminal import default_theme, few_colours, plain_signs, refusal
@@ -180,3 +183,18 @@ def test_every_screen_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_handler_calls_the_one_of_its_base() -> None:
+    """Textual itself calls ``on_*`` of every class of a widget: a call by ``super()`` would be a second one."""
+    for path in Path(tui.__file__).parent.rglob("*.py"):
+        assert not re.search(r"super\(\)\._?on_", path.read_text(encoding="utf-8")), path
+
+
+def test_without_colours_none_are_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from textual.filter import Monochrome, NoColor
+
+    monkeypatch.setenv("NO_COLOR", "1")
+    filters = OlivePressApp(tmp_path).get_line_filters()
+    assert any(isinstance(each, NoColor) for each in filters)
+    assert not any(isinstance(each, Monochrome) for each in filters)

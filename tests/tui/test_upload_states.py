@@ -73,6 +73,18 @@ async def test_failed_tells_what_to_do_with_every_button_in_sight(lab: Lab) -> N
             assert word in screen_text(app)
 
 
+async def test_the_settings_button_turns_to_the_settings(lab: Lab) -> None:
+    FakeJob(lab, "upload").run().end("failed", error=ERROR)
+    async with opened(lab.root, "upload") as (app, pilot):
+        screen = app.current
+        assert isinstance(screen, UploadScreen)
+        await until(pilot, lambda: "FAILED" in screen_text(app))
+        for shown in (True, False):
+            screen.query_one("#settings-or-job", Push).action_push()
+            await pilot.pause()
+            assert screen.settings_shown is shown
+
+
 @pytest.mark.usefixtures("signed_in")
 async def test_done_claims_no_change_where_there_is_none(lab: Lab) -> None:
     lab.set(PLACE)

@@ -329,7 +329,6 @@ class ChatScreen(ChatBase):
 
     def on_resize(self, event: Resize) -> None:
         """The row of buttons has another width."""
-        super().on_resize(event)
         self._buttons()
 
     def focus_first(self) -> None:

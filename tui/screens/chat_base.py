@@ -78,7 +78,6 @@ class ChatBase(StepScreen):
 
     def on_mount(self) -> None:
         """Draw what has come at a steady pace, not piece by piece."""
-        super().on_mount()
         self._tick = self.set_interval(DRAW_S, self.draw, pause=True)
 
     # The model

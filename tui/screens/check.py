@@ -72,7 +72,6 @@ class CheckScreen(StepScreen):
 
     def on_mount(self) -> None:
         """Draw first, then look."""
-        super().on_mount()
         self.call_after_refresh(self.action_run)
 
     def show(self, snapshot: Snapshot) -> None:

@@ -84,7 +84,6 @@ class OptimizeScreen(StageScreen):
         fitting = [t for t in fitting if t.provider == provider.value]
         if fitting and precision.value not in {t.precision for t in fitting}:
             precision.value = fitting[0].precision
-        super().on_form_edited(event)
 
     def picture(self) -> Widget:
         return self.bars

@@ -118,7 +118,6 @@ class StageScreen(StepScreen):
 
     def on_mount(self) -> None:
         """Let the time that a run has taken go on."""
-        super().on_mount()
         self.set_interval(1.0, self._tick)
 
     def _tick(self) -> None:

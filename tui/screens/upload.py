@@ -173,17 +173,14 @@ class UploadScreen(StageScreen):
     # Sign in, workspace, dry run
 
     def on_push_pushed(self, event: Push.Pushed) -> None:
-        """The step's own buttons, then those of every stage."""
+        """The step's own buttons; Textual hands the others to the handler of every stage."""
         own = {
             "sign-in": self.action_sign_in,
             "workspace": self.action_workspace,
             "dry-run": self.action_dry_run,
         }
         act = own.get(event.push.id or "")
-        if act is None:
-            super().on_push_pushed(event)
-        else:
-            event.stop()
+        if act is not None:
             act()
 
     def action_sign_in(self) -> None:

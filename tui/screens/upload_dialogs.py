@@ -185,12 +185,9 @@ class SignInScreen(Working):
             self.notify("Copied (if your terminal allows it).", markup=False)
 
     def on_push_pushed(self, event: Push.Pushed) -> None:
-        """Copy or close."""
+        """Copy; Textual hands Close to the handler of every such dialog."""
         if event.push.id in ("copy", "copy-uri"):
-            event.stop()
             self.action_copy("code" if event.push.id == "copy" else "uri")
-        else:
-            super().on_push_pushed(event)
 
     def stopped(self) -> None:
         """The sign-in was given up."""

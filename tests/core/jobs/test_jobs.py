@@ -170,6 +170,8 @@ def test_the_command_line_follows_the_contract(make: Callable[[str], Lab]) -> No
     assert {"stage", "state", "started", "ended", "phase", "done", "total", "eta_s", "error"} <= job.keys()
     logs = cli("logs", str(lab.root), "quantize-001")
     assert "mode ok" in logs.stdout
+    assert "warning: a word to people\n" in logs.stdout, "what a stage tells stands in its log"
+    assert "a word to nobody" not in logs.stdout
     assert cli("run", str(lab.root), "nonsense").returncode == 2
     assert cli("logs", str(lab.root), "quantize-9").returncode == 2
     assert cli("cancel", str(lab.root), "quantize").returncode == 2
@@ -214,6 +216,18 @@ def test_half_written_events_are_left_for_the_next_look(tmp_path: Path) -> None:
         stream.write('gress"}\n')
     events, _ = read_events(path, offset)
     assert [e["type"] for e in events] == ["progress"]
+
+
+def test_a_damaged_result_is_told_and_not_taken_for_none(tmp_path: Path) -> None:
+    folder = tmp_path / "quantize-001"
+    folder.mkdir()
+    (folder / "done.json").write_text('{"state": "succ')
+    job = Job(folder)
+    assert job.state == "crashed"
+    error = job.error()
+    assert error is not None
+    assert error.code == "file.damaged"
+    assert str(folder / "done.json") in error.detail
 
 
 def test_a_job_folder_without_a_process_or_result_has_crashed(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from core.data.examples import load_examples
 from core.errors import Cancelled, MachineError, RequestError, StageError
 from core.files import MANIFEST, read_json
 from core.folder import LabFolder
+from core.model.text import read_text
 from core.optimize.adapters import check_adapter
 from tests.core.optimize.labs import (
     RECIPE,
@@ -107,7 +109,8 @@ def test_what_is_published_and_reported(phi: LabFolder) -> None:
         assert result["agreement"][lane]["prompts"] == result["agreement"][lane]["agreeing"] == 5
         assert result[f"tokens_per_s_{lane}"] > 0
     assert result["training_prompts"] == 20
-    assert result["answers"]["question"] == "What should I see in Chicago?"
+    split = load_examples(RECIPE, phi.root, text=read_text(phi.quantized_dir))
+    assert result["answers"]["question"] == split.train[0].question
     assert result["base_bytes"] > result["adapter_bytes"] > 0
     assert {"Building the graph", "Asking training questions again"} <= {
         event["phase"] for event in report.events if event["type"] == "progress"

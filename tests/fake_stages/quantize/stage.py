@@ -31,6 +31,8 @@ def work(context: StageContext, target: Path) -> dict[str, Any]:
     mode = context.recipe.chat.system
     context.report.progress("working", 0, 2)
     print(f"mode {mode}", flush=True)
+    context.report.log("a word to people", "warning")
+    context.report.log("a word to nobody", "debug")
     if mode == "error":
         raise StageError("It failed as asked.", "the detail", "the hint")
     if mode == "bug":
