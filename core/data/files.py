@@ -132,22 +132,31 @@ def data_files(path: Path) -> list[DataFile]:
         raise RequestError(
             "The data folder has no records.",
             f"{path} has no file that ends in {', '.join(SUFFIXES)} (or one of these and .gz).",
-            "Put the records there, or set data.file to the right folder.",
+            "".join(f"With {name!r}: {fix}. " for name, fix in list(passed_over(path).items())[:3])
+            + "Put the records there, or set data.file to the right folder.",
         )
     if all(each.held_out for each in found):
         found = [DataFile(each.path, each.name, False, each.part, each.others) for each in found]
     return found
 
 
-def passed_over(path: Path) -> list[str]:
-    """The files of a folder that seem to hold records in a form that is not read, such as `.jsonl.zst`."""
-    if not path.is_dir():
-        return []
-    return sorted(
-        each.relative_to(path).as_posix()
-        for each in path.rglob("*")
-        if each.name.lower().endswith(_NOT_READ) and each.is_file() and not each.name.startswith(".")
-    )
+def passed_over(path: Path) -> dict[str, str]:
+    """What in a folder seems to hold records and is not read, and what to do: `.jsonl.zst`, links to nothing."""
+    found = {}
+    for each in sorted(path.rglob("*")) if path.is_dir() else ():
+        name = each.relative_to(path).as_posix()
+        lower = each.name.lower()
+        if lower.startswith("."):
+            continue
+        if each.is_symlink() and each.is_dir():
+            found[name] = "it is a link to a folder: put the folder itself there"
+        elif each.is_symlink() and not each.exists():
+            found[name] = "it is a link to a file that is not there: fetch the file"
+        elif lower.endswith(_NOT_READ) and each.is_file():
+            found[name] = "unpack or export it to JSON Lines, CSV or Parquet"
+        elif lower.endswith(SUFFIXES) and each.is_file() and not each.stat().st_size:
+            found[name] = "it is empty: make or copy it again"
+    return found
 
 
 def _holds_rows(path: Path) -> bool:
@@ -303,6 +312,10 @@ def sniff(path: Path) -> Kind | None:
         raise UnreadableFile(
             "it is a workbook of a spreadsheet, not records", "save the sheet as CSV (UTF-8)"
         )
+    if head.startswith(b"version https://git-lfs"):
+        raise UnreadableFile("it is a pointer of Git LFS, not the file itself", "fetch it with git lfs pull")
+    if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+        raise UnreadableFile("it is a web page, not records", "download the file itself")
     for magic, what in _PACKED.items():
         if head.startswith(magic):
             raise UnreadableFile(

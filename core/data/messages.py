@@ -284,7 +284,7 @@ def _turn(turn: Any, number: int, unused: list[Unused]) -> Message | None:
     if not key:
         there_are = ", ".join(map(repr, turn)) or "none"
         raise BadMessages(f"turn {number} has no role; its keys are {there_are}")
-    said = turn[key].lower() if isinstance(turn[key], str) else ""
+    said = turn[key].strip().lower() if isinstance(turn[key], str) else ""
     role = ROLES.get(said)
     if role is None:
         known = "system, user, assistant, tool, and the usual other names of these"

@@ -187,8 +187,8 @@ class Survey:
         for each in self.reader.files:
             for name in each.others:
                 unused.add_source("list", each.name, name)
-        for name in passed_over(self.path):
-            unused.add_source("file", name, name)
+        for name, fix in passed_over(self.path).items():
+            unused.add_source("file", name, name, fix)
         for finding in unused.judge(self._sample):
             self.findings.add(finding)
         result.not_used = list(unused.found.values())

@@ -46,6 +46,7 @@ class NotUsed:
         rows: in how many rows it is; 0 for a list of a file and for a file.
         file, line: where it is first.
         matters: whether the records may mean something else without it.
+        fix: what to do, for a file.
     """
 
     what: str
@@ -54,6 +55,7 @@ class NotUsed:
     file: str
     line: int
     matters: bool = False
+    fix: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form, as `olivepress data --json` prints it."""
@@ -116,9 +118,9 @@ class UnusedCounter:
             ):
                 yield Unused("key", key)
 
-    def add_source(self, what: str, file: str, name: str) -> None:
-        """Note a `list` of a JSON file, or a `file` of a folder, that is not read."""
-        self.found.setdefault(Unused(what, name), NotUsed(what, name, 0, file, 1, True))
+    def add_source(self, what: str, file: str, name: str, fix: str = "") -> None:
+        """Note a `list` of a JSON file, or a `file` of a folder, that is not read, and what to do."""
+        self.found.setdefault(Unused(what, name), NotUsed(what, name, 0, file, 1, True, fix))
 
     def _count(self, each: Unused, row: Row) -> None:
         known = self.found.get(each)
@@ -157,7 +159,7 @@ class UnusedCounter:
                 "put it into a file of its own, or call the lists train and test",
             )
         if each.what == "file":
-            return f"the file {each.name!r} is not read", "unpack or export it to JSON Lines, CSV or Parquet"
+            return f"the file {each.name!r} is not read", each.fix
         if each.what == "turn":
             return (
                 f"{rows} end with a turn of the {each.name}, which nobody answers and which is cut off",

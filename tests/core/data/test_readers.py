@@ -280,3 +280,43 @@ def test_a_workbook_is_called_one(tmp_path: Path) -> None:
     assert problem is not None
     assert "workbook" in problem.message
     assert "CSV" in problem.fix
+
+
+def test_what_a_folder_cannot_give_is_told(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "rows", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "c.jsonl").write_text(json.dumps({"question": "Why?", "answer": "So."}), encoding="utf-8")
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "train.jsonl").symlink_to(tmp_path / "gone")
+    (folder / "empty.csv").touch()
+    (folder / "old.zip").write_bytes(b"PK")
+    (folder / "notes.md").write_text("what I did", encoding="utf-8")
+    rows = [json.dumps({"question": f"Where is {n}?", "answer": f"There, {n}."}) for n in range(3)]
+    (folder / "a.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    report = summary(tmp_path, Recipe().with_values({"data.file": "rows"}))
+    told = {finding.file: finding.fix for finding in report.findings if finding.kind == "not-used"}
+    assert (
+        set(told)
+        == {"empty.csv", "linked", "old.zip", "train.jsonl"}
+        == {each.name for each in report.not_used}
+    )
+    assert "put the folder itself" in told["linked"]
+    assert "fetch the file" in told["train.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
+        ("<!DOCTYPE html>\n<p>", "web page"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+def test_what_was_downloaded_in_place_of_the_file_is_named(
+    tmp_path: Path, text: str, what: str, name: str
+) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    problem = next(iter(iter_rows(tmp_path / name))).problem
+    assert problem is not None
+    assert (problem.kind, what in problem.message) == ("unreadable-file", True)
