@@ -12,6 +12,10 @@ from core.data.types import Problem
 # other than it is), a byte order mark inside of a text, and the sign that stands for what was not decodable.
 # Joiners (U+200C, U+200D) and direction marks (U+200E, U+200F) are part of good Persian and stay.
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufffd]")
+_FOREIGN = re.compile(
+    r"<\|(?:im_start|im_end|user|assistant|system|end|eot_id|start_header_id|end_header_id|begin_of_text)\|>"
+    r"|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>"
+)
 _NAMES = {
     0x1B: "an escape code",
     0xFFFD: "a replacement character, left by a wrong decoding",
@@ -35,15 +39,13 @@ def control_characters(texts: Iterable[str]) -> Problem | None:
 def special_tokens(
     texts: Iterable[str], pattern: re.Pattern[str] | None, *, read: bool = False
 ) -> Problem | None:
-    """Letters inside of a text that look like one of the model's own special tokens.
+    """Letters inside of a text that look like a special token of the model, or of another one's chat template.
 
     Args:
         read: whether they become that token: in rows that are nothing but text, whose markers are their own.
     """
-    if pattern is None:
-        return None
     for text in texts:
-        match = pattern.search(text)
+        match = pattern.search(text) if pattern is not None else None
         if match and read:
             message = f"its text contains {match.group()}, which the model reads as a token of its own"
             return Problem("special-token", message, f"remove {match.group()} if it is not meant so")
@@ -52,6 +54,11 @@ def special_tokens(
             return Problem(
                 "special-token", message, f"remove {match.group()}; the template writes such tokens"
             )
+        match = _FOREIGN.search(text)
+        if match:
+            message = f"its text contains {match.group()}, a mark of another model's chat template"
+            fix = "bring the question and the answer without such marks; the template writes this model's own"
+            return Problem("special-token", f"{message}, here learnt as mere letters", fix)
     return None
 
 

@@ -734,3 +734,15 @@ def test_tools_that_the_template_does_not_write_get_advice_that_works(tmp_path: 
         error = refusal(tmp_path, rows, template=template)
         assert error.hint.startswith("Use a model whose chat template writes tools")
         assert "data.template" not in error.hint
+
+
+@pytest.mark.parametrize(
+    "mark", ["[INST] {} [/INST]", "<|im_start|>user\n{}<|im_end|>\n", "<start_of_turn>user {}"]
+)
+def test_rows_rendered_for_another_model_are_told(tmp_path: Path, mark: str) -> None:
+    rows = rows_of(prompt=lambda n: mark.format(f"Where is tower {n}?"), response=sentence)
+    report, _ = look(tmp_path, rows)
+    found = [each for each in report.findings if each.kind == "special-token"]
+    assert len(found) == len(rows)
+    assert f"{mark.split('>')[0].split(']')[0]}" in found[0].message
+    assert "another model's chat template" in found[0].message
