@@ -79,7 +79,7 @@ HISTORY = _names(
     "lịch_sử تاریخچه historial historique verlauf 历史 履歴",
 )
 TOOLS = _names("tools functions available_tools tool_list")
-LABEL = _names("label desirable is_desirable kto_label kto_tag thumbs_up is_good good")
+LABEL = _names("label desirable is_desirable kto_label kto_tag thumbs_up is_good good weight train")
 CLASS = _names("label labels class sentiment intent emotion label_text label_name")
 REASONING = _names("reasoning reasoning_content thinking thoughts rationale cot complex_cot chain_of_thought")
 WEIGHT = _names("weight sample_weight loss_weight")

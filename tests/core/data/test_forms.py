@@ -746,3 +746,21 @@ def test_rows_rendered_for_another_model_are_told(tmp_path: Path, mark: str) -> 
     assert len(found) == len(rows)
     assert f"{mark.split('>')[0].split(']')[0]}" in found[0].message
     assert "another model's chat template" in found[0].message
+
+
+@pytest.mark.parametrize(
+    ("column", "no", "yes"), [("weight", 0, 1), ("weight", 0.0, 1.0), ("train", False, True)]
+)
+@pytest.mark.parametrize("talk", [True, False])
+def test_rows_with_a_weight_of_nothing_are_not_learnt(
+    tmp_path: Path, column: str, no: Any, yes: Any, talk: bool
+) -> None:
+    turn = [
+        {"role": "user", "content": "Where is {n}?"},
+        {"role": "assistant", "content": "By the river {n}."},
+    ]
+    held = {"messages": turn} if talk else {"question": "Where is {n}?", "answer": "By the river {n}."}
+    report, examples = look(tmp_path, rows_of(**held, **{column: lambda n: yes if n % 2 else no}))
+    assert [example.line for example in examples] == [1, 3, 5]
+    assert report.not_learnt == {f"{column!r} says no": 3}
+    assert not_used(report) == set()
