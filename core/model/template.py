@@ -32,7 +32,8 @@ _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 _MARKER = re.compile(r"\s*(?:<[^<>\s]{1,48}>|\[/?[A-Z_]{2,24}\])")
 _PRIVATE = re.compile("[\ue000-\uf8ff]")
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
-_PROBE = "zqxanswerzqx"
+_PROBE = "739148265"
+"""An answer that no template says by itself: figures, which it cannot write in capitals."""
 _SAID = 500
 """Characters of what a template says when it refuses, at most."""
 
@@ -434,7 +435,7 @@ class ChatTemplate:
         Raises:
             TemplateError: the template is broken or refuses these messages.
         """
-        turns = [message.as_dict() for message in self._known(messages)]
+        turns = [_turn(message) for message in self._known(messages)]
         return self._render(turns, generate, [dict(tool) for tool in tools])
 
     def _render(self, turns: list[dict[str, Any]], generate: bool, tools: list[Any], **more: str) -> str:
@@ -512,14 +513,33 @@ class ChatTemplate:
         values = [getattr(message, what) for message in messages]
         return all(value.strip() in text for value in values if value)
 
-    @cached_property
+    @property
     def ending(self) -> str:
         """The special token that the template writes behind an answer, with white space before it, or ""."""
-        try:
-            text = self.render((Message("user", "a"), Message("assistant", _PROBE)))
-        except TemplateError:
-            return ""
-        return self._marker(text.rpartition(_PROBE)[2]) if _PROBE in text else ""
+        return self._endings[0]
+
+    @cached_property
+    def _endings(self) -> tuple[str, ...]:
+        """What stands behind the last answer of a conversation, and what behind an earlier one where it differs."""
+        first, second = f"{_PROBE}1", f"{_PROBE}2"
+        begun = (Message("user", first), Message("assistant", _PROBE))
+        for system in ((), (Message("system", "a"),)):  # there are templates that refuse to be without
+            try:
+                last = self.render((*system, *begun)).rpartition(_PROBE)[2]
+                longer = self.render((*system, *begun, Message("user", second), Message("assistant", "b")))
+                every = self._marker(self.render((*system, begun[0])).rpartition(first)[2])
+            except TemplateError:
+                continue
+            before, _, behind = longer.partition(first)
+            between = behind.partition(_PROBE)[2].partition(second)[0]
+            # What stands there belongs to the answer but for the head of the question that follows; where the first
+            # question has the same before it, the end is what a turn of the user has behind it.
+            if not every or not between.startswith(every):
+                every = ""
+            while between and before.endswith(between[-1]):
+                before, between = before[:-1], between[:-1]
+            return self._marker(last), self._marker(between) or every
+        return ("",)
 
     def _marker(self, behind: str) -> str:
         if self.special:
@@ -580,7 +600,7 @@ class ChatTemplate:
     def _guarded(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
     ) -> tuple[Guard, list[dict[str, Any]], list[Any]]:
-        turns = [message.as_dict() for message in self._known(messages)]
+        turns = [_turn(message) for message in self._known(messages)]
         given = [dict(tool) for tool in tools]
         guard = Guard(self.special, json.dumps([turns, given], ensure_ascii=False, default=str), self.text)
         guarded = [{**guard.deep(turn), "role": turn["role"]} for turn in turns]
@@ -702,8 +722,7 @@ class ChatTemplate:
         result = []
         for (start, stop), learnt in zip(blocks, answers, strict=True):
             # Some marks leave out what ends the turn, and a model that has not learnt it does not stop.
-            if text.startswith(self.ending, stop):
-                stop += len(self.ending)
+            stop += next((len(each) for each in self._endings if each and text.startswith(each, stop)), 0)
             result.append((start, stop, learnt))
         return result
 
@@ -736,14 +755,17 @@ class ChatTemplate:
     def _stop(self, text: str, turns: list[dict[str, Any]], place: int, tools: list[Any], end: int) -> int:
         """Where the answer in this turn ends, its end-of-turn marker included."""
         if not turns[place].get("tool_calls"):
-            ending = self.ending
-            if not ending and text[end:].strip() == "":
-                return len(text)
+            endings = self._endings
+            if not any(endings):
+                if text[end:].strip() == "":
+                    return len(text)
+                if place == len(turns) - 1:
+                    endings = (self._marker(text[end:]),)
             content = turns[place]["content"]
             behind = content[
                 len(content.rstrip()) :
             ]  # of the answer itself; many templates write it as it is
-            for rest in (behind + ending, ending):
+            for rest in (whole for each in endings for whole in (behind + each, each) if whole):
                 if text.startswith(rest, end):
                     return end + len(rest)
             return end
@@ -753,6 +775,12 @@ class ChatTemplate:
                 f"the model's chat template does not let it be told where the tool call of turn {place + 1} ends"
             )
         return len(shown.rstrip())
+
+
+def _turn(message: Message) -> dict[str, Any]:
+    """The message as templates get it of transformers: thoughts have another name besides, which gpt-oss reads."""
+    turn = message.as_dict()
+    return {**turn, "thinking": message.reasoning} if message.reasoning else turn
 
 
 def _renamed(call: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -155,3 +155,49 @@ def test_all_is_learnt_but_answers_that_are_only_shown() -> None:
     assert whole(segments) == chat.render(talk)
     assert [each.text for each in segments if not each.trained] == ["Two.<|im_end|>"]
     assert all(each.trained for each in all_learnt(chat.segments(TALK)))
+
+
+@pytest.mark.parametrize(
+    ("template", "answers"),
+    [
+        # The last answer ends otherwise than those before it, and a system turn stands before each conversation.
+        (
+            "{{ '<|system|>s<|end|>' }}{% for m in messages %}{{ '<|' + m.role + '|>' + m.content }}"
+            "{{ '<|return|>' if loop.last and m.role == 'assistant' else '<|end|>' }}{% endfor %}",
+            ["One.<|end|>", "Two.<|return|>"],
+        ),
+        # Nothing ends an answer but what follows: that is not learnt.
+        (
+            "{% for m in messages %}{{ '<|start|>' + m.role + '<|say|>' + m.content }}{% endfor %}"
+            "{% if add_generation_prompt %}<|start|>assistant<|say|>{% endif %}",
+            ["One.", "Two."],
+        ),
+        # It changes what is said, or wants a system message: the end is learnt all the same.
+        (
+            "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content | upper + '<|end|>' }}{% endfor %}",
+            ["ONE.<|end|>", "TWO.<|end|>"],
+        ),
+        (
+            "{% if messages[0].role != 'system' %}{{ raise_exception('no') }}{% endif %}"
+            "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}",
+            ["One.<|end|>", "Two.<|end|>"],
+        ),
+    ],
+)
+def test_each_answer_is_learnt_with_its_own_end(template: str, answers: list[str]) -> None:
+    special = ("<|system|>", "<|user|>", "<|assistant|>", "<|start|>", "<|say|>", "<|end|>", "<|return|>")
+    if "add_generation_prompt" not in template:
+        template += "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    chat = ChatTemplate(template, special=special)
+    talk = [Message("system", "Be brief."), Message("user", "A?"), Message("assistant", "One."),
+            Message("user", "B?"), Message("assistant", "Two.")]  # fmt: skip
+    assert [segment.text for segment in chat.segments(talk) if segment.trained] == answers
+
+
+def test_thoughts_have_the_name_that_gpt_oss_reads_too() -> None:
+    chat = ChatTemplate(
+        "{% for m in messages %}{% if m.thinking %}({{ m.thinking }}){% endif %}"
+        "{{ m.role }}: {{ m.content }};{% endfor %}"
+    )
+    talk = [Message("user", "A?"), Message("assistant", "One.", reasoning="let me see")]
+    assert chat.render(talk) == "user: A?;(let me see)assistant: One.;"
