@@ -124,11 +124,14 @@ def held_out(lab: Lab) -> list[Example]:
     split = load_examples(recipe, lab.folder.root, text=read_text(lab.folder.onnx_dir))
     found = [example for example in split.eval if example.answered is not None]
     if not found:
-        raise RequestError(
-            "There are no held-out questions.",
-            f"data.eval_fraction is {recipe.data.eval_fraction}, of {len(split.train) + len(split.eval)} rows.",
-            "Set data.eval_fraction in lab.toml, to 0.1 for example.",
-        )
+        rows, fraction = len(split.train) + len(split.eval), recipe.data.eval_fraction
+        if split.eval:
+            why, hint = "the rows held out are plain texts", "Give records with questions and answers."
+        elif fraction:
+            why, hint = "they ask one and the same question", "Give records with other questions."
+        else:
+            why, hint = "data.eval_fraction is 0", "Set data.eval_fraction in lab.toml, to 0.1 for example."
+        raise RequestError("There are no held-out questions.", f"Of {rows} rows: {why}.", hint)
     return found
 
 

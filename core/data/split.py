@@ -91,9 +91,11 @@ class Splitter:
         side = np.where(side >= 0, side, drawn[roots]).astype(np.int8)
         free = np.flatnonzero(side < 0)
         wanted = round(fraction * count)
-        if fraction > 0 and len(np.unique(roots)) > 1:
-            wanted = min(max(1, wanted), count - 1)
+        if fraction > 0:
+            # One question, however often it is asked, is to learn from.
+            wanted = min(max(1, wanted), count - 1) if len(np.unique(roots)) > 1 else 0
         wanted -= int((side == 1).sum())
+        left = count - int((side == 1).sum())
         side[free] = 0
         smallest: NDArray[np.int64] | None = None
         for members in _lots(self.keys, roots, free, seed):
@@ -102,9 +104,10 @@ class Splitter:
             if smallest is None or len(members) < len(smallest):
                 smallest = members
             # A crowd that would overshoot by far is passed over while there are smaller ones.
-            if len(members) <= max(1, wanted + wanted // 4):
+            if len(members) <= max(1, wanted + wanted // 4) and len(members) < left:
                 side[members] = 1
                 wanted -= len(members)
+                left -= len(members)
         if fraction > 0 and smallest is not None and not (side == 1).any() and 2 * len(smallest) <= count:
             side[smallest] = 1  # a file of few questions, each asked often
         return np.asarray(side == 1)

@@ -7,10 +7,12 @@ import random
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from core.data import load_examples
 from core.data.similar import Sketches
-from core.data.split import SPLIT_FILE
+from core.data.split import SPLIT_FILE, Splitter
 from core.data.survey import summary
 from core.data.words import content_words, plain, word_hashes, words
 from core.recipe import Recipe
@@ -128,6 +130,22 @@ def test_a_damaged_memory_is_made_again(tmp_path: Path) -> None:
 )
 def test_small_files(tmp_path: Path, fraction: float, asked: list[str], held_out: int) -> None:
     assert sum(sides(tmp_path, asked, eval_fraction=fraction).values()) == held_out
+
+
+@given(
+    asked=st.lists(st.integers(0, 4), min_size=1, max_size=25),
+    fraction=st.sampled_from([0.05, 0.1, 0.5, 0.75, 0.9]),
+    seed=st.integers(0, 3),
+)
+@settings(max_examples=80, deadline=None)
+def test_something_is_left_to_learn_from(asked: list[int], fraction: float, seed: int) -> None:
+    splitter = Splitter()
+    for number in asked:
+        splitter.add(plain(SAME[number % 3].format(thing=THINGS[number], place=PLACES[number])))
+    held_out = splitter.assign(fraction, seed)
+    splitter.sketches.close()
+    assert not held_out.all()
+    assert len(set(asked)) > 1 or not held_out.any()
 
 
 def test_limits_draw_by_the_seed_and_keep_the_sides(tmp_path: Path) -> None:
