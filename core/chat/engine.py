@@ -24,6 +24,7 @@ from core.model.prompt_format import read_prompt_format
 from core.model.template import TemplateError
 from core.optimize.adapters import check_adapter
 from core.optimize.runtime import import_genai
+from core.optimize.trusted import check_onnx_folder
 from core.options import AUTO
 
 og = import_genai()
@@ -50,6 +51,7 @@ class Engine:
         folder = Path(request.model_dir)
         self.folder = folder
         config = read_genai_config(folder)
+        check_onnx_folder(folder)
         self._model = og.Model(str(folder))
         self._prompts = read_prompt_format(folder, request.template or AUTO, answer=request.answer)
         self._tokens = self._prompts.tokenizer

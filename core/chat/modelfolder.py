@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core.chat.conversation import read_genai_config
 from core.errors import RequestError
 from core.folder import LabFolder, lab_command
+from core.optimize.trusted import CONFIG_FILE, check_config, graph_name
 from core.text import command
 
 
@@ -17,21 +17,21 @@ def check_model(folder: Path, lab: LabFolder | None = None) -> None:
         lab: the lab that the folder belongs to; then the error says which step makes the model.
 
     Raises:
-        RequestError: no such folder, or a file of the model is missing.
+        RequestError: no such folder, a file of the model is missing, or its configuration asks for what is refused.
     """
     if not folder.is_dir():
         raise RequestError("There is no model to talk to yet.", f"{folder} does not exist.", _next_step(lab))
-    config = read_genai_config(folder)
-    decoder = config.get("model", {}).get("decoder", {}) if config else {}
-    graph = decoder.get("filename", "model.onnx") if isinstance(decoder, dict) else "model.onnx"
-    for name in ("genai_config.json", str(graph)):
-        if not (folder / name).is_file() or (name == "genai_config.json" and not config):
-            what = "is missing" if not (folder / name).is_file() else "is not readable"
-            raise RequestError(
-                "The model is not whole.",
-                f"{folder / name} {what}.",
-                "Make it again: " + lab_command(folder, "run", "optimize", "--force"),
-            )
+    _refuse_missing(folder / CONFIG_FILE)
+    _refuse_missing(folder / graph_name(check_config(folder)))
+
+
+def _refuse_missing(file: Path) -> None:
+    if not file.is_file():
+        raise RequestError(
+            "The model is not whole.",
+            f"{file} is missing.",
+            "Make it again: " + lab_command(file, "run", "optimize", "--force"),
+        )
 
 
 def _next_step(lab: LabFolder | None) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,9 +86,8 @@ class Facts:
         """From what was read of a model already; of one that is not on this machine, its configuration."""
         from core.model.matrices import rounded_matrices
 
-        if not model.parameters:  # not here, or pickled: the files have no header that tells the shapes
-            found = cls._of_config(model)
-            return replace(found, chat_template=bool(model.text.template)) if model.shards else found
+        if not model.parameters:  # not here
+            return cls._of_config(model)
         group = (model.quantization or {}).get("group_size")
         return cls(
             model.parameters,

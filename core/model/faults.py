@@ -197,15 +197,6 @@ def _remote_code(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
 
 def _tensors(facts: ModelFacts) -> Iterator[Fault]:
     entries = tensor_entries(facts.path)
-    if not entries:
-        yield Fault(
-            "model.pickled",
-            "The weights are pickled, so they cannot be looked at before the work.",
-            f"{facts.path}: {', '.join(facts.shards)}.",
-            "Loading them once with transformers and saving them with save_pretrained() writes model.safetensors.",
-            stops=False,
-        )
-        return
     if facts.quantized_by:
         return
     if adapted := of_adapters(entries):

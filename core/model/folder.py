@@ -17,6 +17,7 @@ from typing import Any
 
 from core.errors import RequestError
 from core.files import read_if_whole, read_json
+from core.model.inside import refuse_outside
 from core.model.text import TOKENIZER_FILES, ModelText, read_text
 from core.model.weights import (
     TensorEntry,
@@ -265,12 +266,13 @@ def _only_adapter(path: Path) -> RequestError | None:
 
 
 def check_folder(path: Path) -> None:
-    """Refuse a folder that is not a whole model: configuration, weights and tokenizer.
+    """Refuse a folder that is not a whole model, or that reaches for files elsewhere.
 
     Raises:
-        RequestError: what is missing or damaged, and what to do.
+        RequestError: what is missing, damaged or outside, and what to do.
     """
     read_config(path)
+    refuse_outside(path)
     _entries(path)
     if not any((path / name).is_file() for name in TOKENIZER_FILES):
         raise RequestError(
@@ -301,9 +303,10 @@ def model_facts(path: Path) -> ModelFacts:
     """What the model is, read from ``config.json`` and file headers in milliseconds.
 
     Raises:
-        RequestError: the folder has no readable configuration or weights.
+        RequestError: the folder has no readable configuration or weights, or reaches for files elsewhere.
     """
     config = read_config(path)
+    refuse_outside(path)
     entries = _entries(path)
     return _facts(path, config, entries, weight_files(path))
 

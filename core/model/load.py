@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from core.errors import MachineError, RequestError
 from core.model.folder import config_facts, read_config
 from core.model.tensors import not_merged, of_adapters, unread, unread_of_layers
-from core.model.weights import weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -121,12 +120,8 @@ def check_tensors(path: Path, trust_remote_code: bool = False) -> None:
     """Ask transformers whether a float checkpoint holds every tensor that its architecture needs; loads none.
 
     Raises:
-        RequestError: tensors are missing, of another shape or would not be read, or pickled ones are damaged or
-            hold NaN or infinity.
+        RequestError: tensors are missing, of another shape or would not be read.
     """
-    import pickle
-
-    import torch
     from transformers import AutoModelForCausalLM
 
     config = read_config(path)
@@ -148,23 +143,6 @@ def check_tensors(path: Path, trust_remote_code: bool = False) -> None:
         _refuse_gaps(path, info)
         if lost := unread_of_layers(left, config_facts(config).layers):
             raise unread(path, lost)
-        for file in weight_files(path):
-            if file.suffix == ".bin":
-                for name, tensor in torch.load(file, mmap=True, weights_only=True).items():
-                    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                        raise RequestError(
-                            "The model's weights hold NaN or Inf.",
-                            f"{file}: {name}.",
-                            "Nothing can be made of it: fetch the model again.",
-                            code="model.not-finite",
-                        )
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        raise RequestError(
-            "A weight file is damaged.",
-            f"{path}: {', '.join(file.name for file in weight_files(path)[:3])}: {_first_line(error)}",
-            "Fetch the model again; it was probably cut short.",
-            code="model.damaged",
-        ) from error
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise _explain(path, error, "The model cannot be loaded.") from error
 

@@ -25,14 +25,10 @@ _CONV1D = frozenset({"gpt2", "openai-gpt", "gpt-sw3"})
 def rounded_matrices(facts: ModelFacts) -> dict[str, int]:
     """The number of inputs of each matrix that quantize rounds, by name.
 
-    Of pickled weights, which have no header, they are those that the configuration gives. Empty where the weights
-    are packed already.
+    Empty where the weights are packed already.
     """
     widths = {}
-    entries = tensor_entries(facts.path)
-    if not entries:
-        return _configured(facts)
-    for name, entry in entries.items():
+    for name, entry in tensor_entries(facts.path).items():
         module, _, kind = name.rpartition(".")
         if kind != "weight" or len(entry.shape) != 2:
             continue
@@ -43,21 +39,6 @@ def rounded_matrices(facts: ModelFacts) -> dict[str, int]:
     if widths and facts.tied_embeddings and not any(name in widths for name in HEADS):
         widths["lm_head"] = facts.hidden_size  # rounded too, and no longer the embeddings then
     return widths
-
-
-def _configured(facts: ModelFacts) -> dict[str, int]:
-    from core.model.shape import Shape
-
-    try:
-        shape = Shape.of(dict(facts.config))
-    except (KeyError, TypeError, ValueError):  # it does not tell its sizes: loading it does
-        return {}
-    widths = {
-        "lm_head": shape.hidden,
-        "o_proj": shape.heads * shape.head_dim,
-        "down_proj": shape.intermediate,
-    }
-    return widths if facts.model_type not in _CONV1D else {"lm_head": shape.hidden}
 
 
 def fitting_group_sizes(widths: dict[str, int]) -> list[int]:

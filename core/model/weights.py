@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import shlex
 import struct
-import zipfile
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from core.errors import RequestError
+from core.model.inside import refuse_name
 
 WEIGHTS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+CONVERT = (
+    'python -c "import sys; from transformers import AutoModelForCausalLM as M; '
+    "M.from_pretrained(sys.argv[1], dtype='auto').save_pretrained(sys.argv[1])\""
+)
+"""Writes ``model.safetensors`` beside pickled weights."""
 BITS = {
     "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "BF16": 16, "F16": 16,
     "I16": 16, "U16": 16, "F8_E5M2": 8, "F8_E4M3": 8, "I8": 8, "U8": 8, "BOOL": 8,
@@ -39,18 +45,23 @@ class TensorEntry:
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The files that transformers reads a folder's weights from, in its order of preference.
-
-    ``model.safetensors``; else those that its index names; else the pickled ``pytorch_model.bin`` or its parts.
+    """The files that transformers reads a folder's weights from: ``model.safetensors``, or those its index names.
 
     Raises:
-        RequestError: none, a part is missing, or they have names that nothing reads.
+        RequestError: none, a part is missing or outside, they are pickled, or have names that nothing reads.
     """
     if (path / WEIGHTS).is_file():
         return [path / WEIGHTS]
-    for index in (SAFETENSORS_INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json"):
-        if (path / index).is_file():
-            return [path / index] if index.endswith(".bin") else _indexed(path / index)
+    if (path / SAFETENSORS_INDEX).is_file():
+        return _indexed(path / SAFETENSORS_INDEX)
+    for name in PICKLED:
+        if (path / name).is_file():
+            raise RequestError(
+                "The model's weights are pickled.",
+                f"{path / name}: Python's pickle can run code while it is read, so it is not read here.",
+                f"If you trust its author, write the weights anew in safetensors: {CONVERT} {shlex.quote(str(path))}",
+                code="model.pickled",
+            )
     there = sorted(each.name for each in path.glob("*.safetensors"))
     if not there:
         raise RequestError(
@@ -88,6 +99,8 @@ def _indexed(index: Path) -> list[Path]:
             "Fetch it again.",
             code="model.damaged",
         ) from None
+    for name in names:
+        refuse_name(index, "weight_map", name)
     missing = [file.name for file in files if not file.is_file()]
     if missing or not files:
         raise RequestError(
@@ -121,36 +134,23 @@ def leftovers(path: Path, used: list[Path]) -> tuple[str, ...]:
     """Files that hold weights, in some form, and are not read: second copies, other formats, training states."""
     read = {file.name for file in used}
     if WEIGHTS not in read:
-        read.add(
-            SAFETENSORS_INDEX if used and used[0].suffix == ".safetensors" else "pytorch_model.bin.index.json"
-        )
+        read.add(SAFETENSORS_INDEX)
     found = {each.name for pattern in _OTHER_WEIGHTS for each in path.glob(pattern) if each.is_file()}
     return tuple(sorted(found - read))
 
 
 def tensor_entries(path: Path) -> dict[str, TensorEntry]:
-    """Every tensor of a safetensors checkpoint by name, from the files' headers alone.
+    """Every tensor of a checkpoint by name, from the files' headers alone.
 
-    Empty for a checkpoint in the old ``.bin`` form. Format: https://github.com/huggingface/safetensors.
+    Format: https://github.com/huggingface/safetensors.
 
     Raises:
         RequestError: a file is cut short, or is not what its name says.
     """
     entries: dict[str, TensorEntry] = {}
     for file in weight_files(path):
-        if file.suffix == ".safetensors":
-            entries.update(read_header(file))
-        else:
-            _refuse_cut_pickle(file)
+        entries.update(read_header(file))
     return entries
-
-
-def _refuse_cut_pickle(file: Path) -> None:
-    """Refuse what torch.save has not written: a zip archive (its list stands at the end) or, of old, a pickle."""
-    with file.open("rb") as stream:
-        pickled = stream.read(2) == b"\x80\x02"
-    if not pickled and not zipfile.is_zipfile(file):
-        raise damaged(file, "it is no archive of PyTorch's")
 
 
 def damaged(file: Path, reason: str) -> RequestError:

@@ -11,9 +11,9 @@ from core.files import write_json
 from core.model.prompt_format import prompt_format
 from core.model.text import read_text
 from core.model.tokenizer import ModelTokenizer
+from core.optimize.trusted import CONFIG_FILE
 from core.recipe import Recipe
 
-CONFIG_FILE = "genai_config.json"
 KNOWN_ENDS = (
     "<|end|>",
     "<|im_end|>",

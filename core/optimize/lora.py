@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import RequestError, StageError
 from core.files import read_json
 from core.folder import lab_command
+from core.model.inside import refuse_links
 from core.optimize.layout import Layout
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def read_lora(folder: Path) -> Lora:
     """Read ``adapter_config.json`` and ``adapter_model.safetensors`` of a PEFT folder.
 
     Raises:
-        RequestError: there is no adapter there, or it is of a kind that a graph input cannot carry.
+        RequestError: there is no adapter there, or it is of a kind that a graph input cannot carry, or a link
+            in its folder leads out of it.
     """
     from safetensors.torch import load_file
 
@@ -53,6 +55,7 @@ def read_lora(folder: Path) -> Lora:
             f"{folder} has no adapter_config.json with adapter_model.safetensors.",
             "Make one with: " + lab_command(folder, "run", "finetune"),
         )
+    refuse_links(folder)
     _refuse_other_kinds(folder, config)
     found: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in load_file(str(weights)).items():

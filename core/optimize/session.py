@@ -10,7 +10,7 @@ from typing import Any
 
 from core.errors import LabError, StageError
 from core.files import read_json
-from core.optimize.genai import CONFIG_FILE
+from core.optimize.trusted import CONFIG_FILE, check_onnx_folder
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ class Session:
 
         Raises:
             StageError: onnxruntime-genai refuses the model.
+            RequestError: the folder asks for more than a text model needs.
         """
+        check_onnx_folder(folder)
         from core.optimize.runtime import import_genai
 
         og = import_genai()

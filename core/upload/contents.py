@@ -16,6 +16,7 @@ from typing import Any
 from core.errors import RequestError, StageError
 from core.files import MANIFEST, read_if_whole, read_json, write_json
 from core.folder import RECIPE_NAME, REPORT_NAME, LabFolder
+from core.model.inside import refuse_links
 from core.recipe import Recipe, UploadSection, recipe_text
 from core.text import command
 from core.version import __version__
@@ -73,11 +74,11 @@ class Contents:
 def collect(lab: LabFolder, recipe: Recipe) -> Contents:
     """The files that an upload of this lab sends. Nothing is read but their sizes.
 
-    Every regular file of ``models/onnx`` goes, hidden ones and ignore files included; links are
+    Every regular file of ``models/onnx`` goes, hidden ones and ignore files included; links within it are
     followed.
 
     Raises:
-        RequestError: there is no ONNX model, a link leads nowhere, or a name is not UTF-8.
+        RequestError: there is no ONNX model, a link leads out of it or nowhere, or a name is not UTF-8.
     """
     folder = lab.onnx_dir
     if not (folder / "genai_config.json").is_file():
@@ -87,6 +88,7 @@ def collect(lab: LabFolder, recipe: Recipe) -> Contents:
             "Run: " + command("run", lab.root, "optimize"),
             code="upload.nothing",
         )
+    refuse_links(folder, below=True)
     items: list[Item] = []
     left_out: list[tuple[str, str]] = []
     for path in _walk(folder):

@@ -94,16 +94,21 @@ def test_blocks_fit_the_services_limits_and_depend_on_the_size_alone() -> None:
 
 def test_what_is_collected(tmp_path: Path) -> None:
     lab = make_lab(tmp_path / "lab", {"model.onnx": 10})
-    outside = tmp_path / "weights.bin"
-    outside.write_bytes(b"weights")
-    (lab.folder.onnx_dir / "model.onnx.data").symlink_to(outside)
+    (lab.folder.onnx_dir / "weights.bin").write_bytes(b"weights")
+    (lab.folder.onnx_dir / "model.onnx.data").symlink_to("weights.bin")
     (lab.folder.onnx_dir / "loop").symlink_to(lab.folder.onnx_dir)
     names = {item.name: item.size for item in collect(lab.folder, lab.recipe).items}
-    assert names["model.onnx.data"] == 7, "links are followed, as a Hugging Face snapshot needs"
+    assert names["model.onnx.data"] == 7, "links within the folder are followed"
     assert ".gitignore" in names
     assert not any(name.startswith("loop/") for name in names)
-    (lab.folder.onnx_dir / "dangling").symlink_to(tmp_path / "nowhere")
+    dangling = lab.folder.onnx_dir / "dangling"
+    dangling.symlink_to("nowhere")
     with pytest.raises(RequestError, match="cannot be read"):
+        collect(lab.folder, lab.recipe)
+    dangling.unlink()
+    (tmp_path / "id_ed25519").write_text("private")
+    dangling.symlink_to(tmp_path / "id_ed25519")
+    with pytest.raises(RequestError, match="leads out"):
         collect(lab.folder, lab.recipe)
 
 

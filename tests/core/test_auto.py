@@ -180,16 +180,6 @@ def test_the_facts_of_a_folder_are_those_of_its_files(arch: str, tmp_path: Path)
     assert not Facts.of(folder).chat_template
 
 
-def test_pickled_weights_are_known_by_the_configuration(tmp_path: Path) -> None:
-    folder = make_tiny("llama", tmp_path / "model")
-    whole = Facts.of(folder)
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    pickled = Facts.of(folder)
-    assert pickled.chat_template
-    assert 0.5 < pickled.parameters / whole.parameters < 2
-    assert {width for width, _, _ in pickled.inputs} == {width for width, _, _ in whole.inputs}
-
-
 def test_another_model_changes_what_is_auto_and_nothing_else(tmp_path: Path) -> None:
     lab = LabFolder(tmp_path)
     make_tiny("llama", tmp_path / "tiny")

@@ -66,7 +66,7 @@ def test_a_worker_that_dies_while_it_loads_is_told(built_llama: Path) -> None:
 
 def test_a_damaged_model_is_told_with_the_step_that_makes_it(llama: Path) -> None:
     (llama / "model.onnx").write_bytes(b"not a graph")
-    with ChatSession(llama) as session, pytest.raises(ChatError, match="optimize"):
+    with ChatSession(llama) as session, pytest.raises(RequestError, match="optimize"):
         session.ask("Hello?")
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,12 @@ from core import Lab
 from core.check import FAIL, WARN, require, run_checks
 from core.errors import RequestError
 from core.events import Reporter
-from core.model.auto import Facts, Settled, resolve
+from core.model.auto import Settled
 from core.model.faults import Fault, faults, refuse
 from core.model.folder import check_folder, model_facts
 from core.model.load import check_tensors
+from core.model.sources import resolve_model
 from core.model.template import PLAIN
-from core.recipe import Recipe
 from tests.recipes import settled
 from tests.tiny_models import ARCHITECTURES, make_tiny
 
@@ -202,19 +205,28 @@ def test_an_architecture_with_other_names_is_asked_of_transformers(model: Path) 
     assert "model.layers.0.self_attn.o_proj.weight" in caught.value.detail
 
 
-def test_pickled_weights_are_told_and_their_numbers_looked_at(model: Path, tmp_path: Path) -> None:
+def test_pickled_weights_are_refused_and_what_the_hint_says_works(model: Path) -> None:
     tensors = load_file(model / "model.safetensors")
     (model / "model.safetensors").unlink()
     torch.save(tensors, model / "pytorch_model.bin")
-    fault = found(model)["model.pickled"]
-    assert not fault.stops
-    refuse(model, recipe(), Reporter())
-    tensors["model.norm.weight"][3] = float("nan")
-    torch.save(tensors, model / "pytorch_model.bin")
     with pytest.raises(RequestError) as caught:
-        refuse(model, recipe(), Reporter())
-    assert caught.value.code == "model.not-finite"
-    assert "model.norm.weight" in caught.value.detail
+        resolve_model(str(model), model, Reporter())
+    assert caught.value.code == "model.pickled"
+    line = shlex.split(caught.value.hint[caught.value.hint.index("python -c") :])
+    subprocess.run([sys.executable, *line[1:]], check=True, capture_output=True)
+    resolve_model(str(model), model, Reporter())
+    again = load_file(model / "model.safetensors")
+    assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items())
+
+
+def test_an_index_that_names_a_pickle_is_refused(model: Path) -> None:
+    tensors = load_file(model / "model.safetensors")
+    (model / "model.safetensors").unlink()
+    torch.save(tensors, model / "weights.bin")
+    index = {"weight_map": dict.fromkeys(tensors, "weights.bin")}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(RequestError, match="damaged"):
+        resolve_model(str(model), model, Reporter())
 
 
 # --- what kind of folder it is ------------------------------------------------------------------------
@@ -442,28 +454,6 @@ def test_whole_numbers_are_packed_weights(model: Path) -> None:
         lambda tensors: tensors.update({k: v.to(torch.int8) for k, v in tensors.items() if v.dim() == 2}),
     )
     assert "8-bit integers" in found(model)["model.quantized"].detail
-
-
-def test_pickled_weights_get_a_group_size_that_fits(tmp_path: Path) -> None:
-    folder = make_tiny("llama", tmp_path / "odd", hidden=96, heads=6, intermediate=192)
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-    facts = Facts.of_model(model_facts(folder))
-    group = next(
-        each for each in resolve(Recipe(), facts, None).chosen if each.option == "quantize.group_size"
-    )
-    assert group.value == 32
-    assert "32" in found(folder, quantize__group_size=64)["model.group-size"].hint
-    assert facts.parameters > 100_000
-
-
-@pytest.mark.parametrize("content", [b"x" * 100, b""])
-def test_pickled_weights_that_are_cut(content: bytes, model: Path) -> None:
-    (model / "model.safetensors").unlink()
-    (model / "pytorch_model.bin").write_bytes(content)
-    with pytest.raises(RequestError) as caught:
-        check_folder(model)
-    assert caught.value.code == "model.damaged"
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "tokenizer_config.json"])
