@@ -79,7 +79,7 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
     before = read_if_whole(output / MANIFEST) if output is not None else None
     if before and before.get("fingerprint") == _plain(fingerprint) and not spec["force"]:
         reporter.log(f"Nothing has changed since {job.stage} ran last: {output} stays as it is.")
-        return {"result": before.get("result", {}), "reused": True}
+        return {"result": before.get("result", {}), "auto": before.get("auto", []), "reused": True}
     chosen = resolved.of(*READS.get(job.stage, ()))
     for each in chosen:
         reporter.log(f"{each.option} is {each.words}: {each.reason}.")
