@@ -48,7 +48,6 @@ def test_from_an_empty_folder_to_a_tuned_answer(tmp_path: Path) -> None:
             terminal.send("down" if field == "adapter" else "up")
             # While it is drawn anew the line may be empty for a moment: that is no field.
             terminal.until(lambda text, field=field: named(text) not in (field, ""), 20)
-        terminal.send("end", "ctrl+u")
         terminal.until("Steps             auto (310) ")  # 20 rounds through the records
         terminal.send(str(STEPS))
         terminal.until(f"Steps             {STEPS} ")

@@ -210,9 +210,11 @@ async def test_what_is_auto_is_shown_with_its_value_and_the_reason(lab: Lab) -> 
         app.set_focus(rank.control)
         await pilot.press("8")
         await until(pilot, lambda: alpha.control.placeholder == "auto (16)")
+        assert "narrow" not in screen_text(app)
         assert rank.value() == 8
         await pilot.press("backspace")
         await until(pilot, lambda: alpha.control.placeholder == "auto (64)")
+        await until(pilot, lambda: "narrow" in screen_text(app))
         assert rank.value() == "auto"
         await pilot.press(*"auto")
         assert rank.check()

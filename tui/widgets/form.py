@@ -111,14 +111,18 @@ class Field(Horizontal):
 
     def tell(self, chosen: Chosen | None) -> None:
         """Show what "auto" is here and why; None where the option is not "auto" now."""
-        if not self.option.auto or chosen == self._chosen:
+        if not self.option.auto:
             return
-        self._chosen = chosen or self._chosen
+        self._said.show(self.option.help if chosen is None else chosen.reason)
+        if chosen is None or chosen == self._chosen:
+            return  # the words of "auto" stay, for who goes back to it
+        if isinstance(self.control, Picker) and self.control.expanded:
+            return  # its list is open: another time
+        self._chosen = chosen
         if isinstance(self.control, Input):
             self.control.placeholder = self._auto_words()
-        elif not self.control.expanded:
+        else:
             self.control.relabel(self._pairs())
-        self._said.show(self.option.help if chosen is None else chosen.reason)
 
     @property
     def help(self) -> str:
