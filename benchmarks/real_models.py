@@ -251,7 +251,6 @@ def _float_answers(seen: Seen, root: Path) -> dict[str, tuple[str, int]]:
     """The float base's answers, and how many tokens stand before them; the ids are looked at too."""
     import torch
 
-    from core.bars import reporting
     from core.data import load_examples
     from core.events import Reporter
     from core.lab import Lab
@@ -259,6 +258,7 @@ def _float_answers(seen: Seen, root: Path) -> dict[str, tuple[str, int]]:
     from core.model.messages import Message
     from core.model.prompt_format import read_prompt_format
     from core.model.sources import resolve_model
+    from core.tqdm_progress import reporting
 
     lab = Lab.open(root)
     source = resolve_model(lab.recipe.model.source, root, Reporter()).path
