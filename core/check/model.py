@@ -38,6 +38,7 @@ _NAMES = {
     "adapter": "model",
     "tokens-beyond-embeddings": "tokenizer",
     "template": "chat template",
+    "no-end": "tokenizer",
     "group-size": "group size",
     "context": "context",
 }

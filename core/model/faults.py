@@ -336,9 +336,19 @@ def _template(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
             f"{facts.path}: {', '.join(map(repr, text.templates))}.",
             f"Copy the one to train with to {TEMPLATE_FILE} there, or write a data.template of your own.",
         )
+    template = ChatTemplate(text.template, text.eos, text.bos, text.special)
+    known = [each for each in text.ends if isinstance(each, str) or each < text.size]
+    if not known and not (text.template and template.ending):
+        yield Fault(
+            "model.no-end",
+            "The model has no token that ends an answer, so it will not learn to stop.",
+            f"{facts.path}: tokenizer_config.json names no eos_token, generation_config.json and config.json no "
+            f"eos_token_id{' that the tokenizer has' if text.ends else ''}.",
+            "Set eos_token in tokenizer_config.json and eos_token_id in config.json to one that it was trained with.",
+            stops=False,
+        )
     if not text.template or recipe.data.template != AUTO:
         return
-    template = ChatTemplate(text.template, text.eos, text.bos, text.special)
     reasons = []
     for messages in _TRIALS:
         try:

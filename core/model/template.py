@@ -454,10 +454,13 @@ class ChatTemplate:
         }
         try:
             compiled = _compiled(self.text)
-        except JinjaError as error:
+        except LabError:
+            raise
+        except Exception as error:  # jinja2's own errors, and whatever a hostile text makes its parser do
             line = getattr(error, "lineno", None)
+            reason = str(error) if isinstance(error, JinjaError) else f"{type(error).__name__}: {error}"
             where = f" (line {line})" if line else ""
-            raise TemplateError(f"the model's chat template is broken: {str(error)[:_SAID]}{where}") from None
+            raise TemplateError(f"the model's chat template is broken: {reason[:_SAID]}{where}") from None
         try:
             return render(compiled, values)
         except LabError:

@@ -50,8 +50,10 @@ class ModelTokenizer:
         self.numbers: dict[str, int] = {
             item.content: number for number, item in added.items() if item.content
         }
-        known = (each if isinstance(each, int) else tokenizer.token_to_id(each) for each in ends)
-        self.ends = tuple(dict.fromkeys(each for each in known if each is not None))
+        # A configuration may name ids that the tokenizer has not: nothing is ever written with them.
+        known = (tokenizer.id_to_token(each) if isinstance(each, int) else each for each in ends)
+        numbers = (tokenizer.token_to_id(each) for each in known if each is not None)
+        self.ends = tuple(dict.fromkeys(each for each in numbers if each is not None))
         found = {
             item.content
             for item in added.values()

@@ -25,6 +25,8 @@ from core.model.folder import check_folder, model_facts
 from core.model.load import check_tensors
 from core.model.sources import resolve_model
 from core.model.template import PLAIN
+from core.model.text import read_text
+from core.model.tokenizer import ModelTokenizer
 from tests.recipes import settled
 from tests.tiny_models import ARCHITECTURES, make_tiny
 
@@ -560,3 +562,21 @@ def test_what_is_not_a_model_is_told_by_what_it_is(model: Path, tmp_path: Path) 
         check_folder(model)
     with pytest.raises(RequestError, match="a lab's folder"):
         check_folder(Lab.create(tmp_path / "lab", model="rehearsal").folder.root)
+
+
+@pytest.mark.parametrize("eos", [None, 9999])
+def test_a_model_that_nothing_ends_is_told(eos: int | None, model: Path) -> None:
+    (model / "chat_template.jinja").unlink()
+    (model / "generation_config.json").unlink()
+    content = json.loads((model / "tokenizer_config.json").read_text())
+    del content["eos_token"]
+    (model / "tokenizer_config.json").write_text(json.dumps(content))
+    change_config(model, eos_token_id=eos)
+    fault = found(model, data__template=PLAIN)["model.no-end"]
+    assert not fault.stops
+    text = read_text(model)
+    assert ModelTokenizer.read(model, text.ends).ends == ()
+    content["eos_token"] = "<|end|>"
+    (model / "tokenizer_config.json").write_text(json.dumps(content))
+    change_config(model, eos_token_id=4)
+    assert found(model, data__template=PLAIN) == {}
