@@ -39,6 +39,11 @@ class Detokenizers:
 def notes_on(prompts: PromptFormat) -> list[str]:
     """What a person should know of the way in which turns are written."""
     turns = prompts.turns
+    if prompts.plain_text:
+        return [
+            f"The records are plain text without questions. Turns are written by {prompts.why}, "
+            "otherwise than in training."
+        ]
     if isinstance(turns, ChatTemplate):
         if not turns.thoughts.strip():
             return []

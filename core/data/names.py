@@ -59,7 +59,7 @@ EXTRA = _names(
     "context input passage document background paragraph article reference evidence knowledge excerpt",
     "ngữ_cảnh bối_cảnh đoạn_văn tài_liệu đầu_vào",
     "متن زمینه سند ورودی",
-    "contexto contexte kontext contesto passaggio pasaje abschnitt konteks bağlam контекст سياق",
+    "contexto contexte kontext contesto passaggio passagem pasaje abschnitt konteks bağlam контекст سياق",
     "上下文 背景 材料 文章 输入 文脈 コンテキスト 入力 문맥 지문 입력 संदर्भ บริบท",
 )
 PASSAGES = _names(
@@ -81,7 +81,9 @@ HISTORY = _names(
 TOOLS = _names("tools functions available_tools tool_list")
 LABEL = _names("label desirable is_desirable kto_label kto_tag thumbs_up is_good good weight train")
 CLASS = _names("label labels class sentiment intent emotion label_text label_name")
-REASONING = _names("reasoning reasoning_content thinking thoughts rationale cot complex_cot chain_of_thought")
+REASONING = _names(
+    "explanation reasoning reasoning_content thinking thoughts rationale cot complex_cot chain_of_thought"
+)
 WEIGHT = _names("weight sample_weight loss_weight")
 CHOICES = _names("choices options candidates alternatives choice option")
 META = _names("meta metadata info additional_info extra_info tags")

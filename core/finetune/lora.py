@@ -204,8 +204,8 @@ class OlivePressLora(LoRA):  # type: ignore[misc]
         )
         if between is None:
             report.log(
-                "The records of a step are not joined to conversations (finetune.turns): in this model's template "
-                "a conversation is more than its turns one behind the other.",
+                "The records of a step are not joined to conversations (finetune.turns): they are plain text, or in "
+                "this template a conversation is more than its turns one behind the other.",
                 "warning",
             )
             most, between = 1, ()

@@ -60,6 +60,8 @@ def tokens_between(prompts: PromptFormat) -> tuple[int, ...] | None:
     Returns:
         token ids; None where a conversation is not its records one behind the other in this format.
     """
+    if prompts.plain_text:
+        return None
     first = (Message("user", "What is it?"), Message("assistant", "A house."))
     second = (Message("user", "And that?"), Message("assistant", "A tree."))
     try:

@@ -7,7 +7,7 @@ what the model meets in the chat is what it met in training.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,13 @@ class PromptFormat:
     Attributes:
         turns: the template in use: the model's own, or the recipe's.
         why: which template that is, in words.
+        plain_text: the records are text without a question, so that no conversation is as in training.
     """
 
     turns: ChatTemplate | PlainTurns
     tokenizer: ModelTokenizer
     why: str
+    plain_text: bool = False
 
     @property
     def own(self) -> bool:
@@ -87,8 +89,10 @@ def read_prompt_format(folder: Path, template: str = AUTO, *, answer: str = "") 
 def prompt_format(
     text: ModelText, tokenizer: ModelTokenizer, template: str = AUTO, *, answer: str = ""
 ) -> PromptFormat:
-    """The same from what was read already. Raises RequestError: the template has no place for an answer."""
+    """The same from what was read already. Raises RequestError: the template cannot be used."""
     special = tokenizer.special
+    if template != AUTO and _is_text_alone(template, answer):
+        return replace(prompt_format(text, tokenizer), plain_text=True)
     if template == AUTO and text.template:
         turns = ChatTemplate(text.template, text.eos, text.bos, special)
         return PromptFormat(turns, tokenizer, "the model's own chat template")
@@ -102,3 +106,13 @@ def prompt_format(
             "The template cannot be used.", f"data.template: {error}.", 'Set it to "auto", or add fields.'
         ) from None
     return PromptFormat(plain, tokenizer, why)
+
+
+def _is_text_alone(template: str, answer: str) -> bool:
+    """Whether a template has no place for a question beside an answer, but some text."""
+    try:
+        parsed = Template.parse(template)
+    except TemplateError:
+        return False
+    learnt = parsed.answer_field(answer)
+    return not (learnt and set(parsed.fields) - {learnt, "system"})

@@ -11,6 +11,7 @@ import pytest
 from core.chat.conversation import notes_on
 from core.chat.memory import cache_bytes_per_token, context_that_fits
 from core.errors import MachineError
+from core.finetune.turns import tokens_between
 from core.model.messages import Message, text_of
 from core.model.prompt_format import read_prompt_format
 from core.resources import rehearsal_model
@@ -39,6 +40,14 @@ def test_what_is_otherwise_than_one_might_think_is_said() -> None:
     assert "the recipe's template" in note
     _, note = notes_on(read_prompt_format(folder, "{context} {question} {answer}"))
     assert "{context} of data.template stay empty" in note
+
+
+@pytest.mark.parametrize("template", ["{text}", "{answer}", "Once: {story}<|end|>"])
+def test_a_lab_of_plain_texts_is_chatted_with_in_the_models_own_template(template: str) -> None:
+    plain = read_prompt_format(rehearsal_model(), template)
+    assert plain.turns == read_prompt_format(rehearsal_model()).turns
+    assert ["otherwise than in training" in note for note in notes_on(plain)] == [True]
+    assert tokens_between(plain) is None  # texts are not joined as if they were answers
 
 
 CONFIG: dict[str, Any] = {

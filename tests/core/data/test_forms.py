@@ -151,6 +151,7 @@ def test_a_list_of_passages_is_put_behind_the_question_or_told(tmp_path: Path, n
         ("table", {"head": ["a"], "rows": [["1"]]}, "write it into the question"),
         ("images", ["tower{n}.png"], "only text is trained on"),
         ("thinking", "I look at the map of part {n} first.", "reasoning_content"),
+        ("explanation", "The map of part {n} shows it.", "reasoning_content"),
         ("weight", 0.25, "all rows count alike"),
         (
             "answer_in_french",
