@@ -18,10 +18,15 @@ from core.errors import LabError, RequestError
 from core.events import Reporter
 from core.files import explained, publish, write_atomic
 from core.folder import RECIPE_NAME, REPORT_NAME, LabFolder
-from core.recipe import parse_recipe, recipe_text, write_values
+from core.recipe import OPTIONS, Recipe, parse_recipe, recipe_text
+from core.text import clean
 
 WORK = ".fetching"
 """The folder in the target where a fetch keeps what has come, until all of it has."""
+TAKEN = ("data", "quantize", "finetune", "optimize", "chat")
+"""The tables of a fetched ``lab.toml`` that are taken over."""
+NOT_TAKEN = ("data.file", "quantize.calibration_file")
+"""What of them is not: files of this machine."""
 
 
 def list_models(place: Place, name: str, stop: Stop, report: Reporter) -> list[Registered]:
@@ -75,13 +80,19 @@ def fetch_lab(
         sizes = receiver.receive()
     finally:
         container.close()
-    _put_in_place(work, target, place, address)
+    left = _put_in_place(work, target, place, address)
+    if left:
+        shown = ", ".join(
+            f"{name} = {clean(repr(value), keep_newlines=False)}" for name, value in left.items()
+        )
+        report.log(f"Not taken over from the lab.toml that came with the model: {shown}.", "warning")
     return {
         "name": address.name,
         "version": address.version,
         "folder": str(target),
         "files": len(sizes),
         "bytes": sum(sizes.values()),
+        "not_taken": left,
     }
 
 
@@ -102,39 +113,47 @@ def _check_target(target: Path) -> None:
         )
 
 
-def _put_in_place(work: Path, target: Path, place: Place, address: Address) -> None:
+def _put_in_place(work: Path, target: Path, place: Place, address: Address) -> dict[str, Any]:
+    """Make a lab of what has come; returns what of its recipe was not taken over."""
     lab = LabFolder(target)
-    text = None
+    recipe, left = Recipe(), dict[str, Any]()
     with explained(target):
         recipe_path, report_path = work / RECIPE_NAME, work / REPORT_NAME
         if recipe_path.is_file():
-            text = recipe_path.read_text(encoding="utf-8", errors="replace")
+            recipe, left = recipe_from_elsewhere(recipe_path.read_text(encoding="utf-8", errors="replace"))
             recipe_path.unlink()
         if report_path.is_file():
             os.replace(report_path, lab.report_path)
         publish(work, lab.onnx_dir)
-        write_atomic(lab.recipe_path, _recipe(text, lab.recipe_path))
-        write_values(
-            lab.recipe_path,
-            {
-                "upload.subscription": place.subscription,
-                "upload.resource_group": place.resource_group,
-                "upload.workspace": place.workspace,
-                "upload.name": address.name,
-                "upload.registered": f"{address.name}:{address.version}",
-            },
-        )
+        values = {
+            "upload.subscription": place.subscription,
+            "upload.resource_group": place.resource_group,
+            "upload.workspace": place.workspace,
+            "upload.name": address.name,
+            "upload.registered": f"{address.name}:{address.version}",
+        }
+        write_atomic(lab.recipe_path, recipe_text(recipe.with_values(values)))
         shutil.rmtree(target / WORK, ignore_errors=True)
+    return left
 
 
-def _recipe(text: str | None, path: Path) -> str:
-    """The recipe that came with the model, or a fresh one where it is missing or not ours to read."""
-    from core.recipe import Recipe
+def recipe_from_elsewhere(text: str) -> tuple[Recipe, dict[str, Any]]:
+    """What of a ``lab.toml`` that came with a model is taken over, and by name what it sets and is not.
 
-    if text is not None:
-        try:
-            parse_recipe(text, path)
-            return text
-        except LabError:
-            pass
-    return recipe_text(Recipe())
+    :data:`TAKEN` says how the model was made and how it answers. All else names files, models and places: it
+    would have this machine read a file, fetch another model or run its code because somebody else wrote so.
+    """
+    try:
+        theirs = parse_recipe(text, Path(RECIPE_NAME))
+    except LabError:
+        return Recipe(), {}
+    fresh = Recipe()
+    taken: dict[str, Any] = {}
+    left: dict[str, Any] = {}
+    for declared in (each for group in OPTIONS.values() for each in group.values()):
+        value = getattr(getattr(theirs, declared.section), declared.key)
+        if value == getattr(getattr(fresh, declared.section), declared.key):
+            continue
+        whole = declared.section in TAKEN and declared.name not in NOT_TAKEN
+        (taken if whole else left)[declared.name] = value
+    return fresh.with_values(taken), left

@@ -241,8 +241,17 @@ class LineChat:
         if not name:
             raise RequestError("Where to?", hint="Name a file: /save chat.md", code="chat.command")
         path = Path(name).expanduser()
+        if path.exists() and not self._agreed(f"{clean(str(path))} is there already. Overwrite it? [y/N] "):
+            print("Nothing was written.")
+            return
         write_atomic(path, self._session.markdown())
         print(f"Wrote {path}")
+
+    def _agreed(self, question: str) -> bool:
+        try:
+            return self._read(question).strip().lower() in ("y", "yes")
+        except EOFError:
+            return False
 
     def _evaluate(self, words: str) -> None:
         from core.chat.evaluate import Row, evaluate, evaluation_path

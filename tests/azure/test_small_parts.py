@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from email.utils import formatdate
 from pathlib import Path
 
 import pytest
 
+from core.azure.models import recipe_from_elsewhere
 from core.azure.patience import Stop, patience, patiently, retry_after
 from core.azure.redact import redact
 from core.azure.storage import Access
 from core.errors import LabError, MachineError, RequestError
 from core.files import MANIFEST
 from core.lab import Lab
+from core.recipe import Recipe, recipe_text
 from core.upload.contents import collect, described
 from core.upload.sender import BLOCK, MAX_BLOCKS, block_id, block_size
 from tests.azure.azurite import KEY
@@ -110,6 +113,33 @@ def test_what_is_collected(tmp_path: Path) -> None:
     dangling.symlink_to(tmp_path / "id_ed25519")
     with pytest.raises(RequestError, match="leads out"):
         collect(lab.folder, lab.recipe)
+
+
+def test_what_a_fetched_recipe_may_set() -> None:
+    theirs = Recipe().with_values(
+        {
+            "model.source": "/etc",
+            "model.trust_remote_code": True,
+            "data.file": "/home/me/letters.jsonl",
+            "quantize.calibration_file": "../other.jsonl",
+            "upload.workspace": "theirs",
+            "upload.tags": {"a": "b"},
+            "data.template": "{question}: {answer}",
+            "finetune.adapter": "mine",
+            "chat.temperature": 0.5,
+        }
+    )
+    ours, left = recipe_from_elsewhere(recipe_text(theirs))
+    assert ours.model == Recipe().model
+    assert ours.upload == Recipe().upload
+    assert ours.data == dataclasses.replace(Recipe().data, template="{question}: {answer}")
+    assert ours.quantize == Recipe().quantize
+    assert (ours.finetune.adapter, ours.chat.temperature) == ("mine", 0.5)
+    assert set(left) == {
+        "model.source", "model.trust_remote_code", "data.file", "quantize.calibration_file", "upload.workspace",
+        "upload.tags",
+    }  # fmt: skip
+    assert recipe_from_elsewhere("no recipe") == (Recipe(), {})
 
 
 def test_an_upload_does_not_change_what_is_uploaded(tmp_path: Path) -> None:

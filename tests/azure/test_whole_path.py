@@ -118,7 +118,7 @@ def test_from_device_code_to_the_same_bytes(world: World, tmp_path: Path) -> Non
     refused = olivepress("upload", str(lab.root), "--json")
     assert refused.returncode == 4
     assert "You are not signed in to Azure." in refused.stderr
-    assert refused.stdout == ""
+    assert json.loads(refused.stdout)["error"]["code"] == "azure.sign-in"
 
 
 def kill_job(job: Any) -> int:

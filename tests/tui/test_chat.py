@@ -27,6 +27,7 @@ from tui.screens.chat import ChatScreen
 from tui.screens.chat_dialogs import ChatsScreen, ChooseScreen, SettingsScreen
 from tui.screens.chat_evaluation import EvaluationScreen
 from tui.screens.chat_talk import AnswerView, TurnView
+from tui.screens.dialogs import OverwriteScreen
 
 
 @pytest.fixture
@@ -213,6 +214,19 @@ async def test_chats_are_named_listed_reopened_and_saved(chat_lab: Lab) -> None:
         assert "You  First chat?" in screen_text(app)
         await say(pilot, screen, "/save talk.md")
         assert "# Old one" in (chat_lab.root / "talk.md").read_text()
+
+
+async def test_a_chat_is_saved_over_another_file_only_when_that_is_said(chat_lab: Lab) -> None:
+    async with talking(chat_lab) as (app, pilot, screen):
+        await say(pilot, screen, "First chat?")
+        recipe = chat_lab.folder.recipe_path.read_bytes()
+        for keys, kept in ((("enter",), True), (("escape",), True), (("o",), False)):
+            await say(pilot, screen, "/save lab.toml")
+            await until(pilot, lambda: isinstance(app.screen, OverwriteScreen))
+            assert "lab.toml" in screen_text(app)
+            await pilot.press(*keys)
+            await until(pilot, lambda: app.screen is screen)
+            assert (chat_lab.folder.recipe_path.read_bytes() == recipe) is kept
 
 
 async def test_the_last_answer_is_copied_and_kept_in_a_file(chat_lab: Lab) -> None:

@@ -287,12 +287,22 @@ class ChatScreen(ChatBase):
 
     def _save(self, words: str) -> None:
         from core.files import write_atomic
+        from tui.screens.dialogs import OverwriteScreen
 
         assert self.chat is not None
         stem = self.chat.transcript_path.stem if self.chat.transcript_path else "chat"
         path = self.session.root / words if words else self.session.folder.chats_dir / f"{stem}.md"
-        write_atomic(path, self.chat.markdown())
-        self.notify(f"Wrote {path}", markup=False)
+        text = self.chat.markdown()
+
+        def write(agreed: bool | None) -> None:
+            if agreed:
+                write_atomic(path, text)
+                self.notify(f"Wrote {path}", markup=False)
+
+        if words and path.exists():
+            self.app.push_screen(OverwriteScreen(path), write)
+        else:
+            write(True)
 
     def action_copy_report(self) -> None:
         """Copy the last answer: to the terminal's clipboard (OSC 52, also over SSH), and into a file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -127,6 +128,43 @@ class LeaveScreen(ModalScreen[bool]):
 
     def action_stay(self) -> None:
         """Stay."""
+        self.dismiss(False)
+
+
+class OverwriteScreen(ModalScreen[bool]):
+    """A file that would be written is there already; the answer that does nothing is the first."""
+
+    CSS_PATH = "dialogs.tcss"
+    AUTO_FOCUS = "#keep"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *_MOVES,
+        Binding("escape,n", "keep", "Keep it", show=False),
+        Binding("o", "overwrite", "Overwrite", show=False),
+    ]
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog"):
+            yield Plain(f"{self._path.name} is there already.", classes="dialog-title")
+            yield Plain(f"Overwriting it loses what it holds.\nIt is in {self._path.parent}.")
+            with Horizontal(classes="dialog-buttons"):
+                yield Push("Keep it", id="keep", key="Esc", primary=True)
+                yield Push("Overwrite", id="overwrite", key="o")
+
+    def on_push_pushed(self, event: Push.Pushed) -> None:
+        """Keep or overwrite."""
+        event.stop()
+        self.dismiss(event.push.id == "overwrite")
+
+    def action_overwrite(self) -> None:
+        """Overwrite."""
+        self.dismiss(True)
+
+    def action_keep(self) -> None:
+        """Keep."""
         self.dismiss(False)
 
 

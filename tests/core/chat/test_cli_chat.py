@@ -224,6 +224,8 @@ def terminal(lab: Path) -> Iterator[Terminal]:
 
 def test_a_conversation_by_lines(terminal: Terminal, lab: Path) -> None:
     terminal.until("one> ")
+    recipe = lab / "lab.toml"
+    before = recipe.read_bytes()
     for typed, answer in (
         ("Where?\n", "read "),
         ("/base\n", "base answers from now on"),
@@ -238,18 +240,25 @@ def test_a_conversation_by_lines(terminal: Terminal, lab: Path) -> None:
         ("/list\n", "My trip"),
         ("/flub\n", "There is no command /flub"),
         ("/save page.md\n", "Wrote page.md"),
+        ("/save page.md\n", "Overwrite it? [y/N] "),
+        ("\n", "Nothing was written."),
+        (f"/save {recipe}\n", "Overwrite it? [y/N] "),
+        ("n\n", "Nothing was written."),
+        ("/save page.md\n", "Overwrite it? [y/N] "),
+        ("y\n", "Wrote page.md"),
         ("\n", "base> "),
         ("/help\n", "/regen"),
     ):
         place = terminal.type(typed)
         place = terminal.until(answer, place + len(typed))
-        if not answer.endswith("> "):
+        if not answer.endswith(("> ", "] ")):
             terminal.until("> ", place)
     terminal.type("/quit\n")
     assert os.waitpid(terminal.pid, 0)[1] == 0
     (chat,) = list_chats(lab / "chats")
     assert chat.name == "My trip"
     assert [turn.question for turn in chat.turns] == ["Where?", "Then?", "Which?"]
+    assert recipe.read_bytes() == before
     Path("page.md").unlink()
 
 

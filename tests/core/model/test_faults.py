@@ -225,7 +225,7 @@ def test_an_index_that_names_a_pickle_is_refused(model: Path) -> None:
     tensors = load_file(model / "model.safetensors")
     (model / "model.safetensors").unlink()
     torch.save(tensors, model / "weights.bin")
-    index = {"weight_map": dict.fromkeys(tensors, "weights.bin")}
+    index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, "weights.bin")}
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(RequestError, match="damaged"):
         resolve_model(str(model), model, Reporter())

@@ -66,7 +66,7 @@ def test_a_weight_index_that_leads_out_is_refused(model: Path, tmp_path: Path, a
     save_file(weights, elsewhere, {"format": "pt"})
     (model / "model.safetensors").unlink()
     name = str(elsewhere) if absolute else "../elsewhere.safetensors"
-    index = {"weight_map": dict.fromkeys(weights, name)}
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, name)}
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
     error = refusal(model)
     assert (error.code, name in error.detail) == ("model.outside", True)
