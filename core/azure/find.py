@@ -61,7 +61,7 @@ def workspaces(rest: Rest) -> list[Workspace]:
     try:
         seen = _by_graph(rest, names)
     except LabError as refused:
-        if refused.title.startswith(("Your Azure sign-in", "Azure does not answer", "The line")):
+        if refused.code in ("azure.expired", "azure.sign-in", "azure.connection"):
             raise
         seen = _one_by_one(rest, names)
     if not seen:

@@ -226,7 +226,7 @@ class Container:
         try:
             return self.listing(prefix)
         except LabError as refused:
-            if "rights" not in refused.title and "right to" not in refused.title:
+            if refused.code != "azure.right":
                 raise
         found = ((name, self.head(prefix + name)) for name in names)
         return {prefix + name: blob for name, blob in found if blob is not None}

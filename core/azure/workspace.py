@@ -195,7 +195,7 @@ class Workspace:
                 "POST", url, f"access to datastore {store.name}", body=body, api_version=STORES_API
             )
         except MachineError as refused:
-            if "no right" not in refused.title and "refuses" not in refused.title:
+            if refused.code != "azure.right":
                 raise
             return Access("user")
         if answer.get("sasToken"):
@@ -222,7 +222,7 @@ class Workspace:
         try:
             item = self._rest.call("GET", url, f"model {name}:{version}", api_version=MODELS_API)
         except RequestError as error:
-            if "workspace" in error.title or "404" not in error.detail:
+            if error.code != "azure.missing":
                 raise
             return None
         return _registered(name, item)
@@ -234,7 +234,7 @@ class Workspace:
         try:
             found = [_registered(name, item) for item in self._rest.pages(url, f"model {name}", **query)]
         except RequestError as error:
-            if "workspace" in error.title or "404" not in error.detail:
+            if error.code != "azure.missing":
                 raise
             return []
         return sorted(found, key=lambda model: (_number(model.version), model.created), reverse=True)
@@ -254,7 +254,7 @@ class Workspace:
             answer = self._rest.call("GET", url, f"model {name}", api_version=MODELS_API)
             said = str((answer.get("properties") or {}).get("nextVersion") or "")
         except RequestError as error:
-            if "workspace" in error.title or "404" not in error.detail:
+            if error.code != "azure.missing":
                 raise
             said = ""
         return str(max(highest + 1, int(said) if said.isdigit() else 1))

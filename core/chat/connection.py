@@ -118,5 +118,5 @@ class Connection:
 def raised(error: Error) -> LabError:
     """The exception for an error event."""
     if error.kind in ("died", "closed"):
-        return ChatError(error.title, error.detail, error.hint, died=True)
-    return error_of(error.kind, error.title, error.detail, error.hint)
+        return ChatError(error.title, error.detail, error.hint, code=error.code, died=True)
+    return error_of(error.kind, error.title, error.detail, error.hint, error.code)

@@ -212,6 +212,7 @@ class Error(Message):
 
     Attributes:
         kind: ``request`` (the question is at fault), ``machine`` or ``model``.
+        code: that of the exception.
     """
 
     type: ClassVar[str] = "error"
@@ -220,6 +221,7 @@ class Error(Message):
     detail: str = ""
     hint: str = ""
     fatal: bool = False
+    code: str = ""
 
 
 _TYPES: dict[str, type[Message]] = {

@@ -138,7 +138,9 @@ def serve() -> None:
                 _answer(engine, message, arrived, pipe, inbox)
         except LabError as error:
             kind = {RequestError: "request", MachineError: "machine"}.get(type(error), "model")
-            problem = Error(message.id, kind, error.title, error.detail, error.hint, fatal=engine is None)
+            problem = Error(
+                message.id, kind, error.title, error.detail, error.hint, fatal=engine is None, code=error.code
+            )
         except MemoryError:
             problem = _no_memory(message.id, "", engine is None)
         except ImportError as error:
@@ -212,7 +214,8 @@ def _native(message: Message, error: Exception, fatal: bool) -> Error:
 
 def _no_memory(number: int, text: str, fatal: bool) -> Error:
     hint = "Close other programs, set a smaller chat.context_tokens in lab.toml, or use a smaller model."
-    return Error(number, "machine", "There is not enough memory.", text, hint, fatal=fatal)
+    title, code = "There is not enough memory.", "machine.memory"
+    return Error(number, "machine", title, text, hint, fatal=fatal, code=code)
 
 
 if __name__ == "__main__":

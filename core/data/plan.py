@@ -37,9 +37,6 @@ from core.recipe import Recipe
 SAMPLE = 1_000
 """Rows that are looked at to know the fields."""
 
-UNMAPPED = "It is not clear which field is the answer."
-"""The title of the refusal where question and answer cannot be told apart."""
-
 FIELDS = ("data.prompt_field", "data.response_field", "data.messages_field")
 """The options that say outright which field is what."""
 
@@ -577,4 +574,9 @@ def _unmapped(proposal: Proposal, columns: Sequence[str], what: str) -> RequestE
         hint += f"; else set {' and '.join(FIELDS[:2])} in lab.toml"
         given = options_of(proposal)
         hint += f" (with `olivepress new`: {given})." if given else "."
-    return RequestError(UNMAPPED, f"{what[:1].upper()}{what[1:]}; the rows have {shown}.", hint)
+    return RequestError(
+        "It is not clear which field is the answer.",
+        f"{what[:1].upper()}{what[1:]}; the rows have {shown}.",
+        hint,
+        code="data.unmapped",
+    )

@@ -16,7 +16,7 @@ from core.data.files import passed_over
 from core.data.findings import Findings
 from core.data.mapping import FieldMap, Proposal, columns_of
 from core.data.model_text import read_model_text
-from core.data.plan import NO_LABEL, UNMAPPED, Plan, make_plan, propose
+from core.data.plan import NO_LABEL, Plan, make_plan, propose
 from core.data.readers import RowReader
 from core.data.records import MEASURED, of_lengths, remember
 from core.data.report import DataReport
@@ -129,7 +129,7 @@ class Survey:
             return None
 
     def _recipe_finding(self, error: RequestError) -> None:
-        kind = "unmapped" if error.title == UNMAPPED else "template-field"
+        kind = "unmapped" if error.code == "data.unmapped" else "template-field"
         message = f"{error.title.rstrip('.')}: {error.detail.rstrip('.')}"
         self.findings.add(
             Finding("lab.toml", recipe_line(self.root, "data"), kind, message, error.hint.rstrip("."))

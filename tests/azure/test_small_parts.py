@@ -13,6 +13,7 @@ from core.azure.models import recipe_from_elsewhere
 from core.azure.patience import Stop, patience, patiently, retry_after
 from core.azure.redact import redact
 from core.azure.storage import Access
+from core.azure.workspace import Datastore, Place, Workspace
 from core.errors import LabError, MachineError, RequestError
 from core.files import MANIFEST
 from core.lab import Lab
@@ -220,3 +221,40 @@ def test_what_is_told_of_a_model_comes_from_the_manifests(tmp_path: Path) -> Non
     (lab.folder.onnx_dir / MANIFEST).write_text("{")
     with pytest.raises(RequestError, match="damaged"):
         described(lab.folder, lab.recipe, contents)
+
+
+@pytest.mark.parametrize("words", ["There is no such thing in Azure.", "Ein anderer Satz über workspaces."])
+def test_a_missing_model_is_known_by_its_code_and_not_by_words(
+    words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(Place("1-2-3", "rg", "ws"), credential=None)
+    errors: list[LabError] = [
+        RequestError(words, "model travel: gone.", code="azure.missing"),
+        RequestError("There is no such resource group.", "model: 404.", code="azure.workspace"),
+    ]
+
+    def refuse(*asked: object, **more: object) -> object:
+        raise errors.pop(0)
+
+    monkeypatch.setattr(workspace._rest, "call", refuse)
+    assert workspace.model("travel", "1") is None
+    with pytest.raises(RequestError, match="resource group"):
+        workspace.model("travel", "1")
+
+
+@pytest.mark.parametrize(("code", "user"), [("azure.right", True), ("azure.network", False)])
+def test_without_the_datastores_secret_ones_own_right_is_tried(
+    code: str, user: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(Place("1-2-3", "rg", "ws"), credential=None)
+
+    def refuse(*asked: object, **more: object) -> object:
+        raise MachineError("Words.", code=code)
+
+    monkeypatch.setattr(workspace._rest, "call", refuse)
+    store = Datastore("blobs", "account", "container", "core.windows.net", "AccountKey")
+    if user:
+        assert workspace.access(store) == Access("user")
+    else:
+        with pytest.raises(MachineError, match="Words"):
+            workspace.access(store)

@@ -245,3 +245,20 @@ def test_the_wizards_command_line_is_a_command(lab: Lab) -> None:
         told = shlex.split(line)
         assert told == ["olivepress", words[0], AWKWARD, *words[1:]]
         parse(told[1:])
+
+
+def test_nothing_branches_on_the_words_of_an_error() -> None:
+    """Words are for people and may change; programs look at ``LabError.code``."""
+    words = {"title", "detail", "hint"}
+    for folder in ("core", "tui"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                looked_at: list[ast.expr] = []
+                if isinstance(node, ast.Compare):
+                    looked_at = [node.left, *node.comparators]
+                elif isinstance(node, ast.Attribute) and node.attr in ("startswith", "endswith", "find"):
+                    looked_at = [node.value]
+                for each in looked_at:
+                    assert not (isinstance(each, ast.Attribute) and each.attr in words), (
+                        f"{path}:{node.lineno}"
+                    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from core.chat.connection import raised
 from core.chat.protocol import (
     Ask,
     Done,
@@ -51,3 +52,10 @@ def test_fields_of_a_newer_version_are_left_aside() -> None:
 def test_other_lines_are_refused(line: bytes) -> None:
     with pytest.raises(ProtocolError):
         decode(line)
+
+
+@pytest.mark.parametrize("kind", ["request", "machine", "model", "died"])
+def test_the_code_of_an_error_crosses_the_pipe(kind: str) -> None:
+    error = decode(encode(Error(1, kind, "words", code="area.kind")))
+    assert isinstance(error, Error)
+    assert raised(error).code == "area.kind"
