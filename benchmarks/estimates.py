@@ -20,7 +20,7 @@ from core.check.machine import machine
 from core.check.model import config_of, facts_of
 from core.check.needs import Need, stage_needs
 from core.check.settings import resolved
-from core.files import human_bytes
+from core.formats import human_bytes
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "rehearsal, awq": {},

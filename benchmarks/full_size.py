@@ -20,7 +20,7 @@ from typing import Any
 
 from core import Lab
 from core.events import read_events
-from core.files import human_bytes
+from core.formats import human_bytes
 from core.resources import rehearsal_model, sample_data
 from core.stage_context import versions
 

@@ -169,7 +169,7 @@ def _check(seen: Seen, root: Path) -> None:
 
 def _run(seen: Seen, root: Path) -> bool:
     """The three stages; whether all of them succeeded."""
-    from core.files import human_bytes
+    from core.formats import human_bytes
     from core.lab import Lab
 
     ran = olivepress("run", str(root))

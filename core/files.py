@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import MachineError, RequestError
+from core.formats import human_bytes
 
 MANIFEST = "olivepress.json"
 
@@ -156,12 +157,3 @@ def folder_stamp(folder: Path) -> str:
 def folder_bytes(folder: Path) -> int:
     """The sum of the sizes of the files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def human_bytes(count: float) -> str:
-    """A size for people, in powers of 1024: ``8.4 MiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from core.algorithms import ALGORITHMS
 from core.errors import RequestError
 from core.files import explained, write_atomic
 from core.options import AUTO, Auto, Option, option, options_of
@@ -70,7 +71,7 @@ class QuantizeSection:
     algorithm: str = option(
         "awq",
         "how weights are rounded",
-        choices=("awq", "gptq", "awq+gptq", "kquant", "rtn", "none"),
+        choices=tuple(ALGORITHMS),
     )
     bits: int = option(4, "bits for each weight", choices=(4, 8))
     group_size: int | Auto = option(AUTO, "weights that share a scale", choices=(16, 32, 64, 128, 256))

@@ -7,10 +7,11 @@ from typing import Any
 
 from core.errors import RequestError
 from core.events import now
-from core.files import MANIFEST, human_bytes, read_if_whole, read_json, write_atomic
+from core.files import MANIFEST, read_if_whole, read_json, write_atomic
 from core.folder import LabFolder
 from core.model.auto import Chosen
 from core.recipe import Recipe
+from core.results import result_lines
 from core.text import clean
 
 _TITLES = {
@@ -52,7 +53,7 @@ def report_text(lab: LabFolder, recipe: Recipe) -> str:
             continue
         parts.append(f"## {title}")
         parts.append(f"`{folder.relative_to(lab.root)}`")
-        parts.append(_table(manifest.get("result") or {}))
+        parts.append(_table(stage, manifest.get("result") or {}))
         if manifest.get("auto"):
             parts.append("What followed the model and the data:")
             parts.append(auto_table(manifest["auto"]))
@@ -72,14 +73,13 @@ def with_upload(text: str, uploaded: dict[str, Any] | None) -> str:
     The part stands last; an upload leaves it out of the report that it sends.
     """
     text = text.split("\n## Upload\n", 1)[0].rstrip("\n") + "\n"
-    return text if uploaded is None else f"{text}\n## Upload\n\n{_table(uploaded)}\n"
+    return text if uploaded is None else f"{text}\n## Upload\n\n{_table('upload', uploaded)}\n"
 
 
-def _table(numbers: dict[str, Any]) -> str:
+def _table(stage: str, result: dict[str, Any]) -> str:
     rows = [("what", "value"), ("---", "---")]
-    for name, value in _flat(numbers):
-        rows.append((name.replace("_", " "), _show(name, value)))
-    return "\n".join(f"| {name} | {value} |" for name, value in rows)
+    rows += [(label, _escape(value)) for label, value in result_lines(stage, result)]
+    return "\n".join(f"| {label} | {value} |" for label, value in rows)
 
 
 def auto_table(chosen: Iterable[Mapping[str, Any]]) -> str:
@@ -89,24 +89,6 @@ def auto_table(chosen: Iterable[Mapping[str, Any]]) -> str:
         words = Chosen(each["option"], each["value"], each["reason"]).words
         rows.append(f"| {each['option']} | {_escape(words)} | {_escape(each['reason'])} |")
     return "\n".join(rows)
-
-
-def _flat(numbers: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name, value in numbers.items():
-        if isinstance(value, dict):
-            found += _flat(value, f"{before}{name}: ")
-        elif not isinstance(value, list):
-            found.append((before + name, value))
-    return found
-
-
-def _show(name: str, value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "-"}[value]
-    if isinstance(value, int | float):
-        return human_bytes(value) if "bytes" in name else f"{value:,.6g}"
-    return _escape(str(value))
 
 
 def _escape(text: str) -> str:

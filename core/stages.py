@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from core.algorithms import is_calibrated
 from core.errors import RequestError
 from core.events import Reporter
 from core.folder import LabFolder
 from core.model.auto import (
-    CALIBRATED,
     Facts,
     Resolved,
     Settled,
@@ -95,7 +95,7 @@ def resolve_for_stage(
     else:
         facts = facts_of_quantized(lab)
     records = None
-    calibrates = stage == "quantize" and recipe.quantize.algorithm in CALIBRATED
+    calibrates = stage == "quantize" and is_calibrated(recipe.quantize.algorithm)
     if (stage == "finetune" and facts is not None) or (calibrates and not recipe.quantize.calibration_file):
         records = count(recipe, lab.root, report)
     return resolve(recipe, facts, records), facts

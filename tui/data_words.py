@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from textual.content import Content
 
+from core.formats import human_bytes, number, time_left
 from core.options import AUTO
 from core.text import clean
 from tui.rows import ShownRow, as_text
 from tui.signs import ascii_only, bar, sign
-from tui.words import number, size, time_left
 
 if TYPE_CHECKING:
     from core.data.background import SurveyState
@@ -124,7 +124,7 @@ def pieces(found: Sequence[Piece]) -> list[Content]:
 def file_line(count: int, exact: bool, bytes: int, columns: Sequence[str]) -> Content:
     """What is known of a file at once."""
     rows = f"{number(count)} row{'' if count == 1 else 's'}" if exact else f"about {number(count)} rows"
-    parts = [rows, size(bytes)] if bytes else [rows]
+    parts = [rows, human_bytes(bytes)] if bytes else [rows]
     parts.append(f"fields: {', '.join(columns[:6])}{' ' + sign('cut') if len(columns) > 6 else ''}")
     return Content(clean(f"  {sign('dot')}  ".join(parts), keep_newlines=False))
 

@@ -285,7 +285,7 @@ def room(folder: Path, needed: int) -> None:
     import shutil
 
     from core.errors import MachineError
-    from core.files import human_bytes
+    from core.formats import human_bytes
 
     while not folder.exists():
         folder = folder.parent

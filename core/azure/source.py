@@ -17,7 +17,8 @@ from core.azure.storage import Access, Container
 from core.azure.workspace import Place, Workspace
 from core.errors import RequestError
 from core.events import Reporter
-from core.files import human_bytes, read_if_whole, write_json
+from core.files import read_if_whole, write_json
+from core.formats import human_bytes
 
 DISCOVERY = "https://eastus.api.azureml.ms/registrymanagement/v1.0/registries/{}/discovery"
 REGISTRY_API = "2021-10-01-dataplanepreview"

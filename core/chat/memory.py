@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from core.errors import MachineError
-from core.files import human_bytes
+from core.formats import human_bytes
 
 SMALLEST = 64
 

@@ -8,7 +8,8 @@ from core.check.lengths import small_split
 from core.check.types import FAIL, OK, Check, Subject
 from core.data import resolve_data_file
 from core.errors import LabError
-from core.files import folder_bytes, human_bytes
+from core.files import folder_bytes
+from core.formats import human_bytes
 from core.text import command
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
-from core.files import human_bytes
+from core.formats import human_bytes
 from core.gpu import load_nvml
 from core.resources import REHEARSAL
 

@@ -13,7 +13,7 @@ from core.check.model import config_of, facts_of
 from core.check.needs import Machine, Need, stage_needs
 from core.check.settings import resolved
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
-from core.files import human_bytes
+from core.formats import human_bytes
 from core.gpu import load_nvml, read_gpus
 
 LONG_S = 3600.0

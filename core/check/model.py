@@ -10,7 +10,7 @@ from typing import Any
 from core.check import hub
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.errors import LabError
-from core.files import human_bytes
+from core.formats import human_bytes
 from core.model.architectures import TRIED, judge
 from core.model.auto import Facts, resolve
 from core.model.faults import faults, not_finite

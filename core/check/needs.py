@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from core.algorithms import ALGORITHMS
 from core.finetune.memory import plan_memory
 from core.model.auto import Settled
 from core.model.folder import config_facts
@@ -36,9 +37,6 @@ CPU_FLOPS_A_CORE = 1.5e10
 
 GPU_FLOPS = 4.0e14
 """Float operations a second that one data-centre GPU gives these stages, bfloat16."""
-
-SEARCH_PASSES = {"awq": 26.0, "awq+gptq": 30.0, "gptq": 6.0, "kquant": 0.0, "rtn": 0.0, "none": 0.0}
-"""Matrix products over the weights' sizes that an algorithm does beside the calibration pass."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,8 @@ def _quantize(
     weights = shape.parameters * size
     kept = options.algorithm == "none"
     result = weights if kept else quantized_bytes(shape, options.bits, options.group_size, size)
-    passes = SEARCH_PASSES[options.algorithm]
+    algorithm = ALGORITHMS[options.algorithm]
+    passes = algorithm.search
     cut = min(options.max_calibration_len, lengths.longest)
     tokens = min(options.calibration_samples, lengths.rows) * min(cut, lengths.mean)
     work_size = 2 if machine.has_gpu else 4
@@ -151,9 +150,9 @@ def _quantize(
         seconds += 4 * flops / _rate(machine)
     process = machine.process_ram("quantize")
     # Olive's own passes load the whole model; ours and the verification go layer by layer.
-    loaded = weights if options.algorithm in ("gptq", "kquant", "rtn") else 0
+    loaded = weights if algorithm.loads_all else 0
     if machine.has_gpu:
-        on_gpu = max(searching, checking, loaded if options.algorithm == "gptq" else 0)
+        on_gpu = max(searching, checking, loaded if algorithm.calibrated else 0)
         return _need("quantize", process + max(result, loaded), on_gpu, result, seconds)
     return _need("quantize", process + max(searching + result, checking, loaded * 2), 0, result, seconds)
 

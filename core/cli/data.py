@@ -153,7 +153,7 @@ def _print_words(report: DataReport, cleaned: dict[str, Any] | None, shown: int 
     from core.data.plan import FIELDS, options_of
     from core.data.report import to_words
     from core.data.unused import unused_words
-    from core.files import human_bytes
+    from core.formats import human_bytes
     from core.text import command
 
     print(f"file      {_clean(str(report.path))}, {human_bytes(report.bytes)}")

@@ -75,7 +75,7 @@ def fetch(options: argparse.Namespace) -> int:
     from core.azure.workspace import Place
     from core.cli.progress import StderrReporter
     from core.cli.show import print_json
-    from core.files import human_bytes
+    from core.formats import human_bytes
     from core.lab import Lab
     from core.text import clean, command
     from core.upload.uploading import quiet

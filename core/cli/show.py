@@ -11,7 +11,8 @@ from typing import Any
 from core.cli.parser import UsageError
 from core.errors import Cancelled, LabError
 from core.events import Event, log_line
-from core.files import human_bytes
+from core.formats import duration, human_bytes, number, time_left
+from core.results import result_lines
 from core.text import clean
 
 
@@ -40,29 +41,6 @@ def print_cancelled(*, as_json: bool = False) -> None:
 def print_json(data: Any) -> None:
     """One JSON object on one line of standard output."""
     print(json.dumps(data, ensure_ascii=False), flush=True)
-
-
-def human_seconds(seconds: float) -> str:
-    """A duration for people: ``42 s``, ``3 min 05 s``, ``2 h 10 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def human_value(name: str, value: Any) -> str:
-    """A result's value for people, its unit told by its name."""
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "-"}[value]
-    if isinstance(value, int | float):
-        if "bytes" in name:
-            return human_bytes(value)
-        if name.endswith("_s") and not name.endswith("per_s"):
-            return human_seconds(value)
-        return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-    return clean(str(value), keep_newlines=False)
 
 
 class MovingLine:
@@ -112,19 +90,16 @@ class EventPrinter:
         elif kind == "state" and event["state"] in ("running", "cancelling"):
             self._line(f"{event['job']}: {event['state']}")
         elif kind == "state" and event["state"] != "queued":
-            self._line(
-                f"{event['job']}: {event['state']} after {human_seconds(time.monotonic() - self._started)}"
-            )
+            self._line(f"{event['job']}: {event['state']} after {duration(time.monotonic() - self._started)}")
 
     def _progress(self, event: Event) -> None:
         phase, done, total = clean(event["phase"], keep_newlines=False), event["done"], event["total"]
         text = f"  {phase}"
         if total:
-            text += (
-                f" {done:g} of {total:g}" if total < 1e6 else f" {human_bytes(done)} of {human_bytes(total)}"
-            )
-            if event["eta_s"] is not None:
-                text += f", {human_seconds(event['eta_s'])} left"
+            count = number if total < 1e6 else human_bytes
+            text += f" {count(done)} of {count(total)}"
+            if event["eta_s"] is not None and done < total:
+                text += f", {time_left(event['eta_s'])}"
         if self._loss is not None and phase == "training":
             text += f", loss {self._loss:.4f}"
         if self._moving:
@@ -141,13 +116,7 @@ class EventPrinter:
 
 
 def print_result(stage: str, numbers: dict[str, Any], *, reused: bool = False) -> None:
-    """A stage's result, name and value a line, on standard output."""
+    """A stage's result, a figure a line, on standard output."""
     print(f"{stage}: {'unchanged, nothing to do' if reused else 'done'}")
-    for name, value in numbers.items():
-        if isinstance(value, dict):
-            for inner, item in value.items():
-                print(f"  {name}.{inner}: {human_value(inner, item)}")
-        elif isinstance(value, list):
-            continue
-        else:
-            print(f"  {name}: {human_value(name, value)}")
+    for label, value in result_lines(stage, numbers):
+        print(f"  {label}: {value}")

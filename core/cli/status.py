@@ -42,7 +42,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def status(options: argparse.Namespace) -> int:
     """List the jobs."""
-    from core.cli.show import human_seconds, print_json
+    from core.cli.show import print_json
+    from core.formats import number, time_left
     from core.lab import Lab
     from core.text import clean
 
@@ -55,8 +56,8 @@ def status(options: argparse.Namespace) -> int:
     for state in states:
         line = f"{state.id:<14} {state.state:<11} {(state.started or '')[:19]:<20}"
         if state.phase and state.total and state.state in ("running", "cancelling"):
-            line += f" {clean(state.phase)} {state.done:g}/{state.total:g}"
-            line += f", {human_seconds(state.eta_s)} left" if state.eta_s is not None else ""
+            line += f" {clean(state.phase)} {number(state.done or 0)} of {number(state.total)}"
+            line += f", {time_left(state.eta_s)}" if state.eta_s is not None else ""
         if state.error:
             line += f" {clean(state.error['title'], keep_newlines=False)}"
         print(line.rstrip())

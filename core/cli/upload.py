@@ -36,7 +36,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Upload, or say what an upload would do."""
-    from core.cli.show import EventPrinter, print_json
+    from core.cli.show import EventPrinter, print_json, print_result
     from core.lab import Lab
     from core.text import command
 
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(done.numbers)
     else:
-        _print_result(done.numbers)
+        print_result("upload", done.numbers)
     return 0
 
 
@@ -82,7 +82,7 @@ def _dry_run(lab: Any, recipe: Any, *, ask: bool) -> dict[str, Any]:
 
 
 def _print_plan(plan: dict[str, Any]) -> None:
-    from core.files import human_bytes
+    from core.formats import human_bytes
     from core.text import clean
 
     for item in plan["contents"]:
@@ -98,14 +98,3 @@ def _print_plan(plan: dict[str, Any]) -> None:
     )
     for what, state in plan["rights"].items():
         print(f"right ({what}): {state}")
-
-
-def _print_result(result: dict[str, Any]) -> None:
-    from core.files import human_bytes
-
-    print(f"{result['name']}:{result['version']} is registered.")
-    print(
-        f"  sent: {human_bytes(result['bytes_sent'])} of {human_bytes(result['bytes'])} in {result['files']} files"
-    )
-    for key in ("id", "uri", "url"):
-        print(f"  {key}: {result[key]}")

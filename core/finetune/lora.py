@@ -21,7 +21,6 @@ from olive.passes.pytorch.lora import LoRA
 
 from core.errors import MachineError, RequestError
 from core.events import Reporter
-from core.files import human_bytes
 from core.finetune.checkpoints import Checkpoints
 from core.finetune.device import (
     free_bytes,
@@ -39,6 +38,7 @@ from core.finetune.recompute import recompute_layers
 from core.finetune.rows import Tokenized, tokenize
 from core.finetune.turns import Turns, tokens_between
 from core.finetune.verify import Checked, check_adapter
+from core.formats import human_bytes
 from core.model.auto import Facts, resolve
 from core.model.folder import read_config
 from core.model.load import load_model

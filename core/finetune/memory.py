@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from core.files import human_bytes
+from core.formats import human_bytes
 from core.model.shape import Shape
 
 Way = Literal["fast", "low"]

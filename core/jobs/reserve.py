@@ -10,7 +10,8 @@ import shutil
 from pathlib import Path
 
 from core.errors import MachineError
-from core.files import explained, human_bytes
+from core.files import explained
+from core.formats import human_bytes
 
 NAME = "reserve"
 BYTES = 256 * 1024

@@ -39,9 +39,6 @@ MOST_TOKENS = 1024
 BATCH_TOKENS = 4096
 """Tokens of a step that a batch is kept within."""
 
-CALIBRATED = ("awq", "gptq", "awq+gptq")
-"""The algorithms that look at calibration records."""
-
 STEPS = (20, 10_000)
 """Fewer steps teach nothing, and more are not taken unasked."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from core.errors import RequestError
 from core.events import Reporter
-from core.files import human_bytes
+from core.formats import human_bytes
 from core.model.architectures import REFUSED, judge
 from core.model.auto import Settled
 from core.model.finite import NotFinite, first_not_finite

@@ -21,7 +21,8 @@ from typing import Any
 
 from core.errors import MachineError, RequestError, StageError
 from core.events import Reporter
-from core.files import explained, human_bytes, publish, write_atomic, write_json
+from core.files import explained, publish, write_atomic, write_json
+from core.formats import human_bytes
 from core.model.gguf import (
     DIGIT_BY_DIGIT,
     LLAMA3_PRE,

@@ -14,16 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import MachineError, RequestError
-from core.files import (
-    MANIFEST,
-    folder_stamp,
-    human_bytes,
-    publish,
-    read_if_whole,
-    read_json,
-    write_json,
-)
+from core.files import MANIFEST, folder_stamp, publish, read_if_whole, read_json, write_json
 from core.folder import LabFolder
+from core.formats import human_bytes
 from core.model.auto import Settled
 from core.model.folder import ModelFacts, model_facts, read_config, refuse_model_as_adapter
 from core.stage_context import StageContext, versions

@@ -15,11 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from core.algorithms import ALGORITHMS, is_calibrated
 from core.data import load_examples, resolve_data_file
 from core.errors import RequestError
-from core.files import digest, explained, folder_stamp, human_bytes, publish
+from core.files import digest, explained, folder_stamp, publish
 from core.folder import LabFolder
-from core.model.auto import CALIBRATED, Settled
+from core.formats import human_bytes
+from core.model.auto import Settled
 from core.model.faults import refuse
 from core.model.folder import ModelFacts, model_facts
 from core.model.sources import model_stamp, resolve_model
@@ -38,7 +40,7 @@ def fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
     """
     quantize = dataclasses.asdict(recipe.quantize)
     used: dict[str, Any] = {"algorithm": recipe.quantize.algorithm}
-    if recipe.quantize.algorithm in CALIBRATED:
+    if is_calibrated(recipe.quantize.algorithm):
         data = dataclasses.asdict(recipe.data)
         file = calibration_file(recipe, lab.root)
         used = {**quantize, "records": _stamp(file), "data": data}
@@ -122,8 +124,8 @@ def run(context: StageContext) -> dict[str, Any]:
         "parameters": facts.parameters,
         "bytes_before": facts.weight_bytes,
         "bytes_after": after.weight_bytes,
-        "calibration_rows": len(rows) if settings.algorithm in CALIBRATED else 0,
-        "calibration_tokens": sum(map(len, rows)) if settings.algorithm in CALIBRATED else 0,
+        "calibration_rows": len(rows) if is_calibrated(settings.algorithm) else 0,
+        "calibration_tokens": sum(map(len, rows)) if is_calibrated(settings.algorithm) else 0,
         "perplexity_float": round(quality.perplexity_float, 4),
         "perplexity": round(quality.perplexity, 4),
         "kl_to_float": round(quality.kl, 6),
@@ -186,7 +188,7 @@ def chosen_rows(
             "The calibration file has no text.", str(file), "Give a file with records or text."
         )
     tokens = sum(map(len, rows))
-    if settings.algorithm in CALIBRATED and (len(rows) < FEW_ROWS or tokens < facts.hidden_size):
+    if is_calibrated(settings.algorithm) and (len(rows) < FEW_ROWS or tokens < facts.hidden_size):
         context.report.log(
             f"Only {len(rows)} calibration rows with {tokens} tokens: too few to know which channels matter. "
             f"Give more records, or raise quantize.calibration_samples; {max(FEW_ROWS, 64)} rows do well.",
@@ -226,7 +228,11 @@ def passes(recipe: Settled, rows_file: Path, path: Path) -> dict[str, Any]:
         RequestError: the algorithm is unknown, or the model has no such layers.
     """
     settings = recipe.quantize
-    common: dict[str, Any] = {
+    algorithm = ALGORITHMS.get(settings.algorithm)
+    if algorithm is None or not algorithm.olive:
+        raise RequestError(f"There is no algorithm {settings.algorithm!r}.", "quantize.algorithm")
+    options: dict[str, Any] = {
+        **algorithm.olive,
         "bits": settings.bits,
         "group_size": settings.group_size,
         "sym": False,
@@ -236,17 +242,13 @@ def passes(recipe: Settled, rows_file: Path, path: Path) -> dict[str, Any]:
             **{name: {"bits": 8} for name in eight_bit_layers(recipe, path)},
         },
     }
-    if settings.algorithm in ("rtn", "kquant"):
-        return {"quantize": {"type": settings.algorithm, **common}}
-    from core.quantize.calibration import data_config
+    if algorithm.calibrated:
+        from core.quantize.calibration import data_config
 
-    common["data_config"] = data_config(rows_file)
-    if settings.algorithm == "gptq":
-        return {"quantize": {"type": "gptq", **common}}
-    if settings.algorithm in ("awq", "awq+gptq"):
-        rounding = "gptq" if settings.algorithm == "awq+gptq" else "nearest"
-        return {"quantize": {"type": "OlivePressAwq", "rounding": rounding, "seed": settings.seed, **common}}
-    raise RequestError(f"There is no algorithm {settings.algorithm!r}.", "quantize.algorithm")
+        options["data_config"] = data_config(rows_file)
+    if algorithm.seeded:
+        options["seed"] = settings.seed
+    return {"quantize": options}
 
 
 def run_pass(context: StageContext, path: Path, rows: Sequence[Sequence[int]]) -> tuple[Path, dict[str, Any]]:

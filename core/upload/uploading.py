@@ -13,8 +13,9 @@ from core.azure.storage import Container
 from core.azure.workspace import Datastore, Place, Registered, VersionTaken, Workspace, check_name
 from core.errors import RequestError
 from core.events import Reporter
-from core.files import human_bytes, write_atomic, write_json
+from core.files import write_atomic, write_json
 from core.folder import LabFolder
+from core.formats import human_bytes
 from core.recipe import Recipe, write_values
 from core.upload.contents import Contents, collect, described, digested
 from core.upload.sender import Sender

@@ -19,7 +19,7 @@ from core.cli import main
 from core.cli.commands import COMMANDS, wizard_folder
 from core.cli.parser import parse, parse_settings
 from core.cli.run import split_words
-from core.cli.show import EventPrinter, human_seconds, human_value, print_error, print_result
+from core.cli.show import EventPrinter, print_error
 from core.stages import STAGES
 from core.version import __version__
 
@@ -333,7 +333,7 @@ def test_people_read_results_on_standard_output_and_progress_beside_it(
         "quantize: done",
         "finetune: done",
     ]
-    assert "  bytes: 10 B" in shown.out
+    assert "  Size: 10 B" in shown.out
     assert "quantize-001: succeeded" in shown.err
     assert main(["run", str(lab.root), "quantize", "--no-check"]) == 0
     assert "quantize: unchanged, nothing to do" in capsys.readouterr().out
@@ -471,42 +471,6 @@ def test_a_reader_that_leaves_early_is_no_error(make: Callable[[str], Lab]) -> N
     assert process.wait(timeout=60) == 141
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0.04, "0.0 s"),
-        (9.94, "9.9 s"),
-        (42, "42 s"),
-        (59.6, "1 min 00 s"),
-        (185, "3 min 05 s"),
-        (7800, "2 h 10 min"),
-    ],
-)
-def test_durations_in_words(seconds: float, words: str) -> None:
-    assert human_seconds(seconds) == words
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "words"),
-    [
-        ("bytes_after", 3 << 20, "3.0 MiB"),
-        ("verified", True, "yes"),
-        ("adapter", None, "-"),
-        ("build_s", 61, "1 min 01 s"),
-        ("tokens_per_s", 1234.5, "1234"),
-        ("tokens", 12345, "12,345"),
-        ("answer", "a\x1b[2Jb\nc", "ab c"),
-    ],
-)
-def test_values_in_words(name: str, value: object, words: str) -> None:
-    assert human_value(name, value) == words
-
-
-def test_results_are_listed_one_a_line(capsys: Captured) -> None:
-    print_result("optimize", {"steps": 3, "curve": [1, 2], "agreement": {"prompts": 5}})
-    assert capsys.readouterr().out == "optimize: done\n  steps: 3\n  agreement.prompts: 5\n"
-
-
 def test_progress_without_a_terminal_is_a_line_for_each_tenth(capsys: Captured) -> None:
     printer = EventPrinter()
     for step in range(1, 101):
@@ -515,5 +479,5 @@ def test_progress_without_a_terminal_is_a_line_for_each_tenth(capsys: Captured) 
     printer({"type": "metric", "name": "eval_loss", "step": 100, "value": None})
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 12
-    assert lines[-2] == "  training 100 of 100, 5.0 s left"
+    assert lines[-2] == "  training 100 of 100"
     assert lines[-1] == "  eval loss 1.2500 at step 100"

@@ -15,7 +15,6 @@ from core.files import (
     digest,
     folder_bytes,
     folder_stamp,
-    human_bytes,
     publish,
     read_if_whole,
     read_json,
@@ -92,14 +91,6 @@ def test_stamps_and_digests_change_with_the_content(tmp_path: Path) -> None:
     assert digest(tmp_path / "a") != first
     assert folder_stamp(tmp_path) != stamp
     assert folder_bytes(tmp_path) == 2
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (8_808_038, "8.4 MiB"), (3 * 2**40, "3.0 TiB")],
-)
-def test_human_bytes(count: int, text: str) -> None:
-    assert human_bytes(count) == text
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,7 @@ def test_loading(snap_compare: Compare, pinned: Lab, puppet: Puppet, size: tuple
     puppet.ready, puppet.loading = None, (1.43e9, 2.29e9)
 
     async def do(pilot: Any, screen: ChatScreen, puppet: Puppet) -> None:
-        await until(pilot, lambda: "2.3 GB" in screen_text(pilot.app) and screen.focused is screen.field)
+        await until(pilot, lambda: "2.1 GiB" in screen_text(pilot.app) and screen.focused is screen.field)
 
     picture(snap_compare, with_model(pinned), puppet, size, do)
 

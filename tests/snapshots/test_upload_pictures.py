@@ -211,7 +211,7 @@ def test_states(
         async def more(pilot: Any, screen: UploadScreen) -> None:
             now[0] += 4.0
             job.progress("upload", 1_270_950_000, 2_491_000_000, 34.0)
-            await until(pilot, lambda: "37.5 MB/s" in screen_text(pilot.app))
+            await until(pilot, lambda: "35.8 MiB/s" in screen_text(pilot.app))
 
         do = more
     picture(snap_compare, pinned, size, do, log)

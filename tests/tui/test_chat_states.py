@@ -58,7 +58,7 @@ async def test_empty_enter_leads_to_the_step_that_makes_the_model(lab: Lab) -> N
 async def test_loading_tells_how_far_and_evaluates_nothing_yet(lab: Lab, puppet: Puppet) -> None:
     puppet.ready, puppet.loading = None, (1.43e9, 2.29e9)
     async with opened(with_model(lab).root, "chat") as (app, pilot):
-        await until(pilot, lambda: "1.4 GB of 2.3 GB" in screen_text(app))
+        await until(pilot, lambda: "1.3 GiB of 2.1 GiB" in screen_text(app))
         assert "Evaluate F8" not in screen_text(app)
         assert not app.current.check_action("run", ())
 

@@ -104,19 +104,19 @@ async def test_special_tokens_and_the_learnt_part_are_marked(lab: Lab, checked: 
 async def test_any_row_is_gone_to_by_its_number(lab: Lab, checked: None) -> None:
     write_rows(lab, rows_of(3000))
     async with opened(lab.root, "data") as (app, pilot):
-        await until(pilot, lambda: "3 000 rows" in screen_text(app) or screen_of(app).source is not None)
+        await until(pilot, lambda: "3,000 rows" in screen_text(app) or screen_of(app).source is not None)
         await pilot.press("g")
         await until(pilot, lambda: "Go to row" in screen_text(app))
         await pilot.press(*"nine", "enter")
         await until(pilot, lambda: "Type a whole number" in screen_text(app))
         app.screen.query_one("#row").value = ""  # type: ignore[attr-defined]
-        await pilot.press(*"2 500".replace(" ", ""), "enter")
+        await pilot.press(*"2500", "enter")
         await until(pilot, lambda: "In town 2500 there" in screen_text(app))
-        assert "Row 2 500 of 3 000, line 2500" in screen_text(app)
+        assert "Row 2,500 of 3,000, line 2500" in screen_text(app)
         await pilot.press("end")
         await until(pilot, lambda: "In town 3000 there" in screen_text(app))
         await pilot.press("g", *"99999", "enter")
-        await until(pilot, lambda: "Row 3 000 of 3 000" in screen_text(app))
+        await until(pilot, lambda: "Row 3,000 of 3,000" in screen_text(app))
 
 
 async def test_a_far_row_is_shown_at_once_and_becomes_exact(
@@ -143,7 +143,7 @@ async def test_a_far_row_is_shown_at_once_and_becomes_exact(
         await until(pilot, lambda: "just about there" in screen_text(app))
         assert "~4000" in screen_text(app)
         go_on.set()
-        await until(pilot, lambda: "Row 4 000 of 5 000, line 4000" in screen_text(app))
+        await until(pilot, lambda: "Row 4,000 of 5,000, line 4000" in screen_text(app))
         await until(pilot, lambda: "town 4000?" in screen_text(app))
 
 
@@ -224,7 +224,7 @@ async def test_of_many_findings_only_pages_are_kept(lab: Lab, monkeypatch: pytes
     monkeypatch.setattr(SURVEY, survey_that(state, *found))
     write_rows(lab, rows_of(3))
     async with opened(lab.root, "data") as (app, pilot):
-        await until(pilot, lambda: "50 000 findings" in screen_text(app))
+        await until(pilot, lambda: "50,000 findings" in screen_text(app))
         await pilot.press("f", "end")
         await until(pilot, lambda: "line 50000" in screen_of(app).whole.text)
         await pilot.press("enter")

@@ -60,7 +60,7 @@ async def test_done_shows_numbers_and_the_way_on(lab: Lab, stage: str) -> None:
         text = screen_text(app)
         assert "in 3 min 20 s" in text
         if stage != "finetune":
-            assert "7.6 GB" in text
+            assert "7.1 GiB" in text
             assert "3.3" in text
         else:
             assert "held out" in text

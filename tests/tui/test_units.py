@@ -17,7 +17,7 @@ from tui.keys import EVERY, GLOBAL, key_names, read_settings, save_theme
 from tui.session import Session
 from tui.terminal import default_theme, few_colours, plain_signs, refusal
 from tui.widgets.chart import plot, thin
-from tui.words import duration, label, number, result_rows, size, time_left
+from tui.words import label
 
 TAKEN = {
     "VS Code": {"f1", "f5", "f6", "f10", "f11", "ctrl+p", "ctrl+e", "ctrl+k", "ctrl+j"},
@@ -101,45 +101,8 @@ def test_shares_outside_the_bar_stay_inside() -> None:
     assert len(signs.bar(-1, 10)) == len(signs.bar(7, 10)) == 10
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(None, ""), (0.2, "0 s"), (59.4, "59 s"), (65, "1 min 05 s"), (7800, "2 h 10 min")]
-)
-def test_durations(seconds: float | None, text: str) -> None:
-    assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (None, ""),
-        (3, "a few seconds left"),
-        (42, "about 40 s left"),
-        (95, "about 2 min left"),
-        (9000, "about 2.5 h left"),
-    ],
-)
-def test_time_left_is_coarse(seconds: float | None, text: str) -> None:
-    assert time_left(seconds) == text
-
-
-def test_numbers_and_sizes() -> None:
-    assert number(11832.0) == "11 832"
-    assert number(0.00014) == "0.00014"
-    assert number(2.612) == "2.612"
-    assert number(math.nan) == "nan"
-    assert size(7_642_159_104) == "7.6 GB"
-    assert size(512) == "512 B"
+def test_an_option_has_a_name_for_people() -> None:
     assert label("learning_rate") == "Learning rate"
-
-
-def test_results_show_what_is_asked_for_and_pairs_together() -> None:
-    result = {"a": 1.5, "b": 2.0, "bytes_after": 2_000_000, "ok": True, "list": [1], "text": "t"}
-    assert result_rows(result, {"a|b": "Both", "ok": "Fine"}) == [
-        ("Both", f"1.500 {signs.sign('to')} 2"),
-        ("Fine", "yes"),
-    ]
-    assert ("Bytes after", "2.0 MB") in result_rows(result), "without a choice all are shown"
-    assert result_rows(result, {"missing": "x"}) == result_rows(result)
 
 
 def test_a_curve_is_thinned_to_its_columns_and_joined() -> None:

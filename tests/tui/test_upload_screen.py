@@ -88,7 +88,7 @@ async def test_sign_in_pick_look_upload_cancel_and_go_on(
         blobs.proxy.rate = 4e6
         await pilot.press("f8")
         await until(
-            pilot, lambda: "MB of 42" in screen_text(app) and len(blobs.fake.blocks()) >= 1, timeout=40
+            pilot, lambda: "MiB of 40" in screen_text(app) and len(blobs.fake.blocks()) >= 1, timeout=40
         )
         await pilot.press("f9")
         await until(pilot, lambda: bare.jobs()[-1].state == "cancelled", timeout=20)

@@ -53,7 +53,7 @@ async def test_running_shows_bytes_and_offers_stop(lab: Lab) -> None:
     lab.set(PLACE)
     job = job_in(lab, "upload", "running")
     async with opened(lab.root, "upload") as (app, pilot):
-        await until(pilot, lambda: "1.1 GB of 2.5 GB" in screen_text(app))
+        await until(pilot, lambda: "1.0 GiB of 2.3 GiB" in screen_text(app))
         assert "about 2 min left" in screen_text(app)
         assert "Stop F9" in screen_text(app)
         assert "Sign in s" not in screen_text(app)

@@ -10,6 +10,7 @@ from textual.containers import VerticalScroll
 from textual.events import ScreenSuspend
 from textual.message import Message
 
+from core.formats import human_bytes
 from core.text import clean
 from tui.screens.base import StepScreen
 from tui.screens.chat_field import Question
@@ -17,7 +18,6 @@ from tui.screens.chat_words import intro, problem_of, state_line
 from tui.signs import bar, sign
 from tui.widgets.problem import Problem
 from tui.widgets.safe import Plain
-from tui.words import size
 
 if TYPE_CHECKING:
     from core.chat import ChatEvent, ChatSession, Exchange
@@ -120,7 +120,7 @@ class ChatBase(StepScreen):
         event.stop()
         if event.attempt == self._attempt and self._loading:
             how_far = (
-                f"{bar(event.done / event.total, 16)} {size(event.done)} of {size(event.total)}"
+                f"{bar(event.done / event.total, 16)} {human_bytes(event.done)} of {human_bytes(event.total)}"
                 if event.total
                 else "…"
             )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from core.formats import number
 from core.text import clean
 from tui.data_words import (
     QUIET,
@@ -27,7 +28,6 @@ from tui.widgets.plain_list import PlainList
 from tui.widgets.problem import Problem
 from tui.widgets.push import Push
 from tui.widgets.safe import Plain
-from tui.words import number
 
 if TYPE_CHECKING:
     from core.data.types import Finding

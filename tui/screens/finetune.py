@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual.content import Content
 from textual.widget import Widget
 
 from core.options import AUTO
@@ -46,24 +45,9 @@ class FinetuneScreen(StageScreen):
         "ram_gib": "memory GiB",
     }
 
-    SHOWN: ClassVar[Mapping[str, str]] = {
-        "eval_loss_base|eval_loss_tuned": "Held-out loss",
-        "steps": "Steps",
-        "seconds_per_step": "A step took",
-        "tokens_per_s": "Tokens/s",
-        "train_rows": "Records",
-        "adapter_parameters": "Adapter weights",
-        "resumed_from": "Went on from step",
-    }
-
     def __init__(self) -> None:
         super().__init__()
         self.chart = LossChart(id="loss")
-
-    def result_text(self, result: Mapping[str, Any]) -> Content:
-        return super().result_text(
-            {key: value for key, value in result.items() if key != "resumed_from" or value}
-        )
 
     def picture(self) -> Widget:
         return self.chart

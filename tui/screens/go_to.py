@@ -10,9 +10,9 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input
 
+from core.formats import number
 from tui.widgets.line import Line
 from tui.widgets.safe import Plain
-from tui.words import number
 
 
 class GoToScreen(ModalScreen[int | None]):

@@ -29,16 +29,6 @@ class OptimizeScreen(StageScreen):
         "cpu_util": "CPU %",
     }
 
-    SHOWN: ClassVar[Mapping[str, str]] = {
-        "provider": "Provider",
-        "precision": "Precision",
-        "adapter": "Adapter",
-        "verified": "Tried here",
-        "training_prompts": "Questions asked again",
-        "training_right_base|training_right_tuned": "Right, base and tuned",
-        "tokens|agreeing": "Tokens as PyTorch",
-    }
-
     def __init__(self) -> None:
         super().__init__()
         self.bars = SizeBars(id="sizes")

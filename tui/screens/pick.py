@@ -16,12 +16,12 @@ from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Input
 
+from core.formats import human_bytes
 from core.text import clean
 from tui.signs import sign
 from tui.widgets.line import Line
 from tui.widgets.plain_list import PlainList
 from tui.widgets.safe import Plain
-from tui.words import size
 
 _ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")
 _MOST = 5000
@@ -95,7 +95,7 @@ class PickScreen(ModalScreen[Path | None]):
         if entry.folder:
             return Content.styled(clean(entry.name, keep_newlines=False) + "/", "bold")
         return Content.assemble(
-            clean(entry.name, keep_newlines=False), (f"  {size(entry.bytes)}", "$foreground 60%")
+            clean(entry.name, keep_newlines=False), (f"  {human_bytes(entry.bytes)}", "$foreground 60%")
         )
 
     def on_plain_list_chosen(self, event: PlainList.Chosen) -> None:

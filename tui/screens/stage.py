@@ -13,6 +13,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
 
+from core.results import result_lines
 from tui.screens.base import StepScreen
 from tui.screens.dialogs import ErrorScreen
 from tui.screens.stage_words import columns, headline, measured, obstacle, progress
@@ -22,7 +23,7 @@ from tui.widgets.log_pane import LogPane
 from tui.widgets.problem import Problem
 from tui.widgets.push import Push
 from tui.widgets.safe import Plain
-from tui.words import label, result_rows
+from tui.words import label
 
 if TYPE_CHECKING:
     from tui.log_file import LogFile
@@ -40,7 +41,6 @@ class StageScreen(StepScreen):
     MORE: ClassVar[Sequence[str]] = ()
     LONG: ClassVar[Sequence[str]] = ()
     METRICS: ClassVar[Mapping[str, str]] = {}
-    SHOWN: ClassVar[Mapping[str, str]] = {}
     FORCED: ClassVar[bool] = True
     """Whether running again with nothing changed means to do it anew."""
 
@@ -200,7 +200,7 @@ class StageScreen(StepScreen):
 
     def result_text(self, result: Mapping[str, Any]) -> Content:
         """The numbers that matter most, in columns; all of them are copied and stand in report.md."""
-        return columns(result_rows(result, self.SHOWN), max(60, self.size.width - 6))
+        return columns(result_lines(self.NAME, result, main=True), max(60, self.size.width - 6))
 
     def _tell_note(self, snapshot: Snapshot) -> None:
         missing, broken = self.missing(snapshot), self.session.broken
@@ -338,7 +338,7 @@ class StageScreen(StepScreen):
         if view.error:
             text = "\n".join(str(view.error.get(key, "")) for key in ("title", "detail", "hint"))
         else:
-            text = "\n".join(f"{name}: {value}" for name, value in result_rows(view.result or {}))
+            text = "\n".join(f"{name}: {value}" for name, value in result_lines(self.NAME, view.result or {}))
         self.app.copy_to_clipboard(text)
         self.notify("Copied (if your terminal allows it).", markup=False)
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from textual.content import Content
 
+from core.formats import duration, number, time_left
 from core.text import clean
 from tui.signs import bar
 from tui.snapshot import JobView
 from tui.steps import Step
-from tui.words import duration, number, time_left
 
 HEADLINES = {
     "queued": "Starting",
@@ -36,7 +36,7 @@ def headline(view: JobView, now: float, changed: bool) -> Content:
         until = now if view.active else view.ended
         if until is not None:
             word = "for" if view.active else "in" if view.state == "succeeded" else "after"
-            parts.append(Content(f"  {word} {duration(max(0, until - view.started))}"))
+            parts.append(Content(f"  {word} {duration(max(0, round(until - view.started)))}"))
     if view.state == "cancelling":
         parts.append(Content("  it finishes what it must, at most 15 s"))
     if view.state == "succeeded" and changed:

@@ -11,13 +11,13 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
 
+from core.formats import human_bytes, time_left
 from core.text import clean
 from tui.screens.dialogs import ErrorScreen
 from tui.screens.stage import StageScreen
 from tui.session import value_of
 from tui.signs import bar
 from tui.widgets.push import Push
-from tui.words import size, time_left
 
 if TYPE_CHECKING:
     from tui.snapshot import JobView, Snapshot
@@ -41,14 +41,6 @@ class UploadScreen(StageScreen):
     )
     MORE: ClassVar[Sequence[str]] = ("upload.tags", "upload.concurrency")
     LONG: ClassVar[Sequence[str]] = ("upload.subscription",)
-    SHOWN: ClassVar[Mapping[str, str]] = {
-        "name": "Model",
-        "version": "Version",
-        "workspace": "Workspace",
-        "files": "Files",
-        "bytes": "Size",
-        "bytes_sent": "Sent now",
-    }
     FORCED: ClassVar[bool] = False  # an upload asks the workspace what is there
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "sign_in", "Sign in", show=False),
@@ -147,9 +139,9 @@ class UploadScreen(StageScreen):
         elif now - self._rate[1] >= 1:
             self._speed = (done - self._rate[2]) / (now - self._rate[1])
             self._rate = (view.id + view.phase, now, done)
-        parts = [f"{size(done)} of {size(total)}"]
+        parts = [f"{human_bytes(done)} of {human_bytes(total)}"]
         if view.state == "running":
-            parts += [f"{size(self._speed)}/s"] if self._speed else []
+            parts += [f"{human_bytes(self._speed)}/s"] if self._speed else []
             parts += [time_left(view.eta_s)]
         else:
             parts += ["is kept for the next time"]

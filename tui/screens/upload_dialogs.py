@@ -16,6 +16,7 @@ from textual.widgets import Input
 from textual.worker import Worker
 
 from core.errors import LabError
+from core.formats import duration, human_bytes
 from core.text import clean
 from tui.child import olivepress
 from tui.screens.dialogs import Scrolled
@@ -23,7 +24,6 @@ from tui.widgets.line import Line
 from tui.widgets.plain_list import PlainList
 from tui.widgets.push import Push
 from tui.widgets.safe import Plain
-from tui.words import duration, size
 
 METHODS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("The Azure CLI's session (az login)", ("login", "--method", "cli")),
@@ -174,7 +174,7 @@ class SignInScreen(Working):
                 (uri, "bold"),
                 "  in a browser on any machine\nand enter the code  ",
                 (code, "bold reverse"),
-                f"  within {duration(left)}.",
+                f"  within {duration(round(left))}.",
             )
         )
 
@@ -303,7 +303,7 @@ class PlanScreen(Working):
     def done(self, result: dict[str, Any]) -> None:
         """Tell it."""
         self.said.show(summary(result))
-        lines = [f"{size(item['bytes']):>9}  {item['name']}" for item in result.get("contents", ())]
+        lines = [f"{human_bytes(item['bytes']):>9}  {item['name']}" for item in result.get("contents", ())]
         lines += [f"{'left out':>9}  {item['name']}: {item['why']}" for item in result.get("left_out", ())]
         lines += [f"{'right':>9}  {what}: {state}" for what, state in result.get("rights", {}).items()]
         lines += [f"{'tag':>9}  {key} = {value}" for key, value in result.get("tags", {}).items()]
@@ -319,9 +319,9 @@ def summary(plan: dict[str, Any]) -> str:
     if plan.get("registered"):
         return (
             f"This content is registered already as {what} in {plan['workspace']}: "
-            f"{size(plan['bytes_to_send'])} would be sent. Signed in as {who}."
+            f"{human_bytes(plan['bytes_to_send'])} would be sent. Signed in as {who}."
         )
     return (
-        f"{size(plan['bytes_to_send'])} of {size(plan['bytes'])} in {plan['files']} files would go to "
+        f"{human_bytes(plan['bytes_to_send'])} of {human_bytes(plan['bytes'])} in {plan['files']} files would go to "
         f"{plan['workspace']} and be registered as {what}. Nothing was sent yet. Signed in as {who}."
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from textual.content import Content
 from textual.widget import Widget
 
+from core.formats import human_bytes
 from tui.signs import sign
-from tui.words import size
 
 
 class SizeBars(Widget):
@@ -45,7 +45,7 @@ class SizeBars(Widget):
                 Content.assemble(
                     f"{name:<{wide}}  ",
                     (sign("full") * filled, "$text-success" if index else "$text-secondary"),
-                    f" {size(count)}",
+                    f" {human_bytes(count)}",
                     (note, "bold"),
                 )
             )

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from textual.content import Content
 from textual.widget import Widget
 
+from core.formats import number
 from tui.signs import ascii_only, sign
-from tui.words import number
 
 Points = Sequence[tuple[float, float]]
 

@@ -15,12 +15,12 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input
 
+from core.formats import number
 from core.text import clean
 from tui.keys import LOG
 from tui.log_file import ERROR, LogFile
 from tui.signs import sign
 from tui.widgets.line import Line
-from tui.words import number
 
 if TYPE_CHECKING:
     from pathlib import Path

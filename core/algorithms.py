@@ -1,0 +1,81 @@
+"""The ways to quantize: the one list that recipe, form, estimates and the quantize stage read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A way to quantize.
+
+    Attributes:
+        title: its line in the form.
+        advice: what it needs and gives, in a sentence or two.
+        olive: the Olive pass and the options that are its own; empty where the weights stay as they are.
+            Bits, group size and the like are added by the quantize stage.
+        calibrated: whether it looks at records.
+        seeded: whether the pass takes the recipe's seed.
+        search: matrix products over the weights' sizes that it does beside the pass over the records.
+        loads_all: whether it loads the whole model at once, and not layer by layer.
+    """
+
+    title: str
+    advice: str
+    olive: Mapping[str, Any] = field(default_factory=dict)
+    calibrated: bool = False
+    seeded: bool = False
+    search: float = 0.0
+    loads_all: bool = True
+
+
+ALGORITHMS: Mapping[str, Algorithm] = {
+    "awq": Algorithm(
+        "AWQ - keeps the weights that matter most; the best start",
+        "AWQ reads your records to see which weights matter. It runs on a GPU or, slower, on the CPU.",
+        {"type": "OlivePressAwq", "rounding": "nearest"},
+        calibrated=True,
+        seeded=True,
+        search=26.0,
+        loads_all=False,
+    ),
+    "gptq": Algorithm(
+        "GPTQ - corrects each rounding with the next; slower",
+        "GPTQ reads your records. For models of billions of weights it wants a GPU.",
+        {"type": "gptq"},
+        calibrated=True,
+        search=6.0,
+    ),
+    "awq+gptq": Algorithm(
+        "AWQ then GPTQ - the most careful, the slowest",
+        "Both read your records. For models of billions of weights they want a GPU.",
+        {"type": "OlivePressAwq", "rounding": "gptq"},
+        calibrated=True,
+        seeded=True,
+        search=30.0,
+        loads_all=False,
+    ),
+    "kquant": Algorithm(
+        "k-quant - better scales without looking at records; fast",
+        "It looks at the weights alone: no records, no GPU.",
+        {"type": "kquant"},
+    ),
+    "rtn": Algorithm(
+        "Rounding - to the nearest value; seconds, a little worse",
+        "It looks at the weights alone: no records, no GPU. Good for a first try.",
+        {"type": "rtn"},
+    ),
+    "none": Algorithm(
+        "None - keep the weights as they are",
+        "Nothing gets smaller; later steps work on the full weights and need their memory.",
+        loads_all=False,
+    ),
+}
+"""Every algorithm by the name that ``quantize.algorithm`` has for it, in the order of the form."""
+
+
+def is_calibrated(name: str) -> bool:
+    """Whether the algorithm of that name looks at records; false for one that there is not."""
+    return name in ALGORITHMS and ALGORITHMS[name].calibrated
