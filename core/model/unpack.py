@@ -178,9 +178,11 @@ def _enough(header: Header, place: Path) -> None:
             "Free some space, or let XDG_CACHE_HOME name a folder on another disk.",
             code="disk.full",
         )
-    # The weights, and the largest tensor as float32 in three copies while it is unpacked.
+    # The weights, the largest tensor as float32 in three copies while it is unpacked, the tokenizer (3 KiB a
+    # token as measured) and the packages.
     largest = max(tensor.numbers for tensor in header.tensors.values())
-    wanted = header.float_bytes + 12 * largest + (512 << 20)
+    tokens = 3072 * int(header.metadata["tokenizer.ggml.tokens"])
+    wanted = header.float_bytes + 12 * largest + tokens + (512 << 20)
     available = psutil.virtual_memory().available
     if available < wanted:
         raise MachineError(
