@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from core.data import resolve_data_file
 from core.files import digest
 from core.lab import Lab
 from tests.azure.conftest import World
@@ -32,8 +33,7 @@ def test_the_model_that_comes_back_answers_as_the_one_that_went(
     sent = result(olivepress("upload", str(lab.root), "--json"))
     said = blobs.fake.models["ft-for-travel"]["1"]["properties"]
     assert float(said["properties"]["olivepress.eval_loss"]) > 0
-    data = lab.root / lab.recipe.data.file
-    assert said["properties"]["olivepress.data"] == digest(data)
+    assert said["properties"]["olivepress.data"] == digest(resolve_data_file(lab.recipe, lab.root))
     assert "olive-ai" in said["properties"]["olivepress.packages"]
     assert sent["id"].endswith("/models/ft-for-travel/versions/1")
     assert "ft-for-travel" in lab.folder.report_path.read_text()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from core import Lab
+from core import Lab, formats
 from core.events import read_events
 from core.files import folder_bytes
 from tests.end_to_end.labs import ROOT, cli, half_made, lines_of, losses_of
@@ -192,9 +192,10 @@ def test_the_report_says_what_was_made(lab: Lab) -> None:
     for title in ("## Quantized model", "## Adapter travel", "## ONNX model"):
         assert title in text
     tuned, base = (number(result(lab, "finetune"), f"eval_loss_{who}") for who in ("tuned", "base"))
-    assert f"| eval loss base | {base:,.6g} |" in text
-    assert f"| eval loss tuned | {tuned:,.6g} |" in text
-    assert f"| training right tuned | {result(lab, 'optimize')['training_right_tuned']} |" in text
+    assert f"| Held-out loss | {formats.number(base)} to {formats.number(tuned)} |" in text
+    right = result(lab, "optimize")
+    assert f"{right['training_right_base']} and {right['training_right_tuned']}" in text
+    assert "eval_loss" not in text
     assert "olive-ai" in text
 
 

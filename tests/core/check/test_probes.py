@@ -484,7 +484,12 @@ def test_local_models(subject: Subject, tmp_path: Path) -> None:
             {"quantize.algorithm": "none"},
             {"architecture": OK},
         ),
-        ({"model_type": "phi3", "max_position_embeddings": 128}, {}, {"architecture": OK, "context": WARN}),
+        ({"model_type": "phi3", "max_position_embeddings": 128}, {}, {"architecture": OK}),
+        (
+            {"model_type": "phi3", "max_position_embeddings": 128},
+            {"data.max_seq_len": 512},
+            {"architecture": OK, "context": WARN},
+        ),
     ],
 )
 def test_abilities(

@@ -96,7 +96,7 @@ def test_failures_are_explained_and_leave_nothing(
 def test_a_supervisor_killed_with_its_worker_leaves_a_crashed_job(make: Callable[[str], Lab]) -> None:
     lab = make("hang")
     job = lab.start("quantize")
-    until(lambda: job.state == "running" and job.log_tail())
+    until(lambda: job.state == "running" and any("mode hang" in line for line in job.log_tail()))
     pids = json.loads((job.folder / "pid.json").read_text())
     os.kill(pids["supervisor"], signal.SIGKILL)
     os.killpg(pids["worker"], signal.SIGKILL)
