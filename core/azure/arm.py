@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from core.azure.patience import Stop, patiently, timeouts
+from core.azure.clouds import cloud, require_service
+from core.azure.patience import Stop, longest_call, patiently, timeouts, within
 from core.errors import StageError
 
-ARM = "https://management.azure.com"
+LARGEST = 16 << 20
+"""Bytes of an answer. The longest that Azure gives have some MiB."""
 MAX_PAGES = 500
 """Pages of a list that are followed; a list that goes on for ever ends here."""
 
@@ -27,17 +29,16 @@ class Rest:
         from azure.core import PipelineClient
         from azure.core.pipeline.policies import BearerTokenCredentialPolicy, HeadersPolicy, UserAgentPolicy
 
-        from core.azure.credentials import ARM_SCOPE
         from core.version import __version__
 
         self._stop = stop or Stop()
         self._say = say
         self._client: Any = PipelineClient(
-            ARM,
+            cloud().url,
             policies=[
                 HeadersPolicy({"Accept": "application/json"}),
                 UserAgentPolicy(base_user_agent=f"olivepress/{__version__}"),
-                BearerTokenCredentialPolicy(credential, ARM_SCOPE),
+                BearerTokenCredentialPolicy(credential, cloud().scope),
             ],
             **timeouts(),
         )
@@ -50,7 +51,7 @@ class Rest:
         """One call; its JSON answer.
 
         Args:
-            url: a path below Resource Manager, or a whole https URL.
+            url: a path below Resource Manager, or a whole URL, which must be one of this cloud's.
             subject: what is asked, for the error.
             query: parameters; ``api_version`` becomes ``api-version``.
 
@@ -60,13 +61,13 @@ class Rest:
         from azure.core.exceptions import HttpResponseError, map_error
         from azure.core.rest import HttpRequest
 
+        whole = url if url.startswith("https:") else cloud().url + url
+        require_service(whole, subject)
         parameters = {key.replace("api_version", "api-version"): value for key, value in query.items()}
 
         def once() -> Any:
-            request = HttpRequest(
-                method, url if url.startswith("https:") else ARM + url, params=parameters, json=body
-            )
-            response = self._client.send_request(request, stream=False)
+            request = HttpRequest(method, whole, params=parameters, json=body)
+            response = within(longest_call(), lambda: self._read(request, subject))
             if response.status_code >= 400:
                 map_error(response.status_code, response, {})
                 raise _with_code(HttpResponseError(response=response))
@@ -82,6 +83,25 @@ class Rest:
                 "Something between here and Azure answers in its place; look at the proxy.",
                 code="azure.answer",
             ) from None
+
+    def _read(self, request: Any, subject: str) -> Any:
+        """Send; the response, its whole body read."""
+        response = self._client.send_request(request, stream=True)
+        try:
+            body = bytearray()
+            for piece in response.iter_bytes():
+                body += piece
+                if len(body) > LARGEST:
+                    raise StageError(
+                        "Azure's answer is too long.",
+                        f"{subject}: more than {LARGEST >> 20} MiB.",
+                        "Something between here and Azure answers in its place; look at the proxy.",
+                        code="azure.answer",
+                    )
+        finally:
+            response.close()
+        response._content = bytes(body)
+        return response
 
     def pages(self, url: str, subject: str, **query: str) -> Iterator[dict[str, Any]]:
         """The items of a list, over all its pages. Raises as :meth:`call`."""

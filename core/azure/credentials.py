@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from core.azure.clouds import cloud
 from core.azure.errors import LOGIN
 from core.azure.patience import Stop, patience, patiently, timeouts
 from core.errors import MachineError
 
-ARM_SCOPE = "https://management.azure.com/.default"
 STORAGE_SCOPE = "https://storage.azure.com/.default"
 CACHE_NAME = "olivepress"
 RENEW_BEFORE = 300.0
@@ -83,7 +83,7 @@ class Credential:
 
 
 def _options() -> dict[str, Any]:
-    return {"retry_total": 0, **timeouts()}
+    return {"retry_total": 0, "authority": cloud().login, **timeouts()}
 
 
 def _stopping_transport(stop: Stop) -> Any:
@@ -121,7 +121,10 @@ def device_source(
             name=CACHE_NAME, allow_unencrypted_storage=store == "file"
         )
     if record:
-        options["authentication_record"] = AuthenticationRecord.deserialize(record)
+        known = AuthenticationRecord.deserialize(record)
+        if known.authority == cloud().login:  # else it is an account of another cloud
+            del options["authority"]  # the record has it
+            options["authentication_record"] = known
     if tenant:
         options["tenant_id"] = tenant
     if on_prompt is None:
@@ -164,7 +167,7 @@ def managed_source() -> Any:
     from azure.identity import ManagedIdentityCredential
 
     client = os.environ.get("AZURE_CLIENT_ID")
-    return ManagedIdentityCredential(**({"client_id": client} if client else {}), **_options())
+    return ManagedIdentityCredential(**({"client_id": client} if client else {}), retry_total=0, **timeouts())
 
 
 def platform_keeps_secrets() -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.azure.arm import Rest
+from core.azure.clouds import segment
 from core.errors import LabError, MachineError, RequestError
 from core.recipe import write_values
 
@@ -116,7 +117,7 @@ def _one_by_one(rest: Rest, names: dict[str, str]) -> list[Workspace]:
     seen: list[Workspace] = []
     refused: LabError | None = None
     for subscription, name in names.items():
-        url = f"/subscriptions/{subscription}/providers/{ML}/workspaces"
+        url = f"/subscriptions/{segment(subscription)}/providers/{ML}/workspaces"
         try:
             for item in rest.pages(url, f"subscription {name}", api_version="2024-10-01"):
                 parts = str(item.get("id", "")).split("/")

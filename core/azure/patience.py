@@ -42,6 +42,11 @@ def timeouts() -> dict[str, float]:
     return {"connection_timeout": min(20.0, limit), "read_timeout": min(60.0, limit)}
 
 
+def longest_call() -> float:
+    """Seconds for one small call, from the first byte sent to the last received."""
+    return min(90.0, patience())
+
+
 class Stop:
     """A request to stop, seen by every thread of one piece of work."""
 
@@ -142,6 +147,36 @@ def patiently(
             if say and pause >= 1:
                 say(f"{subject}: {explain(error, subject).title} Trying again in {pause:.0f} s.")
         stop.wait(pause)
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """What a call gives, if that takes no longer; a host that sends a byte now and then is not waited for.
+
+    A call that is given up goes on in a thread that ends with the process; its answer is not used.
+
+    Raises:
+        azure.core.exceptions.ServiceResponseTimeoutError: it took longer.
+        BaseException: whatever the call raises.
+    """
+    from azure.core.exceptions import ServiceResponseTimeoutError
+
+    outcome: list[tuple[bool, Any]] = []
+
+    def body() -> None:
+        try:
+            outcome.append((True, call()))
+        except BaseException as error:  # raised again in the thread that waits
+            outcome.append((False, error))
+
+    thread = threading.Thread(target=body, name="azure-call", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not outcome:
+        raise ServiceResponseTimeoutError(f"The answer timed out: not whole after {seconds:.0f} s.")
+    good, value = outcome[0]
+    if not good:
+        raise value
+    return value  # type: ignore[no-any-return]
 
 
 class Relay(Reporter):

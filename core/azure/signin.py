@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from core.azure.clouds import cloud
 from core.azure.errors import LOGIN
 from core.azure.patience import Stop
 from core.azure.places import config_dir
@@ -152,13 +153,15 @@ def sign_in(
 
 def cli_works(tenant: str = "", stop: Stop | None = None) -> bool:
     """Whether the Azure CLI is there and signed in."""
-    from core.azure.credentials import ARM_SCOPE, Credential
+    from core.azure.credentials import Credential
 
     choice = Choice("cli", tenant)
     if not shutil.which("az"):
         return False
     try:
-        Credential(_source(choice, stop or Stop(), None), "Azure CLI", stop or Stop()).get_token(ARM_SCOPE)
+        Credential(_source(choice, stop or Stop(), None), "Azure CLI", stop or Stop()).get_token(
+            cloud().scope
+        )
     except MachineError:
         return False
     return True
@@ -174,7 +177,7 @@ def _where_to_keep(may_write_file: Callable[[], bool] | bool) -> str:
 
 
 def _sign_in(choice: Choice, stop: Stop, on_prompt: Callable[[Any], None] | None) -> Identity:
-    from core.azure.credentials import ARM_SCOPE, Credential
+    from core.azure.credentials import Credential
 
     source = _source(choice, stop, on_prompt)
     record = ""
@@ -182,7 +185,7 @@ def _sign_in(choice: Choice, stop: Stop, on_prompt: Callable[[Any], None] | None
         from core.azure.patience import patiently
 
         # No CAE here: MLClient asks for tokens without it, which are kept apart, and would prompt again.
-        account = patiently(lambda: source.authenticate(scopes=[ARM_SCOPE]), _subject(choice), stop=stop)
+        account = patiently(lambda: source.authenticate(scopes=[cloud().scope]), _subject(choice), stop=stop)
         record = account.serialize()
     credential = Credential(source, _subject(choice), stop)
     identity = _identity(choice, credential)
@@ -286,9 +289,9 @@ def _subject(choice: Choice) -> str:
 
 
 def _identity(choice: Choice, credential: Any) -> Identity:
-    from core.azure.credentials import ARM_SCOPE, claims_of
+    from core.azure.credentials import claims_of
 
-    claims: Mapping[str, Any] = claims_of(credential.get_token(ARM_SCOPE).token)
+    claims: Mapping[str, Any] = claims_of(credential.get_token(cloud().scope).token)
     user = next(
         (
             str(claims[key])

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from core.azure.arm import Rest
+from core.azure.clouds import cloud, require_service, require_storage, segment
 from core.azure.find import ML
 from core.azure.patience import Stop, cancellable
 from core.azure.receiver import Receiver
@@ -20,7 +21,7 @@ from core.events import Reporter
 from core.files import read_if_whole, write_json
 from core.formats import human_bytes
 
-DISCOVERY = "https://eastus.api.azureml.ms/registrymanagement/v1.0/registries/{}/discovery"
+DISCOVERY = "https://{}/registrymanagement/v1.0/registries/{}/discovery"
 REGISTRY_API = "2021-10-01-dataplanepreview"
 WHOLE = "olivepress.download.json"
 """Stands in a folder of the cache once all of it is there and verified."""
@@ -168,7 +169,7 @@ def _in_registry(
     rest = Rest(credential, stop, report.log)
     subject = f"registry {address.registry}"
     try:
-        where = rest.call("GET", DISCOVERY.format(quote(address.registry)), subject)
+        where = rest.call("GET", DISCOVERY.format(cloud().discovery, segment(address.registry)), subject)
     except RequestError as error:
         raise RequestError(
             f"There is no registry {address.registry}, or you cannot see it.",
@@ -181,11 +182,13 @@ def _in_registry(
         raise RequestError(
             "The registry has no address.", f"{subject}.", "Check model.source.", code="azure.registry"
         )
+    require_service(base, subject)
     root = (
-        f"{base}/mferp/managementfrontend/subscriptions/{where['subscriptionId']}"
-        f"/resourceGroups/{where['resourceGroup']}/providers/{ML}/registries/{quote(address.registry)}"
+        f"{base}/mferp/managementfrontend/subscriptions/{segment(str(where.get('subscriptionId') or ''))}"
+        f"/resourceGroups/{segment(str(where.get('resourceGroup') or ''))}"
+        f"/providers/{ML}/registries/{segment(address.registry)}"
     )
-    name, version = quote(address.name), address.version
+    name, version = segment(address.name), address.version
     if version == "latest":
         pages = rest.pages(
             f"{root}/models/{name}/versions", f"model {address.name}", api_version=REGISTRY_API
@@ -197,7 +200,7 @@ def _in_registry(
     subject = f"model {address.name}:{version} of {subject}"
     try:
         model = rest.call(
-            "GET", f"{root}/models/{name}/versions/{quote(version)}", subject, api_version=REGISTRY_API
+            "GET", f"{root}/models/{name}/versions/{segment(version)}", subject, api_version=REGISTRY_API
         )
     except RequestError as error:
         raise RequestError(
@@ -212,7 +215,7 @@ def _in_registry(
 
     def ask() -> Access:
         body = {"assetId": asset, "blobUri": uri}
-        url = f"{root}/datarefs/{name}/versions/{quote(version)}"
+        url = f"{root}/datarefs/{name}/versions/{segment(version)}"
         answer = rest.call("POST", url, subject, body=body, api_version=REGISTRY_API)
         credentials = (answer.get("blobReferenceForConsumption") or {}).get("credential") or {}
         signature = urlsplit(str(credentials.get("sasUri") or "")).query
@@ -233,7 +236,7 @@ def _split(uri: str, subject: str) -> tuple[str, str]:
             "Take another version.",
             code="azure.registry",
         )
-    return f"https://{parts.netloc}/{container}", unquote(prefix)
+    return require_storage(f"https://{parts.netloc}/{container}", subject), unquote(prefix)
 
 
 def _folder(address: Address, cache: Path) -> Path:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
-from core.azure.patience import Stop, patiently, timeouts
+from core.azure.patience import Stop, longest_call, patiently, timeouts, within
 from core.errors import LabError, MachineError
 
 T = TypeVar("T")
@@ -118,8 +118,12 @@ class Container:
         """Close the connections."""
         self.client.close()
 
-    def call(self, fn: Callable[[], T], subject: str = "") -> T:
-        """``fn`` with a right that holds, tried again where that helps. Raises LabError or Cancelled."""
+    def call(self, fn: Callable[[], T], subject: str = "", limit: float | None = None) -> T:
+        """``fn`` with a right that holds, tried again where that helps. Raises LabError or Cancelled.
+
+        Args:
+            limit: seconds for each try; None where how long it takes depends on the line.
+        """
         from azure.core.exceptions import HttpResponseError
 
         from core.azure.errors import error_code
@@ -128,7 +132,7 @@ class Container:
             self._renew_if_ending()
             used = self._taken
             try:
-                return fn()
+                return fn() if limit is None else within(limit, fn)
             except HttpResponseError as error:
                 refused = error.status_code in (401, 403) and error_code(error) in (
                     "AuthenticationFailed",
@@ -198,7 +202,7 @@ class Container:
         found: dict[str, Found] = {}
         token: str | None = None
         while True:
-            items, token = self.call(lambda token=token: page(token))  # type: ignore[misc]
+            items, token = self.call(lambda token=token: page(token), limit=longest_call())  # type: ignore[misc]
             for blob in items:
                 if _is_folder(blob):
                     continue
@@ -218,7 +222,7 @@ class Container:
                     raise
                 return None
 
-        blob = self.call(look)
+        blob = self.call(look, limit=longest_call())
         return None if blob is None else _found(blob)
 
     def look(self, prefix: str, names: list[str]) -> dict[str, Found]:

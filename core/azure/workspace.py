@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from core.azure.arm import Rest
+from core.azure.clouds import cloud, segment, storage_url
 from core.azure.find import ML
 from core.azure.patience import Stop, patience, patiently
 from core.azure.storage import Access, Container
@@ -56,8 +57,8 @@ class Place:
     def path(self) -> str:
         """Its Resource Manager path."""
         return (
-            f"/subscriptions/{quote(self.subscription)}/resourceGroups/{quote(self.resource_group)}"
-            f"/providers/{ML}/workspaces/{quote(self.workspace)}"
+            f"/subscriptions/{segment(self.subscription)}/resourceGroups/{segment(self.resource_group)}"
+            f"/providers/{ML}/workspaces/{segment(self.workspace)}"
         )
 
     @property
@@ -70,7 +71,7 @@ class Place:
 
     def page(self, name: str, version: str) -> str:
         """The link to a model's page in Azure ML studio."""
-        return f"https://ml.azure.com/model/{quote(name)}:{quote(version)}/details?wsid={quote(self.path)}"
+        return f"https://{cloud().studio}/model/{segment(name)}:{segment(version)}/details?wsid={quote(self.path)}"
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Datastore:
     @property
     def url(self) -> str:
         """The container's address."""
-        return f"https://{self.account}.blob.{self.endpoint}/{self.container}"
+        return storage_url(self.account, self.endpoint, self.container, f"datastore {self.name}")
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ class Workspace:
 
     def datastore(self, name: str) -> Datastore:
         """A datastore by name."""
-        url = f"{self.place.path}/datastores/{quote(name)}"
+        url = f"{self.place.path}/datastores/{segment(name)}"
         return self._datastore(self._rest.call("GET", url, f"datastore {name}", api_version=STORES_API))
 
     def _datastore(self, item: dict[str, Any]) -> Datastore:
@@ -177,7 +178,7 @@ class Workspace:
             name,
             str(said["accountName"]),
             str(said["containerName"]),
-            str(said.get("endpoint") or "core.windows.net"),
+            str(said.get("endpoint") or cloud().storage),
             str((said.get("credentials") or {}).get("credentialsType") or "None"),
         )
 
@@ -188,7 +189,7 @@ class Workspace:
         """
         if store.credentials == "None":
             return Access("user")
-        url = f"{self.place.path}/datastores/{quote(store.name)}/listSecrets"
+        url = f"{self.place.path}/datastores/{segment(store.name)}/listSecrets"
         body = {"expirableSecret": True, "expireAfterHours": 1}
         try:
             answer = self._rest.call(
@@ -218,7 +219,7 @@ class Workspace:
 
     def model(self, name: str, version: str) -> Registered | None:
         """A version of a model, or None if there is no such one."""
-        url = f"{self.place.path}/models/{quote(name)}/versions/{quote(version)}"
+        url = f"{self.place.path}/models/{segment(name)}/versions/{segment(version)}"
         try:
             item = self._rest.call("GET", url, f"model {name}:{version}", api_version=MODELS_API)
         except RequestError as error:
@@ -229,7 +230,7 @@ class Workspace:
 
     def versions(self, name: str) -> list[Registered]:
         """Every version of a model, the newest first; none if there is no such model."""
-        url = f"{self.place.path}/models/{quote(name)}/versions"
+        url = f"{self.place.path}/models/{segment(name)}/versions"
         query = {"api_version": MODELS_API, "$orderBy": "createdtime desc"}
         try:
             found = [_registered(name, item) for item in self._rest.pages(url, f"model {name}", **query)]
@@ -250,7 +251,7 @@ class Workspace:
         """The next free version: one above the highest number, also of versions archived or deleted."""
         highest = max((_number(model.version) for model in seen), default=0)
         try:
-            url = f"{self.place.path}/models/{quote(name)}"
+            url = f"{self.place.path}/models/{segment(name)}"
             answer = self._rest.call("GET", url, f"model {name}", api_version=MODELS_API)
             said = str((answer.get("properties") or {}).get("nextVersion") or "")
         except RequestError as error:
@@ -301,6 +302,7 @@ class Workspace:
             self.place.resource_group,
             self.place.workspace,
             enable_telemetry=False,
+            cloud=cloud().sdk,
             retry_total=0,
             connection_timeout=min(20.0, limit),
             read_timeout=min(60.0, limit),

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.azure.patience import Stop, patience
+from core.azure.patience import Stop, longest_call, patience
 from core.azure.storage import Container, Found
 from core.errors import Cancelled, StageError
 from core.upload.contents import Item, unreadable
@@ -142,7 +142,7 @@ class Sender:
             except ResourceNotFoundError:
                 return []
 
-        uncommitted = self._container.call(ask, item.name)
+        uncommitted = self._container.call(ask, item.name, limit=longest_call())
         names = {block_id(index, size): index for index in range(count)}
         sizes = {names[block.id]: block.size for block in uncommitted if block.id in names}
         return {index for index, length in sizes.items() if length == _length(item.size, size, index)}
@@ -301,6 +301,7 @@ class Sender:
                 blocks, metadata={"sha256": item.sha256}, content_settings=settings
             ),
             item.name,
+            limit=longest_call(),
         )
 
     def count(self, number: int, *, sent: bool) -> None:

@@ -46,7 +46,7 @@ class Fault:
     code: str = ""
     message: str = "played by the test"
     headers: dict[str, str] = field(default_factory=dict)
-    action: str = ""  # reset | silence
+    action: str = ""  # reset | silence | drip
     times: int = -1  # how often; -1: for ever
     skip: int = 0  # let so many pass first
 
@@ -289,6 +289,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         if fault.action == "silence":
             self.service.closing.wait(60)
+            return
+        if fault.action == "drip":
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while not self.service.closing.wait(0.1):
+                    self.wfile.write(b" ")
+                    self.wfile.flush()
             return
         raw: socket.socket = self.connection
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

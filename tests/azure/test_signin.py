@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from core.azure import signin
-from core.azure.credentials import ARM_SCOPE, STORAGE_SCOPE, Prompt
+from core.azure.clouds import cloud
+from core.azure.credentials import STORAGE_SCOPE, Prompt
 from core.azure.patience import Stop
 from core.errors import Cancelled, MachineError
 from tests.azure.conftest import World
@@ -37,7 +38,7 @@ def test_device_code_shows_the_code_and_remembers_whom(azure: World) -> None:
 
     again = signin.current()
     assert again.user == USER
-    assert again.credential.get_token(STORAGE_SCOPE).token != again.credential.get_token(ARM_SCOPE).token
+    assert again.credential.get_token(STORAGE_SCOPE).token != again.credential.get_token(cloud().scope).token
     assert len(azure.fake.seen(path="devicecode")) == 1, "the second time needs no prompt"
     assert azure.proxy.refused == [], "no other host was asked for"
 
@@ -192,7 +193,7 @@ def test_the_cli_session_is_used_first_and_started_once(
     identity = signin.sign_in()
     assert (identity.method, identity.user) == ("cli", USER)
     for _ in range(5):
-        identity.credential.get_token(ARM_SCOPE)
+        identity.credential.get_token(cloud().scope)
     assert (tmp_path / "starts").read_text().count("x") == 1
     assert not azure.fake.seen(path="devicecode")
 
