@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from core.text import without_logins
+
 
 class LabError(Exception):
-    """A foreseeable failure.
+    """A foreseeable failure. Addresses in its texts lose their user names and passwords.
 
     Args:
         title: one short sentence, what happened.
@@ -22,10 +24,10 @@ class LabError(Exception):
     exit_status: ClassVar[int] = 1
 
     def __init__(self, title: str, detail: str = "", hint: str = "", *, code: str = "") -> None:
-        super().__init__(title)
-        self.title = title
-        self.detail = detail
-        self.hint = hint
+        super().__init__(without_logins(title))
+        self.title = without_logins(title)
+        self.detail = without_logins(detail)
+        self.hint = without_logins(hint)
         self.code = code
 
     def as_dict(self) -> dict[str, str]:

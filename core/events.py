@@ -19,7 +19,7 @@ from typing import Any
 
 from core.errors import Cancelled
 from core.files import folder_bytes
-from core.text import clean
+from core.text import clean, without_logins
 
 VERSION = 1
 LOG_NAME = "log.txt"
@@ -153,6 +153,7 @@ class JobReporter(Reporter):
         self.emit("artifact", path=str(path), bytes=size, what=what)
 
     def log(self, text: str, level: str = "info") -> None:
+        text = without_logins(text)
         self.emit("log", level=level, text=text)
         if level != "debug":
             with self._log.open("a", encoding="utf-8") as stream:

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,22 +19,29 @@ from core.formats import human_bytes
 MANIFEST = "olivepress.json"
 
 
-def write_atomic(path: Path, text: str) -> None:
+PRIVATE = 0o600
+"""The mode of a file that only its user may read."""
+
+
+def write_atomic(path: Path, text: str, mode: int = 0o666) -> None:
     """Write ``text`` so that a reader sees the old file or the new one, never a part.
+
+    Args:
+        mode: of a new file, less what the umask takes; one that is there keeps its own, if that allows no more.
 
     Raises:
         MachineError: the disk is full or the folder cannot be written.
     """
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = half_made(path, mode)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as stream:
                 stream.write(text)
                 stream.flush()
                 os.fsync(stream.fileno())
             with suppress(FileNotFoundError):
-                os.chmod(name, path.stat().st_mode & 0o777 if path.exists() else 0o644)
+                os.chmod(name, path.stat().st_mode & mode)
             os.replace(name, path)
         except BaseException:  # Ctrl-C too leaves no half-written file
             with suppress(FileNotFoundError):
@@ -43,9 +49,26 @@ def write_atomic(path: Path, text: str) -> None:
             raise
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write ``data`` as indented JSON, atomically."""
-    write_atomic(path, json.dumps(data, indent=2, ensure_ascii=False, sort_keys=False) + "\n")
+def half_made(path: Path, mode: int = 0o666) -> tuple[int, Path]:
+    """A new file beside ``path``, open for writing, and its name; it is to be renamed to ``path`` when it is whole.
+
+    Made with the mode that it will have: the umask is obeyed, and nobody else can open it in between.
+    """
+    name = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
+    return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), name
+
+
+def as_umask_says(folder: Path) -> None:
+    """Give all that lies in a folder the modes of new files: safetensors makes its own for their owner alone."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    for path in folder.rglob("*"):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+
+
+def write_json(path: Path, data: Any, mode: int = 0o666) -> None:
+    """Write ``data`` as indented JSON, atomically; ``mode`` as :func:`write_atomic` takes it."""
+    write_atomic(path, json.dumps(data, indent=2, ensure_ascii=False, sort_keys=False) + "\n", mode)
 
 
 def read_json(path: Path) -> Any:

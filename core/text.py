@@ -20,7 +20,14 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u
 # Bytes of a path that are no UTF-8 come as lone surrogates.
 _UNSAFE = re.compile(_CONTROLS.pattern + "|[\\n\\t\\udc80-\\udcff]")
 
+_LOGIN = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s\"'<>]*@")
+
 LONGEST_LINE = 2_000
+
+
+def without_logins(text: str) -> str:
+    """Text in which no address has a user name or password: ``https://***@host``."""
+    return _LOGIN.sub(r"\1***@", text)
 
 
 def command(*words: object) -> str:

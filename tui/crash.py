@@ -9,7 +9,7 @@ import time
 import traceback
 from pathlib import Path
 
-from core.text import clean
+from core.text import clean, without_logins
 from core.version import __version__
 
 
@@ -26,7 +26,7 @@ def keep(error: BaseException, root: Path) -> Path | None:
     """
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "olivepress"
     places = ([root] if (root / "lab.toml").is_file() else []) + [state, Path(tempfile.gettempdir())]
-    text = "".join(traceback.format_exception(error))
+    text = without_logins("".join(traceback.format_exception(error)))
     versions = f"olivepress {__version__} Python {platform.python_version()}"
     head = f"--- {time.strftime('%Y-%m-%dT%H:%M:%S%z')} {versions}\n"
     for place in places:

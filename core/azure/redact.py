@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from core.text import without_logins
+
 HIDDEN = "***"
 
 _PATTERNS = (
@@ -31,6 +33,7 @@ _PATTERNS = (
 
 def redact(text: str) -> str:
     """The text with every secret that can be told by its form replaced by ``***``."""
+    text = without_logins(text)
     for pattern, instead in _PATTERNS:
         text = pattern.sub(instead, text)
     return text

@@ -20,7 +20,7 @@ from core.azure.errors import LOGIN
 from core.azure.patience import Stop
 from core.azure.places import config_dir
 from core.errors import MachineError, RequestError
-from core.files import explained, read_if_whole, write_json
+from core.files import PRIVATE, explained, read_if_whole, write_json
 
 METHODS = {
     "cli": "the Azure CLI's session (az login)",
@@ -202,9 +202,8 @@ def remember(choice: Choice) -> None:
     data = asdict(choice)
     data.pop("chosen")
     with explained(_path()):
-        write_json(_path(), {"v": 1, **data})
-        if os.name == "posix":
-            os.chmod(_path(), 0o600)
+        _path().parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_json(_path(), {"v": 1, **data}, PRIVATE)
 
 
 def current(*, stop: Stop | None = None, on_prompt: Callable[[Any], None] | None = None) -> Identity:

@@ -73,7 +73,7 @@ class TranscriptWriter:
                 stream.write(line.encode() + b"\n")
 
     def _create(self) -> Path:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         stamp = datetime.now().strftime("%Y-%m-%d-%H%M%S")
         header = json.dumps(
             {"type": "chat", "v": VERSION, "created": now(), **self._header}, ensure_ascii=True

@@ -34,6 +34,7 @@ from core.chat.protocol import (
 )
 from core.errors import LabError, MachineError, RequestError
 from core.folder import lab_command
+from core.text import without_logins
 
 if TYPE_CHECKING:
     from core.chat.engine import Engine
@@ -150,7 +151,7 @@ def serve() -> None:
         ) as error:  # native code raises RuntimeError and others; the worker must tell and go on
             import traceback
 
-            traceback.print_exc(file=sys.stderr)
+            print(without_logins(traceback.format_exc()), file=sys.stderr)
             problem = _native(message, error, engine is None)
         else:
             continue

@@ -9,6 +9,7 @@ from typing import Any
 from core.folder import LabFolder
 from core.recipe import Recipe
 from core.stages import DEFAULT_STAGES
+from core.text import without_logins
 
 OK, WARN, FAIL, SKIP = "OK", "WARN", "FAIL", "SKIP"
 """The states: fine; goes on, but read it; cannot work; could not or need not be looked at."""
@@ -31,6 +32,10 @@ class Check:
     found: str
     fix: str = ""
     code: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "found", without_logins(self.found))
+        object.__setattr__(self, "fix", without_logins(self.fix))
 
     def as_dict(self) -> dict[str, Any]:
         """The object that ``check --json`` gives."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from core.data.report import DataReport
 from core.data.types import Finding
 from core.errors import RequestError
 from core.events import Reporter
-from core.files import explained
+from core.files import explained, half_made
 
 CLEANING = "writing the clean file"
 
@@ -117,10 +116,9 @@ def _refuse(report: DataReport, out: Path) -> None:
 
 
 def _open(path: Path, undo: ExitStack) -> tuple[IO[str], str]:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    undo.callback(_remove, name)
-    os.fchmod(handle, 0o644)
-    return os.fdopen(handle, "w", encoding="utf-8"), name
+    handle, name = half_made(path)
+    undo.callback(_remove, str(name))
+    return os.fdopen(handle, "w", encoding="utf-8"), str(name)
 
 
 def _remove(name: str) -> None:

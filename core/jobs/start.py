@@ -167,5 +167,5 @@ def _next_folder(lab: LabFolder, stage: str) -> Path:
         if (m := _NAME.fullmatch(p.name)) and m.group(1) == stage
     ]
     folder = lab.jobs_dir / f"{stage}-{max(taken, default=0) + 1:03d}"
-    folder.mkdir()
+    folder.mkdir(mode=0o700)  # its log may hold a device code, its events what rows say
     return folder

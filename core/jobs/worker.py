@@ -23,6 +23,7 @@ from core.recipe import OPTIONS, Recipe
 from core.report import write_report
 from core.stage_context import StageContext
 from core.stages import load_stage, resolve_for_stage
+from core.text import without_logins
 
 READS = {"quantize": ("data", "quantize"), "finetune": ("data", "finetune"), "optimize": ("quantize",)}
 """The sections of the recipe that a stage reads, of those in which something may be "auto"."""
@@ -57,7 +58,7 @@ def main(folder: Path) -> int:
         known = _explain(failure, job)
         unforeseen = failure is not known or failure.__cause__ is not None
         if unforeseen and not isinstance(known, Cancelled):
-            traceback.print_exc()
+            print(without_logins(traceback.format_exc()), file=sys.stderr)
         print(known, file=sys.stderr)
         outcome = {}
         state = "cancelled" if isinstance(known, Cancelled) else "failed"

@@ -21,7 +21,7 @@ from typing import Any
 
 from core.errors import MachineError, RequestError, StageError
 from core.events import Reporter
-from core.files import explained, publish, write_atomic, write_json
+from core.files import as_umask_says, explained, publish, write_atomic, write_json
 from core.formats import human_bytes
 from core.model.gguf import (
     DIGIT_BY_DIGIT,
@@ -343,9 +343,7 @@ def _weights(header: Header, folder: Path, report: Reporter) -> None:
         del model.config.quantization_config
         model.generation_config = GenerationConfig.from_pretrained(str(folder))
         model.save_pretrained(str(folder))
-    for file in folder.rglob("*"):
-        if file.is_file():
-            file.chmod(0o644)  # safetensors makes its files for their owner alone
+    as_umask_says(folder)
 
 
 def _main(file: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from core.algorithms import ALGORITHMS, is_calibrated
 from core.data import load_examples, resolve_data_file
 from core.errors import RequestError
-from core.files import digest, explained, folder_stamp, publish
+from core.files import as_umask_says, digest, explained, folder_stamp, publish
 from core.folder import LabFolder
 from core.formats import human_bytes
 from core.model.auto import Settled
@@ -288,8 +288,7 @@ def _copy(source: Path, facts: ModelFacts, target: Path) -> Path:
 
 def _keep_files(source: Path, made: Path) -> None:
     """Put the source's own tokenizer, templates and generation settings beside the quantized weights."""
-    for file in made.iterdir():
-        file.chmod(0o755 if file.is_dir() else 0o644)  # safetensors makes its files for their owner alone
+    as_umask_says(made)
     for name in TEXT_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, made / name)
