@@ -8,7 +8,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev cuda run test real check unit format lint types wheel clean
+.PHONY: help setup setup-dev cuda run test real check unit format lint types wheel release clean-dist clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,12 @@ format: setup-dev ## put the source into its standard form
 
 wheel: setup-dev ## dist/olivepress-*.whl
 	@$(BIN)/python -m hatchling build -t wheel
+
+release: clean-dist test wheel ## every test, the wheel, and a tag of this version (nothing is pushed)
+	@tools/release.sh "$(BIN)/python"
+
+clean-dist:
+	@rm -rf dist
 
 clean: ## remove what was built and set up
 	rm -rf $(VENV) dist build .cache .pytest_cache .mypy_cache .ruff_cache rehearsal-lab

@@ -1,11 +1,10 @@
 """NVIDIA GPUs as NVML tells of them. Light: loads no torch, starts no CUDA context.
 
-Source: NVML API reference, through the ``pynvml`` package.
+Source: NVML API reference, through the package nvidia-ml-py, whose module is ``pynvml``.
 """
 
 from __future__ import annotations
 
-import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +24,8 @@ class GpuReading:
 def load_nvml() -> Any | None:
     """The initialised ``pynvml`` module, or None where there is no NVIDIA driver or library."""
     try:
-        with warnings.catch_warnings():
-            # The package `pynvml` is a cover over `nvidia-ml-py` and says so at each import.
-            warnings.simplefilter("ignore")
-            import pynvml
+        import pynvml
+
         pynvml.nvmlInit()
     except Exception:  # NVML raises its own classes and OSError; no GPU is never an error here
         return None

@@ -23,10 +23,3 @@ def sample_data() -> Path:
 def rehearsal_model() -> Path:
     """The bundled model, a Hugging Face folder of the Phi-3 architecture."""
     return data_dir() / "rehearsal_model"
-
-
-def cache_dir() -> Path:
-    """Where models that are fetched or unpacked are kept, for all labs of this user."""
-    from platformdirs import user_cache_path
-
-    return user_cache_path("olivepress")

@@ -188,5 +188,5 @@ def result_lines(stage: str, result: Mapping[str, Any], *, main: bool = False) -
     Args:
         main: only those that matter most.
     """
-    told = ((figure, figure.text(result)) for figure in FIGURES[stage] if figure.main or not main)
+    told = ((figure, figure.text(result)) for figure in FIGURES.get(stage, ()) if figure.main or not main)
     return [(figure.label, text) for figure, text in told if text]

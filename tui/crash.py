@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import tempfile
 import time
@@ -10,6 +9,7 @@ import traceback
 from pathlib import Path
 
 from core.text import clean, without_logins
+from core.user_dirs import state_dir
 from core.version import __version__
 
 
@@ -24,8 +24,7 @@ def keep(error: BaseException, root: Path) -> Path | None:
 
     It lies in the lab if there is one, else in the user's state folder, else in the temporary one.
     """
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "olivepress"
-    places = ([root] if (root / "lab.toml").is_file() else []) + [state, Path(tempfile.gettempdir())]
+    places = ([root] if (root / "lab.toml").is_file() else []) + [state_dir(), Path(tempfile.gettempdir())]
     text = without_logins("".join(traceback.format_exception(error)))
     versions = f"olivepress {__version__} Python {platform.python_version()}"
     head = f"--- {time.strftime('%Y-%m-%dT%H:%M:%S%z')} {versions}\n"

@@ -8,12 +8,13 @@ the focus (Esc leaves the field), so each action that matters has an F key as we
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from textual.binding import Binding
+
+from core.user_dirs import config_dir
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,6 @@ def key_name(key: str) -> str:
     if key.startswith("ctrl+"):
         return "Ctrl+" + key[5:].upper()
     return key.upper() if len(key) > 1 and key[0] == "f" and key[1:].isdigit() else key
-
-
-def config_dir() -> Path:
-    """Where the user's own settings lie: ``$XDG_CONFIG_HOME/olivepress``."""
-    base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return Path(base) / "olivepress"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Who we are in Azure: the ways to sign in, the choice that is remembered, and signing out.
 
 The choice is the user's and not the lab's: it lies in the user's configuration folder
-(:func:`core.azure.places.config_dir`), holds no secret, and stays until it is changed. Without a
+(:func:`core.user_dirs.config_dir`), holds no secret, and stays until it is changed. Without a
 choice a service principal, workload identity or managed identity that the environment describes is
 used, then the Azure CLI's session.
 """
@@ -18,9 +18,9 @@ from typing import Any
 from core.azure.clouds import cloud
 from core.azure.errors import LOGIN
 from core.azure.patience import Stop
-from core.azure.places import config_dir
 from core.errors import MachineError, RequestError
 from core.files import PRIVATE, explained, read_if_whole, write_json
+from core.user_dirs import config_dir
 
 METHODS = {
     "cli": "the Azure CLI's session (az login)",

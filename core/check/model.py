@@ -27,7 +27,8 @@ from core.model.gguf import Header, check_gguf
 from core.model.gguf import config_of as gguf_config
 from core.model.sources import kind_of, local_place
 from core.model.weights import weight_files
-from core.resources import cache_dir, rehearsal_model
+from core.resources import rehearsal_model
+from core.user_dirs import cache_dir
 
 LOOKED_AT = 2**30
 """Bytes of weights that are looked at here; of a larger model they are when quantize begins."""

@@ -21,11 +21,12 @@ from core.folder import LabFolder
 from core.jobs import alive, reserve
 from core.jobs.job import Job
 from core.recipe import Recipe
+from core.stages import STAGES
 from core.telemetry import OFF
 from core.text import command
 from core.version import __version__
 
-_NAME = re.compile(r"(quantize|finetune|optimize|upload)-(\d{3,})")
+_NAME = re.compile(rf"({'|'.join(STAGES)})-(\d{{3,}})")
 _UPLOADS = "upload"
 
 

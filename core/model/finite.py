@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.files import read_if_whole, write_json
 from core.model.weights import TensorEntry, read_header
-from core.resources import cache_dir
+from core.user_dirs import cache_dir
 
 if TYPE_CHECKING:
     import numpy as np

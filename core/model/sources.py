@@ -15,7 +15,8 @@ from core.events import Reporter
 from core.files import explained, folder_stamp
 from core.model.folder import check_folder
 from core.model.gguf import check_gguf, is_gguf
-from core.resources import REHEARSAL, cache_dir, rehearsal_model
+from core.resources import REHEARSAL, rehearsal_model
+from core.user_dirs import cache_dir
 
 PATTERNS = (
     "*.safetensors",

@@ -32,8 +32,8 @@ from core.model.gguf import (
     config_of,
     end_tokens,
 )
-from core.resources import cache_dir
 from core.tqdm_progress import reporting
+from core.user_dirs import cache_dir
 
 _FORM = 1
 """Raised when these folders are made in another way, so that older ones are not used."""

@@ -11,7 +11,8 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
 
-from tui.keys import DATA, GLOBAL, LOG, Action, config_dir, key_names
+from core.user_dirs import config_dir
+from tui.keys import DATA, GLOBAL, LOG, Action, key_names
 from tui.screens.dialogs import Scrolled
 from tui.widgets.safe import Plain
 
