@@ -92,7 +92,7 @@ async def test_sign_in_pick_look_upload_cancel_and_go_on(
         )
         await pilot.press("f9")
         await until(pilot, lambda: bare.jobs()[-1].state == "cancelled", timeout=20)
-        await until(pilot, lambda: "is kept for the next time" in screen_text(app))
+        await until(pilot, lambda: "kept for the next time" in screen_text(app))
         assert blobs.fake.models == {}
 
         blobs.proxy.rate = None

@@ -59,7 +59,7 @@ async def test_running_shows_bytes_and_offers_stop(lab: Lab) -> None:
         assert "Sign in s" not in screen_text(app)
         job.event("state", state="cancelling")
         job.end("cancelled", error={"title": "Cancelled."})
-        await until(pilot, lambda: "is kept for the next time" in screen_text(app))
+        await until(pilot, lambda: "kept for the next time" in screen_text(app))
         assert "Go on F8" in screen_text(app)
 
 

@@ -144,7 +144,7 @@ class UploadScreen(StageScreen):
             parts += [f"{human_bytes(self._speed)}/s"] if self._speed else []
             parts += [time_left(view.eta_s)]
         else:
-            parts += ["is kept for the next time"]
+            parts += ["kept for the next time"]
         self.progress.show(
             Content.assemble(
                 (bar(view.share, 16), "$text-accent"),

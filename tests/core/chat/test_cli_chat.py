@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -169,7 +172,10 @@ class Terminal:
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             os.environ["TERM"] = "dumb"
+            os.chdir(Path(command[-1]).parent)  # what it saves shall not lie in the checkout
             os.execv(command[0], command)
+        # Wide enough that the line editor never scrolls what is typed: test folders have long names.
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 1000, 0, 0))
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
