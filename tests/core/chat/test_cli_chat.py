@@ -166,13 +166,13 @@ def test_similarity_is_rouge_l(text: str, expected: str, value: float) -> None:
 class Terminal:
     """A program on a pseudo-terminal of the dumb kind."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], folder: Path) -> None:
         self.text = ""
         self._changed = threading.Condition()
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             os.environ["TERM"] = "dumb"
-            os.chdir(Path(command[-1]).parent)  # what it saves shall not lie in the checkout
+            os.chdir(folder)
             os.execv(command[0], command)
         # Wide enough that the line editor never scrolls what is typed: test folders have long names.
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 1000, 0, 0))
@@ -219,7 +219,7 @@ class Terminal:
 @pytest.fixture
 def terminal(lab: Path) -> Iterator[Terminal]:
     words = [sys.executable, "-m", "core.cli", "chat", str(lab)]
-    made = Terminal(words)
+    made = Terminal(words, lab.parent)
     yield made
     try:
         os.kill(made.pid, signal.SIGKILL)
@@ -265,7 +265,7 @@ def test_a_conversation_by_lines(terminal: Terminal, lab: Path) -> None:
     assert chat.name == "My trip"
     assert [turn.question for turn in chat.turns] == ["Where?", "Then?", "Which?"]
     assert recipe.read_bytes() == before
-    Path("page.md").unlink()
+    assert (lab.parent / "page.md").is_file()
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_chat(lab: Path, long_llama: Path) -> None:
@@ -275,7 +275,9 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(lab: Path, long_llama: Path) -
     settings = ["--set", "max_new_tokens=12000"]
     text = (lab / "lab.toml").read_text()
     (lab / "lab.toml").write_text(text.replace("[chat]", "[chat]\ncontext_tokens = 16384"))
-    terminal = Terminal([sys.executable, "-m", "core.cli", "chat", str(lab), "--no-adapter", *settings])
+    terminal = Terminal(
+        [sys.executable, "-m", "core.cli", "chat", str(lab), "--no-adapter", *settings], lab.parent
+    )
     place = terminal.until("base> ")
     place = terminal.type("Where does it end?\n")
     place = terminal.until(lambda text: len(text) > 30, place)
