@@ -17,7 +17,7 @@ from core.errors import MachineError, RequestError
 from core.files import MANIFEST, folder_stamp, publish, read_if_whole, read_json, write_json
 from core.folder import LabFolder
 from core.formats import human_bytes
-from core.model.auto import Settled
+from core.model.auto import Settled, remembered_facts
 from core.model.folder import ModelFacts, model_facts, read_config, refuse_model_as_adapter
 from core.stage_context import StageContext, versions
 from core.text import command
@@ -297,10 +297,13 @@ class _Run:
 
     def _sizes(self, folder: Path, adapters: Path) -> dict[str, Any]:
         facts = model_facts(self.lab.quantized_dir)
+        # A tied output matrix stands in the quantized model by itself; the float model has it once.
+        made_from = remembered_facts(self.lab)
+        parameters = made_from[1].parameters if made_from else facts.parameters
         file = adapters / f"{self.name}.onnx_adapter"
         base = sum((folder / name).stat().st_size for name in ("model.onnx", "model.onnx.data"))
         sizes = {
-            "float16_bytes": facts.parameters * 2,
+            "float16_bytes": parameters * 2,
             "quantized_bytes": facts.weight_bytes,
             "base_bytes": base,
             "adapter_bytes": file.stat().st_size if self.has_adapter else 0,
