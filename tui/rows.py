@@ -84,7 +84,7 @@ class RowSource:
             self._files = {file.name: place for place, file in enumerate(data_files(path))}
             self.sample = [row.fields for row in self._pager.rows(0, SAMPLE) if row.fields is not None]
             self.count, self.exact = self._pager.count_estimate()
-        except BaseException:
+        except BaseException:  # whatever ends this, the pager's process shall not outlive it
             self._pager.close()
             raise
         self.columns = tuple(dict.fromkeys(str(name) for fields in self.sample for name in fields))

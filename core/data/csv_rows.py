@@ -74,6 +74,7 @@ class CsvReader:
                 csv.reader([text], delimiter=self._delimiter, strict=True, skipinitialspace=self._spaced)
             )
         except csv.Error as error:
+            # The csv module has one class of error for everything; only this one means "the quote is still open".
             if "unexpected end of data" in str(error):
                 return None
             raise

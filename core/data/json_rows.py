@@ -154,6 +154,7 @@ def iter_lines(stream: IO[bytes]) -> Iterator[tuple[int, Found]]:
 
 def _plain(message: str) -> str:
     """The decoder's words, with the first letter small and the cause named where it is a common one."""
+    # Only the words that people read hang on this: the json module gives its errors no code.
     if message.startswith("Extra data"):
         return "there is more text behind the record"
     if message.startswith("Unterminated string"):

@@ -55,7 +55,7 @@ class Checkpoints:
                     stream.flush()
                     os.fsync(stream.fileno())
                 os.replace(half, target)
-            except BaseException:
+            except BaseException:  # a cancel too: half a checkpoint is removed, and all goes on up
                 half.unlink(missing_ok=True)
                 raise
 

@@ -52,6 +52,7 @@ def load_tokenizer(path: Path, trust_remote_code: bool = False) -> PreTrainedTok
 
 
 def _explain(path: Path, error: Exception, title: str) -> RequestError:
+    # Transformers raises a plain ValueError here, which names the argument and nothing else that is stable.
     if "trust_remote_code" in str(error):
         return RequestError(
             "The model brings code of its own.",

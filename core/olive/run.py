@@ -158,7 +158,7 @@ def _failed(error: BaseException, title: str, hint: str) -> LabError:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    # torch raises RuntimeError for the CPU's memory and its own class for a GPU's.
+    # torch raises a RuntimeError without a code for the CPU's memory and its own class for a GPU's.
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
