@@ -23,6 +23,7 @@ from core.model.template import PLAIN, ChatTemplate, TemplateError
 from core.model.tensors import (
     USUAL,
     Gap,
+    beside_layers,
     gaps,
     has_head,
     layers_there,
@@ -249,6 +250,15 @@ def _tensors(facts: ModelFacts) -> Iterator[Fault]:
         )
     if places := not_in_layers(facts, entries):
         yield _as_fault(unread(facts.path, places))
+    if places := beside_layers(facts, entries):
+        names = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
+        yield Fault(
+            "model.unread-tensors",
+            "The weights hold more than the language model.",
+            f"{_named(facts)} has {names}, which the lab does not use and the result does not have.",
+            "Nothing need be done if you want the language model alone, as for a value head of a trainer.",
+            stops=False,
+        )
     if wrong:
         first = wrong[0]
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""

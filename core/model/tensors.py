@@ -151,6 +151,19 @@ def not_in_layers(facts: ModelFacts, entries: Iterable[str]) -> list[str]:
     ]
 
 
+def beside_layers(facts: ModelFacts, entries: Mapping[str, TensorEntry]) -> list[str]:
+    """Tensors outside the layers that one of the :data:`USUAL` architectures does not read, such as a value head."""
+    if facts.model_type not in USUAL or not entries:
+        return []
+    root = _before(entries).removesuffix("layers")
+    read = {f"{root}embed_tokens.weight", f"{root}norm.weight", "lm_head.weight", f"{root}lm_head.weight"}
+    return [
+        name
+        for name in entries
+        if name not in read and not _LAYER.fullmatch(name) and not name.endswith(_IGNORED)
+    ]
+
+
 def gaps(facts: ModelFacts, entries: Mapping[str, TensorEntry]) -> Iterator[Gap]:
     """What is missing or of another shape in a float checkpoint of one of the :data:`USUAL` architectures."""
     if facts.model_type not in USUAL or not entries:

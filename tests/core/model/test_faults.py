@@ -408,6 +408,13 @@ def test_biases_that_the_configuration_has_no_place_for(model: Path) -> None:
     check_tensors(model)
 
 
+def test_what_lies_beside_the_language_model_is_said(model: Path) -> None:
+    change_tensors(model, lambda tensors: tensors.update({"v_head.summary.weight": torch.zeros(1, 4)}))
+    fault = found(model)["model.unread-tensors"]
+    assert not fault.stops
+    assert "v_head.summary.weight" in fault.detail
+
+
 def test_biases_that_are_not_there(model: Path) -> None:
     change_config(model, attention_bias=True)
     assert "q_proj.bias" in found(model)["model.missing-tensors"].detail
