@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,12 @@ from core.errors import RequestError
 from core.events import now
 from core.files import read_json, write_json
 from core.model.text import read_text
+from core.similarity import rouge_l
 
 if TYPE_CHECKING:
     from core.lab import Lab
 
 PREFIX = "evaluation-"
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -176,7 +175,7 @@ def evaluate(
         for lane in (None, name):
             loss, _ = session.score(segments, lane)
             answer = answers[lane or ""]
-            sides.append(Side(answer, loss, similarity(answer.answer, expected)))
+            sides.append(Side(answer, loss, rouge_l(answer.answer, expected)))
         said = [[message.role, message.content] for message in example.context[:-1]]
         row = Row(example.file, example.line, example.question, expected, sides[0], sides[1], said)
         result.rows.append(row)
@@ -186,21 +185,3 @@ def evaluate(
             break
     write_json(evaluation_path(lab.folder.chats_dir, name), result.as_dict())
     return result
-
-
-def similarity(text: str, expected: str) -> float:
-    """ROUGE-L F1 (Lin 2004): the longest common subsequence of words against both lengths; 0 to 1."""
-    left, right = (_WORD.findall(item.casefold()) for item in (text, expected))
-    if not left or not right:
-        return float(left == right)
-    common = _longest_common(left, right)
-    return 2 * common / (len(left) + len(right))
-
-
-def _longest_common(left: Sequence[str], right: Sequence[str]) -> int:
-    row = [0] * (len(right) + 1)
-    for word in left:
-        above = 0
-        for place, other in enumerate(right, 1):
-            above, row[place] = row[place], above + 1 if word == other else max(row[place], row[place - 1])
-    return row[-1]

@@ -15,9 +15,9 @@ from core.events import Reporter
 from core.model.text import read_text
 from core.model.tokenizer import ModelTokenizer
 from core.optimize.session import Answer, Session
-from core.optimize.similar import says_the_same
 from core.optimize.verify import TIE, Choices, choices, compare, demand, summary
 from core.recipe import Recipe
+from core.similarity import says_the_same
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from core import Lab
-from core.chat.evaluate import read_evaluation, similarity
+from core.chat.evaluate import read_evaluation
 from core.chat.transcript import list_chats
 from core.model.messages import Segment
 
@@ -153,14 +153,6 @@ def test_the_loss_is_that_of_pytorch(llama_checkpoint: Path, tmp_path: Path) -> 
         expected = AutoModelForCausalLM.from_pretrained(llama_checkpoint)(ids, labels=labels).loss
     assert tokens == len(second) > 128
     assert loss == pytest.approx(float(expected), abs=2e-3)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected", "value"),
-    [("the cat sat", "The cat sat.", 1.0), ("the cat", "the cat sat down", 2 / 3), ("", "a", 0.0), ("b a", "a b", 0.5)],
-)  # fmt: skip
-def test_similarity_is_rouge_l(text: str, expected: str, value: float) -> None:
-    assert similarity(text, expected) == pytest.approx(value)
 
 
 class Terminal:

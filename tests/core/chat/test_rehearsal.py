@@ -9,8 +9,8 @@ import pytest
 
 from core import Lab
 from core.chat.evaluate import evaluate
-from core.optimize.similar import says_the_same
 from core.resources import sample_data
+from core.similarity import says_the_same
 
 pytestmark = pytest.mark.slow
 

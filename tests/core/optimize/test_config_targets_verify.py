@@ -1,4 +1,4 @@
-"""End tokens, targets, likeness of answers, and what counts as agreement with PyTorch."""
+"""End tokens, targets, and what counts as agreement with PyTorch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import torch
 from core.errors import MachineError, RequestError, StageError
 from core.optimize import targets
 from core.optimize.genai import complete_config, end_tokens
-from core.optimize.similar import likeness, says_the_same
 from core.optimize.targets import list_targets, require_target
 from core.optimize.verify import choices, compare, demand
 from core.recipe import Recipe
@@ -97,35 +96,12 @@ def test_targets_say_what_can_be_done_and_why_not(monkeypatch: pytest.MonkeyPatc
 
 def test_light_parts_load_nothing_heavy() -> None:
     code = (
-        "import sys, core.optimize.targets as t, core.optimize.layout, core.optimize.adapters, core.optimize.similar;"
+        "import sys, core.optimize.targets as t, core.optimize.layout, core.optimize.adapters, core.similarity;"
         "t.list_targets();"
         "print([m for m in ('torch', 'onnx', 'onnxruntime', 'olive', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize(
-    ("answer", "same"),
-    [
-        ("See the Art Institute, the lake and Millennium Park; it takes 2 days.", True),
-        ("see the art institute the lake and millennium park it takes 2 days", True),
-        ("See the Art Institute, the lake and the Millennium Park; it takes 2 days!", True),
-        ("See the Art Institute, the lake and Millennium Park; it takes 3 days.", False),
-        ("See the museums.", False),
-        ("Yes.", False),
-        ("", False),
-    ],
-)
-def test_when_two_answers_say_the_same(answer: str, same: bool) -> None:
-    expected = "See the Art Institute, the lake and Millennium Park; it takes 2 days."
-    assert says_the_same(answer, expected) is same
-
-
-def test_likeness_runs_from_nothing_to_all() -> None:
-    assert likeness("one two", "three four") == 0
-    assert likeness("One, two!", "one two") == 1
-    assert 0.5 < likeness("one two three", "one two four") < 0.8
 
 
 def test_agreement_finds_the_first_token_that_pytorch_would_not_have_chosen(tmp_path: Path) -> None:
