@@ -41,7 +41,7 @@ lint: setup-dev ## style and the import contract
 	@$(BIN)/ruff format --check .
 	@PYTHONPATH=. $(BIN)/lint-imports --no-cache
 
-types: setup-dev ## strict type check
+types: setup-dev ## strict type check, of the tests too
 	@$(BIN)/mypy
 
 unit: setup-dev ## the tests of behaviour

@@ -133,7 +133,7 @@ def main() -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         make_model(options.folder, options.layers, options.hidden, device)
         return
-    from core.cli.new import parse_settings
+    from core.cli.parser import parse_settings
 
     options.folder.mkdir(parents=True, exist_ok=True)
     model, data = options.folder / "model", options.folder / "long.jsonl"

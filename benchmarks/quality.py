@@ -31,9 +31,9 @@ from typing import Any
 
 os.environ.update(OLIVE_DISABLE_TELEMETRY="1", ORT_DISABLE_TELEMETRY="1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from small_models import Subject, rehearsal, trained_llama  # noqa: E402
+from benchmarks.small_models import Subject, rehearsal, trained_llama
 
 METHODS = ("rtn", "kquant", "gptq", "awq", "awq+gptq")
 LLM_COMPRESSOR = "llm-compressor AWQ"
@@ -73,7 +73,7 @@ class Peak:
     @property
     def mebibytes(self) -> float:
         """How much memory the work took."""
-        return (self.most - self._before) / 2**20
+        return float(self.most - self._before) / 2**20
 
 
 def olive(subject: Subject, method: str, group: int, rows: Path, work: Path) -> tuple[Any, float, float, int]:
@@ -216,7 +216,10 @@ def main() -> None:
 
     import_olive()
     logging.getLogger("olive").handlers.clear()  # it writes every step to standard output
-    makers = {"rehearsal": rehearsal, "llama": lambda: trained_llama(options.work / "llama")}
+    makers: dict[str, Callable[[], Subject]] = {
+        "rehearsal": rehearsal,
+        "llama": lambda: trained_llama(options.work / "llama"),
+    }
     for name in options.models.split(","):
         subject = makers[name]()
         for group in map(int, options.groups.split(",")):

@@ -163,7 +163,7 @@ def _check(seen: Seen, root: Path) -> None:
     began = time.monotonic()
     answer = olivepress("check", str(root), "--json")
     found = json.loads(answer.stdout) if answer.stdout else {"ok": False, "checks": []}
-    seen.must(found["ok"] and answer.returncode == 0, f"check: {answer.stdout[-2000:]}{answer.stderr}")
+    seen.must(bool(found["ok"]) and answer.returncode == 0, f"check: {answer.stdout[-2000:]}{answer.stderr}")
     seen.stages.append(("check", time.monotonic() - began, 0.0, "", ""))
 
 

@@ -17,6 +17,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,6 @@ os.environ.update(TERM="xterm-256color", COLORTERM="truecolor")
 os.environ.pop("NO_COLOR", None)
 
 import tui.gauge
-import tui.screens.stage
 from core.lab import Lab
 from tests.tui.conftest import screen_text
 from tests.tui.labs import END, job_in, made
@@ -94,8 +94,8 @@ def main() -> int:
     parser.add_argument("--lab", help="a finished lab, for the picture of the chat")
     options = parser.parse_args()
     PICTURES.mkdir(exist_ok=True)
-    tui.screens.stage.time.time = lambda: seconds(END) or 0.0  # type: ignore[assignment]
-    tui.gauge.read = lambda: "GPU 7.3/80 GiB 97%"  # type: ignore[assignment]
+    time.time = lambda: seconds(END) or 0.0
+    tui.gauge.read = lambda: "GPU 7.3/80 GiB 97%"
     folder = Path(tempfile.mkdtemp(prefix="olivepress-pictures-"))
     os.environ["HOME"] = str(folder)
     os.environ["XDG_CONFIG_HOME"] = str(folder / ".config")

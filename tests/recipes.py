@@ -9,6 +9,11 @@ from core.model.auto import Facts, Settled, resolve
 from core.recipe import Recipe
 
 
-def settled(values: dict[str, Any], model: Path | None = None) -> Settled:
-    """A recipe with these values, ``{"section.key": value}``, and all that is "auto" resolved for ``model``."""
-    return resolve(Recipe().with_values(values), Facts.of(model) if model else None, None).recipe
+def settled(values: dict[str, Any], model: Path | None = None, *, base: Recipe | None = None) -> Settled:
+    """A recipe with these values, ``{"section.key": value}``, and all that is "auto" resolved for ``model``.
+
+    Args:
+        base: what the other values are taken from; by default those of a new lab.
+    """
+    recipe = (base or Recipe()).with_values(values)
+    return resolve(recipe, Facts.of(model) if model else None, None).recipe

@@ -108,7 +108,7 @@ class FakeAzure:
             def finish_request(self, request: Any, client_address: Any) -> None:
                 try:
                     with context.wrap_socket(request, server_side=True) as tls:
-                        super().finish_request(tls, client_address)  # type: ignore[arg-type]
+                        super().finish_request(tls, client_address)
                 except OSError:
                     pass  # the client went away, as some tests want
 
@@ -221,8 +221,8 @@ class FakeAzure:
         allowed = ContainerSasPermissions(
             read=True, write=True, create=True, list=True, delete=True, add=True
         )
-        return generate_container_sas(
-            ACCOUNT, self.container, account_key=KEY, permission=allowed, expiry=end
+        return str(
+            generate_container_sas(ACCOUNT, self.container, account_key=KEY, permission=allowed, expiry=end)
         )
 
     def make_container(self, name: str = CONTAINER) -> Any:

@@ -69,9 +69,12 @@ def test_without_consent_no_token_is_written(azure: World) -> None:
 def test_consent_is_asked_for_only_when_needed(azure: World) -> None:
     asked = []
     azure.fake.approved.set()
-    signin.sign_in(
-        "device", on_prompt=lambda prompt: None, may_write_file=lambda: bool(asked.append(1)) or True
-    )
+
+    def may_write() -> bool:
+        asked.append(1)
+        return True
+
+    signin.sign_in("device", on_prompt=lambda prompt: None, may_write_file=may_write)
     assert asked == [1]
 
 

@@ -20,6 +20,7 @@ from core.stage_context import StageContext
 from core.upload.uploading import dry_run, upload
 from tests.azure.conftest import World
 from tests.azure.labs import MIB, make_lab, signed_in
+from tests.recipes import settled
 
 SIZES = {
     "model.onnx": 300_000,
@@ -48,7 +49,9 @@ def send(lab: Lab, **settings: Any) -> dict[str, Any]:
 def stage(lab: Lab, report: Reporter) -> dict[str, Any]:
     from core.upload import stage as module
 
-    return module.run(StageContext(lab.folder, lab.recipe, report, lab.root / "work", {}, {}))
+    return module.run(
+        StageContext(lab.folder, settled({}, base=lab.recipe), report, lab.root / "work", {}, {})
+    )
 
 
 def in_storage(world: World, prefix: str) -> dict[str, bytes]:
@@ -187,7 +190,7 @@ def test_a_fault_that_passes_is_waited_out(world: World, lab: Lab, fault: dict[s
         assert time.monotonic() - began >= 1
 
 
-BLOB_DAYS = {
+BLOB_DAYS: dict[str, tuple[dict[str, Any], type[LabError], str]] = {
     "no rights": ({"status": 403, "code": "AuthorizationPermissionMismatch"}, MachineError,
                   "You have no right to the workspace's storage."),
     "firewall": ({"status": 403, "code": "AuthorizationFailure"}, MachineError,
@@ -213,7 +216,7 @@ def test_bad_days_of_the_storage(world: World, lab: Lab, day: str) -> None:
     ends_with_a_sentence(world, lab, kind, sentence)
 
 
-ARM_DAYS = {
+ARM_DAYS: dict[str, tuple[dict[str, Any], type[LabError], str]] = {
     "expired": ({"status": 401, "code": "ExpiredAuthenticationToken"}, MachineError, "Your Azure sign-in has expired."),
     "wrong tenant": (
         {"status": 401, "code": "InvalidAuthenticationTokenTenant",

@@ -38,7 +38,7 @@ def codes_in_core() -> set[str]:
                 given.append(node.args[-1])
             if isinstance(node.func, ast.Name) and node.func.id == "Fault":
                 given.append(node.args[0])
-            found |= {each.value for each in given if isinstance(each, ast.Constant) and each.value}
+            found |= {str(each.value) for each in given if isinstance(each, ast.Constant) and each.value}
     return found
 
 

@@ -28,6 +28,7 @@ from core.optimize.adapters import check_adapter
 from core.optimize.layout import read_layout
 from core.stages import STAGES
 from core.text import command
+from tests.recipes import settled
 from tui.session import Session
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,7 +161,7 @@ def no_adapter_file(lab: Lab) -> None:
 def no_quantized(lab: Lab) -> None:
     from core.optimize.stage import base_fingerprint
 
-    base_fingerprint(lab.folder, lab.recipe)
+    base_fingerprint(lab.folder, settled({}, base=lab.recipe))
 
 
 def nothing_to_train_on(lab: Lab) -> None:
@@ -253,6 +254,8 @@ def test_nothing_branches_on_the_words_of_an_error() -> None:
     for folder in ("core", "tui"):
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if not isinstance(node, ast.expr):
+                    continue
                 looked_at: list[ast.expr] = []
                 if isinstance(node, ast.Compare):
                     looked_at = [node.left, *node.comparators]

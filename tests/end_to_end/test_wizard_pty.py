@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,11 @@ def named(text: str) -> str:
         return "more"
     found = re.search(r"In\s+lab\.toml:\s+\[finetune\]\s+(\w+)", text)
     return found.group(1) if found else ""
+
+
+def other_than(field: str, text: str) -> bool:
+    """Whether the line is about another field; while it is drawn anew it may be empty for a moment."""
+    return named(text) not in (field, "")
 
 
 @pytest.mark.slow
@@ -46,8 +52,7 @@ def test_from_an_empty_folder_to_a_tuned_answer(tmp_path: Path) -> None:
         # The arrows go from field to field; a line below tells which one it is.
         while (field := named(terminal.text)) != "steps":
             terminal.send("down" if field == "adapter" else "up")
-            # While it is drawn anew the line may be empty for a moment: that is no field.
-            terminal.until(lambda text, field=field: named(text) not in (field, ""), 20)
+            terminal.until(partial(other_than, field), 20)
         terminal.until("Steps             auto (310) ")  # 20 rounds through the records
         terminal.send(str(STEPS))
         terminal.until(f"Steps             {STEPS} ")

@@ -237,7 +237,7 @@ def test_not_loaded(snap_compare: Compare, pinned: Lab, puppet: Puppet) -> None:
     ("state", "size"), [*at(*(state for state in STATES if state not in SMALL)), *at(*SMALL, sizes=LOW)]
 )
 def test_chat(snap_compare: Compare, pinned: Lab, puppet: Puppet, state: str, size: tuple[int, int]) -> None:
-    adapters = ("formal", "travel")
+    adapters: tuple[str, ...] = ("formal", "travel")
     if state == "refused":
         puppet.ready = Ready(0, "llama", 4096, 131072, ["travel"], UNFIT, 2.0)
     elif state.startswith("nasty"):

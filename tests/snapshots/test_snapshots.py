@@ -136,8 +136,9 @@ def test_nasty_check(snap_compare: Compare, pinned: Lab, monkeypatch: pytest.Mon
     def found(
         root: object, stages: object = None, on_check: Callable[[Check], object] | None = None
     ) -> list[Check]:
-        for check in checks if on_check is not None else []:
-            on_check(check)
+        if on_check is not None:
+            for check in checks:
+                on_check(check)
         return checks
 
     monkeypatch.setattr("core.check.run_checks", found)

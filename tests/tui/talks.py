@@ -161,11 +161,12 @@ class Puppet:
         """The question cannot be answered."""
         self._tell(Error(self._id(), kind, title, detail, hint))
 
-    def die(self, *words: str) -> None:
+    def die(self) -> None:
         """The process goes away under the answer, or while nothing is asked."""
         self.dead.set()
         if self._asked is not None:
-            self._tell(Error(self._id(), "died", *(words or GONE), fatal=True))
+            title, detail, hint = GONE
+            self._tell(Error(self._id(), "died", title, detail, hint, fatal=True))
 
     def _id(self) -> int:
         assert self._asked is not None

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from core.lab import Lab
+from core.user_dirs import config_dir
 from tests.tui.conftest import opened, screen_text, until
 from tests.tui.labs import job_in, made
 from tui.app import OlivePressApp
-from tui.keys import GLOBAL, LOG, config_dir, read_settings
+from tui.keys import GLOBAL, LOG, read_settings
 from tui.screens.dialogs import CrashScreen, LeaveScreen
 from tui.screens.help import HelpScreen
-from tui.steps import STEPS
+from tui.steps import STEPS, Step
+
+
+def shows(app: OlivePressApp, step: Step) -> Callable[[], bool]:
+    """A condition: that step is on the screen."""
+    return lambda: app.current.step is step
+
+
+def wears(app: OlivePressApp, theme: str) -> Callable[[], bool]:
+    """A condition: that theme is on."""
+    return lambda: app.theme == theme
 
 
 async def test_an_empty_folder_opens_on_check_and_enter_goes_on(tmp_path: Path) -> None:
@@ -31,10 +43,10 @@ async def test_every_step_is_reached_by_its_digit_and_by_back_and_next(lab: Lab)
         for step in STEPS:
             app.set_focus(None)
             await pilot.press(str(step.number))
-            await until(pilot, lambda step=step: app.current.step is step)
+            await until(pilot, shows(app, step))
         for step in reversed(STEPS[:-1]):
             await pilot.press("f3")
-            await until(pilot, lambda step=step: app.current.step is step)
+            await until(pilot, shows(app, step))
         await pilot.press("f3")
         await pilot.pause()
         assert app.current.step.name == "check", "there is nothing before the first"
@@ -205,7 +217,7 @@ async def test_themes_step_and_are_kept(lab: Lab) -> None:
         for theme in ("olive-light", "ansi-dark", "ansi-light", "olive-dark"):
             app.set_focus(None)
             await pilot.press("t")
-            await until(pilot, lambda theme=theme: app.theme == theme)
+            await until(pilot, wears(app, theme))
     assert read_settings().theme == "olive-dark"
     (config_dir() / "wizard.toml").unlink()
 

@@ -12,13 +12,13 @@ from core.lab import Lab
 from tests.tiny_models import make_tiny
 from tests.tui.conftest import opened, screen_text, until
 from tests.tui.labs import BEFORE, ERROR, job_in, made
-from tui.screens.stage import StageScreen
+from tui.screens.base import StepScreen
 from tui.widgets.push import Push
 
 STAGES = ("quantize", "finetune", "optimize")
 
 
-def buttons(screen: StageScreen) -> set[str]:
+def buttons(screen: StepScreen) -> set[str]:
     """The buttons that are shown and can be pushed."""
     return {str(push.id) for push in screen.query(Push) if push.display and not push.disabled and push.region}
 
@@ -29,6 +29,7 @@ async def test_empty_shows_the_form_and_one_thing_to_press(lab: Lab, stage: str)
     async with opened(lab.root, stage) as (app, pilot):
         screen = app.current
         await until(pilot, lambda: isinstance(app.focused, Push))
+        assert app.focused is not None
         assert app.focused.id == "run"
         text = screen_text(app)
         assert f"olivepress run {lab.root} {stage}"[:40] in text

@@ -88,7 +88,7 @@ def test_a_norm_in_16_bits_gives_its_readers_the_scale_that_it_could_store() -> 
 @pytest.mark.parametrize(("arch", "offset"), [("llama", 0.0), ("gemma", 1.0), ("gemma3", 1.0), ("phi3", 0.0)])
 def test_norms_of_one_plus_weight_are_told_from_others(arch: str, offset: float, tmp_path: Path) -> None:
     model = opened(tmp_path / "m", arch)
-    assert norm_offset(model.layers[0].input_layernorm) == offset  # type: ignore[arg-type]
+    assert norm_offset(model.layers[0].input_layernorm) == offset
     assert norm_offset(nn.LayerNorm(16)) == 0.0
     model.close()
 

@@ -22,7 +22,7 @@ Quantize = Callable[..., Made]
 
 def logits(model: Any) -> torch.Tensor:
     with torch.inference_mode():
-        return model(torch.tensor([some_rows(1, 3)[0]])).logits  # type: ignore[no-any-return]
+        return model(torch.tensor([some_rows(1, 3)[0]])).logits
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -151,7 +151,7 @@ def test_mixed_bits_come_from_overrides(quantize: Quantize, tmp_path: Path) -> N
         overrides={"lm_head": {"bits": 8}, name: {"bits": 8}},
     )
     model = load_model(made.path)
-    assert model.get_submodule(name).quantizer.bits == 8  # type: ignore[union-attr]
+    assert model.get_submodule(name).quantizer.bits == 8
     assert model.lm_head.quantizer.bits == 8
     assert model.model.layers[0].mlp.down_proj.quantizer.bits == 4
 

@@ -29,7 +29,7 @@ class Session:
         from core.chat.answer import Answer
 
         self.talks.append(list(talk))
-        answers = {lane or "": Answer("so", 1, 1, 1, 0.1, 1.0, "end") for lane in adapters}
+        answers = {lane or "": Answer("so", lane, 1, 1, 0.1, 1.0, "end") for lane in adapters}
         return type("Exchange", (), {"result": lambda self: answers})()
 
     def score(self, segments: Any, adapter: str | None = None) -> tuple[float, int]:

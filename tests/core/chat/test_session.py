@@ -76,7 +76,8 @@ def test_stop_ends_the_answer_at_once_and_the_conversation_goes_on(endless: Chat
     assert answer.stop == "cancelled"
     assert answer.answer.startswith(exchange.so_far("")[:1])
     assert answer.new_tokens < 12_000
-    after = endless.set(max_new_tokens=5) and endless.ask("And then?")
+    endless.set(max_new_tokens=5)
+    after = endless.ask("And then?")
     assert after.stop in ("length", "end")
     assert after.prompt_tokens < 100  # the stopped answer is still in the cache
     assert [turn.answer.stop for turn in endless.turns if turn.answer] == ["cancelled", after.stop]

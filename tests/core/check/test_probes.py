@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -152,7 +154,7 @@ def test_the_installed_set_is_whole(subject: Subject) -> None:
 
 
 def test_an_old_python_fails(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages.sys, "version_info", (3, 10, 1))
+    monkeypatch.setattr(sys, "version_info", (3, 10, 1))
     assert states(packages.python(subject)) == {"python": FAIL}
 
 
@@ -362,7 +364,7 @@ def test_folder(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(place.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     (check,) = place.folder(subject)
     assert check.state == FAIL
     assert "Read-only" in check.found
@@ -433,7 +435,7 @@ def test_terminal(
 
 
 def test_no_terminal_is_skipped(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    for stream in (terminal.sys.stdout, terminal.sys.stderr):
+    for stream in (sys.stdout, sys.stderr):
         monkeypatch.setattr(stream, "isatty", lambda: False, raising=False)
     assert states(terminal.terminal(subject)) == {"terminal": SKIP}
 

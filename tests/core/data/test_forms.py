@@ -321,7 +321,7 @@ def test_weights_and_a_cut_turn(tmp_path: Path) -> None:
 def test_rows_of_which_nothing_is_learnt_are_no_errors(tmp_path: Path) -> None:
     good = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     spared = [good[0], {**good[1], "weight": 0}]
-    rows = [
+    rows: list[Row] = [
         {"messages": spared},
         *({"messages": [{**good[0], "content": f"q {n}"}, good[1]]} for n in NUMBERS),
     ]

@@ -225,9 +225,9 @@ def test_rows_that_are_cut_are_counted_and_said(lab: LabFolder) -> None:
 
 
 def test_numbers_gone_astray_publish_nothing(lab: LabFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from core.finetune import lora
+    from core.finetune import loop
 
-    monkeypatch.setattr(lora.Settings, "rate", lambda self, step: float("inf"))
+    monkeypatch.setattr(loop.Settings, "rate", lambda self, step: float("inf"))
     with pytest.raises(StageError) as failure:
         run(lab)
     assert "step 2 of 12" in failure.value.detail
@@ -255,16 +255,16 @@ def full(*args: Any) -> Any:
 def test_a_full_gpu_is_tried_again_the_way_that_needs_least(
     lab: LabFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.finetune import lora
+    from core.finetune import loop
 
-    train = lora.Trainer.train
+    train = loop.Trainer.train
     tries: list[int] = []
 
     def full_once(self: Any) -> Any:
         tries.append(1)
         return full() if len(tries) == 1 else train(self)
 
-    monkeypatch.setattr(lora.Trainer, "train", full_once)
+    monkeypatch.setattr(loop.Trainer, "train", full_once)
     report = RecordingReporter()
     result = run(lab, report)
     assert result["memory"] == "low"
@@ -274,9 +274,9 @@ def test_a_full_gpu_is_tried_again_the_way_that_needs_least(
 def test_a_gpu_that_stays_full_is_an_error_that_helps(
     lab: LabFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.finetune import lora
+    from core.finetune import loop
 
-    monkeypatch.setattr(lora.Trainer, "train", full)
+    monkeypatch.setattr(loop.Trainer, "train", full)
     with pytest.raises(MachineError) as failure:
         run(lab)
     assert failure.value.exit_status == 4
@@ -295,7 +295,7 @@ def test_the_fingerprint_knows_its_inputs(lab: LabFolder) -> None:
     other = finetune.fingerprint(lab, recipe)
     assert other != before
     assert other["base"] == {"bits": 8}
-    slow = finetune.fingerprint(lab, recipe.with_values({"finetune.memory": "low"}))
+    slow = finetune.fingerprint(lab, settled({"finetune.memory": "low"}, base=recipe))
     assert slow == other
 
 
@@ -304,9 +304,9 @@ def test_a_saved_adapter_that_was_changed_does_not_pass(
 ) -> None:
     from safetensors.torch import load_file, save_file
 
-    from core.finetune import lora
+    from core.finetune import lora, lora_layer
 
-    save = lora.save_adapter
+    save = lora_layer.save_adapter
 
     def spoiled(peft_model: Any, folder: Path) -> None:
         save(peft_model, folder)

@@ -33,7 +33,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Lab
     return lambda mode: Lab.create(tmp_path / mode, settings={"chat.system": mode})
 
 
-def cli(*words: str, **more: object) -> subprocess.CompletedProcess[str]:
+def cli(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "core.cli", *words],
         capture_output=True,
@@ -41,7 +41,6 @@ def cli(*words: str, **more: object) -> subprocess.CompletedProcess[str]:
         timeout=60,
         check=False,
         cwd=ROOT,
-        **more,  # type: ignore[call-overload]
     )
 
 

@@ -25,6 +25,11 @@ NEW_TOKENS = 12
 RECIPE = settled({"quantize.group_size": 32, "quantize.algorithm": "rtn"})
 
 
+def recipe_with(values: dict[str, Any]) -> Settled:
+    """:data:`RECIPE` with some other values."""
+    return settled(values, base=RECIPE)
+
+
 def quantized_lab(
     root: Path, arch: str, *, eight_bit: str = "", symmetric: bool = False, **options: Any
 ) -> LabFolder:
@@ -39,7 +44,7 @@ def quantized_lab(
 
     lab = LabFolder(root)
     source = make_tiny(arch, root / "source", **options)
-    wide = eight_bit_layers(RECIPE.with_values({"quantize.eight_bit_layers": eight_bit}), source)
+    wide = eight_bit_layers(recipe_with({"quantize.eight_bit_layers": eight_bit}), source)
     made = run_workflow(
         {
             "input_model": {"type": "HfModel", "model_path": str(source)},

@@ -20,6 +20,7 @@ from tests.core.optimize.labs import (
     add_adapter,
     onnx_texts,
     quantized_lab,
+    recipe_with,
     run_stage,
     torch_texts,
 )
@@ -60,7 +61,7 @@ def test_greedy_text_is_pytorchs_with_and_without_the_adapter(lab: LabFolder) ->
 def test_a_second_adapter_joins_the_same_base(copied: LabFolder) -> None:
     graph, weights = copied.onnx_dir / "model.onnx", copied.onnx_dir / "model.onnx.data"
     before = [path.stat().st_ino for path in (graph, weights)]
-    result, _ = run_stage(copied, RECIPE.with_values({"finetune.adapter": "food"}))
+    result, _ = run_stage(copied, recipe_with({"finetune.adapter": "food"}))
     assert result["base_reused"]
     assert [path.stat().st_ino for path in (graph, weights)] == before
     for name in ("travel", "food"):
@@ -74,11 +75,11 @@ def test_a_forced_run_builds_the_base_anew_and_keeps_what_fits(phi: LabFolder, t
     shutil.copytree(phi.quantized_dir, lab.quantized_dir)
     for name in ("travel", "food", "gone"):
         shutil.copytree(phi.finetuned_dir("travel"), lab.finetuned_dir(name))
-        run_stage(lab, RECIPE.with_values({"finetune.adapter": name}))
+        run_stage(lab, recipe_with({"finetune.adapter": name}))
     shutil.rmtree(lab.finetuned_dir("gone"))
     graph = lab.onnx_dir / "model.onnx"
     before = graph.stat().st_ino
-    recipe = RECIPE.with_values({"finetune.adapter": "food"})
+    recipe = recipe_with({"finetune.adapter": "food"})
     assert run_stage(lab, recipe)[0]["base_reused"]
     result, report = run_stage(lab, recipe)
     assert not result["base_reused"]
@@ -118,7 +119,7 @@ def test_what_is_published_and_reported(phi: LabFolder) -> None:
 
 
 def test_a_base_without_adapter_is_made_and_said(phi: LabFolder) -> None:
-    result, report = run_stage(phi, RECIPE.with_values({"finetune.adapter": "none-yet"}))
+    result, report = run_stage(phi, recipe_with({"finetune.adapter": "none-yet"}))
     assert result["adapter"] is None
     assert result["answers"]["tuned"] is None
     assert any("none-yet" in event.get("text", "") for event in report.events)
@@ -229,10 +230,10 @@ def test_float_model_built_in_float_and_rounded(tmp_path: Path) -> None:
     lab = LabFolder(tmp_path)
     make_tiny("qwen2", lab.quantized_dir)
     add_adapter(lab, "travel", rank=4)
-    recipe = RECIPE.with_values({"quantize.algorithm": "none", "optimize.precision": "fp32"})
+    recipe = recipe_with({"quantize.algorithm": "none", "optimize.precision": "fp32"})
     assert run_stage(lab, recipe)[0]["precision"] == "fp32"
     assert onnx_texts(lab, "travel") == torch_texts(lab, "travel")
-    result, _ = run_stage(lab, recipe.with_values({"optimize.precision": "int8"}))
+    result, _ = run_stage(lab, recipe_with({"quantize.algorithm": "none", "optimize.precision": "int8"}))
     assert result["precision"] == "int8"
     assert result["agreement"]["tuned"]["agreeing"] == 5
 
@@ -244,7 +245,7 @@ def test_a_gpu_model_is_built_without_a_gpu_and_said_to_be_untested(phi: LabFold
         pytest.skip("there is a GPU here")
     lab = LabFolder(tmp_path)
     shutil.copytree(phi.models_dir, lab.models_dir)
-    recipe = RECIPE.with_values({"optimize.device": "gpu", "optimize.provider": "CUDAExecutionProvider"})
+    recipe = recipe_with({"optimize.device": "gpu", "optimize.provider": "CUDAExecutionProvider"})
     result, _ = run_stage(lab, recipe)
     assert not result["verified"]
     assert result["why_not_verified"]
@@ -262,7 +263,7 @@ def test_impossible_targets_are_refused_before_any_work(
     phi: LabFolder, values: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
-        run_stage(phi, RECIPE.with_values(values))
+        run_stage(phi, recipe_with(values))
 
 
 def test_int8_rounding_of_activations_is_told_from_a_wrong_graph(

@@ -258,7 +258,7 @@ def test_too_little_disk_is_said_before_the_work(
 ) -> None:
     from core.errors import MachineError
 
-    full: Callable[[Any], Any] = lambda _: shutil._ntuple_diskusage(10, 9, 1)  # type: ignore[attr-defined]  # noqa: E731
+    full: Callable[[Any], Any] = lambda _: shutil._ntuple_diskusage(10, 9, 1)  # noqa: E731
     source = make_tiny("llama", tmp_path / "m")
     monkeypatch.setattr(shutil, "disk_usage", full)
     with pytest.raises(MachineError, match="not enough disk space"):
