@@ -14,7 +14,7 @@ from core.folder import LabFolder, lab_folder
 from core.jobs import Job, list_jobs, start_job
 from core.recipe import Recipe, read_recipe, recipe_text, write_values
 from core.resources import REHEARSAL
-from core.stages import STAGES
+from core.stages import stage_named
 
 if TYPE_CHECKING:
     from core.chat.session import ChatSession
@@ -141,12 +141,7 @@ class Lab:
             RequestError: no such stage, a wrong recipe, or another job is running.
         """
         for name in (stage, *then):
-            if name not in STAGES:
-                raise RequestError(
-                    f"There is no stage {name!r}.",
-                    hint="The stages are: " + ", ".join(STAGES) + ".",
-                    code="stage.unknown",
-                )
+            stage_named(name)
         return start_job(self.folder, self.recipe, stage, force=force, then=then, options=options)
 
     def run(
@@ -208,12 +203,15 @@ class Lab:
         return sorted(path.stem for path in self.folder.adapter_file("x").parent.glob("*.onnx_adapter"))
 
     def manifest(self, stage: str, adapter: str | None = None) -> dict[str, Any] | None:
-        """``olivepress.json`` of what a stage made: its fingerprint and result. None if it made nothing yet."""
-        folder = {
-            "quantize": self.folder.quantized_dir,
-            "finetune": self.folder.finetuned_dir(adapter or self.recipe.finetune.adapter),
-            "optimize": self.folder.onnx_dir,
-        }[stage]
+        """``olivepress.json`` of what a stage made: its fingerprint and result. None if it made nothing yet.
+
+        Raises:
+            RequestError: there is no such stage, or the file is damaged.
+        """
+        makes = stage_named(stage).makes
+        if makes is None:
+            return None
+        folder = makes.folder(self.folder, adapter or self.recipe.finetune.adapter)
         found: dict[str, Any] | None = read_json(folder / MANIFEST)
         return found
 

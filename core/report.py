@@ -11,14 +11,8 @@ from core.files import MANIFEST, read_if_whole, read_json, write_atomic
 from core.folder import LabFolder
 from core.model.auto import Chosen
 from core.recipe import Recipe
-from core.results import result_lines
+from core.stages import STAGES, result_lines
 from core.text import clean
-
-_TITLES = {
-    "quantize": "Quantized model",
-    "finetune": "Adapter",
-    "optimize": "ONNX model",
-}
 
 
 def write_report(lab: LabFolder, recipe: Recipe) -> None:
@@ -37,13 +31,14 @@ def report_text(lab: LabFolder, recipe: Recipe) -> str:
         f"Model `{_escape(recipe.model.source)}`, data `{_escape(recipe.data.file)}`. "
         f"Written {now()[:19]}Z by OlivePress.",
     ]
-    adapters = sorted(p for p in lab.finetuned_root.glob("*") if (p / MANIFEST).exists())
-    for stage, folder in (
-        ("quantize", lab.quantized_dir),
-        *(("finetune", adapter) for adapter in adapters),
-        ("optimize", lab.onnx_dir),
-    ):
-        title = _TITLES[stage] + (f" {_escape(folder.name)}" if stage == "finetune" else "")
+    made = [
+        (stage.name, stage.makes.heading(lab, folder), folder)
+        for stage in STAGES.values()
+        if stage.makes
+        for folder in stage.makes.folders(lab)
+    ]
+    for stage, heading, folder in made:
+        title = _escape(heading)
         try:
             manifest = read_json(folder / MANIFEST)
         except RequestError as error:

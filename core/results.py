@@ -1,7 +1,7 @@
-"""What a stage made, in words: the same on screen, in the report and on the command line.
+"""How a figure of a stage's result is written: the same on screen, in the report and on the command line.
 
-The keys of a result are for programs (``--json``, ``olivepress.json``); here stands what people read of
-them. Lists, such as the curve of the loss, are drawn and not told.
+The keys of a result are for programs (``--json``, ``olivepress.json``). What people read of them stands
+with each stage in :mod:`core.stages`. Lists, such as the curve of the loss, are drawn.
 """
 
 from __future__ import annotations
@@ -56,137 +56,21 @@ def _at(result: Mapping[str, Any], key: str) -> Any:
     return found
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A share as ``97.3 %``."""
     return f"{100 * value:.1f} %"
 
 
-def _milliseconds(value: float) -> str:
+def milliseconds(value: float) -> str:
+    """Seconds as ``41 ms``."""
     return f"{number(round(1000 * value))} ms"
 
 
-def _gib(value: float) -> str:
+def gib(value: float) -> str:
+    """A size that is counted in GiB."""
     return human_bytes(value * 2**30)
 
 
-def _exact_seconds(value: float) -> str:
+def exact_seconds(value: float) -> str:
+    """Seconds with hundredths where they are few."""
     return f"{value:.2f} s" if value < 10 else duration(value)
-
-
-def _agreement(who: str, name: str) -> tuple[Figure, ...]:
-    before = f"agreement.{who}."
-    return (
-        Figure(
-            f"{before}agreeing|{before}tokens", f"Tokens as PyTorch's, {name}", who == "base", between=" of "
-        ),
-        Figure(f"{before}identical|{before}prompts", f"Whole answers as PyTorch's, {name}", between=" of "),
-        Figure(f"{before}near_ties", f"Answers apart at a near tie, {name}", zero=False),
-        Figure(f"{before}by_rounding", f"Answers apart by int8 rounding, {name}", zero=False),
-        Figure(f"{before}largest_gap", f"Largest gap where they differ, {name}"),
-    )
-
-
-FIGURES: Mapping[str, tuple[Figure, ...]] = {
-    "quantize": (
-        Figure("algorithm", "Algorithm", main=True),
-        Figure("bits", "Bits", main=True),
-        Figure("group_size", "Group size", main=True),
-        Figure("parameters", "Parameters"),
-        Figure("bytes_before|bytes_after", "Size", show=human_bytes),
-        Figure("perplexity_float|perplexity", "Perplexity", main=True),
-        Figure("same_likeliest_token", "Same next word", main=True, show=_percent),
-        Figure("kl_to_float", "Divergence from the float model"),
-        Figure("measured_tokens", "Measured on tokens"),
-        Figure("calibration_rows", "Records looked at", main=True),
-        Figure("calibration_tokens", "Tokens looked at"),
-        Figure("seconds", "Quantizing took", show=duration),
-        Figure("folds", "Scales folded into layers"),
-        Figure("search_error_ratio", "Error, of that of plain rounding", show=_percent),
-        Figure("mean_exponent", "Mean exponent of the scales"),
-    ),
-    "finetune": (
-        Figure("adapter", "Adapter"),
-        Figure("eval_loss_base|eval_loss_tuned", "Held-out loss", main=True),
-        Figure("loss_first|loss_last", "Training loss"),
-        Figure("steps", "Steps", main=True),
-        Figure("resumed_from", "Went on from step", main=True, zero=False),
-        Figure("seconds_per_step", "A step took", main=True, show=_exact_seconds),
-        Figure("tokens_per_s", "Tokens/s", main=True),
-        Figure("training_s", "Training took", show=duration),
-        Figure("loading_s", "Loading took", show=duration),
-        Figure("train_rows", "Records", main=True),
-        Figure("eval_rows", "Records held out"),
-        Figure("train_tokens", "Tokens in the records"),
-        Figure("longest_row_tokens", "Longest record, in tokens"),
-        Figure("truncated_rows", "Records cut"),
-        Figure("dropped_rows", "Records left out"),
-        Figure("rank", "Rank"),
-        Figure("alpha", "Alpha"),
-        Figure("adapter_parameters", "Adapter weights", main=True),
-        Figure("adapter_matrices", "Matrices with an adapter"),
-        Figure("bytes", "Size", show=human_bytes),
-        Figure("logit_change", "Change of the logits"),
-        Figure("device", "Trained on"),
-        Figure("dtype", "Computed in"),
-        Figure("memory", "Use of memory"),
-        Figure("memory_reason", "Reason for it"),
-        Figure("recomputed_layers", "Layers computed twice"),
-        Figure("gpu_peak_gib", "GPU memory at most", show=_gib),
-    ),
-    "optimize": (
-        Figure("provider", "Provider", main=True),
-        Figure("precision", "Precision", main=True),
-        Figure("device", "Device"),
-        Figure("adapter", "Adapter", main=True),
-        Figure("float16_bytes", "Size in 16 bits", show=human_bytes),
-        Figure("quantized_bytes", "Size quantized", show=human_bytes),
-        Figure("base_bytes", "Size as ONNX", show=human_bytes),
-        Figure("adapter_bytes", "Size of the adapter", show=human_bytes, zero=False),
-        Figure("context", "Context, in tokens"),
-        Figure("accuracy_level", "Accuracy level of the int4 kernels"),
-        Figure("output_matrix", "Output matrix"),
-        Figure("base_reused", "Base as it was"),
-        Figure("build_s", "Building took", show=duration),
-        Figure("verified", "Tried here", main=True),
-        Figure("why_not_verified", "Why not"),
-        Figure("training_prompts", "Questions asked again", main=True),
-        Figure(
-            "training_right_base|training_right_tuned", "Right, base and tuned", main=True, between=" and "
-        ),
-        *_agreement("base", "base"),
-        *_agreement("tuned", "tuned"),
-        Figure("verified_tokens", "Longest text compared, in tokens"),
-        Figure("window", "Attention window, in tokens"),
-        Figure("long_text_gap", "Largest gap in that text"),
-        Figure("tokens_per_s_base", "Tokens/s, base"),
-        Figure("tokens_per_s_tuned", "Tokens/s, tuned"),
-        Figure("time_to_first_token_s_base", "First token after, base", show=_milliseconds),
-        Figure("time_to_first_token_s_tuned", "First token after, tuned", show=_milliseconds),
-        Figure("answers.question", "A question"),
-        Figure("answers.base", "Answer of the base"),
-        Figure("answers.tuned", "Answer of the tuned model"),
-        Figure("verify_s", "Trying took", show=duration),
-    ),
-    "upload": (
-        Figure("name", "Model", main=True),
-        Figure("version", "Version", main=True),
-        Figure("workspace", "Workspace", main=True),
-        Figure("files", "Files", main=True),
-        Figure("bytes", "Size", main=True, show=human_bytes),
-        Figure("bytes_sent", "Sent now", main=True, show=human_bytes),
-        Figure("user", "Signed in as"),
-        Figure("id", "Id"),
-        Figure("uri", "Path"),
-        Figure("url", "Page"),
-    ),
-}
-"""What is told of each stage's result, in this order."""
-
-
-def result_lines(stage: str, result: Mapping[str, Any], *, main: bool = False) -> list[tuple[str, str]]:
-    """A stage's result as label and value a line, cleaned of what could harm a terminal.
-
-    Args:
-        main: only those that matter most.
-    """
-    told = ((figure, figure.text(result)) for figure in FIGURES.get(stage, ()) if figure.main or not main)
-    return [(figure.label, text) for figure, text in told if text]

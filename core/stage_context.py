@@ -1,4 +1,4 @@
-"""What a running stage is given."""
+"""What a running stage is given, and how the recipe is settled for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import Any
 
 from core.events import Reporter
 from core.folder import LabFolder
-from core.model.auto import Settled
+from core.model.auto import (
+    Facts,
+    Resolved,
+    Settled,
+    facts_of_quantized,
+    remembered_facts,
+    resolve,
+)
+from core.recipe import Recipe
+from core.stages import Stage
 
 
 @dataclass(frozen=True)
@@ -45,3 +54,29 @@ def versions(*packages: str) -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "missing"
     return found
+
+
+def resolve_for_stage(
+    stage: Stage, lab: LabFolder, recipe: Recipe, report: Reporter
+) -> tuple[Resolved, Facts | None]:
+    """A recipe resolved for a job: by the model that the stage works on, which is fetched if need be.
+
+    Raises:
+        LabError: the model cannot be had, or the records cannot be read.
+    """
+    from core.data.records import count
+    from core.model.sources import kind_of, resolve_model
+
+    facts: Facts | None
+    if stage.needs:
+        facts = facts_of_quantized(lab)
+    else:
+        source, trust = recipe.model.source, recipe.model.trust_remote_code
+        made_from = remembered_facts(lab)
+        remote = kind_of(source, lab.root) in ("hub", "azureml")
+        if made_from is not None and made_from[0] == source and remote:
+            facts = made_from[1]
+        else:
+            facts = Facts.of(resolve_model(source, lab.root, report, trust_remote_code=trust).path)
+    wanted = facts is not None and stage.records(recipe)
+    return resolve(recipe, facts, count(recipe, lab.root, report) if wanted else None), facts

@@ -1,38 +1,32 @@
-"""The stages that run as jobs: quantize, finetune, optimize and upload.
+"""The stages that run as jobs, once: what each is called, needs, makes and tells, and the module that does it.
 
-Each is a module with ``fingerprint``, ``output`` and ``run`` (see :class:`Stage`), loaded
-only in a job's own process.
+Commands, jobs, the report and the wizard's rail and forms are made from :data:`STAGES`. A stage's
+module is loaded only in a job's own process.
 """
 
 from __future__ import annotations
 
+import importlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from core.algorithms import is_calibrated
 from core.errors import RequestError
-from core.events import Reporter
 from core.folder import LabFolder
-from core.model.auto import (
-    Facts,
-    Resolved,
-    Settled,
-    facts_of_quantized,
-    remembered_facts,
-    resolve,
-)
-from core.recipe import Recipe
-from core.stage_context import StageContext
+from core.formats import duration, human_bytes
+from core.results import Figure, exact_seconds, gib, milliseconds, percent
 
-STAGES = ("quantize", "finetune", "optimize", "upload")
-"""The names of the stages, in the order of the lab."""
-
-DEFAULT_STAGES = STAGES[:3]
-"""What ``olivepress run`` runs when no stage is named."""
+if TYPE_CHECKING:
+    from core.model.auto import Settled
+    from core.recipe import Recipe
+    from core.stage_context import StageContext
 
 
-class Stage(Protocol):
-    """A stage module."""
+class StageModule(Protocol):
+    """What a stage's module has."""
 
     def fingerprint(self, lab: LabFolder, recipe: Settled) -> dict[str, Any]:
         """All that the output depends on: recipe fields it reads, input files, package versions.
@@ -47,55 +41,270 @@ class Stage(Protocol):
         """Do the work, verify it, publish it; return the result in numbers, JSON-able."""
 
 
-def load_stage(name: str) -> Stage:
-    """The module of a stage.
+@dataclass(frozen=True)
+class Makes:
+    """What a stage leaves in the lab.
 
-    The environment variable ``OLIVEPRESS_STAGES`` names another package to take stages from; tests
-    use it to run jobs that do something quick or strange.
+    Attributes:
+        title: its heading in the report.
+        folder: where it lies, for the adapter of that name where there is one for each.
+        proof: the file that is there when the folder is.
+    """
+
+    title: str
+    folder: Callable[[LabFolder, str], Path]
+    proof: str
+
+    def folders(self, lab: LabFolder) -> list[Path]:
+        """Every folder of its kind in the lab, in order of their names."""
+        pattern = self.folder(lab, "*")
+        return sorted(pattern.parent.glob(pattern.name))
+
+    def heading(self, lab: LabFolder, folder: Path) -> str:
+        """What the report calls one of them: with its name, where there may be several."""
+        several = self.folder(lab, "*").name == "*"
+        return f"{self.title} {folder.name}" if several else self.title
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage.
+
+    Attributes:
+        name: as in ``olivepress run DIR NAME``, in job ids, and the key in :data:`STAGES`.
+        title: for people.
+        about: two sentences: what it does, and why.
+        run: the module that does it, a :class:`StageModule`.
+        needs: the stage whose result it starts from; empty: it starts from the model that the recipe names.
+        makes: what it leaves in the lab; None: nothing.
+        form: the tables of ``lab.toml`` whose options stand in its form.
+        reads: the tables it reads in which a value may be "auto".
+        records: whether those values depend on the training records.
+        figures: what people read of its result, in this order.
+        sizes: fields of its result that are drawn as bars, with a word for each; the first is what the others
+            are compared with.
+        computes: whether it works on this machine: such jobs run one at a time, and ``run`` without words runs them.
+    """
+
+    name: str
+    title: str
+    about: str
+    run: str
+    needs: str = ""
+    makes: Makes | None = None
+    form: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    records: Callable[[Recipe], bool] = lambda recipe: False
+    figures: tuple[Figure, ...] = ()
+    sizes: tuple[tuple[str, str], ...] = ()
+    computes: bool = True
+
+    def load(self) -> StageModule:
+        """Its module, imported now."""
+        return cast(StageModule, importlib.import_module(self.run))
+
+
+def _agreement(who: str, name: str) -> tuple[Figure, ...]:
+    before = f"agreement.{who}."
+    return (
+        Figure(
+            f"{before}agreeing|{before}tokens", f"Tokens as PyTorch's, {name}", who == "base", between=" of "
+        ),
+        Figure(f"{before}identical|{before}prompts", f"Whole answers as PyTorch's, {name}", between=" of "),
+        Figure(f"{before}near_ties", f"Answers apart at a near tie, {name}", zero=False),
+        Figure(f"{before}by_rounding", f"Answers apart by int8 rounding, {name}", zero=False),
+        Figure(f"{before}largest_gap", f"Largest gap where they differ, {name}"),
+    )
+
+
+_ALL = (
+    Stage(
+        "quantize",
+        "Quantize",
+        "Stores each weight of the model in 4 bits in place of 16."
+        " The model gets about four times smaller and answers almost as well.",
+        run="core.quantize.stage",
+        makes=Makes("Quantized model", lambda lab, adapter: lab.quantized_dir, "config.json"),
+        form=("model", "quantize"),
+        reads=("data", "quantize"),
+        records=lambda recipe: (
+            is_calibrated(recipe.quantize.algorithm) and not recipe.quantize.calibration_file
+        ),
+        figures=(
+            Figure("algorithm", "Algorithm", main=True),
+            Figure("bits", "Bits", main=True),
+            Figure("group_size", "Group size", main=True),
+            Figure("parameters", "Parameters"),
+            Figure("bytes_before|bytes_after", "Size", show=human_bytes),
+            Figure("perplexity_float|perplexity", "Perplexity", main=True),
+            Figure("same_likeliest_token", "Same next word", main=True, show=percent),
+            Figure("kl_to_float", "Divergence from the float model"),
+            Figure("measured_tokens", "Measured on tokens"),
+            Figure("calibration_rows", "Records looked at", main=True),
+            Figure("calibration_tokens", "Tokens looked at"),
+            Figure("seconds", "Quantizing took", show=duration),
+            Figure("folds", "Scales folded into layers"),
+            Figure("search_error_ratio", "Error, of that of plain rounding", show=percent),
+            Figure("mean_exponent", "Mean exponent of the scales"),
+        ),
+        sizes=(("bytes_before", "before"), ("bytes_after", "after")),
+    ),
+    Stage(
+        "finetune",
+        "Finetune",
+        "Teaches the small model your records by training a little adapter beside it (LoRA)."
+        " The model itself stays as it is, so adapters can be swapped.",
+        run="core.finetune.stage",
+        needs="quantize",
+        makes=Makes("Adapter", lambda lab, adapter: lab.finetuned_dir(adapter), "adapter_config.json"),
+        form=("finetune",),
+        reads=("data", "finetune"),
+        records=lambda recipe: True,
+        figures=(
+            Figure("adapter", "Adapter"),
+            Figure("eval_loss_base|eval_loss_tuned", "Held-out loss", main=True),
+            Figure("loss_first|loss_last", "Training loss"),
+            Figure("steps", "Steps", main=True),
+            Figure("resumed_from", "Went on from step", main=True, zero=False),
+            Figure("seconds_per_step", "A step took", main=True, show=exact_seconds),
+            Figure("tokens_per_s", "Tokens/s", main=True),
+            Figure("training_s", "Training took", show=duration),
+            Figure("loading_s", "Loading took", show=duration),
+            Figure("train_rows", "Records", main=True),
+            Figure("eval_rows", "Records held out"),
+            Figure("train_tokens", "Tokens in the records"),
+            Figure("longest_row_tokens", "Longest record, in tokens"),
+            Figure("truncated_rows", "Records cut"),
+            Figure("dropped_rows", "Records left out"),
+            Figure("rank", "Rank"),
+            Figure("alpha", "Alpha"),
+            Figure("adapter_parameters", "Adapter weights", main=True),
+            Figure("adapter_matrices", "Matrices with an adapter"),
+            Figure("bytes", "Size", show=human_bytes),
+            Figure("logit_change", "Change of the logits"),
+            Figure("device", "Trained on"),
+            Figure("dtype", "Computed in"),
+            Figure("memory", "Use of memory"),
+            Figure("memory_reason", "Reason for it"),
+            Figure("recomputed_layers", "Layers computed twice"),
+            Figure("gpu_peak_gib", "GPU memory at most", show=gib),
+        ),
+    ),
+    Stage(
+        "optimize",
+        "Optimize",
+        "Turns the model into an ONNX graph for the device that will run it."
+        " The adapter becomes a small file that is switched on and off while you chat.",
+        run="core.optimize.stage",
+        needs="quantize",
+        makes=Makes("ONNX model", lambda lab, adapter: lab.onnx_dir, "genai_config.json"),
+        form=("optimize",),
+        reads=("quantize",),
+        figures=(
+            Figure("provider", "Provider", main=True),
+            Figure("precision", "Precision", main=True),
+            Figure("device", "Device"),
+            Figure("adapter", "Adapter", main=True),
+            Figure("float16_bytes", "Size in 16 bits", show=human_bytes),
+            Figure("quantized_bytes", "Size quantized", show=human_bytes),
+            Figure("base_bytes", "Size as ONNX", show=human_bytes),
+            Figure("adapter_bytes", "Size of the adapter", show=human_bytes, zero=False),
+            Figure("context", "Context, in tokens"),
+            Figure("accuracy_level", "Accuracy level of the int4 kernels"),
+            Figure("output_matrix", "Output matrix"),
+            Figure("base_reused", "Base as it was"),
+            Figure("build_s", "Building took", show=duration),
+            Figure("verified", "Tried here", main=True),
+            Figure("why_not_verified", "Why not"),
+            Figure("training_prompts", "Questions asked again", main=True),
+            Figure(
+                "training_right_base|training_right_tuned", "Right, base and tuned", True, between=" and "
+            ),
+            *_agreement("base", "base"),
+            *_agreement("tuned", "tuned"),
+            Figure("verified_tokens", "Longest text compared, in tokens"),
+            Figure("window", "Attention window, in tokens"),
+            Figure("long_text_gap", "Largest gap in that text"),
+            Figure("tokens_per_s_base", "Tokens/s, base"),
+            Figure("tokens_per_s_tuned", "Tokens/s, tuned"),
+            Figure("time_to_first_token_s_base", "First token after, base", show=milliseconds),
+            Figure("time_to_first_token_s_tuned", "First token after, tuned", show=milliseconds),
+            Figure("answers.question", "A question"),
+            Figure("answers.base", "Answer of the base"),
+            Figure("answers.tuned", "Answer of the tuned model"),
+            Figure("verify_s", "Trying took", show=duration),
+        ),
+        sizes=(("float16_bytes", "16 bits"), ("base_bytes", "as ONNX"), ("adapter_bytes", "adapter")),
+    ),
+    Stage(
+        "upload",
+        "Upload",
+        "Registers the result in an Azure Machine Learning workspace, with a version and tags."
+        " Nothing leaves this machine until you press Upload.",
+        run="core.upload.stage",
+        needs="optimize",
+        form=("upload",),
+        figures=(
+            Figure("name", "Model", main=True),
+            Figure("version", "Version", main=True),
+            Figure("workspace", "Workspace", main=True),
+            Figure("files", "Files", main=True),
+            Figure("bytes", "Size", main=True, show=human_bytes),
+            Figure("bytes_sent", "Sent now", main=True, show=human_bytes),
+            Figure("user", "Signed in as"),
+            Figure("id", "Id"),
+            Figure("uri", "Path"),
+            Figure("url", "Page"),
+        ),
+        computes=False,
+    ),
+)
+
+STAGES: dict[str, Stage] = {stage.name: stage for stage in _ALL}
+"""Every stage by its name, in the order of the lab."""
+
+
+def default_stages() -> tuple[str, ...]:
+    """What ``olivepress run`` runs when no stage is named: all that works on this machine."""
+    return tuple(stage.name for stage in STAGES.values() if stage.computes)
+
+
+def stage_named(name: str) -> Stage:
+    """The stage of that name.
 
     Raises:
-        RequestError: there is no such stage.
+        RequestError: there is none.
     """
-    import importlib
-    import os
-
     if name not in STAGES:
         raise RequestError(
             f"There is no stage {name!r}.",
             hint="The stages are: " + ", ".join(STAGES) + ".",
             code="stage.unknown",
         )
-    package = os.environ.get("OLIVEPRESS_STAGES", "core")
-    return cast(Stage, importlib.import_module(f"{package}.{name}.stage"))
+    return STAGES[name]
 
 
-def resolve_for_stage(
-    stage: str, lab: LabFolder, recipe: Recipe, report: Reporter
-) -> tuple[Resolved, Facts | None]:
-    """A recipe resolved for a job: by the model that the stage works on, which is fetched if need be.
+def made_in(lab: LabFolder) -> frozenset[str]:
+    """The stages that have left something in the lab."""
+    return frozenset(
+        stage.name
+        for stage in STAGES.values()
+        if (makes := stage.makes) and any((each / makes.proof).is_file() for each in makes.folders(lab))
+    )
 
-    Raises:
-        LabError: the model cannot be had, or the records cannot be read.
+
+def result_lines(stage: str, result: Mapping[str, Any], *, main: bool = False) -> list[tuple[str, str]]:
+    """A stage's result as label and value a line, cleaned of what could harm a terminal.
+
+    Args:
+        stage: its name; a stage that is not known here, as of a newer version's job, has no lines.
+        main: only those that matter most.
     """
-    from core.data.records import count
-    from core.model.sources import kind_of, resolve_model
+    figures = STAGES[stage].figures if stage in STAGES else ()
+    shown = ((figure, figure.text(result)) for figure in figures if figure.main or not main)
+    return [(figure.label, text) for figure, text in shown if text]
 
-    if stage == "quantize":
-        made_from = remembered_facts(lab)
-        source = recipe.model.source
-        if (
-            made_from is not None
-            and made_from[0] == source
-            and kind_of(source, lab.root) in ("hub", "azureml")
-        ):
-            facts: Facts | None = made_from[1]
-        else:
-            trust = recipe.model.trust_remote_code
-            facts = Facts.of(resolve_model(source, lab.root, report, trust_remote_code=trust).path)
-    else:
-        facts = facts_of_quantized(lab)
-    records = None
-    calibrates = stage == "quantize" and is_calibrated(recipe.quantize.algorithm)
-    if (stage == "finetune" and facts is not None) or (calibrates and not recipe.quantize.calibration_file):
-        records = count(recipe, lab.root, report)
-    return resolve(recipe, facts, records), facts
+
+if _plugin := os.environ.get("OLIVEPRESS_PLUGIN"):
+    # A module that puts stages or algorithms of its own into the lists, in every process of a lab.
+    importlib.import_module(_plugin)

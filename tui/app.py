@@ -15,7 +15,7 @@ from tui.keys import GLOBAL, JUMPS, UserSettings, read_settings
 from tui.session import Session
 from tui.sheets import sheets
 from tui.snapshot import Snapshot
-from tui.steps import BY_NAME, STEPS
+from tui.steps import step_named, steps
 from tui.terminal import default_theme
 from tui.theme import CYCLE, DARK, LIGHT
 
@@ -79,7 +79,7 @@ class OlivePressApp(App[None]):
             self._make_watch().look()
             self.snapshot = self._make_watch().snapshot()
         # The first screen's sheets are read with the app's own: reading them later means parsing all again.
-        self._first = BY_NAME[step or self._first_step()].load()
+        self._first = step_named(step or self._first_step()).load()
         super().__init__(css_path=[*sheets(OlivePressApp), *sheets(self._first)])
         self.notes: dict[str, str] = {}
         self.farewell = ""
@@ -158,7 +158,7 @@ class OlivePressApp(App[None]):
     def step_screen(self, name: str) -> StepScreen:
         """The screen of a step; it is made once and keeps what was typed in it."""
         if name not in self._screens:
-            self._screens[name] = BY_NAME[name].load()()
+            self._screens[name] = step_named(name).load()()
         return self._screens[name]
 
     @property
@@ -181,7 +181,7 @@ class OlivePressApp(App[None]):
 
     async def action_step(self, number: int) -> None:
         """Go to the step with that number. Leaving the first step makes the lab, where there is none."""
-        if not 1 <= number <= len(STEPS):
+        if not 1 <= number <= len(steps()):
             return
         if number > 1 and not self.session.exists:
             try:
@@ -192,7 +192,7 @@ class OlivePressApp(App[None]):
                 self.push_screen(ErrorScreen.of(error))
                 return
             self.look_now()
-        await self.go_to(STEPS[number - 1].name)
+        await self.go_to(steps()[number - 1].name)
 
     async def action_next(self) -> None:
         """The step after."""

@@ -15,6 +15,7 @@ from typing import Any
 from textual.binding import Binding
 
 from core.user_dirs import config_dir
+from tui.steps import steps
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ GLOBAL: tuple[Action, ...] = (
 
 JUMPS: tuple[Action, ...] = tuple(
     Action(f"step{number}", str(number), f"app.step({number})", f"Step {number}", f"go to step {number}")
-    for number in range(1, 8)
+    for number in range(1, len(steps()) + 1)
 )
 
 LOG: tuple[Action, ...] = (

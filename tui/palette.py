@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from textual.app import SystemCommand
 
 from tui.keys import GLOBAL
-from tui.steps import STEPS
+from tui.steps import steps
 
 if TYPE_CHECKING:
     from tui.app import OlivePressApp
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def commands(app: OlivePressApp) -> Iterator[SystemCommand]:
     """The steps first, then the actions."""
-    for step in STEPS:
+    for step in steps():
         yield SystemCommand(
             f"Go to {step.number} {step.title}",
             step.about,

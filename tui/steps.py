@@ -1,17 +1,23 @@
-"""The seven steps of the lab: their order, names, what each says of itself, and where its screen is.
+"""The steps of the lab: their order, names, what each says of itself, and where its screen is.
 
-Screens are named by module and class and imported when they are first shown, so that the first
-screen is drawn without loading the others.
+What runs as a job is a step by :data:`core.stages.STAGES`; the others stand here. Screens are named by
+module and class and imported when they are first shown, so that the first screen is drawn without
+loading the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from core.stages import STAGES, Stage
+
 if TYPE_CHECKING:
     from tui.screens.base import StepScreen
+    from tui.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -23,19 +29,19 @@ class Step:
         title: for people.
         about: two sentences: what this step does, and why.
         screen: ``module:Class`` of its screen.
-        stage: whether it is run as a job with a folder under ``jobs/``.
+        needs: the step whose result it starts from; empty for none.
     """
 
     name: str
     title: str
     about: str
     screen: str
-    stage: bool = False
+    needs: str = ""
 
     @property
     def number(self) -> int:
         """The step's place, from 1."""
-        return STEPS.index(self) + 1
+        return steps().index(self) + 1
 
     def load(self) -> type[StepScreen]:
         """The class of this step's screen, imported now."""
@@ -43,61 +49,60 @@ class Step:
         found: type[StepScreen] = getattr(import_module(module), name)
         return found
 
+    def missing(self, snapshot: Snapshot) -> Step | None:
+        """The step that must be done before this one, if it is not."""
+        return step_named(self.needs) if self.needs and self.needs not in snapshot.made else None
 
-STEPS: tuple[Step, ...] = (
-    Step(
-        "check",
-        "Check",
-        "Looks at this machine: can it run the lab, and what is missing?"
-        " A warning does not stop you; a FAIL says what to do first.",
-        "tui.screens.check:CheckScreen",
-    ),
-    Step(
-        "data",
-        "Data",
-        "Shows the records that the model will learn from, as the model will see them."
-        " Rows that cannot be used are named by file and line.",
-        "tui.screens.data:DataScreen",
-    ),
-    Step(
-        "quantize",
-        "Quantize",
-        "Stores each weight of the model in 4 bits in place of 16."
-        " The model gets about four times smaller and answers almost as well.",
-        "tui.screens.quantize:QuantizeScreen",
-        stage=True,
-    ),
-    Step(
-        "finetune",
-        "Finetune",
-        "Teaches the small model your records by training a little adapter beside it (LoRA)."
-        " The model itself stays as it is, so adapters can be swapped.",
-        "tui.screens.finetune:FinetuneScreen",
-        stage=True,
-    ),
-    Step(
-        "optimize",
-        "Optimize",
-        "Turns the model into an ONNX graph for the device that will run it."
-        " The adapter becomes a small file that is switched on and off while you chat.",
-        "tui.screens.optimize:OptimizeScreen",
-        stage=True,
-    ),
-    Step(
-        "chat",
-        "Chat",
-        "Talk to the model that you made, on this machine."
-        " Switch the adapter off to hear the base model, and compare.",
-        "tui.screens.chat:ChatScreen",
-    ),
-    Step(
-        "upload",
-        "Upload",
-        "Registers the result in an Azure Machine Learning workspace, with a version and tags."
-        " Nothing leaves this machine until you press Upload.",
-        "tui.screens.upload:UploadScreen",
-    ),
+
+_CHECK = Step(
+    "check",
+    "Check",
+    "Looks at this machine: can it run the lab, and what is missing?"
+    " A warning does not stop you; a FAIL says what to do first.",
+    "tui.screens.check:CheckScreen",
 )
+_DATA = Step(
+    "data",
+    "Data",
+    "Shows the records that the model will learn from, as the model will see them."
+    " Rows that cannot be used are named by file and line.",
+    "tui.screens.data:DataScreen",
+)
+_CHAT = Step(
+    "chat",
+    "Chat",
+    "Talk to the model that you made, on this machine."
+    " Switch the adapter off to hear the base model, and compare.",
+    "tui.screens.chat:ChatScreen",
+    needs="optimize",
+)
+_SCREENS: Mapping[str, str] = {
+    "quantize": "tui.screens.quantize:QuantizeScreen",
+    "finetune": "tui.screens.finetune:FinetuneScreen",
+    "optimize": "tui.screens.optimize:OptimizeScreen",
+    "upload": "tui.screens.upload:UploadScreen",
+}
+"""The stages that have a screen of their own; the others share one."""
 
-BY_NAME: dict[str, Step] = {step.name: step for step in STEPS}
-"""Every step by its name."""
+
+def steps() -> tuple[Step, ...]:
+    """Every step, in the order of the lab: what works on this machine stands before the chat."""
+    return _steps(tuple(STAGES.values()))
+
+
+@cache
+def _steps(stages: tuple[Stage, ...]) -> tuple[Step, ...]:
+    made = [
+        Step(each.name, each.title, each.about, _SCREENS.get(each.name, _STAGE_SCREEN), each.needs)
+        for each in stages
+    ]
+    here = [step for step, stage in zip(made, stages, strict=True) if stage.computes]
+    return (_CHECK, _DATA, *here, _CHAT, *(step for step in made if step not in here))
+
+
+_STAGE_SCREEN = "tui.screens.stage:StageScreen"
+
+
+def step_named(name: str) -> Step:
+    """The step of that name."""
+    return next(step for step in steps() if step.name == name)

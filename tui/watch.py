@@ -16,6 +16,7 @@ from core.errors import RequestError
 from core.events import Event, read_events
 from core.folder import LabFolder
 from core.jobs import FINAL, Job, list_jobs
+from core.stages import made_in
 from tui.log_file import LogFile
 from tui.snapshot import JobView, Snapshot
 
@@ -209,19 +210,6 @@ class LabWatch:
         if len(train) == len(view.train):
             return view
         return replace(view, train=tuple(train), held=tuple(held))
-
-
-def made_in(lab: LabFolder) -> frozenset[str]:
-    """Which stages have a result in the lab. A folder under ``models/`` is whole or absent."""
-    found = set()
-    if (lab.quantized_dir / "config.json").is_file():
-        found.add("quantize")
-    root = lab.finetuned_root
-    if root.is_dir() and any((p / "adapter_config.json").is_file() for p in root.iterdir()):
-        found.add("finetune")
-    if (lab.onnx_dir / "genai_config.json").is_file():
-        found.add("optimize")
-    return frozenset(found)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -28,10 +28,10 @@ def subject_of(root: Path, stages: Sequence[str] | None = None) -> Subject:
     from core.errors import RequestError
     from core.folder import LabFolder
     from core.recipe import Recipe, read_recipe
-    from core.stages import DEFAULT_STAGES
+    from core.stages import default_stages
 
     folder = LabFolder(root.expanduser().resolve())
-    chosen = tuple(stages or DEFAULT_STAGES)
+    chosen = tuple(stages or default_stages())
     try:
         return Subject(folder, read_recipe(folder.recipe_path), chosen)
     except RequestError:
@@ -42,12 +42,13 @@ def probes() -> list[Probe]:
     """Every probe, in the order in which people should read them."""
     from core.check import azure, data, gpu, machine, model, packages, place, terminal
     from core.check.types import Probe
+    from core.stages import STAGES
 
     return [
         Probe("python", packages.python),
         Probe("packages", packages.packages),
         Probe("recipe", place.recipe),
-        Probe("folder", place.folder, stages=("quantize", "finetune", "optimize", "upload")),
+        Probe("folder", place.folder, stages=tuple(STAGES)),
         Probe("jobs", place.other_job, stages=()),
         Probe("gpu", gpu.gpu),
         Probe("builds", gpu.builds),

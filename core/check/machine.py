@@ -87,8 +87,7 @@ def judge_ram(wanted: list[Need], free: int) -> Check:
         fix = {
             "quantize": "Use a smaller model, fewer calibration_samples, or a machine with more memory.",
             "finetune": "Lower finetune.batch_size, data.max_seq_len or finetune.rank.",
-            "optimize": "Use a machine with more memory, or free some.",
-        }[most.stage]
+        }.get(most.stage, "Use a machine with more memory, or free some.")
         return Check("memory", FAIL, found, fix)
     return Check("memory", WARN if most.ram > 0.85 * free else OK, found)
 

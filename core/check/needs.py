@@ -99,7 +99,7 @@ def quantized_bytes(shape: Shape, bits: int, group: int, float_bytes: int = 2) -
 def stage_needs(
     config: dict[str, Any], recipe: Settled, machine: Machine, lengths: Lengths | None = None
 ) -> dict[str, Need]:
-    """The needs of the three stages.
+    """The needs of the stages for which they are known.
 
     Args:
         config: the model's ``config.json``.

@@ -11,6 +11,7 @@ from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.errors import LabError
 from core.jobs import list_jobs
 from core.recipe import read_recipe
+from core.stages import STAGES
 from core.text import command
 
 NETWORK_TYPES = frozenset(
@@ -102,7 +103,7 @@ def file_system(path: Path, mounts: str) -> str:
 
 def other_job(subject: Subject) -> Iterator[Check]:
     """No job holds the lab."""
-    active = [job for job in list_jobs(subject.lab) if job.active and job.stage != "upload"]
+    active = [job for job in list_jobs(subject.lab) if job.active and STAGES[job.stage].computes]
     if not subject.lab.jobs_dir.exists():
         yield Check("jobs", SKIP, "No job has run here yet.")
     elif active:

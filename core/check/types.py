@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from core.folder import LabFolder
 from core.recipe import Recipe
-from core.stages import DEFAULT_STAGES
+from core.stages import default_stages
 from core.text import without_logins
 
 OK, WARN, FAIL, SKIP = "OK", "WARN", "FAIL", "SKIP"
@@ -55,7 +55,7 @@ class Subject:
 
     lab: LabFolder
     recipe: Recipe
-    stages: tuple[str, ...] = DEFAULT_STAGES
+    stages: tuple[str, ...] = field(default_factory=default_stages)
     has_recipe: bool = True
 
 
@@ -70,10 +70,11 @@ class Probe:
         name: the name of the check to blame when the probe hangs or breaks.
         look: gives the checks.
         limit_s: how long it may take.
-        stages: the stages that cannot run when one of its checks fails; empty: it stops none.
+        stages: the stages that cannot run when one of its checks fails, by default those that work on this
+            machine; empty: it stops none.
     """
 
     name: str
     look: CheckFunction
     limit_s: float = 4.0
-    stages: tuple[str, ...] = DEFAULT_STAGES
+    stages: tuple[str, ...] = field(default_factory=default_stages)

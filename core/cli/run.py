@@ -14,7 +14,7 @@ from core.cli.show import EventPrinter, print_error, print_json, print_result
 from core.errors import LabError, RequestError
 from core.events import Event
 from core.folder import lab_folder
-from core.stages import DEFAULT_STAGES, STAGES
+from core.stages import STAGES, default_stages
 from core.text import command
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "run",
         help="run stages of the lab",
-        description="Run stages of the lab (default: " + " ".join(DEFAULT_STAGES) + "). "
+        description="Run stages of the lab (default: " + " ".join(default_stages()) + "). "
         "A stage whose inputs have not changed is not run again.",
     )
     parser.add_argument(
@@ -56,7 +56,7 @@ def split_words(words: list[str]) -> tuple[str, list[str]]:
     for word in stages:
         if word not in STAGES:
             raise _no_stage(word, words)
-    return folder, stages or list(DEFAULT_STAGES)
+    return folder, stages or list(default_stages())
 
 
 def _no_stage(word: str, words: list[str]) -> RequestError:

@@ -12,7 +12,7 @@ from core.cli.parser import UsageError
 from core.errors import Cancelled, LabError
 from core.events import Event, log_line
 from core.formats import duration, human_bytes, number, time_left
-from core.results import result_lines
+from core.stages import result_lines
 from core.text import clean
 
 

@@ -74,7 +74,7 @@ def _job(name: str, words: list[str]) -> Job:
         )
     *folders, wanted = words
     folder = folder_word(folders[0]) if folders else "."
-    known = bool(re.fullmatch(rf"({'|'.join(STAGES)})(-\d+)?", wanted))
+    known = re.sub(r"-\d+$", "", wanted) in STAGES
     if not known and _is_lab(wanted):
         if folders:
             hint = f"The lab's folder comes first: {command(name, wanted, folder)}"

@@ -26,8 +26,11 @@ from core.telemetry import OFF
 from core.text import command
 from core.version import __version__
 
-_NAME = re.compile(rf"({'|'.join(STAGES)})-(\d{{3,}})")
-_UPLOADS = "upload"
+
+def _parts(name: str) -> tuple[str, int] | None:
+    """Stage and number of a job's folder; None for what is no job's."""
+    match = re.fullmatch(r"(\w+)-(\d{3,})", name)
+    return (match[1], int(match[2])) if match and match[1] in STAGES else None
 
 
 def list_jobs(lab: LabFolder) -> list[Job]:
@@ -35,9 +38,9 @@ def list_jobs(lab: LabFolder) -> list[Job]:
     found = []
     if lab.jobs_dir.is_dir():
         for folder in lab.jobs_dir.iterdir():
-            match = _NAME.fullmatch(folder.name)
-            if match and (folder / "spec.json").exists():
-                found.append((folder.stat().st_ctime_ns, int(match.group(2)), Job(folder)))
+            parts = _parts(folder.name)
+            if parts and (folder / "spec.json").exists():
+                found.append((folder.stat().st_ctime_ns, parts[1], Job(folder)))
     # A job's spec is written once, so its own time tells the order of starts across stages.
     found.sort(key=lambda item: ((item[2].folder / "spec.json").stat().st_mtime_ns, item[1]))
     return [job for _, _, job in found]
@@ -150,7 +153,7 @@ def _starting(lab: LabFolder) -> Iterator[None]:
 
 def _refuse_second(lab: LabFolder, stage: str, after: str | None) -> None:
     for job in list_jobs(lab):
-        same_kind = (job.stage == _UPLOADS) == (stage == _UPLOADS)
+        same_kind = STAGES[job.stage].computes == STAGES[stage].computes
         if same_kind and job.id != after and job.active:
             raise RequestError(
                 f"{job.id} is running in this lab.",
@@ -163,9 +166,7 @@ def _refuse_second(lab: LabFolder, stage: str, after: str | None) -> None:
 
 def _next_folder(lab: LabFolder, stage: str) -> Path:
     taken = [
-        int(m.group(2))
-        for p in lab.jobs_dir.iterdir()
-        if (m := _NAME.fullmatch(p.name)) and m.group(1) == stage
+        parts[1] for each in lab.jobs_dir.iterdir() if (parts := _parts(each.name)) and parts[0] == stage
     ]
     folder = lab.jobs_dir / f"{stage}-{max(taken, default=0) + 1:03d}"
     folder.mkdir(mode=0o700)  # its log may hold a device code, its events what rows say

@@ -21,12 +21,9 @@ from core.jobs.job import Job
 from core.jobs.monitor import Monitor
 from core.recipe import OPTIONS, Recipe
 from core.report import write_report
-from core.stage_context import StageContext
-from core.stages import load_stage, resolve_for_stage
+from core.stage_context import StageContext, resolve_for_stage
+from core.stages import stage_named
 from core.text import without_logins
-
-READS = {"quantize": ("data", "quantize"), "finetune": ("data", "finetune"), "optimize": ("quantize",)}
-"""The sections of the recipe that a stage reads, of those in which something may be "auto"."""
 
 
 def folder_and_recipe(job: Job) -> tuple[LabFolder, Recipe]:
@@ -72,16 +69,17 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
     lab, written = folder_and_recipe(job)
     spec = job.spec
     reporter.progress("starting", 0, None)
-    resolved, facts = resolve_for_stage(job.stage, lab, written, reporter)
+    stage = stage_named(job.stage)
+    resolved, facts = resolve_for_stage(stage, lab, written, reporter)
     recipe = resolved.recipe
-    stage = load_stage(job.stage)
-    fingerprint = {"stage": job.stage, **stage.fingerprint(lab, recipe)}
-    output = stage.output(lab, recipe)
+    module = stage.load()
+    fingerprint = {"stage": job.stage, **module.fingerprint(lab, recipe)}
+    output = module.output(lab, recipe)
     before = read_if_whole(output / MANIFEST) if output is not None else None
     if before and before.get("fingerprint") == _plain(fingerprint) and not spec["force"]:
         reporter.log(f"Nothing has changed since {job.stage} ran last: {output} stays as it is.")
         return {"result": before.get("result", {}), "auto": before.get("auto", []), "reused": True}
-    chosen = resolved.of(*READS.get(job.stage, ()))
+    chosen = resolved.of(*stage.reads)
     for each in chosen:
         reporter.log(f"{each.option} is {each.words}: {each.reason}.")
     manifest = {
@@ -103,10 +101,10 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
                 _plain(manifest),
                 dict(spec.get("options", {})),
             )
-            result = stage.run(context)
+            result = module.run(context)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    if job.stage != "upload":
+    if stage.makes is not None:
         write_report(lab, written)
     peaks = {name: round(value) for name, value in monitor.peaks().items()}
     return {

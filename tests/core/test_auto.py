@@ -21,7 +21,8 @@ from core.model.template import PLAIN
 from core.options import AUTO
 from core.recipe import OPTIONS, Recipe
 from core.report import report_text
-from core.stages import resolve_for_stage
+from core.stage_context import resolve_for_stage
+from core.stages import STAGES
 from tests.tiny_models import make_tiny
 
 WIDTHS = st.lists(st.integers(1, 20_000), min_size=1, max_size=6)
@@ -195,13 +196,13 @@ def test_another_model_changes_what_is_auto_and_nothing_else(tmp_path: Path) -> 
 def test_later_stages_follow_the_model_that_was_quantized(tmp_path: Path) -> None:
     lab = LabFolder(tmp_path)
     recipe = Recipe().with_values({"data.file": "data_sample_travel.jsonl"})
-    first, facts = resolve_for_stage("quantize", lab, recipe, Reporter())
+    first, facts = resolve_for_stage(STAGES["quantize"], lab, recipe, Reporter())
     assert facts is not None
     make_tiny("llama", lab.quantized_dir)
     model = {"source": "rehearsal", "facts": facts.as_dict()}
     (lab.quantized_dir / MANIFEST).write_text(json.dumps({"model": model}))
     other = recipe.with_values({"model.source": "somebody/another"})
-    later, _ = resolve_for_stage("finetune", lab, other, Reporter())
+    later, _ = resolve_for_stage(STAGES["finetune"], lab, other, Reporter())
     assert later.recipe.finetune.learning_rate == first.recipe.finetune.learning_rate
     assert later.recipe.quantize == first.recipe.quantize
     assert all(each.value is not None for each in later.chosen)

@@ -31,7 +31,7 @@ Captured = pytest.CaptureFixture[str]
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, empty."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OLIVEPRESS_STAGES", "tests.fake_stages")
+    monkeypatch.setenv("OLIVEPRESS_PLUGIN", "tests.fake_stages.plugin")
     return tmp_path
 
 
@@ -154,7 +154,7 @@ def test_wrong_settings_are_refused(word: str, says: str) -> None:
 @settings(deadline=None)
 @given(st.data())
 def test_options_stand_anywhere(data: st.DataObject) -> None:
-    stages = data.draw(st.lists(st.sampled_from(STAGES), unique=True))
+    stages = data.draw(st.lists(st.sampled_from(list(STAGES)), unique=True))
     folder = data.draw(st.sampled_from([[], ["lab"], ["a b/"], ["./quantize"]]))
     flags = data.draw(st.lists(st.sampled_from(["--force", "--no-check", "--json", "--detach"]), unique=True))
     words = [*folder, *stages]

@@ -52,7 +52,7 @@ Start = Callable[..., subprocess.Popen[bytes]]
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Start a command beside a lab called ``lab``, in which quantize has run."""
-    monkeypatch.setenv("OLIVEPRESS_STAGES", "tests.fake_stages")
+    monkeypatch.setenv("OLIVEPRESS_PLUGIN", "tests.fake_stages.plugin")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

@@ -14,8 +14,7 @@ from core.folder import LabFolder
 from core.formats import duration, human_bytes, number, time_left
 from core.recipe import Recipe
 from core.report import report_text
-from core.results import FIGURES, result_lines
-from core.stages import STAGES
+from core.stages import STAGES, result_lines
 from tests.tui.labs import RESULTS
 
 
@@ -77,7 +76,7 @@ def test_numbers(value: float, text: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_key_is_shown_to_people_and_none_is_forgotten(stage: str) -> None:
     result = RESULTS[stage]
-    told = {part for figure in FIGURES[stage] for part in figure.key.split("|")}
+    told = {part for figure in STAGES[stage].figures for part in figure.key.split("|")}
     assert told >= {key for key, value in result.items() if not isinstance(value, list)}
     labels = [label for label, _ in result_lines(stage, result)]
     assert len(labels) == len(set(labels))

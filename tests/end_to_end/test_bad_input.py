@@ -202,7 +202,7 @@ def test_a_misspelt_command_is_not_taken_for_a_folder(
 
 
 def test_a_second_job_is_refused_while_one_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OLIVEPRESS_STAGES", "tests.fake_stages")
+    monkeypatch.setenv("OLIVEPRESS_PLUGIN", "tests.fake_stages.plugin")
     lab = Lab.create(tmp_path / "lab", settings={"chat.system": "hang"})
     job = lab.start("quantize")
     try:
@@ -258,7 +258,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(
     refused("run", str(root), "quantize", "--no-check", status=4, says=("disk is full",))
     assert not [path for path in lab.folder.jobs_dir.iterdir() if path.is_dir()]
     filler.unlink()
-    monkeypatch.setenv("OLIVEPRESS_STAGES", "tests.fake_stages")
+    monkeypatch.setenv("OLIVEPRESS_PLUGIN", "tests.fake_stages.plugin")
     lab.set({"chat.system": "ok"})
     # Whatever the moment at which the last byte goes: it is said, or there was room enough.
     for leave in range(RESERVE, RESERVE + 7 * 4096, 8192):

@@ -15,7 +15,7 @@ from tui.app import OlivePressApp
 from tui.keys import GLOBAL, LOG, read_settings
 from tui.screens.dialogs import CrashScreen, LeaveScreen
 from tui.screens.help import HelpScreen
-from tui.steps import STEPS, Step
+from tui.steps import Step, steps
 
 
 def shows(app: OlivePressApp, step: Step) -> Callable[[], bool]:
@@ -40,11 +40,11 @@ async def test_an_empty_folder_opens_on_check_and_enter_goes_on(tmp_path: Path) 
 
 async def test_every_step_is_reached_by_its_digit_and_by_back_and_next(lab: Lab) -> None:
     async with opened(lab.root, "check") as (app, pilot):
-        for step in STEPS:
+        for step in steps():
             app.set_focus(None)
             await pilot.press(str(step.number))
             await until(pilot, shows(app, step))
-        for step in reversed(STEPS[:-1]):
+        for step in reversed(steps()[:-1]):
             await pilot.press("f3")
             await until(pilot, shows(app, step))
         await pilot.press("f3")

@@ -140,7 +140,7 @@ def test_the_first_screen_loads_nothing_heavy() -> None:
 def test_every_screen_loads_nothing_heavy() -> None:
     heavy = "torch transformers olive onnxruntime onnxruntime_genai datasets pyarrow peft"
     code = (
-        "import sys\nfrom tui.steps import STEPS\n[step.load() for step in STEPS]\n"
+        "import sys\nfrom tui.steps import steps\n[step.load() for step in steps()]\n"
         f"found = [name for name in {heavy.split()!r} if name in sys.modules]\n"
         "print(found); sys.exit(bool(found))"
     )

@@ -11,8 +11,8 @@ from textual.containers import VerticalScroll
 from textual.events import Resize, ScreenResume
 from textual.screen import Screen
 
-from tui.rail_words import blocked_by, rail_words
-from tui.steps import BY_NAME, Step
+from tui.rail_words import rail_words
+from tui.steps import Step, step_named
 from tui.widgets.command_line import CommandLine
 from tui.widgets.keybar import KeyBar
 from tui.widgets.rail import Rail
@@ -55,7 +55,7 @@ class StepScreen(Screen[None]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.step: Step = BY_NAME[self.NAME]
+        self.step: Step = step_named(self.NAME)
         self.rail = Rail(self.NAME)
         self.command = CommandLine()
         self._top: TopLine | None = None
@@ -127,8 +127,7 @@ class StepScreen(Screen[None]):
 
     def missing(self, snapshot: Snapshot) -> Step | None:
         """The step that must be done before this one, if it is not."""
-        name = blocked_by(self.NAME, snapshot)
-        return BY_NAME[name] if name else None
+        return self.step.missing(snapshot)
 
     def on_resize(self, event: Resize) -> None:
         """Below the smallest useful size a polite line stands in place of the screen."""

@@ -13,11 +13,11 @@ from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
 
-from core.results import result_lines
+from core.stages import result_lines
 from tui.screens.base import StepScreen
 from tui.screens.dialogs import ErrorScreen
 from tui.screens.stage_words import columns, headline, measured, obstacle, progress
-from tui.steps import STEPS
+from tui.steps import steps
 from tui.widgets.form import Form
 from tui.widgets.log_pane import LogPane
 from tui.widgets.problem import Problem
@@ -240,9 +240,9 @@ class StageScreen(StepScreen):
             following.display = True
             following.label(f"Go to {missing.number} {missing.title}")  # type: ignore[attr-defined]
         else:
-            following.display = done and self.step.number < len(STEPS)
+            following.display = done and self.step.number < len(steps())
             if following.display:
-                following.label(f"Next: {STEPS[self.step.number].title}")
+                following.label(f"Next: {steps()[self.step.number].title}")
         self.query_one("#copy-error", Push).display = view is not None and view.state in ("failed", "crashed")
         switch = self.query_one("#settings-or-job", Push)
         switch.display = view is not None
@@ -286,7 +286,7 @@ class StageScreen(StepScreen):
             self.action_settings()
         elif name == "next":
             missing = self.missing(self.olive.snapshot)
-            goal = missing or STEPS[min(self.step.number, len(STEPS) - 1)]
+            goal = missing or steps()[min(self.step.number, len(steps()) - 1)]
             self.app.run_worker(self.olive.go_to(goal.name))
 
     def on_form_edited(self, event: Form.Edited) -> None:

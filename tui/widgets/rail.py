@@ -8,7 +8,7 @@ from textual.message import Message
 from textual.widget import Widget
 
 from tui.signs import sign
-from tui.steps import STEPS
+from tui.steps import steps
 
 
 class Rail(Widget):
@@ -40,13 +40,13 @@ class Rail(Widget):
             self.refresh()
 
     def _column(self) -> int:
-        return max(8, min(18, self.size.width // len(STEPS)))
+        return max(8, min(18, self.size.width // len(steps())))
 
     def render(self) -> Content:
         width = self._column()
         indent = 3 if width >= 11 else 1
         names, words = [], []
-        for step in STEPS:
+        for step in steps():
             here = step.name == self.current
             word = self.states.get(step.name, "")
             mark = sign("here") if here else " "
@@ -58,7 +58,7 @@ class Rail(Widget):
     def on_click(self, event: Click) -> None:
         """Go to the step under the pointer."""
         place = event.x // self._column()
-        if place < len(STEPS):
+        if place < len(steps()):
             self.post_message(self.Chosen(place + 1))
 
 

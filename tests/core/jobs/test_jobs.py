@@ -29,7 +29,7 @@ def until(condition: Callable[[], object], seconds: float = 20) -> None:
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Lab]:
-    monkeypatch.setenv("OLIVEPRESS_STAGES", "tests.fake_stages")
+    monkeypatch.setenv("OLIVEPRESS_PLUGIN", "tests.fake_stages.plugin")
     return lambda mode: Lab.create(tmp_path / mode, settings={"chat.system": mode})
 
 
