@@ -8,11 +8,8 @@ there whole or not at all, and two that want the same one wait for one another.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +29,7 @@ from core.model.gguf import (
     config_of,
     end_tokens,
 )
+from core.process import Child, Request, serve
 from core.tqdm_progress import reporting
 from core.user_dirs import cache_dir
 
@@ -85,6 +83,7 @@ def text_folder(file: Path, *, make: bool = True) -> Path | None:
     Raises:
         RequestError: the file is not one that can be read.
         MachineError: the cache cannot be written.
+        StageError: the process was killed.
     """
     header = check_gguf(file)
     whole, text = _place(header), _text_place(header)
@@ -93,25 +92,8 @@ def text_folder(file: Path, *, make: bool = True) -> Path | None:
     if not text.is_dir() and not make:
         return None
     if not text.is_dir():
-        root = Path(__file__).resolve().parents[2]
-        search = [str(root), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-        ran = subprocess.run(
-            [sys.executable, "-m", "core.model.unpack", str(file)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(search)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-        if not text.is_dir():
-            last = (ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"])[-1]
-            raise RequestError(
-                "The tokenizer of the GGUF file cannot be read.",
-                f"{file}: {last[:300]}",
-                ORIGINAL,
-                code="model.gguf-tokenizer",
-            )
+        with Child("core.model.unpack", what="The reader of the GGUF file") as child:
+            child.ask({"file": str(file)})
     return text
 
 
@@ -346,19 +328,20 @@ def _weights(header: Header, folder: Path, report: Reporter) -> None:
     as_umask_says(folder)
 
 
-def _main(file: Path) -> None:
-    header = check_gguf(file)
+def _answer(request: Request) -> None:
+    """Make the text folder of the file that is asked for."""
+    from core.telemetry import switch_off
+
+    switch_off()
+    header = check_gguf(Path(request.ask["file"]))
     target = _text_place(header)
-    report = Reporter()
+    report = request.reporter()
     with _alone(target, report):
         if not target.is_dir():
             with _beside(target) as made:
                 _text_files(header, made, report)
-                publish(made, target, {"source": str(file), "stamp": header.stamp})
+                publish(made, target, {"source": str(header.path), "stamp": header.stamp})
 
 
 if __name__ == "__main__":
-    from core.telemetry import switch_off
-
-    switch_off()
-    _main(Path(sys.argv[1]))
+    serve(_answer)
