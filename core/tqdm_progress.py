@@ -59,7 +59,7 @@ def reporting(report: Reporter, phases: Mapping[str, str] | None = None) -> Iter
     While it is active, :func:`current_report` gives ``report``. A bar that moves after the user asked
     to stop raises :class:`~core.errors.Cancelled` from its ``update``.
     """
-    global _current
+    global _current  # noqa: PLW0603 - tqdm's classes are the process's too
     before = _current
     _current = report
     try:

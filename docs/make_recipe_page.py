@@ -51,8 +51,10 @@ def auto_part() -> str:
         resolve(Recipe(), Facts(int(size), ((576, 1, ""),), 8192), travel).chosen for size in MODELS.values()
     ]
     rows = ["| key | " + " | ".join(MODELS) + " |", "| --- |" + " --- |" * len(MODELS)]
-    for chosen in zip(*columns, strict=True):
-        rows.append(f"| `{chosen[0].option}` | {' | '.join(each.words for each in chosen)} |")
+    rows += [
+        f"| `{chosen[0].option}` | {' | '.join(each.words for each in chosen)} |"
+        for chosen in zip(*columns, strict=True)
+    ]
     sizes = ", ".join(map(str, GROUP_SIZES))
     notes = NOTES.format(sizes=sizes, batch=BATCH_TOKENS, least=STEPS[0], most=STEPS[1])
     return "\n".join([AUTO_HEAD.format(rows=travel.rows, tokens=travel.tokens), *rows, notes])

@@ -97,8 +97,11 @@ class OlivePressApp(App[None]):
         self.animation_level = "none"
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        """NO_COLOR: send none at all. Textual (8.2.8) chooses the filter before the theme is known, and takes
-        the one that turns the terminal's own colours into black on black."""
+        """With NO_COLOR, the filter that sends none at all.
+
+        Textual (8.2.8) chooses the filter before the theme is known, and takes the one that turns the
+        terminal's own colours into black on black.
+        """
         filters = super().get_line_filters()
         if not self.no_color:
             return filters

@@ -1,5 +1,7 @@
-"""The lab at one moment, as screens show it. Made by :mod:`tui.watch`; light, so that the first screen is
-quick."""
+"""The lab at one moment, as screens show it.
+
+Made by :mod:`tui.watch`; light, so that the first screen is quick.
+"""
 
 from __future__ import annotations
 

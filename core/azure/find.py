@@ -38,9 +38,7 @@ class Workspace:
 
     def matches(self, text: str) -> bool:
         """Whether every word of ``text`` stands somewhere in its names, in any case."""
-        line = " ".join(
-            (self.name, self.resource_group, self.subscription_name, self.subscription, self.location)
-        ).lower()
+        line = f"{self.name} {self.resource_group} {self.subscription_name} {self.subscription} {self.location}".lower()
         return all(word in line for word in text.lower().split())
 
 

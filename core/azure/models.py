@@ -107,7 +107,7 @@ def _check_target(target: Path) -> None:
     if others:
         raise RequestError(
             "The folder is not empty.",
-            f"{target} has {sorted(others)[0]}.",
+            f"{target} has {min(others)}.",
             "Name a new or an empty folder.",
             code="fetch.not-empty",
         )

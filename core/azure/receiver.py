@@ -58,7 +58,8 @@ class Receiver:
         on_bytes: Callable[[int, int], None],
         say: Callable[[str], None],
     ) -> None:
-        """
+        """Receive what lies below a prefix.
+
         Args:
             prefix: of the blobs' names; what follows it is the path in the folder.
             on_bytes: gets the bytes that are there and their total.

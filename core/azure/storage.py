@@ -41,7 +41,7 @@ class Access:
         """When a signature ends, in seconds of :func:`time.time`; None where it does not say."""
         try:
             text = parse_qs(self.secret.lstrip("?"))["se"][0]
-            ends = datetime.fromisoformat(text.replace("Z", "+00:00"))
+            ends = datetime.fromisoformat(text)
         except (KeyError, ValueError):
             return None
         return (ends if ends.tzinfo else ends.replace(tzinfo=UTC)).timestamp()
@@ -72,7 +72,8 @@ class Container:
         say: Callable[[str], None] | None = None,
         connections: int = 16,
     ) -> None:
-        """
+        """Reach a container by its address.
+
         Args:
             url: ``https://<account>.blob.core.windows.net/<container>``.
             ask: gives the access, anew each time; raises LabError.

@@ -260,9 +260,11 @@ class Engine:
                 chunk = chunk[:1]
                 lane.append(chunk)
                 logits = lane.logits()
-            for offset in range(len(chunk)):
-                if counts[place + offset + 1]:
-                    losses.append(_loss(logits[offset], ids[place + offset + 1]))
+            losses += [
+                _loss(logits[offset], ids[place + offset + 1])
+                for offset in range(len(chunk))
+                if counts[place + offset + 1]
+            ]
             place += len(chunk)
         return Scored(request.id, float(np.mean(losses)) if losses else 0.0, len(losses))
 

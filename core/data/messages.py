@@ -107,8 +107,11 @@ def unpacked(value: Any) -> Any:
 
 
 def _list_of_turns(value: Any) -> Any:
-    """A conversation as a list of objects, whatever it was: that list, an object with `messages`, one turn,
-    lists of roles and of contents, or two speakers in a text. A value that is none as it is."""
+    """A conversation as a list of objects, whatever it was; a value that is none as it is.
+
+    It may be that list, an object with `messages`, one turn, lists of roles and of contents, or two speakers
+    in a text.
+    """
     if isinstance(value, str) and _TWO_SPEAKERS.match(value):
         parts = _SPEAKERS.split(value)
         return [

@@ -93,6 +93,7 @@ class SeekableGzip(io.RawIOBase):
         return offset
 
     def readinto(self, buffer: WriteableBuffer) -> int:
+        """As :meth:`io.RawIOBase.readinto`."""
         view = memoryview(buffer).cast("B")
         while self._made <= self._at:
             if not self._inflate():

@@ -15,8 +15,10 @@ INTERVAL_S = 2.0
 
 
 class Monitor:
-    """While entered, reports every two seconds: ``gpu_mem_gib`` and ``gpu_util`` (percent) of the first
-    GPU, ``ram_gib`` of this process, and ``cpu_util`` (percent of one core).
+    """While entered, reports what the work takes of the machine, every two seconds.
+
+    The metrics are ``gpu_mem_gib`` and ``gpu_util`` (percent) of the first GPU, ``ram_gib`` of this process,
+    and ``cpu_util`` (percent of one core).
     """
 
     def __init__(self, reporter: Reporter, interval: float = INTERVAL_S) -> None:

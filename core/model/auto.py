@@ -539,6 +539,7 @@ def facts_of_quantized(lab: LabFolder) -> Facts | None:
 
 
 def remembered_facts(lab: LabFolder) -> tuple[str, Facts] | None:
+    """The source and the facts that the quantized model's manifest kept; None where it does not say."""
     # A damaged one is told by the fingerprint of the stages that build on it; quantize makes it anew.
     manifest = read_if_whole(lab.quantized_dir / MANIFEST)
     try:

@@ -243,7 +243,7 @@ class Template:
         last = places[-1]
         before, body, after = "".join(texts[:last]), texts[last], "".join(texts[last + 1 :])
         end = _end_of_turn(self.pieces[last + 1 :], eos)
-        rest = after[len(end) :] if after.startswith(end) else after
+        rest = after.removeprefix(end)
         return joined(
             [guard.segment(before, False), guard.answer(body + end, learnt), guard.segment(rest, False)]
         )

@@ -95,7 +95,7 @@ def _refuse_other_kinds(folder: Path, config: dict[str, Any]) -> None:
 
 
 def scale_of(config: dict[str, Any], module: str) -> float:
-    """alpha / rank of a layer, as PEFT takes it from ``adapter_config.json`` (patterns, rsLoRA)."""
+    """Alpha / rank of a layer, as PEFT takes it from ``adapter_config.json`` (patterns, rsLoRA)."""
 
     def chosen(patterns: str, default: str) -> float:
         for pattern, value in (config.get(patterns) or {}).items():

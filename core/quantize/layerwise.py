@@ -296,8 +296,11 @@ class LayerwiseModel:
         return out[0] if isinstance(out, tuple) else out
 
     def logits(self, batch: Batch) -> Tensor:
-        """What the model makes of a batch's hidden states behind the last layer: by its own code, so that a cap or a
-        factor on the logits is there. The output matrix and all outside the layers must be loaded."""
+        """What the model makes of a batch's hidden states behind the last layer.
+
+        Its own code does it, so that a cap or a factor on the logits is there. The output matrix and all
+        outside the layers must be loaded.
+        """
 
         def forward(*args: Any, **options: Any) -> Tensor:
             return batch.hidden

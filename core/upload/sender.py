@@ -84,7 +84,8 @@ class Sender:
         on_bytes: Callable[[int], None],
         on_end: Callable[[int], None] = lambda arrived: None,
     ) -> None:
-        """
+        """Send these items below a prefix.
+
         Args:
             concurrency: connections at once, at most.
             on_bytes: gets the bytes that are there or on their way, now and then.

@@ -172,7 +172,7 @@ class FakeAzure:
 
     def token(self, scope: str) -> str:
         """An access token as the services would give: unsigned here."""
-        resource = scope.split()[0].removesuffix(".default").rstrip("/")
+        resource = scope.split(maxsplit=1)[0].removesuffix(".default").rstrip("/")
         now = int(time.time())
         claims = {
             "aud": resource,

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
+import pkgutil
 import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+
+import core
+import tui
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -17,12 +25,39 @@ def test_the_recipe_page_is_fresh() -> None:
     )
 
 
+def undocumented(module: ModuleType) -> Iterator[str]:
+    """Public methods of a module's public classes of which neither they nor a base class says the meaning."""
+    for name, cls in vars(module).items():
+        if not inspect.isclass(cls) or cls.__module__ != module.__name__ or name.startswith("_"):
+            continue
+        for member, value in vars(cls).items():
+            told = value.__func__ if isinstance(value, classmethod | staticmethod) else value
+            if member.startswith("_") or not (inspect.isfunction(told) or isinstance(told, property)):
+                continue
+            if not inspect.getdoc(getattr(cls, member)):
+                yield f"{module.__name__}.{name}.{member}"
+
+
+def test_every_public_method_says_what_it_means() -> None:
+    """Its own docstring, or that of the method which it overrides. Ruff asks for all other docstrings."""
+    names = [
+        found.name
+        for package in (core, tui)
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+        if not found.name.endswith("__main__")
+    ]
+    assert len(names) > 100
+    assert not [each for name in names for each in undocumented(importlib.import_module(name))]
+
+
 def test_links_lead_somewhere() -> None:
     missing = []
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data/README.md"]:
-        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-            if "://" not in target and not (page.parent / target).exists():
-                missing.append(f"{page.name}: {target}")
+        missing += [
+            f"{page.name}: {target}"
+            for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+            if "://" not in target and not (page.parent / target).exists()
+        ]
     assert not missing
 
 

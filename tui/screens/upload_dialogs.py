@@ -163,7 +163,7 @@ class SignInScreen(Working):
         if self._prompt is None:
             return
         try:
-            ends = datetime.fromisoformat(str(self._prompt["expires"]).replace("Z", "+00:00")).timestamp()
+            ends = datetime.fromisoformat(str(self._prompt["expires"])).timestamp()
         except ValueError:
             ends = time.time()
         left = max(0.0, ends - time.time())

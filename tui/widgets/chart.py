@@ -67,7 +67,7 @@ class LossChart(Widget):
         low, high = min(p[1] for p in points), max(p[1] for p in points)
         if high - low < 1e-9:
             low, high = low - 0.5, high + 0.5
-        right = max(self._last or 0.0, max(p[0] for p in points), 1.0)
+        right = max(self._last or 0.0, *(p[0] for p in points), 1.0)
         rows = plot(self._train, width, height, low, high, right)
         marks = {
             (_place(value, low, high, height), min(width - 1, int(step / right * (width - 1))))

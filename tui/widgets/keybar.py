@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
 
 class KeyBar(Widget):
-    """One line. Unlike Textual's footer it is a single widget: it costs nothing at start, sends only
-    what changed, and drops whole entries in place of cutting one in half."""
+    """One line that names the keys.
+
+    Unlike Textual's footer it is a single widget: it costs nothing at start, sends only what changed, and
+    drops whole entries in place of cutting one in half.
+    """
 
     DEFAULT_CSS = """
     KeyBar { dock: bottom; height: 1; width: 100%; background: $panel; color: $foreground; }

@@ -176,8 +176,11 @@ class LogPane(Vertical):
         return self.lines.log_file
 
     def grown(self) -> None:
-        """More lines are there. Drawn at most four times a second, less often when the pane is large,
-        so that a flood of lines does not fill a slow link."""
+        """More lines are there.
+
+        They are drawn at most four times a second, less often when the pane is large, so that a flood of
+        lines does not fill a slow link.
+        """
         if not self._waiting and self.is_attached:
             self._waiting = True
             cells = self.lines.size.width * self.lines.size.height

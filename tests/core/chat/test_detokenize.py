@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -59,8 +60,11 @@ def windowed(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
     return [*(detokenizer.add(token) for token in ids), detokenizer.flush()]
 
 
+Way = Callable[[Tokenizer, list[int]], list[str]]
+
+
 @pytest.mark.parametrize("way", [streamed, windowed])
-def test_text_comes_back_in_whole_characters(byte_level: Tokenizer, way) -> None:  # type: ignore[no-untyped-def]
+def test_text_comes_back_in_whole_characters(byte_level: Tokenizer, way: Way) -> None:
     pieces = way(byte_level, byte_level.encode(TEXT, add_special_tokens=False).ids)
     assert "".join(pieces) == TEXT
     assert len(pieces) > 40
@@ -68,7 +72,7 @@ def test_text_comes_back_in_whole_characters(byte_level: Tokenizer, way) -> None
 
 
 @pytest.mark.parametrize("way", [streamed, windowed])
-def test_any_tokens_give_what_the_tokenizer_decodes(byte_level: Tokenizer, way) -> None:  # type: ignore[no-untyped-def]
+def test_any_tokens_give_what_the_tokenizer_decodes(byte_level: Tokenizer, way: Way) -> None:
     chance = random.Random(7)
     plain = [n for n in range(byte_level.get_vocab_size()) if n not in byte_level.get_added_tokens_decoder()]
     for _ in range(50):

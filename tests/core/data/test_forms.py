@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -745,7 +746,7 @@ def test_rows_rendered_for_another_model_are_told(tmp_path: Path, mark: str) -> 
     report, _ = look(tmp_path, rows)
     found = [each for each in report.findings if each.kind == "special-token"]
     assert len(found) == len(rows)
-    assert f"{mark.split('>')[0].split(']')[0]}" in found[0].message
+    assert f"{re.split('[]>]', mark, maxsplit=1)[0]}" in found[0].message
     assert "another model's chat template" in found[0].message
 
 

@@ -89,7 +89,7 @@ def test_failures_are_explained_and_leave_nothing(
     assert status.state == state
     assert status.error is not None
     assert not lab.folder.quantized_dir.exists()
-    assert not [p for p in lab.folder.models_dir.iterdir()]
+    assert not list(lab.folder.models_dir.iterdir())
 
 
 def test_a_supervisor_killed_with_its_worker_leaves_a_crashed_job(make: Callable[[str], Lab]) -> None:
