@@ -16,7 +16,9 @@ from core.check.needs import Machine, stage_needs
 from core.model.auto import resolve
 from core.quantize.stage import passes
 from core.recipe import Recipe
-from tui.screens.quantize import QuantizeScreen
+from core.recipe import OPTIONS
+from tui.screens.stage_texts import TEXTS
+from tui.snapshot import Snapshot
 
 CONFIG = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
           "vocab_size": 100, "model_type": "llama"}
@@ -27,9 +29,10 @@ assert (made["type"], made["half"], made["bits"]) == ("rtn", True, 4), made
 assert made["data_config"], made
 needs = stage_needs(CONFIG, settled, Machine(gpu_free=0, cores=2))
 assert needs["quantize"].seconds > 8
-screen = QuantizeScreen()
-assert screen.choices()["quantize.algorithm"]["half"] == "Half - for this test"
-assert screen.advice({"quantize.algorithm": "half"}) == "It needs nothing."
+algorithm = OPTIONS["quantize"]["algorithm"]
+assert list(algorithm.choices)[-1] == "half"
+assert algorithm.words("half") == "Half - for this test"
+assert TEXTS["quantize"].advice({"quantize.algorithm": "half"}, Snapshot()) == "It needs nothing."
 print("all")
 """
 
