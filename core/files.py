@@ -75,16 +75,18 @@ def read_json(path: Path) -> Any:
     """The JSON in a file, or None where there is no such file.
 
     Raises:
-        RequestError: the file is there and is not JSON, as after a copy that broke off.
+        RequestError: the file is there and is not JSON, as after a copy that broke off, or cannot be read.
     """
     try:
         return json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RequestError(
             "A file is damaged.",
-            f"{path} is not JSON: {error}.",
+            f"{path} cannot be read: {error.strerror}."
+            if isinstance(error, OSError)
+            else f"{path} is not JSON: {error}.",
             "Put a good copy in its place, or make anew what it belongs to.",
             code="file.damaged",
         ) from None
@@ -126,6 +128,20 @@ def publish(made: Path, target: Path, manifest: dict[str, Any] | None = None) ->
             raise
         if had_old:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def restore(parent: Path) -> None:
+    """Undo what :func:`publish` could not finish below ``parent``, as when its process was killed.
+
+    A folder that was set aside comes back where nothing stands in its place, and goes where something does.
+    """
+    with suppress(OSError):
+        for aside in sorted(parent.glob(".*.old-*")):
+            target = parent / aside.name[1:].rpartition(".old-")[0]
+            if target.exists():
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                aside.rename(target)
 
 
 @contextmanager
