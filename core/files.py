@@ -193,6 +193,11 @@ def folder_stamp(folder: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def content_stamp(path: Path) -> str:
+    """What tells a file, or a folder, from another: a digest of its bytes, or :func:`folder_stamp`."""
+    return folder_stamp(path) if path.is_dir() else digest(path)
+
+
 def folder_bytes(folder: Path) -> int:
     """The sum of the sizes of the files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -14,6 +14,7 @@ algorithms.ALGORITHMS["half"] = algorithms.Algorithm(
 )
 from core.check.needs import Machine, stage_needs
 from core.model.auto import resolve
+from core.model.folder import config_facts
 from core.quantize.stage import passes
 from core.recipe import Recipe
 from core.recipe import OPTIONS
@@ -27,7 +28,7 @@ settled = resolve(recipe, None, None).recipe
 made = passes(settled, Path("rows.json"), Path("model"))["quantize"]
 assert (made["type"], made["half"], made["bits"]) == ("rtn", True, 4), made
 assert made["data_config"], made
-needs = stage_needs(CONFIG, settled, Machine(gpu_free=0, cores=2))
+needs = stage_needs(config_facts(CONFIG), settled, Machine(gpu_free=0, cores=2))
 assert needs["quantize"].seconds > 8
 algorithm = OPTIONS["quantize"]["algorithm"]
 assert list(algorithm.choices)[-1] == "half"
