@@ -78,7 +78,7 @@ def make_file(path: Path, form: str, count: int) -> None:
 
 def page(path: Path, count: int) -> None:
     """Print how long opening, jumping and indexing take."""
-    from core.data.pages import RowPager
+    from core.data.pager import RowPager
 
     size = path.stat().st_size / 2**20
     began = time.perf_counter()

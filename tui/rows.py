@@ -16,7 +16,7 @@ from tui.pages import PageCache
 
 if TYPE_CHECKING:
     from core.data.held_out import HeldOut
-    from core.data.pages import RowPager
+    from core.data.pager import RowPager
     from core.data.preview import Previewer
     from core.data.types import Row
 
@@ -52,7 +52,7 @@ class View:
 
 
 class RowSource:
-    """An open data file. Made in a thread: opening takes milliseconds for JSON Lines, seconds for Parquet.
+    """An open data file. Made in a thread: opening takes the start of a process, some tenths of a second.
 
     Attributes:
         count, exact: how many rows there are, and whether that is counted or estimated.
@@ -69,8 +69,7 @@ class RowSource:
     """
 
     def __init__(self, path: Path, changed: Callable[[], object]) -> None:
-        from core.data.files import data_files
-        from core.data.pages import RowPager
+        from core.data.pager import RowPager
 
         self.path = path
         self.stamp = stamp(path)
@@ -81,7 +80,6 @@ class RowSource:
         self._stop = threading.Event()
         self._pager: RowPager = RowPager(path)
         try:
-            self._files = {file.name: place for place, file in enumerate(data_files(path))}
             self.sample = [row.fields for row in self._pager.rows(0, SAMPLE) if row.fields is not None]
             self.count, self.exact = self._pager.count_estimate()
         except BaseException:  # whatever ends this, the pager's process shall not outlive it
@@ -116,7 +114,6 @@ class RowSource:
         self._changed()
 
     def _progress(self, done: int, total: int) -> None:
-        time.sleep(0.002)  # who waits for the pager's lock gets it now
         if time.monotonic() - self._told > _TOLD_EVERY_S and not self._stop.is_set():
             self._told = time.monotonic()
             self.count, self.exact = self._pager.count_estimate()
@@ -135,28 +132,12 @@ class RowSource:
         view = self.view
         return [shown(row, view, self.columns) for row in rows], sure
 
-    def find(self, file: str, line: int) -> int | None:
-        """The number of the row at this line of this file; None if no row begins there.
+    def find(self, file: str, row: int) -> int | None:
+        """The number, from 0, of a file's row, from 1; None if there is none.
 
         Waits for the index where it must, and so belongs into a thread.
         """
-        if file not in self._files:
-            return None
-        if len(self._files) == 1 and line > 0:
-            rows, sure = self._pager.rows_near(line - 1, 1)  # so it is in JSON Lines without blank lines
-            if sure and rows and rows[0].line == line:
-                return line - 1
-        wanted = (self._files[file], line)
-        low, high = 0, self._pager.index(stop=self._stop.is_set)
-        while low < high and not self._stop.is_set():
-            middle = (low + high) // 2
-            rows = self._pager.rows(middle, 1)
-            if rows and (self._files.get(rows[0].file, -1), rows[0].line) < wanted:
-                low = middle + 1
-            else:
-                high = middle
-        rows = self._pager.rows(low, 1)
-        return low if rows and (self._files.get(rows[0].file, -1), rows[0].line) == wanted else None
+        return self._pager.number_of(file, row)
 
 
 def stamp(path: Path) -> tuple[object, ...]:

@@ -23,7 +23,7 @@ from core.model.messages import Segment, text_of
 from core.model.prompt_format import read_prompt_format
 from core.model.template import TemplateError
 from core.optimize.adapters import check_adapter
-from core.optimize.genai import import_genai
+from core.optimize.runtime import import_genai
 from core.optimize.trusted import check_onnx_folder
 from core.options import AUTO
 

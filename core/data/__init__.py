@@ -1,6 +1,6 @@
 """Training records: reading, checking, mapping to prompts and answers, templates and the split.
 
-What training needs is imported at once (it is light); the rest when it is asked for.
+Each name is imported when it is asked for.
 """
 
 from __future__ import annotations
@@ -8,27 +8,34 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from core.data.examples import load_examples, resolve_data_file
-from core.data.types import Example, Finding, Message, Row, Segment, Split
-
 if TYPE_CHECKING:
     from core.data.background import BackgroundSurvey
     from core.data.clean import write_clean
+    from core.data.examples import load_examples, resolve_data_file
     from core.data.mapping import Proposal, propose_mapping
-    from core.data.pages import RowPager
+    from core.data.pager import RowPager
     from core.data.preview import Previewer
     from core.data.report import DataReport
     from core.data.survey import summary
+    from core.data.types import Example, Finding, Message, Row, Segment, Split
 
 _HOMES = {
-    "BackgroundSurvey": "core.data.background",
-    "DataReport": "core.data.report",
-    "Previewer": "core.data.preview",
-    "Proposal": "core.data.mapping",
-    "RowPager": "core.data.pages",
-    "propose_mapping": "core.data.mapping",
-    "summary": "core.data.survey",
-    "write_clean": "core.data.clean",
+    "BackgroundSurvey": "background",
+    "DataReport": "report",
+    "Example": "types",
+    "Finding": "types",
+    "Message": "types",
+    "Previewer": "preview",
+    "Proposal": "mapping",
+    "Row": "types",
+    "RowPager": "pager",
+    "Segment": "types",
+    "Split": "types",
+    "load_examples": "examples",
+    "propose_mapping": "mapping",
+    "resolve_data_file": "examples",
+    "summary": "survey",
+    "write_clean": "clean",
 }
 
 __all__ = [
@@ -53,5 +60,5 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        return getattr(import_module(f"core.data.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'core.data' has no attribute {name!r}")

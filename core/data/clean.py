@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from core.data.files import LEFT_OUT
-from core.data.readers import RowReader
+from core.data.reader import RowReader
 from core.data.report import DataReport
 from core.data.types import Finding
 from core.errors import RequestError

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from core.data.model_text import read_model_text
 from core.data.plan import SAMPLE, Plan, Record, make_plan
-from core.data.readers import RowReader
+from core.data.reader import RowReader
 from core.data.split import Splitter, split_rows
 from core.data.types import Example, Problem, Row, Split
 from core.errors import RequestError

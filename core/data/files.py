@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import gzip
-import io
 import json
 import re
 import zlib
@@ -12,10 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 from core.data.json_layout import HELD_OUT, Layout, Part, layout, parts
-from core.data.types import Noted, Problem, Row
+from core.data.streams import Stream
+from core.data.types import Noted, Problem, Row, UnreadableFile
 from core.errors import RequestError
 from core.files import read_json
 
@@ -32,7 +31,6 @@ _METADATA = (
 """Files that describe data (or a model) and are no records, as `datasets` and hubs write them."""
 _NOT_READ = (".zst", ".zip", ".xz", ".bz2", ".7z", ".tar", ".tar.gz", ".tgz", ".xlsx", ".xls", ".db")
 LEFT_OUT = ".left-out.jsonl"
-BOM = codecs.BOM_UTF8
 HEAD = 1 << 16
 
 _PACKED = {
@@ -45,14 +43,6 @@ _PACKED = {
     b"%PDF": "a PDF document",
     b"\xd0\xcf\x11\xe0": "an old Office document",
 }
-
-
-class UnreadableFile(Exception):
-    """A file that holds no records that can be read; `problem` says why."""
-
-    def __init__(self, message: str, fix: str, kind: str = "unreadable-file") -> None:
-        super().__init__(message)
-        self.problem = Problem(kind, message, fix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,10 +197,11 @@ def _layout(path: Path, _changed: int, _size: int) -> Layout:
     kind = sniff(path)
     if kind is None or not kind.object:
         return Layout()
-    stream, raw = open_bytes(path, kind)
-    with raw, stream:
+    # The rows before a place where a gzip file is damaged are read, and the damage is told there.
+    with suppress(EOFError, zlib.error), Stream(path, packed=kind.packed, old_mac=kind.old_mac) as stream:
         # One line of JSON Lines may be a record with a list in it.
         return layout(stream, named_only=".json" not in path.suffixes)
+    return Layout()
 
 
 def kind_of(file: DataFile) -> Kind | None:
@@ -240,49 +231,6 @@ def is_gzip(path: Path) -> bool:
     """Whether a file is gzip, told by its first two bytes and not its name."""
     with path.open("rb") as stream:
         return stream.read(2) == b"\x1f\x8b"
-
-
-class NewLines(io.RawIOBase):
-    """Bytes of a file whose lines end in CR alone, with LF in their place: as many bytes as there were."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-
-    def readable(self) -> bool:
-        """True."""
-        return True
-
-    def seekable(self) -> bool:
-        """True."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Read some bytes."""
-        data = self._stream.read(len(buffer)).replace(b"\r", b"\n")
-        buffer[: len(data)] = data
-        return len(data)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a byte."""
-        return self._stream.seek(offset, whence)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._stream.close()
-        super().close()
-
-
-def open_bytes(path: Path, kind: Kind) -> tuple[IO[bytes], IO[bytes]]:
-    """The file's bytes, unpacked where they are gzip, and the stream below whose position is the progress."""
-    raw = path.open("rb", buffering=0)
-    if kind.packed:
-        # No BufferedReader around it: at the end of a file that is cut off it would lose the last rows.
-        stream = cast(IO[bytes], gzip.GzipFile(fileobj=raw))
-    else:
-        stream = cast(IO[bytes], io.BufferedReader(raw, 1 << 18))
-    if kind.old_mac:
-        stream = cast(IO[bytes], io.BufferedReader(NewLines(stream), 1 << 18))
-    return stream, cast(IO[bytes], raw)
 
 
 def sniff(path: Path) -> Kind | None:
@@ -326,7 +274,7 @@ def sniff(path: Path) -> Kind | None:
         or head[:64].count(0) > len(head[:64]) // 4
     ):
         raise UnreadableFile("it is UTF-16 or binary, not UTF-8 text", "save it as UTF-8", "invalid-utf8")
-    text = head.removeprefix(BOM).decode("utf-8", "replace")
+    text = head.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace")
     if not text.strip():
         return None
     name = path.name.lower().removesuffix(".gz")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from core.data import names
+from core.data.json_records import LONGEST_RECORD
 from core.data.messages import is_paired, looks_like_messages
 from core.data.names import plain_name
 
@@ -80,7 +81,7 @@ class _Scanner:
         """False where the object is not closed."""
         buffer, base, line, size = b"", 0, 1, _CHUNK
         depth, key = 0, ""
-        while raw := self._stream.read(size):
+        while len(buffer) <= LONGEST_RECORD and (raw := self._stream.read(size)):
             buffer += raw
             at = 0
             while match := (_TOKEN if depth < 2 else _BRACKET).match(buffer, at):

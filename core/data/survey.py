@@ -17,7 +17,7 @@ from core.data.findings import Findings
 from core.data.mapping import FieldMap, Proposal, columns_of
 from core.data.model_text import read_model_text
 from core.data.plan import NO_LABEL, Plan, make_plan, propose
-from core.data.readers import RowReader
+from core.data.reader import RowReader
 from core.data.records import MEASURED, of_lengths, remember
 from core.data.report import DataReport
 from core.data.similar import Sketches

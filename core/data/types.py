@@ -115,6 +115,14 @@ class Problem:
     fix: str
 
 
+class UnreadableFile(Exception):
+    """A file that holds no records that can be read; `problem` says why."""
+
+    def __init__(self, message: str, fix: str, kind: str = "unreadable-file") -> None:
+        super().__init__(message)
+        self.problem = Problem(kind, message, fix)
+
+
 class Noted(NamedTuple):
     """A record that can be read, and what is odd about how it is written."""
 

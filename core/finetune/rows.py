@@ -75,7 +75,7 @@ def tokenize(
 
 
 @dataclass(frozen=True)
-class TokenBatch:
+class Batch:
     """Padded rows on a device.
 
     Attributes:
@@ -92,7 +92,7 @@ class TokenBatch:
     tokens: int
 
 
-def collate(rows: Sequence[TokenRow], pad_id: int, device: torch.device) -> TokenBatch:
+def collate(rows: Sequence[TokenRow], pad_id: int, device: torch.device) -> Batch:
     """Pad rows to the longest and find the places where something is predicted."""
     import torch
 
@@ -113,4 +113,4 @@ def collate(rows: Sequence[TokenRow], pad_id: int, device: torch.device) -> Toke
             return tensor.pin_memory().to(device, non_blocking=True)
         return tensor.to(device)
 
-    return TokenBatch(put(padded), put(places), put(targets), sum(len(row.ids) for row in rows))
+    return Batch(put(padded), put(places), put(targets), sum(len(row.ids) for row in rows))

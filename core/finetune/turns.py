@@ -18,7 +18,7 @@ from core.model.template import TemplateError
 
 
 @dataclass(frozen=True)
-class JoinedTurns:
+class Turns:
     """How records are joined.
 
     Attributes:

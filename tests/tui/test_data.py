@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core.data.background import SurveyState
-from core.data.pages import RowPager
+from core.data.pager import RowPager
 from core.data.types import Finding
 from core.errors import StageError
 from core.lab import Lab

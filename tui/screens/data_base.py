@@ -326,7 +326,7 @@ class DataWork(StepScreen):
     @work(thread=True, exit_on_error=False, exclusive=True, group="find")
     def _look_up(self, source: RowSource, finding: Finding) -> None:
         try:
-            index = source.find(finding.file, finding.line)
+            index = source.find(finding.file, finding.row)
         except (LabError, OSError, ValueError):
             index = None
         if source is self.source:

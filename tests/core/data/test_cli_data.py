@@ -18,9 +18,8 @@ import core.data
 from core.cli import main
 from core.data import load_examples, resolve_data_file
 from core.data.background import BackgroundSurvey
-from core.data.pages import RowPager
 from core.data.preview import Previewer, preview
-from core.data.readers import iter_rows
+from core.data.reader import RowIndex, RowReader
 from core.errors import RequestError
 from core.recipe import Recipe, read_recipe, write_values
 
@@ -101,7 +100,7 @@ def test_clean_leaves_bad_rows_out_and_says_why(mixed: Path, capsys: pytest.Capt
     status, report = run(capsys, str(mixed), "--json", "--clean", str(out))
     assert status == 0
     assert (report["clean"]["kept"], report["clean"]["left_out"]) == (8, 4)
-    assert [row.fields for row in iter_rows(out)] == GOOD
+    assert [row.fields for row in RowReader(out)] == GOOD
     left = [json.loads(line) for line in Path(f"{out}.left-out.jsonl").read_text().splitlines()]
     assert [each["line"] for each in left] == [3, 6, 11, 12]
     assert left[0]["why"][0].startswith("broken-json: ")
@@ -154,7 +153,7 @@ def test_deep_nesting_is_refused_before_it_breaks_anything(
     }
     assert report["clean"]["kept"] == 11
     (folder / "deep.json").write_text("[" + ",\n".join(lines) + "]")
-    with RowPager(folder / "deep.json") as pager:
+    with RowIndex(folder / "deep.json") as pager:
         assert [row.problem is None for row in pager.rows(0, 100)] == [True] * 11 + [False] * 7
 
 
@@ -317,7 +316,7 @@ def test_cleaning_leaves_the_other_rows_of_a_line(tmp_path: Path, capsys: pytest
     write_values(folder / "lab.toml", {"data.file": "own.json"})
     _, report = run(capsys, str(folder), "--json", "--clean", str(folder / "clean.jsonl"))
     assert (report["clean"]["kept"], report["clean"]["left_out"]) == (8, 1)
-    assert [row.fields for row in iter_rows(folder / "clean.jsonl")] == GOOD
+    assert [row.fields for row in RowReader(folder / "clean.jsonl")] == GOOD
 
 
 def test_a_preview_marks_answer_and_special_tokens(tmp_path: Path) -> None:

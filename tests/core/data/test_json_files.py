@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from core.data.files import data_files
 from core.data.json_layout import layout
-from core.data.pages import RowPager
-from core.data.readers import RowReader, iter_rows
+from core.data.reader import RowIndex, RowReader
 from core.data.survey import summary
 from core.recipe import Recipe
 
@@ -29,7 +28,7 @@ def write(folder: Path, value: Any, *, indent: int | None = None, name: str = "a
 
 
 def read(path: Path) -> list[Any]:
-    return [row.fields or row.problem for row in iter_rows(path)]
+    return [row.fields or row.problem for row in RowReader(path)]
 
 
 @pytest.mark.parametrize("indent", [None, 2])
@@ -46,8 +45,7 @@ def test_train_and_test_lists_are_the_two_parts(tmp_path: Path, indent: int | No
     ]
     assert [row.file for row in rows] == [f"{path.name}[{key}]" for key in ("test", *["train"] * 3, "dev")]
     assert [row.number for row in rows] == [1, 1, 2, 3, 1]
-    with RowPager(path) as pager:
-        pager.index()
+    with RowIndex(path) as pager:
         assert pager.rows(0, 10) == rows
         assert pager.rows(2, 2) == rows[2:4]
     report = summary(tmp_path, Recipe().with_values({"data.file": path.name}))
@@ -105,7 +103,7 @@ def test_records_of_json_lines_with_a_list_in_them_stay_records(tmp_path: Path) 
 )
 @pytest.mark.parametrize("indent", [None, 2])
 def test_columns_are_refused_as_such(tmp_path: Path, value: Any, indent: int | None) -> None:
-    (row,) = iter_rows(write(tmp_path, value, indent=indent))
+    (row,) = RowReader(write(tmp_path, value, indent=indent))
     assert row.problem is not None
     assert "'question', 'answer'" in row.problem.message
 
@@ -132,18 +130,18 @@ def test_rows_on_one_line_are_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["{}", "[{}]"])
 def test_a_key_that_stands_twice_is_told(tmp_path: Path, text: str, form: str) -> None:
     (tmp_path / "a.json").write_text(form.replace("{}", text))
-    (row,) = iter_rows(tmp_path / "a.json")
+    (row,) = RowReader(tmp_path / "a.json")
     assert row.fields is not None
     assert row.fields["answer"] == "b"
     assert row.note is not None
     assert (row.note.kind, row.problem) == ("key-twice", None)
-    with RowPager(tmp_path / "a.json") as pager:
+    with RowIndex(tmp_path / "a.json") as pager:
         assert pager.rows(0, 1) == [row]
 
 
 def test_text_that_looks_like_keys_is_none(tmp_path: Path) -> None:
     path = write(tmp_path, [{"question": '{"a": 1, "a": 2}', "answer": 'say "a": or "a" :'}])
-    (row,) = iter_rows(path)
+    (row,) = RowReader(path)
     assert row.note is None
 
 
@@ -173,14 +171,13 @@ def test_every_layout_gives_the_same_records(
     )
     (folder / "lines.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=ascii_only) for row in rows))
     for name in ("array.json", "spread.json", "lines.jsonl"):
-        found = list(iter_rows(folder / name))
+        found = list(RowReader(folder / name))
         assert [row.fields for row in found] == rows, name
         assert [row.number for row in found] == list(range(1, len(rows) + 1))
-        with RowPager(folder / name) as pager:
-            if name == "lines.jsonl":
-                assert pager.rows(0, 9) == found
+        with RowIndex(folder / name) as pager:
+            assert pager.rows(0, 9) == found
     if not {"role", "from", "speaker"} & rows[0].keys():  # that would be a list of turns
-        assert [row.fields for row in iter_rows(folder / "wrapped.json")] == rows
+        assert [row.fields for row in RowReader(folder / "wrapped.json")] == rows
 
 
 @settings(deadline=None, max_examples=200)
@@ -202,7 +199,7 @@ def test_lines_cut_out_of_an_array_keep_their_commas(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + ",\n" for row in ROWS), encoding="utf-8")
     assert read(path) == ROWS
-    with RowPager(path) as pager:
+    with RowIndex(path) as pager:
         assert [row.fields for row in pager.rows(0, 9)] == ROWS
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import gzip
 import io
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -14,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from core.data.pages import RowPager
-from core.data.readers import RowReader
-from core.data.seekable_gzip import SeekableGzip
-from core.errors import RequestError
+from core.data.pager import RowPager
+from core.data.reader import RowIndex, RowReader
+from core.data.streams import SeekableGzip
+from core.errors import LabError, RequestError
 
 COUNT = 3000
 FORMS = (
@@ -78,77 +81,135 @@ def test_pages_are_the_rows(folder: Path, name: str) -> None:
     path = folder / name
     wanted = list(RowReader(path))
     chance = random.Random(name)
-    with RowPager(path) as pager:
-        for start in [
-            0,
-            len(wanted) - 5,
-            17,
-            255,
-            256,
-            300,
-            *(chance.randrange(len(wanted)) for _ in range(12)),
-        ]:
-            assert pager.rows(start, 40) == wanted[max(0, start) : max(0, start) + 40]
-        marks: list[tuple[int, int]] = []
-        assert pager.index(lambda done, total: marks.append((done, total))) == len(wanted)
-        assert marks[-1][0] == marks[-1][1] > 0
-        assert pager.count_estimate() == (len(wanted), True)
-        assert pager.rows(len(wanted) - 2, 40) == wanted[-2:]
-        assert pager.rows(len(wanted), 40) == []
+    with RowIndex(path) as index:
+        starts = [0, len(wanted) - 5, 17, 255, 256, 300, *(chance.randrange(len(wanted)) for _ in range(12))]
+        for start in map(abs, starts):
+            assert index.rows(start, 40) == wanted[start : start + 40]
+        while not index.whole:
+            index.step()
+        assert index.progress() == (index.progress()[1],) * 2
+        assert (index.known, index.estimate()) == (len(wanted),) * 2
+        assert index.rows(len(wanted) - 1, 40) == wanted[-1:]
+        assert index.rows(len(wanted), 40) == []
+
+
+@pytest.mark.parametrize("name", [*FORMS, "."])
+def test_a_row_is_found_by_its_file_and_its_number_in_there(folder: Path, name: str) -> None:
+    wanted = list(RowReader(folder / name))
+    with RowIndex(folder / name) as index:
+        for number in {len(wanted) - 1, len(wanted) // 2, 0}:
+            assert index.number_of(wanted[number].file, wanted[number].number) == number
+        last = wanted[-1]
+        assert index.number_of(last.file, last.number + 1) is None
+        assert index.number_of(last.file, 0) is None
+        assert index.number_of("elsewhere.jsonl", 1) is None
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz", "a.json.gz"])
+def test_a_cut_gzip_file_has_the_same_rows_from_any_place(folder: Path, tmp_path: Path, name: str) -> None:
+    plain = {"a.jsonl.gz": "a.jsonl", "a.csv.gz": "f.csv", "a.json.gz": "c.json"}[name]
+    whole = gzip.compress((folder / plain).read_bytes())
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    wanted = list(RowReader(tmp_path / name))
+    assert len(wanted) > 1000
+    assert wanted[-1].problem is not None
+    assert "cut off" in wanted[-1].problem.message
+    with RowIndex(tmp_path / name) as index:
+        for start in (len(wanted) - 3, 700, 0):
+            assert index.rows(start, 40) == wanted[start : start + 40]
+
+
+def test_a_folder_may_have_more_files_than_are_kept_open(tmp_path: Path) -> None:
+    for number in range(30):
+        (tmp_path / f"{number:02}.jsonl").write_text('{"a": 1}\n' * number)
+    wanted = list(RowReader(tmp_path))
+    with RowIndex(tmp_path) as index:
+        for start in (400, 0, 213):
+            assert index.rows(start, 50) == wanted[start : start + 50]
 
 
 def test_the_estimate_is_near_before_the_index_is_there(tmp_path: Path) -> None:
     row = json.dumps({"prompt": "x" * 50, "response": "y" * 100}) + "\n"
     (tmp_path / "a.jsonl").write_text(row * 20_000)
-    with RowPager(tmp_path / "a.jsonl") as pager:
-        count, exact = pager.count_estimate()
-        assert not exact
-        assert count == pytest.approx(20_000, rel=0.02)
+    with RowIndex(tmp_path / "a.jsonl") as index:
+        assert not index.whole
+        assert index.estimate() == pytest.approx(20_000, rel=0.02)
 
 
 def test_a_far_page_comes_at_once(tmp_path: Path) -> None:
     rows = [{"prompt": f"{n}", "response": "y" * 100} for n in range(40_000)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with RowPager(tmp_path / "a.jsonl") as pager:
-        found, exact = pager.rows_near(30_000, 10)
+    with RowIndex(tmp_path / "a.jsonl") as index:
+        found, exact = index.near(30_000, 10)
         assert not exact
         assert len(found) == 10
         assert all(row.line == 0 for row in found)
         assert int((found[0].fields or {})["prompt"]) == pytest.approx(30_000, abs=600)
-        assert not pager.count_estimate()[1]  # nothing was indexed for it
-        assert pager.rows_near(10, 5) == (pager.rows(10, 5), True)
-        pager.index()
-        assert pager.rows_near(30_000, 10) == (pager.rows(30_000, 10), True)
+        assert index.known < 1000  # nothing was indexed for it
+        assert index.near(10, 5) == (index.rows(10, 5), True)
+        assert index.rows(30_000, 10)[0].line == 30_001
+        assert index.near(30_000, 10) == (index.rows(30_000, 10), True)
 
 
 @pytest.mark.parametrize("name", [*FORMS, "."])
 def test_near_pages_are_the_pages_once_there_is_an_index(folder: Path, name: str) -> None:
+    with RowIndex(folder / name) as index:
+        early, exact = index.near(2900, 20)
+        assert exact == (early == index.rows(2900, 20)) or not early
+        while not index.whole:
+            index.step()
+        for start in (0, index.known // 2, index.known - 1, index.known):
+            assert index.near(start, 20) == (index.rows(start, 20), True)
+
+
+# In a process of its own
+
+
+@pytest.mark.parametrize("name", ["i.parquet", "."])
+def test_the_process_gives_the_same_rows_while_it_indexes(folder: Path, name: str) -> None:
+    wanted = list(RowReader(folder / name))
     with RowPager(folder / name) as pager:
-        early, exact = pager.rows_near(2900, 20)
-        assert exact == (early == pager.rows(2900, 20)) or not early
-        count = pager.index()
-        for start in (0, count // 2, count - 5, count):
-            assert pager.rows_near(start, 20) == (pager.rows(start, 20), True)
-
-
-def test_pages_can_be_had_while_another_thread_indexes(folder: Path) -> None:
-    wanted = list(RowReader(folder / "f.csv"))
-    with RowPager(folder / "f.csv") as pager:
-        worker = threading.Thread(target=pager.index)
+        marks: list[tuple[int, int]] = []
+        worker = threading.Thread(target=pager.index, args=(lambda *mark: marks.append(mark),))
         worker.start()
         for start in (2900, 0, 1500):
             assert pager.rows(start, 20) == wanted[start : start + 20]
         worker.join(timeout=60)
         assert not worker.is_alive()
+        assert marks[-1][0] == marks[-1][1] > 0
         assert pager.count_estimate() == (len(wanted), True)
+        assert pager.rows_near(7, 5) == (wanted[7:12], True)
+        assert set(pager.files) == {row.file for row in wanted}
+        assert pager.number_of(wanted[-1].file, wanted[-1].number) == len(wanted) - 1
 
 
 def test_indexing_stops_when_asked(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"a": 1}\n' * 1_000_000)
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n' * 2_000_000)
     with RowPager(tmp_path / "a.jsonl") as pager:
-        pager._pages.index_for = lambda seconds: False  # type: ignore[union-attr, method-assign]
-        pager.index(stop=lambda: True)
+        assert pager.index(stop=lambda: True) > 0
         assert not pager.count_estimate()[1]
+
+
+def test_of_very_long_rows_the_first_of_a_page_is_whole(tmp_path: Path) -> None:
+    row = json.dumps({"prompt": "é" * 2_000_000, "turns": [[1, "x" * 5000]] * 3, "response": "b"}) + "\n"
+    (tmp_path / "a.jsonl").write_text(row * 30)
+    with RowPager(tmp_path / "a.jsonl") as pager:
+        first, *others = pager.rows(0, 30)
+        assert first.fields == json.loads(row)
+        assert len(others) == 29
+        assert all(len(str(each.fields)) < 10_000 for each in others[1:])
+        assert "characters more)" in str(others[-1].fields)
+
+
+def test_what_json_does_not_hold_comes_as_text(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(
+        pa.Table.from_pylist([{"when": datetime.date(2020, 1, 2), "a": b"x"}]), tmp_path / "a.parquet"
+    )
+    with RowPager(tmp_path / "a.parquet") as pager:
+        assert pager.rows(0, 1)[0].fields == {"when": "2020-01-02", "a": "b'x'"}
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
@@ -156,20 +217,23 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         RowPager(tmp_path / "nowhere.jsonl")
 
 
-def test_a_server_that_has_died_is_an_error_and_no_hang(folder: Path) -> None:
+def test_a_folder_without_rows_is_refused_as_by_the_reader(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="has no records"):
+        RowPager(tmp_path)
+
+
+def test_a_process_that_has_died_is_an_error_and_no_hang(folder: Path) -> None:
     with RowPager(folder / "c.json") as pager:
         assert pager.rows(0, 1)
-        process = pager._server._process  # type: ignore[union-attr]
-        assert process is not None
-        process.kill()
-        process.wait()
-        with pytest.raises(RequestError, match="has ended"):
+        os.kill(pager._child.pid, signal.SIGKILL)
+        with pytest.raises(LabError) as told:
             pager.rows(0, 1)
+        assert told.value.code == "process.died"
 
 
 def test_gzip_is_read_from_any_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.data.seekable_gzip._SPACING", 50_000)
-    monkeypatch.setattr("core.data.seekable_gzip._MOST", 8)
+    monkeypatch.setattr("core.data.streams._SPACING", 50_000)
+    monkeypatch.setattr("core.data.streams._MOST", 8)
     chance = random.Random(4)
     data = bytes(chance.choices(b"abcdefgh \n", k=2_000_000))
     (tmp_path / "a.gz").write_bytes(
@@ -189,7 +253,7 @@ def test_gzip_is_read_from_any_place(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_paging_and_preview_load_nothing_heavy(folder: Path) -> None:
     """In the user interface's process: no tokenizer library, pyarrow, numpy or jinja2 for looking at rows."""
     code = (
-        "import sys; from pathlib import Path; from core.data.pages import RowPager\n"
+        "import sys; from pathlib import Path; from core.data.pager import RowPager\n"
         "import core.data.background, core.data.preview\n"
         "with RowPager(Path(sys.argv[1])) as pager: assert len(pager.rows(5, 3)) == 3\n"
         "heavy = {'torch', 'transformers', 'tokenizers', 'pyarrow', 'numpy', 'jinja2', 'datasets', 'huggingface_hub'}\n"

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from core.data.pages import RowPager
-from core.data.readers import iter_rows
+from core.data.reader import RowIndex, RowReader
 from core.data.survey import summary
 from core.data.types import Problem
 from core.errors import RequestError
@@ -28,7 +27,7 @@ LINES = [json.dumps(row, ensure_ascii=False) for row in ROWS]
 
 
 def read(path: Path) -> list[tuple[int, object]]:
-    return [(row.line, row.fields or row.problem) for row in iter_rows(path)]
+    return [(row.line, row.fields or row.problem) for row in RowReader(path)]
 
 
 def as_csv(delimiter: str = ",") -> str:
@@ -91,7 +90,7 @@ def test_a_folder_is_read_in_order_of_names(tmp_path: Path) -> None:
     (tmp_path / "data" / ".hidden.jsonl").write_text("broken")
     (tmp_path / "data" / "README.md").write_text("# words")
     (tmp_path / "data" / "a.jsonl.left-out.jsonl").write_text("broken")
-    found = [(row.file, row.line, row.fields) for row in iter_rows(tmp_path)]
+    found = [(row.file, row.line, row.fields) for row in RowReader(tmp_path)]
     assert found == [("data/a.csv", 2, {"prompt": "x", "response": "y"}), ("data/b.jsonl", 1, ROWS[1])]
 
 
@@ -99,19 +98,19 @@ def test_files_named_as_a_test_part_are_held_out(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text(LINES[0])
     (tmp_path / "test-00000.jsonl").write_text(LINES[1])
     (tmp_path / "contest.jsonl").write_text(LINES[2])
-    sides = {row.file: row.held_out for row in iter_rows(tmp_path)}
+    sides = {row.file: row.held_out for row in RowReader(tmp_path)}
     assert sides == {"train.jsonl": False, "test-00000.jsonl": True, "contest.jsonl": False}
 
 
 def test_a_folder_of_test_files_only_is_training_data(tmp_path: Path) -> None:
     (tmp_path / "test.jsonl").write_text(LINES[0])
-    assert [row.held_out for row in iter_rows(tmp_path)] == [False]
+    assert [row.held_out for row in RowReader(tmp_path)] == [False]
 
 
 def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("words")
     with pytest.raises(RequestError, match=r"\.parquet"):
-        list(iter_rows(tmp_path))
+        list(RowReader(tmp_path))
 
 
 def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
@@ -176,10 +175,10 @@ def test_a_saved_dataset_is_read(tmp_path: Path, real: bool) -> None:
         pytest.importorskip("datasets").Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "set"))
     else:
         saved(tmp_path / "set", ROWS)
-    found = list(iter_rows(tmp_path / "set"))
+    found = list(RowReader(tmp_path / "set"))
     assert [row.fields for row in found] == ROWS
     assert {row.file for row in found} == {"data-00000-of-00001.arrow"}
-    with RowPager(tmp_path / "set") as pager:
+    with RowIndex(tmp_path / "set") as pager:
         assert pager.rows(1, 9) == found[1:]
 
 
@@ -187,7 +186,7 @@ def test_a_saved_dataset_of_several_parts(tmp_path: Path) -> None:
     saved(tmp_path / "train", ROWS[:2])
     saved(tmp_path / "test", ROWS[2:])
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
-    assert [(row.fields, row.held_out) for row in iter_rows(tmp_path)] == [
+    assert [(row.fields, row.held_out) for row in RowReader(tmp_path)] == [
         (ROWS[2], True),
         (ROWS[0], False),
         (ROWS[1], False),
@@ -204,7 +203,7 @@ def test_a_snapshot_of_a_hub(tmp_path: Path) -> None:
     (tmp_path / ".gitattributes").write_text("*.parquet filter=lfs")
     for name in ("dataset_infos.json", "dataset_info.json"):
         (tmp_path / name).write_text('{"default": {"features": {}}}')
-    assert [row.fields for row in iter_rows(tmp_path)] == ROWS
+    assert [row.fields for row in RowReader(tmp_path)] == ROWS
 
 
 def test_a_file_of_a_folder_that_is_not_read_is_named(tmp_path: Path) -> None:
@@ -246,8 +245,8 @@ def test_a_column_of_csv_may_have_no_name(
     tmp_path: Path, header: str, row: str, fields: dict[str, str]
 ) -> None:
     (tmp_path / "a.csv").write_text(f"{header}\n{row}\n", encoding="utf-8")
-    assert [each.fields for each in iter_rows(tmp_path / "a.csv")] == [fields]
-    with RowPager(tmp_path / "a.csv") as pager:
+    assert [each.fields for each in RowReader(tmp_path / "a.csv")] == [fields]
+    with RowIndex(tmp_path / "a.csv") as pager:
         assert [each.fields for each in pager.rows(0, 5)] == [fields]
 
 
@@ -261,22 +260,22 @@ def test_a_column_of_csv_may_have_no_name(
 )
 def test_a_first_line_that_names_no_columns_is_refused(tmp_path: Path, first: str, message: str) -> None:
     (tmp_path / "a.csv").write_text(f"{first}\nWhere is tower 2?,It stands on the hill.\n", encoding="utf-8")
-    problem = next(iter(iter_rows(tmp_path / "a.csv"))).problem
+    problem = next(iter(RowReader(tmp_path / "a.csv"))).problem
     assert problem is not None
     assert (problem.kind, message in problem.message) == ("broken-csv", True)
-    with RowPager(tmp_path / "a.csv") as pager:
+    with RowIndex(tmp_path / "a.csv") as pager:
         assert pager.rows(0, 1)[0].problem == problem
 
 
 def test_names_of_columns_may_be_questions_as_forms_have_them(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("Timestamp,What do you ask?,Your answer is?\n1,a,b\n", encoding="utf-8")
-    assert [len(each.fields or {}) for each in iter_rows(tmp_path / "a.csv")] == [3]
+    assert [len(each.fields or {}) for each in RowReader(tmp_path / "a.csv")] == [3]
 
 
 def test_a_workbook_is_called_one(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.xlsx", "w") as book:
         book.writestr("xl/workbook.xml", "<workbook/>")
-    problem = next(iter(iter_rows(tmp_path / "a.xlsx"))).problem
+    problem = next(iter(RowReader(tmp_path / "a.xlsx"))).problem
     assert problem is not None
     assert "workbook" in problem.message
     assert "CSV" in problem.fix
@@ -317,6 +316,6 @@ def test_what_was_downloaded_in_place_of_the_file_is_named(
     tmp_path: Path, text: str, what: str, name: str
 ) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
-    problem = next(iter(iter_rows(tmp_path / name))).problem
+    problem = next(iter(RowReader(tmp_path / name))).problem
     assert problem is not None
     assert (problem.kind, what in problem.message) == ("unreadable-file", True)

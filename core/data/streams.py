@@ -1,8 +1,4 @@
-"""Reads a gzip file from any place, without unpacking it to the disk.
-
-The inflater's state is copied every few megabytes on the way (RFC 1951 needs its last 32 KiB of
-output); a later read begins at the copy before it. Some 40 KiB a copy, at most 256 of them.
-"""
+"""The bytes of a file, unpacked where it is gzip, from any place and without a copy on the disk."""
 
 from __future__ import annotations
 
@@ -21,6 +17,9 @@ _MOST = 256
 
 class SeekableGzip(io.RawIOBase):
     """The unpacked bytes of a gzip file of one or several members.
+
+    The inflater's state is copied every few megabytes on the way (RFC 1951 needs its last 32 KiB of
+    output); a later read begins at the copy before it. Some 40 KiB a copy, at most 256 of them.
 
     Raises:
         EOFError: the file is cut off (when reading gets there).
@@ -45,7 +44,7 @@ class SeekableGzip(io.RawIOBase):
     @property
     def raw_position(self) -> int:
         """Bytes of the packed file that are read."""
-        return self._raw.tell()
+        return 0 if self._raw.closed else self._raw.tell()
 
     def _inflate(self) -> bool:
         """Make more bytes ready; False at the end."""
@@ -108,3 +107,47 @@ class SeekableGzip(io.RawIOBase):
         if not self.closed:
             self._raw.close()
         super().close()
+
+
+class NewLines(io.RawIOBase):
+    """Bytes of a file whose lines end in CR alone, with LF in their place: as many bytes as there were."""
+
+    def __init__(self, stream: io.RawIOBase) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read some bytes."""
+        data = (self._stream.read(len(buffer)) or b"").replace(b"\r", b"\n")
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a byte."""
+        return self._stream.seek(offset, whence)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+        super().close()
+
+
+class Stream(io.BufferedReader):
+    """The opened bytes of a file; `packed` says whether it is gzip."""
+
+    def __init__(self, path: Path, *, packed: bool, old_mac: bool) -> None:
+        self.packed = packed
+        self._file: Any = SeekableGzip(path) if packed else path.open("rb", buffering=0)
+        super().__init__(NewLines(self._file) if old_mac else self._file, 1 << 18)
+
+    @property
+    def packed_done(self) -> int:
+        """Bytes of the gzip file that are unpacked."""
+        return int(self._file.raw_position)

@@ -13,15 +13,17 @@ from typing import IO, Any
 
 from core.data.types import Noted, Problem
 
-LONGEST_RECORD = 1 << 26
-"""Bytes (or characters) after which a record is refused rather than kept in memory."""
+LONGEST_RECORD = 1 << 24
+"""Bytes (or characters) after which a record is refused rather than kept in memory: no model reads as much."""
 
 DEEPEST = 200
 """Levels of nesting that are accepted: what can just be read could not be written again."""
 
 CORRECT = "correct the record or remove it"
 Found = dict[str, Any] | Noted | Problem
+TOO_LONG = Problem("broken-json", f"the record is longer than {LONGEST_RECORD >> 20} MiB", CORRECT)
 _CHUNK = 1 << 18
+_BLANK = b" \t\r\n"
 _DECODER = json.JSONDecoder()
 _SPACED_COLON = re.compile(r'"\s+:')
 _GAP = re.compile(r"[\s,]*")
@@ -113,7 +115,7 @@ def has_lone_surrogate(value: Any) -> bool:
 
 def parse_line(raw: bytes) -> Found | None:
     """The record on one line of JSON Lines; None for a blank line."""
-    raw = raw.strip(b" \t\r\n")
+    raw = raw.strip(_BLANK)
     if not raw:
         return None
     try:
@@ -135,21 +137,49 @@ def parse_line(raw: bytes) -> Found | None:
     return as_record(value, text)
 
 
-def iter_lines(stream: IO[bytes]) -> Iterator[tuple[int, Found]]:
-    """Records of JSON Lines with their line numbers; blank lines are passed over."""
-    line = 0
-    while raw := stream.readline(LONGEST_RECORD):
-        line += 1
-        if line == 1:
-            raw = raw.removeprefix(codecs.BOM_UTF8)
-        if len(raw) == LONGEST_RECORD and not raw.endswith(b"\n"):
-            while len(rest := stream.readline(LONGEST_RECORD)) == LONGEST_RECORD and not rest.endswith(b"\n"):
-                pass
-            yield line, Problem("broken-json", f"the line is longer than {LONGEST_RECORD >> 20} MiB", CORRECT)
-            continue
-        found = parse_line(raw)
-        if found is not None:
-            yield line, found
+class JsonLines:
+    """The records of JSON Lines, blank lines left out.
+
+    Iterating gives `(line, record or problem)`. `place` is the line and the byte from which a read can go on.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.place = (1, 0)
+
+    def restart(self, line: int, offset: int) -> None:
+        """Go on with this line, which begins at this byte."""
+        self._stream.seek(offset)
+        self.place = (line, offset)
+
+    def _read(self) -> bytes:
+        """The next line with something on it, a longer one than any record as far as that; b"" at the end."""
+        while raw := self._stream.readline(LONGEST_RECORD):
+            line, offset = self.place
+            size, piece = len(raw), raw
+            while len(piece) == LONGEST_RECORD and not piece.endswith(b"\n"):
+                piece = self._stream.readline(LONGEST_RECORD)
+                size += len(piece)
+            self.place = (line + 1, offset + size)
+            if line == 1:
+                raw = raw.removeprefix(codecs.BOM_UTF8)
+            if raw.strip(_BLANK):
+                return raw
+        return b""
+
+    def skip(self) -> bool:
+        """Pass over a record; False at the end."""
+        return bool(self._read())
+
+    def __iter__(self) -> Iterator[tuple[int, Found]]:
+        while raw := self._read():
+            line = self.place[0] - 1
+            if len(raw) == LONGEST_RECORD and not raw.endswith(b"\n"):
+                yield line, TOO_LONG
+                continue
+            found = parse_line(raw)
+            if found is not None:
+                yield line, found
 
 
 def _plain(message: str) -> str:
@@ -180,26 +210,26 @@ def not_utf8(byte: int, where: str) -> Problem:
     return Problem("invalid-utf8", f"{where} (0x{byte:02x}{letter}) is not UTF-8", fix)
 
 
-class ValueStream:
+class JsonValues:
     """JSON values one after another: the elements of an array, or objects without one.
 
-    Iterating gives `(line, record or problem)`. `offset` is the byte at which the value given last
-    begins, for an index. Reading can begin at such an offset with `line` its line, and `inside` true
-    where that is in an array (`array` tells so afterwards).
+    Iterating gives `(line, record or problem)`. `place` is the line and the byte from which a read can go on.
     What follows a `wrapped` array (`{"data": [...], ...}`) is of no interest.
     """
 
-    def __init__(
-        self,
-        stream: IO[bytes],
-        *,
-        line: int = 1,
-        offset: int = 0,
-        inside: bool = False,
-        wrapped: bool = False,
-    ) -> None:
-        self._wrapped = wrapped
+    def __init__(self, stream: IO[bytes], *, line: int = 1, offset: int = 0, wrapped: bool = False) -> None:
         self._stream = stream
+        self._wrapped = wrapped
+        self._key = ""
+        self.restart(line, offset)
+        if self._skip() and self._text[self._at] == "\ufeff":
+            self._at += 1
+        self._array = self._skip() and self._text[self._at] == "["
+        self._at += self._array
+
+    def restart(self, line: int, offset: int) -> None:
+        """Go on with the value that begins behind this byte, on this line."""
+        self._stream.seek(offset)
         self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
         self._text = ""
         self._at = 0  # place in _text
@@ -208,10 +238,19 @@ class ValueStream:
         self._base = offset  # byte offset of _text[_measured]
         self._measured = 0
         self._ended = False
-        self._inside = inside
-        self.array = inside
-        self._key = ""
-        self.offset = offset
+        self._records: Iterator[tuple[int, Found]] | None = None
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Line and byte from which a read can go on."""
+        self._mark()
+        return self._line, self._base
+
+    def skip(self) -> bool:
+        """Pass over a value; False at the end."""
+        if self._records is None:
+            self._records = iter(self)
+        return next(self._records, None) is not None
 
     def _more(self, size: int = _CHUNK) -> bool:
         """Read on, forgetting what is behind; False at the end of the file."""
@@ -219,7 +258,7 @@ class ValueStream:
             return False
         self._mark()
         self._text, self._at, self._counted, self._measured = self._text[self._at :], 0, 0, 0
-        raw = self._stream.read(size)
+        raw = self._stream.read1(size)  # type: ignore[attr-defined] # at damage `read` would lose what is before
         self._ended = not raw
         self._text += self._decode(raw, self._ended)
         return not self._ended
@@ -242,26 +281,21 @@ class ValueStream:
                 return False
 
     def __iter__(self) -> Iterator[tuple[int, Found]]:
-        if not self._inside and self._skip() and self._text[self._at] == "\ufeff":
-            self._at += 1
-        if not self._inside and self._skip() and self._text[self._at] == "[":
-            self.array = True
-            self._at += 1
         while self._skip():
             self._mark()
-            self.offset = self._base
             line = self._line
-            if self._text[self._at] == "]" and self.array:
+            if self._text[self._at] == "]" and self._array:
                 self._at += 1
                 if not self._wrapped and self._skip():
                     self._mark()
                     yield self._line, Problem("broken-json", "there is more text behind the array", CORRECT)
                 return
             found = self._value()
+            ended = isinstance(found, Problem) and found.kind == "broken-json" and not self._resume()
             yield line, found
-            if isinstance(found, Problem) and found.kind == "broken-json" and not self._resume():
+            if ended:
                 return
-        if self.array:
+        if self._array:
             self._mark()
             message = "the file ends before the array is closed with ]"
             yield self._line, Problem("broken-json", message, "add the missing end, or make the file again")

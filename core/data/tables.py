@@ -1,0 +1,191 @@
+"""Records of Parquet and Arrow files: a row each, its number in place of a line."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from core.data.json_records import LONGEST_RECORD, TOO_LONG, Found
+from core.data.types import UnreadableFile
+
+_BATCH = 512
+_AT_ONCE = 1 << 29
+"""Bytes that the rows of one batch may have. A dictionary lets a file of a kilobyte have rows of many gigabytes."""
+MOST_ROWS = 100_000_000
+_LARGE, _RATIO = 1 << 30, 200
+"""A group of rows that unpacks to more bytes than this, and than so many times its packed size, is no data."""
+_KEPT = 1 << 28
+"""Bytes of the group of rows that was asked for last, up to which it is kept."""
+
+
+class TableRecords:
+    """The rows of a Parquet file, or of an Arrow file (`datasets` saves such, as a stream).
+
+    Iterating gives `(row number from 1, record or problem)`. `place` is the number and the row, from 0, from
+    which a read can go on.
+
+    Raises:
+        UnreadableFile: it is damaged, or unpacks to more than any data does; told here or while it is read.
+    """
+
+    def __init__(self, path: Path, form: str) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._parquet = form == "parquet"
+        self._row = 0
+        self._kept: tuple[int, list[Any]] = (-1, [])
+        with self._readable():
+            if self._parquet:
+                self._file: Any = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+                self._groups = [
+                    self._file.metadata.row_group(each) for each in range(self._file.num_row_groups)
+                ]
+                sizes = [each.num_rows for each in self._groups]
+            else:
+                self._file = pa.memory_map(str(path))
+                sizes = [each.num_rows for each in _arrow_batches(self._file)]
+        self._ends = list(accumulate(sizes))
+        self.rows = self._ends[-1] if self._ends else 0
+        if self.rows > MOST_ROWS:
+            raise UnreadableFile(
+                f"it has {self.rows:,} rows, and {MOST_ROWS:,} are the most that are read",
+                "take a part of it",
+            )
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """What pyarrow raises as the fault of the file."""
+        import pyarrow as pa
+
+        try:
+            yield
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            form = "Parquet" if self._parquet else "Arrow"
+            message = f"the {form} file is damaged ({error})"
+            raise UnreadableFile(message, "make or copy the file again") from None
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Number and row from which a read can go on."""
+        return self._row + 1, self._row
+
+    def restart(self, _line: int, offset: int) -> None:
+        """Go on with this row, counted from 0."""
+        self._row = offset
+
+    def skip(self) -> bool:
+        """Pass over a row; False at the end."""
+        if self._row >= self.rows:
+            return False
+        self._row += 1
+        return True
+
+    def __iter__(self) -> Iterator[tuple[int, Found]]:
+        with self._readable():
+            for first, batch in self._batches():
+                for found in table_rows(batch.slice(max(0, self._row - first))):
+                    self._row += 1
+                    yield self._row, found
+
+    def _batches(self) -> Iterator[tuple[int, Any]]:
+        """Batches of the rows from the present one on, each with the number of its first row."""
+        group = bisect_right(self._ends, self._row)
+        if not self._parquet:
+            yield from self._arrow(group)
+            return
+        for number in range(group, len(self._groups)):
+            first = self._ends[number] - self._groups[number].num_rows
+            for batch in self._group(number, keep=self._row > first):
+                if first + batch.num_rows > self._row:
+                    yield first, batch
+                first += batch.num_rows
+
+    def _group(self, number: int, *, keep: bool) -> Iterable[Any]:
+        """The batches of a group of rows in a Parquet file.
+
+        Args:
+            keep: rows in the middle are asked for: others in it are as a rule asked for next.
+        """
+        if self._kept[0] == number:
+            return self._kept[1]
+        group = self._groups[number]
+        columns = [group.column(each) for each in range(group.num_columns)]
+        size = sum(each.total_uncompressed_size for each in columns)
+        packed = sum(each.total_compressed_size for each in columns)
+        values = max((each.num_values for each in columns), default=0)
+        if (size > _LARGE and size > _RATIO * packed) or values > MOST_ROWS:
+            raise UnreadableFile(
+                f"a group of its rows unpacks from {packed:,} to {size:,} bytes and {values:,} values",
+                "make it again, with smaller groups of rows",
+            )
+        rows = max(1, min(_BATCH, _AT_ONCE // max(1, size)))
+        found = self._file.iter_batches(batch_size=rows, row_groups=[number], use_threads=False)
+        if keep and size < _KEPT:
+            found = list(found)
+            self._kept = (number, found)
+        return found  # type: ignore[no-any-return]
+
+    def _arrow(self, group: int) -> Iterator[tuple[int, Any]]:
+        import pyarrow as pa
+
+        first = self._ends[group - 1] if group else 0
+        for batch in _arrow_batches(self._file, group):
+            shared = sum(
+                each.dictionary.nbytes for each in batch.columns if pa.types.is_dictionary(each.type)
+            )
+            rows = max(1, min(_BATCH, _AT_ONCE // max(1, shared)))
+            for start in range(0, batch.num_rows, rows):
+                part = batch.slice(start, rows)
+                if first + part.num_rows > self._row:
+                    yield first, part
+                first += part.num_rows
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _arrow_batches(mapped: Any, start: int = 0) -> Iterator[Any]:
+    """The record batches of an opened Arrow file from one on, be it a stream or a file with a footer."""
+    import pyarrow as pa
+
+    mapped.seek(0)
+    footer = mapped.read(6) == b"ARROW1"
+    mapped.seek(0)
+    if footer:
+        reader = pa.ipc.open_file(mapped)
+        for number in range(start, reader.num_record_batches):
+            yield reader.get_batch(number)
+    else:
+        for number, batch in enumerate(pa.ipc.open_stream(mapped)):
+            if number >= start:
+                yield batch
+
+
+def table_rows(batch: Any) -> Iterator[Found]:
+    """The rows of a record batch as a JSON file would have them."""
+    import pyarrow as pa
+
+    nested = [field.name for field in batch.schema if pa.types.is_nested(field.type)]
+    long = batch.nbytes > LONGEST_RECORD
+    for number, fields in enumerate(batch.to_pylist()):
+        if long and batch.slice(number, 1).nbytes > LONGEST_RECORD:
+            yield TOO_LONG
+            continue
+        for name in nested:
+            fields[name] = without_nulls(fields[name])
+        yield fields
+
+
+def without_nulls(value: Any) -> Any:
+    """A nested value without the keys that a table had to fill because another row has them."""
+    if isinstance(value, dict):
+        return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [without_nulls(each) for each in value]
+    return value
