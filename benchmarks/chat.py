@@ -78,13 +78,13 @@ class Bare:
     def __init__(self, model_dir: Path, context: int) -> None:
         import onnxruntime_genai as og
 
-        from core.chat.conversation import read_genai_config
         from core.model.prompt_format import read_prompt_format
+        from core.optimize.trusted import check_config
 
         self._model = og.Model(str(model_dir))
         self._tokenizer = og.Tokenizer(self._model)
         self._prompts = read_prompt_format(model_dir)
-        found = read_genai_config(model_dir)["model"]["eos_token_id"]
+        found = check_config(model_dir)["model"]["eos_token_id"]
         self._ends = set(found if isinstance(found, list) else [found])
         params = og.GeneratorParams(self._model)
         params.set_search_options(max_length=context, do_sample=False)
@@ -205,7 +205,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     from core.chat import ChatSession
-    from core.chat.conversation import read_genai_config
+    from core.optimize.trusted import check_config
 
     with contextlib.ExitStack() as stack:
         model = options.model
@@ -214,7 +214,7 @@ def main() -> int:
         if options.screen:
             import asyncio
 
-            context = min(4096, read_genai_config(model)["model"]["context_length"])
+            context = min(4096, check_config(model)["model"]["context_length"])
             results = asyncio.run(on_screen(model, options.rounds, options.tokens, Bare(model, context)))
         else:
             results = by_pipe(stack.enter_context(ChatSession(model)), model, options.rounds, options.tokens)

@@ -20,6 +20,10 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u
 # Bytes of a path that are no UTF-8 come as lone surrogates.
 _UNSAFE = re.compile(_CONTROLS.pattern + "|[\\n\\t\\udc80-\\udcff]")
 
+_LONGEST_ESCAPE = 4096
+# An escape sequence that has begun and not ended: what follows may belong to it.
+_UNFINISHED = re.compile(r"(?:\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]*\x1b?|[ -/]*)?|\x9b[0-?]*[ -/]*)\Z")
+
 _LOGIN = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s\"'<>]*@")
 
 LONGEST_LINE = 2_000
@@ -59,6 +63,29 @@ def clean(text: str, *, keep_newlines: bool = True) -> str:
     text = _ESCAPES.sub("", text.replace("\r\n", "\n"))
     text = _CONTROLS.sub("", text).expandtabs(4)
     return text if keep_newlines else text.replace("\n", " ")
+
+
+class StreamCleaner:
+    """:func:`clean` for text that comes in pieces: an escape code cut in two is still taken out."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def add(self, piece: str) -> str:
+        """What of the text so far may be shown."""
+        text = self._held + piece
+        match = _UNFINISHED.search(text)
+        if match and len(match.group()) <= _LONGEST_ESCAPE:
+            self._held = text[match.start() :]
+            text = text[: match.start()]
+        else:
+            self._held = ""
+        return clean(text)
+
+    def flush(self) -> str:
+        """The rest, at the end of an answer."""
+        text, self._held = self._held, ""
+        return clean(text)
 
 
 def masked(text: str, mask: str) -> str:

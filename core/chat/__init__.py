@@ -6,9 +6,9 @@ Loads no native library here: those live in the worker process (:mod:`core.chat.
 from __future__ import annotations
 
 from core.chat.answer import Answer, Turn
-from core.chat.errors import ChatError
-from core.chat.exchange import ChatEvent, Exchange
+from core.chat.protocol import ChatError
+from core.chat.response import ChatEvent, Response
 from core.chat.session import ChatSession
 from core.chat.settings import Sampling
 
-__all__ = ["Answer", "ChatError", "ChatEvent", "ChatSession", "Exchange", "Sampling", "Turn"]
+__all__ = ["Answer", "ChatError", "ChatEvent", "ChatSession", "Response", "Sampling", "Turn"]

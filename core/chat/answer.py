@@ -44,13 +44,27 @@ class Answer:
     def from_done(cls, done: Done) -> Answer:
         """The answer that a worker reports."""
         shared = {item.name for item in dataclasses.fields(cls)} - {"adapter"}
-        return cls(adapter=done.lane or None, **{name: getattr(done, name) for name in shared})
+        return cls(adapter=done.adapter or None, **{name: getattr(done, name) for name in shared})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Answer:
-        """The answer that :meth:`as_dict` gave; unknown keys are left aside."""
-        names = {item.name for item in dataclasses.fields(cls)}
-        return cls(**{name: value for name, value in data.items() if name in names})
+        """The answer that :meth:`as_dict` gave. Unknown keys, and values that cannot be right, are left aside.
+
+        Raises:
+            ValueError: there is no answer in it.
+        """
+        if not isinstance(data.get("answer"), str):
+            raise ValueError("no answer")
+        kinds: dict[str, type] = {"answer": str, "adapter": str, "stop": str, "context_full": bool}
+        kinds |= dict.fromkeys(("time_to_first_token_s", "tokens_per_s"), float)
+        found: dict[str, Any] = {"adapter": None}
+        for item in dataclasses.fields(cls):
+            value, kind = data.get(item.name), kinds.get(item.name, int)
+            if kind is float and isinstance(value, int) and abs(value) < 1 << 53:
+                value = float(value)
+            if isinstance(value, kind):
+                found[item.name] = value
+        return cls(**found)
 
     def as_dict(self) -> dict[str, Any]:
         """As ``--json`` and transcripts have it."""
@@ -79,22 +93,22 @@ class Answer:
 
 @dataclass
 class Turn:
-    """A question and its answers, one for each lane that was asked (an adapter's name, or "" for the base).
+    """A question and its answers, one for each adapter that was asked (an adapter's name, or "" for the base).
 
     Attributes:
-        main: the lane whose answer the conversation goes on with.
+        main: the adapter whose answer the conversation goes on with.
         attempt: how often it was asked again; shifts the seed, so that another answer comes.
     """
 
     question: str
-    lanes: tuple[str, ...] = (BASE,)
+    adapters: tuple[str, ...] = (BASE,)
     main: str = BASE
     answers: dict[str, Answer] = field(default_factory=dict)
     attempt: int = 0
 
-    def answer_for(self, lane: str) -> Answer | None:
-        """What this lane said; what the main lane said where it was not asked."""
-        return self.answers.get(lane) or self.answer
+    def answer_for(self, adapter: str) -> Answer | None:
+        """What this adapter said; what the main adapter said where it was not asked."""
+        return self.answers.get(adapter) or self.answer
 
     @property
     def answer(self) -> Answer | None:

@@ -3,6 +3,9 @@
 A token may hold a part of a character: byte-level vocabularies cut UTF-8 anywhere, and a model may
 write bytes that are no UTF-8 at all. Bytes that may still become a character are held back until the
 next token; those that cannot are shown as U+FFFD, as Unicode advises (chapter 3.9, maximal subparts).
+
+``tokenizers.DecodeStream`` (0.23) does not do: with a vocabulary of words and bytes it raises "Invalid prefix
+encountered" at bytes that are no UTF-8, and it never gives what it holds back at an answer's end.
 """
 
 from __future__ import annotations
@@ -11,10 +14,20 @@ import codecs
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _HELD = 3  # an unfinished character is at most three bytes
+
+
+class Detokenizer(Protocol):
+    """What turns an answer's tokens into text."""
+
+    def add(self, token: int) -> str:
+        """The characters that this token completes; may be empty."""
+
+    def flush(self) -> str:
+        """What was held back, at the end of an answer."""
 
 
 def byte_alphabet() -> dict[str, int]:
@@ -123,3 +136,18 @@ def table_for(tokenizer: Any) -> tuple[TokenBytes, bool] | None:
         if plain and (len(steps) == 3 or (strip and len(steps) == 4)):
             return TokenBytes(tokenizer.id_to_token, added, byte_level=False), strip
     return None
+
+
+class Detokenizers:
+    """Makes a detokenizer for each answer of one model."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """``tokenizer``: a ``tokenizers.Tokenizer``."""
+        self._tokenizer = tokenizer
+        self._table = table_for(tokenizer)
+
+    def new(self) -> Detokenizer:
+        """A fresh one."""
+        if self._table is not None:
+            return ByteDetokenizer(*self._table)
+        return WindowDetokenizer(lambda ids: str(self._tokenizer.decode(ids, skip_special_tokens=False)))

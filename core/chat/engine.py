@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -10,29 +11,27 @@ from typing import Any
 
 import numpy as np
 
-from core.chat.conversation import Detokenizers, notes_on, read_genai_config
-from core.chat.lane import Lane
-from core.chat.memory import context_that_fits
-from core.chat.protocol import Ask, Dropped, Finished, Load, Message, Ready, Score, Scored
-from core.chat.reply import Reply
+from core.chat.detokenize import Detokenizers
+from core.chat.generation import Generation
+from core.chat.kv_cache import KVCache, context_that_fits
+from core.chat.protocol import Ask, Dropped, Finished, Load, Notice, ProtocolMessage, Ready, Score, Scored
 from core.chat.sampler import Sampler
 from core.chat.settings import Sampling
 from core.errors import RequestError
-from core.model.messages import Message as Talk
-from core.model.messages import Segment, text_of
-from core.model.prompt_format import read_prompt_format
-from core.model.template import TemplateError
+from core.model.messages import Message, Segment, text_of
+from core.model.prompt_format import PromptFormat, read_prompt_format
+from core.model.template import ChatTemplate, TemplateError
 from core.optimize.adapters import check_adapter
 from core.optimize.runtime import import_genai
-from core.optimize.trusted import check_onnx_folder
+from core.optimize.trusted import check_config, check_onnx_folder
 from core.options import AUTO
 
 og = import_genai()
 
-LANES = 2
+CACHES = 2
 """Caches kept at once: a comparison needs two. The weights are there once."""
 
-_END = Finished(0)
+_END = Finished()
 
 SCORE_CHUNK = 128
 """Tokens scored at once: their logits are kept for the moment, vocabulary times this times 4 bytes."""
@@ -50,20 +49,20 @@ class Engine:
         started = time.perf_counter()
         folder = Path(request.model_dir)
         self.folder = folder
-        config = read_genai_config(folder)
         check_onnx_folder(folder)
+        config = check_config(folder)
         self._model = og.Model(str(folder))
         self._prompts = read_prompt_format(folder, request.template or AUTO, answer=request.answer)
         self._tokens = self._prompts.tokenizer
-        self._detokenizers = Detokenizers(self._tokens)
+        self._detokenizers = Detokenizers(self._tokens.tokenizer)
         self._notes = notes_on(self._prompts)
         limit = int(config.get("model", {}).get("context_length", request.context_tokens))
-        self._context, note = context_that_fits(config, min(request.context_tokens, limit), LANES)
+        self._context, note = context_that_fits(config, min(request.context_tokens, limit), CACHES)
         self._notes += [note] if note else []
         self._ends = self._end_tokens(config)
         self._adapters = og.Adapters(self._model)
         self._loaded: set[str] = set()
-        self._lanes: OrderedDict[str, Lane] = OrderedDict()
+        self._caches: OrderedDict[str, KVCache] = OrderedDict()
         self._refused: dict[str, str] = {}
         names = sorted(path.stem for path in (folder / "adapters").glob("*.onnx_adapter"))
         for name in names:
@@ -72,10 +71,9 @@ class Engine:
             except RequestError as error:
                 self._refused[name] = error.detail
         if not request.adapter or (request.adapter in names and request.adapter not in self._refused):
-            self._lane(request.adapter).warm()
+            self._cache(request.adapter).warm()
         Sampler(Sampling())
         self.ready = Ready(
-            request.id,
             model=str(config.get("model", {}).get("type", "")),
             context_tokens=self._context,
             model_context_tokens=limit,
@@ -109,19 +107,19 @@ class Engine:
             RequestError: no such adapter, or it does not fit this model.
         """
         started = time.perf_counter()
-        self._lane(adapter)
+        self._cache(adapter)
         return time.perf_counter() - started
 
-    def _lane(self, adapter: str) -> Lane:
-        if adapter in self._lanes:
-            self._lanes.move_to_end(adapter)
-            return self._lanes[adapter]
+    def _cache(self, adapter: str) -> KVCache:
+        if adapter in self._caches:
+            self._caches.move_to_end(adapter)
+            return self._caches[adapter]
         self._use(adapter)
-        while len(self._lanes) >= LANES:
-            self._lanes.popitem(last=False)
-        lane = Lane(og, self._model, self._adapters, adapter, self._context)
-        self._lanes[adapter] = lane
-        return lane
+        while len(self._caches) >= CACHES:
+            self._caches.popitem(last=False)
+        cache = KVCache(og, self._model, self._adapters, adapter, self._context)
+        self._caches[adapter] = cache
+        return cache
 
     def _use(self, adapter: str) -> None:
         """Load an adapter's file unless it is loaded. Raises RequestError if it cannot be used."""
@@ -134,8 +132,8 @@ class Engine:
     def _file(self, adapter: str) -> Path:
         return self.folder / "adapters" / f"{adapter}.onnx_adapter"
 
-    def ask(self, request: Ask, arrived: float, stopped: Callable[[], bool]) -> Iterator[Message]:
-        """Answer in each lane, by turns, and tell what happens.
+    def ask(self, request: Ask, arrived: float, stopped: Callable[[], bool]) -> Iterator[ProtocolMessage]:
+        """Answer each prompt, by turns, and tell what happens.
 
         Args:
             arrived: ``time.perf_counter()`` when the request came in.
@@ -145,17 +143,20 @@ class Engine:
             RequestError: an adapter that cannot be used, or a question that does not fit the context.
         """
         settings = Sampling().changed(**request.settings)
-        wanted = [str(lane.get("adapter", "")) for lane in request.lanes]
-        runs: list[Reply] = []
-        for name, lane in zip(wanted, request.lanes, strict=True):
+        notice = self._lookalikes(request.prompts[0]["messages"])
+        if notice is not None:
+            yield notice
+        names = [str(prompt.get("adapter", "")) for prompt in request.prompts]
+        runs: list[Generation] = []
+        for name, prompt in zip(names, request.prompts, strict=True):
             begun = arrived if not runs else time.perf_counter()
             try:
-                reply = self._reply(request, name, lane["messages"], settings, stopped, lane.get("tools", ()))
+                run = self._generation(name, prompt["messages"], settings, stopped, prompt.get("tools", ()))
             except RuntimeError:
-                self._lanes.pop(name, None)
+                self._caches.pop(name, None)
                 raise
-            reply.watch.spent += time.perf_counter() - begun
-            runs.append(reply)
+            run.watch.spent += time.perf_counter() - begun
+            runs.append(run)
         steps = [run.steps() for run in runs]
         alive = list(range(len(runs)))
         while alive:
@@ -166,7 +167,7 @@ class Engine:
                 except (
                     BaseException
                 ):  # native failure or anything else: nobody knows what its cache holds now
-                    self._lanes.pop(wanted[place], None)
+                    self._caches.pop(names[place], None)
                     raise
                 runs[place].watch.stop()
                 if message is _END:
@@ -174,28 +175,43 @@ class Engine:
                 elif message is not None:
                     yield message
 
-    def _reply(
+    def _lookalikes(self, messages: Sequence[dict[str, Any]]) -> Notice | None:
+        """What is to be said of a question that has the letters of special tokens: they are no more than letters."""
+        question = str(messages[-1]["content"]) if messages else ""
+        found = [name for name in self._tokens.special if name in question]
+        if not found:
+            return None
+        names = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+        return Notice(
+            f"The question has {names}: to the model that is plain text here, and begins or ends no turn."
+        )
+
+    def _generation(
         self,
-        request: Ask,
         name: str,
         messages: list[dict[str, Any]],
         settings: Sampling,
         stopped: Callable[[], bool],
         tools: Sequence[dict[str, Any]] = (),
-    ) -> Reply:
-        lane = self._lane(name)
-        text, ids, dropped = self.fit(messages, lane, settings, tools)
-        room = min(settings.max_new_tokens, self._context - len(ids))
-        reply = Reply(request.id, name, lane, settings, room, self._ends, self._detokenizers.new(), stopped)
-        reply.question = (text, ids)
-        if dropped:
-            reply.first = Dropped(request.id, name, dropped, self._context)
-        return reply
+    ) -> Generation:
+        cache = self._cache(name)
+        text, ids, dropped = self.fit(messages, cache, settings, tools)
+        return Generation(
+            name,
+            cache,
+            (text, ids),
+            settings,
+            room=min(settings.max_new_tokens, self._context - len(ids)),
+            ends=self._ends,
+            detokenizer=self._detokenizers.new(),
+            stopped=stopped,
+            dropped=Dropped(name, dropped, self._context) if dropped else None,
+        )
 
     def fit(
         self,
         messages: list[dict[str, Any]],
-        lane: Lane,
+        cache: KVCache,
         settings: Sampling,
         tools: Sequence[dict[str, Any]] = (),
     ) -> tuple[str, list[int], int]:
@@ -208,24 +224,35 @@ class Engine:
         room = self._context - reserve
         head = [messages[0]] if messages and messages[0].get("role") == "system" else []
         turns = messages[len(head) :]
-        dropped = 0
-        while True:
-            segments = self._written([*head, *turns], tools)
-            text, ids = text_of(segments), lane.encode(segments, self._tokens)
-            if len(ids) <= room:
-                return text, ids, dropped
-            if len(turns) <= 1:
-                break
-            room = min(room, self._context * 3 // 4)
-            cut = next((n for n in range(1, len(turns)) if turns[n].get("role") == "user"), len(turns) - 1)
-            turns = turns[cut:]
-            dropped += 1
-        if len(ids) <= self._context - 16:
+        written: dict[int, tuple[str, list[int]]] = {}
+
+        def without(start: int) -> tuple[str, list[int]]:
+            if start not in written:
+                segments = self._written([*head, *turns[start:]], tools)
+                written[start] = text_of(segments), cache.encode(segments, self._tokens)
+            return written[start]
+
+        if len(without(0)[1]) <= room:
+            return *without(0), 0
+        room = min(room, self._context * 3 // 4)
+        # Where the conversation may begin: at each question, and at the last turn. The fewest are dropped
+        # with which it fits; writing each of a thousand turns anew for that would take minutes.
+        starts = [n for n in range(1, len(turns)) if turns[n].get("role") == "user"]
+        if not starts or starts[-1] != len(turns) - 1:
+            starts += [len(turns) - 1] if len(turns) > 1 else []
+        starts.insert(0, 0)
+        dropped = min(
+            bisect.bisect_left(starts, True, key=lambda start: len(without(start)[1]) <= room),
+            len(starts) - 1,
+        )
+        text, ids = without(starts[dropped])
+        if len(ids) <= room or len(ids) <= self._context - 16:
             return text, ids, dropped  # the last question alone: a shorter answer is better than none
         raise RequestError(
             "The question is longer than the context.",
             f"It has {len(ids)} tokens with its template; the context holds {self._context}.",
             "Shorten it, or raise chat.context_tokens in lab.toml.",
+            code="chat.too-long",
         )
 
     def _written(
@@ -237,7 +264,7 @@ class Engine:
             RequestError: the template refuses it.
         """
         try:
-            return self._prompts.opening([Talk.of(message) for message in messages], tools)
+            return self._prompts.opening([Message.of(message) for message in messages], tools)
         except TemplateError as error:
             raise RequestError("This conversation cannot be written for the model.", f"{error}.") from None
 
@@ -248,27 +275,52 @@ class Engine:
             [Segment(str(text), bool(counts), tuple(cuts)) for text, counts, cuts in request.segments]
         )
         ids, counts = row.ids[: self._context], row.learnt[: self._context]
-        lane = Lane(og, self._model, self._adapters, request.adapter, max(2, len(ids)))
+        cache = KVCache(og, self._model, self._adapters, request.adapter, max(2, len(ids)))
         losses: list[float] = []
         place = 0
         while place < len(ids) - 1:
             chunk = ids[place : min(place + SCORE_CHUNK, len(ids) - 1)]
-            lane.append(chunk)
-            logits = lane.logits()
+            cache.append(chunk)
+            logits = cache.logits()
             if len(logits) < len(chunk):  # a graph that only gives the last position: one token at a time
-                lane.rewind(place)
+                cache.rewind(place)
                 chunk = chunk[:1]
-                lane.append(chunk)
-                logits = lane.logits()
+                cache.append(chunk)
+                logits = cache.logits()
             losses += [
                 _loss(logits[offset], ids[place + offset + 1])
                 for offset in range(len(chunk))
                 if counts[place + offset + 1]
             ]
             place += len(chunk)
-        return Scored(request.id, float(np.mean(losses)) if losses else 0.0, len(losses))
+        return Scored(float(np.mean(losses)) if losses else 0.0, len(losses))
 
 
 def _loss(logits: Any, target: int) -> float:
     shifted = logits.astype(np.float64) - float(logits.max())
     return float(np.log(np.exp(shifted).sum()) - shifted[target])
+
+
+def notes_on(prompts: PromptFormat) -> list[str]:
+    """What a person should know of the way in which turns are written."""
+    turns = prompts.turns
+    if prompts.plain_text:
+        return [
+            f"The records are plain text without questions. Turns are written by {prompts.why}, "
+            "otherwise than in training."
+        ]
+    if isinstance(turns, ChatTemplate):
+        if not turns.thoughts.strip():
+            return []
+        return [
+            f"The model's chat template opens each answer with {turns.thoughts.strip()}. Training rows have "
+            "no such part, so answers begin without it here as there."
+        ]
+    notes = [f"Turns are written by {prompts.why}."]
+    if turns.more:
+        names = ", ".join("{" + name + "}" for name in turns.more)
+        notes.append(
+            f"A question goes into {{{turns.asked}}}; {names} of data.template stay empty in the chat, "
+            "otherwise than in training."
+        )
+    return notes

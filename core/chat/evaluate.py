@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from core.chat.answer import Answer
 from core.chat.session import ChatSession
 from core.data import Example, load_examples
 from core.errors import RequestError
 from core.events import now
-from core.files import read_json, write_json
+from core.files import read_if_whole, write_json
 from core.model.text import read_text
 from core.similarity import rouge_l
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from core.lab import Lab
 
 PREFIX = "evaluation-"
+
+_Kind = TypeVar("_Kind")
 
 
 @dataclass(frozen=True)
@@ -79,24 +81,33 @@ class Evaluation:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Evaluation:
-        """What :meth:`as_dict` gave."""
+        """What :meth:`as_dict` gave. Raises TypeError, KeyError or ValueError for what it cannot have given."""
         rows = [
             Row(
-                item["file"],
-                item["line"],
-                item["question"],
-                item["expected"],
+                _known(str, item["file"]),
+                _known(int, item["line"]),
+                _known(str, item["question"]),
+                _known(str, item["expected"]),
                 _side(item["base"]),
                 _side(item["tuned"]),
-                item.get("before", []),
+                _known(list, item.get("before", [])),
             )
-            for item in data["rows"]
+            for item in _known(list, data["rows"])
         ]
-        return cls(data["adapter"], data["created"], data["total"], rows)
+        return cls(
+            _known(str, data["adapter"]), _known(str, data["created"]), _known(int, data["total"]), rows
+        )
+
+
+def _known(kind: type[_Kind], value: object) -> _Kind:
+    if not isinstance(value, kind):
+        raise TypeError(f"{type(value).__name__}, not {kind.__name__}")
+    return value
 
 
 def _side(data: dict[str, Any]) -> Side:
-    return Side(Answer.from_dict(data["answer"]), data["loss"], data["similarity"])
+    loss, similarity = (_known(float, data[name]) for name in ("loss", "similarity"))
+    return Side(Answer.from_dict(_known(dict, data["answer"])), loss, similarity)
 
 
 def evaluation_path(chats_dir: Path, adapter: str) -> Path:
@@ -105,11 +116,11 @@ def evaluation_path(chats_dir: Path, adapter: str) -> Path:
 
 
 def read_evaluation(chats_dir: Path, adapter: str) -> Evaluation | None:
-    """The evaluation made last for an adapter; None if there is none."""
-    data = read_json(evaluation_path(chats_dir, adapter))
+    """The evaluation made last for an adapter; None if there is none that is whole."""
+    data = read_if_whole(evaluation_path(chats_dir, adapter))
     try:
         return Evaluation.from_dict(data)
-    except (TypeError, KeyError):
+    except (TypeError, KeyError, ValueError, AttributeError):  # cut or edited
         return None
 
 
@@ -165,16 +176,16 @@ def evaluate(
     result = Evaluation(name, now(), len(examples))
     for number, example in enumerate(chosen, 1):
         expected = example.answer
-        exchange = session.begin_alone(
+        response = session.begin_alone(
             example.context, (None, name), tools=example.tools, temperature=0.0, repetition_penalty=1.0
         )
-        answers = exchange.result()
+        answers = response.result()
         before, own = example.up_to_answer()
         segments = [*(dataclasses.replace(each, trained=False) for each in before), *([own] if own else [])]
         sides = []
-        for lane in (None, name):
-            loss, _ = session.score(segments, lane)
-            answer = answers[lane or ""]
+        for side in (None, name):
+            loss, _ = session.score(segments, side)
+            answer = answers[side or ""]
             sides.append(Side(answer, loss, rouge_l(answer.answer, expected)))
         said = [[message.role, message.content] for message in example.context[:-1]]
         row = Row(example.file, example.line, example.question, expected, sides[0], sides[1], said)

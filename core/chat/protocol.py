@@ -1,40 +1,54 @@
-"""What a chat and its worker process say to each other: one JSON object a line, over two pipes.
+"""What a chat and its worker process say to each other: typed messages over the pipes of :mod:`core.process`.
 
-Requests go down, events come back. Each request carries an ``id``; every event about it carries the
-same one. JSON is written in ASCII, so that no text, not even a lone surrogate, can break a line.
+A request is answered by events and one result, or by an error.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_type_hints
 
-VERSION = 1
+from core.errors import LabError, StageError
 
 BASE = ""
-"""The lane of the model with no adapter (an adapter's lane has the adapter's name)."""
+"""Where an adapter is named: the model with none."""
 
 
-class ProtocolError(ValueError):
-    """A line that is not a message of this protocol."""
+class ChatError(StageError):
+    """The model could not answer: it did not load, it failed, or its process is gone.
+
+    Attributes:
+        died: the worker process is gone; the chat can be started again and has lost nothing.
+    """
+
+    def __init__(
+        self, title: str, detail: str = "", hint: str = "", *, code: str = "", died: bool = False
+    ) -> None:
+        super().__init__(title, detail, hint, code=code)
+        self.died = died
+
+
+class ProtocolError(StageError):
+    """What was sent is not a message of this protocol."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__("The model's process and the chat do not understand each other.", f"{what}.")
 
 
 @dataclass(frozen=True)
-class Message:
-    """Base of all requests and events; ``type`` is the name on the wire."""
+class ProtocolMessage:
+    """Base of all requests, events and results; ``type`` is the name on the wire."""
 
     type: ClassVar[str] = ""
-    id: int
 
 
 # Requests
 
 
 @dataclass(frozen=True)
-class Load(Message):
-    """Load the model. Answered by Progress and Ready.
+class Load(ProtocolMessage):
+    """Load the model. Answered by Ready.
 
     Attributes:
         context_tokens: longest conversation wanted, in tokens; the model's own limit holds as well.
@@ -52,31 +66,24 @@ class Load(Message):
 
 
 @dataclass(frozen=True)
-class Ask(Message):
-    """Answer a conversation whose last message is the user's, once for each lane.
+class Ask(ProtocolMessage):
+    """Answer a conversation whose last message is the user's, by one adapter or by two.
 
     Attributes:
-        lanes: [{"adapter": name or "", "messages": [{"role", "content"}, …]}, …]; two lanes are a comparison.
-            Messages may have what :class:`core.model.messages.Message` has, and a lane ``tools``.
+        prompts: [{"adapter": name or "", "messages": [{"role", "content"}, …]}, …]; two are a comparison.
+            Messages may have what :class:`core.model.messages.Message` has, and a prompt ``tools``.
         settings: the fields of :class:`core.chat.settings.Sampling`.
 
-    Answered by Progress, Dropped, Token and one Done for each lane, and one Finished.
+    Answered by Progress, Notice, Dropped, Token and one Done for each adapter.
     """
 
     type: ClassVar[str] = "ask"
-    lanes: list[dict[str, Any]]
+    prompts: list[dict[str, Any]]
     settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Stop(Message):
-    """End the request with this id after the token in hand. Acts at once, out of order."""
-
-    type: ClassVar[str] = "stop"
-
-
-@dataclass(frozen=True)
-class SetAdapter(Message):
+class SetAdapter(ProtocolMessage):
     """Make an adapter ready for use, or none (""). Answered by Adapted."""
 
     type: ClassVar[str] = "set_adapter"
@@ -84,7 +91,7 @@ class SetAdapter(Message):
 
 
 @dataclass(frozen=True)
-class Score(Message):
+class Score(ProtocolMessage):
     """Measure the loss of a text. Answered by Scored.
 
     Attributes:
@@ -101,8 +108,8 @@ class Score(Message):
 
 
 @dataclass(frozen=True)
-class Progress(Message):
-    """``done`` of ``total`` units of a phase: ``loading`` (bytes) or ``reading`` (tokens)."""
+class Progress(ProtocolMessage):
+    """``done`` of ``total`` units of a phase: ``loading`` (bytes; told by the parent) or ``reading`` (tokens)."""
 
     type: ClassVar[str] = "progress"
     phase: str
@@ -111,7 +118,7 @@ class Progress(Message):
 
 
 @dataclass(frozen=True)
-class Ready(Message):
+class Ready(ProtocolMessage):
     """The model is loaded.
 
     Attributes:
@@ -135,26 +142,34 @@ class Ready(Message):
 
 
 @dataclass(frozen=True)
-class Token(Message):
+class Token(ProtocolMessage):
     """A piece of an answer: whole characters only."""
 
     type: ClassVar[str] = "token"
-    lane: str
+    adapter: str
     text: str
 
 
 @dataclass(frozen=True)
-class Dropped(Message):
+class Dropped(ProtocolMessage):
     """The context was full: the ``turns`` oldest turns are not read for this answer."""
 
     type: ClassVar[str] = "dropped"
-    lane: str
+    adapter: str
     turns: int
     context_tokens: int
 
 
 @dataclass(frozen=True)
-class Done(Message):
+class Notice(ProtocolMessage):
+    """A sentence for the user about the question that is being answered."""
+
+    type: ClassVar[str] = "notice"
+    text: str
+
+
+@dataclass(frozen=True)
+class Done(ProtocolMessage):
     """An answer is complete.
 
     Attributes:
@@ -169,7 +184,7 @@ class Done(Message):
     """
 
     type: ClassVar[str] = "done"
-    lane: str
+    adapter: str
     answer: str
     prompt_tokens: int
     context_tokens: int
@@ -182,14 +197,7 @@ class Done(Message):
 
 
 @dataclass(frozen=True)
-class Finished(Message):
-    """All lanes of a request are done; the worker is free."""
-
-    type: ClassVar[str] = "finished"
-
-
-@dataclass(frozen=True)
-class Adapted(Message):
+class Adapted(ProtocolMessage):
     """An adapter is in use from now on."""
 
     type: ClassVar[str] = "adapted"
@@ -198,7 +206,7 @@ class Adapted(Message):
 
 
 @dataclass(frozen=True)
-class Scored(Message):
+class Scored(ProtocolMessage):
     """The mean negative log likelihood, in nats, over the ``tokens`` tokens that counted."""
 
     type: ClassVar[str] = "scored"
@@ -206,79 +214,66 @@ class Scored(Message):
     tokens: int
 
 
-@dataclass(frozen=True)
-class Error(Message):
-    """A request failed; the worker goes on unless ``fatal``.
+# Events that the parent adds for whoever listens to a response
 
-    Attributes:
-        kind: ``request`` (the question is at fault), ``machine`` or ``model``.
-        code: that of the exception.
-    """
+
+@dataclass(frozen=True)
+class Finished(ProtocolMessage):
+    """All answers to a question are complete."""
+
+    type: ClassVar[str] = "finished"
+
+
+@dataclass(frozen=True)
+class Error(ProtocolMessage):
+    """The question, or the loading, failed."""
 
     type: ClassVar[str] = "error"
-    kind: str
-    title: str
-    detail: str = ""
-    hint: str = ""
-    fatal: bool = False
-    code: str = ""
+    error: LabError
 
 
-_TYPES: dict[str, type[Message]] = {
+_TYPES: dict[str, type[ProtocolMessage]] = {
     kind.type: kind
-    for kind in (
-        Load, Ask, Stop, SetAdapter, Score,
-        Progress, Ready, Token, Dropped, Done, Finished, Adapted, Scored, Error,
-    )
-}  # fmt: skip
-_FIELDS = {kind: dataclasses.fields(kind) for kind in _TYPES.values()}
-_CHECKS: dict[type[Message], dict[str, tuple[type, ...]]] = {}
+    for kind in (Load, Ask, SetAdapter, Score, Progress, Ready, Token, Dropped, Notice, Done, Adapted, Scored)
+}
+_CHECKS: dict[type[ProtocolMessage], dict[str, tuple[type, ...]]] = {}
 
 
-def encode(message: Message) -> bytes:
-    """The message as one line of ASCII, newline included."""
-    data: dict[str, Any] = {"type": message.type}
-    for item in _FIELDS[type(message)]:
-        data[item.name] = getattr(message, item.name)
-    return json.dumps(data, separators=(",", ":")).encode("ascii") + b"\n"
+def to_wire(message: ProtocolMessage) -> dict[str, Any]:
+    """The message as a JSON object."""
+    fields = dataclasses.fields(message)
+    return {"type": message.type, **{item.name: getattr(message, item.name) for item in fields}}
 
 
-def decode(line: bytes) -> Message:
-    """The message on a line. Fields it does not know are left aside, so that either side may be newer.
+def from_wire(data: dict[str, Any]) -> ProtocolMessage:
+    """The message that :func:`to_wire` gave. Fields it does not know are left aside, so that either side may be newer.
 
     Raises:
-        ProtocolError: not JSON, an unknown type, a missing field or one of a wrong type.
+        ProtocolError: an unknown type, a missing field or one of a wrong type.
     """
-    try:
-        data = json.loads(line)
-    except ValueError:
-        raise ProtocolError(f"not JSON: {line[:80]!r}") from None
-    kind = _TYPES.get(data.get("type", "")) if isinstance(data, dict) else None
+    kind = _TYPES.get(str(data.get("type")))
     if kind is None:
-        raise ProtocolError(f"no message of this protocol: {line[:80]!r}")
-    checks = _checks(kind)
-    values: dict[str, Any] = {}
-    for item in _FIELDS[kind]:
-        if item.name not in data:
-            continue
-        value = data[item.name]
-        if not isinstance(value, checks[item.name]):
-            raise ProtocolError(f"{kind.type}.{item.name} is {type(value).__name__}")
-        values[item.name] = value
+        raise ProtocolError(f"no message of this protocol: {str(data)[:80]}")
+    values = {name: data[name] for name in _checks(kind) if name in data}
+    for name, value in values.items():
+        if not isinstance(value, _checks(kind)[name]):
+            raise ProtocolError(f"{kind.type}.{name} is {type(value).__name__}")
     try:
         return kind(**values)
     except TypeError as error:
         raise ProtocolError(f"{kind.type}: {error}") from None
 
 
-def _checks(kind: type[Message]) -> dict[str, tuple[type, ...]]:
+def _checks(kind: type[ProtocolMessage]) -> dict[str, tuple[type, ...]]:
     """The types that each field of a message may have, found once for each kind."""
     if kind not in _CHECKS:
+        hints = get_type_hints(kind)
         found: dict[str, tuple[type, ...]] = {}
-        for name, hint in get_type_hints(kind).items():
+        for item in dataclasses.fields(kind):
+            hint = hints[item.name]
             kinds = (
                 getattr(hint, "__args__", (hint,)) if not hasattr(hint, "__origin__") else (hint.__origin__,)
             )
-            found[name] = (*kinds, int) if float in kinds else tuple(kinds)
+            found[item.name] = (*kinds, int) if float in kinds else tuple(kinds)
         _CHECKS[kind] = found
     return _CHECKS[kind]

@@ -5,43 +5,36 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from core.chat.answer import Answer, Turn
-from core.chat.connection import Connection, LoadListener
-from core.chat.exchange import ChatEvent, Exchange
-from core.chat.history import History
-from core.chat.life import ModelLife
-from core.chat.modelfolder import check_model, choose_adapter
-from core.chat.protocol import (
-    BASE,
-    Adapted,
-    Ask,
-    Done,
-    Message,
-    Score,
-    Scored,
-    SetAdapter,
-    Stop,
-    Token,
-)
+from core.chat.model_process import LoadListener, ModelProcess, check_model
+from core.chat.protocol import BASE, Done, Load, ProtocolMessage, Ready, Token
+from core.chat.response import ChatEvent, Response
 from core.chat.settings import Sampling
-from core.chat.transcript import Chat
+from core.chat.transcript import Chat, History
 from core.errors import RequestError
 from core.folder import lab_command
-from core.model.messages import Message as Talk
-from core.model.messages import Segment
+from core.formats import human_bytes
+from core.model.messages import Message, Segment
 from core.options import AUTO
 
 if TYPE_CHECKING:
     from core.lab import Lab
 
 
-class ChatSession(ModelLife):
+BYTES_A_TOKEN = 16
+"""A question with more bytes than this for each token of the context is taken not to fit, and is not even tried."""
+
+ALWAYS_TRIED = 64 * 1024
+"""Bytes of a question that are worth a try in whatever context: the model then tells the number of tokens."""
+
+
+class ChatSession:
     """Several turns with one model; adapters, comparison, transcript.
 
     The model begins to load when the session is made; questions may be asked at once and wait for it.
-    Methods that begin with ``begin`` return at once with an :class:`Exchange`; the others wait. One
+    Methods that begin with ``begin`` return at once with an :class:`Response`; the others wait. One
     question is answered at a time. May be used from several threads.
 
     >>> with lab.chat(adapter="travel") as chat:  # doctest: +SKIP
@@ -77,13 +70,15 @@ class ChatSession(ModelLife):
         """
         check_model(model_dir)
         self.model_dir = model_dir
+        self._longest = max(ALWAYS_TRIED, BYTES_A_TOKEN * context_tokens)
         self.settings = settings or Sampling()
         self.history = History(str(model_dir), system, chats_dir)
         self._adapter = self._usual = adapter or BASE
-        self._current: Exchange | None = None
+        self._current: Response | None = None
         self._lock = threading.RLock()
         self._closed = False
-        self._model = Connection(model_dir, context_tokens, template, answer_field, self._adapter, on_load)
+        load = Load(str(model_dir), context_tokens, template, self._adapter, answer_field)
+        self._model = ModelProcess(load, on_load)
 
     @classmethod
     def open(
@@ -119,21 +114,67 @@ class ChatSession(ModelLife):
             on_load=on_load,
         )
 
+    # The model's process
+
+    def wait_ready(self, timeout: float | None = None) -> Ready:
+        """Wait until the model is loaded.
+
+        Raises:
+            ChatError, MachineError, RequestError: it could not be loaded, or the time ran out.
+        """
+        return self._model.wait_ready(timeout)
+
+    @property
+    def ready(self) -> Ready | None:
+        """What is known of the loaded model; None while it loads."""
+        return self._model.ready
+
+    @property
+    def alive(self) -> bool:
+        """The model's process is there."""
+        return self._model.alive
+
+    @property
+    def closed(self) -> bool:
+        """:meth:`close` was called and :meth:`restart` not since: the memory is free, the turns are kept."""
+        return self._closed
+
+    @property
+    def pid(self) -> int:
+        """The id of the model's process."""
+        return self._model.pid
+
+    def restart(self) -> None:
+        """Start the model again after its process has gone. The conversation is kept, and read anew."""
+        self._closed = False
+        self._model.restart(self._adapter)
+
+    def close(self) -> None:
+        """End the model's process and free its memory. The transcript stays."""
+        self._closed = True
+        self._model.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     # Asking
 
-    def begin(self, text: str, on_event: Callable[[ChatEvent], None] | None = None) -> Exchange:
+    def begin(self, text: str, on_event: Callable[[ChatEvent], None] | None = None) -> Response:
         """Ask, and return at once.
 
         Raises:
             RequestError: the question is empty, or another is being answered.
             ChatError: the model's process is gone, see :meth:`restart`.
         """
-        return self._begin(Turn(_asked(text), (self._adapter,), self._adapter), on_event)
+        return self._begin(Turn(self._asked(text), (self._adapter,), self._adapter), on_event)
 
     def stream(self, text: str) -> Iterator[str]:
         """Ask; the pieces of the answer as they come. Afterwards :attr:`last` has the figures.
 
-        Leaving the loop early stops the answer. Raises as :meth:`begin` and :meth:`Exchange.result`.
+        Leaving the loop early stops the answer. Raises as :meth:`begin` and :meth:`Response.result`.
         """
         return self._pieces(self.begin(text))
 
@@ -143,7 +184,7 @@ class ChatSession(ModelLife):
 
     def begin_again(
         self, text: str | None = None, on_event: Callable[[ChatEvent], None] | None = None, *, turn: int = -1
-    ) -> Exchange:
+    ) -> Response:
         """Answer a question anew: the last one, or an edited one; later turns go.
 
         Args:
@@ -162,11 +203,11 @@ class ChatSession(ModelLife):
                     "There is no question to ask again.", "The conversation has none yet."
                 ) from None
             old = self.turns[place]
-            lanes, main = old.lanes, old.main
-            if len(lanes) == 1:
-                lanes, main = (self._adapter,), self._adapter
+            adapters, main = old.adapters, old.main
+            if len(adapters) == 1:
+                adapters, main = (self._adapter,), self._adapter
             attempt = old.attempt + 1 if text is None else 0
-            new = Turn(old.question if text is None else _asked(text), lanes, main, attempt=attempt)
+            new = Turn(old.question if text is None else self._asked(text), adapters, main, attempt=attempt)
             return self._begin(new, on_event, replaces=place)
 
     def regenerate(self) -> Iterator[str]:
@@ -175,14 +216,14 @@ class ChatSession(ModelLife):
 
     def edit(self, text: str, turn: int = -1) -> Iterator[str]:
         """Put another question in the last one's place, or in that of ``turn``."""
-        return self._pieces(self.begin_again(_asked(text), turn=turn))
+        return self._pieces(self.begin_again(self._asked(text), turn=turn))
 
     def begin_compare(
         self,
         text: str,
         adapters: Sequence[str | None] | None = None,
         on_event: Callable[[ChatEvent], None] | None = None,
-    ) -> Exchange:
+    ) -> Response:
         """Ask two adapters (None is the base) the same question; their answers come by turns.
 
         Each goes on from its own earlier answers. By default the base and the session's adapter, or the
@@ -191,32 +232,32 @@ class ChatSession(ModelLife):
         if adapters is None:
             tuned = self._adapter or self._usual or next(iter(self.adapters()), BASE)
             adapters = (None, tuned)
-        lanes = tuple(adapter or BASE for adapter in adapters)
-        if len(lanes) != 2 or lanes[0] == lanes[1]:
+        names = tuple(adapter or BASE for adapter in adapters)
+        if len(names) != 2 or names[0] == names[1]:
             raise RequestError(
                 "There is nothing to compare.",
                 f"The adapters of this model: {', '.join(self.adapters()) or 'none'}.",
                 "Train one with: " + lab_command(self.model_dir, "run", "finetune", "optimize"),
             )
-        main = self._adapter if self._adapter in lanes else lanes[1]
-        return self._begin(Turn(_asked(text), lanes, main), on_event)
+        main = self._adapter if self._adapter in names else names[1]
+        return self._begin(Turn(self._asked(text), names, main), on_event)
 
     def compare(self, text: str, adapters: Sequence[str | None] | None = None) -> tuple[Answer, Answer]:
         """Compare and wait: the first and the second adapter's answer (base and tuned)."""
-        exchange = self.begin_compare(text, adapters)
-        answers = exchange.result()
-        first, second = exchange.turn.lanes
+        response = self.begin_compare(text, adapters)
+        answers = response.result()
+        first, second = response.turn.adapters
         return answers[first], answers[second]
 
     def begin_alone(
         self,
-        question: str | Sequence[Talk],
+        question: str | Sequence[Message],
         adapters: Sequence[str | None],
         on_event: Callable[[ChatEvent], None] | None = None,
         *,
         tools: Sequence[dict[str, Any]] = (),
         **settings: Any,
-    ) -> Exchange:
+    ) -> Response:
         """Ask outside the conversation, which stays as it is: one or two adapters, nothing kept.
 
         Args:
@@ -227,25 +268,26 @@ class ChatSession(ModelLife):
 
         Raises as :meth:`begin`.
         """
-        lanes = tuple(adapter or BASE for adapter in adapters)
+        names = tuple(adapter or BASE for adapter in adapters)
         if isinstance(question, str):
             system = self.history.system
-            talk = [Talk("system", system)] if system else []
-            talk.append(Talk("user", _asked(question)))
+            messages = [Message("system", system)] if system else []
+            messages.append(Message("user", self._asked(question)))
         else:
-            talk = list(question)
-        turn = Turn(talk[-1].content if talk else "", lanes, lanes[-1])
-        messages = [message.as_dict() for message in talk]
+            messages = list(question)
+            self._check_size("".join(message.content for message in messages))
+        turn = Turn(messages[-1].content if messages else "", names, names[-1])
+        written = [message.as_dict() for message in messages]
 
-        def record(_: Exchange, message: Message) -> None:
+        def record(_: Response, message: ProtocolMessage) -> None:
             if isinstance(message, Done):
-                turn.answers[message.lane] = Answer.from_done(message)
+                turn.answers[message.adapter] = Answer.from_done(message)
 
         with self._lock:
             self._check_free()
             self._model.check()
-            request = [{"adapter": lane, "messages": messages, "tools": list(tools)} for lane in lanes]
-            return self._send(turn, request, self.settings.changed(**settings), record, on_event)
+            prompts = [{"adapter": name, "messages": written, "tools": list(tools)} for name in names]
+            return self._send(turn, prompts, self.settings.changed(**settings), record, on_event)
 
     def stop(self) -> None:
         """End the answer under way after the token in hand. From any thread; harmless when there is none."""
@@ -254,7 +296,7 @@ class ChatSession(ModelLife):
             current.stop()
 
     @property
-    def current(self) -> Exchange | None:
+    def current(self) -> Response | None:
         """The question being answered."""
         return self._current
 
@@ -281,12 +323,11 @@ class ChatSession(ModelLife):
         name = adapter or BASE
         with self._lock:
             self._check_free()
-        message = self._model.call(SetAdapter(self._model.worker.next_id(), name))
-        assert isinstance(message, Adapted)
+        seconds = self._model.set_adapter(name)
         if name != self._adapter:
             self._adapter = name
             self.history.switched(adapter)
-        return message.seconds
+        return seconds
 
     def set(self, **values: Any) -> Sampling:
         """Change sampling settings from the next answer on. Raises RequestError for impossible ones."""
@@ -300,9 +341,7 @@ class ChatSession(ModelLife):
             segments: the text; only tokens of its trained segments are measured.
         """
         parts = [[each.text, each.trained, list(each.cuts)] for each in segments]
-        message = self._model.call(Score(self._model.worker.next_id(), adapter or BASE, parts))
-        assert isinstance(message, Scored)
-        return message.loss, message.tokens
+        return self._model.score(adapter or BASE, parts)
 
     # Transcript
 
@@ -353,56 +392,96 @@ class ChatSession(ModelLife):
 
     def _begin(
         self, turn: Turn, on_event: Callable[[ChatEvent], None] | None, replaces: int | None = None
-    ) -> Exchange:
+    ) -> Response:
         with self._lock:
             self._check_free()
             self._model.check()
             history = self.history
             removed = [] if replaces is None else history.rewind(replaces)
-            lanes = [
-                {"adapter": lane, "messages": history.messages(lane, turn.question)} for lane in turn.lanes
+            prompts = [
+                {"adapter": name, "messages": history.messages(name, turn.question)} for name in turn.adapters
             ]
             settings = self.settings.changed(seed=self.settings.seed + turn.attempt)
             history.add(turn)
 
-            def record(exchange: Exchange, message: Message) -> None:
+            def record(response: Response, message: ProtocolMessage) -> None:
                 with self._lock:
-                    texts = {lane: exchange.so_far(lane) for lane in turn.lanes}
+                    texts = {name: response.so_far(name) for name in turn.adapters}
                     history.hear(turn, message, texts, removed)
 
-            return self._send(turn, lanes, settings, record, on_event)
+            return self._send(turn, prompts, settings, record, on_event)
 
     def _send(
         self,
         turn: Turn,
-        lanes: list[dict[str, Any]],
+        prompts: list[dict[str, Any]],
         settings: Sampling,
-        record: Callable[[Exchange, Message], None],
+        record: Callable[[Response, ProtocolMessage], None],
         on_event: Callable[[ChatEvent], None] | None,
-    ) -> Exchange:
-        worker = self._model.worker
-        number = worker.next_id()
-        exchange = Exchange(turn, record, on_event, lambda: worker.send(Stop(number)))
-        self._current = exchange
-        worker.send(Ask(number, lanes, settings.as_dict()), exchange.hear)
-        return exchange
+    ) -> Response:
+        response = Response(turn, record, on_event, lambda: stop())
+        stop = self._model.ask(prompts, settings.as_dict(), response.hear)
+        self._current = response
+        return response
 
-    def _pieces(self, exchange: Exchange) -> Iterator[str]:
+    def _pieces(self, response: Response) -> Iterator[str]:
         try:
-            for event in exchange:
-                if isinstance(event, Token) and event.lane == exchange.turn.main:
+            for event in response:
+                if isinstance(event, Token) and event.adapter == response.turn.main:
                     yield event.text
-            exchange.result()
+            response.result()
         finally:
-            if not exchange.over:
-                exchange.stop()
-                exchange.wait()
+            if not response.over:
+                response.stop()
+                response.wait()
 
-    def _main_answer(self, exchange: Exchange) -> Answer:
-        return exchange.result()[exchange.turn.main]
+    def _main_answer(self, response: Response) -> Answer:
+        return response.result()[response.turn.main]
+
+    def _asked(self, text: str) -> str:
+        if not text.strip():
+            raise RequestError(
+                "The question is empty.",
+                "There is nothing to answer.",
+                "Type a question.",
+                code="chat.question",
+            )
+        self._check_size(text)
+        return text.strip()
+
+    def _check_size(self, text: str) -> None:
+        """Refuse what cannot fit before it is copied, sent and cut into tokens, which takes 200 times its size."""
+        size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        if size > self._longest:
+            raise RequestError(
+                "The question is longer than the context.",
+                f"It has {human_bytes(size)}; {human_bytes(self._longest)} is the most for this context.",
+                "Shorten it, or raise chat.context_tokens in lab.toml.",
+                code="chat.too-long",
+            )
 
 
-def _asked(text: str) -> str:
-    if not text.strip():
-        raise RequestError("The question is empty.", "There is nothing to answer.", "Type a question.")
-    return text.strip()
+def choose_adapter(model_dir: Path, there: list[str], wanted: str | None, usual: str) -> str | None:
+    """The adapter to begin with.
+
+    Args:
+        model_dir: where the model lies.
+        there: the adapters beside it.
+        wanted: a name, None for the base, or ``"auto"``: the only one, or ``usual`` if it is among several.
+
+    Raises:
+        RequestError: the one wanted is not there.
+    """
+    if wanted is None or wanted == "":
+        return None
+    if wanted in there:
+        return wanted
+    if wanted == "auto":
+        if len(there) == 1:
+            return there[0]
+        return usual if usual in there else None
+    raise RequestError(
+        f"There is no adapter {wanted!r}.",
+        f"The model has: {', '.join(there) or 'no adapter'}.",
+        "Name one of those, or train it: " + lab_command(model_dir, "run", "finetune", "optimize"),
+    )

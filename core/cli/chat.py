@@ -12,7 +12,7 @@ from core.cli.parser import add_folder, add_json, add_set, parse_settings, whole
 from core.errors import Cancelled, RequestError
 
 if TYPE_CHECKING:
-    from core.chat import ChatSession, Exchange
+    from core.chat import ChatSession, Response
     from core.lab import Lab
 
 
@@ -130,9 +130,9 @@ def _question(given: str | None) -> str:
 def _answer(session: ChatSession, question: str, as_json: bool) -> int:
     from core.cli.show import print_json
 
-    exchange = session.begin(question)
-    _follow(exchange, quiet=as_json)
-    answer = exchange.result()[exchange.turn.main]
+    response = session.begin(question)
+    _follow(response, quiet=as_json)
+    answer = response.result()[response.turn.main]
     if as_json:
         print_json(answer.as_dict())
     else:
@@ -143,19 +143,19 @@ def _answer(session: ChatSession, question: str, as_json: bool) -> int:
 def _compare(session: ChatSession, question: str, as_json: bool) -> int:
     from core.cli.show import print_json
 
-    exchange = session.begin_compare(question)
-    _follow(exchange, quiet=as_json)
-    answers = exchange.result()
-    base, tuned = (answers[lane] for lane in exchange.turn.lanes)
+    response = session.begin_compare(question)
+    _follow(response, quiet=as_json)
+    answers = response.result()
+    base, tuned = (answers[adapter] for adapter in response.turn.adapters)
     if as_json:
         print_json({"base": base.as_dict(), "tuned": tuned.as_dict()})
     return Cancelled.exit_status if "cancelled" in (base.stop, tuned.stop) else 0
 
 
-def _follow(exchange: Exchange, quiet: bool) -> None:
+def _follow(response: Response, quiet: bool) -> None:
     from core.cli.chat_lines import AnswerPrinter
 
-    exchange.follow((lambda event: None) if quiet else AnswerPrinter(exchange.turn.lanes).show)
+    response.follow((lambda event: None) if quiet else AnswerPrinter(response.turn.adapters).show)
 
 
 def _evaluate(lab: Lab, session: ChatSession, options: argparse.Namespace) -> int:

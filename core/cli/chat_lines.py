@@ -8,11 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.chat import ChatError, ChatEvent, ChatSession, Exchange
+from core.chat import ChatError, ChatEvent, ChatSession, Response
 from core.chat.protocol import Done, Dropped, Error, Finished, Ready, Token
-from core.chat.text import StreamCleaner
 from core.errors import LabError, RequestError
-from core.text import clean
+from core.text import StreamCleaner, clean
 
 if TYPE_CHECKING:
     from core.lab import Lab
@@ -30,12 +29,12 @@ Type a question. A line that ends with \\ goes on in the next. Ctrl-C stops an a
 
 
 class AnswerPrinter:
-    """Prints answers as they come. Of two lanes the first is shown live and the second after it."""
+    """Prints answers as they come. Of two adapters the first is shown live and the second after it."""
 
-    def __init__(self, lanes: tuple[str, ...]) -> None:
-        self._lanes = lanes
-        self._cleaners = {lane: StreamCleaner() for lane in lanes}
-        self._kept = dict.fromkeys(lanes, "")
+    def __init__(self, adapters: tuple[str, ...]) -> None:
+        self._adapters = adapters
+        self._cleaners = {adapter: StreamCleaner() for adapter in adapters}
+        self._kept = dict.fromkeys(adapters, "")
         self._ended: dict[str, Done] = {}
         self._place = 0
         self._begun = False
@@ -48,31 +47,31 @@ class AnswerPrinter:
                 f"the context of {event.context_tokens} tokens is full: the oldest {turns} no longer read"
             )
         elif isinstance(event, Token):
-            self._add(event.lane, self._cleaners[event.lane].add(event.text))
+            self._add(event.adapter, self._cleaners[event.adapter].add(event.text))
         elif isinstance(event, Done):
-            self._add(event.lane, self._cleaners[event.lane].flush())
-            self._ended[event.lane] = event
+            self._add(event.adapter, self._cleaners[event.adapter].flush())
+            self._ended[event.adapter] = event
             self._advance()
         elif isinstance(event, Error | Finished):
-            while isinstance(event, Error) and self._place < len(self._lanes):
+            while isinstance(event, Error) and self._place < len(self._adapters):
                 self._show_kept()
                 self._place += 1
             if self._begun:
                 print(flush=True)
                 self._begun = False
 
-    def _add(self, lane: str, text: str) -> None:
-        self._kept[lane] += text
-        if self._place < len(self._lanes) and self._lanes[self._place] == lane:
+    def _add(self, adapter: str, text: str) -> None:
+        self._kept[adapter] += text
+        if self._place < len(self._adapters) and self._adapters[self._place] == adapter:
             self._show_kept()
 
     def _show_kept(self) -> None:
-        lane = self._lanes[self._place]
-        text, self._kept[lane] = self._kept[lane], ""
+        adapter = self._adapters[self._place]
+        text, self._kept[adapter] = self._kept[adapter], ""
         if not text:
             return
-        if not self._begun and len(self._lanes) > 1:
-            print(f"--- {lane or 'base'}")
+        if not self._begun and len(self._adapters) > 1:
+            print(f"--- {adapter or 'base'}")
         self._begun = True
         with contextlib.suppress(UnicodeEncodeError):
             print(text, end="", flush=True)
@@ -81,18 +80,18 @@ class AnswerPrinter:
         print(text.encode(encoding, "replace").decode(encoding), end="", flush=True)
 
     def _advance(self) -> None:
-        while self._place < len(self._lanes) and self._lanes[self._place] in self._ended:
+        while self._place < len(self._adapters) and self._adapters[self._place] in self._ended:
             self._show_kept()
-            done = self._ended[self._lanes[self._place]]
+            done = self._ended[self._adapters[self._place]]
             if self._begun:
                 print(flush=True)
                 self._begun = False
-            if len(self._lanes) > 1:
+            if len(self._adapters) > 1:
                 from core.chat import Answer
 
                 self._note(Answer.from_done(done).figures)
             self._place += 1
-            if self._place < len(self._lanes):
+            if self._place < len(self._adapters):
                 self._show_kept()
 
     def _note(self, text: str) -> None:
@@ -182,11 +181,11 @@ class LineChat:
         else:
             self._follow(self._session.begin(question))
 
-    def _follow(self, exchange: Exchange) -> None:
-        exchange.follow(AnswerPrinter(exchange.turn.lanes).show)
-        answers = exchange.result()
+    def _follow(self, response: Response) -> None:
+        response.follow(AnswerPrinter(response.turn.adapters).show)
+        answers = response.result()
         if len(answers) == 1:
-            print(f"[{answers[exchange.turn.main].figures}]", file=sys.stderr)
+            print(f"[{answers[response.turn.main].figures}]", file=sys.stderr)
 
     def _adapter(self, name: str) -> None:
         if name:
@@ -231,9 +230,9 @@ class LineChat:
         chat = self._session.reopen(wanted)
         for turn in chat.turns:
             print(f"> {clean(turn.question)}")
-            for lane in turn.lanes:
-                answer = turn.answers.get(lane)
-                print(f"{lane or 'base'}: {clean(answer.answer) if answer else '(no answer)'}")
+            for adapter in turn.adapters:
+                answer = turn.answers.get(adapter)
+                print(f"{adapter or 'base'}: {clean(answer.answer) if answer else '(no answer)'}")
 
     def _save(self, name: str) -> None:
         from core.files import write_atomic

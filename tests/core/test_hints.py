@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import Lab, LabError
-from core.chat.modelfolder import check_model, choose_adapter
+from core.chat.model_process import check_model
+from core.chat.session import choose_adapter
 from core.check import run_checks
 from core.cli import main
 from core.cli.commands import COMMANDS

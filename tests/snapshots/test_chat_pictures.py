@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from textual.widgets import Input
 
-from core.chat.protocol import Error, Ready
+from core.chat.protocol import Ready
+from core.errors import MachineError, StageError
 from core.lab import Lab
 from tests.snapshots.test_snapshots import IDS, LOW, SIZES, Compare, at, pinned
 from tests.tui.conftest import screen_text, until
 from tests.tui.nasty import NASTY
-from tests.tui.talks import Puppet, with_model, write_chat
+from tests.tui.talks import Puppet, half_loaded, with_model, write_chat
 from tui.app import OlivePressApp
 from tui.screens.chat import ChatScreen
 from tui.screens.chat_evaluation import EvaluationScreen
@@ -147,7 +148,7 @@ async def nasty_compared(pilot: Any, screen: ChatScreen, puppet: Puppet) -> None
 
 async def nasty_problem(pilot: Any, screen: ChatScreen, puppet: Puppet) -> None:
     await say(pilot, screen, "Why?", wait=False)
-    puppet.refuse(NASTY[1], "\n".join(NASTY[:9]), NASTY[3], "model")
+    puppet.refuse(NASTY[1], "\n".join(NASTY[:9]), NASTY[3], StageError)
     await until(pilot, lambda: screen.problem.has_class("-shown"))
 
 
@@ -177,7 +178,7 @@ SMALL = ("reading", "editing", "too-long", "nasty-problem")
 def puppet(monkeypatch: pytest.MonkeyPatch) -> Puppet:
     """The model's process, with a cursor that does not blink and a date that stays."""
     found = Puppet()
-    monkeypatch.setattr("core.chat.connection.Worker", found.start)
+    monkeypatch.setattr("core.chat.model_process.Child", found.begin)
     monkeypatch.setattr("core.chat.transcript.now", lambda: "2026-11-20T10:00:00.000Z")
     monkeypatch.setattr(Input, "_toggle_cursor", lambda self: None)
     return found
@@ -209,8 +210,15 @@ def test_empty(snap_compare: Compare, pinned: Lab, puppet: Puppet, size: tuple[i
 
 
 @pytest.mark.parametrize("size", SIZES, ids=IDS)
-def test_loading(snap_compare: Compare, pinned: Lab, puppet: Puppet, size: tuple[int, int]) -> None:
-    puppet.ready, puppet.loading = None, (1.43e9, 2.29e9)
+def test_loading(
+    snap_compare: Compare,
+    pinned: Lab,
+    puppet: Puppet,
+    monkeypatch: pytest.MonkeyPatch,
+    size: tuple[int, int],
+) -> None:
+    puppet.ready = None
+    half_loaded(monkeypatch)
 
     async def do(pilot: Any, screen: ChatScreen, puppet: Puppet) -> None:
         await until(pilot, lambda: "2.1 GiB" in screen_text(pilot.app) and screen.focused is screen.field)
@@ -219,9 +227,7 @@ def test_loading(snap_compare: Compare, pinned: Lab, puppet: Puppet, size: tuple
 
 
 def test_not_loaded(snap_compare: Compare, pinned: Lab, puppet: Puppet) -> None:
-    puppet.ready = Error(
-        0,
-        "machine",
+    puppet.ready = MachineError(
         "There is not enough memory for the model.",
         "It needs 2.6 GB, and 1.1 GB are free.",
         "Close other programs, or quantize to fewer bits.",
@@ -239,7 +245,7 @@ def test_not_loaded(snap_compare: Compare, pinned: Lab, puppet: Puppet) -> None:
 def test_chat(snap_compare: Compare, pinned: Lab, puppet: Puppet, state: str, size: tuple[int, int]) -> None:
     adapters: tuple[str, ...] = ("formal", "travel")
     if state == "refused":
-        puppet.ready = Ready(0, "llama", 4096, 131072, ["travel"], UNFIT, 2.0)
+        puppet.ready = Ready("llama", 4096, 131072, ["travel"], UNFIT, 2.0)
     elif state.startswith("nasty"):
         adapters = (HOSTILE_ADAPTER, "travel") if state == "nasty-compared" else ("travel",)
     picture(snap_compare, with_model(pinned, adapters), puppet, size, STATES[state])
@@ -255,7 +261,7 @@ def test_dialogs(
         pinned, "2026-11-17-100000.jsonl", "", ["Where is the old bridge of Cusco, and is it far?"], 17
     )
     write_chat(pinned, "2026-11-16-100000.jsonl", NASTY[3] + NASTY[7] + NASTY[9], [NASTY[0]], 16)
-    puppet.ready = Ready(0, "llama", 4096, 131072, ["travel"], UNFIT, 2.0)
+    puppet.ready = Ready("llama", 4096, 131072, ["travel"], UNFIT, 2.0)
     line = {"who": "/adapter", "set": "/set", "chats": "/chats", "help": "/help"}[dialog]
 
     async def do(pilot: Any, screen: ChatScreen, puppet: Puppet) -> None:

@@ -12,33 +12,33 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from core.chat.protocol import (
     Adapted,
     Ask,
     Done,
     Dropped,
-    Error,
-    Finished,
     Load,
-    Message,
     Progress,
+    ProtocolMessage,
     Ready,
     Score,
     Scored,
     SetAdapter,
-    Stop,
     Token,
+    from_wire,
+    to_wire,
 )
+from core.errors import LabError, RequestError, StageError
 from core.lab import Lab
 from tests.tui.labs import made
 
-Listener = Callable[[Message], None]
-
-READY = Ready(0, "llama", 4096, 131072, ["formal", "travel"], {}, 2.0)
+READY = Ready("llama", 4096, 131072, ["formal", "travel"], {}, 2.0)
 GONE = (
     "The model's process is gone.",
     "It was ended by the signal SIGKILL, which is what Linux does when memory runs out.",
@@ -46,28 +46,43 @@ GONE = (
 )
 
 
+class PuppetCall:
+    """A request that waits for its answer."""
+
+    def __init__(
+        self, number: int, ask: ProtocolMessage, listener: Callable[[dict[str, Any]], object] | None
+    ) -> None:
+        self.id = number
+        self.ask = ask
+        self.listener = listener
+        self.future: Future[dict[str, Any]] = Future()
+        self.cancel: Callable[[], None] = lambda: None
+        self.so_far: dict[str, str] = {}
+
+    def result(self) -> dict[str, Any]:
+        return self.future.result()
+
+
 class Puppet:
-    """Stands where :class:`core.chat.client.Worker` would.
+    """Stands where :class:`core.process.Child` would.
 
     Attributes:
         ready: what loading ends with; None while it goes on.
-        loading: how far loading is, in bytes of bytes.
         losses: the loss of each adapter, "" for the base.
     """
 
     pid = 4321
 
-    def __init__(self, ready: Ready | Error | None = READY) -> None:
+    def __init__(self, ready: Ready | LabError | None = READY) -> None:
         self.ready = ready
-        self.loading: tuple[float, float] | None = None
         self.losses = {"": 2.584, "travel": 0.612}
         self.dead = threading.Event()
         self._ids = itertools.count(1)
         self._replies: deque[tuple[Sequence[str], dict[str, Any]]] = deque()
-        self._asked: tuple[Ask, Listener] | None = None
-        self._awaits: Callable[[], None] | None = None
+        self._asked: PuppetCall | None = None
+        self._load: PuppetCall | None = None
 
-    def start(self) -> Puppet:
+    def begin(self, *_: object, **__: object) -> Puppet:
         """In place of the class: a new process is this one again."""
         self.dead.clear()
         return self
@@ -77,76 +92,82 @@ class Puppet:
         """A question waits for its answer."""
         return self._asked is not None
 
-    # What the session asks of a worker
+    # What the chat asks of a child
 
-    def next_id(self) -> int:
-        return next(self._ids)
-
-    def watch_loading(self, request: Load, listener: Listener) -> None:
-        if self.loading is not None:
-            listener(Progress(request.id, "loading", *self.loading))
-        if self.ready is not None:
-            listener(replace(self.ready, id=request.id))
-        else:
-            self._awaits = lambda: listener(Error(request.id, "closed", "The chat was closed.", fatal=True))
-
-    def send(self, message: Message, listener: Listener | None = None) -> None:
-        if isinstance(message, Stop):
-            self.end(stop="cancelled")
-        if listener is None:
-            return
-        if isinstance(message, Ask):
-            self._asked = (message, listener)
+    def start(
+        self, ask: dict[str, Any], on_event: Callable[[dict[str, Any]], object] | None = None
+    ) -> PuppetCall:
+        message = from_wire(ask)
+        call = PuppetCall(next(self._ids), message, on_event)
+        if isinstance(message, Load):
+            self._load = call
+            self._settle(call, self.ready)
+        elif isinstance(message, Ask):
+            self._asked = call
+            call.cancel = lambda: self.end(stop="cancelled")
             if self._replies:
                 texts, figures = self._replies.popleft()
                 self.answer(*texts, **figures)
         elif isinstance(message, SetAdapter):
             why = self.ready.refused.get(message.adapter) if isinstance(self.ready, Ready) else None
-            if why is None:
-                listener(Adapted(message.id, message.adapter, 0.012))
-            else:
-                title = f"The adapter {message.adapter} does not fit the model."
-                listener(Error(message.id, "request", title, why, "Make it again: olivepress run optimize"))
+            title = f"The adapter {message.adapter} does not fit the model."
+            refused = RequestError(title, why or "", "Make it again: olivepress run optimize")
+            self._settle(call, refused if why else Adapted(message.adapter, 0.012))
         elif isinstance(message, Score):
-            listener(Scored(message.id, self.losses[message.adapter], 12))
+            self._settle(call, Scored(self.losses[message.adapter], 12))
+        return call
 
     def close(self) -> None:
         self.dead.set()
-        if self._awaits is not None:
-            self._awaits()
-        if self._asked is not None:
-            self._tell(Error(self._id(), "closed", "The chat was closed.", fatal=True))
+        closed = StageError("The model's process was closed.", code="process.closed")
+        for call in (self._load, self._asked):
+            if call is not None and not call.future.done():
+                self._settle(call, closed)
+        self._asked = None
+
+    def _settle(self, call: PuppetCall, end: ProtocolMessage | LabError | None) -> None:
+        if isinstance(end, LabError):
+            call.future.set_exception(end)
+        elif end is not None:
+            call.future.set_result(to_wire(end))
 
     # What a test has it say
 
     def will_say(self, *texts: str, **figures: Any) -> None:
-        """Answer the next question with these texts, one a lane; ``figures`` are those of :class:`Done`."""
+        """Answer the next question with these texts, one an adapter; ``figures`` are those of :class:`Done`."""
         self._replies.append((texts, figures))
 
     def answer(self, *texts: str, dropped_turns: int = 0, **figures: Any) -> None:
         """Answer the present question."""
         if dropped_turns:
-            for lane in self._lanes():
-                self._tell(Dropped(self._id(), lane, dropped_turns, 4096))
-        for lane, text in zip(self._lanes(), texts, strict=True):
+            for adapter in self._adapters():
+                self._tell(Dropped(adapter, dropped_turns, 4096))
+        for adapter, text in zip(self._adapters(), texts, strict=True):
             if text:
-                self.token(text, lane)
+                self.token(text, adapter)
         self.end(texts, dropped_turns=dropped_turns, **figures)
 
-    def token(self, text: str, lane: str | None = None) -> None:
+    def token(self, text: str, adapter: str | None = None) -> None:
         """A piece of an answer."""
-        self._tell(Token(self._id(), self._lanes()[0] if lane is None else lane, text))
+        name = self._adapters()[0] if adapter is None else adapter
+        call = self._call()
+        call.so_far[name] = call.so_far.get(name, "") + text
+        self._tell(Token(name, text))
 
     def reading(self, done: int, total: int) -> None:
         """How much of the question is read."""
-        self._tell(Progress(self._id(), "reading", done, total))
+        self._tell(Progress("reading", done, total))
+
+    def say(self, event: ProtocolMessage) -> None:
+        """Any other event."""
+        self._tell(event)
 
     def end(self, texts: Sequence[str] = (), **figures: Any) -> None:
         """No more comes."""
-        number = self._id()
-        for place, lane in enumerate(self._lanes()):
+        call = self._call()
+        for place, adapter in enumerate(self._adapters()):
             words = {
-                "answer": texts[place] if texts else self._so_far(lane),
+                "answer": texts[place] if texts else call.so_far.get(adapter, ""),
                 "prompt_tokens": 24,
                 "context_tokens": 312,
                 "new_tokens": 58,
@@ -154,39 +175,42 @@ class Puppet:
                 "tokens_per_s": 31.5,
                 "stop": "end",
             }
-            self._tell(Done(number, lane, **{**words, **figures}))
-        self._tell(Finished(number))
+            self._tell(Done(adapter, **{**words, **figures}))
+        self._asked = None
+        call.future.set_result({})
 
-    def refuse(self, title: str, detail: str, hint: str, kind: str = "request") -> None:
+    def refuse(self, title: str, detail: str, hint: str, kind: type[LabError] = RequestError) -> None:
         """The question cannot be answered."""
-        self._tell(Error(self._id(), kind, title, detail, hint))
+        call, self._asked = self._call(), None
+        call.future.set_exception(kind(title, detail, hint))
 
-    def die(self) -> None:
+    def die(self, *words: str) -> None:
         """The process goes away under the answer, or while nothing is asked."""
         self.dead.set()
         if self._asked is not None:
-            title, detail, hint = GONE
-            self._tell(Error(self._id(), "died", title, detail, hint, fatal=True))
+            call, self._asked = self._asked, None
+            call.future.set_exception(StageError(*(words or GONE), code="process.died"))
 
-    def _id(self) -> int:
+    def _call(self) -> PuppetCall:
         assert self._asked is not None
-        return self._asked[0].id
+        return self._asked
 
-    def _lanes(self) -> list[str]:
-        assert self._asked is not None
-        return [str(lane["adapter"]) for lane in self._asked[0].lanes]
+    def _adapters(self) -> list[str]:
+        ask = self._call().ask
+        assert isinstance(ask, Ask)
+        return [str(prompt["adapter"]) for prompt in ask.prompts]
 
-    def _so_far(self, lane: str) -> str:
-        assert self._asked is not None
-        heard = getattr(self._asked[1], "__self__", None)  # the exchange whose method listens
-        return str(heard.so_far(lane)) if heard is not None else ""
+    def _tell(self, message: ProtocolMessage) -> None:
+        call = self._call()
+        assert call.listener is not None
+        call.listener(to_wire(message))
 
-    def _tell(self, message: Message) -> None:
-        assert self._asked is not None
-        listener = self._asked[1]
-        if isinstance(message, Finished | Error):
-            self._asked = None
-        listener(message)
+
+def half_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1.43 of 2.29 GB of the model have come into memory."""
+    resident = itertools.chain([0], itertools.repeat(1_430_000_000))
+    monkeypatch.setattr("core.chat.model_process.weights_bytes", lambda _: 2_290_000_000)
+    monkeypatch.setattr("core.chat.model_process.resident_bytes", lambda _: next(resident))
 
 
 def with_model(lab: Lab, adapters: Sequence[str] = ("formal", "travel")) -> Lab:

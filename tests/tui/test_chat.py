@@ -145,7 +145,7 @@ async def test_base_and_tuned_answer_side_by_side(chat_lab: Lab) -> None:
         await until(pilot, lambda: screen.compare == (None, "one"))
         await say(pilot, screen, "Which?")
         base, tuned = views(screen)
-        assert (base.lane, tuned.lane) == ("", "one")
+        assert (base.adapter, tuned.adapter) == ("", "one")
         assert base.raw != tuned.raw
         assert base.region.y == tuned.region.y
         assert base.region.right <= tuned.region.x

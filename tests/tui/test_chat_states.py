@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from core.chat.protocol import Error, Ready
+from core.chat.protocol import Ready
+from core.errors import MachineError, StageError
 from core.lab import Lab
 from tests.tui.conftest import opened, screen_text, until
 from tests.tui.nasty import NASTY, harmless
-from tests.tui.talks import READY, Puppet, with_model
+from tests.tui.talks import READY, Puppet, half_loaded, with_model
 from tui.app import OlivePressApp
 from tui.screens.chat import ChatScreen
 from tui.screens.chat_dialogs import ChooseScreen
@@ -24,7 +25,7 @@ from tui.widgets.push import Push
 @pytest.fixture
 def puppet(monkeypatch: pytest.MonkeyPatch) -> Puppet:
     found = Puppet()
-    monkeypatch.setattr("core.chat.connection.Worker", found.start)
+    monkeypatch.setattr("core.chat.model_process.Child", found.begin)
     return found
 
 
@@ -55,8 +56,11 @@ async def test_empty_enter_leads_to_the_step_that_makes_the_model(lab: Lab) -> N
         await until(pilot, lambda: app.current.step.name == "optimize")
 
 
-async def test_loading_tells_how_far_and_evaluates_nothing_yet(lab: Lab, puppet: Puppet) -> None:
-    puppet.ready, puppet.loading = None, (1.43e9, 2.29e9)
+async def test_loading_tells_how_far_and_evaluates_nothing_yet(
+    lab: Lab, puppet: Puppet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    puppet.ready = None
+    half_loaded(monkeypatch)
     async with opened(with_model(lab).root, "chat") as (app, pilot):
         await until(pilot, lambda: "1.3 GiB of 2.1 GiB" in screen_text(app))
         assert "Evaluate F8" not in screen_text(app)
@@ -64,7 +68,7 @@ async def test_loading_tells_how_far_and_evaluates_nothing_yet(lab: Lab, puppet:
 
 
 async def test_a_model_that_does_not_load_is_told_and_loaded_anew(lab: Lab, puppet: Puppet) -> None:
-    puppet.ready = Error(0, "machine", "There is not enough memory.", "2.6 GB are needed.", "Close programs.")
+    puppet.ready = MachineError("There is not enough memory.", "2.6 GB are needed.", "Close programs.")
     async with opened(with_model(lab).root, "chat") as (app, pilot):
         screen = app.current
         assert isinstance(screen, ChatScreen)
@@ -79,7 +83,7 @@ async def test_a_model_that_does_not_load_is_told_and_loaded_anew(lab: Lab, pupp
 
 
 async def test_what_loading_told_stands_where_it_hides_nothing(lab: Lab, puppet: Puppet) -> None:
-    puppet.ready = Ready(0, "llama", 4096, 4096, ["travel"], {"formal": "rank 8, not 16"}, 1.0)
+    puppet.ready = Ready("llama", 4096, 4096, ["travel"], {"formal": "rank 8, not 16"}, 1.0)
     async with talking(lab) as (app, pilot, screen):
         await until(pilot, lambda: "The adapter formal does not fit: rank 8, not 16" in screen_text(app))
         assert not app._notifications
@@ -132,12 +136,12 @@ async def test_a_model_that_fails_keeps_what_came_and_gives_no_figures(lab: Lab,
 async def test_what_to_do_is_seen_however_long_the_detail(lab: Lab, puppet: Puppet) -> None:
     async with talking(lab) as (app, pilot, screen):
         await ask(pilot, screen, "Why?")
-        puppet.refuse("It failed.", "\n".join(["detail"] * 40), "Do this.", "model")
+        puppet.refuse("It failed.", "\n".join(["detail"] * 40), "Do this.", StageError)
         await until(pilot, lambda: "What to do: Do this." in screen_text(app))
 
 
 async def test_an_adapter_that_does_not_fit_is_named_and_refused(lab: Lab, puppet: Puppet) -> None:
-    puppet.ready = Ready(0, "llama", 4096, 4096, ["travel"], {"formal": "rank 8, not 16"}, 1.0)
+    puppet.ready = Ready("llama", 4096, 4096, ["travel"], {"formal": "rank 8, not 16"}, 1.0)
     async with talking(lab) as (app, pilot, screen):
         await ask(pilot, screen, "/adapter")
         await until(pilot, lambda: isinstance(app.screen, ChooseScreen))
@@ -180,7 +184,7 @@ async def test_hostile_names_and_problems_are_text(lab: Lab, puppet: Puppet) -> 
         for text in NASTY[:-1]:
             screen.chat.rename(text)
             await ask(pilot, screen, f"Q {text}"[:300])
-            puppet.refuse(text[:300] or "-", text[:300], text[:300], "model")
+            puppet.refuse(text[:300] or "-", text[:300], text[:300], StageError)
             await until(pilot, lambda: not screen.busy)
             await pilot.pause()
             assert harmless(screen_text(app)), repr(text)

@@ -20,7 +20,7 @@ from tui.widgets.problem import Problem
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
-    from core.chat import ChatEvent, ChatSession, Exchange
+    from core.chat import ChatEvent, ChatSession, Response
     from tui.screens.chat_talk import TurnView
 
 DRAW_S = 0.05
@@ -66,7 +66,7 @@ class ChatBase(StepScreen):
             compact=True,
         )
         self.chat: ChatSession | None = None
-        self.exchange: Exchange | None = None
+        self.response: Response | None = None
         self.compare: tuple[str | None, str | None] | None = None
         self._view: TurnView | None = None
         self._attempt = 0
@@ -182,22 +182,22 @@ class ChatBase(StepScreen):
     @property
     def busy(self) -> bool:
         """An answer is on its way."""
-        return self.exchange is not None
+        return self.response is not None
 
     async def begin(
-        self, ask: Callable[[ChatSession, Callable[[ChatEvent], None]], Exchange], replace: bool = False
+        self, ask: Callable[[ChatSession, Callable[[ChatEvent], None]], Response], replace: bool = False
     ) -> None:
-        """Start an exchange and show it. Raises what asking raises."""
+        """Start an response and show it. Raises what asking raises."""
         from tui.screens.chat_talk import TurnView as Made
 
         assert self.chat is not None
         self.problem.tell(None)
         self._first_word = True
-        self.exchange = ask(self.chat, self._hear)
+        self.response = ask(self.chat, self._hear)
         talk = self.query_one("#talk", VerticalScroll)
         if replace and talk.query(Made):
             await talk.query(Made).last().remove()
-        self._view = Made(self.exchange.turn, coming=True)
+        self._view = Made(self.response.turn, coming=True)
         for view in self._view.views.values():
             view.tell("reading …")
         await talk.mount(self._view)
@@ -223,16 +223,16 @@ class ChatBase(StepScreen):
 
     async def draw(self) -> None:
         """Draw what has come since the last time."""
-        exchange, view = self.exchange, self._view
-        if exchange is None or view is None or self._drawing:
+        response, view = self.response, self._view
+        if response is None or view is None or self._drawing:
             return
         self._drawing = True
         try:
             pieces: dict[str, list[str]] = {}
             ended = False
-            for event in exchange.drain():
+            for event in response.drain():
                 if event.type == "token":
-                    pieces.setdefault(event.lane, []).append(event.text)  # type: ignore[union-attr]
+                    pieces.setdefault(event.adapter, []).append(event.text)  # type: ignore[union-attr]
                 elif event.type == "progress":
                     for each in view.views.values():
                         each.tell(f"reading {event.done:g} of {event.total or 0:g} tokens")  # type: ignore[union-attr]
@@ -241,22 +241,22 @@ class ChatBase(StepScreen):
                     many = "turn is" if turns == 1 else f"{turns} turns are"
                     view.tell(f"The context is full: the oldest {many} no longer read.")
                 ended = ended or event.type in ("finished", "error")
-            for lane, found in pieces.items():
-                await view.views[lane].add("".join(found))
+            for adapter, found in pieces.items():
+                await view.views[adapter].add("".join(found))
             if ended:
-                await self._end(exchange, view)
+                await self._end(response, view)
         finally:
             self._drawing = False
 
-    async def _end(self, exchange: Exchange, view: TurnView) -> None:
-        self.exchange = None
+    async def _end(self, response: Response, view: TurnView) -> None:
+        self.response = None
         self._tick.pause()
         await view.end()
-        if exchange.error is not None:
-            refused = exchange.turn not in (self.chat.turns if self.chat else [])
-            self._fail(exchange.error, "NOT ASKED" if refused else "FAILED")
+        if response.error is not None:
+            refused = response.turn not in (self.chat.turns if self.chat else [])
+            self._fail(response.error, "NOT ASKED" if refused else "FAILED")
             if refused:
-                self.field.value = self.field.value or exchange.turn.question
+                self.field.value = self.field.value or response.turn.question
                 await self.rebuild()
         self._tell()
         self._buttons()
@@ -277,8 +277,8 @@ class ChatBase(StepScreen):
 
     def action_stop(self) -> None:
         """Stop the answer; the conversation goes on."""
-        if self.exchange is not None:
-            self.exchange.stop()
+        if self.response is not None:
+            self.response.stop()
 
     # Around it
 

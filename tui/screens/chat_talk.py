@@ -12,8 +12,7 @@ from textual.content import Content
 from textual.widgets import Markdown
 from textual.widgets.markdown import MarkdownStream
 
-from core.chat.text import StreamCleaner
-from core.text import clean
+from core.text import StreamCleaner, clean
 from tui.signs import sign
 from tui.widgets.safe import Plain
 
@@ -40,11 +39,11 @@ class AnswerView(Vertical):
     AnswerView MarkdownFence > Label { width: 1fr; padding: 0 1; }
     """
 
-    def __init__(self, lane: str, answer: Answer | None = None) -> None:
+    def __init__(self, adapter: str, answer: Answer | None = None) -> None:
         super().__init__()
-        self.lane = lane
+        self.adapter = adapter
         self.raw = answer.answer if answer else ""
-        self._who = Plain(Content(clean(lane or "base", keep_newlines=False)), classes="who")
+        self._who = Plain(Content(clean(adapter or "base", keep_newlines=False)), classes="who")
         self._markdown = Markdown(clean(self.raw), parser_factory=parser, open_links=False)
         self._figures = Plain(_figures(answer) if answer else "", classes="figures")
         self._cleaner = StreamCleaner()
@@ -104,7 +103,8 @@ class TurnView(Vertical):
         super().__init__()
         self.turn = turn
         self.views = {
-            lane: AnswerView(lane, None if coming else turn.answers.get(lane)) for lane in turn.lanes
+            adapter: AnswerView(adapter, None if coming else turn.answers.get(adapter))
+            for adapter in turn.adapters
         }
         self._told = Plain("", classes="told")
 
@@ -136,7 +136,9 @@ class TurnView(Vertical):
 
     async def end(self) -> None:
         """No more comes to any of the answers."""
-        await asyncio.gather(*(view.end(self.turn.answers.get(lane)) for lane, view in self.views.items()))
+        await asyncio.gather(
+            *(view.end(self.turn.answers.get(adapter)) for adapter, view in self.views.items())
+        )
 
 
 def _figures(answer: Answer) -> str:

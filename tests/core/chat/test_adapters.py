@@ -48,9 +48,9 @@ def test_compare_answers_as_each_would_alone_from_one_process(
     chat: ChatSession, reference: Reference
 ) -> None:
     events = list(chat.begin_compare("Where?", (None, "one")))
-    lanes = [event.lane for event in events if isinstance(event, Token)]
-    assert "one" in lanes[: lanes.index("") + 16]
-    base, tuned = (chat.turns[-1].answers[lane] for lane in ("", "one"))
+    adapters = [event.adapter for event in events if isinstance(event, Token)]
+    assert "one" in adapters[: adapters.index("") + 16]
+    base, tuned = (chat.turns[-1].answers[adapter] for adapter in ("", "one"))
     question = [{"role": "user", "content": "Where?"}]
     assert base.answer == reference.greedy(question, 16)
     assert tuned.answer == reference.greedy(question, 16, "one")

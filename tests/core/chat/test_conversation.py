@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from core.chat.conversation import notes_on
-from core.chat.memory import cache_bytes_per_token, context_that_fits
+from core.chat.engine import notes_on
+from core.chat.kv_cache import cache_bytes_per_token, context_that_fits
 from core.errors import MachineError
 from core.finetune.turns import tokens_between
 from core.model.messages import Message, text_of

@@ -30,7 +30,7 @@ class Session:
 
         self.talks.append(list(talk))
         answers = {lane or "": Answer("so", lane, 1, 1, 0.1, 1.0, "end") for lane in adapters}
-        return type("Exchange", (), {"result": lambda self: answers})()
+        return type("Response", (), {"result": lambda self: answers})()
 
     def score(self, segments: Any, adapter: str | None = None) -> tuple[float, int]:
         self.scored.append(segments)

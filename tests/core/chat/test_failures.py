@@ -24,11 +24,11 @@ def test_a_killed_worker_is_told_and_nothing_is_lost(endless: ChatSession) -> No
     endless.set(max_new_tokens=6)
     first = endless.ask("Before?")
     endless.set(max_new_tokens=12_000)
-    exchange = endless.begin(LONG)
-    next(event for event in exchange if isinstance(event, Token))
+    response = endless.begin(LONG)
+    next(event for event in response if isinstance(event, Token))
     os.kill(endless.pid, signal.SIGKILL)
     with pytest.raises(ChatError, match="SIGKILL") as caught:
-        exchange.result()
+        response.result()
     assert caught.value.died
     assert caught.value.exit_status == 3
     assert not endless.alive
@@ -98,12 +98,12 @@ def test_the_worker_ends_with_its_parent(built_llama: Path) -> None:
 
 
 def test_closing_frees_the_process_and_stops_an_answer(endless: ChatSession) -> None:
-    exchange = endless.begin(LONG)
-    next(event for event in exchange if isinstance(event, Token))
+    response = endless.begin(LONG)
+    next(event for event in response if isinstance(event, Token))
     pid = endless.pid
     endless.close()
     with pytest.raises(ChatError, match="closed"):
-        exchange.result()
+        response.result()
     assert not Path(f"/proc/{pid}").exists()
 
 
@@ -129,11 +129,11 @@ def test_loading_is_told_and_events_come_without_waiting(built_llama: Path) -> N
             if event.type == "finished":
                 over.set()
 
-        exchange = session.begin("Asked before the model is there?", on_event)
+        response = session.begin("Asked before the model is there?", on_event)
         assert over.wait(60)
-        assert exchange.over
-        assert exchange.drain() == events
-        assert exchange.drain() == []
+        assert response.over
+        assert response.drain() == events
+        assert response.drain() == []
         assert session.ready is not None
     assert heard[-1] == session.ready
 

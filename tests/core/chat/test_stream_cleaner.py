@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.chat.text import StreamCleaner
-from core.text import clean
+from core.text import StreamCleaner, clean
 
 NASTY = [
     "a\x1b[31mred\x1b[0m b",

@@ -7,22 +7,27 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from core.chat.answer import Answer, Turn
-from core.chat.history import History
+from core.chat.evaluate import evaluation_path, read_evaluation
 from core.chat.protocol import Done, Error
-from core.chat.transcript import as_markdown, find_chat, list_chats, read_chat
+from core.chat.transcript import History, as_markdown, find_chat, list_chats, read_chat
 from core.errors import MachineError, RequestError
 
+KEYS = ["answer", "text", "lanes", "main", "attempt", "to", "turns", "name", "adapter", "stop", "tokens_per_s",
+        "time_to_first_token_s", "new_tokens", "context_full", "created", "model", "system"]  # fmt: skip
 
-def done(text: str, lane: str = "") -> Done:
-    return Done(1, lane, text, 10, 20, 3, 0.01, 30.0, "end")
+
+def done(text: str, adapter: str = "") -> Done:
+    return Done(adapter, text, 10, 20, 3, 0.01, 30.0, "end")
 
 
-def talk(history: History, question: str, answer: str, lane: str = "") -> Turn:
-    turn = Turn(question, (lane,), lane)
+def talk(history: History, question: str, answer: str, adapter: str = "") -> Turn:
+    turn = Turn(question, (adapter,), adapter)
     history.add(turn)
-    history.hear(turn, done(answer, lane), {}, [])
+    history.hear(turn, done(answer, adapter), {}, [])
     return turn
 
 
@@ -82,13 +87,13 @@ def test_a_refused_question_leaves_the_conversation_as_it_was(history: History) 
     removed = history.rewind(1)
     new = Turn("far too long")
     history.add(new)
-    history.hear(new, Error(1, "request", "too long"), {"": ""}, removed)
+    history.hear(new, Error(RequestError("too long")), {"": ""}, removed)
     assert history.turns[1] is kept
     assert history.path is not None
     assert read_chat(history.path).turns == history.turns
 
 
-def test_lanes_go_on_from_their_own_answers(history: History) -> None:
+def test_adapters_go_on_from_their_own_answers(history: History) -> None:
     turn = Turn("Both?", ("", "travel"), "travel")
     history.add(turn)
     history.hear(turn, done("base said", ""), {}, [])
@@ -155,9 +160,65 @@ def test_records_of_a_newer_version_are_passed_over(tmp_path: Path) -> None:
     assert read_chat(path).turns == [Turn("Hi", answers={"": Answer("Yes", None)})]
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=6),
+    max_leaves=8,
+)
+RECORD = st.fixed_dictionaries(
+    {"type": st.sampled_from(["chat", "user", "assistant", "rewind", "drop", "name", "adapter"])},
+    optional=dict.fromkeys(KEYS, JSON),
+)
+LINE = RECORD.map(lambda record: json.dumps(record).encode()) | st.binary(max_size=40)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(lines=st.lists(LINE, max_size=8), cut=st.integers(0, 40))
+def test_whatever_is_in_a_transcript_it_is_read_or_refused(
+    tmp_path: Path, lines: list[bytes], cut: int
+) -> None:
+    path = tmp_path / "chat.jsonl"
+    whole = b'{"type": "chat", "v": 1}\n' + b"\n".join(lines)
+    path.write_bytes(whole[: len(whole) - cut])
+    for chat in list_chats(tmp_path):
+        assert as_markdown(chat).encode()
+        assert "\n" not in chat.title
+        again = History("m", "", tmp_path)
+        again.reopen(path.name)
+        again.messages("", "Next?")
+        again.rewind(0)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=JSON, cut=st.integers(0, 10))
+def test_whatever_is_in_an_evaluation_it_is_read_or_made_anew(tmp_path: Path, data: object, cut: int) -> None:
+    side = {"answer": {"answer": "x"}, "loss": 1.0, "similarity": data}
+    row = {"file": "f", "line": 1, "question": "q", "expected": data, "base": side, "tuned": side}
+    for found in (data, {"adapter": "a", "created": "", "total": 1, "rows": [row, data]}):
+        text = json.dumps(found)
+        evaluation_path(tmp_path, "a").write_text(text[: len(text) - cut])
+        kept = read_evaluation(tmp_path, "a")
+        assert kept is None or [kept.mean(side, "similarity") for side in ("base", "tuned")]
+
+
+def test_deep_nesting_and_folders_are_no_chats(tmp_path: Path) -> None:
+    (tmp_path / "deep.jsonl").write_text("[" * 100_000)
+    (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "nowhere")
+    assert list_chats(tmp_path) == []
+
+
+def test_a_transcript_that_was_deleted_begins_anew(history: History) -> None:
+    talk(history, "First?", "Yes.")
+    assert history.path is not None
+    history.path.unlink()
+    talk(history, "Second?", "Also.")
+    assert [turn.question for turn in read_chat(history.path).turns] == ["Second?"]
+
+
 def test_a_folder_that_cannot_be_written_is_told_before_asking(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     history = History("m", "", tmp_path / "file" / "chats")
-    with pytest.raises((MachineError, OSError)):
+    with pytest.raises(MachineError):
         history.add(Turn("Hi"))
     assert history.turns == []

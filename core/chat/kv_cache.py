@@ -1,6 +1,6 @@
 """One conversation in the model's memory: a generator, what it has read, and how much of that can be kept.
 
-Only for the worker process. A lane belongs to one adapter (or none): keys and values computed under one
+Only for the worker process. A cache belongs to one adapter (or none): keys and values computed under one
 adapter are wrong under another, so each has its own cache and a switch reads the conversation anew.
 """
 
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from core.chat.sampler import Sampler
+from core.errors import MachineError
+from core.formats import human_bytes
 from core.model.messages import Segment, after, text_of
 from core.model.tokenizer import ModelTokenizer
 
@@ -27,7 +29,11 @@ def common_prefix(left: list[int], right: list[int]) -> int:
     return next(place for place in range(size) if left[place] != right[place])
 
 
-class Lane:
+SMALLEST = 64
+"""Tokens of a context below which there is no conversation."""
+
+
+class KVCache:
     """The cache of one adapter."""
 
     def __init__(self, runtime: Any, model: Any, adapters: Any, adapter: str, context_tokens: int) -> None:
@@ -142,3 +148,49 @@ class Lane:
         self._generator.append_tokens(np.array(ids, dtype=np.int32))
         self.ids += ids
         self._computed = len(self.ids)
+
+
+def cache_bytes_per_token(config: dict[str, Any]) -> int:
+    """Bytes that one token takes in the cache, from ``genai_config.json``.
+
+    Two tensors (keys, values) a layer, of key-value heads times head size, four bytes each: the
+    runtime's CPU caches are float32, others are at most that.
+    """
+    decoder = config.get("model", {}).get("decoder", {})
+    sizes = [decoder.get(name, 0) for name in ("num_hidden_layers", "num_key_value_heads", "head_size")]
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        return 0
+    return int(2 * 4 * sizes[0] * sizes[1] * sizes[2])
+
+
+def context_that_fits(
+    config: dict[str, Any], wanted: int, caches: int, free: int | None = None
+) -> tuple[int, str]:
+    """The longest context, up to ``wanted`` tokens, of which ``caches`` caches fit in half of the free memory.
+
+    Args:
+        free: bytes; asked of the system if None.
+
+    Returns:
+        the tokens, and a sentence for the user if they are fewer than wanted (else empty).
+
+    Raises:
+        MachineError: there is no room for a conversation at all.
+    """
+    each = cache_bytes_per_token(config)
+    if not each:
+        return wanted, ""
+    if free is None:
+        import psutil
+
+        free = int(psutil.virtual_memory().available)
+    fits = free // 2 // (each * caches)
+    if fits >= wanted:
+        return wanted, ""
+    if fits < SMALLEST:
+        raise MachineError(
+            "There is too little memory for a conversation.",
+            f"{human_bytes(free)} are free, and each token takes {human_bytes(each * caches)}.",
+            "Close other programs, or use a smaller model.",
+        )
+    return int(fits), f"Memory allows a context of {fits} tokens, not {wanted}: {human_bytes(free)} are free."

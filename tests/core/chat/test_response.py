@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from core.chat.answer import Turn
-from core.chat.exchange import ChatEvent, Exchange
 from core.chat.protocol import Finished, Token
+from core.chat.response import ChatEvent, Response
 
 
-def answered(stopped: list[str] | None = None) -> Exchange:
-    """An exchange whose events have all come."""
+def answered(stopped: list[str] | None = None) -> Response:
+    """An response whose events have all come."""
     said = stopped if stopped is not None else []
-    exchange = Exchange(Turn("Where?"), lambda *_: None, None, lambda: said.append("stop"))
-    for message in (Token(1, "", "Here"), Token(1, "", "."), Finished(1)):
-        exchange.hear(message)
-    return exchange
+    response = Response(Turn("Where?"), lambda *_: None, None, lambda: said.append("stop"))
+    for message in (Token("", "Here"), Token("", "."), Finished()):
+        response.hear(message)
+    return response
 
 
 def test_an_answer_that_was_over_at_once_is_shown_whole() -> None:
-    exchange = answered()
-    assert exchange.over
+    response = answered()
+    assert response.over
     shown: list[ChatEvent] = []
-    exchange.follow(shown.append)
+    response.follow(shown.append)
     assert [event.text for event in shown if isinstance(event, Token)] == ["Here", "."]
     assert isinstance(shown[-1], Finished)
 
 
 def test_an_interruption_stops_the_answer_and_shows_the_rest() -> None:
-    exchange = Exchange(Turn("Where?"), lambda *_: None, None, lambda: exchange.hear(Finished(1)))
-    exchange.hear(Token(1, "", "Here"))
-    exchange.hear(Token(1, "", "."))
+    response = Response(Turn("Where?"), lambda *_: None, None, lambda: response.hear(Finished()))
+    response.hear(Token("", "Here"))
+    response.hear(Token("", "."))
     shown: list[str] = []
 
     def show(event: ChatEvent) -> None:
@@ -36,17 +36,17 @@ def test_an_interruption_stops_the_answer_and_shows_the_rest() -> None:
         if len(shown) == 1:
             raise KeyboardInterrupt
 
-    exchange.follow(show)
+    response.follow(show)
     assert shown == ["token", "token", "finished"]
 
 
 def test_an_interruption_at_the_very_end_ends_too() -> None:
     stopped: list[str] = []
-    exchange = answered(stopped)
+    response = answered(stopped)
 
     def show(event: ChatEvent) -> None:
         if isinstance(event, Finished):
             raise KeyboardInterrupt
 
-    exchange.follow(show)
+    response.follow(show)
     assert stopped == []  # there was nothing left to stop

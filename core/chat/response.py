@@ -7,19 +7,27 @@ import threading
 from collections.abc import Callable, Iterator
 
 from core.chat.answer import Answer, Turn
-from core.chat.connection import raised
-from core.chat.protocol import Done, Dropped, Error, Finished, Message, Progress, Token
+from core.chat.protocol import (
+    Done,
+    Dropped,
+    Error,
+    Finished,
+    Notice,
+    Progress,
+    ProtocolMessage,
+    Token,
+)
 from core.errors import LabError
 
-ChatEvent = Progress | Dropped | Token | Done | Finished | Error
-"""What an exchange tells. Finished or Error is always the last."""
+ChatEvent = Progress | Dropped | Notice | Token | Done | Finished | Error
+"""What a response tells. Finished or Error is always the last."""
 
 _LOOK_SECONDS = 0.2
 """How often an iteration looks whether there is still something to wait for."""
 
 
-class Exchange:
-    """A question that is being answered, in one lane or in two.
+class Response:
+    """A question that is being answered, by one adapter or by two.
 
     Iterate over it to wait for events; or give ``on_event`` and never wait; or call :meth:`drain` from
     a timer. The events are the same. ``on_event`` is called from another thread and must not block.
@@ -28,7 +36,7 @@ class Exchange:
     def __init__(
         self,
         turn: Turn,
-        record: Callable[[Exchange, Message], None],
+        record: Callable[[Response, ProtocolMessage], None],
         on_event: Callable[[ChatEvent], None] | None,
         stop: Callable[[], None],
     ) -> None:
@@ -39,16 +47,16 @@ class Exchange:
         self._stop = stop
         self._events: queue.SimpleQueue[ChatEvent] = queue.SimpleQueue()
         self._over = threading.Event()
-        self._pieces: dict[str, list[str]] = {lane: [] for lane in turn.lanes}
+        self._pieces: dict[str, list[str]] = {adapter: [] for adapter in turn.adapters}
 
-    def hear(self, message: Message) -> None:
-        """Take an event from the worker. Called by its reader thread."""
+    def hear(self, message: ProtocolMessage) -> None:
+        """Take an event of the model's process. Called by its reader thread."""
         if not isinstance(message, ChatEvent):
             return
         if isinstance(message, Token):
-            self._pieces[message.lane].append(message.text)
+            self._pieces[message.adapter].append(message.text)
         elif isinstance(message, Error):
-            self.error = raised(message)
+            self.error = message.error
         if isinstance(message, Done | Error | Finished | Dropped):
             try:
                 self._record(self, message)
@@ -60,9 +68,9 @@ class Exchange:
         if self._on_event is not None:
             self._on_event(message)
 
-    def so_far(self, lane: str) -> str:
-        """The text of a lane as far as it came."""
-        return "".join(self._pieces[lane])
+    def so_far(self, adapter: str) -> str:
+        """The text of an adapter as far as it came."""
+        return "".join(self._pieces[adapter])
 
     @property
     def over(self) -> bool:
@@ -114,7 +122,7 @@ class Exchange:
         return self._over.wait(timeout)
 
     def result(self) -> dict[str, Answer]:
-        """Wait for the end and give each lane's answer.
+        """Wait for the end and give each adapter's answer.
 
         Raises:
             RequestError: the question cannot be asked (too long, wrong adapter).

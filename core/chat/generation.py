@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from core.chat.conversation import Detokenizer
-from core.chat.lane import Lane
-from core.chat.protocol import Done, Dropped, Message, Progress, Token
+from core.chat.detokenize import Detokenizer
+from core.chat.kv_cache import KVCache
+from core.chat.protocol import Done, Dropped, Progress, ProtocolMessage, Token
 from core.chat.sampler import Sampler
 from core.chat.settings import Sampling
 
@@ -18,18 +18,18 @@ reader, which takes the processor from a model that has it all (docs/chat.md, Sp
 
 
 class Stopwatch:
-    """Time spent on one lane only, so that two lanes that take turns are each measured fairly."""
+    """Time spent on one answer only, so that two that take turns are each measured fairly."""
 
     def __init__(self) -> None:
         self.spent = 0.0
         self._since = 0.0
 
     def start(self) -> None:
-        """The lane's turn begins."""
+        """The answer's turn begins."""
         self._since = time.perf_counter()
 
     def stop(self) -> None:
-        """The lane's turn ends."""
+        """The answer's turn ends."""
         self.spent += time.perf_counter() - self._since
 
     def now(self) -> float:
@@ -37,51 +37,57 @@ class Stopwatch:
         return self.spent + time.perf_counter() - self._since
 
 
-class Reply:
-    """An answer in one lane.
+class Generation:
+    """One answer under way.
 
     Attributes:
         watch: its time.
-        question: the text and the ids to read.
-        first: what is told before all else.
     """
 
     def __init__(
         self,
-        request: int,
         name: str,
-        lane: Lane,
+        cache: KVCache,
+        question: tuple[str, list[int]],
         settings: Sampling,
+        *,
         room: int,
         ends: set[int],
         detokenizer: Detokenizer,
         stopped: Callable[[], bool],
+        dropped: Dropped | None = None,
     ) -> None:
-        """``room``: tokens that the answer may have at most. ``ends``: tokens that end it."""
+        """An answer of the adapter ``name``.
+
+        Args:
+            question: the text and the ids to read.
+            room: tokens that the answer may have at most.
+            ends: tokens that end it.
+            dropped: the turns that had to go for it, which is told before all else.
+        """
         self.watch = Stopwatch()
-        self.question: tuple[str, list[int]] = ("", [])
-        self.first: Dropped | None = None
-        self._request = request
         self._name = name
-        self._lane = lane
+        self._cache = cache
+        self._question = question
         self._settings = settings
         self._room = room
         self._ends = ends
         self._detokenizer = detokenizer
         self._stopped = stopped
+        self._dropped = dropped
         self._pieces: list[str] = []
         self._unsent = ""
 
-    def steps(self) -> Iterator[Message | None]:
+    def steps(self) -> Iterator[ProtocolMessage | None]:
         """Work in small steps; each may have something to tell."""
-        lane, watch = self._lane, self.watch
-        yield self.first
+        cache, watch = self._cache, self.watch
+        yield self._dropped
         read = 0
-        for read, total in lane.read(*self.question):
+        for read, total in cache.read(*self._question):
             if self._stopped():
                 break
             if total > read:
-                yield Progress(self._request, "reading", read, total)
+                yield Progress("reading", read, total)
         sampler = Sampler(self._settings)
         new = 0
         first = last = sent = 0.0
@@ -90,7 +96,7 @@ class Reply:
             if self._stopped():
                 stop = "cancelled"
                 break
-            token = lane.choose(sampler)
+            token = cache.choose(sampler)
             last = watch.now()
             first = first or last
             if token in self._ends:
@@ -98,7 +104,7 @@ class Reply:
                 break
             new += 1
             self._unsent += self._detokenizer.add(token)
-            lane.accept(token)
+            cache.accept(token)
             if self._unsent and last - sent >= FLUSH_SECONDS:
                 sent = last
                 yield self._send()
@@ -109,23 +115,22 @@ class Reply:
             yield self._send()
         answer = "".join(self._pieces)
         if new:
-            lane.answered(answer)
+            cache.answered(answer)
         intervals = new - 1 + (stop == "end")
         yield Done(
-            self._request,
             self._name,
             answer=answer,
             prompt_tokens=read,
-            context_tokens=len(lane.ids),
+            context_tokens=len(cache.ids),
             new_tokens=new,
             time_to_first_token_s=round(first or watch.now(), 6),
             tokens_per_s=round(intervals / (last - first), 3) if intervals > 0 and last > first else 0.0,
             stop=stop,
             context_full=stop == "length" and new < self._settings.max_new_tokens,
-            dropped_turns=self.first.turns if self.first else 0,
+            dropped_turns=self._dropped.turns if self._dropped else 0,
         )
 
     def _send(self) -> Token:
         piece, self._unsent = self._unsent, ""
         self._pieces.append(piece)
-        return Token(self._request, self._name, piece)
+        return Token(self._name, piece)
