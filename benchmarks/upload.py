@@ -41,11 +41,11 @@ def child(kind: str, root: Path) -> None:
     upload = lab.recipe.upload
     began = time.monotonic()
     if kind == "olivepress":
-        from core.azure.patience import Stop
+        from core.azure.retry import Stop
         from core.events import Reporter
-        from core.upload import uploading
+        from core.upload import stage
 
-        uploading.upload(lab.folder, lab.recipe, Reporter(), Stop())
+        stage.upload(lab.folder, lab.recipe, Reporter(), Stop())
     else:
         client = azure.ai.ml.MLClient(
             current().credential, upload.subscription, upload.resource_group, upload.workspace

@@ -25,6 +25,6 @@ def download_model(uri: str, cache: Path, report: Reporter) -> Path:
         MachineError: not signed in, no right to read it, or no disk.
         StageError: the service failed for longer than we wait.
     """
-    from core.azure.source import download_model as download
+    from core.azure.download import download_model as download
 
     return download(uri, cache, report)

@@ -1,4 +1,4 @@
-"""Azure's failures in a short sentence each, with what to do about it.
+"""Azure's failures in a short sentence each, with what to do about it; and no secret in any text.
 
 The SDK's exceptions carry pages of text: URLs with signatures, correlation ids, advice for other
 people. :func:`explain` keeps the code that support asks for and says the rest in plain words.
@@ -6,226 +6,155 @@ people. :func:`explain` keeps the code that support asks for and says the rest i
 
 from __future__ import annotations
 
+import json
 import re
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
-from core.azure.redact import redact
 from core.errors import LabError, MachineError, RequestError, StageError
-from core.text import clean, command
+from core.text import clean, command, without_logins
 
 LOGIN = "Run: olivepress login"
+CHOOSE = "Choose again: olivepress workspaces"
+AGAIN = "Look at the network and try again; nothing sent is lost."
+SUPPORT = "Try again; if it stays so, show this to the workspace's owner."
+CLOCK_OFF = 300.0
+"""Seconds by which this machine's clock may differ from Azure's; tokens and signatures are refused beyond it."""
+_clock = {"ahead": 0.0}
+
+HIDDEN = "***"
+_SECRETS = (
+    # The signature of a shared access signature, plain or percent-encoded.
+    (re.compile(r"(?i)\b(sig=)[^&\s\"'<>]+"), r"\1" + HIDDEN),
+    # Any JSON Web Token, and what follows Bearer or SharedKey in a header.
+    (re.compile(r"\beyJ[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*){0,2}"), HIDDEN),
+    (re.compile(r"(?i)\b(bearer|sharedkey)\s+[A-Za-z0-9._~+/=:-]{8,}"), r"\1 " + HIDDEN),
+    # Named values in JSON, in forms and in connection strings.
+    (
+        re.compile(
+            r"(?i)([\"']?(?:access_token|refresh_token|id_token|client_secret|client_assertion|device_code|"
+            r"sastoken|sasuri|accountkey|primarykey|password|secret)[\"']?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s,;&}]+)"
+        ),
+        r"\1" + HIDDEN,
+    ),
+    # An account key standing alone: 64 bytes as base64.
+    (re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{86}==(?![A-Za-z0-9+/=])"), HIDDEN),
+)
+
+
+def redact(text: str) -> str:
+    """The text with every secret that can be told by its form replaced by ``***``."""
+    text = without_logins(text)
+    for pattern, instead in _SECRETS:
+        text = pattern.sub(instead, text)
+    return text
 
 
 @dataclass(frozen=True)
 class _Saying:
     kind: type[LabError]
+    code: str
     title: str
     hint: str
-    code: str
+
+    def about(self, detail: str) -> LabError:
+        return self.kind(self.title, detail, self.hint, code=self.code)
 
 
-# Entra's error numbers, https://learn.microsoft.com/entra/identity-platform/reference-error-codes
-_ENTRA: dict[str, _Saying] = {}
-
-
-def _entra(numbers: str, title: str, hint: str, *, code: str) -> None:
-    for number in numbers.split():
-        _ENTRA[number] = _Saying(MachineError, title, hint, code)
-
-
-_entra(
-    "53003 53000 53001 53004 530032 530035 530084",
-    "Your organisation does not allow signing in this way (conditional access).",
-    "Run az login on this machine, then: olivepress login --method cli. Or ask for a service principal.",
-    code="azure.policy",
-)
-_entra(
-    "50173 70008 700082 700084 70043 70044 50132 50133 50089 50078",
-    "Your Azure sign-in has expired.",
-    LOGIN,
-    code="azure.expired",
-)
-_entra(
-    "70016 70020 70019 50199",
-    "The code was not entered in time.",
-    "Run olivepress login again and enter the new code.",
-    code="azure.sign-in",
-)
-_entra(
-    "90002 900023 90072 900021",
-    "There is no such tenant.",
-    "Check the tenant's id or domain: olivepress login --tenant ID",
-    code="azure.tenant",
-)
-_entra(
-    "50020 50034 500011 50178 16000",
-    "This account does not belong to that tenant.",
-    "Sign in with an account of the workspace's tenant: olivepress login --tenant ID",
-    code="azure.tenant",
-)
-_entra(
-    "50076 50079 50072 50074",
-    "Your organisation wants a second factor for this sign-in.",
-    LOGIN,
-    code="azure.sign-in",
-)
-_entra(
-    "50105",
-    "You are not assigned to this application in your organisation.",
-    "Ask an administrator for access.",
-    code="azure.right",
-)
-_entra(
-    "65001 65004 90094",
-    "The sign-in was not consented to.",
-    "Ask an administrator to consent, or use another method.",
-    code="azure.consent",
-)
-_entra(
-    "7000215 7000222 700016 70001 700027 700024",
-    "The service principal was refused.",
-    "Check AZURE_CLIENT_ID, AZURE_TENANT_ID and that the secret or certificate is still valid.",
-    code="azure.principal",
-)
-_entra("50126 50053 50057", "The account or its password was refused.", LOGIN, code="azure.sign-in")
-
-# Error codes in the bodies of Resource Manager, the ML front end and Blob Storage.
-_CODES: dict[str, _Saying] = {
-    "InvalidAuthenticationTokenTenant": _Saying(
-        MachineError,
-        "You are signed in to another tenant than the workspace's.",
-        "Run: olivepress login --tenant ID",
-        "azure.tenant",
-    ),
-    "ExpiredAuthenticationToken": _Saying(
-        MachineError, "Your Azure sign-in has expired.", LOGIN, "azure.expired"
-    ),
-    "InvalidAuthenticationToken": _Saying(
-        MachineError, "Azure did not accept the sign-in.", LOGIN, "azure.sign-in"
-    ),
-    "AuthorizationFailed": _Saying(
-        MachineError,
-        "You have no right to do this in the workspace.",
-        "Ask for the role AzureML Data Scientist on it.",
-        "azure.right",
-    ),
-    "LinkedAuthorizationFailed": _Saying(
-        MachineError,
-        "You have no right to do this in the workspace.",
-        "Ask for the role AzureML Data Scientist on it.",
-        "azure.right",
-    ),
-    "SubscriptionNotFound": _Saying(
-        RequestError,
-        "There is no such subscription, or you cannot see it.",
-        "Choose again: olivepress workspaces",
-        "azure.subscription",
-    ),
-    "ResourceGroupNotFound": _Saying(
-        RequestError,
-        "There is no such resource group.",
-        "Choose again: olivepress workspaces",
-        "azure.workspace",
-    ),
-    "ReadOnlyDisabledSubscription": _Saying(
-        MachineError,
-        "The subscription is disabled and can only be read.",
-        "Choose another: olivepress workspaces",
-        "azure.subscription",
-    ),
-    "AuthorizationPermissionMismatch": _Saying(
-        MachineError,
-        "You have no right to the workspace's storage.",
-        "Ask for the role Storage Blob Data Contributor on its storage account.",
-        "azure.right",
-    ),
-    "InsufficientAccountPermissions": _Saying(
-        MachineError,
-        "You have no right to the workspace's storage.",
-        "Ask for the role Storage Blob Data Contributor on its storage account.",
-        "azure.right",
-    ),
-    "AuthorizationFailure": _Saying(
-        MachineError,
-        "The storage account does not let this machine in (firewall).",
-        "Use a machine in its network, or have this machine's address allowed.",
-        "azure.network",
-    ),
-    "AuthorizationSourceIPMismatch": _Saying(
-        MachineError,
-        "The storage account does not let this machine in (firewall).",
-        "Use a machine in its network, or have this machine's address allowed.",
-        "azure.network",
-    ),
-    "KeyBasedAuthenticationNotPermitted": _Saying(
-        MachineError,
-        "The storage account takes no keys, only signed-in users.",
-        "Set the workspace's datastore to identity-based access, and ask for Storage Blob Data Contributor.",
-        "azure.right",
-    ),
-    "AccountIsDisabled": _Saying(
-        MachineError,
-        "The workspace's storage account is disabled.",
-        "Ask the workspace's owner.",
-        "azure.storage",
-    ),
-    "ContainerNotFound": _Saying(
-        RequestError,
-        "The workspace's storage container is gone.",
-        "Ask the workspace's owner, or choose another one.",
-        "azure.storage",
-    ),
-    "ContainerBeingDeleted": _Saying(
-        RequestError,
-        "The workspace's storage container is gone.",
-        "Ask the workspace's owner, or choose another one.",
-        "azure.storage",
-    ),
-    "BlobNotFound": _Saying(
-        RequestError,
-        "A file of the model is gone from the storage.",
-        "Upload the model again, or take another version.",
-        "fetch.gone",
-    ),
-    "AuthenticationFailed": _Saying(
-        MachineError,
-        "The storage did not accept our access (expired or withdrawn).",
-        "Try again; if it stays so: olivepress login",
-        "azure.expired",
-    ),
-    "Md5Mismatch": _Saying(
-        StageError, "A block arrived damaged.", "Try again; what has arrived whole is kept.", "upload.damaged"
-    ),
+_TABLE: tuple[tuple[str, type[LabError], str, str, str], ...] = (
+    # Entra's error numbers, https://learn.microsoft.com/entra/identity-platform/reference-error-codes
+    ("53003 53000 53001 53004 530032 530035 530084", MachineError, "azure.policy",
+     "Your organisation does not allow signing in this way (conditional access).",
+     "Run az login on this machine, then: olivepress login --method cli. Or ask for a service principal."),
+    ("50173 70008 700082 700084 70043 70044 50132 50133 50089 50078 ExpiredAuthenticationToken", MachineError,
+     "azure.expired", "Your Azure sign-in has expired.", LOGIN),
+    ("70016 70020 70019 50199 expired_token authorization_pending", MachineError, "azure.sign-in",
+     "The code was not entered in time.", "Run olivepress login again and enter the new code."),
+    ("authorization_declined access_denied", MachineError, "azure.sign-in", "The sign-in was declined.", LOGIN),
+    ("90002 900023 90072 900021", MachineError, "azure.tenant", "There is no such tenant.",
+     "Check the tenant's id or domain: olivepress login --tenant ID"),
+    ("50020 50034 500011 50178 16000", MachineError, "azure.tenant",
+     "This account does not belong to that tenant.",
+     "Sign in with an account of the workspace's tenant: olivepress login --tenant ID"),
+    ("50076 50079 50072 50074", MachineError, "azure.sign-in",
+     "Your organisation wants a second factor for this sign-in.", LOGIN),
+    ("50105", MachineError, "azure.right", "You are not assigned to this application in your organisation.",
+     "Ask an administrator for access."),
+    ("65001 65004 90094", MachineError, "azure.consent", "The sign-in was not consented to.",
+     "Ask an administrator to consent, or use another method."),
+    ("7000215 7000222 700016 70001 700027 700024", MachineError, "azure.principal",
+     "The service principal was refused.",
+     "Check AZURE_CLIENT_ID, AZURE_TENANT_ID and that the secret or certificate is still valid."),
+    ("50126 50053 50057", MachineError, "azure.sign-in", "The account or its password was refused.", LOGIN),
+    # What azure-identity tells by its words alone.
+    ("cli-missing", MachineError, "azure.cli", "The Azure CLI is not installed.",
+     "Use another way: olivepress login --method device"),
+    ("cli-signed-out", MachineError, "azure.cli", "The Azure CLI is not signed in.",
+     "Run az login, or: olivepress login --method device"),
+    ("cli-silent", MachineError, "azure.connection", "The Azure CLI does not answer.",
+     "Try az account show, or: olivepress login --method device"),
+    ("no-keeper", MachineError, "azure.keep", "This machine has no place that keeps secrets.",
+     "Run olivepress login again, and agree to a file that only you can read."),
+    # Error codes in the bodies of Resource Manager, the ML front end and Blob Storage.
+    ("InvalidAuthenticationTokenTenant", MachineError, "azure.tenant",
+     "You are signed in to another tenant than the workspace's.", "Run: olivepress login --tenant ID"),
+    ("AuthorizationFailed LinkedAuthorizationFailed", MachineError, "azure.right",
+     "You have no right to do this in the workspace.", "Ask for the role AzureML Data Scientist on it."),
+    ("SubscriptionNotFound", RequestError, "azure.subscription",
+     "There is no such subscription, or you cannot see it.", CHOOSE),
+    ("ResourceGroupNotFound", RequestError, "azure.workspace", "There is no such resource group.", CHOOSE),
+    ("ReadOnlyDisabledSubscription", MachineError, "azure.subscription",
+     "The subscription is disabled and can only be read.", "Choose another: olivepress workspaces"),
+    ("AuthorizationPermissionMismatch InsufficientAccountPermissions", MachineError, "azure.right",
+     "You have no right to the workspace's storage.",
+     "Ask for the role Storage Blob Data Contributor on its storage account."),
+    ("AuthorizationFailure AuthorizationSourceIPMismatch", MachineError, "azure.network",
+     "The storage account does not let this machine in (firewall).",
+     "Use a machine in its network, or have this machine's address allowed."),
+    ("KeyBasedAuthenticationNotPermitted", MachineError, "azure.right",
+     "The storage account takes no keys, only signed-in users.",
+     "Set the workspace's datastore to identity-based access, and ask for Storage Blob Data Contributor."),
+    ("AccountIsDisabled", MachineError, "azure.storage", "The workspace's storage account is disabled.",
+     "Ask the workspace's owner."),
+    ("ContainerNotFound ContainerBeingDeleted", RequestError, "azure.storage",
+     "The workspace's storage container is gone.", "Ask the workspace's owner, or choose another one."),
+    ("BlobNotFound", RequestError, "fetch.gone", "A file of the model is gone from the storage.",
+     "Upload the model again, or take another version."),
+    ("AuthenticationFailed", MachineError, "azure.expired",
+     "The storage did not accept our access (expired or withdrawn).",
+     "Try again; if it stays so: olivepress login"),
+    ("Md5Mismatch", StageError, "upload.damaged", "A block arrived damaged.",
+     "Try again; what has arrived whole is kept."),
+    ("InvalidBlockList InvalidBlobOrBlock InvalidBlockId BlockCountExceedsLimit", StageError, "upload.blocks",
+     "The storage has lost or replaced blocks of a file that is being sent.",
+     "See that nobody else sends this model, then run the upload again: what is missing is sent anew."),
+    ("ConditionNotMet 412", StageError, "azure.changed", "A file in the storage was changed in the meantime.",
+     "Run it again; the file is taken as it is now."),
+    # What is left, by the status alone.
+    ("InvalidAuthenticationToken 401", MachineError, "azure.sign-in", "Azure did not accept the sign-in.", LOGIN),
+    ("403", MachineError, "azure.right", "Azure refuses this to you.",
+     "Ask for the right, or choose another: olivepress workspaces"),
+    ("404", RequestError, "azure.missing", "There is no such thing in Azure.", CHOOSE),
+    ("409", StageError, "azure.conflict", "Azure reports a conflict with what is there.",
+     "Try again, or use another name or version."),
+    ("429", StageError, "azure.busy", "Azure is busy and asks us to wait.",
+     "Try again in some minutes; nothing sent is lost."),
+    ("500", StageError, "azure.fault", "Azure has a fault of its own.", "Try again later; nothing sent is lost."),
+)  # fmt: skip
+_IDENTITY_WORDS = {
+    "azure cli not found": "cli-missing",
+    "az login": "cli-signed-out",
+    "failed to invoke": "cli-silent",
+    "timed out waiting": "expired_token",
+    "encryption is impossible": "no-keeper",
 }
-
-_BY_STATUS: dict[int, _Saying] = {
-    401: _Saying(MachineError, "Azure did not accept the sign-in.", LOGIN, "azure.sign-in"),
-    403: _Saying(
-        MachineError,
-        "Azure refuses this to you.",
-        "Ask for the right, or choose another: olivepress workspaces",
-        "azure.right",
-    ),
-    404: _Saying(
-        RequestError,
-        "There is no such thing in Azure.",
-        "Choose again: olivepress workspaces",
-        "azure.missing",
-    ),
-    409: _Saying(
-        StageError,
-        "Azure reports a conflict with what is there.",
-        "Try again, or use another name or version.",
-        "azure.conflict",
-    ),
-    429: _Saying(
-        StageError,
-        "Azure is busy and asks us to wait.",
-        "Try again in some minutes; nothing sent is lost.",
-        "azure.busy",
-    ),
-}
+"""No type tells these apart."""
+_SAYINGS = {name: _Saying(*saying) for names, *saying in _TABLE for name in names.split()}  # type: ignore[arg-type]
 
 
 def explain(
@@ -236,192 +165,199 @@ def explain(
     Args:
         subject: what was asked, such as ``workspace travel``; stands first in the detail.
         tried_for: seconds for which the call was tried again.
-        asked: seconds that the service asked to wait, when that was more than our patience.
+        asked: seconds that the service asked to wait, when that was more than we wait.
     """
-    from azure.core.exceptions import (
-        AzureError,
-        ClientAuthenticationError,
-        HttpResponseError,
-        ServiceRequestError,
-        ServiceResponseError,
-    )
+    from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
+    from azure.identity import CredentialUnavailableError
 
-    if isinstance(error, LabError):
-        return error
-    error = line_failure(error) or error
-    text = redact(clean(str(error), keep_newlines=False))
+    ours = next((found for found in _chain(error) if isinstance(found, LabError)), None)
+    if ours is not None:
+        return ours
+    line = line_failure(error)
     tried = f" Tried for {tried_for:.0f} s." if tried_for >= 1 else ""
+    if line is not None:
+        return _explain_line(line, subject, tried)
+    text = redact(clean(str(error), keep_newlines=False))
+    unavailable = isinstance(error, CredentialUnavailableError)
+    refused = isinstance(error, ClientAuthenticationError) or getattr(error, "status_code", 0) in (401, 403)
+    off = _clock["ahead"]
+    if refused and not unavailable and abs(off) > CLOCK_OFF:
+        return MachineError(
+            "This machine's clock is wrong.",
+            f"{subject}: it is {abs(off) / 60:.0f} minutes {'ahead of' if off > 0 else 'behind'} Azure's, "
+            "which refuses what is signed by it.",
+            "Set the clock, then try again.",
+            code="azure.clock",
+        )
+    saying = _SAYINGS.get(_oauth_error(error))
+    if saying is not None:
+        return saying.about(f"{subject}.")
     entra = re.search(r"AADSTS(\d+)", text)
-    if entra and entra.group(1) in _ENTRA:
-        return _say(_ENTRA[entra.group(1)], f"{subject}: AADSTS{entra.group(1)}.")
-    if isinstance(error, HttpResponseError) and error.status_code and not isinstance(error, _unavailable()):
+    if entra and entra.group(1) in _SAYINGS:
+        return _SAYINGS[entra.group(1)].about(f"{subject}: AADSTS{entra.group(1)}.")
+    if isinstance(error, HttpResponseError) and error.status_code and not unavailable:
         return _explain_status(error, text, subject, tried, asked)
     if isinstance(error, ClientAuthenticationError):
         return _explain_sign_in(error, text, subject)
-    if isinstance(error, ServiceRequestError | ServiceResponseError):
-        return _explain_line(text, subject, tried)
     if isinstance(error, AzureError):
         return StageError(
             "Azure gave an answer that we do not understand.",
             f"{subject}: {_short(text)}",
+            SUPPORT,
             code="azure.answer",
         )
     return StageError(
         "The work with Azure failed.",
         f"{subject}: {type(error).__name__}: {_short(text)}",
+        SUPPORT,
         code="azure.failed",
     )
 
 
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception and those that it stands for, as the packages wrap them."""
+    waiting: list[Any] = [error]
+    seen: set[int] = set()
+    while waiting and len(seen) < 30:
+        found = waiting.pop(0)
+        if not isinstance(found, BaseException) or id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        waiting += [
+            getattr(found, name, None) for name in ("inner_exception", "reason", "__cause__", "__context__")
+        ]
+        waiting += found.args
+
+
 def line_failure(error: BaseException) -> BaseException | None:
-    """The broken line or missing answer that a sign-in's failure stands for, or None.
+    """The broken line or missing answer that a failure stands for, or None.
 
     azure-identity hides both behind its own exception, which would be taken for a refusal.
     """
-    from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError, ServiceResponseError
+    from azure.core.exceptions import (
+        ClientAuthenticationError,
+        IncompleteReadError,
+        ServiceRequestError,
+        ServiceResponseError,
+    )
 
-    inner: BaseException | None = error
-    for _ in range(8):
-        if isinstance(inner, ServiceRequestError | ServiceResponseError):
-            found: BaseException = inner
-            return found
-        if inner is None or not isinstance(error, ClientAuthenticationError):
-            return None
-        inner = inner.__cause__ or inner.__context__
-    return None
+    kinds = (ServiceRequestError, ServiceResponseError, IncompleteReadError)
+    found = _chain(error) if isinstance(error, ClientAuthenticationError) else iter((error,))
+    return next((each for each in found if isinstance(each, kinds)), None)
 
 
-def _unavailable() -> type[BaseException]:
-    from azure.identity import CredentialUnavailableError
+def passing(error: BaseException) -> bool:
+    """Whether a failure may be gone when the call is tried again."""
+    from azure.core.exceptions import HttpResponseError
 
-    kind: type[BaseException] = CredentialUnavailableError
-    return kind
+    line = line_failure(error)
+    if line is not None:
+        # A certificate that is not trusted, or a proxy that refuses (its own words: no type tells), stays as it is.
+        return not any(
+            isinstance(each, ssl.SSLCertVerificationError) or str(each).endswith("403 Forbidden")
+            for each in _chain(line)
+        )
+    return isinstance(error, HttpResponseError) and error.status_code in (408, 429, 500, 502, 503, 504)
+
+
+def note_time(date: str | None) -> None:
+    """Compare this machine's clock with the ``Date`` of an answer; azure-identity does not hand its answers on."""
+    with suppress(TypeError, ValueError):
+        _clock["ahead"] = time.time() - parsedate_to_datetime(date or "").timestamp()
+
+
+def _oauth_error(error: Any) -> str:
+    """The ``error`` of an OAuth answer (RFC 6749, RFC 8628), or an empty string."""
+    try:
+        said = json.loads(error.response.text())
+    except (AttributeError, TypeError, ValueError):
+        return ""
+    found = said.get("error") if isinstance(said, dict) else ""
+    return found if isinstance(found, str) else ""
 
 
 def _explain_status(error: Any, text: str, subject: str, tried: str, asked: float | None) -> LabError:
     status = int(error.status_code)
     code = error_code(error)
     where = f"{subject}: {status}" + (f" {code}" if code else "") + "."
-    saying = _CODES.get(code)
     if code == "InvalidAuthenticationTokenTenant":
         return _wrong_tenant(text, subject)
     if code in ("ResourceNotFound", "ParentResourceNotFound") and "/workspaces/" in text:
-        return RequestError(
-            "There is no such workspace.",
-            where,
-            "Choose again: olivepress workspaces",
-            code="azure.workspace",
-        )
-    if saying is None and status == 429 and asked:
-        return StageError(
-            f"Azure is busy and asks us to wait {_minutes(asked)}.",
-            where,
-            "Try again then; nothing sent is lost.",
-            code="azure.busy",
-        )
-    if saying is None and status >= 500:
-        saying = _Saying(
-            StageError,
-            "Azure has a fault of its own.",
-            "Try again later; nothing sent is lost.",
-            "azure.fault",
-        )
+        return RequestError("There is no such workspace.", where, CHOOSE, code="azure.workspace")
+    if code not in _SAYINGS and status == 429 and asked:
+        wait = f"{asked:.0f} s" if asked < 120 else f"{asked / 60:.0f} minutes"
+        title = f"Azure is busy and asks us to wait {wait}."
+        return StageError(title, where, "Try again then; nothing sent is lost.", code="azure.busy")
+    saying = _SAYINGS.get(code) or _SAYINGS.get("500" if status >= 500 else str(status))
     if saying is None:
-        saying = _BY_STATUS.get(status)
-    if saying is None:
-        return StageError("Azure refused the request.", f"{where} {_short(text)}", code="azure.refused")
-    return _say(saying, where + tried)
+        # The body is said only where the service gave no code: it may be a page of XML.
+        said = "" if code or "<" in text else f" {_short(text)}"
+        return StageError("Azure refused the request.", where + said, SUPPORT, code="azure.refused")
+    return saying.about(where + tried)
 
 
 def _wrong_tenant(text: str, subject: str) -> LabError:
     tenants = re.findall(r"https://sts\.windows\.net/([0-9a-fA-F-]{36})", text)
     wanted = tenants[1] if len(tenants) > 1 else ""
     detail = f"{subject}: signed in to {tenants[0]}, it belongs to {wanted}." if wanted else f"{subject}."
-    saying = _CODES["InvalidAuthenticationTokenTenant"]
-    hint = "Run: " + command("login", "--tenant", wanted or "ID")
-    return saying.kind(saying.title, detail, hint, code=saying.code)
+    saying = _SAYINGS["InvalidAuthenticationTokenTenant"]
+    return saying.kind(
+        saying.title, detail, "Run: " + command("login", "--tenant", wanted or "ID"), code=saying.code
+    )
 
 
 def _explain_sign_in(error: BaseException, text: str, subject: str) -> LabError:
     from azure.identity import AuthenticationRequiredError
 
-    low = text.lower()
     if isinstance(error, AuthenticationRequiredError):
-        return MachineError("Your Azure sign-in has expired.", f"{subject}.", LOGIN, code="azure.expired")
-    if "azure cli not found" in low:
-        return MachineError(
-            "The Azure CLI is not installed.",
-            f"{subject}.",
-            "Use another way: olivepress login --method device",
-            code="azure.cli",
-        )
-    if "az login" in low:
-        return MachineError(
-            "The Azure CLI is not signed in.",
-            f"{subject}.",
-            "Run az login, or: olivepress login --method device",
-            code="azure.cli",
-        )
-    if "failed to invoke" in low and "azure cli" in low:
-        return MachineError(
-            "The Azure CLI does not answer.",
-            f"{subject}.",
-            "Try az account show, or: olivepress login --method device",
-            code="azure.connection",
-        )
-    if "timed out waiting" in low or "authorization_pending" in low or "expired_token" in low:
-        return MachineError("The code was not entered in time.", f"{subject}.", LOGIN, code="azure.sign-in")
-    if "authorization_declined" in low or "access_denied" in low:
-        return MachineError("The sign-in was declined.", f"{subject}.", LOGIN, code="azure.sign-in")
-    if "encryption is impossible" in low:
-        return MachineError(
-            "This machine has no place that keeps secrets.",
-            f"{subject}.",
-            "Run olivepress login again, and agree to a file that only you can read.",
-            code="azure.keep",
-        )
+        return _SAYINGS["ExpiredAuthenticationToken"].about(f"{subject}.")
+    saying = next((name for words, name in _IDENTITY_WORDS.items() if words in text.lower()), None)
+    if saying is not None:
+        return _SAYINGS[saying].about(f"{subject}.")
     return MachineError(
         "The sign-in to Azure failed.", f"{subject}: {_short(text)}", LOGIN, code="azure.sign-in"
     )
 
 
-def _explain_line(text: str, subject: str, tried: str) -> LabError:
-    if "CERTIFICATE_VERIFY_FAILED" in text:
+def _explain_line(error: BaseException, subject: str, tried: str) -> LabError:
+    from azure.core.exceptions import ServiceRequestTimeoutError, ServiceResponseTimeoutError
+    from urllib3.exceptions import NameResolutionError, ProxyError
+
+    causes = list(_chain(error))
+
+    def any_of(*kinds: type[BaseException]) -> BaseException | None:
+        return next((each for each in causes if isinstance(each, kinds)), None)
+
+    untrusted = any_of(ssl.SSLCertVerificationError)
+    if isinstance(untrusted, ssl.SSLCertVerificationError):
+        why = "its certificate is not signed by an authority that this machine knows"
+        hint = "Behind an inspecting proxy, set REQUESTS_CA_BUNDLE to its certificate."
+        if untrusted.verify_code in (9, 10):  # X509_V_ERR_CERT_NOT_YET_VALID, …_HAS_EXPIRED
+            why = f"its certificate does not hold at {time.strftime('%Y-%m-%d %H:%M')}, this machine's time"
+            hint = "If that is not the time, set the clock; else the proxy's or service's certificate is too old."
         return MachineError(
-            "The connection to Azure is not trusted.",
-            f"{subject}: its certificate is not signed by an authority that this machine knows.",
-            "Behind an inspecting proxy, set REQUESTS_CA_BUNDLE to its certificate.",
-            code="azure.certificate",
+            "The connection to Azure is not trusted.", f"{subject}: {why}.", hint, code="azure.certificate"
         )
-    if re.search(
-        r"Name or service not known|NameResolution|getaddrinfo|nodename|No address associated", text
-    ):
-        return MachineError(
-            "Azure's address is not known here.",
-            f"{subject}: no such host name from this machine.{tried}",
-            "Look at the network, the proxy (HTTPS_PROXY), or a private endpoint that only its own network sees.",
-            code="azure.connection",
-        )
-    if re.search(r"(?i)timed? ?out", text):
-        return StageError(
-            "Azure does not answer.",
-            f"{subject}.{tried}",
-            "Look at the network and try again; nothing sent is lost.",
-            code="azure.connection",
-        )
-    if re.search(r"(?i)tunnel connection failed|connect to proxy.*refused", text):
+    proxy = any_of(ProxyError)
+    # A line that breaks behind the proxy is named by urllib3 after it, too.
+    if proxy and not isinstance(getattr(proxy, "original_error", None), ConnectionError | TimeoutError):
         return MachineError(
             "The proxy does not let us through to Azure.",
             f"{subject}.{tried}",
             "Look at HTTPS_PROXY and NO_PROXY.",
             code="azure.connection",
         )
-    return StageError(
-        "The line to Azure broke.",
-        f"{subject}.{tried}",
-        "Look at the network and try again; nothing sent is lost.",
-        code="azure.connection",
-    )
+    if any_of(NameResolutionError):
+        return MachineError(
+            "Azure's address is not known here.",
+            f"{subject}: no such host name from this machine.{tried}",
+            "Look at the network, the proxy (HTTPS_PROXY), or a private endpoint that only its own network sees.",
+            code="azure.connection",
+        )
+    silent = any_of(ServiceRequestTimeoutError, ServiceResponseTimeoutError, TimeoutError)
+    title = "Azure does not answer." if silent else "The line to Azure broke."
+    return StageError(title, f"{subject}.{tried}", AGAIN, code="azure.connection")
 
 
 def error_code(error: Any) -> str:
@@ -436,14 +372,6 @@ def error_code(error: Any) -> str:
     return str(getattr(body, "code", "") or "")
 
 
-def _say(saying: _Saying, detail: str) -> LabError:
-    return saying.kind(saying.title, detail, saying.hint, code=saying.code)
-
-
 def _short(text: str, longest: int = 240) -> str:
     text = " ".join(text.split())
     return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"

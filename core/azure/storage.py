@@ -8,7 +8,6 @@ take the new one at their next request.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -17,13 +16,16 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
-from core.azure.patience import Stop, longest_call, patiently, timeouts, within
+from core.azure.errors import error_code
+from core.azure.retry import Stop, retried
 from core.errors import LabError, MachineError
 
 T = TypeVar("T")
 
-SEND_BUFFER = 512 << 10
-"""Bytes that may wait in the system for each connection."""
+MAX_PAGES = 500
+"""Pages of a list of blobs that are followed."""
+COPY_LIMIT = 600.0
+"""Seconds for a copy within the storage, which takes a moment as a rule."""
 RENEW_BEFORE = 300.0
 """Seconds before the end of a signature at which a new one is asked for."""
 FRESH = 30.0
@@ -81,11 +83,10 @@ class Container:
             subject: the container in words, for errors.
             connections: how many calls at once will reuse their connection.
         """
-        import requests
         from azure.core.credentials import AzureSasCredential
-        from azure.core.pipeline.transport import RequestsTransport
         from azure.storage.blob import ContainerClient
-        from requests.utils import get_environ_proxies
+
+        from core.azure.transport import Transport
 
         self._ask, self._subject, self._stop, self._say = ask, subject, stop, say
         self._lock = threading.Lock()
@@ -100,40 +101,24 @@ class Container:
             "user": credential,
             "none": None,
         }[self._access.kind]
-        session = requests.Session()
-        session.mount("https://", _adapter(connections))
-        # The environment's proxy and certificates, looked up once: requests does it for each call, which is
-        # a third of the time that a small file takes here.
-        session.proxies.update(get_environ_proxies(url))
-        trusted = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
-        limits = timeouts()
-        transport = RequestsTransport(
-            session=session, session_owner=True, use_env_settings=False, connection_verify=trusted, **limits
-        )
-        # Retries are ours (core.azure.patience): the SDK's cannot be cancelled and wait without limit.
+        transport = Transport(stop, url, connections)
         self.client: Any = ContainerClient.from_container_url(
-            url, credential=given, transport=transport, retry_total=0, retry_connect=0, retry_read=0, **limits
+            url, credential=given, transport=transport, retry_total=0, retry_connect=0, retry_read=0
         )
 
     def close(self) -> None:
         """Close the connections."""
         self.client.close()
 
-    def call(self, fn: Callable[[], T], subject: str = "", limit: float | None = None) -> T:
-        """``fn`` with a right that holds, tried again where that helps. Raises LabError or Cancelled.
-
-        Args:
-            limit: seconds for each try; None where how long it takes depends on the line.
-        """
+    def call(self, fn: Callable[[], T], subject: str = "") -> T:
+        """``fn`` with a right that holds, tried again where that helps. Raises LabError or Cancelled."""
         from azure.core.exceptions import HttpResponseError
-
-        from core.azure.errors import error_code
 
         def once() -> T:
             self._renew_if_ending()
             used = self._taken
             try:
-                return fn() if limit is None else within(limit, fn)
+                return fn()
             except HttpResponseError as error:
                 refused = error.status_code in (401, 403) and error_code(error) in (
                     "AuthenticationFailed",
@@ -144,7 +129,7 @@ class Container:
                     raise
                 return fn()
 
-        return patiently(once, subject or self._subject, stop=self._stop, say=self._say)
+        return retried(once, subject or self._subject, stop=self._stop, say=self._say)
 
     def may_write(self) -> str:
         """``yes`` where a signature or key allows writing, ``unknown`` where only trying would tell.
@@ -192,24 +177,28 @@ class Container:
         ends = self._access.ends()
         return ends is not None and ends < time.time()
 
-    def listing(self, prefix: str) -> dict[str, Found]:
-        """Every committed blob whose name begins with ``prefix``, by name."""
+    def listing(self, prefix: str, *, unfinished: bool = False, pages: int = MAX_PAGES) -> dict[str, Found]:
+        """Every committed blob whose name begins with ``prefix``, by name.
+
+        Args:
+            unfinished: those too of which only blocks have arrived; they have no size and no digest.
+            pages: of 5000 blobs, so many at most.
+        """
+        include = ["metadata", *(["uncommittedblobs"] if unfinished else [])]
 
         def page(token: str | None) -> tuple[list[Any], str | None]:
-            pages = self.client.list_blobs(name_starts_with=prefix, include=["metadata"]).by_page(token)
-            items = list(next(pages, ()))
-            return items, pages.continuation_token
+            found = self.client.list_blobs(name_starts_with=prefix, include=include).by_page(token)
+            items = list(next(found, ()))
+            return items, found.continuation_token
 
         found: dict[str, Found] = {}
         token: str | None = None
-        while True:
-            items, token = self.call(lambda token=token: page(token), limit=longest_call())  # type: ignore[misc]
-            for blob in items:
-                if _is_folder(blob):
-                    continue
-                found[blob.name] = _found(blob)
+        for _ in range(pages):
+            items, token = self.call(lambda token=token: page(token))  # type: ignore[misc]
+            found.update({blob.name: _found(blob) for blob in items if not _is_folder(blob)})
             if not token:
-                return found
+                break
+        return found
 
     def head(self, name: str) -> Found | None:
         """One committed blob, or None."""
@@ -223,7 +212,7 @@ class Container:
                     raise
                 return None
 
-        blob = self.call(look, limit=longest_call())
+        blob = self.call(look)
         return None if blob is None else _found(blob)
 
     def look(self, prefix: str, names: list[str]) -> dict[str, Found]:
@@ -236,28 +225,33 @@ class Container:
         found = ((name, self.head(prefix + name)) for name in names)
         return {prefix + name: blob for name, blob in found if blob is not None}
 
+    def copy(self, source: str, target: str, subject: str) -> bool:
+        """Have the service copy a blob within the container; False where it cannot, and it must be sent.
 
-def _adapter(connections: int) -> Any:
-    """A pool of that many connections, each with little of what we send waiting in the system's buffers.
+        Raises:
+            LabError: the line broke.
+            Cancelled: somebody asked to stop; a copy that is on its way goes on, and the next upload finds it.
+        """
+        from azure.core.exceptions import HttpResponseError
 
-    The system's own choice is up to some MiB for each: on a slow line that takes longer to leave than we
-    wait for an answer, and progress would count it as gone.
-    """
-    import socket
+        client, address = self.client.get_blob_client(target), self.client.get_blob_client(source).url
 
-    from requests.adapters import HTTPAdapter
-    from urllib3.connection import HTTPConnection
+        def begin() -> str:
+            # The service reads with the signature, if there is one; a key and a user hold for the whole account.
+            signature = f"?{self._access.secret}" if self._access.kind == "sas" else ""
+            try:
+                return str(client.start_copy_from_url(address + signature)["copy_status"])
+            except HttpResponseError as error:
+                if error.status_code in (408, 429, 503) or error_code(error) == "AuthenticationFailed":
+                    raise
+                return "pending" if error_code(error) == "PendingCopyOperation" else "refused"
 
-    options = [*HTTPConnection.default_socket_options, (socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)]
-
-    class Adapter(HTTPAdapter):  # type: ignore[misc]
-        def init_poolmanager(self, *words: Any, **more: Any) -> None:
-            super().init_poolmanager(*words, socket_options=options, **more)
-
-        def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
-            return super().proxy_manager_for(proxy, socket_options=options, **more)
-
-    return Adapter(pool_connections=4, pool_maxsize=connections, max_retries=0)
+        status = self.call(begin, subject)
+        until = time.monotonic() + COPY_LIMIT
+        while status == "pending" and time.monotonic() < until:
+            self._stop.wait(0.5)
+            status = str(self.call(client.get_blob_properties, subject).copy.status)
+        return status == "success"
 
 
 def _is_folder(blob: Any) -> bool:

@@ -1,28 +1,37 @@
-"""A workspace as OlivePress uses it: its storage, its registered models, and registering one."""
+"""A workspace: finding it, its storage, its registered models, and registering one.
+
+Azure Resource Graph lists the workspaces of all subscriptions at once. Where it is not allowed or
+not there, subscriptions are listed and each is asked for its workspaces.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from core.azure.arm import Rest
-from core.azure.clouds import cloud, segment, storage_url
-from core.azure.find import ML
-from core.azure.patience import Stop, patience, patiently
+from core.azure.rest import Rest, cloud, segment, storage_url
+from core.azure.retry import Stop, retried
+from core.azure.signin import current, prompt_to
 from core.azure.storage import Access, Container
 from core.errors import LabError, MachineError, RequestError
-from core.recipe import Recipe
+from core.events import Reporter
+from core.recipe import Recipe, write_values
 from core.text import command
 
+ML = "Microsoft.MachineLearningServices"
 MODELS_API = "2023-08-01-preview"
 STORES_API = "2024-10-01-preview"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 """What Azure ML takes as a model's name or version."""
+QUERY = (
+    "resources | where type =~ 'microsoft.machinelearningservices/workspaces' "
+    "| project name, resourceGroup, subscriptionId, location, tenantId | order by name asc"
+)
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,7 @@ class Registered:
     tags: dict[str, str] = field(default_factory=dict)
     properties: dict[str, str] = field(default_factory=dict)
     created: str = ""
+    description: str = ""
 
     @property
     def content(self) -> str:
@@ -283,9 +293,20 @@ class Workspace:
         )
 
     def register(
-        self, name: str, version: str, path: str, tags: dict[str, str], properties: dict[str, str], text: str
+        self,
+        name: str,
+        version: str,
+        path: str,
+        tags: dict[str, str],
+        properties: dict[str, str],
+        text: str,
+        *,
+        again: bool = False,
     ) -> Registered:
         """Register what lies at ``path`` (``azureml://datastores/…``) through azure-ai-ml.
+
+        Args:
+            again: the version is there, with this content; its tags and description become these.
 
         Raises:
             VersionTaken: somebody else has registered that version in between.
@@ -293,9 +314,10 @@ class Workspace:
         from azure.ai.ml import MLClient
         from azure.ai.ml.entities import Model
         from azure.ai.ml.exceptions import MlException
-        from azure.core.exceptions import HttpResponseError
 
-        limit = patience()
+        from core.azure.errors import explain
+        from core.azure.transport import Transport
+
         client = MLClient(
             self._credential,
             self.place.subscription,
@@ -304,8 +326,7 @@ class Workspace:
             enable_telemetry=False,
             cloud=cloud().sdk,
             retry_total=0,
-            connection_timeout=min(20.0, limit),
-            read_timeout=min(60.0, limit),
+            transport=Transport(self._stop),
         )
         model = Model(
             name=name,
@@ -317,19 +338,15 @@ class Workspace:
             description=text,
         )
         try:
-            made = patiently(
+            made = retried(
                 lambda: client.models.create_or_update(model), self.subject, stop=self._stop, say=self._say
             )
-        except (LabError, MlException, HttpResponseError) as error:
-            there = self.model(name, version)
+        except (LabError, MlException) as error:
+            there = None if again else self.model(name, version)
             if there is not None and there.content == properties.get("olivepress.content"):
                 return there  # the answer was lost, not the work
             if there is not None:
                 raise VersionTaken(name, version) from None
-            if isinstance(error, LabError):
-                raise
-            from core.azure.errors import explain
-
             raise explain(error, self.subject) from None
         created = getattr(made.creation_context, "created_at", None)
         return Registered(
@@ -340,6 +357,7 @@ class Workspace:
             {str(key): str(value) for key, value in (made.tags or {}).items()},
             {str(key): str(value) for key, value in (made.properties or {}).items()},
             created.isoformat() if created else "",
+            str(made.description or ""),
         )
 
 
@@ -361,11 +379,13 @@ def check_name(kind: str, text: str) -> None:
     Raises:
         RequestError: with what is allowed.
     """
-    if not NAME.fullmatch(text):
+    # ``latest`` is what Azure ML calls the newest: as a version's own name, nobody could ask for it.
+    if not NAME.fullmatch(text) or (kind == "version" and text.lower() == "latest"):
         raise RequestError(
             f"upload.{kind} is not a {kind} that Azure ML takes.",
             f"lab.toml: {kind} = {text!r}.",
-            "Use letters, digits, dash, underscore and dot, beginning with a letter or digit, up to 255.",
+            "Use letters, digits, dash, underscore and dot, beginning with a letter or digit, up to 255; "
+            "and no version called latest.",
             code="recipe.value",
         )
 
@@ -380,6 +400,7 @@ def _registered(name: str, item: dict[str, Any]) -> Registered:
         {str(k): str(v) for k, v in (said.get("tags") or {}).items()},
         {str(k): str(v) for k, v in (said.get("properties") or {}).items()},
         str((item.get("systemData") or {}).get("createdAt") or ""),
+        str(said.get("description") or ""),
     )
 
 
@@ -390,3 +411,185 @@ def _covers(patterns: Any, action: str) -> bool:
 
 def _number(version: str) -> int:
     return int(version) if version.isdigit() else 0
+
+
+@dataclass(frozen=True, order=True)
+class WorkspaceEntry:
+    """An Azure ML workspace in a list: its name and where it is."""
+
+    name: str
+    resource_group: str
+    subscription: str
+    subscription_name: str = ""
+    location: str = ""
+
+    @property
+    def place(self) -> Place:
+        """What identifies it."""
+        return Place(self.subscription, self.resource_group, self.name)
+
+    def as_dict(self) -> dict[str, str]:
+        """For ``--json``."""
+        return asdict(self)
+
+    def matches(self, text: str) -> bool:
+        """Whether every word of ``text`` stands somewhere in its names, in any case."""
+        line = f"{self.name} {self.resource_group} {self.subscription_name} {self.subscription} {self.location}".lower()
+        return all(word in line for word in text.lower().split())
+
+
+@dataclass(frozen=True)
+class WorkspaceList:
+    """The workspaces that were found, by name, and the names of subscriptions that refused to tell theirs."""
+
+    found: tuple[WorkspaceEntry, ...]
+    refused: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {"workspaces": [item.as_dict() for item in self.found], "refused": list(self.refused)}
+
+
+def workspaces(rest: Rest) -> WorkspaceList:
+    """Every workspace that the signed-in user can see.
+
+    Raises:
+        MachineError: the account sees no subscription, or no workspace in those it sees.
+        LabError: Azure refused or failed.
+    """
+    names = subscriptions(rest)
+    if not names:
+        raise MachineError(
+            "This account sees no Azure subscription.",
+            "Azure listed none for it.",
+            "Ask for access to one, or sign in to another tenant: olivepress login --tenant ID",
+            code="azure.subscription",
+        )
+    try:
+        seen = WorkspaceList(tuple(sorted(_by_graph(rest, names))))
+    except LabError as refused:
+        if refused.code in ("azure.expired", "azure.sign-in", "azure.connection"):
+            raise
+        seen = _one_by_one(rest, names)
+    if not seen.found:
+        shown = ", ".join(sorted(names.values())[:5]) + (" and more" if len(names) > 5 else "")
+        raise MachineError(
+            "There is no Azure ML workspace in your subscriptions.",
+            f"Looked in {shown}." + (f" Refused by {', '.join(seen.refused)}." if seen.refused else ""),
+            "Make one in the Azure portal, or ask for the role Reader on one.",
+            code="azure.workspace",
+        )
+    return seen
+
+
+def subscriptions(rest: Rest) -> dict[str, str]:
+    """The names of the enabled subscriptions, by id."""
+    found = {}
+    for item in rest.pages("/subscriptions", "the subscriptions", api_version="2022-12-01"):
+        if item.get("state", "Enabled") in ("Enabled", "Warned", "PastDue") and item.get("subscriptionId"):
+            found[str(item["subscriptionId"])] = str(item.get("displayName") or item["subscriptionId"])
+    return found
+
+
+def _by_graph(rest: Rest, names: dict[str, str]) -> list[WorkspaceEntry]:
+    seen: list[WorkspaceEntry] = []
+    body: dict[str, Any] = {"query": QUERY, "options": {"$top": 1000, "resultFormat": "objectArray"}}
+    for _ in range(50):
+        answer = rest.call(
+            "POST",
+            "/providers/Microsoft.ResourceGraph/resources",
+            "Resource Graph",
+            body=body,
+            api_version="2021-03-01",
+        )
+        seen += [
+            WorkspaceEntry(
+                str(row["name"]),
+                str(row["resourceGroup"]),
+                str(row["subscriptionId"]),
+                names.get(str(row["subscriptionId"]), ""),
+                str(row.get("location") or ""),
+            )
+            for row in answer.get("data") or ()
+        ]
+        token = answer.get("$skipToken")
+        if not token:
+            break
+        body = {**body, "options": {**body["options"], "$skipToken": token}}
+    return seen
+
+
+def _one_by_one(rest: Rest, names: dict[str, str]) -> WorkspaceList:
+    seen: list[WorkspaceEntry] = []
+    refused: dict[str, LabError] = {}
+    for subscription, name in names.items():
+        url = f"/subscriptions/{segment(subscription)}/providers/{ML}/workspaces"
+        try:
+            for item in rest.pages(url, f"subscription {name}", api_version="2024-10-01"):
+                parts = str(item.get("id", "")).split("/")
+                if len(parts) > 8:
+                    where = str(item.get("location") or "")
+                    seen.append(WorkspaceEntry(parts[8], parts[4], parts[2], name, where))
+        except LabError as error:
+            refused[name] = error
+    if refused and not seen:
+        raise next(iter(refused.values()))
+    return WorkspaceList(tuple(sorted(seen)), tuple(sorted(refused)))
+
+
+def find_workspaces(stop: Stop, report: Reporter) -> WorkspaceList:
+    """Every workspace that whoever is signed in can see. Raises as :func:`workspaces`."""
+    return workspaces(Rest(current(stop=stop, on_prompt=prompt_to(report)).credential, stop, report.log))
+
+
+def list_models(place: Place, name: str, stop: Stop, report: Reporter) -> list[Registered]:
+    """The versions of a model, the newest first; with no name those of every model made with OlivePress."""
+    identity = current(stop=stop, on_prompt=prompt_to(report))
+    workspace = Workspace(place, identity.credential, stop=stop, say=report.log)
+    try:
+        workspace.check()
+        if name:
+            return workspace.versions(name)
+        found = (workspace.versions(known) for known in sorted(workspace.names()))
+        return [model for versions in found for model in versions if model.content]
+    finally:
+        workspace.close()
+
+
+def pick(found: Sequence[WorkspaceEntry], wanted: str) -> WorkspaceEntry:
+    """The one workspace that ``wanted`` names: exactly by name, else by the words in it.
+
+    Raises:
+        RequestError: none or several fit; the detail lists them.
+    """
+    exact = [item for item in found if item.name.lower() == wanted.lower()]
+    fitting = exact or [item for item in found if item.matches(wanted)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        raise RequestError(
+            f"No workspace fits {wanted!r}.",
+            "There are: " + ", ".join(w.name for w in found[:10]) + ".",
+            code="azure.workspace",
+        )
+    listed = "; ".join(
+        f"{w.name} ({w.resource_group}, {w.subscription_name or w.subscription})" for w in fitting[:10]
+    )
+    raise RequestError(
+        f"Several workspaces fit {wanted!r}.",
+        listed + ".",
+        "Add a word of its resource group or subscription.",
+        code="azure.workspace",
+    )
+
+
+def choose(recipe_path: Path, workspace: WorkspaceEntry) -> None:
+    """Write the workspace into ``lab.toml``, atomically, keeping its comments."""
+    write_values(
+        recipe_path,
+        {
+            "upload.subscription": workspace.subscription,
+            "upload.resource_group": workspace.resource_group,
+            "upload.workspace": workspace.name,
+        },
+    )

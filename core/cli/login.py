@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from datetime import UTC, datetime
-from typing import Any
 
 from core.cli.parser import add_folder, add_json
 
@@ -57,44 +55,23 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def login(options: argparse.Namespace) -> int:
     """Sign in and remember it; or show who is signed in."""
-    from core.azure.patience import Stop, cancellable
-    from core.azure.signin import KEEP, Identity, current, sign_in
+    from core.azure.retry import Stop, cancellable
+    from core.azure.signin import KEEP, Identity, Prompt, current, sign_in
+    from core.cli.progress import StderrReporter
     from core.cli.show import print_json
     from core.events import Reporter
     from core.text import clean
-    from core.upload.uploading import quiet
 
-    quiet()
-
-    def ask() -> bool:
-        if options.allow_file or options.no_keep or options.json or not sys.stdin.isatty():
-            return bool(options.allow_file)
-        print("This machine has no place that keeps secrets encrypted.", file=sys.stderr)
-        print(
-            "Keep the sign-in in a file that only you can read? [y/N] ", end="", file=sys.stderr, flush=True
-        )
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-    def prompt(shown: Any) -> None:
-        left = max(0, round((shown.expires - datetime.now(UTC)).total_seconds()))
+    def prompt(shown: Prompt) -> None:
         if options.json:
-            expires = shown.expires.isoformat(timespec="seconds").replace("+00:00", "Z")
-            print_json(
-                {
-                    "type": "prompt",
-                    "uri": shown.uri,
-                    "code": shown.code,
-                    "expires": expires,
-                    "expires_in_s": left,
-                }
-            )
-            return
+            print_json(shown.as_dict())
         print(f"\nOpen {clean(shown.uri)} in a browser on any machine and enter the code", file=sys.stderr)
         print(f"\n    {clean(shown.code)}\n", file=sys.stderr)
-        print(f"It holds for {left // 60} minutes. Ctrl-C gives up.", file=sys.stderr, flush=True)
+        minutes = shown.as_dict()["expires_in_s"] // 60
+        print(f"It holds for {minutes} minutes. Ctrl-C gives up.", file=sys.stderr, flush=True)
 
     # Asked before the work moves to another thread, where a question cannot be interrupted.
-    may_write = ask() if _will_ask(options) else options.allow_file
+    may_write = _may_write_file(options)
 
     def work(stop: Stop, _: Reporter) -> Identity:
         if options.show:
@@ -103,7 +80,7 @@ def login(options: argparse.Namespace) -> int:
             options.method, tenant=options.tenant, may_write_file=may_write, on_prompt=prompt, stop=stop
         )
 
-    identity = cancellable(work, Reporter())
+    identity = cancellable(work, StderrReporter())
     if options.json:
         print_json({"type": "signed_in", **identity.shown()})
         return 0
@@ -115,20 +92,19 @@ def login(options: argparse.Namespace) -> int:
     return 0
 
 
-def _will_ask(options: argparse.Namespace) -> bool:
-    """Whether a person will have to decide about a file for the token."""
-    if options.show or options.method not in ("", "device"):
+def _may_write_file(options: argparse.Namespace) -> bool:
+    """Whether the token may be kept in a file; a person is asked where that has to be decided."""
+    from core.azure.signin import cli_works, platform_keeps_secrets
+
+    if options.show or options.allow_file or options.no_keep or options.method not in ("", "device"):
+        return bool(options.allow_file)
+    if not options.method:
+        options.method = "cli" if cli_works(options.tenant) else "device"
+    if options.method == "cli" or options.json or not sys.stdin.isatty() or platform_keeps_secrets():
         return False
-    if options.method == "":
-        from core.azure.signin import cli_works
-
-        if cli_works(options.tenant):
-            options.method = "cli"
-            return False
-        options.method = "device"
-    from core.azure.credentials import platform_keeps_secrets
-
-    return not platform_keeps_secrets()
+    print("This machine has no place that keeps secrets encrypted.", file=sys.stderr)
+    print("Keep the sign-in in a file that only you can read? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def logout(options: argparse.Namespace) -> int:
@@ -151,29 +127,17 @@ def logout(options: argparse.Namespace) -> int:
 
 def workspaces(options: argparse.Namespace) -> int:
     """List the workspaces, or write one into a lab's recipe."""
-    from core.azure.arm import Rest
-    from core.azure.find import Workspace, choose, pick
-    from core.azure.find import workspaces as find_all
-    from core.azure.patience import Stop, cancellable
-    from core.azure.signin import current
+    from core.azure.retry import cancellable
+    from core.azure.workspace import WorkspaceList, choose, find_workspaces, pick
+    from core.cli.progress import StderrReporter
     from core.cli.show import print_json
-    from core.events import Reporter
+    from core.lab import Lab
     from core.text import clean
-    from core.upload.uploading import quiet
 
-    quiet()
-    path = None
-    if options.use is not None:
-        from core.lab import Lab
-
-        path = Lab.open(options.folder).folder.recipe_path
-
-    def work(stop: Stop, _: Reporter) -> list[Workspace]:
-        return find_all(Rest(current(stop=stop).credential, stop))
-
-    found = cancellable(work, Reporter())
+    path = None if options.use is None else Lab.open(options.folder).folder.recipe_path
+    listed = cancellable(find_workspaces, StderrReporter())
     if path is not None:
-        chosen = pick(found, options.use)
+        chosen = pick(listed.found, options.use)
         choose(path, chosen)
         if options.json:
             print_json({"chosen": chosen.as_dict()})
@@ -182,13 +146,15 @@ def workspaces(options: argparse.Namespace) -> int:
                 f"{clean(chosen.name)} in {clean(chosen.resource_group)} is written into {clean(str(path))}."
             )
         return 0
-    found = [item for item in found if item.matches(options.filter)]
+    found = tuple(item for item in listed.found if item.matches(options.filter))
     if options.json:
-        print_json({"workspaces": [item.as_dict() for item in found]})
+        print_json(WorkspaceList(found, listed.refused).as_dict())
         return 0
     for item in found:
         where = f"{item.resource_group}, {item.subscription_name or item.subscription}, {item.location}"
         print(f"{clean(item.name, keep_newlines=False):<32} {clean(where, keep_newlines=False)}")
     if not found:
         print("None fits.", file=sys.stderr)
+    for name in listed.refused:
+        print(f"The subscription {clean(name, keep_newlines=False)} did not tell its own.", file=sys.stderr)
     return 0

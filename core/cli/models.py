@@ -40,16 +40,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def models(options: argparse.Namespace) -> int:
     """List the models."""
-    from core.azure.models import list_models
-    from core.azure.patience import cancellable
-    from core.azure.workspace import Place
+    from core.azure.retry import cancellable
+    from core.azure.workspace import Place, list_models
     from core.cli.progress import StderrReporter
     from core.cli.show import print_json
     from core.lab import Lab
     from core.text import clean
-    from core.upload.uploading import quiet
 
-    quiet()
     lab = Lab.open(options.folder)
     recipe = lab.recipe
     place = Place.of(recipe, lab.root)
@@ -70,23 +67,21 @@ def fetch(options: argparse.Namespace) -> int:
     """Bring a model back."""
     from pathlib import Path
 
-    from core.azure.models import fetch_lab, find_place
-    from core.azure.patience import cancellable
-    from core.azure.workspace import Place
+    from core.azure.download import fetch_lab
+    from core.azure.retry import cancellable
+    from core.azure.workspace import Place, find_workspaces, pick
     from core.cli.progress import StderrReporter
     from core.cli.show import print_json
     from core.formats import human_bytes
     from core.lab import Lab
     from core.text import clean, command
-    from core.upload.uploading import quiet
 
-    quiet()
     name, _, version = options.model.partition(":")
     if not name:
         raise RequestError("No model is named.", options.model, "Write NAME or NAME:VERSION.", code="usage")
     report = StderrReporter()
     if options.workspace:
-        place = cancellable(lambda stop, relay: find_place(options.workspace, stop), report)
+        place = pick(cancellable(find_workspaces, report).found, options.workspace).place
     else:
         lab = Lab.open(options.lab)
         place = Place.of(lab.recipe, lab.root)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from core.cli.parser import add_folder, add_json, whole_number
+from core.events import Event
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -44,7 +44,11 @@ def run(options: argparse.Namespace) -> int:
     settings = {} if options.concurrency is None else {"upload.concurrency": options.concurrency}
     recipe = lab.recipe.with_values(settings)
     if options.dry_run:
-        result = _dry_run(lab, recipe, ask=not options.json)
+        from core.azure.retry import cancellable
+        from core.cli.progress import StderrReporter
+        from core.upload.stage import dry_run
+
+        result = cancellable(lambda stop, report: dry_run(lab.folder, recipe, report, stop), StderrReporter())
         if options.json:
             print_json(result)
         else:
@@ -58,27 +62,19 @@ def run(options: argparse.Namespace) -> int:
             follow = command("logs", options.folder, job.id, "--follow")
             print(f"{job.id} runs by itself. Follow it: {follow}")
         return 0
-    done = lab.run("upload", on_event=None if options.json else EventPrinter(), options=settings)
+    printer = EventPrinter()
+
+    def told(event: Event) -> None:
+        # With --json too: a code that is to be entered is seen by whoever started this.
+        if not options.json or (event["type"] == "log" and event["level"] != "info"):
+            printer(event)
+
+    done = lab.run("upload", on_event=told, options=settings)
     if options.json:
         print_json(done.numbers)
     else:
         print_result("upload", done.numbers)
     return 0
-
-
-def _dry_run(lab: Any, recipe: Any, *, ask: bool) -> dict[str, Any]:
-    from core.azure.patience import Stop, cancellable
-    from core.events import Reporter
-    from core.upload.uploading import dry_run
-
-    class Quiet(Reporter):
-        def log(self, text: str, level: str = "info") -> None:
-            print(text, file=sys.stderr)
-
-    def work(stop: Stop, report: Reporter) -> dict[str, Any]:
-        return dry_run(lab.folder, recipe, report, stop, ask=ask)
-
-    return cancellable(work, Quiet())
 
 
 def _print_plan(plan: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from core.azure.download import check_names
 from core.errors import RequestError, StageError
 from core.files import MANIFEST, read_if_whole, read_json, write_json
 from core.folder import RECIPE_NAME, REPORT_NAME, LabFolder
@@ -59,6 +60,13 @@ class Contents:
         """Bytes."""
         return sum(item.size for item in self.items)
 
+    def as_dict(self) -> dict[str, Any]:
+        """What goes and what does not, for ``--json``."""
+        return {
+            "contents": [{"name": item.name, "bytes": item.size} for item in self.items],
+            "left_out": [{"name": name, "why": why} for name, why in self.left_out],
+        }
+
     @property
     def digest(self) -> str:
         """SHA-256 over the names and digests of all files: the address of this content."""
@@ -78,7 +86,8 @@ def collect(lab: LabFolder, recipe: Recipe) -> Contents:
     followed.
 
     Raises:
-        RequestError: there is no ONNX model, a link leads out of it or nowhere, or a name is not UTF-8.
+        RequestError: there is no ONNX model, a link leads out of it or nowhere, or a name is one that not every
+            system can hold.
     """
     folder = lab.onnx_dir
     if not (folder / "genai_config.json").is_file():
@@ -120,6 +129,7 @@ def collect(lab: LabFolder, recipe: Recipe) -> Contents:
     if not lab.report_path.is_file():
         left_out.append((REPORT_NAME, "not written yet"))
     left_out.append(("models/quantized, models/finetuned", "not needed to run the model"))
+    check_names(item.name for item in items)
     return Contents(tuple(sorted(items, key=lambda item: item.name)), tuple(left_out))
 
 

@@ -1,10 +1,10 @@
 """Sending files to a blob container, block by block, so that a stop loses no more than blocks in flight.
 
-Each file is a block blob. A block's id is its number and the block size, and the folder's name is the
-digest of the whole content, so a block that the service lists as uncommitted is the block we would send:
-after a broken line, a kill or a reboot only the missing ones are sent (Put Block, Put Block List and
-Get Block List of the Blob service's REST interface). Every block carries its MD5, which the service
-checks; every blob carries the SHA-256 of its file.
+Each file is a block blob. A block's id is its number and a part of its file's digest, so a block that the
+service lists as uncommitted is the block we would send: after a broken line, a kill or a reboot only the
+missing ones are sent (Put Block, Put Block List and Get Block List of the Blob service's REST interface). Every
+block carries its MD5, which the service checks; every blob carries the SHA-256 of its file. The folder's name is
+the digest of the whole content; what is in the container under another folder's name is copied by the service.
 
 How many connections work at once is found while sending: as many as keep about two seconds of work in
 flight, at least four, at most the number asked for. On a slow line a break then costs little.
@@ -20,12 +20,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from core.azure.patience import Stop, longest_call, patience
+from core.azure.retry import Stop, in_parallel, retry_limit
 from core.azure.storage import Container, Found
-from core.errors import Cancelled, StageError
-from core.upload.contents import Item, unreadable
+from core.errors import LabError, StageError
+from core.upload.contents import PREFIX, Item, unreadable
 
 BLOCK = 4 << 20
 """Bytes of a block, unless the file needs more than 50,000 of them, the service's limit."""
@@ -46,20 +47,27 @@ def block_size(size: int) -> int:
     return max(BLOCK, -(-needed // BLOCK) * BLOCK)
 
 
-def block_id(index: int, size: int) -> str:
-    """The name of a block: its number and size, of one length for all blocks of a file."""
-    return f"{index:06d}-{size:010d}"
+def block_id(index: int, item: Item) -> str:
+    """The name of a block: its number and what file it is of, of one length for all blocks."""
+    return f"{index:06d}-{item.sha256[:10]}"
 
 
 @dataclass
 class _File:
+    """A file that is to be sent, in blocks, to ``blob``; and copied from there to ``target``, if that is another."""
+
     item: Item
+    target: str
     blob: str
     block: int
     missing: list[int]
-    count: int
     left: int
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def count(self) -> int:
+        """Blocks in all."""
+        return -(-self.item.size // self.block)
 
 
 @dataclass(frozen=True)
@@ -94,45 +102,70 @@ class Sender:
         self._container, self._prefix, self._items = container, prefix.rstrip("/") + "/", items
         self._most = max(1, concurrency)
         self._stop, self._on_bytes, self._on_end = stop, on_bytes, on_end
-        self._lock = threading.Condition()
-        self._tasks: deque[tuple[_File, int]] = deque()
+        self._lock = threading.Lock()
+        self._tasks: deque[tuple[Callable[[], None], bool]] = deque()
         self._working = 0
-        self._error: BaseException | None = None
         self._done = 0
         self._sent = self._kept = 0
         self._allowed = min(self._most, FIRST_CONNECTIONS)
         self._marks: deque[tuple[float, int]] = deque(maxlen=160)
 
     def plan(self) -> Sent:
-        """See what is there already; sends nothing. ``bytes_sent`` is what :meth:`send` will send."""
-        there = self._container.look(self._prefix, [item.name for item in self._items])
-        kept = 0
-        files = []
-        for item in self._items:
-            blob = self._prefix + item.name
-            found = there.get(blob)
-            if whole(found, item):
-                kept += item.size
-                continue
-            size = block_size(item.size)
-            count = -(-item.size // size)
-            have: set[int] = set()
-            if item.size > SINGLE:
-                have = self._blocks(blob, item, size, count)
-            missing = [index for index in range(count) if index not in have]
-            kept += item.size - sum(_length(item.size, size, index) for index in missing)
-            files.append(_File(item, blob, size, missing, count, len(missing)))
-        # The largest first: the small ones at the end keep every connection busy.
-        for file in sorted(files, key=lambda file: -file.item.size):
-            self._tasks.extend(
-                (file, index) for index in (file.missing if file.item.size > SINGLE else [0]) or [-1]
-            )
-        self._done = self._kept = kept
-        total = sum(item.size for item in self._items)
-        return Sent(total - kept, kept)
+        """See what is there already; sends nothing. ``bytes_sent`` is what :meth:`send` will send.
 
-    def _blocks(self, blob: str, item: Item, size: int, count: int) -> set[int]:
-        """The numbers of the blocks of a half-sent file that the service keeps."""
+        A file that lies below another upload's prefix is copied there by the service, and one of which blocks lie
+        there goes on there: a changed line of ``lab.toml`` gives all of an upload another prefix.
+        """
+        there = self._container.look(self._prefix, [item.name for item in self._items])
+        missing = [item for item in self._items if not whole(there.get(self._prefix + item.name), item)]
+        elsewhere = self._elsewhere() if any(item.size > SINGLE for item in missing) else {}
+        copies = {found.sha256: name for name, found in elsewhere.items() if found.sha256}
+        total = sum(item.size for item in self._items)
+        to_send = 0
+        # The largest first: the small ones at the end keep every connection busy.
+        for item in sorted(missing, key=lambda item: -item.size):
+            target = self._prefix + item.name
+            source = copies.get(item.sha256, "")
+            if item.size <= SINGLE:
+                to_send += item.size
+                self._tasks.append((partial(self._put_whole, item), True))
+            elif source and elsewhere[source].size == item.size:
+                self._tasks.append((partial(self._copy, item, source), True))
+            else:
+                begun = [name for name, found in elsewhere.items() if not found.size and not found.sha256]
+                file = self._file(item, [target, *(name for name in begun if name.endswith("/" + item.name))])
+                to_send += sum(_length(item.size, file.block, index) for index in file.missing)
+                self._add_blocks(file)
+        self._done = self._kept = total - to_send
+        return Sent(to_send, total - to_send)
+
+    def _elsewhere(self) -> dict[str, Found]:
+        """What all uploads have sent to this container; nothing where it may not be listed."""
+        try:
+            return self._container.listing(PREFIX + "/", unfinished=True, pages=40)
+        except LabError as refused:
+            if refused.code != "azure.right":
+                raise
+            return {}
+
+    def _file(self, item: Item, places: list[str]) -> _File:
+        """A file in blocks, at the place where most of them are already."""
+        size = block_size(item.size)
+        wanted = {block_id(index, item): index for index in range(-(-item.size // size))}
+        best: tuple[str, set[int]] = (places[0], set())
+        for place in places:
+            have = {
+                wanted[block.id]
+                for block in self._uncommitted(place, item)
+                if block.id in wanted and block.size == _length(item.size, size, wanted[block.id])
+            }
+            if len(have) > len(best[1]):
+                best = (place, have)
+        missing = [index for index in range(len(wanted)) if index not in best[1]]
+        return _File(item, places[0], best[0], size, missing, len(missing))
+
+    def _uncommitted(self, blob: str, item: Item) -> list[Any]:
+        """The blocks of a half-sent file that the service keeps."""
         from azure.core.exceptions import ResourceNotFoundError
 
         client = self._container.client.get_blob_client(blob)
@@ -143,10 +176,11 @@ class Sender:
             except ResourceNotFoundError:
                 return []
 
-        uncommitted = self._container.call(ask, item.name, limit=longest_call())
-        names = {block_id(index, size): index for index in range(count)}
-        sizes = {names[block.id]: block.size for block in uncommitted if block.id in names}
-        return {index for index, length in sizes.items() if length == _length(item.size, size, index)}
+        return self._container.call(ask, item.name)
+
+    def _add_blocks(self, file: _File) -> None:
+        steps = [partial(self._put_block, file, index) for index in file.missing]
+        self._tasks.extend((step, False) for step in steps or [partial(self._commit, file)])
 
     def send(self) -> int:
         """Send what is missing; return the bytes that went over the line. Call :meth:`plan` first.
@@ -155,30 +189,13 @@ class Sender:
             LabError: a file could not be read, or Azure refused or failed.
             Cancelled: somebody asked to stop.
         """
-        threads = [
-            threading.Thread(target=self._work, name=f"send-{number}", daemon=True)
-            for number in range(min(self._most, max(1, len(self._tasks))))
-        ]
-        for thread in threads:
-            thread.start()
         try:
-            while any(thread.is_alive() for thread in threads):
-                self._stop.wait(0.02)
-                self._steer()
-                self._on_bytes(self._done)
-                with self._lock:
-                    if self._error is not None:
-                        raise self._error
-        except BaseException:  # Ctrl-C or a cancel: the threads end as well, and what arrived is told
-            with self._lock:
-                self._error = self._error or Cancelled()
-                self._tasks.clear()
-                self._lock.notify_all()
+            in_parallel(
+                self._step, min(self._most, max(1, len(self._tasks))), stop=self._stop, tick=self._steer
+            )
+        except BaseException:  # Ctrl-C or a cancel as well: what arrived is told
             self._on_end(self._kept + self._sent)
             raise
-        if self._error is not None:
-            raise self._error
-        self._on_bytes(self._done)
         return self._sent
 
     def verify(self) -> None:
@@ -199,6 +216,7 @@ class Sender:
 
     def _steer(self) -> None:
         """Allow as many connections as the line's rate keeps busy."""
+        self._on_bytes(self._done)
         now = time.monotonic()
         self._marks.append((now, self._done))
         began, first = self._marks[0]
@@ -206,104 +224,88 @@ class Sender:
             return
         rate = max(0.0, (self._done - first) / (now - began))
         wanted = int(rate * IN_FLIGHT_S / BLOCK) + 1
+        self._allowed = max(min(self._most, LEAST_CONNECTIONS), min(self._most, wanted))
+
+    def _step(self) -> bool:
         with self._lock:
-            self._allowed = max(min(self._most, LEAST_CONNECTIONS), min(self._most, wanted))
-            self._lock.notify_all()
-
-    def _work(self) -> None:
-        while True:
+            if not self._tasks:
+                # Another thread may still have to add some: a copy that is refused is sent.
+                if not self._working:
+                    return False
+                task = None
+            else:
+                # Small files are bound by the service's answers and not by the line's rate.
+                small = self._tasks[0][1]
+                allowed = max(self._allowed, FIRST_CONNECTIONS) if small else self._allowed
+                task = self._tasks.popleft()[0] if self._working < allowed else None
+            self._working += task is not None
+        if task is None:
+            self._stop.wait(0.02)
+            return True
+        try:
+            task()
+        finally:
             with self._lock:
-                while self._error is None and self._tasks and not self._may_start():
-                    self._lock.wait(1.0)
-                if self._error is not None or not self._tasks:
-                    return
-                file, index = self._tasks.popleft()
-                self._working += 1
-            try:
-                self._send_one(file, index)
-            except BaseException as error:  # handed to the thread that waits in send()
-                with self._lock:
-                    self._error = self._error or error
-            finally:
-                with self._lock:
-                    self._working -= 1
-                    self._lock.notify()
+                self._working -= 1
+        return True
 
-    def _may_start(self) -> bool:
-        # Small files are bound by the service's answers and not by the line's rate.
-        small = self._tasks[0][0].item.size <= SINGLE
-        return self._working < (max(self._allowed, FIRST_CONNECTIONS) if small else self._allowed)
+    def _copy(self, item: Item, source: str) -> None:
+        """Have a file copied by the service; send it where that is refused."""
+        target = self._prefix + item.name
+        if not self._container.copy(source, target, item.name):
+            file = self._file(item, [target])
+            with self._lock:
+                self._done -= item.size
+                self._kept -= item.size
+                self._add_blocks(file)
 
-    def _send_one(self, file: _File, index: int) -> None:
-        client = self._container.client.get_blob_client(file.blob)
-        item = file.item
-        if item.size <= SINGLE:
-            self._put_whole(client, item)
-            return
-        if index >= 0:
-            self._put_block(client, file, index)
-        with file.lock:
-            file.left -= 1
-            last = file.left <= 0
-        if last:
-            self._commit(client, file)
-
-    def _put_whole(self, client: Any, item: Item) -> None:
-        from azure.storage.blob import ContentSettings
-
+    def _put_whole(self, item: Item) -> None:
         data = item.data if item.path is None else b"".join(_read(item, 0, item.size))
         if len(data) != item.size or hashlib.sha256(data).hexdigest() != item.sha256:
             raise _changed(item)
-        settings = ContentSettings(content_type="application/octet-stream")
+        client = self._container.client.get_blob_client(self._prefix + item.name)
         # Such a body is written in one go, so the limit of a connection is one for all of it.
-        limit = min(60.0, patience())
+        more = {"validate_content": True, "connection_timeout": min(60.0, retry_limit())}
         self._container.call(
-            lambda: client.upload_blob(
-                data,
-                length=item.size,
-                overwrite=True,
-                metadata={"sha256": item.sha256},
-                content_settings=settings,
-                validate_content=True,
-                connection_timeout=limit,
-            ),
+            lambda: client.upload_blob(data, length=item.size, overwrite=True, **_described(item), **more),
             item.name,
         )
         self.count(item.size, sent=False)
         self.count(item.size, sent=True)
 
-    def _put_block(self, client: Any, file: _File, index: int) -> None:
+    def _put_block(self, file: _File, index: int) -> None:
         item, start = file.item, index * file.block
         length = _length(item.size, file.block, index)
         md5 = hashlib.md5(usedforsecurity=False)
         for chunk in _read(item, start, length):
             md5.update(chunk)
-        body = _Body(lambda: _read(item, start, length), length, self)
-        name = block_id(index, file.block)
-        headers = {"Content-MD5": base64.b64encode(md5.digest()).decode()}
-
-        limit = min(60.0, patience())
+        client = self._container.client.get_blob_client(file.blob)
+        more = {
+            "headers": {"Content-MD5": base64.b64encode(md5.digest()).decode()},
+            "connection_timeout": min(60.0, retry_limit()),
+        }
 
         def put() -> None:
-            with body:
-                client.stage_block(name, body, length=length, headers=headers, connection_timeout=limit)
+            with _Body(lambda: _read(item, start, length), length, self) as body:
+                client.stage_block(block_id(index, item), body, length=length, **more)
 
         self._container.call(put, item.name)
+        with file.lock:
+            file.left -= 1
+            last = not file.left
+        if last:
+            self._commit(file)
 
-    def _commit(self, client: Any, file: _File) -> None:
-        from azure.storage.blob import BlobBlock, ContentSettings
+    def _commit(self, file: _File) -> None:
+        from azure.storage.blob import BlobBlock
 
         item = file.item
         _unchanged(item)
-        blocks = [BlobBlock(block_id(index, file.block)) for index in range(file.count)]
-        settings = ContentSettings(content_type="application/octet-stream")
-        self._container.call(
-            lambda: client.commit_block_list(
-                blocks, metadata={"sha256": item.sha256}, content_settings=settings
-            ),
-            item.name,
-            limit=longest_call(),
-        )
+        client = self._container.client.get_blob_client(file.blob)
+        blocks = [BlobBlock(block_id(index, item)) for index in range(file.count)]
+        self._container.call(lambda: client.commit_block_list(blocks, **_described(item)), item.name)
+        if file.blob != file.target:
+            self._copy(item, file.blob)
 
     def count(self, number: int, *, sent: bool) -> None:
         """Add to the bytes shown; with ``sent`` also to those that arrived."""
@@ -315,20 +317,21 @@ class Sender:
 
 
 class _Body:
-    """A request's body that counts what is taken of it, gives it back when the call fails, and can be stopped.
+    """A request's body that counts what is taken of it, and gives it back when the call fails or is given up.
 
-    It has a length, so that the request is not chunked; it is iterated anew for each try.
+    It has a length, so that the request is not chunked.
     """
 
     def __init__(self, read: Callable[[], Iterator[bytes]], length: int, sender: Sender) -> None:
         self._read, self._length, self._sender = read, length, sender
         self._taken = 0
+        self._over = False
 
     def __enter__(self) -> _Body:
-        self._taken = 0
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._over = True
         if kind is None:
             # Retried or answered early, the whole of it has arrived.
             self._sender.count(self._length - self._taken, sent=False)
@@ -341,12 +344,19 @@ class _Body:
 
     def __iter__(self) -> Iterator[bytes]:
         for data in self._read():
-            for start in range(0, len(data), CHUNK):
-                self._sender._stop.check()
-                piece = data[start : start + CHUNK] if len(data) > CHUNK else data
-                yield piece
-                self._taken += len(piece)
-                self._sender.count(len(piece), sent=False)
+            if self._over:  # the call was given up, and the line is about to break
+                return
+            yield data
+            self._taken += len(data)
+            self._sender.count(len(data), sent=False)
+
+
+def _described(item: Item) -> dict[str, Any]:
+    """What a blob says of itself."""
+    from azure.storage.blob import ContentSettings
+
+    settings = ContentSettings(content_type="application/octet-stream")
+    return {"metadata": {"sha256": item.sha256}, "content_settings": settings}
 
 
 def whole(found: Found | None, item: Item) -> bool:

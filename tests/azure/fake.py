@@ -46,7 +46,7 @@ class Fault:
     code: str = ""
     message: str = "played by the test"
     headers: dict[str, str] = field(default_factory=dict)
-    action: str = ""  # reset | silence | drip
+    action: str = ""  # reset | silence | drip | short: half of the answer, then the line breaks
     times: int = -1  # how often; -1: for ever
     skip: int = 0  # let so many pass first
 
@@ -137,6 +137,8 @@ class FakeAzure:
         self.credentials_type = "Sas"
         self.sas_seconds = 3600.0
         self.container = CONTAINER
+        self.clock_ahead = 0.0
+        self.copies = True
         self.models: dict[str, dict[str, dict[str, Any]]] = {}
         self.unknown_is_404 = True
         self.registry: dict[tuple[str, str, str], str] = {}
@@ -250,6 +252,10 @@ class _Handler(BaseHTTPRequestHandler):
     service: FakeAzure
     wbufsize = -1
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The service's clock, which may not be this machine's."""
+        return super().date_time_string((timestamp or time.time()) + self.service.clock_ahead)
+
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing on standard error."""
 
@@ -265,7 +271,7 @@ class _Handler(BaseHTTPRequestHandler):
         size = int(self.headers.get("Content-Length") or 0)
         with fake.lock:
             fault = next((f for f in fake.faults if f.takes(host, self.command, self.path)), None)
-        if fault and fault.action:
+        if fault and fault.action and fault.action != "short":
             self._break(fault)
             return
         body = self.rfile.read(size) if size else b""
@@ -273,10 +279,10 @@ class _Handler(BaseHTTPRequestHandler):
             fake.requests.append(Request(host, self.command, self.path, size))
             fake.in_flight += 1
         try:
-            if fault:
+            if fault and not fault.action:
                 self._refuse(fault, host)
             elif ".blob." in host:
-                self._blob(host, body)
+                self._blob(host, body, short=fault is not None)
             else:
                 self._answer(host, body)
         finally:
@@ -325,13 +331,21 @@ class _Handler(BaseHTTPRequestHandler):
     def _none(self, code: str, message: str = "not found") -> None:
         self._json({"error": {"code": code, "message": message}}, 404)
 
-    def _blob(self, host: str, body: bytes) -> None:
+    def _blob(self, host: str, body: bytes, short: bool = False) -> None:
         """Pass on to Azurite; a signed-in user's token becomes a signature, which Azurite knows."""
         headers = {k: v for k, v in self.headers.items() if k.lower() not in ("connection", "content-length")}
         target = self.path
         if self.headers.get("Authorization", "").startswith("Bearer "):
             headers.pop("Authorization")
             target += ("&" if "?" in target else "?") + self.service.sas()
+        if source := headers.get("x-ms-copy-source"):
+            # Azurite would look at it by its public name: here the name and the signature are looked at, and it reads.
+            address, _, signature = source.partition("?")
+            signed = "sig=" in signature or "sig=" not in self.path
+            if not address.startswith(f"https://{host}/") or not signed or not self.service.copies:
+                self._refuse(Fault(status=403, code="CannotVerifyCopySource"), host)
+                return
+            headers["x-ms-copy-source"] = address
         connection = self.__dict__.get("_azurite")
         if connection is None:
             connection = self._azurite = http.client.HTTPConnection(
@@ -356,7 +370,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", length or "0")
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(data)
+            self.wfile.write(data[: len(data) // 2] if short else data)
+        self.close_connection = self.close_connection or short
 
     def _answer(self, host: str, body: bytes) -> None:
         split = urlsplit(self.path)
@@ -416,7 +431,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"error": error, "error_description": text, "error_codes": []}, 400)
 
         if grant.endswith("device_code"):
-            if fake.device_error:
+            if fake.device_error == "authorization_declined":
+                no(fake.device_error, "the person said no")
+            elif fake.device_error:
                 no(
                     "invalid_grant",
                     f"{fake.device_error}: refused by the test. device_code={form.get('device_code')}",

@@ -10,12 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.azure import arm
-from core.azure.arm import Rest
-from core.azure.clouds import CLOUD_VARIABLE, CLOUDS, cloud, require_service, segment, storage_url
-from core.azure.find import subscriptions
+from core.azure import transport
+from core.azure.rest import CLOUD_VARIABLE, CLOUDS, Rest, cloud, require_service, segment, storage_url
 from core.azure.signin import current
-from core.azure.workspace import Place
+from core.azure.workspace import Place, subscriptions
 from core.errors import LabError, RequestError, StageError
 from tests.azure.conftest import World
 from tests.azure.labs import signed_in
@@ -60,11 +58,11 @@ def test_a_next_page_elsewhere_is_not_asked_for(monkeypatch: pytest.MonkeyPatch)
     answer = {"value": [{"name": "a"}], "nextLink": "https://evil.example/page2"}
     asked: list[str] = []
 
-    def read(request: Any, subject: str) -> Any:
+    def read(request: Any, **options: Any) -> Any:
         asked.append(request.url)
         return SimpleNamespace(status_code=200, content=b"x", json=lambda: answer)
 
-    monkeypatch.setattr(rest, "_read", read)
+    monkeypatch.setattr(rest._client, "send_request", read)
     with pytest.raises(StageError, match="not Azure's"):
         list(rest.pages("/subscriptions", "the subscriptions"))
     assert len(asked) == 1
@@ -156,7 +154,7 @@ def test_an_answer_that_does_not_end_is_given_up(azure: World, monkeypatch: pyte
 def test_an_answer_without_measure_is_refused(azure: World, monkeypatch: pytest.MonkeyPatch) -> None:
     signed_in(azure, monkeypatch)
     credential = current().credential
-    monkeypatch.setattr(arm, "LARGEST", 10_000)
+    monkeypatch.setattr(transport, "LARGEST", 10_000)
     azure.fake.fault(path="/subscriptions", status=200, message="x" * 20_000)
     with pytest.raises(StageError, match="too long"):
         subscriptions(Rest(credential))

@@ -6,17 +6,19 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from core.azure import signin
-from core.azure.clouds import cloud
-from core.azure.credentials import STORAGE_SCOPE, Prompt
-from core.azure.patience import Stop
+from core.azure.rest import cloud
+from core.azure.retry import Stop
+from core.azure.signin import STORAGE_SCOPE, Prompt
 from core.errors import Cancelled, MachineError
 from tests.azure.conftest import World
 from tests.azure.fake import PLANTED_REFRESH, TENANT, USER
+from tests.azure.labs import signed_in
 
 
 def device(azure: World, **options: object) -> tuple[signin.Identity, list[Prompt]]:
@@ -62,24 +64,14 @@ def test_without_consent_no_token_is_written(azure: World) -> None:
     assert identity.keep == "none"
     for path in Path(os.environ["HOME"]).rglob("*"):
         assert not path.is_file() or PLANTED_REFRESH not in path.read_text(errors="replace")
+    assert signin.current() is identity, "for the life of the program"
+    signin._this_program.clear()  # another program
     with pytest.raises(MachineError, match="was not kept"):
         signin.current()
 
 
-def test_consent_is_asked_for_only_when_needed(azure: World) -> None:
-    asked = []
-    azure.fake.approved.set()
-
-    def may_write() -> bool:
-        asked.append(1)
-        return True
-
-    signin.sign_in("device", on_prompt=lambda prompt: None, may_write_file=may_write)
-    assert asked == [1]
-
-
 def test_cancel_gives_a_device_code_up_at_once(azure: World) -> None:
-    from core.azure.patience import cancellable
+    from core.azure.retry import cancellable
     from core.events import RecordingReporter
 
     report = RecordingReporter()
@@ -116,6 +108,7 @@ def test_cancel_gives_a_device_code_up_at_once(azure: World) -> None:
         ("AADSTS70020", "The code was not entered in time.", "olivepress login"),
         ("AADSTS50020", "This account does not belong to that tenant.", "--tenant"),
         ("AADSTS65004", "The sign-in was not consented to.", "administrator"),
+        ("authorization_declined", "The sign-in was declined.", "olivepress login"),
     ],
 )
 def test_entra_refuses_a_device_code(azure: World, code: str, sentence: str, hint: str) -> None:
@@ -125,7 +118,7 @@ def test_entra_refuses_a_device_code(azure: World, code: str, sentence: str, hin
         signin.sign_in("device", on_prompt=lambda prompt: None)
     assert caught.value.title == sentence
     assert hint in caught.value.hint
-    assert code in caught.value.detail
+    assert code in caught.value.detail or code == "authorization_declined"
     assert time.monotonic() - began < 5
     assert "planted" not in str(caught.value)
 
@@ -222,10 +215,97 @@ def test_a_cli_that_hangs_is_left(azure: World, tmp_path: Path, monkeypatch: pyt
     assert time.monotonic() - began < 10
 
 
-@pytest.mark.parametrize("action", ["silence", "reset"])
+@pytest.mark.parametrize("action", ["silence", "reset", "drip"])
 def test_an_entra_that_does_not_answer_ends_in_time(azure: World, action: str) -> None:
     azure.fake.fault(host="login", path="devicecode", action=action)
     began = time.monotonic()
     with pytest.raises(Exception, match=r"does not answer|line to Azure broke"):
         signin.sign_in("device", on_prompt=lambda prompt: None)
     assert time.monotonic() - began < 10
+
+
+# What is found in the environment and cannot be used: the reason is said, and not that nobody is signed in.
+
+
+def a_dead_proxy(azure: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+
+
+def a_proxy_that_nobody_knows(azure: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://no-such-proxy.invalid:8080")
+
+
+def a_certificate_of_somebody_else(azure: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from tests.azure.certs import make_certificates
+
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(make_certificates(tmp_path / "other")[0]))
+
+
+def a_wrong_secret(azure: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "planted-wrong")
+
+
+def a_wrong_clock(azure: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "planted-wrong")
+    azure.fake.clock_ahead = 3600.0
+
+
+def no_certificate(azure: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("AZURE_CLIENT_SECRET")
+    monkeypatch.setenv("AZURE_CLIENT_CERTIFICATE_PATH", str(tmp_path / "none.pem"))
+
+
+def a_bad_certificate(azure: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    no_certificate(azure, monkeypatch, tmp_path)
+    (tmp_path / "none.pem").write_text("no certificate")
+
+
+def a_malformed_tenant(azure: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AZURE_TENANT_ID", "not a tenant/")
+
+
+def no_federated_token(azure: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("AZURE_CLIENT_SECRET")
+    monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("day", "code"),
+    [
+        (a_dead_proxy, "azure.connection"),
+        (a_proxy_that_nobody_knows, "azure.connection"),
+        (a_certificate_of_somebody_else, "azure.certificate"),
+        (a_wrong_secret, "azure.principal"),
+        (a_wrong_clock, "azure.clock"),
+        (no_certificate, "azure.principal"),
+        (a_bad_certificate, "azure.principal"),
+        (a_malformed_tenant, "azure.principal"),
+        (no_federated_token, "azure.principal"),
+    ],
+)
+def test_the_true_reason_is_told(
+    azure: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, day: Callable[..., None], code: str
+) -> None:
+    signed_in(azure, monkeypatch)
+    monkeypatch.setenv("OLIVEPRESS_AZURE_PATIENCE", "0.5")
+    day(azure, monkeypatch, tmp_path)
+    with pytest.raises(MachineError) as caught:
+        signin.current()
+    assert caught.value.code == code
+    assert caught.value.title != "You are not signed in to Azure."
+    assert caught.value.hint
+    assert "planted" not in str(caught.value)
+    if day is a_proxy_that_nobody_knows:
+        assert "proxy" in caught.value.title
+
+
+def test_a_malformed_tenant_of_ones_own(azure: World) -> None:
+    with pytest.raises(MachineError) as caught:
+        signin.sign_in("device", tenant="not a tenant/", on_prompt=lambda prompt: None)
+    assert caught.value.code == "azure.tenant"
+
+
+def test_the_folder_of_tokens_is_its_users_alone(azure: World) -> None:
+    device(azure, may_write_file=True)
+    folder = Path(os.environ["HOME"]) / ".IdentityService"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700

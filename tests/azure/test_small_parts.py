@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 import time
 from email.utils import formatdate
 from pathlib import Path
 
 import pytest
 
-from core.azure.models import recipe_from_elsewhere
-from core.azure.patience import Stop, patience, patiently, retry_after
-from core.azure.redact import redact
+from core.azure.download import recipe_from_elsewhere
+from core.azure.errors import redact
+from core.azure.retry import Stop, retried, retry_after, retry_limit
 from core.azure.storage import Access
 from core.azure.workspace import Datastore, Place, Workspace
 from core.errors import LabError, MachineError, RequestError
 from core.files import MANIFEST
 from core.lab import Lab
 from core.recipe import Recipe, recipe_text
-from core.upload.contents import collect, described
+from core.upload.contents import Item, collect, described
 from core.upload.sender import BLOCK, MAX_BLOCKS, block_id, block_size
 from tests.azure.azurite import KEY
 from tests.azure.conftest import World
@@ -65,7 +66,7 @@ def test_waits_that_a_service_asks_for() -> None:
 )
 def test_patience_is_always_a_limit(monkeypatch: pytest.MonkeyPatch, value: str, seconds: float) -> None:
     monkeypatch.setenv("OLIVEPRESS_AZURE_PATIENCE", value)
-    assert patience() == seconds
+    assert retry_limit() == seconds
 
 
 def test_a_stop_ends_a_pause_at_once() -> None:
@@ -79,7 +80,7 @@ def test_a_stop_ends_a_pause_at_once() -> None:
 
     began = time.monotonic()
     with pytest.raises(LabError, match="Cancelled"):
-        patiently(fails, "x", stop=stop, limit=60)
+        retried(fails, "x", stop=stop, limit=60)
     assert time.monotonic() - began < 1
 
 
@@ -93,7 +94,9 @@ def test_blocks_fit_the_services_limits_and_depend_on_the_size_alone() -> None:
     assert block_size(1) == block_size(BLOCK * MAX_BLOCKS) == BLOCK
     for size in (BLOCK * MAX_BLOCKS + 1, 10**12):
         assert -(-size // block_size(size)) <= MAX_BLOCKS
-    assert len({len(block_id(index, BLOCK)) for index in (0, 49_999)}) == 1
+    one, other = Item("a", BLOCK, "a" * 64), Item("a", BLOCK, "b" * 64)
+    assert len({len(block_id(index, one)) for index in (0, 49_999)}) == 1
+    assert block_id(0, one) != block_id(0, other), "another file's block is never taken for ours"
 
 
 def test_what_is_collected(tmp_path: Path) -> None:
@@ -177,13 +180,16 @@ def test_a_proxy_that_refuses_and_one_that_is_gone(azure: World, monkeypatch: py
     refused(lambda: sign_in("environment"), "The proxy does not let us through to Azure.")
 
 
-def test_a_name_that_nobody_knows() -> None:
-    from azure.core.exceptions import ServiceRequestError
+def test_a_name_that_nobody_knows(azure: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from core.azure.signin import sign_in
 
-    from core.azure.errors import explain
+    def unknown(*asked: object, **more: object) -> object:
+        raise socket.gaierror(socket.EAI_NONAME, "Ein anderer Satz")
 
-    error = ServiceRequestError("Failed to resolve 'x' ([Errno -2] Name or service not known)")
-    assert explain(error, "storage x").title == "Azure's address is not known here."
+    signed_in(azure, monkeypatch)
+    monkeypatch.delenv("HTTPS_PROXY")
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    refused(lambda: sign_in("environment"), "Azure's address is not known here.")
 
 
 def refused(act: object, sentence: str) -> None:
@@ -199,16 +205,21 @@ def test_a_sign_in_that_was_not_kept_asks_again_in_the_job(
 ) -> None:
     from core.azure import signin
     from core.events import RecordingReporter
-    from core.upload.uploading import dry_run, upload
+    from core.upload.stage import dry_run, upload
 
     blobs.fake.approved.set()
     assert signin.sign_in("device", on_prompt=lambda prompt: None).keep == "none"
+    signin._this_program.clear()  # a job is another process
     lab: Lab = make_lab(tmp_path / "lab", {"model.onnx": 1000})
     report = RecordingReporter()
     assert upload(lab.folder, lab.recipe, report, Stop())["version"] == "1"
-    assert any("ABCD-EFGH" in event.get("text", "") for event in report.events)
-    with pytest.raises(MachineError, match="was not kept"):
-        dry_run(lab.folder, lab.recipe, RecordingReporter(), Stop())
+    assert any("ABCD-EFGH" in event.get("text", "") for event in report.events), "in the log"
+    assert any("ABCD-EFGH" in event.get("phase", "") for event in report.events), "and as what the job does"
+    assert len(blobs.fake.seen(path="devicecode")) == 2
+    dry_run(lab.folder, lab.recipe, RecordingReporter(), Stop())
+    assert len(blobs.fake.seen(path="devicecode")) == 2, (
+        "what a process signed in for holds for all that it does"
+    )
 
 
 def test_what_is_told_of_a_model_comes_from_the_manifests(tmp_path: Path) -> None:

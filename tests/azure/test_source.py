@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core.azure import download_model
-from core.azure.receiver import PART, safe_name
-from core.azure.source import Address, parse
+from core.azure.download import CONNECTIONS, LARGEST_PART, Address, check_names, parse, safe_name
 from core.azure.workspace import Place
 from core.errors import Cancelled, LabError, RequestError, StageError
 from core.events import RecordingReporter, Reporter
@@ -53,7 +54,9 @@ def test_what_is_no_address(uri: str) -> None:
         parse(uri)
 
 
-@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../b", "c:/x", "a\\b", ""])
+@pytest.mark.parametrize(
+    "name", ["../x", "/etc/passwd", "a/../../b", "c:/x", "a\\b", "", "a//b", "./a", "a/"]
+)
 def test_a_name_that_leads_out_of_the_folder_is_refused(name: str) -> None:
     with pytest.raises(RequestError, match="outside its folder"):
         safe_name(name)
@@ -66,9 +69,9 @@ def files(blobs: World, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     prefix = f"models/{time.time_ns()}"
     source = random.Random(prefix)
     content = {
-        "model.safetensors": source.randbytes(3 * PART + 11),
+        "model.safetensors": source.randbytes(3 * LARGEST_PART + 11),
         "config.json": b"{}",
-        "sub/tokenizer.bin": source.randbytes(PART),
+        "sub/tokenizer.bin": source.randbytes(LARGEST_PART),
         "empty": b"",
     }
     client = blobs.fake.make_container()
@@ -103,17 +106,55 @@ def test_latest_finds_the_newest(blobs: World, files: dict[str, bytes], tmp_path
     assert same(folder, files)
 
 
+def kept(folder: Path) -> int:
+    """The bytes that journals say are on the disk."""
+    lines = [line for path in folder.rglob("*.ranges") for line in path.read_text().splitlines()[1:]]
+    return sum(int(end) - int(start) for start, end in (line.split() for line in lines))
+
+
+def progress(report: RecordingReporter) -> list[float]:
+    return [event["done"] for event in report.events if event.get("phase") == "download"]
+
+
 def test_a_broken_download_goes_on(blobs: World, files: dict[str, bytes], tmp_path: Path) -> None:
     fault = blobs.fake.fault(host="blob", method="GET", path="safetensors", action="reset", skip=2)
     with pytest.raises(StageError, match="line to Azure broke"):
         download_model(URI, tmp_path, RecordingReporter())
     assert list(tmp_path.rglob("*.download.json")) == []
-    blobs.fake.faults.remove(fault)
-    blobs.fake.requests.clear()
-    assert same(download_model(URI, tmp_path, RecordingReporter()), files)
-    assert len(blobs.fake.seen(host="blob", method="GET", path="safetensors")) == 2, (
-        "two of four parts were there"
+    there = kept(tmp_path) + sum(
+        p.stat().st_size for p in tmp_path.rglob("*") if p.is_file() and p.suffix not in (".part", ".ranges")
     )
+    assert 0 < there < sum(map(len, files.values()))
+    blobs.fake.faults.remove(fault)
+    report = RecordingReporter()
+    folder = download_model(URI, tmp_path, report)
+    assert same(folder, files)
+    assert progress(report)[0] >= there, "what was there is not fetched again"
+    assert [p.name for p in folder.parent.iterdir()] == ["4"], "nothing is left beside it"
+
+
+def test_an_answer_that_ends_early_is_asked_for_again(
+    blobs: World, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    fault = blobs.fake.fault(host="blob", method="GET", path="safetensors", action="short", times=3)
+    assert same(download_model(URI, tmp_path, RecordingReporter()), files)
+    assert fault.times == 0
+
+
+def test_a_host_that_drips_is_given_up(
+    blobs: World, files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLIVEPRESS_AZURE_PATIENCE", "1")
+    monkeypatch.setattr("core.azure.transport.SLOWEST", 1 << 30)
+    blobs.fake.fault(host="blob", method="GET", path="safetensors", action="drip")
+    began = time.monotonic()
+    with pytest.raises(StageError, match="does not answer"):
+        download_model(URI, tmp_path, RecordingReporter())
+    assert time.monotonic() - began < 6
+
+
+def test_parts_fit_the_line_and_what_is_on_its_way_is_little() -> None:
+    assert CONNECTIONS * LARGEST_PART <= 8 << 20, "bytes that a kill loses at most"
 
 
 def test_what_arrives_damaged_is_fetched_again(blobs: World, files: dict[str, bytes], tmp_path: Path) -> None:
@@ -121,11 +162,11 @@ def test_what_arrives_damaged_is_fetched_again(blobs: World, files: dict[str, by
     with pytest.raises(StageError):
         download_model(URI, tmp_path, RecordingReporter())
     blobs.fake.faults.remove(fault)
-    # A bad disk or a crash turns some bytes of a part that is there; which three of four are is chance.
-    (part,) = tmp_path.rglob("model.safetensors.part")
-    there = [int(line) for line in part.with_name(part.name + "s").read_text().splitlines()[1:]]
-    with part.open("r+b") as stream:
-        stream.seek(there[0] * PART)
+    # A bad disk or a crash turns some bytes of a range that is there.
+    (journal,) = (p for p in tmp_path.rglob("*.ranges") if f" {3 * LARGEST_PART + 11}\n" in p.read_text())
+    start = int(journal.read_text().splitlines()[1].split()[0])
+    with journal.with_suffix(".part").open("r+b") as stream:
+        stream.seek(start)
         stream.write(b"\0\1\2\3")
     client = blobs.fake.make_container()
     prefix = blobs.fake.registry[("azureml", "Phi-3.5-mini-instruct", "4")]
@@ -137,6 +178,78 @@ def test_what_arrives_damaged_is_fetched_again(blobs: World, files: dict[str, by
     report = RecordingReporter()
     assert same(download_model(URI, tmp_path, report), files)
     assert any("damaged" in event.get("text", "") for event in report.events)
+
+
+def test_a_file_of_the_cache_that_was_cut_is_fetched_again(
+    blobs: World, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    folder = download_model(URI, tmp_path, RecordingReporter())
+    (folder / "model.safetensors").write_bytes(b"cut")
+    assert same(download_model(URI, tmp_path, RecordingReporter()), files)
+
+
+def in_registry(blobs: World, *names: str) -> None:
+    prefix = f"models/{time.time_ns()}"
+    client = blobs.fake.make_container()
+    for name in names:
+        client.upload_blob(f"{prefix}/{name}", name.encode())
+    blobs.fake.registry[("azureml", "Phi-3.5-mini-instruct", "4")] = prefix
+
+
+def test_names_that_look_like_ours_all_arrive(blobs: World, files: dict[str, bytes], tmp_path: Path) -> None:
+    names = ("x", "x.part", "x.parts", "x.part.ranges", ".4.parts/x", ".fetching")
+    in_registry(blobs, *names)
+    assert same(download_model(URI, tmp_path, RecordingReporter()), {name: name.encode() for name in names})
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        (("a", "a/b"), "'a' is a file and not a folder"),
+        (("n" * 300,), "too long"),
+        (("a//b",), "outside its folder"),
+    ],
+)
+def test_what_this_system_cannot_hold_is_said_before_a_byte_comes(
+    blobs: World, files: dict[str, bytes], tmp_path: Path, names: tuple[str, ...], why: str
+) -> None:
+    in_registry(blobs, *names)
+    blobs.fake.requests.clear()
+    with pytest.raises(RequestError) as caught:
+        download_model(URI, tmp_path, RecordingReporter())
+    assert why in str(caught.value)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+def test_what_the_system_refuses_to_write_is_told(
+    blobs: World, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "azureml" / "registries" / "azureml").mkdir(parents=True)
+    (tmp_path / "azureml" / "registries" / "azureml" / "Phi-3.5-mini-instruct").write_text("in the way")
+    with pytest.raises(StageError) as caught:
+        download_model(URI, tmp_path, RecordingReporter())
+    assert caught.value.code == "fetch.file"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a:b",), ("a\\b",), ("what?",), ("tab\t",), ("ends.",), ("ends /x",), ("con",), ("sub/LPT1.txt",),
+        ("n" * 256,), ("d/" * 500 + "x",), ("a", "a/b"), ("A", "a"), ("Ü", "u\u0308"), ("A", "a/b"),
+    ],
+)  # fmt: skip
+def test_names_that_another_system_cannot_hold(names: tuple[str, ...]) -> None:
+    with pytest.raises(RequestError) as caught:
+        check_names(names)
+    assert caught.value.code == "model.file-name"
+
+
+@given(st.lists(st.from_regex(r"[a-z0-9_-]{1,8}(\.[a-z]{1,4})?", fullmatch=True), unique=True))
+def test_plain_names_are_held_everywhere(names: list[str]) -> None:
+    plain = [name for name in names if name.split(".")[0] not in ("con", "prn", "aux", "nul")]
+    check_names(
+        f"{number}/{name}" for number, name in enumerate(plain) if not name.startswith(("com", "lpt"))
+    )
 
 
 @pytest.mark.parametrize(

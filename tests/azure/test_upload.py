@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from core.azure.patience import Stop
+from core.azure.retry import Stop
 from core.errors import Cancelled, LabError, MachineError, RequestError, StageError
 from core.events import RecordingReporter, Reporter
 from core.lab import Lab
 from core.stage_context import StageContext
-from core.upload.uploading import dry_run, upload
+from core.upload.stage import dry_run, upload
 from tests.azure.conftest import World
 from tests.azure.labs import MIB, make_lab, signed_in
 from tests.recipes import settled
@@ -103,6 +103,102 @@ def test_other_content_takes_the_next_free_version(world: World, lab: Lab) -> No
     send(lab)
     (lab.folder.onnx_dir / "model.onnx").write_bytes(b"other")
     assert send(lab)["version"] == "2"
+
+
+def edit_recipe(lab: Lab) -> None:
+    lab.set({"chat.max_new_tokens": 99})
+
+
+def rename(lab: Lab) -> None:
+    lab.set({"upload.name": "other-name"})
+
+
+def add_file(lab: Lab) -> None:
+    (lab.folder.onnx_dir / "new.txt").write_text("new")
+
+
+@pytest.mark.parametrize("change", [edit_recipe, rename, add_file])
+@pytest.mark.parametrize("kind", ["Sas", "AccountKey", "None"])
+def test_what_was_sent_is_not_sent_again_after_a_small_change(
+    world: World, lab: Lab, change: Any, kind: str
+) -> None:
+    world.fake.credentials_type = kind
+    first = send(lab)
+    change(lab)
+    plan = dry_run(lab.folder, lab.recipe, RecordingReporter(), Stop())
+    world.fake.requests.clear()
+    again = send(lab)
+    assert again["bytes_sent"] == plan["bytes_to_send"] < MIB, "only what is small goes over the line"
+    assert world.fake.blocks() == []
+    assert again["uri"] != first["uri"]
+    there = in_storage(world, again["uri"].split("/paths/")[1])
+    assert there["model.onnx.data"] == (lab.folder.onnx_dir / "model.onnx.data").read_bytes()
+    assert len(there) == again["files"]
+
+
+def test_a_copy_that_the_storage_refuses_is_sent(world: World, lab: Lab) -> None:
+    send(lab)
+    edit_recipe(lab)
+    world.fake.copies = False
+    result = send(lab)
+    assert result["bytes_sent"] > 11 * MIB
+    there = in_storage(world, result["uri"].split("/paths/")[1])
+    assert there["sub/middle.bin"] == (lab.folder.onnx_dir / "sub/middle.bin").read_bytes()
+
+
+def test_a_broken_upload_goes_on_by_block_after_a_small_change(world: World, lab: Lab) -> None:
+    fault = world.fake.fault(
+        host="blob", method="PUT", path="model.onnx.data.*comp=block(&|$)", action="reset", skip=2
+    )
+    with pytest.raises(StageError, match="line to Azure broke"):
+        send(lab, concurrency=1)
+    world.fake.faults.remove(fault)
+    edit_recipe(lab)
+    world.fake.requests.clear()
+    result = send(lab)
+    assert len([block for block in world.fake.blocks() if "model.onnx.data" in block]) == 1, "of three"
+    there = in_storage(world, result["uri"].split("/paths/")[1])
+    assert there["model.onnx.data"] == (lab.folder.onnx_dir / "model.onnx.data").read_bytes()
+
+
+def test_tags_that_are_edited_afterwards_are_applied(world: World, lab: Lab) -> None:
+    first = send(lab)
+    lab.set({"upload.tags": {"team": "travel"}})
+    again = send(lab)
+    assert (again["version"], again["bytes_sent"]) == (first["version"], 0)
+    said = world.fake.models["ft-for-travel"]["1"]["properties"]
+    assert said["tags"]["team"] == "travel"
+    assert said["tags"]["adapter"] == "travel"
+    assert said["properties"]["olivepress.content"], "what it holds is still said"
+    world.fake.requests.clear()
+    send(lab)
+    assert not world.fake.seen(host="management", method="PUT"), "the same tags are not written again"
+
+
+def test_the_right_to_register_is_asked_for_before_the_first_byte(world: World, lab: Lab) -> None:
+    world.fake.actions = ["*/read"]
+    ends_with_a_sentence(world, lab, MachineError, "You have no right to register a model in the workspace.")
+    assert not world.fake.seen(host="blob", method="PUT")
+
+
+@pytest.mark.parametrize("version", ["latest", "LATEST", "a b"])
+def test_a_version_that_nobody_could_ask_for_is_refused(world: World, lab: Lab, version: str) -> None:
+    with pytest.raises(RequestError, match="not a version that Azure ML takes"):
+        send(lab, version=version)
+    assert world.fake.requests == []
+
+
+@pytest.mark.parametrize("name", ["a:b", "a\\b", "con.txt", "n" * 255])
+def test_a_file_that_another_system_cannot_hold_is_refused_before_anything_is_sent(
+    world: World, lab: Lab, name: str
+) -> None:
+    (lab.folder.onnx_dir / name).write_text("x")
+    if len(name) == 255:  # this system holds it, and so does every other
+        assert send(lab)["version"] == "1"
+        return
+    with pytest.raises(RequestError, match="not every system can hold"):
+        send(lab)
+    assert world.fake.requests == []
 
 
 def test_a_version_that_is_taken_is_refused_before_anything_is_sent(world: World, lab: Lab) -> None:
@@ -204,16 +300,24 @@ BLOB_DAYS: dict[str, tuple[dict[str, Any], type[LabError], str]] = {
     "500 for ever": ({"status": 500, "code": "InternalError"}, StageError, "Azure has a fault of its own."),
     "429 for long": ({"status": 429, "code": "TooMany", "headers": {"Retry-After": "600"}}, StageError,
                      "Azure is busy and asks us to wait 10 minutes."),
+    "changed": ({"status": 412, "code": "ConditionNotMet"}, StageError,
+                "A file in the storage was changed in the meantime."),
+    "blocks lost": ({"status": 400, "code": "InvalidBlockList", "path": "comp=blocklist"}, StageError,
+                    "The storage has lost or replaced blocks of a file that is being sent."),
+    "unknown": ({"status": 400, "code": "Strange"}, StageError, "Azure refused the request."),
     "reset": ({"action": "reset"}, StageError, "The line to Azure broke."),
     "silence": ({"action": "silence"}, StageError, "Azure does not answer."),
+    "drip": ({"action": "drip"}, StageError, "Azure does not answer."),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("day", BLOB_DAYS)
-def test_bad_days_of_the_storage(world: World, lab: Lab, day: str) -> None:
+def test_bad_days_of_the_storage(world: World, lab: Lab, day: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fault, kind, sentence = BLOB_DAYS[day]
+    monkeypatch.setattr("core.azure.transport.SLOWEST", 1 << 30)
     world.fake.fault(host="blob", method="PUT", **fault)
-    ends_with_a_sentence(world, lab, kind, sentence)
+    error = ends_with_a_sentence(world, lab, kind, sentence)
+    assert "<" not in str(error), "no page of XML"
 
 
 ARM_DAYS: dict[str, tuple[dict[str, Any], type[LabError], str]] = {
@@ -235,6 +339,7 @@ ARM_DAYS: dict[str, tuple[dict[str, Any], type[LabError], str]] = {
                      "Azure is busy and asks us to wait 10 minutes."),
     "reset": ({"action": "reset"}, StageError, "The line to Azure broke."),
     "silence": ({"action": "silence"}, StageError, "Azure does not answer."),
+    "drip at the end": ({"method": "PUT", "action": "drip"}, StageError, "Azure does not answer."),
 }  # fmt: skip
 
 
@@ -357,6 +462,19 @@ def test_a_file_that_goes_away_or_changes_is_told(world: World, lab: Lab) -> Non
     assert world.fake.models == {}
 
 
+def test_silence_is_a_line_that_counts_down(world: World, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.azure.retry.QUIET", 0.2)
+    world.fake.fault(host="blob", method="PUT", action="silence")
+    report = RecordingReporter()
+    with pytest.raises(StageError, match="does not answer"):
+        stage(lab, report)
+    told = [event["phase"] for event in report.events if event.get("phase", "").startswith("waiting for")]
+    left = [int(phase.rsplit(", ", 1)[1].split()[0]) for phase in told]
+    assert left == sorted(left, reverse=True)
+    assert len(set(left)) > 1
+    assert max(left) <= 3
+
+
 @pytest.mark.parametrize("where", ["a block on the line", "a silent host"])
 def test_cancel_is_obeyed_within_a_second(
     world: World, lab: Lab, where: str, monkeypatch: pytest.MonkeyPatch
@@ -413,7 +531,7 @@ def test_memory_stays_below_200_mb(world: World, tmp_path: Path) -> None:
     lab = make_lab(tmp_path / "big", {"model.onnx.data": 96 * MIB, **{f"s/{i}": 100_000 for i in range(40)}})
     code = (
         "import sys\nfrom pathlib import Path\nfrom core.lab import Lab\nfrom core.events import Reporter\n"
-        "from core.azure.patience import Stop\nfrom core.upload.uploading import upload\n"
+        "from core.azure.retry import Stop\nfrom core.upload.stage import upload\n"
         "lab = Lab.open(sys.argv[1])\nupload(lab.folder, lab.recipe, Reporter(), Stop())\n"
         "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )

@@ -14,6 +14,7 @@ from types import ModuleType
 
 import core
 import tui
+from core.azure.errors import _TABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,14 +64,12 @@ def test_links_lead_somewhere() -> None:
 
 def codes_in_core() -> set[str]:
     """The codes of all errors: what is given as ``code=``, those of a model's faults, and of Azure's table."""
-    found = {"cancelled"}
+    found = {"cancelled"} | {code for _, _, code, *_ in _TABLE}
     for path in (ROOT / "core").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue
             given = [word.value for word in node.keywords if word.arg == "code"]
-            if isinstance(node.func, ast.Name) and node.func.id == "_Saying":
-                given.append(node.args[-1])
             if isinstance(node.func, ast.Name) and node.func.id == "Fault":
                 given.append(node.args[0])
             found |= {str(each.value) for each in given if isinstance(each, ast.Constant) and each.value}

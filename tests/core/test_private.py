@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.azure.redact import redact
+from core.azure.errors import redact
 from core.azure.signin import Choice, remember
 from core.check.types import FAIL, Check
 from core.errors import MachineError

@@ -1,18 +1,23 @@
-"""The Azure that is worked with, and which hosts belong to it: the only ones that get a token.
+"""Azure's REST calls that azure-ai-ml does not have, or only with seconds of loading; and whom they may go to.
 
 Addresses come in Azure's answers (the next page, a registry's home, a storage account), and an answer, or what
-somebody wrote into a workspace, must not send a person's token elsewhere.
+somebody wrote into a workspace, must not send a person's token elsewhere: only the chosen cloud's hosts get one.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote, urlsplit
 
+from core.azure.retry import Stop, retried
 from core.errors import RequestError, StageError
 
+MAX_PAGES = 500
+"""Pages of a list that are followed; a list that goes on for ever ends here."""
 CLOUD_VARIABLE = "OLIVEPRESS_AZURE_CLOUD"
 
 
@@ -168,3 +173,89 @@ def _stranger(url: str, subject: str) -> StageError:
         "the workspace or registry.",
         code="azure.stranger",
     )
+
+
+class Rest:
+    """JSON over HTTPS with a signed-in user's token."""
+
+    def __init__(
+        self, credential: Any, stop: Stop | None = None, say: Callable[[str], None] | None = None
+    ) -> None:
+        from azure.core import PipelineClient
+        from azure.core.pipeline.policies import BearerTokenCredentialPolicy, HeadersPolicy, UserAgentPolicy
+
+        from core.azure.transport import Transport
+        from core.version import __version__
+
+        self._stop = stop or Stop()
+        self._say = say
+        self._client: Any = PipelineClient(
+            cloud().url,
+            policies=[
+                HeadersPolicy({"Accept": "application/json"}),
+                UserAgentPolicy(base_user_agent=f"olivepress/{__version__}"),
+                BearerTokenCredentialPolicy(credential, cloud().scope),
+            ],
+            transport=Transport(self._stop),
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def call(self, method: str, url: str, subject: str, *, body: Any = None, **query: str) -> Any:
+        """One call; its JSON answer.
+
+        Args:
+            url: a path below Resource Manager, or a whole URL, which must be one of this cloud's.
+            subject: what is asked, for the error.
+            query: parameters; ``api_version`` becomes ``api-version``.
+
+        Raises:
+            LabError: explained, after trying again where that may help.
+        """
+        from azure.core.exceptions import HttpResponseError, map_error
+        from azure.core.rest import HttpRequest
+
+        whole = url if url.startswith("https:") else cloud().url + url
+        require_service(whole, subject)
+        parameters = {key.replace("api_version", "api-version"): value for key, value in query.items()}
+
+        def once() -> Any:
+            response = self._client.send_request(HttpRequest(method, whole, params=parameters, json=body))
+            if response.status_code >= 400:
+                map_error(response.status_code, response, {})
+                raise _with_code(HttpResponseError(response=response))
+            return response
+
+        response = retried(once, subject, stop=self._stop, say=self._say)
+        try:
+            return response.json() if response.content else {}
+        except ValueError:
+            raise StageError(
+                "Azure gave an answer that we do not understand.",
+                f"{subject}: not JSON, from {urlsplit(whole).netloc}.",
+                "Something between here and Azure answers in its place; look at the proxy.",
+                code="azure.answer",
+            ) from None
+
+    def pages(self, url: str, subject: str, **query: str) -> Iterator[dict[str, Any]]:
+        """The items of a list, over all its pages. Raises as :meth:`call`."""
+        answer = self.call("GET", url, subject, **query)
+        for _ in range(MAX_PAGES):
+            yield from (item for item in answer.get("value") or () if isinstance(item, dict))
+            following = str(answer.get("nextLink") or "")
+            if not following.startswith("https://"):
+                return
+            answer = self.call("GET", following, subject)
+
+
+def _with_code(error: Any) -> Any:
+    """The error with the code of a body that azure-core's own parser did not take."""
+    if getattr(error, "error", None) is None:
+        try:
+            code = error.response.json()["error"]["code"]
+        except (ValueError, KeyError, TypeError):
+            return error
+        error.error_code = str(code)
+    return error

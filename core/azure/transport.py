@@ -1,0 +1,136 @@
+"""The one way to Azure's hosts, below every client of Microsoft's packages: limits of time and size, and a cancel.
+
+Imports azure-core: only for functions that are about to call.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import time
+from typing import Any
+
+import requests
+from azure.core.exceptions import ServiceResponseError, ServiceResponseTimeoutError
+from azure.core.pipeline.transport import RequestsTransport
+from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies
+from urllib3.connection import HTTPConnection
+
+from core.azure.errors import note_time
+from core.azure.retry import Beside, Stop, retry_limit
+from core.errors import StageError
+
+LARGEST = 16 << 20
+"""Bytes of an answer. The longest that Azure gives have some MiB; a file comes in parts that are smaller."""
+SLOWEST = 4 << 10
+"""Bytes a second that a connection must make, beside the time that every call has."""
+SEND_BUFFER = 512 << 10
+"""Bytes that may wait in the system for each connection. The system's own choice is up to some MiB: on a slow
+line that takes longer to leave than we wait for an answer, and progress would count it as gone."""
+
+# What the packages log may quote what is secret: it stays out of our logs.
+for _name in ("azure", "msal", "msal_extensions", "urllib3", "opentelemetry"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
+    logging.getLogger(_name).propagate = False
+
+_SOCKET = [*HTTPConnection.default_socket_options, (socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)]
+
+
+class _Adapter(HTTPAdapter):  # type: ignore[misc]
+    def init_poolmanager(self, *words: Any, **more: Any) -> None:
+        super().init_poolmanager(*words, socket_options=_SOCKET, **more)
+
+    def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
+        return super().proxy_manager_for(proxy, socket_options=_SOCKET, **more)
+
+
+class Transport(RequestsTransport):  # type: ignore[misc]
+    """Sends a request and takes its whole answer, within a limit of time that grows with what is sent or asked for.
+
+    ``stop`` may be changed; once it is set, nothing more is sent, nothing is waited for, and no pause is made.
+    """
+
+    def __init__(self, stop: Stop, url: str = "", connections: int = 10) -> None:
+        """Send for one piece of work.
+
+        Args:
+            url: of the one host that is asked, where small files are many: its proxy and certificates are looked
+                up once. requests does it for each call, a third of the time that a small file takes.
+            connections: how many calls at once will reuse their connection.
+        """
+        session = requests.Session()
+        session.mount("https://", _Adapter(pool_connections=4, pool_maxsize=connections, max_retries=0))
+        given: dict[str, Any] = {}
+        if url:
+            session.trust_env = False
+            session.proxies.update(get_environ_proxies(url))
+            trusted = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+            given = {"use_env_settings": False, "connection_verify": trusted}
+        limit = retry_limit()
+        super().__init__(
+            session=session, connection_timeout=min(20.0, limit), read_timeout=min(60.0, limit), **given
+        )
+        self.stop = stop
+
+    def sleep(self, duration: float) -> None:
+        """A pause of a client's own, which a stop ends."""
+        self.stop.wait(duration)
+
+    def send(self, request: Any, **options: Any) -> Any:
+        """The response, its whole body there.
+
+        Raises:
+            Cancelled: the stop is set.
+            StageError: the answer is too long.
+            azure.core.exceptions.AzureError: the line broke, or the call took too long.
+        """
+        self.stop.check()
+        stream = options.pop("stream", False)
+        send = super().send
+        limit = min(60.0, retry_limit()) + _bytes_of(request) / SLOWEST
+        # In a thread of its own: a host that sends a byte now and then would hold it for ever, headers included.
+        # One that is given up goes on until the line breaks; nobody uses its answer.
+        call = Beside(lambda: self._whole(send(request, stream=True, **options)))
+        call.start()
+        until = time.monotonic() + limit
+        while call.is_alive():
+            call.join(0.1)
+            self.stop.check()
+            if time.monotonic() > until and call.is_alive():
+                raise ServiceResponseTimeoutError(f"The answer timed out: not whole after {limit:.0f} s.")
+        response = call.value()
+        if not stream and hasattr(response, "read"):
+            response.read()
+        return response
+
+    def _whole(self, response: Any) -> Any:
+        answer = response.internal_response
+        note_time(answer.headers.get("Date"))
+        body = bytearray()
+        try:
+            for piece in answer.iter_content(1 << 16):
+                self.stop.check()
+                body += piece
+                if len(body) > LARGEST:
+                    raise StageError(
+                        "Azure's answer is too long.",
+                        f"{answer.url.split('?')[0]}: more than {LARGEST >> 20} MiB.",
+                        "Something between here and Azure answers in its place; look at the proxy.",
+                        code="azure.answer",
+                    )
+        except requests.RequestException as error:
+            raise ServiceResponseError(error, error=error) from error
+        finally:
+            answer.close()
+        answer._content, answer._content_consumed = bytes(body), True
+        return response
+
+
+def _bytes_of(request: Any) -> int:
+    """The bytes that a call sends or asks for."""
+    asked = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("x-ms-range", ""))
+    sent = int(request.headers.get("Content-Length") or 0)
+    return sent + (int(asked[2]) - int(asked[1]) if asked else 0)
