@@ -119,8 +119,7 @@ def random_adapter(folder: Path, path: Path, dtype: str, rank: int = 64) -> Path
     """An adapter file of random numbers for all branches of a model folder."""
     import torch
 
-    from core.optimize.adapters import write_adapter_file
-    from core.optimize.layout import read_layout
+    from core.optimize.adapters import read_layout, write_adapter_file
 
     shapes = read_layout(folder).inputs()
     tensors = {

@@ -18,9 +18,10 @@ from core.check import subject_of
 from core.check.lengths import record_lengths
 from core.check.machine import machine
 from core.check.model import config_of, facts_of
-from core.check.needs import Need, stage_needs
+from core.check.needs import StageNeed, stage_needs
 from core.check.settings import resolved
 from core.formats import human_bytes
+from core.model.folder import config_facts
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "rehearsal, awq": {},
@@ -33,16 +34,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def predict(lab: Lab) -> dict[str, Need]:
+def predict(lab: Lab) -> dict[str, StageNeed]:
     """What the check step predicts for a lab on this machine."""
     subject = subject_of(lab.root)
     config = config_of(subject)
     assert config is not None
     recipe = resolved(subject, facts_of(subject)).recipe
-    return stage_needs(config, recipe, machine(), record_lengths(subject, recipe.data.max_seq_len))
+    return stage_needs(
+        config_facts(config), recipe, machine(), record_lengths(subject, recipe.data.max_seq_len)
+    )
 
 
-def compare(name: str, needs: dict[str, Need], peaks: dict[str, dict[str, int]]) -> list[str]:
+def compare(name: str, needs: dict[str, StageNeed], peaks: dict[str, dict[str, int]]) -> list[str]:
     """A table row for each stage and kind of memory."""
     rows = []
     for stage, need in needs.items():

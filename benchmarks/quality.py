@@ -83,7 +83,7 @@ def olive(subject: Subject, method: str, group: int, rows: Path, work: Path) -> 
     from core.events import Reporter
     from core.folder import LabFolder
     from core.model.auto import Facts, resolve
-    from core.model.load import load_model
+    from core.olive.checkpoint import load_model
     from core.quantize import stage as quantize
     from core.recipe import Recipe
     from core.stage_context import StageContext
@@ -112,7 +112,7 @@ def llm_compressor(
     import torch
     from safetensors.torch import load_file
 
-    from core.model.load import load_model
+    from core.olive.checkpoint import load_model
     from core.quantize.awq_math import Grid
 
     work.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def measure(subject: Subject, options: argparse.Namespace, group: int, seed: int
     import torch
 
     from core.events import Reporter
-    from core.model.load import load_model
+    from core.olive.checkpoint import load_model
     from core.quantize.calibration import write_rows
     from core.quantize.quality import compare, of_model, reference, within_budget
 

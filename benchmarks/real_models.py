@@ -254,10 +254,11 @@ def _float_answers(seen: Seen, root: Path) -> dict[str, tuple[str, int]]:
     from core.data import load_examples
     from core.events import Reporter
     from core.lab import Lab
-    from core.model.load import load_model, load_tokenizer
+    from core.model.load import load_tokenizer
     from core.model.messages import Message
     from core.model.prompt_format import read_prompt_format
     from core.model.sources import resolve_model
+    from core.olive.checkpoint import load_model
     from core.tqdm_progress import reporting
 
     lab = Lab.open(root)

@@ -12,18 +12,37 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from core.errors import Cancelled
-from core.files import folder_bytes
+from core.errors import Cancelled, LabError
+from core.files import folder_bytes, read_if_whole, write_json
 from core.text import clean, without_logins
 
 VERSION = 1
 LOG_NAME = "log.txt"
 """The file of a job's folder that holds all that its processes print, and its log lines."""
+
+STOP_NAME = "stop.json"
+"""The file of a job's folder that says how long a stop takes."""
+
+AT_ONCE = 1 << 20
+"""Bytes of events that those who follow a job read at once."""
+
+_LONGEST = 16 << 20
+_TAILS = (1 << 16, 1 << 20, 1 << 24)
+_NUMBER = (int, float)
+_NUMBER_OR_NONE = (int, float, type(None))
+_FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "state": {"state": str},
+    "progress": {"phase": str, "done": _NUMBER, "total": _NUMBER_OR_NONE, "eta_s": _NUMBER_OR_NONE},
+    "metric": {"name": str, "value": _NUMBER_OR_NONE, "step": _NUMBER_OR_NONE},
+    "artifact": {"path": str, "what": str},
+    "log": {"level": str, "text": str},
+}
 
 Event = dict[str, Any]
 
@@ -55,6 +74,13 @@ class Reporter:
 
     def check_cancelled(self) -> None:
         """Raise :class:`~core.errors.Cancelled` if the user asked to stop. Call often in long loops."""
+
+    def stop_takes(self, seconds: float) -> None:
+        """Say how long a stop would take now, if it is to lose nothing: whoever asks for one waits so long."""
+
+    def unbroken(self) -> AbstractContextManager[None]:
+        """While entered no signal ends the work; the next :meth:`check_cancelled` does."""
+        return nullcontext()
 
 
 @dataclass
@@ -126,6 +152,10 @@ class JobReporter(Reporter):
         self._lock = threading.Lock()
         self._left = TimeLeft()
         self._last = ("", 0.0)
+        self._asked = False
+        self._unbroken = 0
+        self._stop = folder / STOP_NAME
+        self._stop_takes = 0.0
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Append one event, whole, and flush it."""
@@ -160,31 +190,102 @@ class JobReporter(Reporter):
                 stream.write(log_line(text, level) + "\n")
 
     def check_cancelled(self) -> None:
-        if os.path.exists(self._cancel):
+        if self._asked or os.path.exists(self._cancel):
             raise Cancelled
 
+    def stop_takes(self, seconds: float) -> None:
+        if 0.8 * self._stop_takes <= seconds <= 1.2 * self._stop_takes:
+            return
+        self._stop_takes = seconds
+        with suppress(LabError, OSError):  # a full disk is told by who writes what matters
+            write_json(self._stop, {"seconds": round(seconds, 3)})
 
-def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
+    @contextmanager
+    def unbroken(self) -> Iterator[None]:
+        self._unbroken += 1
+        try:
+            yield
+        finally:
+            self._unbroken -= 1
+
+    def interrupt(self) -> None:
+        """Ask the work to stop, for a signal's handler: now, by KeyboardInterrupt, or where it is safe.
+
+        A KeyboardInterrupt, since libraries catch every Exception here and there.
+        """
+        self._asked = True
+        if not self._unbroken:
+            raise KeyboardInterrupt
+
+
+def stop_takes(folder: Path) -> float:
+    """How many seconds a stop of the job in ``folder`` takes, as its worker said; 0 if it said nothing."""
+    told = read_if_whole(folder / STOP_NAME)
+    seconds = told.get("seconds") if isinstance(told, dict) else None
+    return float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < 86_400 else 0.0
+
+
+def read_events(path: Path, offset: int = 0, at_most: int | None = None) -> tuple[list[Event], int]:
     """The whole events from byte ``offset`` on, and the offset after them.
 
-    A last line that is still being written is left for the next call; a line that is not JSON (a
-    crash in the middle of a write) is skipped.
+    A last line that is still being written is left for the next call. A line that is no event, as after a
+    crash in the middle of a write, is passed over.
+
+    Args:
+        at_most: bytes to read, so that memory stays bounded; the offset stays the same when nothing is left.
     """
     try:
         with path.open("rb") as stream:
             stream.seek(offset)
-            data = stream.read()
-    except FileNotFoundError:
+            data = stream.read(-1 if at_most is None else at_most)
+            while at_most is not None and b"\n" not in data and (more := stream.read(at_most)):
+                data += more
+                if len(data) > _LONGEST:
+                    return [], offset + len(data)
+    except OSError:
         return [], offset
     end = data.rfind(b"\n") + 1
     return list(_parse(data[:end])), offset + end
 
 
+def last_event(path: Path, kind: str = "") -> Event | None:
+    """The newest whole event of a type, or of any; None where the last 16 MiB hold none. Reads no more than it must."""
+    marker = f'"{kind}"'.encode() if kind else b""
+    for size in _TAILS:
+        try:
+            with path.open("rb") as stream:
+                start = max(0, stream.seek(0, os.SEEK_END) - size)
+                stream.seek(start)
+                data = stream.read(size)
+        except OSError:
+            return None
+        lines = data[: data.rfind(b"\n") + 1].split(b"\n")
+        for line in reversed(lines[1:] if start else lines):
+            if marker in line:
+                for event in _parse(line):
+                    if kind in ("", event["type"]):
+                        return event
+        if not start:
+            return None
+    return None
+
+
 def _parse(data: bytes) -> Iterator[Event]:
-    for line in data.splitlines():
+    for line in data.split(b"\n"):
         try:
             event = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(event, dict):
+        if isinstance(event, dict) and _is_event(event):
             yield event
+
+
+def _is_event(event: Event) -> bool:
+    """Whether it has what those of its type have (None where that may be); one of an unknown type has the type."""
+    kind = event.get("type")
+    if not isinstance(kind, str):
+        return False
+    for name in ("t", "job"):
+        event.setdefault(name, "")
+    wanted = _FIELDS.get(kind, {})
+    return all(isinstance(event.setdefault(name, None), types) for name, types in wanted.items())

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.events import Reporter
-from core.files import write_json
+from core.files import write_atomic, write_json
+from core.recipe import recipe_text
 
 if TYPE_CHECKING:
     from core.lab import Lab
 
 
 def export_olive(lab: Lab, path: Path) -> dict[Path, str]:
-    """Write the workflow, Olive's package configuration with our passes, and the calibration rows.
+    """Write the workflow, the settled recipe, Olive's package configuration with our passes, and the calibration rows.
 
-    The three files stand beside each other; the workflow names the others, and the lab's files, by
+    The files stand beside each other; the workflow names the others, and the lab's files, by
     absolute paths.
 
     Returns:
@@ -44,6 +45,7 @@ def export_olive(lab: Lab, path: Path) -> dict[Path, str]:
     asked, root = lab.recipe, lab.root
     path = path.expanduser().absolute()
     rows_file, package_file = path.with_suffix(".calibration.json"), path.with_suffix(".package.json")
+    recipe_file = path.with_suffix(".recipe.toml")
     source = resolve_model(
         asked.model.source, root, Reporter(), trust_remote_code=asked.model.trust_remote_code
     )
@@ -54,7 +56,7 @@ def export_olive(lab: Lab, path: Path) -> dict[Path, str]:
     steps: dict[str, Any] = {}
     if recipe.quantize.algorithm != "none":
         steps.update(quantize.passes(recipe, rows_file, source.path))
-    steps.update(finetune.workflow(recipe, lab.folder.recipe_path, root, source.path)["passes"])
+    steps["finetune"] = finetune.lora_pass(recipe_file, root)
     if "quantize" in steps:  # the builder will be given what that pass makes
         rounded = {"bits": recipe.quantize.bits, "lm_head": True}
         facts_then = dataclasses.replace(facts, quantization=rounded)
@@ -65,7 +67,7 @@ def export_olive(lab: Lab, path: Path) -> dict[Path, str]:
         "type": "OlivePressOnnx",
         **built.options(),
         "adapter": recipe.finetune.adapter,
-        "recipe": str(lab.folder.recipe_path),
+        "recipe": str(recipe_file),
     }
     system = {
         "type": "LocalSystem",
@@ -93,6 +95,8 @@ def export_olive(lab: Lab, path: Path) -> dict[Path, str]:
         rows, _ = quantize.chosen_rows(context, source.path, facts)
         write_rows(rows_file, rows)
         written[rows_file] = "the calibration rows, as token ids"
+    write_atomic(recipe_file, recipe_text(recipe))
+    written[recipe_file] = "the recipe with every auto settled, which the passes read"
     write_json(package_file, package_config())
     written[package_file] = "Olive's package configuration with the passes of OlivePress"
     write_json(path, workflow)

@@ -75,16 +75,18 @@ def read_json(path: Path) -> Any:
     """The JSON in a file, or None where there is no such file.
 
     Raises:
-        RequestError: the file is there and is not JSON, as after a copy that broke off.
+        RequestError: the file is there and is not JSON, as after a copy that broke off, or cannot be read.
     """
     try:
         return json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RequestError(
             "A file is damaged.",
-            f"{path} is not JSON: {error}.",
+            f"{path} cannot be read: {error.strerror}."
+            if isinstance(error, OSError)
+            else f"{path} is not JSON: {error}.",
             "Put a good copy in its place, or make anew what it belongs to.",
             code="file.damaged",
         ) from None
@@ -126,6 +128,20 @@ def publish(made: Path, target: Path, manifest: dict[str, Any] | None = None) ->
             raise
         if had_old:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def restore(parent: Path) -> None:
+    """Undo what :func:`publish` could not finish below ``parent``, as when its process was killed.
+
+    A folder that was set aside comes back where nothing stands in its place, and goes where something does.
+    """
+    with suppress(OSError):
+        for aside in sorted(parent.glob(".*.old-*")):
+            target = parent / aside.name[1:].rpartition(".old-")[0]
+            if target.exists():
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                aside.rename(target)
 
 
 @contextmanager
@@ -175,6 +191,11 @@ def folder_stamp(folder: Path) -> str:
             stat = path.stat()
             lines.append(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def content_stamp(path: Path) -> str:
+    """What tells a file, or a folder, from another: a digest of its bytes, or :func:`folder_stamp`."""
+    return folder_stamp(path) if path.is_dir() else digest(path)
 
 
 def folder_bytes(folder: Path) -> int:

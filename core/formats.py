@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 
 def human_bytes(count: float) -> str:
@@ -51,3 +52,9 @@ def number(value: float) -> str:
     if size >= 0.01:
         return f"{value:.3f}"
     return f"{value:.2g}"
+
+
+def some(names: Iterable[object], most: int = 3) -> str:
+    """The first of some names, and how many more there are: ``a, b, c and 4 more``."""
+    every = [str(name) for name in names]
+    return ", ".join(every[:most]) + (f" and {len(every) - most:,} more" if len(every) > most else "")

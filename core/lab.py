@@ -108,6 +108,18 @@ class Lab:
         read_recipe(lab.folder.recipe_path)
         return lab
 
+    @classmethod
+    def at(cls, root: str | Path = ".") -> Lab:
+        """The lab in a folder, for those who only look at jobs or stop them: its recipe is not read.
+
+        Raises:
+            RequestError: there is neither a recipe nor a job.
+        """
+        lab = cls(lab_folder(root))
+        if not lab.jobs():
+            read_recipe(lab.folder.recipe_path)
+        return lab
+
     @property
     def root(self) -> Path:
         """The lab's folder."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args, get_type_hints
 
@@ -31,8 +32,11 @@ class Option:
         default: the value where the key is missing.
         help: one line for people.
         choices: the only values allowed, if given.
+        words: what a form says for a choice.
         low, high: the range allowed, both ends included.
         advanced: folded away in forms.
+        off_form: why no form has it; empty: one does.
+        wide: whether its control takes the whole line of a form.
         multiline: text that may have line breaks. Typed on one line, backslash and n stand for a line
             break, backslash and t for a tab, and two backslashes for one.
         auto: whether it may be ``"auto"``: the value then follows the model and the data.
@@ -43,10 +47,13 @@ class Option:
     kind: type
     default: Any
     help: str
-    choices: tuple[Any, ...] = ()
+    choices: Collection[Any] = ()
+    words: Callable[[Any], str] = str
     low: float | None = None
     high: float | None = None
     advanced: bool = False
+    off_form: str = ""
+    wide: bool = False
     multiline: bool = False
     auto: bool = False
 
@@ -68,9 +75,9 @@ class Option:
             self.kind, 'a table, such as { team = "travel" }'
         )
         if self.low is not None and self.high is not None:
-            return f"{word} from {self.low:g} to {self.high:g}"
+            return f"{word} from {_written(self.low)} to {_written(self.high)}"
         if self.low is not None:
-            return f"{word}, at least {self.low:g}"
+            return f"{word}, at least {_written(self.low)}"
         return word
 
     def check(self, value: Any) -> Any:
@@ -135,6 +142,13 @@ class Option:
         return str(value)
 
 
+def _written(value: float) -> str:
+    """An end of a range as a person writes it: ``1024``, ``1,000,000``, ``0.00000001``."""
+    if float(value).is_integer():
+        return f"{int(value):,}" if abs(value) >= 10_000 else str(int(value))
+    return f"{value:.12f}".rstrip("0")
+
+
 def without_comma(text: str) -> str:
     """How to write a number that was typed with commas, as the end of a message; else nothing."""
     text = text.strip()
@@ -149,19 +163,25 @@ def option(
     default: Any,
     help: str,
     *,
-    choices: tuple[Any, ...] = (),
+    choices: Collection[Any] = (),
+    words: Callable[[Any], str] = str,
     low: float | None = None,
     high: float | None = None,
     advanced: bool = False,
+    off_form: str = "",
+    wide: bool = False,
     multiline: bool = False,
 ) -> Any:
-    """Declare an option as a field of a recipe section."""
+    """Declare an option as a field of a recipe section; the arguments are those of :class:`Option`."""
     metadata = {
         "help": help,
         "choices": choices,
+        "words": words,
         "low": low,
         "high": high,
         "advanced": advanced,
+        "off_form": off_form,
+        "wide": wide,
         "multiline": multiline,
     }
     if isinstance(default, dict):

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -30,7 +31,9 @@ class ModelSection:
     """``[model]``: what to start from."""
 
     source: str = option(
-        REHEARSAL, "hub id, folder, .gguf file, azureml:// path, or rehearsal for the bundled model"
+        REHEARSAL,
+        "hub id, folder, .gguf file, azureml:// path, or rehearsal for the bundled model",
+        wide=True,
     )
     trust_remote_code: bool = option(
         False, "run Python code that comes with the model; only for models you trust", advanced=True
@@ -41,10 +44,11 @@ class ModelSection:
 class DataSection:
     """``[data]``: the training records."""
 
-    file: str = option(SAMPLE_FILE, "training records, relative to the lab folder")
+    file: str = option(SAMPLE_FILE, "training records, relative to the lab folder", wide=True)
     template: str | Auto = option(
         AUTO,
         "how a record becomes text, with {field} for a field of the rows; auto: the model's own way",
+        wide=True,
         multiline=True,
     )
     prompt_field: str = option("", "field with the question (empty: found by name)", advanced=True)
@@ -71,9 +75,16 @@ class QuantizeSection:
     algorithm: str = option(
         "awq",
         "how weights are rounded",
-        choices=tuple(ALGORITHMS),
+        choices=ALGORITHMS,
+        words=lambda name: ALGORITHMS[name].title,
+        wide=True,
     )
-    bits: int = option(4, "bits for each weight", choices=(4, 8))
+    bits: int = option(
+        4,
+        "bits for each weight",
+        choices=(4, 8),
+        words={4: "4 - a quarter of the size", 8: "8 - half the size"}.__getitem__,
+    )
     group_size: int | Auto = option(AUTO, "weights that share a scale", choices=(16, 32, 64, 128, 256))
     eight_bit_layers: str = option(
         "",
@@ -85,7 +96,7 @@ class QuantizeSection:
         AUTO, "longest calibration record in tokens", low=16, high=8192, advanced=True
     )
     calibration_file: str = option(
-        "", "calibrate on this file instead of the training records", advanced=True
+        "", "calibrate on this file instead of the training records", advanced=True, wide=True
     )
     seed: int = option(0, "seed of the choice of calibration records", low=0, advanced=True)
 
@@ -124,7 +135,17 @@ class FinetuneSection:
 class OptimizeSection:
     """``[optimize]``: the ONNX graph and where it will run."""
 
-    device: str = option("cpu", "what the result will run on", choices=("cpu", "gpu", "npu"))
+    device: str = option(
+        "cpu",
+        "what the result will run on",
+        choices=("cpu", "gpu", "npu"),
+        words={
+            "cpu": "CPU - runs on every machine",
+            "gpu": "GPU - an NVIDIA card, or DirectX on Windows",
+            "npu": "NPU - a neural processor (Qualcomm)",
+        }.__getitem__,
+        wide=True,
+    )
     provider: str = option(
         "CPUExecutionProvider",
         "ONNX Runtime execution provider",
@@ -135,9 +156,20 @@ class OptimizeSection:
             "QNNExecutionProvider",
             "WebGpuExecutionProvider",
         ),
+        wide=True,
     )
     precision: str = option(
-        "int4", "precision of the weights in the graph", choices=("int4", "int8", "fp16", "bf16", "fp32")
+        "int4",
+        "precision of the weights in the graph",
+        choices=("int4", "int8", "fp16", "bf16", "fp32"),
+        words={
+            "int4": "int4 - small and fast; the usual choice",
+            "int8": "int8 - twice the size, nearer to the original",
+            "fp16": "fp16 - for GPUs",
+            "bf16": "bf16 - for newer GPUs",
+            "fp32": "fp32 - full precision, eight times the size",
+        }.__getitem__,
+        wide=True,
     )
 
 
@@ -145,7 +177,12 @@ class OptimizeSection:
 class ChatSection:
     """``[chat]``: how the result answers."""
 
-    system: str = option("", "system message put before the conversation", multiline=True)
+    system: str = option(
+        "",
+        "system message put before the conversation",
+        off_form="a chat takes it when it begins: set it in lab.toml",
+        multiline=True,
+    )
     temperature: float = option(
         0.0, "0 gives the likeliest answer, higher more varied ones", low=0.0, high=5.0
     )
@@ -157,7 +194,12 @@ class ChatSection:
     repetition_penalty: float = option(1.0, "above 1 repeats less", low=0.1, high=5.0, advanced=True)
     seed: int = option(0, "seed of the sampling", low=0, advanced=True)
     context_tokens: int = option(
-        4096, "longest conversation kept in memory, in tokens", low=64, high=1_048_576, advanced=True
+        4096,
+        "longest conversation kept in memory, in tokens",
+        low=64,
+        high=1_048_576,
+        advanced=True,
+        off_form="the memory is taken when the model is loaded: set it in lab.toml before the chat",
     )
 
 
@@ -165,14 +207,19 @@ class ChatSection:
 class UploadSection:
     """``[upload]``: where the result is registered."""
 
-    subscription: str = option("", "Azure subscription id")
+    subscription: str = option("", "Azure subscription id", wide=True)
     resource_group: str = option("", "Azure resource group")
     workspace: str = option("", "Azure ML workspace")
     name: str = option("ft-for-travel", "name of the registered model")
     version: str = option("", "version (empty: the next free one)")
     tags: dict[str, str] = option({}, "tags to register it with", advanced=True)
     concurrency: int = option(16, "connections at once, at most", low=1, high=64, advanced=True)
-    registered: str = option("", "the last model registered from this lab, written by upload", advanced=True)
+    registered: str = option(
+        "",
+        "the last model registered from this lab, written by upload",
+        advanced=True,
+        off_form="upload writes it",
+    )
 
 
 @dataclass(frozen=True)
@@ -212,6 +259,13 @@ OPTIONS: dict[str, dict[str, Option]] = {
     name: options_of(name, cls) for name, cls in get_type_hints(Recipe).items()
 }
 """Every option there is, by section and key."""
+
+
+def on_form(sections: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The options of these sections that stand on a form, as ``section.key``: the usual ones, and the advanced."""
+    shown = [each for section in sections for each in OPTIONS[section].values() if not each.off_form]
+    return tuple(e.name for e in shown if not e.advanced), tuple(e.name for e in shown if e.advanced)
+
 
 OLD_CHAT_TEMPLATE = Option("data", "chat_template", bool, False, 'true is the same as template = "auto"')
 """How labs made before ``template = "auto"`` asked for the model's own chat template: still read, no longer

@@ -83,6 +83,8 @@ class Stage:
         figures: what people read of its result, in this order.
         sizes: fields of its result that are drawn as bars, with a word for each; the first is what the others
             are compared with.
+        metrics: what its screen shows of it while it works.
+        curve: whether it tells a loss, which is drawn.
         computes: whether it works on this machine: such jobs run one at a time, and ``run`` without words runs them.
     """
 
@@ -97,6 +99,8 @@ class Stage:
     records: Callable[[Recipe], bool] = lambda recipe: False
     figures: tuple[Figure, ...] = ()
     sizes: tuple[tuple[str, str], ...] = ()
+    metrics: tuple[str, ...] = ("gpu_mem_gib", "ram_gib", "cpu_util")
+    curve: bool = False
     computes: bool = True
 
     def load(self) -> StageModule:
@@ -189,6 +193,8 @@ _ALL = (
             Figure("recomputed_layers", "Layers computed twice"),
             Figure("gpu_peak_gib", "GPU memory at most", show=gib),
         ),
+        metrics=("tokens_per_s", "learning_rate", "grad_norm", "gpu_mem_gib", "ram_gib"),
+        curve=True,
     ),
     Stage(
         "optimize",

@@ -34,6 +34,11 @@ def without_logins(text: str) -> str:
     return _LOGIN.sub(r"\1***@", text)
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in its first line; the name of its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def command(*words: object) -> str:
     """``olivepress WORDS`` as a shell takes it: each word is quoted where it needs to be.
 

@@ -79,8 +79,8 @@ class OlivePressApp(App[None]):
             self._make_watch().look()
             self.snapshot = self._make_watch().snapshot()
         # The first screen's sheets are read with the app's own: reading them later means parsing all again.
-        self._first = step_named(step or self._first_step()).load()
-        super().__init__(css_path=[*sheets(OlivePressApp), *sheets(self._first)])
+        self._first = step_named(step or self._first_step())
+        super().__init__(css_path=[*sheets(OlivePressApp), *sheets(self._first.load())])
         self.notes: dict[str, str] = {}
         self.farewell = ""
         self.error_log: Path | None = None
@@ -128,7 +128,7 @@ class OlivePressApp(App[None]):
 
     def get_default_screen(self) -> Screen[None]:
         """The first screen is the default one: nothing is drawn twice at the start."""
-        screen = self.step_screen(self._first.NAME)
+        screen = self.step_screen(self._first.name)
         # switch_screen takes off what push_screen puts on; the default screen was never pushed (8.2.8).
         screen._push_result_callback(screen, None)
         return screen
@@ -161,7 +161,7 @@ class OlivePressApp(App[None]):
     def step_screen(self, name: str) -> StepScreen:
         """The screen of a step; it is made once and keeps what was typed in it."""
         if name not in self._screens:
-            self._screens[name] = step_named(name).load()()
+            self._screens[name] = step_named(name).make()
         return self._screens[name]
 
     @property
@@ -198,8 +198,10 @@ class OlivePressApp(App[None]):
         await self.go_to(steps()[number - 1].name)
 
     async def action_next(self) -> None:
-        """The step after."""
-        await self.action_step(self.current.step.number + 1)
+        """Where the Next button of the screen leads."""
+        goal = self.current.goal
+        if goal is not None:
+            await self.action_step(goal.number)
 
     async def action_back(self) -> None:
         """The step before."""

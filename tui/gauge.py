@@ -57,7 +57,7 @@ def read() -> str:
 
 @cache
 def _nvml() -> Any | None:
-    from core.gpu import load_nvml
+    from core.hardware import load_nvml
 
     return load_nvml()
 
@@ -67,7 +67,7 @@ def gpu_text() -> str:
     nvml = _nvml()
     if nvml is None:
         return ""
-    from core.gpu import read_gpus
+    from core.hardware import read_gpus
 
     gpus = read_gpus(nvml)
     if not gpus:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tui.labels import STATE_WORDS
 from tui.snapshot import Snapshot
 from tui.steps import steps
-from tui.words import STATE_WORDS
 
 
 def rail_words(snapshot: Snapshot, notes: Mapping[str, str]) -> dict[str, str]:

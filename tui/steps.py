@@ -49,6 +49,11 @@ class Step:
         found: type[StepScreen] = getattr(import_module(module), name)
         return found
 
+    def make(self) -> StepScreen:
+        """This step's screen."""
+        screen = self.load()
+        return screen(self.name) if self.screen == _STAGE_SCREEN else screen()
+
     def missing(self, snapshot: Snapshot) -> Step | None:
         """The step that must be done before this one, if it is not."""
         return step_named(self.needs) if self.needs and self.needs not in snapshot.made else None
@@ -76,12 +81,7 @@ _CHAT = Step(
     "tui.screens.chat:ChatScreen",
     needs="optimize",
 )
-_SCREENS: Mapping[str, str] = {
-    "quantize": "tui.screens.quantize:QuantizeScreen",
-    "finetune": "tui.screens.finetune:FinetuneScreen",
-    "optimize": "tui.screens.optimize:OptimizeScreen",
-    "upload": "tui.screens.upload:UploadScreen",
-}
+_SCREENS: Mapping[str, str] = {"upload": "tui.screens.upload:UploadScreen"}
 """The stages that have a screen of their own; the others share one."""
 
 

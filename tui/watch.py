@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from core.errors import RequestError
-from core.events import Event, read_events
+from core.events import AT_ONCE, Event, read_events
 from core.folder import LabFolder
 from core.jobs import FINAL, Job, list_jobs
 from core.stages import made_in
@@ -49,10 +49,16 @@ class JobReader:
             return False
         # The state first: were it read last, events written between the two looks would be lost for good.
         state = self.job.state
-        events, self._offset = read_events(self.job.events_path, self._offset)
-        for event in events:
-            self._take(event)
-        if not events and state == self.view.state:
+        new = False
+        while True:
+            before = self._offset
+            events, self._offset = read_events(self.job.events_path, before, AT_ONCE)
+            for event in events:
+                self._take(event)
+            if self._offset == before:
+                break
+            new = True
+        if not new and state == self.view.state:
             return False
         over = state in FINAL
         error = self.job.error() if over else None

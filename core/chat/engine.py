@@ -22,7 +22,7 @@ from core.model.messages import Message, Segment, text_of
 from core.model.prompt_format import PromptFormat, read_prompt_format
 from core.model.template import ChatTemplate, TemplateError
 from core.optimize.adapters import check_adapter
-from core.optimize.runtime import import_genai
+from core.optimize.genai import import_genai
 from core.optimize.trusted import check_config, check_onnx_folder
 from core.options import AUTO
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.formats import human_bytes
-from core.gpu import load_nvml
+from core.hardware import load_nvml
 from core.resources import REHEARSAL
 
 DRIVER_MARKS = ("/proc/driver/nvidia/version", "/dev/nvidia0", "/dev/nvidiactl")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +9,12 @@ from pathlib import Path
 from core.check.gpu import torch_cuda
 from core.check.lengths import record_lengths
 from core.check.model import config_of, facts_of
-from core.check.needs import Machine, Need, stage_needs
+from core.check.needs import Machine, StageNeed, stage_needs
 from core.check.settings import resolved
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.formats import human_bytes
-from core.gpu import load_nvml, read_gpus
+from core.hardware import free_ram, load_nvml, read_gpus, usable_cores
+from core.model.folder import config_facts
 
 LONG_S = 3600.0
 
@@ -27,41 +27,16 @@ def machine() -> Machine:
     return Machine(free, usable_cores(), free_ram(), bool(torch_cuda()))
 
 
-def usable_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def free_ram() -> int:
-    """Bytes of RAM that can be had: what the system says, or less where the control group allows less.
-
-    Source: the kernel's documentation of cgroup v2 and v1.
-    """
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
-    for limit_file, used_file in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        try:
-            limit, used = Path(limit_file).read_text().strip(), int(Path(used_file).read_text())
-        except (OSError, ValueError):
-            continue
-        if limit.isdigit():
-            free = min(free, max(0, int(limit) - used))
-    return free
-
-
 def needs(subject: Subject) -> Iterator[Check]:
     """RAM, GPU memory, disk and time for each stage that is to run."""
     config = config_of(subject)
-    if config is None:
+    facts = None if config is None else config_facts(config)
+    if facts is None or not facts.has_sizes:
         yield Check("memory", SKIP, "The model's config.json is not at hand, so nothing can be estimated.")
         return
     here = machine()
     recipe = resolved(subject, facts_of(subject)).recipe
-    every = stage_needs(config, recipe, here, record_lengths(subject, recipe.data.max_seq_len))
+    every = stage_needs(facts, recipe, here, record_lengths(subject, recipe.data.max_seq_len))
     wanted = [need for name, need in every.items() if name in subject.stages]
     if not wanted:
         return
@@ -75,11 +50,11 @@ def needs(subject: Subject) -> Iterator[Check]:
     yield judge_time(wanted)
 
 
-def _table(wanted: list[Need], field: str) -> str:
+def _table(wanted: list[StageNeed], field: str) -> str:
     return ", ".join(f"{need.stage} {human_bytes(getattr(need, field))}" for need in wanted)
 
 
-def judge_ram(wanted: list[Need], free: int) -> Check:
+def judge_ram(wanted: list[StageNeed], free: int) -> Check:
     """RAM: the stage that needs most, against what is free."""
     most = max(wanted, key=lambda need: need.ram)
     found = f"{_table(wanted, 'ram')}; {human_bytes(free)} free"
@@ -92,7 +67,7 @@ def judge_ram(wanted: list[Need], free: int) -> Check:
     return Check("memory", WARN if most.ram > 0.85 * free else OK, found)
 
 
-def judge_gpu(wanted: list[Need], free: int) -> Check:
+def judge_gpu(wanted: list[StageNeed], free: int) -> Check:
     """GPU memory: the stage that needs most, against what is free. A finetune takes what it can use."""
     most = max(wanted, key=lambda need: need.gpu)
     found = f"{_table([need for need in wanted if need.gpu], 'gpu')}; {human_bytes(free)} free"
@@ -103,7 +78,7 @@ def judge_gpu(wanted: list[Need], free: int) -> Check:
     return Check("gpu memory", OK, found)
 
 
-def judge_disk(wanted: list[Need], free: int, where: Path) -> Check:
+def judge_disk(wanted: list[StageNeed], free: int, where: Path) -> Check:
     """Disk: all that the stages leave, and once more the largest, which is half made beside the old one."""
     total = sum(need.disk for need in wanted) + max(need.disk for need in wanted)
     found = f"{human_bytes(total)} needed, {human_bytes(free)} free at {where}"
@@ -112,7 +87,7 @@ def judge_disk(wanted: list[Need], free: int, where: Path) -> Check:
     return Check("disk", OK, found)
 
 
-def judge_time(wanted: list[Need]) -> Check:
+def judge_time(wanted: list[StageNeed]) -> Check:
     """Time: rough, and only worth a warning when it is long."""
     total = sum(need.seconds for need in wanted)
     found = "about " + ", ".join(f"{need.stage} {_rough(need.seconds)}" for need in wanted)

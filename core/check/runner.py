@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from core.check.types import FAIL, SKIP, WARN, Check, Probe, Subject
+from core.check.types import FAIL, WARN, Check, Probe, Subject
 
 
 def run_probes(
@@ -79,8 +79,3 @@ def as_markdown(checks: Sequence[Check]) -> str:
         ]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
-
-
-def skipped(name: str, why: str) -> Check:
-    """A check that need not be made."""
-    return Check(name, SKIP, why)

@@ -47,7 +47,7 @@ def status(options: argparse.Namespace) -> int:
     from core.lab import Lab
     from core.text import clean
 
-    states = [job.status() for job in Lab.open(options.folder).jobs()]
+    states = [job.status() for job in Lab.at(options.folder).jobs()]
     if options.json:
         print_json({"jobs": [state.as_dict() for state in states]})
         return 0
@@ -79,15 +79,16 @@ def _job(name: str, words: list[str]) -> Job:
         if folders:
             hint = f"The lab's folder comes first: {command(name, wanted, folder)}"
         else:
-            jobs = [job.id for job in Lab.open(wanted).jobs()]
+            jobs = [job.id for job in Lab.at(wanted).jobs()]
             hint = f"For its newest: {command(name, wanted, jobs[-1])}" if jobs else "None has run in it yet."
         raise RequestError(f"Which job? {wanted!r} is a lab's folder.", hint=hint, code="job.missing")
-    return Lab.open(folder).job(wanted)
+    return Lab.at(folder).job(wanted)
 
 
 def _is_lab(folder: str) -> bool:
     try:
-        return lab_folder(folder).recipe_path.exists()
+        lab = lab_folder(folder)
+        return lab.recipe_path.exists() or lab.jobs_dir.is_dir()
     except RequestError:
         return False
 
@@ -98,6 +99,9 @@ def logs(options: argparse.Namespace) -> int:
 
     job = _job("logs", options.words)
     rest = b""
+    if not job.log_path.is_file():
+        print(f"{job.id} has no log.", file=sys.stderr)
+        return 0
     with job.log_path.open("rb") as stream:
         while True:
             over = not job.active
@@ -118,13 +122,25 @@ def logs(options: argparse.Namespace) -> int:
 def cancel(options: argparse.Namespace) -> int:
     """Ask a job to stop and wait until it has."""
     from core.cli.show import print_json
+    from core.events import stop_takes
+    from core.formats import duration
+    from core.text import clean
 
     job = _job("cancel", options.words)
     job.cancel()
-    print(f"{job.id}: asked to stop", file=sys.stderr)
+    takes = stop_takes(job.folder)
+    more = (
+        f"; it finishes its step and keeps a checkpoint, which takes about {duration(takes)}"
+        if takes > 1
+        else ""
+    )
+    print(f"{job.id}: asked to stop{more}", file=sys.stderr)
     state = job.wait()
+    error = job.error()
     if options.json:
         print_json({"job": job.id, "state": state})
     else:
         print(f"{job.id}: {state}")
+        if error is not None and error.detail and state == "cancelled":
+            print(f"  {clean(error.detail, keep_newlines=False)}")
     return 0

@@ -1,10 +1,20 @@
-"""Where to train, in which float type, and how much memory there is."""
+"""The device to train on: which one, in which float type, how much memory it has, and a model made ready for it."""
 
 from __future__ import annotations
 
 import gc
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
+from torch.nn import functional
+
+from core.hardware import free_ram
+from core.text import first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def training_device() -> torch.device:
@@ -25,24 +35,7 @@ def free_bytes(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         # What this process has set aside and does not use is free to it.
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    import psutil
-
-    return min(int(psutil.virtual_memory().available), _container_left())
-
-
-def _container_left() -> int:
-    """What a container's limit (cgroup v2) leaves, where there is one; else more than any machine has."""
-    try:
-        with open("/sys/fs/cgroup/memory.max") as file:
-            limit = int(file.read())
-        with open("/sys/fs/cgroup/memory.current") as file:
-            used = int(file.read())
-        with open("/sys/fs/cgroup/memory.stat") as file:
-            stat = dict(line.split() for line in file)
-    except (OSError, ValueError):
-        return 2**62
-    # Cached files are given back when memory is wanted.
-    return max(0, limit - used + int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0)))
+    return free_ram()
 
 
 def give_back(device: torch.device) -> None:
@@ -52,10 +45,9 @@ def give_back(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def told_shortly(error: BaseException) -> str:
+def out_of_memory_words(error: BaseException) -> str:
     """What torch says of a full device: who holds how much, without its advice on its own settings."""
-    first = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return first.split(" Of the allocated memory")[0].rstrip(".")
+    return first_line(error).split(" Of the allocated memory")[0].rstrip(".")
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -63,3 +55,67 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(
         words in str(error) for words in ("CUDA error: out of memory", "ALLOC_FAILED", "CUDNN_STATUS_ALLOC")
     )
+
+
+# The model
+
+
+def fuse_norms(model: PreTrainedModel) -> int:
+    """Let the model's norms use PyTorch's own operation; returns how many do.
+
+    Transformers writes root mean square norms (Zhang and Sennrich 2019, arXiv:1910.07467) as six operations in
+    float32. PyTorch has one for them, forward and backward, that also keeps only its input.
+
+    Each class of norm is tried first and left alone where the result differs by more than rounding:
+    Gemma's multiply by 1 + weight.
+    """
+    same: dict[type[nn.Module], bool] = {}
+    fused = 0
+    for module in model.modules():
+        kind = type(module)
+        if not kind.__name__.endswith("RMSNorm"):
+            continue
+        if kind not in same:
+            same[kind] = _is_plain(module)
+        if same[kind]:
+            weight = module.weight
+            operation = partial(
+                functional.rms_norm, normalized_shape=weight.shape, weight=weight, eps=_eps(module)
+            )
+            module.forward = operation
+            fused += 1
+    return fused
+
+
+def _eps(module: nn.Module) -> float | None:
+    found = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    return found if isinstance(found, float) else None
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def _is_plain(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, torch.Tensor) or weight.dim() != 1 or _eps(module) is None:
+        return False
+    # No random numbers are taken: the training's own must not depend on this.
+    x = torch.linspace(-2, 3, 4 * len(weight), device=weight.device).view(4, -1).to(weight.dtype)
+    wanted = module(x)
+    found = functional.rms_norm(x, weight.shape, weight, _eps(module))
+    near = 2e-2 if weight.dtype == torch.bfloat16 else 1e-4
+    return bool(found.dtype == wanted.dtype and torch.allclose(found, wanted, rtol=near, atol=near))
+
+
+def recompute_layers(model: PreTrainedModel, count: int) -> int:
+    """Let the first ``count`` decoder layers recompute their activations; returns how many now do.
+
+    Such a layer keeps its input only, and computes the rest again in the backward pass (Chen et al. 2016,
+    arXiv:1604.06174). The first ones, since the backward pass meets them last: by then the others' memory is free.
+    """
+    from torch.utils.checkpoint import checkpoint
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for index, layer in enumerate(layers):
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        layer.gradient_checkpointing = index < count
+    return min(count, len(layers))

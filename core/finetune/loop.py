@@ -19,8 +19,8 @@ from core.errors import Cancelled, StageError
 from core.events import Reporter
 from core.finetune.checkpoints import Checkpoints
 from core.finetune.loss import Measure
-from core.finetune.rows import Batch, TokenRow, collate
-from core.finetune.turns import Turns
+from core.finetune.rows import TokenBatch, TokenRow, collate
+from core.finetune.turns import JoinedTurns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -66,7 +66,7 @@ class Course:
     Attributes:
         losses: training loss of each step, from step 1.
         eval_losses: [step, held-out loss]; step 0 is the base.
-        resumed_from: the step of the checkpoint that was gone on from; 0 for none.
+        resumed_from: the step of the checkpoint that this run resumed; 0 for none.
         training_s: time in all steps of this run, without measuring and saving.
         seconds, steps_timed, tokens_timed: the same without the first steps, for the speed.
     """
@@ -106,7 +106,7 @@ class Trainer:
         *,
         pad_id: int = 0,
         checkpoints: Checkpoints | None = None,
-        turns: Turns = Turns(),  # noqa: B008 - frozen
+        turns: JoinedTurns = JoinedTurns(),  # noqa: B008 - frozen
     ) -> None:
         self.model = model
         self.rows = rows
@@ -125,7 +125,7 @@ class Trainer:
         self.measure = Measure(model)
         self.course = Course()
         self._whole = True
-        self._ahead: dict[int, list[Batch]] = {}
+        self._ahead: dict[int, list[TokenBatch]] = {}
 
     def train(self) -> Course:
         """Train to the last step, from the checkpoint if there is one.
@@ -208,7 +208,7 @@ class Trainer:
             self.course.gpu_peak = torch.cuda.max_memory_allocated(self.device)
         self._whole = True
 
-    def _batches(self, step: int) -> list[Batch]:
+    def _batches(self, step: int) -> list[TokenBatch]:
         accumulation = self.settings.accumulation
         return [
             collate(

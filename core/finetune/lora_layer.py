@@ -15,63 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from olive.common.quant.nn import QuantLinear
 from peft import LoraConfig
 from peft.tuners.lora import Linear as PeftLinear
 from torch import nn
 from torch.nn import functional
 
 from core.files import write_json
+from core.olive.checkpoint import QuantLinear, unpacked_weight
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
-
-
-@torch.no_grad()  # type: ignore[untyped-decorator]
-def unpacked_weight(layer: QuantLinear, dtype: torch.dtype) -> torch.Tensor:
-    """The float weight [outputs, inputs] of a quantized layer, equal to what Olive's own method gives.
-
-    For four and eight bits this takes fewer passes over memory, and an eighth of it: no copy is ever wider
-    than ``dtype``, where Olive's are of 32-bit integers.
-    """
-    scales, bits = layer.scales, layer.quantizer.bits
-    groups = scales.shape[-1]
-    in_a_group = layer.cols // groups
-    if bits not in (4, 8) or scales.shape[0] != layer.rows or in_a_group % 2:
-        dense: torch.Tensor = layer.unpack_and_dequantize(layer.qweight, scales, layer.qzeros)
-        return dense.to(dtype)
-    packed = layer.qweight.view(layer.rows, groups, in_a_group * bits // 8)
-    if layer.qzeros is None:
-        zero = scales.new_full((1, 1), layer.quantizer.midq)
-    elif bits == 8:
-        zero = layer.qzeros.view(layer.rows, groups).to(scales.dtype)
-    else:
-        # Two zero points in a byte, the first in the low half; an odd count leaves the last half empty.
-        pairs = torch.stack((layer.qzeros & 15, layer.qzeros >> 4), dim=-1).flatten(1)
-        zero = pairs[:, :groups].to(scales.dtype)
-    # Whole numbers up to 255, and their differences, are exact in every float type.
-    if bits == 8:
-        weight = torch.sub(packed, zero.unsqueeze(-1), out=scales.new_empty(packed.shape))
-    else:
-        weight = scales.new_empty((layer.rows, groups, in_a_group // 2, 2))
-        torch.sub(packed & 15, zero.unsqueeze(-1), out=weight[..., 0])
-        torch.sub(packed >> 4, zero.unsqueeze(-1), out=weight[..., 1])
-        weight = weight.view(layer.rows, groups, in_a_group)
-    return weight.mul_(scales.unsqueeze(-1)).view(layer.rows, layer.cols).to(dtype)
-
-
-def multiply_quickly(layer: QuantLinear) -> None:
-    """Let a packed layer multiply by :func:`unpacked_weight`.
-
-    Olive's own forward gives the same numbers and takes about three times as long.
-    """
-
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        bias = None if layer.bias is None else layer.bias.to(x.dtype)
-        return functional.linear(x, unpacked_weight(layer, x.dtype), bias)
-
-    layer.forward = forward
 
 
 class _LowRankLinear(torch.autograd.Function):  # type: ignore[misc]
@@ -232,21 +186,3 @@ def load_lora(model: PreTrainedModel, folder: str) -> PeftModel:
     config = register_layers(LoraConfig.from_pretrained(folder))
     loaded: PeftModel = PeftModel.from_pretrained(model, folder, config=config)
     return loaded.eval()
-
-
-def unpack_linears(model: PreTrainedModel, dtype: torch.dtype) -> int:
-    """Replace the model's quantized linear layers by float ones; returns how many.
-
-    Call it before adapters are added. Layers are replaced one at a time, so that at no moment more
-    than one weight exists in both forms.
-    """
-    names = [name for name, module in model.named_modules() if isinstance(module, QuantLinear)]
-    for name in names:
-        layer = model.get_submodule(name)
-        with torch.device("meta"):
-            dense = nn.Linear(layer.cols, layer.rows, bias=layer.bias is not None)
-        dense.weight = nn.Parameter(unpacked_weight(layer, dtype), requires_grad=False)
-        if layer.bias is not None:
-            dense.bias = nn.Parameter(layer.bias.to(dtype), requires_grad=False)
-        model.set_submodule(name, dense)
-    return len(names)

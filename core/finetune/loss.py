@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from core.finetune.memory import LOGITS_AT_ONCE
-from core.finetune.rows import Batch
+from core.finetune.rows import TokenBatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -111,7 +111,7 @@ class Measure:
         hidden: torch.Tensor = self._decoder(input_ids=ids, use_cache=False).last_hidden_state
         return hidden
 
-    def __call__(self, batch: Batch) -> torch.Tensor:
+    def __call__(self, batch: TokenBatch) -> torch.Tensor:
         """The sum of the losses over the batch's places; divide by ``len(batch.targets)`` for the mean."""
         if self.chosen_only:
             hidden = self._hidden(batch.input_ids)

@@ -75,7 +75,7 @@ def tokenize(
 
 
 @dataclass(frozen=True)
-class Batch:
+class TokenBatch:
     """Padded rows on a device.
 
     Attributes:
@@ -92,7 +92,7 @@ class Batch:
     tokens: int
 
 
-def collate(rows: Sequence[TokenRow], pad_id: int, device: torch.device) -> Batch:
+def collate(rows: Sequence[TokenRow], pad_id: int, device: torch.device) -> TokenBatch:
     """Pad rows to the longest and find the places where something is predicted."""
     import torch
 
@@ -113,4 +113,4 @@ def collate(rows: Sequence[TokenRow], pad_id: int, device: torch.device) -> Batc
             return tensor.pin_memory().to(device, non_blocking=True)
         return tensor.to(device)
 
-    return Batch(put(padded), put(places), put(targets), sum(len(row.ids) for row in rows))
+    return TokenBatch(put(padded), put(places), put(targets), sum(len(row.ids) for row in rows))

@@ -10,7 +10,7 @@ from typing import Any
 
 from core.data import resolve_data_file
 from core.errors import RequestError, StageError
-from core.files import MANIFEST, digest, folder_bytes, folder_stamp, publish, read_json, write_atomic
+from core.files import MANIFEST, content_stamp, folder_bytes, folder_stamp, publish, read_json, write_atomic
 from core.folder import LabFolder
 from core.model.auto import Settled
 from core.recipe import ADAPTER_NAME, recipe_text
@@ -43,7 +43,7 @@ def fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
     return {
         # What quantize says it was made from; a folder put there by hand is known by its files.
         "base": manifest["fingerprint"] if manifest and "fingerprint" in manifest else folder_stamp(base),
-        "records": _stamp(data),
+        "records": content_stamp(data),
         "data": dataclasses.asdict(recipe.data),
         "finetune": finetune,
         "versions": versions("olive-ai", "peft", "torch", "transformers"),
@@ -80,15 +80,20 @@ def run(context: StageContext) -> dict[str, Any]:
     write_atomic(recipe_file, recipe_text(recipe))
     made = run_workflow(
         {
-            **workflow(
-                recipe,
-                recipe_file,
-                lab.root,
-                lab.quantized_dir,
-                checkpoints=str(checkpoints.folder),
-                checkpoint_key=checkpoints.key,
-                adapter_only=True,
-            ),
+            "input_model": {
+                "type": "HfModel",
+                "model_path": str(lab.quantized_dir),
+                "load_kwargs": {"trust_remote_code": recipe.model.trust_remote_code},
+            },
+            "passes": {
+                "finetune": lora_pass(
+                    recipe_file,
+                    lab.root,
+                    checkpoints=str(checkpoints.folder),
+                    checkpoint_key=checkpoints.key,
+                    adapter_only=True,
+                )
+            },
             **local_system(),
         },
         work=context.work,
@@ -117,45 +122,15 @@ def run(context: StageContext) -> dict[str, Any]:
     return result
 
 
-def workflow(recipe: Settled, recipe_file: Path, root: Path, base: Path, **more: Any) -> dict[str, Any]:
-    """The stage as an Olive workflow: its ``input_model`` and ``passes``.
+def lora_pass(recipe_file: Path, root: Path, **more: Any) -> dict[str, Any]:
+    """The stage as a pass of an Olive workflow.
 
     Args:
-        recipe_file: a ``lab.toml`` with this recipe; the pass reads from it what to train on.
+        recipe_file: a ``lab.toml``; the pass reads from it what to train on, and how.
         root: the lab folder, which ``data.file`` is relative to.
-        base: the quantized model.
         more: further options of the pass, such as ``checkpoints``.
     """
-    options = recipe.finetune
-    return {
-        "input_model": {
-            "type": "HfModel",
-            "model_path": str(base),
-            "load_kwargs": {"trust_remote_code": recipe.model.trust_remote_code},
-        },
-        "passes": {
-            "finetune": {
-                "type": "OlivePressLora",
-                "r": options.rank,
-                "alpha": float(options.alpha),
-                "lora_dropout": options.dropout,
-                "recipe": str(recipe_file),
-                "data_root": str(root),
-                "steps": options.steps,
-                "batch_size": options.batch_size,
-                "turns": options.turns,
-                "gradient_accumulation": options.gradient_accumulation,
-                "learning_rate": options.learning_rate,
-                "warmup_ratio": options.warmup_ratio,
-                "eval_steps": options.eval_steps,
-                "save_steps": options.save_steps,
-                "seed": options.seed,
-                "memory": options.memory,
-                "trust_remote_code": recipe.model.trust_remote_code,
-                **more,
-            }
-        },
-    }
+    return {"type": "OlivePressLora", "recipe": str(recipe_file), "data_root": str(root), **more}
 
 
 def _check(recipe: Settled) -> None:
@@ -172,7 +147,3 @@ def _check(recipe: Settled) -> None:
             raise RequestError(
                 f"finetune.{key} is wrong.", f"It is {getattr(options, key)}.", "It must be at least 1."
             )
-
-
-def _stamp(data: Path) -> str:
-    return folder_stamp(data) if data.is_dir() else digest(data)

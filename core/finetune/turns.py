@@ -18,7 +18,7 @@ from core.model.template import TemplateError
 
 
 @dataclass(frozen=True)
-class Turns:
+class JoinedTurns:
     """How records are joined.
 
     Attributes:

@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
+from core.files import read_if_whole
+
 NAME = "alive.lock"
+PIDS = "pid.json"
 
 
 def hold(folder: Path) -> int:
@@ -20,6 +24,24 @@ def hold(folder: Path) -> int:
     handle = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
     fcntl.flock(handle, fcntl.LOCK_EX)
     os.set_inheritable(handle, True)
+    return handle
+
+
+def keep(folder: Path, handle: int) -> int:
+    """The descriptor that holds the lock: a new one, if somebody has removed the file."""
+    with suppress(OSError):
+        held = os.fstat(handle)
+        with suppress(FileNotFoundError):
+            there = os.stat(folder / NAME)
+            if (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino):
+                return handle
+        fresh = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(fresh, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # somebody looks at it just now: the next time
+            os.close(fresh)
+        else:
+            return fresh
     return handle
 
 
@@ -37,3 +59,25 @@ def is_held(folder: Path) -> bool:
         return False
     finally:
         os.close(handle)
+
+
+def pids(folder: Path) -> dict[str, int]:
+    """The job's processes that live, ``supervisor`` and ``worker``, by the numbers that it wrote down.
+
+    A number counts only if that process is one of this job: it may belong to somebody else by now.
+    """
+    import psutil
+
+    told = read_if_whole(folder / PIDS)
+    found = {}
+    for who in ("supervisor", "worker"):
+        number = told.get(who) if isinstance(told, dict) else None
+        if isinstance(number, int) and number > 0:
+            with suppress(psutil.Error, OSError, OverflowError):
+                words = psutil.Process(number).cmdline()
+                if f"core.jobs.{_MODULES[who]}" in words and str(folder) in words:
+                    found[who] = number
+    return found
+
+
+_MODULES = {"supervisor": "supervise", "worker": "worker"}

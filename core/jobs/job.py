@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from core.errors import LabError, RequestError, StageError, error_from
-from core.events import LOG_NAME, VERSION, Event, now, read_events
+from core.events import AT_ONCE, LOG_NAME, VERSION, Event, last_event, now, read_events
 from core.files import read_json
-from core.jobs.alive import is_held
-from core.jobs.reserve import disk_full
+from core.jobs.alive import is_held, pids
+from core.jobs.ladder import see_to_it, signal_group
+from core.jobs.reserve import why_nothing_is_written
 from core.text import clean_line
 
 ACTIVE = ("queued", "running", "cancelling")
@@ -22,6 +26,8 @@ FINAL = ("succeeded", "failed", "cancelled", "crashed")
 """The states that never change again."""
 
 _TAIL_LINES = 20
+_HEAD = 1 << 16
+_SETTLED_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -75,36 +81,48 @@ class Job:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What was asked for: the recipe at that time, options, versions.
+        """What was asked for: the recipe at that time, options, versions."""
+        found = read_json(self.folder / "spec.json")
+        return found if isinstance(found, dict) else {}
 
-        Raises:
-            RequestError: the file is damaged.
-        """
-        return read_json(self.folder / "spec.json") or {}
+    def _end(self) -> dict[str, Any] | None:
+        """``done.json``; None while there is none, or what is there is no job's end."""
+        return _as_end(self.folder / "done.json")
 
-    def _done(self) -> dict[str, Any] | None:
-        """``done.json``, None while there is none; where it is damaged, a crash that says so."""
-        try:
-            found: dict[str, Any] | None = read_json(self.folder / "done.json")
-        except RequestError as error:
-            return {"state": "crashed", "error": error.as_dict(), "exit_status": StageError.exit_status}
-        return found
+    def outcome(self) -> dict[str, Any] | None:
+        """What the worker said of its own end, last of all; None while it has not."""
+        return _as_end(self.folder / "outcome.json")
+
+    def _state_and_end(self) -> tuple[str, dict[str, Any]]:
+        """The state now, and how it ended; empty while it has not, and where that is not known."""
+        # Liveness is read before the marker: the other way round, a job that ends between the two
+        # looks would seem crashed for a moment.
+        alive = is_held(self.folder)
+        if (end := self._end()) is not None:
+            return end["state"], end
+        end = self.outcome()
+        there = pids(self.folder) if end is not None or not alive else {}
+        alive = alive or bool(there)
+        # Its supervisor writes the end down. One that was killed or stopped cannot.
+        if end is not None and "worker" not in there and not (alive and self._just_written()):
+            return end["state"], end
+        asked = (self.folder / "cancel").exists()
+        if alive:
+            if asked:
+                return "cancelling", {}
+            return ("running" if (self.folder / "pid.json").exists() else "queued"), {}
+        return ("cancelled" if asked else "crashed"), {}
+
+    def _just_written(self) -> bool:
+        with suppress(OSError):
+            age = time.time() - (self.folder / "outcome.json").stat().st_mtime
+            return 0 <= age < _SETTLED_S
+        return False
 
     @property
     def state(self) -> str:
         """The state now."""
-        # Liveness is read before the marker: the other way round, a job that ends between the two
-        # looks would seem crashed for a moment.
-        alive = is_held(self.folder)
-        done = self._done()
-        if done is not None:
-            return str(done.get("state", "crashed"))
-        asked = (self.folder / "cancel").exists()
-        if alive:
-            if asked:
-                return "cancelling"
-            return "running" if (self.folder / "pid.json").exists() else "queued"
-        return "cancelled" if asked else "crashed"
+        return self._state_and_end()[0]
 
     @property
     def active(self) -> bool:
@@ -114,39 +132,47 @@ class Job:
     @property
     def result(self) -> dict[str, Any] | None:
         """The result in numbers, once it has succeeded."""
-        done = self._done() or {}
-        found: dict[str, Any] | None = done.get("result")
-        return found
+        found = self._state_and_end()[1].get("result")
+        return found if isinstance(found, dict) else None
 
     @property
     def reused(self) -> bool:
         """Whether nothing had changed, so that nothing was done."""
-        return bool((self._done() or {}).get("reused"))
+        return self._state_and_end()[1].get("reused") is True
 
     @property
     def peaks(self) -> dict[str, int]:
         """The most memory that the stage held, in bytes: ``ram_bytes``, and ``gpu_bytes`` if it used a GPU."""
-        return (self._done() or {}).get("peaks") or {}
+        found = self._state_and_end()[1].get("peaks")
+        return found if isinstance(found, dict) else {}
 
     @property
     def seconds(self) -> float | None:
         """How long the stage's work took, without the start of its process; None if it did not succeed."""
-        found: float | None = (self._done() or {}).get("seconds")
-        return found
+        found = self._state_and_end()[1].get("seconds")
+        return float(found) if isinstance(found, int | float) else None
 
     def error(self) -> LabError | None:
         """Why it did not succeed, or None while it runs or when it did."""
-        state = self.state
+        return self._error(*self._state_and_end())
+
+    def _error(self, state: str, end: dict[str, Any]) -> LabError | None:
         if state in ACTIVE or state == "succeeded":
             return None
-        done = self._done() or {}
-        if done.get("error"):
-            return error_from(done["error"], int(done.get("exit_status", 3)))
+        told = end.get("error")
+        if isinstance(told, dict) and told:
+            status = end.get("exit_status")
+            words = {key: value for key, value in told.items() if isinstance(value, str)}
+            return error_from(words, status if isinstance(status, int) else StageError.exit_status)
         if state == "cancelled":
-            return error_from({"title": f"{self.id} was cancelled."}, 130)
-        full = disk_full(self.folder)
-        if full is not None:
-            return full
+            return error_from({"title": f"{self.id} was cancelled.", "code": "cancelled"}, 130)
+        why = why_nothing_is_written(self.folder)
+        if why is not None:
+            return why
+        try:
+            read_json(self.folder / "done.json")
+        except RequestError as damaged:
+            return damaged
         return StageError(
             f"{self.id} crashed: its process is gone and left no result.",
             "\n".join(self.log_tail()) or "Its log is empty.",
@@ -155,19 +181,20 @@ class Job:
         )
 
     def status(self) -> JobStatus:
-        """State, times, progress and error in one object."""
-        events, _ = read_events(self.events_path)
-        progress = next((e for e in reversed(events) if e["type"] == "progress"), {})
-        state = self.state
-        done = self._done() or {}
-        error = self.error()
-        started = next((e["t"] for e in events if e["type"] == "state" and e.get("state") == "running"), None)
+        """State, times, progress and error in one object. Reads the ends of the events only, however many."""
+        state, end = self._state_and_end()
+        first, _ = read_events(self.events_path, 0, _HEAD)
+        progress = last_event(self.events_path, "progress") or {}
+        last = last_event(self.events_path) or {}
+        error = self._error(state, end)
+        started = next((e["t"] for e in first if e["type"] == "state" and e["state"] == "running"), None)
+        ended = end.get("ended")
         return JobStatus(
             id=self.id,
             stage=self.stage,
             state=state,
             started=started,
-            ended=done.get("ended") or (events[-1]["t"] if events and state in FINAL else None),
+            ended=ended if isinstance(ended, str) else (last.get("t") if state in FINAL else None),
             phase=progress.get("phase"),
             done=progress.get("done"),
             total=progress.get("total"),
@@ -182,7 +209,7 @@ class Job:
                 stream.seek(0, 2)
                 stream.seek(max(0, stream.tell() - 64 * 1024))
                 data = stream.read()
-        except FileNotFoundError:
+        except OSError:
             return []
         text = data.decode("utf-8", "replace")
         return [clean_line(line) for line in text.split("\n") if line.strip()][-lines:]
@@ -195,11 +222,15 @@ class Job:
         offset, last_state = 0, ""
         while True:
             over = not self.active
-            events, offset = read_events(self.events_path, offset)
-            for event in events:
-                if event.get("type") == "state":
-                    last_state = event.get("state", "")
-                yield event
+            while True:
+                before = offset
+                events, offset = read_events(self.events_path, offset, AT_ONCE)
+                for event in events:
+                    if event["type"] == "state":
+                        last_state = event["state"]
+                    yield event
+                if offset == before:
+                    break
             if over:
                 if last_state not in FINAL:
                     error = self.error()
@@ -215,7 +246,10 @@ class Job:
             time.sleep(poll)
 
     def cancel(self) -> None:
-        """Ask the job to stop. Its supervisor sees to it: a request, then SIGTERM, then SIGKILL.
+        """Ask the job to stop, and return at once.
+
+        Its supervisor sees to it: a request, then SIGTERM, then SIGKILL, each after the time that the work needs to
+        stop without losing anything. If the supervisor is gone or does not answer, a thread of this process does.
 
         Raises:
             RequestError: it is over already.
@@ -223,7 +257,12 @@ class Job:
         state = self.state
         if state not in ACTIVE:
             raise RequestError(f"{self.id} is not running.", f"It is {state}.", code="job.not-running")
-        (self.folder / "cancel").touch()
+        try:
+            (self.folder / "cancel").touch()
+        except OSError:  # a full or read-only disk: SIGTERM says the same
+            if supervisor := pids(self.folder).get("supervisor"):
+                signal_group(supervisor, signal.SIGTERM)
+        threading.Thread(target=see_to_it, args=(self.folder,), name=f"cancel {self.id}", daemon=True).start()
 
     def wait(self, timeout: float | None = None, poll: float = 0.05) -> str:
         """Wait until the job is over; return its state.
@@ -237,3 +276,12 @@ class Job:
                 raise TimeoutError(f"{self.id} still runs after {timeout} s")
             time.sleep(poll)
         return self.state
+
+
+def _as_end(path: Path) -> dict[str, Any] | None:
+    """A job's end as a file tells it; None where the file is absent, damaged, or tells no end."""
+    try:
+        found = read_json(path)
+    except RequestError:
+        return None
+    return found if isinstance(found, dict) and found.get("state") in FINAL else None

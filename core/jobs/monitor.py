@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import TracebackType
 
 from core.events import Reporter
-from core.gpu import load_nvml, read_gpus
+from core.hardware import load_nvml, read_gpus
 
 INTERVAL_S = 2.0
 

@@ -6,6 +6,7 @@ Without it a job whose disk fills up could not even say so: its result and its l
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from pathlib import Path
 
@@ -33,9 +34,18 @@ def give_back(folder: Path) -> None:
         (folder / NAME).unlink()
 
 
-def disk_full(folder: Path) -> MachineError | None:
-    """The error for a job that could not say why it ended, if the disk leaves it no room to; else None."""
-    free = shutil.disk_usage(folder).free if folder.exists() else BYTES
+def why_nothing_is_written(folder: Path) -> MachineError | None:
+    """The error for a job that could not say why it ended, if its folder cannot be written; else None."""
+    if not folder.is_dir():
+        return None
+    if not os.access(folder, os.W_OK):
+        return MachineError(
+            "The folder cannot be written.",
+            f"{folder.name} ended without a result, and {folder} is read-only.",
+            "Give yourself the right to write there, or use another folder.",
+            code="disk.not-writable",
+        )
+    free = shutil.disk_usage(folder).free
     if free >= BYTES:
         return None
     return MachineError(

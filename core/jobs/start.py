@@ -10,13 +10,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from core.errors import RequestError
-from core.events import JobReporter, now
-from core.files import explained, write_json
+from core.events import LOG_NAME, JobReporter, now
+from core.files import explained, restore, write_json
 from core.folder import LabFolder
 from core.jobs import alive, reserve
 from core.jobs.job import Job
@@ -36,14 +36,22 @@ def _parts(name: str) -> tuple[str, int] | None:
 def list_jobs(lab: LabFolder) -> list[Job]:
     """The lab's jobs, oldest first."""
     found = []
-    if lab.jobs_dir.is_dir():
+    with suppress(FileNotFoundError, NotADirectoryError):
         for folder in lab.jobs_dir.iterdir():
             parts = _parts(folder.name)
-            if parts and (folder / "spec.json").exists():
-                found.append((folder.stat().st_ctime_ns, parts[1], Job(folder)))
-    # A job's spec is written once, so its own time tells the order of starts across stages.
-    found.sort(key=lambda item: ((item[2].folder / "spec.json").stat().st_mtime_ns, item[1]))
-    return [job for _, _, job in found]
+            at = _started(folder) if parts else None
+            if parts and at is not None:
+                found.append(((at, parts[1]), Job(folder)))
+    found.sort(key=lambda item: item[0])
+    return [job for _, job in found]
+
+
+def _started(folder: Path) -> int | None:
+    """When a job was started, for their order: by what is written once. None for a folder in which there is no job."""
+    for name in ("spec.json", reserve.NAME, alive.PIDS, "outcome.json", "done.json", LOG_NAME, alive.NAME):
+        with suppress(OSError):
+            return (folder / name).stat().st_mtime_ns
+    return None
 
 
 def start_job(
@@ -70,6 +78,7 @@ def start_job(
     """
     with explained(lab.jobs_dir), _starting(lab):
         _refuse_second(lab, stage, after)
+        _tidy(lab)
         job = Job(_next_folder(lab, stage))
         try:
             _launch(job, recipe, stage, force=force, then=then, options=options)
@@ -89,6 +98,34 @@ def _launch(
     options: dict[str, Any] | None,
 ) -> None:
     """Write what is asked for, and start the supervisor."""
+    held = alive.hold(job.folder)  # first of all: a job that is seen lives
+    try:
+        _write_spec(job, recipe, stage, force=force, then=then, options=options)
+        reserve.take(job.folder)
+        JobReporter(job.folder, job.id).emit("state", state="queued")
+        with job.log_path.open("ab") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", "core.jobs.supervise", str(job.folder), str(held)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=(held,),
+                env=job_environment(),
+            )
+    finally:
+        os.close(held)
+
+
+def _write_spec(
+    job: Job,
+    recipe: Recipe,
+    stage: str,
+    *,
+    force: bool,
+    then: tuple[str, ...],
+    options: dict[str, Any] | None,
+) -> None:
     write_json(
         job.folder / "spec.json",
         {
@@ -104,22 +141,6 @@ def _launch(
             "recipe": dataclasses.asdict(recipe),
         },
     )
-    reserve.take(job.folder)
-    held = alive.hold(job.folder)
-    try:
-        JobReporter(job.folder, job.id).emit("state", state="queued")
-        with job.log_path.open("ab") as log:
-            subprocess.Popen(
-                [sys.executable, "-m", "core.jobs.supervise", str(job.folder), str(held)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                pass_fds=(held,),
-                env=job_environment(),
-            )
-    finally:
-        os.close(held)
 
 
 def job_environment() -> dict[str, str]:
@@ -162,6 +183,21 @@ def _refuse_second(lab: LabFolder, stage: str, after: str | None) -> None:
                 f"Stop it:   {command('cancel', lab.root, job.id)}",
                 code="job.running",
             )
+
+
+def _tidy(lab: LabFolder) -> None:
+    """Remove what killed jobs left behind, and put back what stood where a result was just being replaced."""
+    running = {job.id for job in list_jobs(lab) if job.active}
+    with suppress(OSError):
+        for work in lab.models_dir.glob(".*.work"):
+            if work.name[1 : -len(".work")] not in running:
+                shutil.rmtree(work, ignore_errors=True)
+    if not running:
+        for folder in (lab.models_dir, lab.finetuned_root):
+            restore(folder)
+    for job in lab.jobs_dir.iterdir():
+        if job.name not in running:
+            reserve.give_back(job)
 
 
 def _next_folder(lab: LabFolder, stage: str) -> Path:

@@ -12,23 +12,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from core.errors import Cancelled, LabError, StageError
 from core.events import JobReporter, now
-from core.files import read_if_whole, write_json
+from core.files import write_json
 from core.folder import lab_command
-from core.jobs import reserve
+from core.jobs import alive, reserve
 from core.jobs.job import Job
+from core.jobs.ladder import Ladder, signal_group
 from core.jobs.worker import folder_and_recipe, work_folder
-
-GRACE_REQUEST_S = 4.0
-"""How long a worker may take to see the cancel flag by itself."""
-
-GRACE_TERM_S = 4.0
-"""How long it may take after SIGTERM."""
 
 _SIGNAL_HINTS = {
     signal.SIGKILL: "Most often this is the system's out-of-memory killer: use a smaller batch, rank or "
@@ -44,61 +38,74 @@ def main(folder: Path, held: int) -> int:
         signal.signal(number, signal.SIG_IGN)
     job = Job(folder)
     reporter = JobReporter(folder, job.id)
+    work, rest = work_folder(job), _rest_of_chain(job)
     worker = subprocess.Popen(
         [sys.executable, "-m", "core.jobs.worker", str(folder)],
         stdin=subprocess.DEVNULL,
         start_new_session=True,
         pass_fds=(held,),
     )
-    signal.signal(signal.SIGTERM, lambda *_: (folder / "cancel").touch())
+    waiting = _Waiting(folder, worker, held)
+    signal.signal(signal.SIGTERM, waiting.ask)
     pids = {"supervisor": os.getpid(), "worker": worker.pid, "started": now()}
     try:
-        write_json(folder / "pid.json", pids)
+        write_json(folder / alive.PIDS, pids)
     except LabError:  # the disk is full: the worker will find out and say so
         reserve.give_back(folder)
         with contextlib.suppress(LabError):
-            write_json(folder / "pid.json", pids)
-    _wait(worker, folder / "cancel")
-    _kill_group(worker.pid, signal.SIGKILL)  # what the worker may have left behind
-    shutil.rmtree(work_folder(job), ignore_errors=True)  # a worker that was killed could not
+            write_json(folder / alive.PIDS, pids)
+    waiting.wait()
+    signal_group(worker.pid, signal.SIGKILL)  # what the worker may have left behind
+    shutil.rmtree(work, ignore_errors=True)  # a worker that was killed could not
     reserve.give_back(folder)
-    done = _verdict(job, worker.returncode)
-    error = {"error": done["error"]} if done["error"] else {}
-    reporter.emit("state", state=done["state"], **error)
-    write_json(folder / "done.json", done)
-    if done["state"] == "succeeded":
-        _start_next(job)
+    done = _verdict(job, worker.returncode, asked=waiting.asked)
+    try:
+        error = {"error": done["error"]} if done["error"] else {}
+        with contextlib.suppress(OSError):
+            reporter.emit("state", state=done["state"], **error)
+        write_json(folder / "done.json", done)
+    except (LabError, OSError) as reason:  # no room, or the folder is gone: who reads it finds out why
+        print(reason, file=sys.stderr)
+        return int(done["exit_status"])
+    if done["state"] == "succeeded" and rest:
+        _start_next(job, rest)
     return int(done["exit_status"])
 
 
-def _wait(worker: subprocess.Popen[bytes], cancel: Path) -> None:
-    """Wait for the worker; when asked to cancel, climb the ladder."""
-    asked_at: float | None = None
-    termed = False
-    while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            worker.wait(timeout=0.25)
-            return
-        if asked_at is None and cancel.exists():
-            asked_at = time.monotonic()
-        if asked_at is None:
-            continue
-        waited = time.monotonic() - asked_at
-        if waited > GRACE_REQUEST_S and not termed:
-            _kill_group(worker.pid, signal.SIGTERM)
-            termed = True
-        if waited > GRACE_REQUEST_S + GRACE_TERM_S:
-            _kill_group(worker.pid, signal.SIGKILL)
+class _Waiting:
+    """Waits for the worker; once somebody has asked for it, brings it to its end.
+
+    Attributes:
+        asked: whether somebody has asked, by the flag, by SIGTERM, or by removing the job's folder.
+    """
+
+    def __init__(self, folder: Path, worker: subprocess.Popen[bytes], held: int) -> None:
+        self._folder, self._worker, self._held = folder, worker, held
+        self.asked = False
+
+    def ask(self, *_: object) -> None:
+        """SIGTERM: as a cancel."""
+        self.asked = True
+        with contextlib.suppress(OSError):
+            (self._folder / "cancel").touch()
+
+    def wait(self) -> None:
+        ladder: Ladder | None = None
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._worker.wait(timeout=0.25)
+                return
+            self._held = alive.keep(self._folder, self._held)
+            # Nobody can see or stop a job whose folder is gone; nobody wants it.
+            self.asked = self.asked or (self._folder / "cancel").exists() or not self._folder.exists()
+            if self.asked:
+                ladder = ladder or Ladder(self._folder, self._worker.pid)
+                ladder.step()
 
 
-def _kill_group(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
-
-
-def _verdict(job: Job, code: int) -> dict[str, Any]:
-    outcome = read_if_whole(job.folder / "outcome.json")
-    if outcome is None and (job.folder / "cancel").exists():
+def _verdict(job: Job, code: int, *, asked: bool) -> dict[str, Any]:
+    outcome = job.outcome()
+    if outcome is None and (asked or (job.folder / "cancel").exists()):
         outcome = {
             "state": "cancelled",
             "exit_status": 130,
@@ -122,18 +129,22 @@ def _verdict(job: Job, code: int) -> dict[str, Any]:
     return {"v": 1, "error": None, "result": None, "reused": False, "ended": now(), **outcome}
 
 
-def _start_next(job: Job) -> None:
+def _rest_of_chain(job: Job) -> tuple[str, ...]:
+    """The stages that follow; read at the start, for the file may be gone at the end."""
+    with contextlib.suppress(LabError):
+        return tuple(map(str, job.spec.get("then", ())))
+    return ()
+
+
+def _start_next(job: Job, rest: tuple[str, ...]) -> None:
     """Start the next stage of a detached chain."""
     from core.jobs.start import start_job
 
-    spec = job.spec
-    rest = tuple(spec.get("then", ()))
-    if rest:
+    try:
         lab, recipe = folder_and_recipe(job)
-        try:
-            start_job(lab, recipe, rest[0], force=spec["force"], then=rest[1:], after=job.id)
-        except LabError as error:
-            JobReporter(job.folder, job.id).log(f"{rest[0]} was not started. {error}", "error")
+        start_job(lab, recipe, rest[0], force=bool(job.spec.get("force")), then=rest[1:], after=job.id)
+    except LabError as error:
+        JobReporter(job.folder, job.id).log(f"{rest[0]} was not started. {error}", "error")
 
 
 if __name__ == "__main__":

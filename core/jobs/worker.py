@@ -12,8 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from core.errors import Cancelled, LabError, MachineError, StageError
-from core.events import JobReporter
+from core.errors import Cancelled, LabError, MachineError, RequestError, StageError
+from core.events import JobReporter, now
 from core.files import MANIFEST, read_if_whole, write_json
 from core.folder import LabFolder
 from core.jobs import reserve
@@ -27,11 +27,26 @@ from core.text import without_logins
 
 
 def folder_and_recipe(job: Job) -> tuple[LabFolder, Recipe]:
-    """The lab a job belongs to and the recipe that it was started with."""
+    """The lab a job belongs to and the recipe that it was started with.
+
+    Raises:
+        RequestError: the file that tells of it is gone or damaged.
+    """
     lab = LabFolder(job.folder.parent.parent)
-    saved: dict[str, Any] = job.spec["recipe"]
+    saved = job.spec.get("recipe")
+    if not isinstance(saved, dict):
+        raise RequestError(
+            f"What {job.id} is to do is not known any more.",
+            f"{job.folder / 'spec.json'} is gone or damaged.",
+            "Run it again.",
+            code="file.damaged",
+        )
     values = {
-        f"{s}.{k}": v for s, group in saved.items() for k, v in group.items() if k in OPTIONS.get(s, {})
+        f"{s}.{k}": v
+        for s, group in saved.items()
+        if isinstance(group, dict)
+        for k, v in group.items()
+        if k in OPTIONS.get(s, {})
     }
     return lab, Recipe().with_values(values)
 
@@ -44,10 +59,10 @@ def work_folder(job: Job) -> Path:
 def main(folder: Path) -> int:
     """Run the stage that the job's spec names; write ``outcome.json``; return the exit status."""
     job = Job(folder)
-    reporter = JobReporter(folder, job.id)
-    reporter.emit("state", state="running")
-    signal.signal(signal.SIGTERM, _stop)
     try:
+        reporter = JobReporter(folder, job.id)
+        _obey_signals(reporter)
+        reporter.emit("state", state="running")
         outcome = _run(job, reporter)
         state, status, error = "succeeded", 0, None
     except BaseException as failure:
@@ -61,7 +76,11 @@ def main(folder: Path) -> int:
         state = "cancelled" if isinstance(known, Cancelled) else "failed"
         status, error = known.exit_status, known.as_dict()
     reserve.give_back(folder)
-    write_json(folder / "outcome.json", {"state": state, "exit_status": status, "error": error, **outcome})
+    end = {"v": 1, "state": state, "exit_status": status, "error": error, "ended": now(), **outcome}
+    try:
+        write_json(folder / "outcome.json", end)
+    except (LabError, OSError) as reason:  # nothing can be written there: who reads the folder finds out why
+        print(reason, file=sys.stderr)
     return status
 
 
@@ -76,7 +95,7 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
     fingerprint = {"stage": job.stage, **module.fingerprint(lab, recipe)}
     output = module.output(lab, recipe)
     before = read_if_whole(output / MANIFEST) if output is not None else None
-    if before and before.get("fingerprint") == _plain(fingerprint) and not spec["force"]:
+    if before and before.get("fingerprint") == _plain(fingerprint) and not spec.get("force"):
         reporter.log(f"Nothing has changed since {job.stage} ran last: {output} stays as it is.")
         return {"result": before.get("result", {}), "auto": before.get("auto", []), "reused": True}
     chosen = resolved.of(*stage.reads)
@@ -127,7 +146,8 @@ def _explain(failure: BaseException, job: Job) -> LabError:
     if isinstance(failure, LabError) and not isinstance(failure, Cancelled):
         return failure
     if isinstance(failure, KeyboardInterrupt | Cancelled):
-        return Cancelled(f"{job.id} was cancelled.")
+        said = failure if isinstance(failure, Cancelled) else Cancelled()
+        return Cancelled(f"{job.id} was cancelled.", said.detail, said.hint)
     if isinstance(failure, MemoryError):
         return MachineError(
             "The machine ran out of memory.",
@@ -140,17 +160,33 @@ def _explain(failure: BaseException, job: Job) -> LabError:
         return MachineError(
             "The disk is full.", where, "Free some space; nothing half made was kept.", code="disk.full"
         )
+    if isinstance(failure, OSError) and failure.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        where = str(failure.filename or job.folder)
+        return MachineError(
+            "The folder cannot be written.",
+            f"{where}: {failure.strerror}.",
+            "Give yourself the right to write there, or use another folder.",
+            code="disk.not-writable",
+        )
     return StageError(
         f"{job.stage} stopped on an error that it did not expect.",
         f"{type(failure).__name__}: {failure}",
-        f"The whole story is in {job.log_path}.",
+        f"The log has all of it: {job.log_path}",
         code="job.unexpected",
     )
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise Cancelled
+def _obey_signals(reporter: JobReporter) -> None:
+    """Let SIGTERM and Ctrl-C stop the work as a cancel does; what comes after the first changes nothing."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        reporter.interrupt()
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        signal.signal(number, stop)
 
 
 if __name__ == "__main__":

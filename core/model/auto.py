@@ -107,17 +107,13 @@ class Facts:
 
     @classmethod
     def _of_config(cls, model: ModelFacts) -> Facts:
-        from core.model.shape import Shape
-
-        try:
-            shape = Shape.of(dict(model.config))
-        except (KeyError, TypeError, ValueError):  # it does not tell its sizes: another check says so
+        if not model.has_sizes:  # another check says so
             return cls(1_000_000_000, (), model.max_positions, None)
-        widths: dict[int, int] = {shape.hidden: 1}  # the output matrix
-        for width, _ in shape.linears:
-            widths[width] = widths.get(width, 0) + shape.layers
+        widths: dict[int, int] = {model.hidden_size: 1}  # the output matrix
+        for width, _ in model.linears:
+            widths[width] = widths.get(width, 0) + model.layers
         matrices = tuple((width, count, "a matrix") for width, count in sorted(widths.items()))
-        return cls(shape.parameters, matrices, model.max_positions, None)
+        return cls(model.linear_numbers + model.end_numbers, matrices, model.max_positions, None)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""

@@ -42,6 +42,9 @@ TIED_BY_DEFAULT = frozenset(
 )  # fmt: skip
 """``model_type`` whose output matrix is the embeddings where ``config.json`` does not say; no other's is."""
 
+FUSED_TYPES = frozenset({"phi3", "phi4_multimodal", "glm", "glm4"})
+"""``model_type`` with one matrix for gate and up; those of Phi-3 have one for q, k and v as well."""
+
 _EVERY_LAYER = 0
 _PATTERNS = {"cohere2": 4, "gemma3": 6, "gemma3_text": 6, "exaone4": 4, "olmo3": 4}
 """Every so-many-th layer attends to everything, the others to a window."""
@@ -121,6 +124,11 @@ class ModelFacts:
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
+    def has_sizes(self) -> bool:
+        """Whether the configuration tells what memory and time are estimated from."""
+        return bool(self.hidden_size and self.layers and self.heads)
+
+    @property
     def bits(self) -> int | None:
         """Bits of the quantized weights, None for float ones."""
         return None if self.quantization is None else int(self.quantization.get("bits", 0)) or None
@@ -134,6 +142,42 @@ class ModelFacts:
     def window(self) -> int:
         """The smallest window of any layer, 0 where every layer attends to everything."""
         return min((size for size in self.windows if size), default=0)
+
+    @property
+    def group_size(self) -> int:
+        """Quantized weights that share a scale; -1 for a whole row."""
+        return int((self.quantization or {}).get("group_size", 128))
+
+    @property
+    def linears(self) -> list[tuple[int, int]]:
+        """(inputs, outputs) of each linear layer of one decoder layer, by the configuration."""
+        (q, kv), hidden, middle = self.attention_outputs, self.hidden_size, self.intermediate_size
+        if self.model_type in FUSED_TYPES:
+            return [(hidden, q + 2 * kv), (q, hidden), (hidden, 2 * middle), (middle, hidden)]
+        return [
+            *[(hidden, q), (hidden, kv), (hidden, kv), (q, hidden)],
+            *[(hidden, middle)] * 2,
+            (middle, hidden),
+        ]
+
+    @property
+    def linear_numbers(self) -> int:
+        """Numbers in the linear layers of all decoder layers, by the configuration."""
+        return self.layers * sum(inputs * outputs for inputs, outputs in self.linears)
+
+    @property
+    def end_numbers(self) -> int:
+        """Numbers in the embeddings and, where it is not the same, the output matrix, by the configuration."""
+        return (self.vocab_size or 32000) * self.hidden_size * (1 if self.tied_embeddings else 2)
+
+    def adapter_numbers(self, rank: int) -> int:
+        """Numbers in a LoRA adapter on all linear layers."""
+        return rank * self.layers * sum(inputs + outputs for inputs, outputs in self.linears)
+
+    @property
+    def attention_outputs(self) -> tuple[int, int]:
+        """Outputs of the q projection, and of the k and the v projection."""
+        return self.heads * self.head_dim, self.kv_heads * self.head_dim
 
     def as_dict(self) -> dict[str, Any]:
         """The facts as JSON, without the configuration's own text."""

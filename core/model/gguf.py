@@ -15,7 +15,9 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from core.errors import RequestError
@@ -204,22 +206,42 @@ def read_header(path: Path) -> Header:
         ) from None
 
 
-def tokens_of(path: Path) -> tuple[list[str], list[int]]:
-    """The vocabulary of a file that :func:`read_header` has read: its tokens, and the kind of each."""
+@lru_cache(maxsize=2)
+def _tokens(path: Path, stamp: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The vocabulary of a file whose header has this stamp: its tokens, and the kind of each."""
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         cursor = _Cursor(path, data)
         keys = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type")
         metadata = cursor.metadata(keep=frozenset(keys))[0]
         tokens, kinds = (metadata.get(key) or [] for key in keys)
-        return [str(token) for token in tokens], [int(kind) for kind in kinds]
+        return tuple(map(str, tokens)), tuple(map(int, kinds))
 
 
 def check_gguf(path: Path) -> Header:
     """Read a file's header and refuse what is not one whole language model that can be read here.
 
+    The answer is kept until the file changes: a large vocabulary takes a second, and several ask at once.
+
     Raises:
         RequestError: it is damaged, one part of several, no language model, or of a kind that is not read.
     """
+    try:
+        stat = path.stat()
+    except OSError:
+        return _checked(path)
+    with _one_reads:
+        return _checked_once(path, stat.st_size, stat.st_mtime_ns)
+
+
+_one_reads = Lock()
+
+
+@lru_cache(maxsize=4)
+def _checked_once(path: Path, size: int, mtime_ns: int) -> Header:
+    return _checked(path)
+
+
+def _checked(path: Path) -> Header:
     header = read_header(path)
     told = header.metadata
     kind = str(told.get("general.type") or "model")
@@ -272,7 +294,7 @@ def text_of(header: Header) -> ModelText:
     """The text side as the header tells it, for those who need no tokenizer: templates and special tokens."""
     from core.model.text import AddedToken, ModelText
 
-    tokens, kinds = tokens_of(header.path)
+    tokens, kinds = _tokens(header.path, header.stamp)
     added = tuple(
         AddedToken(token, at, True)
         for at, (token, kind) in enumerate(zip(tokens, kinds, strict=False))
@@ -306,7 +328,7 @@ def text_of(header: Header) -> ModelText:
 def end_tokens(header: Header) -> list[int]:
     """The tokens that end an answer, the file's own first."""
     named = [header.token_id(name) for name in ("eos", "eot", "eom")]
-    tokens, kinds = tokens_of(header.path)
+    tokens, kinds = _tokens(header.path, header.stamp)
     special = [
         at
         for at, (token, kind) in enumerate(zip(tokens, kinds, strict=False))
@@ -614,8 +636,12 @@ class _Cursor:
             raise self.damaged(f"its header has an array of {count} values of the kind {inner}")
         if keep:
             return [self.text() for _ in range(count)]
+        at, data, length_at = self.at, self.data, struct.Struct("<Q").unpack_from
         for _ in range(count):
-            self.skip(self.number("<Q"))
+            if at + 8 > self.size:
+                break
+            at += 8 + length_at(data, at)[0]
+        self.skip(at - self.at)
         return count
 
     def metadata(self, keep: frozenset[str] = frozenset()) -> tuple[dict[str, Any], int]:

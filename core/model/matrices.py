@@ -7,7 +7,6 @@ norms and GPT-2's ``Conv1D`` stay float. Which those are is read from the names 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from core.model.folder import ModelFacts
 from core.model.weights import tensor_entries
@@ -44,13 +43,3 @@ def rounded_matrices(facts: ModelFacts) -> dict[str, int]:
 def fitting_group_sizes(widths: dict[str, int]) -> list[int]:
     """The group sizes that divide all of some matrices' inputs, the smallest first."""
     return [size for size in GROUP_SIZES if all(width % size == 0 for width in widths.values())]
-
-
-def linear_modules(checkpoint: Path) -> list[str]:
-    """Names of the linear layers inside a checkpoint's decoder layers, from the files' headers."""
-    names = []
-    for name, entry in tensor_entries(checkpoint).items():
-        module, _, kind = name.rpartition(".")
-        if ".layers." in module and kind in ("weight", "qweight") and len(entry.shape) == 2:
-            names.append(module)
-    return names

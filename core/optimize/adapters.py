@@ -1,23 +1,278 @@
-"""Adapter files for ONNX Runtime: making them, and telling whether one fits a model.
+"""Adapters in an ONNX model: where they enter its graph, how a PEFT adapter becomes one, and whether a file fits.
 
-onnxruntime-genai loads any adapter file and stumbles over a wrong name or shape only in the middle of
-the first answer, so both are checked here, when the file is made and before it is used.
+The layout says which graph inputs there are and for which modules; it is written beside the model as
+``adapters.json``. onnxruntime-genai loads any adapter file and stumbles over a wrong name or shape only in the middle
+of the first answer, so both are checked here, when the file is made and before it is used.
+
+Light: onnx, torch and the runtime are imported only where a file is read or written.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import LabError, RequestError, StageError
 from core.files import digest, explained, read_json, write_json
 from core.folder import lab_command
-from core.optimize.layout import SUFFIX, Layout, read_layout
-from core.optimize.runtime import import_runtime
+from core.model.inside import refuse_links
+from core.optimize.genai import import_runtime
 
 if TYPE_CHECKING:
     import torch
+
+LAYOUT_FILE = "adapters.json"
+SUFFIX = ".onnx_adapter"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One linear layer of the PyTorch model inside a branch.
+
+    Attributes:
+        module: its name in the model, such as ``model.layers.0.self_attn.q_proj``.
+        start: its first column in the branch's output.
+        size: its number of outputs.
+    """
+
+    module: str
+    start: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Output:
+    """One matrix B of a branch: the graph input's name and its number of columns."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Branch:
+    """``x A B_i`` added to the outputs of one or several MatMul nodes that read the same ``x``.
+
+    Attributes:
+        a: name of the graph input A, [in, rank].
+        size: ``in``.
+        outputs: the graph inputs B, each [rank, out], in the order of the columns of ``parts``.
+        parts: the layers that the branch stands for; together they cover all columns.
+    """
+
+    a: str
+    size: int
+    outputs: tuple[Output, ...]
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All branches of a graph.
+
+    Attributes:
+        dtype: ``float32``, ``float16`` or ``bfloat16``, the type in which every A and B is given.
+    """
+
+    dtype: str
+    branches: tuple[Branch, ...]
+
+    def inputs(self) -> dict[str, tuple[int | None, int | None]]:
+        """Each graph input's shape; None for the rank."""
+        found: dict[str, tuple[int | None, int | None]] = {}
+        for branch in self.branches:
+            found[branch.a] = (branch.size, None)
+            found.update({output.name: (None, output.size) for output in branch.outputs})
+        return found
+
+    def save(self, folder: Path) -> None:
+        """Write it into a model folder."""
+        branches = [
+            {
+                "a": branch.a,
+                "in": branch.size,
+                "b": [[output.name, output.size] for output in branch.outputs],
+                "modules": [[part.module, part.start, part.size] for part in branch.parts],
+            }
+            for branch in self.branches
+        ]
+        write_json(folder / LAYOUT_FILE, {"dtype": self.dtype, "branches": branches})
+
+
+def read_layout(folder: Path) -> Layout:
+    """The layout of a model folder.
+
+    Raises:
+        RequestError: the folder holds no model that was made by the optimize step.
+    """
+    data: Any = read_json(folder / LAYOUT_FILE)
+    try:
+        branches = tuple(
+            Branch(
+                item["a"],
+                item["in"],
+                tuple(Output(name, size) for name, size in item["b"]),
+                tuple(Part(module, start, size) for module, start, size in item["modules"]),
+            )
+            for item in data["branches"]
+        )
+        return Layout(data["dtype"], branches)
+    except (TypeError, KeyError, ValueError):
+        raise RequestError(
+            "The ONNX model has no place for adapters.",
+            f"{folder / LAYOUT_FILE} is not there, or cannot be read.",
+            "Make the model with: " + lab_command(folder, "run", "optimize"),
+        ) from None
+
+
+# A PEFT adapter, and the graph inputs that it gives
+
+_KEY = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.[^.]+)?\.weight")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A layer's matrices: A [rank, in], B [out, rank], float32, and the scale of their product."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scale: float
+
+
+@dataclass(frozen=True)
+class Lora:
+    """An adapter: its configured rank and alpha, and a pair for each layer it was trained on."""
+
+    rank: int
+    alpha: float
+    pairs: dict[str, Pair]
+
+
+def read_lora(folder: Path) -> Lora:
+    """Read ``adapter_config.json`` and ``adapter_model.safetensors`` of a PEFT folder.
+
+    Raises:
+        RequestError: there is no adapter there, or it is of a kind that a graph input cannot carry, or a link
+            in its folder leads out of it.
+    """
+    from safetensors.torch import load_file
+
+    config = read_json(folder / "adapter_config.json")
+    weights = folder / "adapter_model.safetensors"
+    if not isinstance(config, dict) or not weights.is_file():
+        raise RequestError(
+            "There is no adapter to optimize.",
+            f"{folder} has no adapter_config.json with adapter_model.safetensors.",
+            "Make one with: " + lab_command(folder, "run", "finetune"),
+        )
+    refuse_links(folder)
+    _refuse_other_kinds(folder, config)
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in load_file(str(weights)).items():
+        match = _KEY.fullmatch(key)
+        if match is None:
+            raise RequestError(
+                "The adapter holds weights that are not LoRA matrices.",
+                f"{weights}: {key}.",
+                "Only LoRA on linear layers can become inputs of the ONNX graph.",
+            )
+        found.setdefault(match[1], {})[match[2]] = tensor.float()
+    pairs = {}
+    for module, matrices in found.items():
+        if set(matrices) != {"A", "B"} or matrices["A"].shape[0] != matrices["B"].shape[1]:
+            raise RequestError("The adapter is damaged.", f"{weights}: A and B of {module} do not fit.")
+        pairs[module] = Pair(matrices["A"], matrices["B"], scale_of(config, module))
+    if not pairs:
+        raise RequestError("The adapter is empty.", str(weights), "Run finetune again.")
+    return Lora(int(config["r"]), float(config["lora_alpha"]), pairs)
+
+
+def _refuse_other_kinds(folder: Path, config: dict[str, Any]) -> None:
+    reasons = {
+        f"peft_type is {config.get('peft_type')}": config.get("peft_type") != "LORA",
+        "it uses DoRA": bool(config.get("use_dora")),
+        "it has biases": config.get("bias", "none") != "none" or bool(config.get("lora_bias")),
+        "it replaces whole modules (modules_to_save)": bool(config.get("modules_to_save")),
+        "it is for transposed layers (fan_in_fan_out)": bool(config.get("fan_in_fan_out")),
+    }
+    wrong = [reason for reason, holds in reasons.items() if holds]
+    if wrong:
+        raise RequestError(
+            "This kind of adapter cannot be an input of the ONNX graph.",
+            f"{folder}: {', '.join(wrong)}.",
+            "Train a plain LoRA adapter on linear layers.",
+        )
+
+
+def scale_of(config: dict[str, Any], module: str) -> float:
+    """Alpha / rank of a layer, as PEFT takes it from ``adapter_config.json`` (patterns, rsLoRA)."""
+
+    def chosen(patterns: str, default: str) -> float:
+        for pattern, value in (config.get(patterns) or {}).items():
+            if re.match(rf"(.*\.)?({pattern})$", module):
+                return float(value)
+        return float(config[default])
+
+    rank, alpha = chosen("rank_pattern", "r"), chosen("alpha_pattern", "lora_alpha")
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def arrange(lora: Lora, layout: Layout) -> dict[str, torch.Tensor]:
+    """The tensor of each graph input that the adapter gives, float32.
+
+    Where several layers share a branch, their As stand side by side and their scaled Bs in blocks,
+    so that the product is exactly each layer's own. Branches of which no layer was trained are left
+    out: the graph's own rank 0 stands for them.
+
+    Raises:
+        StageError: a trained layer has no branch, or another size.
+    """
+    import torch
+
+    at = {part.module: (branch, part) for branch in layout.branches for part in branch.parts}
+    for module, pair in lora.pairs.items():
+        if module not in at:
+            raise StageError(
+                "A layer that the adapter was trained on is not in the ONNX graph.",
+                f"{module} has no place for adapters; there is one for {', '.join(sorted(_kinds(at)))}.",
+                "Train the adapter on these layers only.",
+            )
+        branch, part = at[module]
+        if (pair.a.shape[1], pair.b.shape[0]) != (branch.size, part.size):
+            raise StageError(
+                "The adapter is for a model of another size.",
+                f"{module}: the adapter has {pair.a.shape[1]} inputs and {pair.b.shape[0]} outputs, "
+                f"the model {branch.size} and {part.size}.",
+                "Run finetune again on this lab's quantized model.",
+            )
+    inputs: dict[str, torch.Tensor] = {}
+    for branch in layout.branches:
+        parts = [(part, lora.pairs[part.module]) for part in branch.parts if part.module in lora.pairs]
+        if not parts:
+            continue
+        rank = sum(pair.a.shape[0] for _, pair in parts)
+        b = torch.zeros(rank, sum(output.size for output in branch.outputs))
+        row = 0
+        for part, pair in parts:
+            r = pair.a.shape[0]
+            b[row : row + r, part.start : part.start + part.size] = pair.b.T * pair.scale
+            row += r
+        inputs[branch.a] = torch.cat([pair.a.T for _, pair in parts], dim=1).contiguous()
+        column = 0
+        for output in branch.outputs:
+            inputs[output.name] = b[:, column : column + output.size].contiguous()
+            column += output.size
+    return inputs
+
+
+def _kinds(modules: dict[str, Any]) -> set[str]:
+    return {module.rsplit(".", 1)[-1] for module in modules}
+
+
+# The files
 
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(bfloat16)": "bfloat16"}
 _MOST = 3

@@ -16,10 +16,10 @@ from typing import Any
 from core.errors import StageError
 from core.events import Reporter
 from core.files import explained
-from core.model.folder import ModelFacts, config_facts, model_facts, read_config
-from core.model.matrices import linear_modules
+from core.model.folder import ModelFacts, model_facts
+from core.olive.checkpoint import linear_modules
+from core.optimize.adapters import Layout
 from core.optimize.branches import add_branches, find_projections, plan_branches
-from core.optimize.layout import Layout
 
 DIGEST_KEY = "olivepress.base"
 MODEL_FILE = "model.onnx"
@@ -199,7 +199,7 @@ def open_graph(folder: Path, checkpoint: Path, base_digest: str) -> Layout:
     model = onnx.load(str(path), load_external_data=False)
     projections = find_projections(model.graph)
     modules = linear_modules(checkpoint)
-    planned = plan_branches(projections, modules, attention_sizes(read_config(checkpoint)))
+    planned = plan_branches(projections, modules, model_facts(checkpoint).attention_outputs)
     covered = {part.module for branch, _ in planned for part in branch.parts}
     uncovered = sorted(set(modules) - covered - {"lm_head", "model.embed_tokens"})
     if not planned or uncovered:
@@ -257,12 +257,6 @@ def exact_copy(folder: Path, work: Path) -> Path:
                 item.i = 1
     onnx.save(model, str(target / MODEL_FILE))
     return target
-
-
-def attention_sizes(config: dict[str, Any]) -> tuple[int, int]:
-    """Outputs of the q projection, and of the k and the v projection."""
-    facts = config_facts(config)
-    return facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
 
 
 def context_limit(config: Mapping[str, Any]) -> int | None:

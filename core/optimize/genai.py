@@ -1,10 +1,15 @@
-"""``genai_config.json``: which tokens end an answer, and defaults that do not surprise."""
+"""onnxruntime-genai: importing it, and its ``genai_config.json`` with the end tokens and defaults that do not surprise.
+
+It is imported without telemetry, and so that CUDA builds find CUDA; only by processes that run a model.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from core.errors import RequestError
 from core.files import write_json
@@ -13,6 +18,7 @@ from core.model.text import read_text
 from core.model.tokenizer import ModelTokenizer
 from core.optimize.trusted import CONFIG_FILE
 from core.recipe import Recipe
+from core.telemetry import switch_off
 
 KNOWN_ENDS = (
     "<|end|>",
@@ -82,3 +88,31 @@ def complete_config(folder: Path, ends: list[int], context: int | None = None) -
         return False
     write_json(path, config)
     return True
+
+
+def import_runtime() -> Any:
+    """The module ``onnxruntime``."""
+    switch_off()
+    import onnxruntime
+
+    return onnxruntime
+
+
+def import_genai() -> Any:
+    """The module ``onnxruntime_genai``.
+
+    Its CUDA build is linked to CUDA's libraries by name. Where pip installed those (``nvidia-*``), the
+    linker does not look; onnxruntime knows the places, and what is loaded once is found from then on.
+    """
+    switch_off()
+    try:
+        version("onnxruntime-gpu")
+    except PackageNotFoundError:
+        pass
+    else:
+        runtime = import_runtime()
+        if hasattr(runtime, "preload_dlls"):
+            runtime.preload_dlls()
+    import onnxruntime_genai
+
+    return onnxruntime_genai

@@ -9,14 +9,9 @@ Loads torch, transformers and onnxruntime-genai: only for a job's process.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from core.files import explained, write_json
-from core.model.folder import read_config
-from core.model.weights import tensor_entries, weight_files
 
 PROVIDERS = {
     "CPUExecutionProvider": "cpu",
@@ -25,14 +20,6 @@ PROVIDERS = {
     "WebGpuExecutionProvider": "webgpu",
 }
 """What the builder calls each execution provider."""
-
-FUSED = {
-    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
-    "gate_up_proj": ("gate_proj", "up_proj"),
-}
-"""Layers that hold several matrices, one above the other, and what those are called by themselves."""
-
-_PACKED = ("qweight", "scales", "qzeros", "bias")
 
 
 def build(
@@ -57,7 +44,8 @@ def build(
     Raises:
         NotImplementedError: the builder does not know the architecture, or its kind of rope.
     """
-    from core.optimize.runtime import import_genai
+    from core.olive.checkpoint import has_no_zero_points, unfused
+    from core.optimize.genai import import_genai
 
     import_genai()
     from onnxruntime_genai.models import builder
@@ -67,8 +55,7 @@ def build(
     place = (None, str(source), str(output), precision, PROVIDERS[provider], str(work / "builder-cache"))
     # A cache for a window only can neither be rewound nor, on the CPU, be right for Gemma 2.
     told = {"hf_remote": trust_remote_code, "hf_token": False, "windowed_kv_cache": False, **options}
-    packed = [name for name in tensor_entries(checkpoint) if name.endswith((".qweight", ".qzeros"))]
-    if packed and not any(name.endswith(".qzeros") for name in packed):
+    if has_no_zero_points(checkpoint):
         told["fuse_qkv"] = False  # it would put together zero points that are not there
     prepared = builder.parse_extra_options(
         *place, [f"{key}={_written(value)}" for key, value in told.items()]
@@ -157,68 +144,3 @@ def _norms_in_float32(weights: Any) -> None:
     for norm in norms:
         if norm.weight is not None:
             norm.weight = torch.nn.Parameter(norm.weight.detach().float(), requires_grad=False)
-
-
-def fused_layers(checkpoint: Path) -> set[str]:
-    """Names of the packed layers that hold several matrices."""
-    return {
-        name.rpartition(".")[0]
-        for name in tensor_entries(checkpoint)
-        if name.endswith(".qweight") and name.split(".")[-2] in FUSED
-    }
-
-
-def unfused(checkpoint: Path, view: Path) -> Path:
-    """The checkpoint with every packed layer cut into the matrices that it holds; itself if none has to be.
-
-    The builder cuts Olive's zero points along the outputs, though they are packed along the groups, and then
-    the runtime refuses the graph. Cut here, all of a layer's tensors are cut by rows.
-    """
-    config = read_config(checkpoint)
-    quantization = config.get("quantization_config") or {}
-    fused = fused_layers(checkpoint)
-    if not fused:
-        return checkpoint
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    rows = _rows(config)
-    shutil.rmtree(view, ignore_errors=True)
-    with explained(view):
-        view.mkdir(parents=True)
-        weights = set(weight_files(checkpoint))
-        for path in checkpoint.iterdir():
-            if path.is_file() and path not in weights and path.name != "config.json":
-                (view / path.name).symlink_to(path.resolve())
-        for file in weights:
-            tensors = {}
-            with safe_open(str(file), "pt") as stream:
-                for name in stream.keys():  # noqa: SIM118 - not a dictionary
-                    tensors.update(_cut(name, stream.get_tensor(name), fused, rows))
-            save_file(tensors, str(view / file.name), {"format": "pt"})
-        overrides: dict[str, Any] = {}
-        for name, value in (quantization.get("overrides") or {}).items():
-            head, dot, kind = name.rpartition(".")
-            overrides.update({f"{head}{dot}{part}": value for part in FUSED.get(kind, (kind,))})
-        write_json(
-            view / "config.json", {**config, "quantization_config": {**quantization, "overrides": overrides}}
-        )
-    return view
-
-
-def _rows(config: Mapping[str, Any]) -> dict[str, list[int]]:
-    from core.optimize.build import attention_sizes
-
-    q, kv = attention_sizes(dict(config))
-    return {"qkv_proj": [q, kv, kv], "gate_up_proj": [int(config["intermediate_size"])] * 2}
-
-
-def _cut(name: str, tensor: Any, fused: set[str], rows: Mapping[str, list[int]]) -> dict[str, Any]:
-    module, _, what = name.rpartition(".")
-    if module not in fused or what not in _PACKED:
-        return {name: tensor}
-    head, _, kind = module.rpartition(".")
-    return {
-        f"{head}.{part}.{what}": piece.contiguous()
-        for part, piece in zip(FUSED[kind], tensor.split(rows[kind]), strict=True)
-    }

@@ -114,8 +114,7 @@ def verify_long_text(
     """
     import torch
 
-    from core.model.load import load_model
-    from core.optimize.reference import unpack_quickly
+    from core.olive.checkpoint import load_model, multiply_quickly
     from core.tqdm_progress import reporting
 
     windows = windows_in(facts, context)
@@ -132,7 +131,7 @@ def verify_long_text(
         model = load_model(
             checkpoint, device=device, dtype=torch.float32, trust_remote_code=trust_remote_code
         )
-        unpack_quickly(model)
+        multiply_quickly(model)
     found = Session(folder).read(pieces, tokens)
     expected = _read(model, pieces, inside)
     limit = APART["exact" if exact else "rounded"]

@@ -39,7 +39,7 @@ class Session:
             RequestError: the folder asks for more than a text model needs.
         """
         check_onnx_folder(folder)
-        from core.optimize.runtime import import_genai
+        from core.optimize.genai import import_genai
 
         og = import_genai()
         self._og = og

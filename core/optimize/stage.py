@@ -228,7 +228,7 @@ class _Run:
 
         And once more where fused layers are cut for the builder.
         """
-        from core.optimize.genai_builder import fused_layers
+        from core.olive.checkpoint import fused_layers
 
         tables = 4 * facts.vocab_size * facts.hidden_size
         one = facts.weight_bytes + tables if facts.quantization else facts.parameters * 4
@@ -252,15 +252,13 @@ class _Run:
             return False
         if manifest.get("fingerprint") == self.context.manifest.get("fingerprint"):
             return False
-        from core.optimize.layout import LAYOUT_FILE
+        from core.optimize.adapters import LAYOUT_FILE
 
         names = ("model.onnx", "model.onnx.data", "genai_config.json", LAYOUT_FILE)
         return all((self.lab.onnx_dir / name).is_file() for name in names)
 
     def _add_adapter(self, folder: Path, name: str, into: Path) -> None:
-        from core.optimize.adapters import add_adapter
-        from core.optimize.layout import read_layout
-        from core.optimize.lora import arrange, read_lora
+        from core.optimize.adapters import add_adapter, arrange, read_layout, read_lora
 
         source = self.lab.finetuned_dir(name)
         lora = read_lora(source)

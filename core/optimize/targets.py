@@ -114,7 +114,7 @@ def _obstacles_to_running(provider: str) -> Iterator[tuple[str, str]]:
             f"pip install {packages[0]}",
         )
     if provider == "CUDAExecutionProvider":
-        from core.gpu import load_nvml, read_gpus
+        from core.hardware import load_nvml, read_gpus
 
         nvml = load_nvml()
         if nvml is None or not read_gpus(nvml):

@@ -174,8 +174,7 @@ class Trial:
     ) -> dict[str, Any]:
         import torch
 
-        from core.model.load import load_model
-        from core.optimize.reference import unpack_quickly
+        from core.olive.checkpoint import load_model, multiply_quickly
         from core.tqdm_progress import reporting
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -187,7 +186,7 @@ class Trial:
                 dtype=torch.float32,
                 trust_remote_code=self._recipe.model.trust_remote_code,
             )
-            unpack_quickly(model)
+            multiply_quickly(model)
             result["base"] = self._compare("the base", model, prompts, answers[None], None)
             if self._finetuned is not None:
                 from core.finetune.lora_layer import load_lora

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from olive.common.quant.hf_utils import OliveHfQuantizationConfig
-from olive.common.quant.nn import QuantLinear
 from olive.common.utils import StrEnumBase, set_attr
 from olive.data.config import DataConfig
 from olive.passes import Pass
@@ -33,10 +31,11 @@ from olive.passes.pytorch.train_utils import get_calibration_dataset, load_hf_ba
 from torch import Tensor, nn
 
 from core.errors import RequestError
+from core.olive.checkpoint import OliveHfQuantizationConfig, QuantLinear, pack, save_quantized, store
+from core.olive.passes import options
 from core.quantize.awq_folds import Fold, Master, apply, find_folds, moved, undo
-from core.quantize.awq_layer import LayerStats, pack, store, unclipped_rows
 from core.quantize.awq_math import Grid, Rounded, matrix_units, round_gptq, round_nearest, search_scales
-from core.quantize.layerwise import Batch, LayerwiseModel, UnknownNames, batches
+from core.quantize.layerwise import CalibrationBatch, LayerwiseModel, UnknownNames, batches
 from core.tqdm_progress import current_report
 
 logger = logging.getLogger("olive.passes.olivepress_awq")
@@ -56,8 +55,8 @@ class Rounding(StrEnumBase):  # type: ignore[misc]
 
 
 @dataclass
-class Story:
-    """What was done and what was left, for the result and the log."""
+class AwqStats:
+    """What was folded, what was left as it was, and how the search ended, for the result and the log."""
 
     folded: dict[str, int] = field(default_factory=dict)
     left: dict[str, int] = field(default_factory=dict)
@@ -75,66 +74,124 @@ class Story:
         }
 
 
+class LayerStats:
+    """Gram matrix and mean magnitude of what each matrix of a layer reads; readers of one input share them."""
+
+    def __init__(self, linears: Sequence[nn.Linear], folds: Sequence[Fold]) -> None:
+        self._of: dict[nn.Linear, nn.Linear] = {linear: linear for linear in linears}
+        for fold in folds:
+            for reader in fold.readers:
+                self._of[reader] = fold.readers[0]
+        self._left = {first: list(self._of.values()).count(first) for first in self._of.values()}
+        self._gram: dict[nn.Linear, Tensor] = {}
+        self._sum: dict[nn.Linear, Tensor] = {}
+        self._count = 0
+
+    def collect(self, model: LayerwiseModel, index: int, work: Sequence[CalibrationBatch]) -> list[Tensor]:
+        """Run a layer on all batches; return its outputs."""
+        real = [work[0].real]
+
+        def look(linear: nn.Linear, inputs: tuple[Any, ...]) -> None:
+            seen = inputs[0].flatten(0, -2).index_select(0, real[0]).float()
+            if linear in self._gram:
+                self._gram[linear].addmm_(seen.T, seen)
+                self._sum[linear] += seen.abs().sum(0)
+            else:
+                self._gram[linear] = seen.T @ seen
+                self._sum[linear] = seen.abs().sum(0)
+
+        hooks = [first.register_forward_pre_hook(look) for first in self._left]
+        outputs = []
+        try:
+            for batch in work:
+                current_report().check_cancelled()
+                real[0] = batch.real
+                outputs.append(model.run_layer(index, batch))
+                self._count += batch.real.numel()
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return outputs
+
+    def gram(self, linear: nn.Linear) -> Tensor | None:
+        """The Gram matrix of the matrix's input; None if nothing was ever put into it."""
+        return self._gram.get(self._of[linear])
+
+    def mean(self, linear: nn.Linear) -> Tensor | None:
+        """The mean magnitude of each input channel."""
+        total = self._sum.get(self._of[linear])
+        return None if total is None else total / max(self._count, 1)
+
+    def rescale(self, linear: nn.Linear, scales: Tensor) -> None:
+        """The input has been divided by ``scales``."""
+        gram = self._gram[self._of[linear]]
+        gram.div_(scales).div_(scales.unsqueeze(1))
+        self._sum[self._of[linear]] /= scales
+
+    def done(self, linear: nn.Linear) -> None:
+        """Free the Gram matrix when its last reader has been rounded."""
+        first = self._of[linear]
+        self._left[first] -= 1
+        if not self._left[first]:
+            self._gram.pop(first, None)
+
+
+def unclipped_rows(linear: nn.Linear, view: Any) -> int:
+    """How many of a matrix's first rows make queries and keys: their product is no linear output."""
+    inputs = view.get_attention_inputs(return_name=False)
+    if not any(linear is each for each in inputs):
+        return 0
+    if len(inputs) > 1:
+        return 0 if linear is inputs[-1] and len(inputs) == 3 else int(linear.out_features)
+    out = view.get_attention_outputs(return_name=False)
+    width = out[0].in_features if out else 0
+    made = (linear.out_features - width) // 2
+    return int(linear.out_features) - max(int(made), 0)
+
+
 class OlivePressAwq(Pass):  # type: ignore[misc]
     """Activation-aware weight quantization (AWQ) for Hugging Face causal language models."""
 
     @classmethod
     def _default_config(cls, accelerator_spec: Any) -> dict[str, PassConfigParam]:
-        return {
-            **get_quantizer_config(),
-            "data_config": PassConfigParam(
-                type_=DataConfig | dict,
-                default_value=None,
-                required=True,
-                description="Calibration data: token rows of the kind that the model will meet.",
+        data = PassConfigParam(
+            type_=DataConfig | dict,
+            default_value=None,
+            required=True,
+            description="Calibration data: token rows of the kind that the model will meet.",
+        )
+        own: dict[str, tuple[Any, Any, str]] = {
+            "rounding": (
+                Rounding,
+                Rounding.NEAREST,
+                "nearest: round to the nearest code. gptq: spread rounding errors as GPTQ does; more exact and slower.",
             ),
-            "rounding": PassConfigParam(
-                type_=Rounding,
-                default_value=Rounding.NEAREST,
-                description="nearest: round to the nearest code. gptq: spread rounding errors as GPTQ does;"
-                " more exact and slower. Default is nearest.",
+            "scale": (bool, True, "Search and fold scales."),
+            "clip": (bool, True, "Search the range of each group (with nearest never that of q and k)."),
+            "steps": (int, 20, "Steps of the exponent between 0 and 1."),
+            "duo": (
+                bool,
+                True,
+                "Try scales from activations and weights as well as from activations alone.",
             ),
-            "scale": PassConfigParam(
-                type_=bool, default_value=True, description="Search and fold scales. Default is True."
+            "damp_percent": (float, 0.01, "GPTQ's damping factor."),
+            "quantized_inputs": (
+                bool,
+                None,
+                "Calibrate each layer on the output of the quantized layers before it rather than of the float ones."
+                " Default is what does best: True for gptq, False for nearest.",
             ),
-            "clip": PassConfigParam(
-                type_=bool,
-                default_value=True,
-                description="Search the range of each group (with nearest never that of q and k). Default is True.",
+            "search_rows": (
+                int,
+                None,
+                "Rows of each matrix that the scale search looks at, picked by the seed; 0 for all. Default is all on a"
+                " GPU and 1024 of a large matrix on a CPU.",
             ),
-            "steps": PassConfigParam(
-                type_=int,
-                default_value=20,
-                description="Steps of the exponent between 0 and 1. Default is 20.",
-            ),
-            "duo": PassConfigParam(
-                type_=bool,
-                default_value=True,
-                description="Try scales from activations and weights as well as from activations alone.",
-            ),
-            "damp_percent": PassConfigParam(
-                type_=float, default_value=0.01, description="GPTQ's damping factor. Default is 0.01."
-            ),
-            "quantized_inputs": PassConfigParam(
-                type_=bool,
-                default_value=None,
-                description="Calibrate each layer on the output of the quantized layers before it rather than"
-                " of the float ones. Default is what does best: True for gptq, False for nearest.",
-            ),
-            "search_rows": PassConfigParam(
-                type_=int,
-                default_value=None,
-                description="Rows of each matrix that the scale search looks at, picked by the seed; 0 for"
-                " all. Default is all on a GPU and 1024 of a large matrix on a CPU.",
-            ),
-            "batch_tokens": PassConfigParam(
-                type_=int, default_value=0, description="Tokens run at once; 0 chooses by the device."
-            ),
-            "device": PassConfigParam(
-                type_=str, default_value="auto", description="cpu, cuda, cuda:N, or auto. Default is auto."
-            ),
-            "seed": PassConfigParam(type_=int, default_value=0, description="Seed of search_rows."),
+            "batch_tokens": (int, 0, "Tokens run at once; 0 chooses by the device."),
+            "device": (str, "auto", "cpu, cuda, cuda:N, or auto."),
+            "seed": (int, 0, "Seed of search_rows."),
         }
+        return {**get_quantizer_config(), "data_config": data, **options(own)}
 
     @classmethod
     def validate_config(cls, config: Any, accelerator_spec: Any) -> bool:
@@ -173,7 +230,7 @@ class _Run:
     def __init__(self, handler: Any, config: Any) -> None:
         self.handler, self.config = handler, config
         self.report = current_report()
-        self.story = Story()
+        self.stats = AwqStats()
         device = config.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -221,11 +278,11 @@ class _Run:
         finally:
             model.close()
         logger.info("Scaled and rounded %d layers in %.1f s", total, time.monotonic() - started)
-        for what, count in self.story.left.items():
+        for what, count in self.stats.left.items():
             report.log(f"AWQ left as it was, in {count} layers: {what}.", "info")
         return self._write(output)
 
-    def _rows(self) -> list[Batch]:
+    def _rows(self) -> list[CalibrationBatch]:
         rows = [
             [token for token, real in zip(ids.tolist(), mask.tolist(), strict=True) if real]
             for item in get_calibration_dataset(self.handler, self.config.data_config)
@@ -239,7 +296,7 @@ class _Run:
 
     # One layer
 
-    def _layer(self, index: int, work: list[Batch]) -> None:
+    def _layer(self, index: int, work: list[CalibrationBatch]) -> None:
         model = self.model
         layer = model.load_layer(index)
         view = model.wrapper.get_layer_wrappers()[index]
@@ -247,7 +304,7 @@ class _Run:
         grids = {linear: self._grid(linear) for linear in linears}
         folds, left = find_folds(view, model.wrapper.head_dim)
         for what in left:
-            self.story.left[what] = self.story.left.get(what, 0) + 1
+            self.stats.left[what] = self.stats.left.get(what, 0) + 1
         stats = LayerStats(linears, folds)
         outputs = stats.collect(model, index, work)
         master: Master = {linear: linear.weight.data.float() for linear in linears}
@@ -257,7 +314,7 @@ class _Run:
         for linear in linears:
             self.report.check_cancelled()
             rounded = self._round(linear, master.pop(linear), stats.gram(linear), grids[linear], view)
-            packed[linear] = pack(rounded, linear, grids[linear])
+            packed[linear] = self._packed(rounded, linear)
             stats.done(linear)
         for linear, quant in packed.items():
             set_attr(model.model, self.names[id(linear)], quant)
@@ -285,11 +342,24 @@ class _Run:
             )
         return grid
 
+    def _packed(self, rounded: Rounded, linear: nn.Linear) -> QuantLinear:
+        grid = self._grid(linear)
+        scales = rounded.scale.to(grid.dtype)
+        return pack(
+            rounded.codes,
+            scales,
+            rounded.zero,
+            linear,
+            bits=grid.bits,
+            symmetric=grid.symmetric,
+            group_size=grid.group_size,
+        )
+
     def _fold(
         self,
         fold: Fold,
         index: int,
-        probe: Batch,
+        probe: CalibrationBatch,
         expected: Tensor,
         master: Master,
         stats: LayerStats,
@@ -316,23 +386,23 @@ class _Run:
             check=self.report.check_cancelled,
         )
         del weight
-        self.story.plain += choice.plain
-        self.story.error += choice.error
-        self.story.ratios.append(choice.ratio)
+        self.stats.plain += choice.plain
+        self.stats.error += choice.error
+        self.stats.ratios.append(choice.ratio)
         if choice.error >= choice.plain:
-            self.story.folded[fold.name] = self.story.folded.get(fold.name, 0)
+            self.stats.folded[fold.name] = self.stats.folded.get(fold.name, 0)
             return
         scales, before = apply(fold, choice.scales, master, self.model.dtype)
         after = self.model.run_layer(index, probe)
         share = moved([expected], [after], [probe.hidden])
         if share > TOLERANCE.get(self.model.compute, 6e-2):
             undo(before, master)
-            self.story.error += choice.plain - choice.error
+            self.stats.error += choice.plain - choice.error
             what = f"{fold.name}: folding its scale moved the layer's output"
-            self.story.left[what] = self.story.left.get(what, 0) + 1
+            self.stats.left[what] = self.stats.left.get(what, 0) + 1
             logger.info("Layer %d, %s: undone, the output moved by %.3g", index, fold.name, share)
             return
-        self.story.folded[fold.name] = self.story.folded.get(fold.name, 0) + 1
+        self.stats.folded[fold.name] = self.stats.folded.get(fold.name, 0) + 1
         stats.rescale(fold.readers[0], scales)
 
     def _round(
@@ -360,7 +430,7 @@ class _Run:
 
     # The rest of the model
 
-    def _head(self, work: Sequence[Batch]) -> None:
+    def _head(self, work: Sequence[CalibrationBatch]) -> None:
         model, report = self.model, self.report
         report.progress("Rounding the output matrix", 0, None)
         if not self.config.lm_head:
@@ -379,7 +449,7 @@ class _Run:
         rounded = round_nearest(
             head.weight.data, gram, grid, clip=gram is not None, check=report.check_cancelled
         )
-        set_attr(model.model, model.head_name, pack(rounded, head, grid).to("cpu"))
+        set_attr(model.model, model.head_name, self._packed(rounded, head).to("cpu"))
         if model.tied:
             model.model.config.tie_word_embeddings = False
         report.progress("Rounding the output matrix", 1, 1)
@@ -387,14 +457,11 @@ class _Run:
     def _write(self, output: str) -> Any:
         self.report.progress("Writing the weights", 0, None)
         model = self.model.model
-        self.quantization.tie_word_embeddings = False
-        model.quantization_method = self.quantization.quant_method
-        model.config.quantization_config = self.quantization
-        model.save_pretrained(output)
+        save_quantized(model, self.quantization, output)
         self.handler.save_metadata(output)
         handler = inherit_hf_from_hf(self.handler, output, adapter_path=self.handler.adapter_path)
         handler.model_attributes = {
             **(handler.model_attributes or {}),
-            "olivepress_quantize": self.story.as_dict(),
+            "olivepress_quantize": self.stats.as_dict(),
         }
         return handler

@@ -21,7 +21,7 @@ from core.model.weights import tensor_entries
 
 
 @dataclass
-class Batch:
+class CalibrationBatch:
     """Some calibration rows, padded on the right to one length.
 
     Attributes:
@@ -37,14 +37,16 @@ class Batch:
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
 
 
-def batches(rows: Sequence[Sequence[int]], tokens: int, pad: int = 0, probe: int = 2) -> list[Batch]:
+def batches(
+    rows: Sequence[Sequence[int]], tokens: int, pad: int = 0, probe: int = 2
+) -> list[CalibrationBatch]:
     """Rows as batches of at most ``tokens`` tokens, short rows together; the first holds few rows.
 
     Args:
         probe: rows in the first batch, for checks that need only a little.
     """
     order = sorted((list(row) for row in rows if len(row)), key=len, reverse=True)
-    made: list[Batch] = []
+    made: list[CalibrationBatch] = []
     while order:
         longest = len(order[0])
         count = max(1, tokens // longest)
@@ -55,7 +57,7 @@ def batches(rows: Sequence[Sequence[int]], tokens: int, pad: int = 0, probe: int
         for number, row in enumerate(part):
             ids[number, : len(row)] = torch.tensor(row)
             real[number, : len(row)] = 1
-        made.append(Batch(ids, real))
+        made.append(CalibrationBatch(ids, real))
     return made
 
 
@@ -250,14 +252,14 @@ class LayerwiseModel:
 
     # Running
 
-    def start(self, work: Sequence[Batch]) -> None:
+    def start(self, work: Sequence[CalibrationBatch]) -> None:
         """Fill in each batch's first hidden states and the arguments of every layer.
 
         The model runs with layers that do nothing but write down how they were called, so whatever
         an architecture computes before and around them (masks, positions, several rotary
         embeddings) comes from its own code.
         """
-        current: list[Batch] = []
+        current: list[CalibrationBatch] = []
 
         def recorder(index: int) -> Callable[..., Any]:
             def forward(*args: Any, **options: Any) -> Any:
@@ -288,14 +290,14 @@ class LayerwiseModel:
             for layer in self.layers:
                 layer.__dict__.pop("forward", None)  # the class's own comes back
 
-    def run_layer(self, index: int, batch: Batch, layer: nn.Module | None = None) -> Tensor:
+    def run_layer(self, index: int, batch: CalibrationBatch, layer: nn.Module | None = None) -> Tensor:
         """A layer's output for a batch's hidden states."""
         args, options = batch.calls[index]
         with torch.no_grad():
             out = (layer or self.layers[index])(batch.hidden, *args, **options)
         return out[0] if isinstance(out, tuple) else out
 
-    def logits(self, batch: Batch) -> Tensor:
+    def logits(self, batch: CalibrationBatch) -> Tensor:
         """What the model makes of a batch's hidden states behind the last layer.
 
         Its own code does it, so that a cap or a factor on the logits is there. The output matrix and all
@@ -353,7 +355,10 @@ def streamed_logits(
     model = LayerwiseModel(path, device, dtype=dtype)
     try:
         model.load_outer()
-        work = [Batch(torch.tensor([list(row)]), torch.ones(1, len(row), dtype=torch.long)) for row in rows]
+        work = [
+            CalibrationBatch(torch.tensor([list(row)]), torch.ones(1, len(row), dtype=torch.long))
+            for row in rows
+        ]
         model.start(work)
         for index in range(len(model.layers)):
             report.check_cancelled()

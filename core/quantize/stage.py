@@ -18,7 +18,7 @@ from typing import Any
 from core.algorithms import ALGORITHMS, is_calibrated
 from core.data import load_examples, resolve_data_file
 from core.errors import RequestError
-from core.files import as_umask_says, digest, explained, folder_stamp, publish
+from core.files import as_umask_says, content_stamp, explained, publish
 from core.folder import LabFolder
 from core.formats import human_bytes
 from core.model.auto import Settled
@@ -43,7 +43,7 @@ def fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
     if is_calibrated(recipe.quantize.algorithm):
         data = dataclasses.asdict(recipe.data)
         file = calibration_file(recipe, lab.root)
-        used = {**quantize, "records": _stamp(file), "data": data}
+        used = {**quantize, "records": content_stamp(file), "data": data}
     elif recipe.quantize.algorithm != "none":
         used = {key: quantize[key] for key in ("algorithm", "bits", "group_size", "eight_bit_layers")}
     return {
@@ -75,10 +75,6 @@ def calibration_file(recipe: Settled, lab_root: Path) -> Path:
             "Put the file there, or leave the key empty to calibrate on the training records.",
         )
     return path
-
-
-def _stamp(path: Path) -> str:
-    return digest(path) if path.is_file() else folder_stamp(path)
 
 
 def run(context: StageContext) -> dict[str, Any]:
@@ -203,7 +199,7 @@ def eight_bit_layers(recipe: Settled, path: Path) -> list[str]:
     Raises:
         RequestError: the model has no layer of such a kind.
     """
-    from core.model.matrices import linear_modules
+    from core.olive.checkpoint import linear_modules
 
     kinds = [kind.strip() for kind in recipe.quantize.eight_bit_layers.split(",") if kind.strip()]
     if not kinds:
@@ -269,7 +265,7 @@ def run_pass(context: StageContext, path: Path, rows: Sequence[Sequence[int]]) -
         work=context.work,
         report=context.report,
         failure=f"Quantizing with {recipe.quantize.algorithm} failed.",
-        hint="The whole story is in the job's log.",
+        hint="All that was said is in the job's log.",
     )
     told = made.attributes.get("olivepress_quantize")
     return made.model_path, told if isinstance(told, dict) else {}

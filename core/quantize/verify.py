@@ -11,7 +11,8 @@ import torch
 from core.errors import RequestError, StageError
 from core.events import Reporter
 from core.model.folder import ModelFacts, model_facts
-from core.model.load import load_model, load_tokenizer
+from core.model.load import load_tokenizer
+from core.olive.checkpoint import load_model
 from core.quantize.layerwise import UnknownNames, streamed_logits
 from core.quantize.quality import Quality, compare, of_model, reference, within_budget
 from core.stage_context import StageContext

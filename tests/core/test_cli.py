@@ -379,7 +379,7 @@ def test_each_kind_of_error_has_its_status(
     def fails(folder: str) -> Lab:
         raise kind("What happened.", "Where it was.", "What to do.")
 
-    monkeypatch.setattr(Lab, "open", fails)
+    monkeypatch.setattr(Lab, "at", fails)
     assert main(["status"]) == status
     assert capsys.readouterr().err == "error: What happened.\n  Where it was.\n  What to do.\n"
 
@@ -388,7 +388,7 @@ def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch, capsys: Capture
     def interrupted(folder: str) -> Lab:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Lab, "open", interrupted)
+    monkeypatch.setattr(Lab, "at", interrupted)
     assert main(["status"]) == 130
     assert capsys.readouterr().err == "cancelled\n"
 

@@ -25,8 +25,7 @@ from core.cli.commands import COMMANDS
 from core.cli.login import METHODS
 from core.cli.parser import parse
 from core.folder import lab_command
-from core.optimize.adapters import check_adapter
-from core.optimize.layout import read_layout
+from core.optimize.adapters import check_adapter, read_layout
 from core.stages import STAGES
 from core.text import command
 from tests.recipes import settled

@@ -26,8 +26,8 @@ def kept(code: str, home: Path, **more: str) -> list[str]:
 @pytest.mark.parametrize(
     "code",
     [
-        "from core.optimize.runtime import import_runtime; import_runtime()",
-        "from core.optimize.runtime import import_genai; import_genai(); import onnxruntime",
+        "from core.optimize.genai import import_runtime; import_runtime()",
+        "from core.optimize.genai import import_genai; import_genai(); import onnxruntime",
         "from core.olive.run import import_olive; import_olive(); import onnxruntime",
         "import core.chat.engine, onnxruntime",
         "from core.olive.run import import_olive; import_olive();"

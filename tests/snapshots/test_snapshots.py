@@ -69,7 +69,7 @@ def pinned(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> I
     made_lab.set({"data.file": "towns.jsonl"})
     monkeypatch.chdir(root)
     now = seconds(END)
-    monkeypatch.setattr("tui.screens.stage.time.time", lambda: now)
+    monkeypatch.setattr("tui.screens.stage_controller.time.time", lambda: now)
     monkeypatch.setattr("tui.widgets.topline.TopLine.lab_name", lambda self: "~/travel-lab", raising=False)
     yield made_lab
     shutil.rmtree(root.parent, ignore_errors=True)
@@ -87,7 +87,7 @@ async def settle(pilot: Any) -> None:
         ready = screen.is_mounted and app._watch is not None and app._watch._thread is not None
         if screen.step.name == "check":
             ready = ready and "check" in app.notes
-        if isinstance(screen, StageScreen) and screen.view is not None and not screen.settings_shown:
+        if isinstance(screen, StageScreen) and screen.state().job is not None and not screen.state().settings:
             ready = (
                 ready and ("8/" in screen_text(app) or app.size.height < 24) and not screen.log_pane._waiting
             )

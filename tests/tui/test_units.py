@@ -14,10 +14,10 @@ import tui
 from tui import signs
 from tui.app import OlivePressApp
 from tui.keys import EVERY, GLOBAL, key_names, read_settings, save_theme
+from tui.labels import label
 from tui.session import Session
 from tui.terminal import default_theme, few_colours, plain_signs, refusal
 from tui.widgets.chart import plot, thin
-from tui.words import label
 
 TAKEN = {
     "VS Code": {"f1", "f5", "f6", "f10", "f11", "ctrl+p", "ctrl+e", "ctrl+k", "ctrl+j"},

@@ -82,7 +82,7 @@ async def test_the_settings_button_turns_to_the_settings(lab: Lab) -> None:
         for shown in (True, False):
             screen.query_one("#settings-or-job", Push).action_push()
             await pilot.pause()
-            assert screen.settings_shown is shown
+            assert screen.state().settings is shown
 
 
 @pytest.mark.usefixtures("signed_in")

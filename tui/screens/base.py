@@ -12,7 +12,7 @@ from textual.events import Resize, ScreenResume
 from textual.screen import Screen
 
 from tui.rail_words import rail_words
-from tui.steps import Step, step_named
+from tui.steps import Step, step_named, steps
 from tui.widgets.command_line import CommandLine
 from tui.widgets.keybar import KeyBar
 from tui.widgets.rail import Rail
@@ -40,6 +40,7 @@ class StepScreen(Screen[None]):
     """
 
     NAME: ClassVar[str] = ""
+    """The step, where the class is the screen of one alone."""
     LABELS: ClassVar[Mapping[str, str]] = {}
     """What actions are called in the footer here, by their ids, where a button has another word for it."""
     AUTO_FOCUS = ""
@@ -53,10 +54,10 @@ class StepScreen(Screen[None]):
         Binding("pagedown", "scroll_body(1)", show=False),
     ]
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
         super().__init__()
-        self.step: Step = step_named(self.NAME)
-        self.rail = Rail(self.NAME)
+        self.step: Step = step_named(name or self.NAME)
+        self.rail = Rail(self.step.name)
         self.command = CommandLine()
         self._top: TopLine | None = None
         self._composed = False
@@ -128,6 +129,11 @@ class StepScreen(Screen[None]):
     def missing(self, snapshot: Snapshot) -> Step | None:
         """The step that must be done before this one, if it is not."""
         return self.step.missing(snapshot)
+
+    @property
+    def goal(self) -> Step | None:
+        """Where Next leads: to the step that must be done before this one, else to the one after it."""
+        return self.missing(self.olive.snapshot) or next(iter(steps()[self.step.number :]), None)
 
     def on_resize(self, event: Resize) -> None:
         """Below the smallest useful size a polite line stands in place of the screen."""

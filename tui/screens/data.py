@@ -55,12 +55,7 @@ class DataScreen(DataView):
     def form(self) -> Form:
         """The form."""
         if self._form is None:
-            self._form = Form(
-                self.session.recipe(),
-                self.MAIN,
-                self.MORE,
-                long=("data.file", "data.template"),
-            )
+            self._form = Form(self.session.recipe(), self.MAIN, self.MORE)
         return self._form
 
     def body(self) -> ComposeResult:

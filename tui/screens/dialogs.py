@@ -8,6 +8,7 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.events import Key
 from textual.screen import ModalScreen
 
 from core.errors import LabError
@@ -131,41 +132,58 @@ class LeaveScreen(ModalScreen[bool]):
         self.dismiss(False)
 
 
-class OverwriteScreen(ModalScreen[bool]):
-    """A file that would be written is there already; the answer that does nothing is the first."""
+class AskScreen(ModalScreen[bool]):
+    """A question before something is lost; the answer that loses nothing is the first.
+
+    Args:
+        title, text: the question.
+        yes, no: the words of the two buttons.
+        key: the letter for yes.
+    """
 
     CSS_PATH = "dialogs.tcss"
-    AUTO_FOCUS = "#keep"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        *_MOVES,
-        Binding("escape,n", "keep", "Keep it", show=False),
-        Binding("o", "overwrite", "Overwrite", show=False),
-    ]
+    AUTO_FOCUS = "#no"
+    BINDINGS: ClassVar[list[BindingType]] = [*_MOVES, Binding("escape,n", "no", show=False)]
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, title: str, text: str, *, yes: str, no: str, key: str) -> None:
         super().__init__()
-        self._path = path
+        self._title, self._text, self._yes, self._no, self._key = title, text, yes, no, key
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Plain(f"{self._path.name} is there already.", classes="dialog-title")
-            yield Plain(f"Overwriting it loses what it holds.\nIt is in {self._path.parent}.")
+            yield Plain(self._title, classes="dialog-title")
+            yield Plain(self._text)
             with Horizontal(classes="dialog-buttons"):
-                yield Push("Keep it", id="keep", key="Esc", primary=True)
-                yield Push("Overwrite", id="overwrite", key="o")
+                yield Push(self._no, id="no", key="Esc", primary=True)
+                yield Push(self._yes, id="yes", key=self._key)
 
     def on_push_pushed(self, event: Push.Pushed) -> None:
-        """Keep or overwrite."""
+        """One of the two."""
         event.stop()
-        self.dismiss(event.push.id == "overwrite")
+        self.dismiss(event.push.id == "yes")
 
-    def action_overwrite(self) -> None:
-        """Overwrite."""
-        self.dismiss(True)
+    def on_key(self, event: Key) -> None:
+        """The letter for yes."""
+        if event.key == self._key:
+            event.stop()
+            self.dismiss(True)
 
-    def action_keep(self) -> None:
-        """Keep."""
+    def action_no(self) -> None:
+        """Lose nothing."""
         self.dismiss(False)
+
+
+class OverwriteScreen(AskScreen):
+    """A file that would be written is there already."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path.name} is there already.",
+            f"Overwriting it loses what it holds.\nIt is in {path.parent}.",
+            yes="Overwrite",
+            no="Keep it",
+            key="o",
+        )
 
 
 class CrashScreen(ErrorScreen):

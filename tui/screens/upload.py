@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,17 +13,94 @@ from textual.content import Content
 
 from core.formats import human_bytes, time_left
 from core.text import clean
+from tui.labels import progress
 from tui.screens.dialogs import ErrorScreen
 from tui.screens.stage import StageScreen
+from tui.screens.stage_texts import StageTexts
 from tui.session import value_of
 from tui.signs import bar
 from tui.widgets.push import Push
 
 if TYPE_CHECKING:
+    from tui.screens.stage_controller import StageState
     from tui.snapshot import JobView, Snapshot
+    from tui.steps import Step
+
+WORKSPACE = ("upload.subscription", "upload.resource_group", "upload.workspace")
+"""What names the workspace."""
 
 _BYTES = ("upload", "reading", "arrived")
 """The phases that count bytes."""
+
+
+def who() -> str:
+    """Who is signed in, in a sentence; empty for nobody. Azure is not asked."""
+    from core.azure.signin import found, remembered
+
+    choice = remembered() or found()
+    if choice is None:
+        return ""
+    names = {"cli": "the Azure CLI", "device": "a code", "environment": "a service principal"}
+    by = names.get(choice.method, "this machine's identity")
+    user = clean(choice.user, keep_newlines=False)
+    return f"Signed in as {user}, by {by}." if user else f"Would sign in by {by}."
+
+
+def _run_label(step: Step, job: JobView | None) -> str:
+    if job is None:
+        return "Upload"
+    return {"succeeded": "Upload again", "cancelled": "Go on"}.get(job.state, "Try again")
+
+
+def _advice(values: Mapping[str, Any], snapshot: Snapshot) -> str:
+    empty = [key.split(".")[1].replace("_", " ") for key in WORKSPACE if not values[key]]
+    signed_in = who()
+    if not signed_in:
+        return "Nobody is signed in to Azure: press s. Then choose the workspace: press w."
+    if empty:
+        return f"{signed_in} Choose the workspace: press w (still empty: {', '.join(empty)})."
+    return f"{signed_in} To see first what would be sent, press d."
+
+
+def _place_lines(result: Mapping[str, Any]) -> list[Content]:
+    """Where it is: its id and its page."""
+    found = []
+    for key, word in (("uri", "Path"), ("url", "Page")):
+        text = clean(str(result.get(key) or ""), keep_newlines=False)
+        if text:
+            found.append(Content.assemble((f"{word}  ", "$foreground 60%"), text))
+    return found
+
+
+class Speed:
+    """How far an upload is, with the bytes a second of the last seconds."""
+
+    def __init__(self) -> None:
+        self._rate: tuple[str, float, float] | None = None
+        self._speed = 0.0
+
+    def progress(self, job: JobView) -> Content | str:
+        """A bar, the bytes, their speed and the time left."""
+        if job.phase not in _BYTES or job.share is None:
+            return progress(job)
+        done, total = job.done or 0.0, job.total or 0.0
+        now = monotonic()
+        if self._rate is None or self._rate[0] != job.id + job.phase or done < self._rate[2]:
+            self._rate, self._speed = (job.id + job.phase, now, done), 0.0
+        elif now - self._rate[1] >= 1:
+            self._speed = (done - self._rate[2]) / (now - self._rate[1])
+            self._rate = (job.id + job.phase, now, done)
+        parts = [f"{human_bytes(done)} of {human_bytes(total)}"]
+        if job.state == "running":
+            parts += [f"{human_bytes(self._speed)}/s"] if self._speed else []
+            parts += [time_left(job.eta_s)]
+        else:
+            parts += ["kept for the next time"]
+        return Content.assemble(
+            (bar(job.share, 16), "$text-accent"),
+            (f" {job.share:>4.0%}  ", "bold"),
+            Content("  ".join([job.phase, *(part for part in parts if part)])),
+        )
 
 
 class UploadScreen(StageScreen):
@@ -32,16 +109,6 @@ class UploadScreen(StageScreen):
     NAME = "upload"
     LABELS: ClassVar[Mapping[str, str]] = {"run": "Upload"}
     CSS_PATH: ClassVar[list[str]] = ["stage.tcss", "upload.tcss"]  # type: ignore[assignment]
-    MAIN: ClassVar[Sequence[str]] = (
-        "upload.subscription",
-        "upload.resource_group",
-        "upload.workspace",
-        "upload.name",
-        "upload.version",
-    )
-    MORE: ClassVar[Sequence[str]] = ("upload.tags", "upload.concurrency")
-    LONG: ClassVar[Sequence[str]] = ("upload.subscription",)
-    FORCED: ClassVar[bool] = False  # an upload asks the workspace what is there
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "sign_in", "Sign in", show=False),
         Binding("w", "workspace", "Workspace", show=False),
@@ -49,9 +116,8 @@ class UploadScreen(StageScreen):
     ]
 
     def __init__(self) -> None:
-        super().__init__()
-        self._rate: tuple[str, float, float] | None = None
-        self._speed = 0.0
+        texts = StageTexts(_advice, _run_label, progress=Speed().progress, more_of=_place_lines)
+        super().__init__(self.NAME, texts)
 
     def body(self) -> ComposeResult:
         """As every stage, with a row of the step's own buttons: with the others they would not fit into 80 columns."""
@@ -65,102 +131,40 @@ class UploadScreen(StageScreen):
                 )
             yield widget
 
-    def show(self, snapshot: Snapshot) -> None:
-        """As every stage; the same is done by a command of its own."""
-        super().show(snapshot)
-        self.command.show(self.session.command("upload"))
+    def _words(self) -> tuple[str, ...]:
+        """The same is done by a command of its own."""
+        return ("upload",)
 
-    def _tell_buttons(self, view: JobView | None, missing: object) -> None:
-        super()._tell_buttons(view, missing)
+    def _draw_buttons(self, state: StageState) -> None:
+        super()._draw_buttons(state)
         # What Enter does is what comes next: sign in, choose, upload.
-        first = self._first()
+        first = self._first(state)
         self.query_one("#run", Push).set_class(first == "#run", "-primary")
         for name in ("#sign-in", "#workspace", "#dry-run"):
-            push = self.query_one(name, Push)
-            push.set_class(name == first, "-primary")
-        self.query_one("#dry-run", Push).disabled = missing is not None
+            self.query_one(name, Push).set_class(name == first, "-primary")
+        self.query_one("#dry-run", Push).disabled = self.missing(self.olive.snapshot) is not None
 
-    def _arrange(self, form_shown: bool) -> None:
+    def _arrange(self, state: StageState) -> None:
         """Its own buttons only where they help: not while it runs, not under a log that fills the screen."""
-        super()._arrange(form_shown)
-        view = self.view
-        running = view is not None and view.active and not form_shown
-        self.query_one("#azure").display = bool(self.query_one(".buttons").display) and not running
+        super()._arrange(state)
+        self.query_one("#azure").display = not state.log and (state.settings or not state.active)
 
-    def _first(self) -> str:
+    def _first(self, state: StageState) -> str:
         """The button of what is to be done first."""
-        if self.view is not None and self.view.state != "failed":
+        if state.job is not None and state.job.state != "failed":
             return "#run"
-        if not self.who():
+        if not who():
             return "#sign-in"
         recipe = self.session.recipe()
-        return "#run" if all(value_of(recipe, key) for key in self.MAIN[:3]) else "#workspace"
+        return "#run" if all(value_of(recipe, key) for key in WORKSPACE) else "#workspace"
 
     def focus_first(self) -> None:
         """On what is to be done first, where nothing keeps the model from being uploaded."""
-        super().focus_first()
-        if self.focused is self.query_one("#run"):
-            self.set_focus(self.query_one(self._first()))
-
-    def _run_word(self, view: JobView | None) -> str:
-        if view is None:
-            return "Upload"
-        return {"succeeded": "Upload again", "cancelled": "Go on"}.get(view.state, "Try again")
-
-    def advice(self, values: Mapping[str, Any]) -> str:
-        empty = [key.split(".")[1].replace("_", " ") for key in self.MAIN[:3] if not values[key]]
-        who = self.who()
-        if not who:
-            return "Nobody is signed in to Azure: press s. Then choose the workspace: press w."
-        if empty:
-            return f"{who} Choose the workspace: press w (still empty: {', '.join(empty)})."
-        return f"{who} To see first what would be sent, press d."
-
-    def who(self) -> str:
-        """Who is signed in, in a sentence; empty for nobody. Azure is not asked."""
-        from core.azure.signin import found, remembered
-
-        choice = remembered() or found()
-        if choice is None:
-            return ""
-        names = {"cli": "the Azure CLI", "device": "a code", "environment": "a service principal"}
-        by = names.get(choice.method, "this machine's identity")
-        user = clean(choice.user, keep_newlines=False)
-        return f"Signed in as {user}, by {by}." if user else f"Would sign in by {by}."
-
-    def _tell_progress(self, view: JobView) -> None:
-        super()._tell_progress(view)
-        if view.phase not in _BYTES or view.share is None or not self.progress.display:
-            return
-        done, total = view.done or 0.0, view.total or 0.0
-        now = monotonic()
-        if self._rate is None or self._rate[0] != view.id + view.phase or done < self._rate[2]:
-            self._rate, self._speed = (view.id + view.phase, now, done), 0.0
-        elif now - self._rate[1] >= 1:
-            self._speed = (done - self._rate[2]) / (now - self._rate[1])
-            self._rate = (view.id + view.phase, now, done)
-        parts = [f"{human_bytes(done)} of {human_bytes(total)}"]
-        if view.state == "running":
-            parts += [f"{human_bytes(self._speed)}/s"] if self._speed else []
-            parts += [time_left(view.eta_s)]
+        state = self.state()
+        if state.focus == "run":
+            self.set_focus(self.query_one(self._first(state)))
         else:
-            parts += ["kept for the next time"]
-        self.progress.show(
-            Content.assemble(
-                (bar(view.share, 16), "$text-accent"),
-                (f" {view.share:>4.0%}  ", "bold"),
-                Content("  ".join([view.phase, *(part for part in parts if part)])),
-            )
-        )
-
-    def result_text(self, result: Mapping[str, Any]) -> Content:
-        """The numbers, then where it is: its id and its page."""
-        lines = [super().result_text(result)]
-        for key, word in (("uri", "Path"), ("url", "Page")):
-            text = clean(str(result.get(key) or ""), keep_newlines=False)
-            if text:
-                lines.append(Content.assemble((f"{word}  ", "$foreground 60%"), text))
-        return Content("\n").join(lines)
+            super().focus_first()
 
     # Sign in, workspace, dry run
 
@@ -179,7 +183,7 @@ class UploadScreen(StageScreen):
         """The dialog of signing in."""
         from tui.screens.upload_dialogs import SignInScreen
 
-        self.app.push_screen(SignInScreen(self.who() or "nobody is signed in."), self._signed_in)
+        self.app.push_screen(SignInScreen(who() or "nobody is signed in."), self._signed_in)
 
     def _signed_in(self, result: dict[str, Any] | None) -> None:
         if result is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.events import DescendantFocus
+from textual.events import DescendantBlur, DescendantFocus
 from textual.message import Message
 from textual.widgets import Input, Select
 
@@ -19,12 +19,12 @@ from core.files import MANIFEST
 from core.folder import LabFolder
 from core.model.auto import Chosen, Facts, Records, Resolved, resolve
 from core.options import AUTO, Option
-from core.recipe import OPTIONS, Recipe
+from core.recipe import Recipe, find_option
+from tui.labels import label
 from tui.session import value_of
 from tui.widgets.line import Line
 from tui.widgets.push import Push
 from tui.widgets.safe import Plain, content
-from tui.words import label
 
 
 class Picker(Select[Any], inherit_bindings=False):
@@ -59,19 +59,17 @@ class Field(Horizontal):
     Field .field-help { width: 1fr; height: 1; padding: 0 0 0 2; color: $text-muted;
         text-wrap: nowrap; text-overflow: ellipsis; }
     Field Input, Field Picker { width: 28; }
-    Field.-long Input, Field.-long Picker { width: 1fr; }
-    Field.-long .field-help { display: none; }
+    Field.-wide Input, Field.-wide Picker { width: 1fr; }
+    Field.-wide .field-help { display: none; }
     Field:focus-within .field-name { text-style: bold reverse; }
     Field.-wrong .field-name { color: $text-error; text-style: bold; }
     """
 
-    def __init__(
-        self, option: Option, value: Any, choices: Mapping[Any, str] | None = None, *, long: bool = False
-    ) -> None:
-        super().__init__(classes="-long" if long else "")
+    def __init__(self, option: Option, value: Any, words: Callable[[Any], str] | None = None) -> None:
+        super().__init__(classes="-wide" if option.wide else "")
         self.option = option
         self.problem = ""
-        self._given = choices or {}
+        self._words = words or option.words
         self._chosen: Chosen | None = None
         self._said = Plain(option.help, classes="field-help")
         self._start = value
@@ -93,7 +91,7 @@ class Field(Horizontal):
         )
 
     def _pairs(self) -> list[tuple[str, Any]]:
-        pairs = [(self._given.get(item, str(item)), item) for item in self.option.choices]
+        pairs = [(self._words(item), item) for item in self.option.choices]
         return [(self._auto_words(), AUTO), *pairs] if self.option.auto else pairs
 
     def _auto_words(self) -> str:
@@ -182,8 +180,7 @@ class Form(Vertical):
     Args:
         recipe: where the first values come from.
         main, more: options as ``section.key``.
-        choices: words for the choices of an option, by option and value.
-        long: options whose control takes the whole line.
+        words: what is said for the choices of an option, where that depends on the machine.
     """
 
     DEFAULT_CSS = """
@@ -198,6 +195,13 @@ class Form(Vertical):
     class Edited(Message):
         """A value was changed by the user, or more is known of what is "auto"."""
 
+    class Left(Message):
+        """A field was left whose value is another than the recipe's: ``section.key`` and the value."""
+
+        def __init__(self, values: dict[str, Any]) -> None:
+            super().__init__()
+            self.values = values
+
     class Known(Message):
         """What the files tell of the model and the records; None where they do not."""
 
@@ -210,14 +214,12 @@ class Form(Vertical):
         recipe: Recipe,
         main: Sequence[str],
         more: Sequence[str] = (),
-        choices: Mapping[str, Mapping[Any, str]] | None = None,
-        long: Sequence[str] = (),
+        words: Mapping[str, Callable[[Any], str]] | None = None,
     ) -> None:
         super().__init__()
-        said = choices or {}
+        given = words or {}
         self.fields = {
-            name: Field(_option(name), value_of(recipe, name), said.get(name), long=name in long)
-            for name in (*main, *more)
+            name: Field(find_option(name), value_of(recipe, name), given.get(name)) for name in (*main, *more)
         }
         self._main, self._more = tuple(main), tuple(more)
         self._of: tuple[Path, Recipe] | None = None
@@ -246,6 +248,20 @@ class Form(Vertical):
                 field.check()
                 raise ValueError(f"{label(field.option.key)}: {error}") from None
         return found
+
+    def typed(self) -> dict[str, Any] | None:
+        """Every value, by ``section.key``; None while one is impossible."""
+        try:
+            return self.values()
+        except ValueError:
+            return None
+
+    def choose(self, values: Mapping[str, Any]) -> None:
+        """Change these choices as if the user had."""
+        for name, value in values.items():
+            control = self.fields[name].control
+            if control.value != value:
+                control.value = value
 
     def first_wrong(self) -> Field | None:
         """The first field with an impossible value."""
@@ -359,15 +375,18 @@ class Form(Vertical):
         if field is not None:
             self._tell(field)
 
+    def on_descendant_blur(self, event: DescendantBlur) -> None:
+        """What was typed is to be kept. An impossible value is not: it stays marked until it is put right."""
+        field = next((f for f in self.fields.values() if f.control is event.widget), None)
+        if field is not None and self._of is not None and field.check():
+            value, name = field.value(), field.option.name
+            if value != value_of(self._of[1], name):
+                self.post_message(self.Left({name: value}))
+
     def _tell(self, field: Field) -> None:
         if field.problem or field.has_focus_within:
             self._help.show(field.help)
             self._help.set_class(bool(field.problem), "-wrong")
-
-
-def _option(name: str) -> Option:
-    section, _, key = name.partition(".")
-    return OPTIONS[section][key]
 
 
 def _key(root: Path, recipe: Recipe) -> object:

@@ -38,7 +38,7 @@ def quantized(
     """Run a pass on the model in ``source`` and measure what it made."""
     import torch
 
-    from core.model.load import load_model
+    from core.olive.checkpoint import load_model
     from core.olive.run import local_system, run_workflow
     from core.quantize.calibration import data_config, write_rows
     from core.quantize.quality import compare, of_model, reference

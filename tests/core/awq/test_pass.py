@@ -13,7 +13,7 @@ import torch
 from core.errors import Cancelled, StageError
 from core.events import RecordingReporter
 from core.files import digest
-from core.model.load import load_model
+from core.olive.checkpoint import load_model
 from tests.core.awq.conftest import Made, some_rows
 from tests.tiny_models import ARCHITECTURES, make_tiny
 

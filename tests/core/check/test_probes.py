@@ -30,12 +30,13 @@ from core.check import (
     subject_of,
     terminal,
 )
-from core.check.needs import Machine, Need
+from core.check.needs import Lengths, Machine, StageNeed, stage_needs
 from core.check.runner import as_markdown, overall, run_probes
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Probe, Subject
 from core.jobs import alive
 from core.model.folder import config_facts
 from core.recipe import Recipe
+from tests.recipes import settled
 
 
 @pytest.fixture
@@ -291,7 +292,10 @@ def test_a_cpu_build_of_genai_is_told_when_the_recipe_builds_for_cuda(subject: S
 
 # --- memory, disk, time ---------------------------------------------------------------------------
 
-NEEDS = [Need("quantize", 2 << 30, 3 << 30, 1 << 30, 60), Need("finetune", 4 << 30, 8 << 30, 1 << 20, 600)]
+NEEDS = [
+    StageNeed("quantize", 2 << 30, 3 << 30, 1 << 30, 60),
+    StageNeed("finetune", 4 << 30, 8 << 30, 1 << 20, 600),
+]
 
 
 @pytest.mark.parametrize(("free", "state"), [(8 << 30, OK), ((4 << 30) + 1, WARN), (3 << 30, FAIL)])
@@ -506,3 +510,33 @@ def test_defaults_are_checked_where_there_is_no_lab(tmp_path: Path) -> None:
     subject = subject_of(tmp_path / "nothing/here")
     assert subject.recipe == Recipe()
     assert not subject.has_recipe
+
+
+LLAMA = {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+         "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True,
+         "dtype": "bfloat16"}  # fmt: skip
+GEMMA = {"model_type": "gemma3_text", "hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 18,
+         "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "vocab_size": 262144,
+         "tie_word_embeddings": True, "dtype": "bfloat16"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "tokens", "group", "measured"),
+    [(LLAMA, 63.0, 64, (147, 120, 43)), (GEMMA, 37.5, 128, (103, 144, 86))],
+)
+def test_times_are_those_of_the_real_models(
+    config: dict[str, Any], tokens: float, group: int, measured: tuple[int, int, int]
+) -> None:
+    """The times of docs/real-models.md, on 2 cores: what is said is no more than twice that, and hardly less."""
+    recipe = settled(
+        {
+            "quantize.group_size": group,
+            "quantize.calibration_samples": 128,
+            "finetune.steps": 60,
+            "finetune.batch_size": 8,
+            "finetune.rank": 16,
+        }
+    )
+    needs = stage_needs(config_facts(config), recipe, Machine(0, 2), Lengths(334, tokens, 100))
+    for stage, seconds in zip(("quantize", "finetune", "optimize"), measured, strict=True):
+        assert 0.9 * seconds < needs[stage].seconds < 2 * seconds, stage

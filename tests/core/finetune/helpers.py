@@ -23,10 +23,13 @@ def quantized_tiny(
 ) -> Path:
     """A tiny model whose linear layers are rounded to nearest, as Olive writes it."""
     import torch
-    from olive.common.quant.hf_utils import OliveHfQuantizationConfig
-    from olive.common.quant.nn import QuantLinear
 
-    from core.model.load import load_model, register_olive_quantization
+    from core.olive.checkpoint import (
+        OliveHfQuantizationConfig,
+        QuantLinear,
+        load_model,
+        register_olive_quantization,
+    )
 
     register_olive_quantization()
     tiny.make_tiny(arch, folder, **options)

@@ -12,10 +12,9 @@ import torch
 from core.errors import MachineError
 from core.events import RecordingReporter
 from core.finetune import stage as finetune
-from core.finetune.memory import estimate_memory
+from core.finetune.memory import TrainingSize
 from core.folder import LabFolder
-from core.model.folder import read_config
-from core.model.shape import Shape
+from core.model.folder import config_facts, read_config
 from core.stage_context import StageContext
 from tests.core.finetune.helpers import quantized_tiny, write_records
 from tests.recipes import settled
@@ -57,18 +56,13 @@ def run(lab: LabFolder, **changes: Any) -> dict[str, Any]:
 
 
 def test_both_ways_learn_the_same_and_need_what_was_estimated(lab: LabFolder) -> None:
-    shape = Shape.of(read_config(lab.quantized_dir))
+    facts = config_facts(read_config(lab.quantized_dir))
     results = {way: run(lab, finetune__memory=way) for way in ("fast", "low")}
     for way, result in results.items():
         assert result["dtype"] == "bfloat16"
         assert result["eval_loss_tuned"] < 0.9 * result["eval_loss_base"]
-        need = estimate_memory(
-            shape,
-            rank=16,
-            batch=64,
-            length=result["longest_row_tokens"],
-            way="fast" if way == "fast" else "low",
-        )
+        size = TrainingSize(facts, rank=16, batch=64, length=result["longest_row_tokens"])
+        need = size.need("fast" if way == "fast" else "low")
         assert result["gpu_peak_gib"] * 2**30 == pytest.approx(need.total, rel=0.35), way
     assert results["low"]["eval_loss_tuned"] == pytest.approx(results["fast"]["eval_loss_tuned"], rel=0.05)
 

@@ -15,7 +15,7 @@ from core.finetune.checkpoints import NAME, Checkpoints, key_of
 from core.finetune.loop import Course, Settings, Trainer
 from core.finetune.lora_layer import add_lora
 from core.finetune.rows import TokenRow
-from core.model.load import load_model
+from core.olive.checkpoint import load_model
 from tests.core.finetune.helpers import quantized_tiny
 
 SETTINGS = Settings(
@@ -222,7 +222,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
 
 @pytest.mark.parametrize(("arch", "fused"), [("phi3", 5), ("qwen3", 9), ("gemma", 0)])
 def test_norms_are_fused_only_where_that_is_the_same(arch: str, fused: int, tmp_path: Path) -> None:
-    from core.finetune.fused import fuse_norms
+    from core.finetune.device import fuse_norms
     from tests.tiny_models import make_tiny
 
     model = load_model(make_tiny(arch, tmp_path))

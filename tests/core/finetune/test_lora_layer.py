@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from olive.common.quant.nn import QuantLinear
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import Linear as PeftLinear
 
+from core.finetune.device import recompute_layers
 from core.finetune.lora_layer import (
     LoraLinear,
     add_lora,
@@ -17,11 +17,8 @@ from core.finetune.lora_layer import (
     load_lora,
     register_layers,
     save_adapter,
-    unpack_linears,
-    unpacked_weight,
 )
-from core.finetune.recompute import recompute_layers
-from core.model.load import load_model
+from core.olive.checkpoint import QuantLinear, load_model, unpack_linears, unpacked_weight
 from tests.core.finetune.helpers import quantized_tiny
 
 

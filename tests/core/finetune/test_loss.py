@@ -11,7 +11,7 @@ from torch.nn import functional
 from core.finetune import loss as loss_module
 from core.finetune.loss import Measure, summed_loss
 from core.finetune.rows import TokenRow, collate
-from core.model.load import load_model
+from core.olive.checkpoint import load_model
 from tests.tiny_models import make_tiny
 
 CPU = torch.device("cpu")

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from core.finetune.device import told_shortly
-from core.finetune.memory import estimate_memory, plan_memory, what_fits
-from core.model.shape import Shape
+from core.finetune.device import out_of_memory_words
+from core.finetune.memory import TrainingSize, Way
+from core.model.folder import config_facts
 
 GIB = 2**30
 
 # The published configuration of Phi-3.5-mini-instruct, quantized to 4 bits in groups of 128.
-PHI = Shape.of(
+PHI = config_facts(
     {
         "model_type": "phi3",
         "hidden_size": 3072,
@@ -31,13 +31,12 @@ PHI = Shape.of(
 
 
 def test_the_shape_of_a_known_model() -> None:
-    weights = PHI.layers * sum(i * o for i, o in PHI.linears) + 2 * PHI.vocab * PHI.hidden
-    assert weights == pytest.approx(3.82e9, rel=0.01)
+    assert PHI.linear_numbers + PHI.end_numbers == pytest.approx(3.82e9, rel=0.01)
     assert PHI.adapter_numbers(64) == 100_663_296  # as PEFT counts them
 
 
 def test_a_grouped_query_model_has_smaller_keys() -> None:
-    shape = Shape.of(
+    shape = config_facts(
         {
             "model_type": "llama",
             "hidden_size": 64,
@@ -56,16 +55,16 @@ def test_a_grouped_query_model_has_smaller_keys() -> None:
 
 
 def test_the_full_size_case_fits_into_eight_gib() -> None:
-    need = estimate_memory(PHI, rank=64, batch=8, length=1024, way="low")
+    need = TrainingSize(PHI, rank=64, batch=8, length=1024).need("low")
     assert 6 * GIB < need.total < 8 * GIB
 
 
 @pytest.mark.parametrize("key", ["rank", "batch", "length"])
 @pytest.mark.parametrize("way", ["low", "fast"])
-def test_more_of_anything_needs_more(key: str, way: str) -> None:
-    less: dict[str, Any] = {"rank": 32, "batch": 4, "length": 512, "way": way}
+def test_more_of_anything_needs_more(key: str, way: Way) -> None:
+    less: dict[str, Any] = {"rank": 32, "batch": 4, "length": 512}
     more = {**less, key: less[key] * 2}
-    assert estimate_memory(PHI, **more).total > estimate_memory(PHI, **less).total
+    assert TrainingSize(PHI, **more).need(way).total > TrainingSize(PHI, **less).need(way).total
 
 
 @pytest.mark.parametrize(
@@ -73,7 +72,7 @@ def test_more_of_anything_needs_more(key: str, way: str) -> None:
     [(100, "fast", range(1)), (40, "fast", range(1, 24)), (10, "low", range(32, 33))],
 )
 def test_the_way_follows_from_the_memory(free: int, way: str, recomputed: range) -> None:
-    plan = plan_memory(PHI, free * GIB, rank=64, batch=8, length=1024)
+    plan = TrainingSize(PHI, rank=64, batch=8, length=1024).plan(free * GIB)
     assert plan.way == way
     assert plan.recomputed in recomputed
     assert plan.fits
@@ -82,16 +81,16 @@ def test_the_way_follows_from_the_memory(free: int, way: str, recomputed: range)
 
 
 def test_the_recipe_may_insist() -> None:
-    assert plan_memory(PHI, 100 * GIB, rank=64, batch=8, length=1024, memory="low").way == "low"
-    plan = plan_memory(PHI, 6 * GIB, rank=64, batch=8, length=1024, memory="fast")
+    assert TrainingSize(PHI, rank=64, batch=8, length=1024).plan(100 * GIB, "low").way == "low"
+    plan = TrainingSize(PHI, rank=64, batch=8, length=1024).plan(6 * GIB, "fast")
     assert (plan.way, plan.recomputed, plan.fits) == ("fast", 32, False)
 
 
 @pytest.mark.parametrize("free", [3.5, 5, 6])
 def test_what_is_said_to_fit_does_fit(free: float) -> None:
     asked: dict[str, Any] = {"rank": 64, "batch": 8, "length": 1024}
-    assert not plan_memory(PHI, int(free * GIB), **asked).fits
-    said = what_fits(PHI, int(free * GIB), **asked)
+    assert not TrainingSize(PHI, **asked).plan(int(free * GIB)).fits
+    said = TrainingSize(PHI, **asked).what_fits(int(free * GIB))
     assert said
     names = {"finetune.rank": "rank", "finetune.batch_size": "batch", "data.max_seq_len": "length"}
     for suggestion in said:
@@ -99,16 +98,16 @@ def test_what_is_said_to_fit_does_fit(free: float) -> None:
         for part in suggestion.replace(" with ", ";").replace(" and ", ";").split(";"):
             key, value = part.split(" = ")
             changed[names[key]] = int(value)
-        assert plan_memory(PHI, int(free * GIB), **changed).fits, suggestion
+        assert TrainingSize(PHI, **changed).plan(int(free * GIB)).fits, suggestion
 
 
 def test_after_a_run_that_failed_clearly_less_is_suggested() -> None:
     asked: dict[str, Any] = {"rank": 64, "batch": 8, "length": 1024}
-    tried = plan_memory(PHI, 9 * GIB, **asked, memory="low")
+    tried = TrainingSize(PHI, **asked).plan(9 * GIB, "low")
     assert tried.fits  # and yet it ran out of memory
-    said = what_fits(PHI, 9 * GIB, **asked, failed=tried.need.total)
+    said = TrainingSize(PHI, **asked).what_fits(9 * GIB, failed=tried.need.total)
     (batch,) = (int(text.split(" = ")[1]) for text in said if text.startswith("finetune.batch_size"))
-    less = plan_memory(PHI, 9 * GIB, **{**asked, "batch": batch}, memory="low").need.total
+    less = TrainingSize(PHI, **{**asked, "batch": batch}).plan(9 * GIB, "low").need.total
     assert batch < 7
     assert less < 0.86 * tried.need.total
 
@@ -116,7 +115,8 @@ def test_after_a_run_that_failed_clearly_less_is_suggested() -> None:
 def test_dropout_counts_in_what_is_suggested() -> None:
     asked: dict[str, Any] = {"rank": 64, "batch": 64, "length": 1024}
     batch, with_dropout = (
-        int(what_fits(PHI, 8 * GIB, **asked, dropout=dropout)[0].split(" = ")[1]) for dropout in (False, True)
+        int(TrainingSize(PHI, **asked, dropout=dropout).what_fits(8 * GIB)[0].split(" = ")[1])
+        for dropout in (False, True)
     )
     assert with_dropout < batch
 
@@ -127,15 +127,15 @@ def test_torchs_words_are_cut_to_what_helps() -> None:
         "1.62 MiB is free. Process 7 has 75.17 GiB memory in use. Of the allocated memory 3.17 GiB is "
         "allocated by PyTorch. If reserved but unallocated memory is large try setting OTHER.\nMore"
     )
-    told = told_shortly(RuntimeError(words))
+    told = out_of_memory_words(RuntimeError(words))
     assert told.endswith("Process 7 has 75.17 GiB memory in use")
-    assert told_shortly(torch.OutOfMemoryError()) == "OutOfMemoryError"
+    assert out_of_memory_words(torch.OutOfMemoryError()) == "OutOfMemoryError"
 
 
 def test_nothing_fits_where_not_even_the_weights_do() -> None:
-    assert what_fits(PHI, GIB, rank=64, batch=8, length=1024) == []
+    assert TrainingSize(PHI, rank=64, batch=8, length=1024).what_fits(GIB) == []
 
 
 def test_a_float_model_is_not_unpacked() -> None:
-    plan = plan_memory(dataclasses.replace(PHI, bits=None), 100 * GIB, rank=64, batch=8, length=1024)
+    plan = TrainingSize(dataclasses.replace(PHI, quantization=None), 64, 8, 1024).plan(100 * GIB)
     assert "unpacked" not in plan.reason

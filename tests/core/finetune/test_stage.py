@@ -16,7 +16,7 @@ from core.events import RecordingReporter
 from core.files import MANIFEST
 from core.finetune import stage as finetune
 from core.folder import LabFolder
-from core.model.load import load_model
+from core.olive.checkpoint import load_model
 from core.stage_context import StageContext
 from tests.core.finetune.helpers import quantized_tiny, write_records
 from tests.recipes import settled

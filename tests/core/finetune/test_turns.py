@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from core.finetune.rows import TokenRow
-from core.finetune.turns import Turns, tokens_between
+from core.finetune.turns import JoinedTurns, tokens_between
 from core.model.messages import Message
 from core.model.prompt_format import read_prompt_format
 from core.resources import rehearsal_model, sample_data
@@ -16,11 +16,11 @@ ROWS = [TokenRow([1, 10 + n, 20 + n, 30 + n], [False, False, True, True]) for n 
 
 
 def test_one_turn_leaves_the_rows_as_they_are() -> None:
-    assert Turns().join(ROWS, 0) == ROWS
+    assert JoinedTurns().join(ROWS, 0) == ROWS
 
 
 def test_every_record_comes_once_with_its_own_marks() -> None:
-    turns = Turns(most=4, between=(7,), start=1, max_len=100, seed=3)
+    turns = JoinedTurns(most=4, between=(7,), start=1, max_len=100, seed=3)
     lengths = set()
     for number in range(20):
         joined = turns.join(ROWS, number)
@@ -37,9 +37,9 @@ def test_every_record_comes_once_with_its_own_marks() -> None:
 
 
 def test_a_conversation_is_no_longer_than_rows_may_be() -> None:
-    turns = Turns(most=6, between=(7,), start=None, max_len=10)
+    turns = JoinedTurns(most=6, between=(7,), start=None, max_len=10)
     assert max(len(row.ids) for number in range(20) for row in turns.join(ROWS, number)) <= 10
-    assert Turns(most=6, max_len=3).join(ROWS[:2], 1)  # longer already: each by itself
+    assert JoinedTurns(most=6, max_len=3).join(ROWS[:2], 1)  # longer already: each by itself
 
 
 def test_records_joined_are_what_a_chat_reads(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_records_joined_are_what_a_chat_reads(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in sample_data().read_text(encoding="utf-8").splitlines()[:2]]
     talks = [(Message("user", row["prompt"]), Message("assistant", row["response"])) for row in rows]
     first, second = (form.encode(form.segments(talk)) for talk in talks)
-    joined = Turns(most=2, between=between, max_len=4096)._conversation(
+    joined = JoinedTurns(most=2, between=between, max_len=4096)._conversation(
         [TokenRow(row.ids, row.learnt) for row in (first, second)]
     )
     whole = form.encode(form.segments([*talks[0], *talks[1]]))

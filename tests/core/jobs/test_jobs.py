@@ -208,11 +208,11 @@ def test_interrupting_a_run_cancels_the_job(make: Callable[[str], Lab]) -> None:
 
 def test_half_written_events_are_left_for_the_next_look(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    path.write_text('{"type":"log"}\nnot json\n{"type":"pro')
+    path.write_text('{"type":"log","level":"info","text":""}\nnot json\n{"type":"pro')
     events, offset = read_events(path)
     assert [e["type"] for e in events] == ["log"]
     with path.open("a") as stream:
-        stream.write('gress"}\n')
+        stream.write('gress","phase":"working","done":1,"total":null}\n')
     events, _ = read_events(path, offset)
     assert [e["type"] for e in events] == ["progress"]
 

@@ -73,7 +73,7 @@ def add_adapter(lab: LabFolder, name: str, rank: int, seed: int = 0, **options: 
     import torch
 
     from core.finetune.lora_layer import add_lora
-    from core.model.load import load_model
+    from core.olive.checkpoint import load_model
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -105,8 +105,8 @@ def torch_texts(lab: LabFolder, adapter: str | None) -> list[list[int]]:
     import torch
     from peft import PeftModel
 
-    from core.finetune.lora_layer import unpack_linears
-    from core.model.load import load_model, load_tokenizer
+    from core.model.load import load_tokenizer
+    from core.olive.checkpoint import load_model, unpack_linears
 
     model = load_model(lab.quantized_dir, dtype=torch.float32)
     unpack_linears(model, torch.float32)

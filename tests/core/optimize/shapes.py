@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from core.model.load import load_model
+from core.olive.checkpoint import load_model
 from core.optimize.genai_builder import build
 from core.optimize.session import Session
 

@@ -10,9 +10,21 @@ import pytest
 import torch
 
 from core.errors import RequestError, StageError
-from core.optimize.adapters import add_adapter, check_adapter, read_shapes
-from core.optimize.layout import Branch, Layout, Output, Part, read_layout
-from core.optimize.lora import Lora, Pair, arrange, read_lora, scale_of
+from core.optimize.adapters import (
+    Branch,
+    Layout,
+    Lora,
+    Output,
+    Pair,
+    Part,
+    add_adapter,
+    arrange,
+    check_adapter,
+    read_layout,
+    read_lora,
+    read_shapes,
+    scale_of,
+)
 
 LAYOUT = Layout(
     "float32",

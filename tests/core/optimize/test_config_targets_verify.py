@@ -96,7 +96,7 @@ def test_targets_say_what_can_be_done_and_why_not(monkeypatch: pytest.MonkeyPatc
 
 def test_light_parts_load_nothing_heavy() -> None:
     code = (
-        "import sys, core.optimize.targets as t, core.optimize.layout, core.optimize.adapters, core.similarity;"
+        "import sys, core.optimize.targets as t, core.optimize.adapters, core.similarity;"
         "t.list_targets();"
         "print([m for m in ('torch', 'onnx', 'onnxruntime', 'olive', 'transformers') if m in sys.modules])"
     )
@@ -105,7 +105,7 @@ def test_light_parts_load_nothing_heavy() -> None:
 
 
 def test_agreement_finds_the_first_token_that_pytorch_would_not_have_chosen(tmp_path: Path) -> None:
-    from core.model.load import load_model
+    from core.olive.checkpoint import load_model
 
     model = load_model(make_tiny("llama", tmp_path / "m"), dtype=torch.float32)
     prompts = [[10, 20, 30], [40, 50, 60, 70, 80]]

@@ -11,7 +11,7 @@ import torch
 from core.files import read_json
 from core.model.architectures import ARCHITECTURES, TRIED, judge
 from core.model.folder import read_config
-from core.model.load import load_model
+from core.olive.checkpoint import load_model
 from tests.core.optimize.labs import quantized_lab
 from tests.core.optimize.shapes import SHAPES, WINDOW, distances, graph_of
 from tests.tiny_models import make_tiny
@@ -61,7 +61,7 @@ def test_going_back_behind_a_window_forgets_what_was_said(shape: str, tmp_path: 
     """As a chat does when a question is changed: its cache keeps what stands before the window, too."""
     import numpy as np
 
-    from core.optimize.runtime import import_genai
+    from core.optimize.genai import import_genai
 
     og = import_genai()
     arch, options = SHAPES[shape]
@@ -101,7 +101,7 @@ def test_the_architecture_that_is_refused_is_wrong_still(tmp_path: Path) -> None
 
 def test_a_checkpoint_is_cut_in_a_view_beside_it(tmp_path: Path) -> None:
     from core.model.weights import tensor_entries
-    from core.optimize.genai_builder import unfused
+    from core.olive.checkpoint import unfused
 
     plain = quantized_lab(tmp_path / "llama", "llama").quantized_dir
     assert unfused(plain, tmp_path / "not") == plain

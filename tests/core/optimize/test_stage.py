@@ -126,7 +126,7 @@ def test_a_base_without_adapter_is_made_and_said(phi: LabFolder) -> None:
 
 
 def test_an_adapter_scaled_wrongly_is_found_out(phi: LabFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from core.optimize import lora
+    from core.optimize import adapters as lora
 
     shutil.rmtree(phi.onnx_dir, ignore_errors=True)
     right = lora.scale_of
@@ -269,7 +269,8 @@ def test_impossible_targets_are_refused_before_any_work(
 def test_int8_rounding_of_activations_is_told_from_a_wrong_graph(
     phi: LabFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.optimize import build, lora, verify
+    from core.optimize import adapters as lora
+    from core.optimize import build, verify
 
     lab = LabFolder(tmp_path)
     shutil.copytree(phi.quantized_dir, lab.quantized_dir)

@@ -14,9 +14,12 @@ algorithms.ALGORITHMS["half"] = algorithms.Algorithm(
 )
 from core.check.needs import Machine, stage_needs
 from core.model.auto import resolve
+from core.model.folder import config_facts
 from core.quantize.stage import passes
 from core.recipe import Recipe
-from tui.screens.quantize import QuantizeScreen
+from core.recipe import OPTIONS
+from tui.screens.stage_texts import TEXTS
+from tui.snapshot import Snapshot
 
 CONFIG = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
           "vocab_size": 100, "model_type": "llama"}
@@ -25,11 +28,12 @@ settled = resolve(recipe, None, None).recipe
 made = passes(settled, Path("rows.json"), Path("model"))["quantize"]
 assert (made["type"], made["half"], made["bits"]) == ("rtn", True, 4), made
 assert made["data_config"], made
-needs = stage_needs(CONFIG, settled, Machine(gpu_free=0, cores=2))
+needs = stage_needs(config_facts(CONFIG), settled, Machine(gpu_free=0, cores=2))
 assert needs["quantize"].seconds > 8
-screen = QuantizeScreen()
-assert screen.choices()["quantize.algorithm"]["half"] == "Half - for this test"
-assert screen.advice({"quantize.algorithm": "half"}) == "It needs nothing."
+algorithm = OPTIONS["quantize"]["algorithm"]
+assert list(algorithm.choices)[-1] == "half"
+assert algorithm.words("half") == "Half - for this test"
+assert TEXTS["quantize"].advice({"quantize.algorithm": "half"}, Snapshot()) == "It needs nothing."
 print("all")
 """
 

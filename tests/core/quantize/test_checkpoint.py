@@ -13,8 +13,9 @@ import torch
 from core.errors import RequestError
 from core.events import Reporter
 from core.model.folder import check_folder, model_facts
-from core.model.load import load_model, load_tokenizer
+from core.model.load import load_tokenizer
 from core.model.weights import tensor_entries
+from core.olive.checkpoint import load_model
 from core.quantize.layerwise import streamed_logits
 from tests.tiny_models import ARCHITECTURES, FURTHER, make_tiny
 

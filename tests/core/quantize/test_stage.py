@@ -59,7 +59,7 @@ def bench(tmp_path: Path) -> Bench:
 def test_every_algorithm_on_tied_grouped_biased_models(
     arch: str, algorithm: str, bench: Bench, tmp_path: Path
 ) -> None:
-    from core.model.load import load_model
+    from core.olive.checkpoint import load_model
 
     source = make_tiny(arch, tmp_path / arch, tie=True, kv_heads=1, salient=3)
     result = bench.run(source, quantize__algorithm=algorithm)

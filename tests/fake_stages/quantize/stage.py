@@ -1,4 +1,7 @@
-"""A stage whose behaviour is chosen by ``chat.system``: ok, error, crash, hang, deaf, flood, full, fill."""
+"""A stage whose behaviour is chosen by ``chat.system``: ok, error, crash, hang, deaf, flood, full, fill, go, step.
+
+``go`` and ``step`` wait for a file ``go`` in the lab; ``step`` does it where no signal may end it.
+"""
 
 from __future__ import annotations
 
@@ -50,6 +53,18 @@ def work(context: StageContext, target: Path) -> dict[str, Any]:
     if mode == "flood":
         for number in range(100_000):
             print(f"line {number} [/x] \x1b[31mred\x1b[0m")
+    go = context.lab.root / "go"
+    while mode == "go" and not go.exists():
+        context.report.check_cancelled()
+        time.sleep(0.01)
+    if mode == "step":
+        context.report.stop_takes(0.5)
+        with context.report.unbroken():
+            print("in the step", flush=True)
+            while not go.exists():
+                time.sleep(0.01)
+            print("the step is done", flush=True)
+        context.report.check_cancelled()
     while mode in ("hang", "deaf"):
         if mode == "hang":
             context.report.check_cancelled()

@@ -1,4 +1,4 @@
-"""What the stage screens say of a job: its headline, its progress, its figures."""
+"""What the wizard says of jobs, states and options, in words for people."""
 
 from __future__ import annotations
 
@@ -7,10 +7,59 @@ from collections.abc import Mapping, Sequence
 from textual.content import Content
 
 from core.formats import duration, number, time_left
+from core.stages import STAGES
 from core.text import clean
 from tui.signs import bar
 from tui.snapshot import JobView
 from tui.steps import Step
+
+STATE_WORDS: Mapping[str, str] = {
+    "queued": "waiting",
+    "running": "running",
+    "cancelling": "stopping",
+    "succeeded": "done",
+    "failed": "failed",
+    "cancelled": "stopped",
+    "crashed": "crashed",
+}
+"""A job's state in a word."""
+
+
+def label(key: str) -> str:
+    """An option's key as a person reads it: ``learning_rate`` gives ``Learning rate``."""
+    return (
+        (_LABELS.get(key) or key.replace("_", " ")).strip().capitalize() if key not in _EXACT else _EXACT[key]
+    )
+
+
+_LABELS = {
+    "source": "model",
+    "file": "data file",
+    "trust_remote_code": "trust model's code",
+    "max_seq_len": "longest record",
+    "max_calibration_len": "longest sample",
+    "eval_fraction": "held out",
+    "group_size": "group size",
+    "gradient_accumulation": "accumulation",
+    "eval_steps": "measure every",
+    "save_steps": "checkpoint every",
+    "calibration_samples": "samples",
+    "max_new_tokens": "longest answer",
+    "adapter": "adapter name",
+    "resource_group": "resource group",
+    "warmup_ratio": "warm-up",
+    "repetition_penalty": "repetition penalty",
+}
+_EXACT = {"top_p": "Top p", "top_k": "Top k"}
+
+_METRICS = {
+    "tokens_per_s": "tokens/s",
+    "learning_rate": "rate",
+    "grad_norm": "gradient",
+    "gpu_mem_gib": "GPU GiB",
+    "ram_gib": "memory GiB",
+    "cpu_util": "CPU %",
+}
 
 HEADLINES = {
     "queued": "Starting",
@@ -56,9 +105,9 @@ def progress(view: JobView) -> Content | str:
     return Content.assemble((bar(share, 24), "$text-accent"), (f" {share:>4.0%}  ", "bold"), Content(text))
 
 
-def measured(view: JobView, names: Mapping[str, str]) -> Content:
-    """The newest value of these metrics, by their words."""
-    found = [(word, number(view.metrics[name])) for name, word in names.items() if name in view.metrics]
+def measured(view: JobView, names: Sequence[str]) -> Content:
+    """The newest value of these metrics, in words."""
+    found = [(_METRICS.get(name, name), number(view.metrics[name])) for name in names if name in view.metrics]
     return Content("   ").join([Content.assemble(f"{word} ", (value, "bold")) for word, value in found])
 
 
@@ -69,7 +118,7 @@ def obstacle(stage: str, missing: Step | None, running: JobView | None) -> str:
             f"This step starts from what step {missing.number} makes. Do {missing.title} first; "
             "the settings can be chosen now."
         )
-    if running is None or running.stage == "upload":
+    if running is None or not STAGES[running.stage].computes:
         return ""
     if running.stage == stage:
         return f"{running.id} is running; these settings are for the next run."

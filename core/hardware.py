@@ -1,12 +1,15 @@
-"""NVIDIA GPUs as NVML tells of them. Light: loads no torch, starts no CUDA context.
+"""What this machine has: CPU cores, free memory, NVIDIA GPUs. Light: loads no torch, starts no CUDA context.
 
-Source: NVML API reference, through the package nvidia-ml-py, whose module is ``pynvml``.
+Sources: NVML API reference, through the package nvidia-ml-py, whose module is ``pynvml``; the kernel's documentation
+of control groups (cgroup v2 and v1).
 """
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -46,3 +49,27 @@ def read_gpus(nvml: Any) -> list[GpuReading]:
             text = name.decode() if isinstance(name, bytes) else str(name)
             found.append(GpuReading(index, text, int(memory.total), int(memory.used), load))
     return found
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_ram() -> int:
+    """Bytes of RAM that can be had: what the system says, or less where the control group allows less."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    groups = Path("/sys/fs/cgroup")
+    for limit_name, used_name, stat_name in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+    ):
+        with suppress(OSError, ValueError):
+            limit, used = int((groups / limit_name).read_text()), int((groups / used_name).read_text())
+            stat = dict(line.split(maxsplit=1) for line in (groups / stat_name).read_text().splitlines())
+            # Cached files are given back when memory is wanted.
+            cached = int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))
+            free = min(free, max(0, limit - used + cached))
+    return free

@@ -1,0 +1,225 @@
+"""What a stage's screen shows and does, without the screen: from the lab, the form and what the user wants to see."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from textual.content import Content
+
+from core.stages import Stage, result_lines
+from tui.labels import columns, headline, label, measured, obstacle
+from tui.screens.stage_texts import StageTexts
+from tui.steps import Step, step_named, steps
+
+if TYPE_CHECKING:
+    from core.jobs import Job
+    from tui.session import Session
+    from tui.snapshot import JobView, Snapshot
+
+
+@dataclass(frozen=True)
+class StageState:
+    """All that a stage's screen shows at one moment.
+
+    Attributes:
+        job: the newest job of the stage.
+        settings: whether the form stands in place of the run.
+        log: whether the log fills the screen.
+        headline, progress, numbers: what is said of the job; nothing where that is empty.
+        error: what went wrong. What was stopped on purpose is no error.
+        sizes: bytes, drawn as bars.
+        last_step: the right edge of the curve of the loss.
+        note: what there is to say of the settings.
+        blocked: whether the note says what keeps the stage from running.
+        goal: where Next leads: the step whose result is missing, or the one after this.
+        run, next: the words of these buttons; empty where they are not shown.
+        switch: the words of the button between settings and run.
+        can_run: whether the run button can be pushed.
+        focus: what has the focus when nothing was chosen: ``next``, ``run``, ``log`` or ``settings-or-job``.
+    """
+
+    job: JobView | None
+    settings: bool
+    log: bool
+    headline: Content | str
+    progress: Content | str
+    numbers: Content | str
+    error: Mapping[str, str] | None
+    sizes: tuple[tuple[str, float], ...]
+    last_step: float | None
+    note: str
+    blocked: bool
+    goal: Step | None
+    run: str
+    next: str
+    switch: str
+    can_run: bool
+    focus: str
+
+    @property
+    def active(self) -> bool:
+        """Whether a job of the stage runs."""
+        return self.job is not None and self.job.active
+
+
+class StageController:
+    """One stage of one lab.
+
+    Attributes:
+        stage: what it is about.
+        texts: what is said of this stage alone.
+        settings_wanted: whether the user wants to see the settings; None: whatever fits.
+        log_large: whether the user wants the log large.
+        busy: whether a job is being started.
+    """
+
+    def __init__(self, stage: Stage, session: Session, texts: StageTexts) -> None:
+        self.stage, self.session, self.texts = stage, session, texts
+        self.step = step_named(stage.name)
+        self.settings_wanted: bool | None = None
+        self.log_large = False
+        self.busy = False
+        self._seen_job = ""
+
+    def new_job(self, snapshot: Snapshot) -> JobView | None:
+        """The stage's newest job where it was not there before: it is shown, whatever was shown till now."""
+        job = snapshot.jobs.get(self.stage.name)
+        if job is None or job.id == self._seen_job:
+            return None
+        self._seen_job, self.settings_wanted = job.id, None
+        return job
+
+    def state(
+        self,
+        snapshot: Snapshot,
+        typed: Mapping[str, Any] | None,
+        settled: Mapping[str, Any],
+        width: int = 80,
+    ) -> StageState:
+        """What to show.
+
+        Args:
+            typed: the form's values; None while one is impossible.
+            settled: what those of them that are "auto" come to, as far as that is known.
+            width: cells that a line has.
+        """
+        job = snapshot.jobs.get(self.stage.name)
+        active = job is not None and job.active
+        missing, broken = self.step.missing(snapshot), self.session.broken
+        changed = self.changed(job, typed)
+        settings = (job is None) if self.settings_wanted is None else self.settings_wanted
+        goal = missing or next(iter(steps()[self.step.number :]), None)
+        done = job is not None and job.state == "succeeded"
+        following = ""
+        if goal is not None and goal is missing and not active:
+            following = f"Go to {goal.number} {goal.title}"
+        elif goal is not None and done and missing is None:
+            following = f"Next: {goal.title}"
+        if broken is not None:
+            note = f"lab.toml cannot be used: {broken.title} {broken.detail} {broken.hint}"
+        else:
+            note = obstacle(self.stage.name, missing, snapshot.active) or self._advice(
+                job, changed, typed, settled, snapshot
+            )
+        can_run = not (self.busy or active or missing is not None)
+        focus = "run" if can_run else "settings-or-job" if settings else "log"
+        return StageState(
+            job=job,
+            settings=settings,
+            log=self.log_large and job is not None,
+            headline="Starting …" if self.busy else headline(job, time.time(), bool(changed)) if job else "",
+            progress=self.texts.progress(job) if job and (active or job.state == "cancelled") else "",
+            numbers=self._numbers(job, width),
+            error=job.error if job and job.state in ("failed", "crashed") else None,
+            sizes=self._sizes(job),
+            last_step=_last_step(job),
+            note=note,
+            blocked=broken is not None or missing is not None,
+            goal=goal,
+            run="" if active else self.texts.run(self.step, job),
+            next=following,
+            switch="" if job is None else "Last run" if settings else "Settings",
+            can_run=can_run,
+            focus="next" if following else focus,
+        )
+
+    def _advice(
+        self,
+        job: JobView | None,
+        changed: list[str],
+        typed: Mapping[str, Any] | None,
+        settled: Mapping[str, Any],
+        snapshot: Snapshot,
+    ) -> str:
+        if job is not None and job.state == "succeeded" and changed:
+            return f"Not as {job.id} ran: {', '.join(changed)}. Run again to have it so."
+        return "" if typed is None else self.texts.advice({**typed, **settled}, snapshot)
+
+    def _numbers(self, job: JobView | None, width: int) -> Content | str:
+        """The figures that matter most; all of them are copied and stand in report.md."""
+        if job is None:
+            return ""
+        if job.state == "succeeded" and job.result:
+            main = columns(result_lines(self.stage.name, job.result, main=True), max(60, width - 6))
+            return Content("\n").join([main, *self.texts.more_of(job.result)])
+        return measured(job, self.stage.metrics) if job.active else ""
+
+    def _sizes(self, job: JobView | None) -> tuple[tuple[str, float], ...]:
+        result = (job.result if job else None) or {}
+        return tuple((word, float(result[key])) for key, word in self.stage.sizes if result.get(key))
+
+    def changed(self, job: JobView | None, typed: Mapping[str, Any] | None) -> list[str]:
+        """The settings of this stage that are not what the job ran with, by their labels."""
+        spec = (job.spec.get("recipe") if job else None) or {}
+        parts = ((name.split("."), value) for name, value in (typed or {}).items())
+        return [
+            label(key) for (section, key), value in parts if spec.get(section, {}).get(key, value) != value
+        ]
+
+    def would_replace(self, typed: Mapping[str, Any]) -> str:
+        """What a run with these settings would replace, as a path in the lab; empty for nothing."""
+        if self.stage.makes is None:
+            return ""
+        lab = self.session.folder
+        adapter = str(typed.get("finetune.adapter", self.session.recipe().finetune.adapter))
+        folder = self.stage.makes.folder(lab, adapter)
+        return str(folder.relative_to(lab.root)) if (folder / self.stage.makes.proof).is_file() else ""
+
+    def start(self, snapshot: Snapshot, typed: Mapping[str, Any]) -> Job:
+        """Save the settings and start the job. It takes a while: for a thread.
+
+        Raises:
+            LabError: a setting is wrong, this machine cannot do it, or another job runs.
+        """
+        from core.check import require
+
+        job = snapshot.jobs.get(self.stage.name)
+        # The same settings would give the same result at once; "Run again" on a finished step means to do it anew.
+        # What leaves nothing here asks for itself what is to be done.
+        again = job is not None and job.state == "succeeded" and not self.changed(job, typed)
+        self.session.save(dict(typed))
+        lab = self.session.lab()
+        require(lab, [self.stage.name])
+        return lab.start(self.stage.name, force=again and self.stage.makes is not None)
+
+    def stop(self, job: str) -> None:
+        """Ask the job to stop. It takes a while: for a thread. Raises LabError where it has ended by itself."""
+        self.session.lab().job(job).cancel()
+
+    def copied(self, job: JobView) -> str:
+        """The result or the error, as text."""
+        if job.error:
+            return "\n".join(str(job.error.get(key, "")) for key in ("title", "detail", "hint"))
+        return "\n".join(
+            f"{name}: {value}" for name, value in result_lines(self.stage.name, job.result or {})
+        )
+
+
+def _last_step(job: JobView | None) -> float | None:
+    if job is None:
+        return None
+    last = (job.result or {}).get("steps") or (job.total if job.phase == "training" else None)
+    return float(last) if isinstance(last, int | float) else None
