@@ -17,7 +17,8 @@ from core.errors import MachineError, RequestError
 from core.formats import human_bytes
 
 MANIFEST = "olivepress.json"
-
+FILES = "files"
+"""The manifest's key for the sizes and digests of what lies beside it."""
 
 PRIVATE = 0o600
 """The mode of a file that only its user may read."""
@@ -106,15 +107,21 @@ def read_if_whole(path: Path) -> Any:
 def publish(made: Path, target: Path, manifest: dict[str, Any] | None = None) -> None:
     """Rename the finished folder ``made`` into place as ``target``, replacing an older one.
 
-    Both must be on one file system. The older folder is set aside first and removed last, so that
-    ``target`` is at every moment absent or whole; when the rename fails the older one comes back.
+    Both must be on one file system. All of it is on the disk before the rename, so that not even a loss of
+    power leaves a part. The older folder is set aside first and removed last, so that ``target`` is at every
+    moment absent or whole; when the rename fails the older one comes back.
 
     Args:
-        manifest: written into the folder as ``olivepress.json`` before the rename.
+        manifest: written into the folder as ``olivepress.json``, with the size and the digest of every other file
+            (see :func:`damage`). If None, one that lies there already is kept, and these are added to it.
     """
     with explained(target):
-        if manifest is not None:
-            write_json(made / MANIFEST, manifest)
+        manifest = read_if_whole(made / MANIFEST) if manifest is None else manifest
+        if isinstance(manifest, dict):
+            seal(made, manifest)
+        for path in (made, *made.rglob("*")):
+            if not path.is_symlink():
+                _to_disk(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.parent / f".{target.name}.old-{uuid.uuid4().hex[:8]}"
         had_old = target.exists()
@@ -126,8 +133,82 @@ def publish(made: Path, target: Path, manifest: dict[str, Any] | None = None) ->
             if had_old:
                 os.rename(aside, target)
             raise
+        _to_disk(target.parent)
         if had_old:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def seal(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write a folder's manifest, with the size and the digest of every other file below it, by their names.
+
+    Written last of all: a file that is younger than the manifest is not as it was made.
+    """
+    files = {
+        path.relative_to(folder).as_posix(): [path.stat().st_size, digest(path)]
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / MANIFEST
+    }
+    write_json(folder / MANIFEST, {**manifest, FILES: files})
+
+
+def damage(folder: Path, *, verify: bool = False) -> list[str]:
+    """What of a published folder is not as it was made, a sentence for each file; empty where all is.
+
+    Sizes and times are looked at, and the content of a file that is younger than the manifest, as after a copy. A
+    folder without a manifest, or with one that tells of no files, was not made here or is of an older version.
+
+    Args:
+        verify: read every file.
+    """
+    manifest = read_if_whole(folder / MANIFEST)
+    files = manifest.get(FILES) if isinstance(manifest, dict) else None
+    if not isinstance(files, dict):
+        return []
+    found = []
+    made_at = _time_of(folder / MANIFEST)
+    for name, told in files.items():
+        path = folder / name
+        try:
+            size, wanted = told
+            if not path.is_file():
+                found.append(f"{name} is missing.")
+            elif path.stat().st_size != size:
+                found.append(f"{name} has {path.stat().st_size} bytes, not {size}.")
+            elif (verify or _time_of(path) > made_at) and digest(path) != wanted:
+                found.append(f"{name} is not as it was made.")
+        except (OSError, TypeError, ValueError) as error:
+            found.append(f"{name} cannot be read: {error}.")
+    return found
+
+
+def refuse_damaged(folder: Path, again: str, *, verify: bool = False) -> None:
+    """Refuse a published folder that is not as it was made.
+
+    Args:
+        again: what makes it again.
+
+    Raises:
+        RequestError: it is damaged.
+    """
+    if found := damage(folder, verify=verify):
+        raise RequestError(
+            "What was made is damaged.", f"{folder}: {' '.join(found[:5])}", again, code="result.damaged"
+        )
+
+
+def _time_of(path: Path) -> int:
+    """When a file was changed last, its content or where it stands."""
+    found = path.stat()
+    return max(found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def restore(parent: Path) -> None:

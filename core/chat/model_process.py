@@ -27,6 +27,7 @@ from core.chat.protocol import (
     to_wire,
 )
 from core.errors import LabError, MachineError, RequestError, StageError
+from core.files import refuse_damaged
 from core.folder import LabFolder, lab_command
 from core.optimize.trusted import CONFIG_FILE, check_config, graph_name
 from core.process import Call, Child
@@ -232,12 +233,14 @@ def check_model(folder: Path, lab: LabFolder | None = None) -> None:
         lab: the lab that the folder belongs to; then the error says which step makes the model.
 
     Raises:
-        RequestError: no such folder, a file of the model is missing, or its configuration asks for what is refused.
+        RequestError: no such folder, a file of the model is missing or damaged, or its configuration asks for what
+            is refused.
     """
     if not folder.is_dir():
         raise RequestError("There is no model to talk to yet.", f"{folder} does not exist.", _next_step(lab))
     _refuse_missing(folder / CONFIG_FILE)
     _refuse_missing(folder / graph_name(check_config(folder)))
+    refuse_damaged(folder, "Make it again: " + lab_command(folder, "run", "optimize"))
 
 
 def _refuse_missing(file: Path) -> None:
@@ -245,7 +248,7 @@ def _refuse_missing(file: Path) -> None:
         raise RequestError(
             "The model is not whole.",
             f"{file} is missing.",
-            "Make it again: " + lab_command(file, "run", "optimize", "--force"),
+            "Make it again: " + lab_command(file, "run", "optimize"),
         )
 
 

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,8 +39,12 @@ def subject_of(root: Path, stages: Sequence[str] | None = None) -> Subject:
         return Subject(folder, Recipe(), chosen, has_recipe=False)
 
 
-def probes() -> list[Probe]:
-    """Every probe, in the order in which people should read them."""
+def probes(*, verify: bool = False) -> list[Probe]:
+    """Every probe, in the order in which people should read them.
+
+    Args:
+        verify: every byte of what was made is to be read, however long that takes.
+    """
     from core.check import azure, data, gpu, machine, model, packages, place, terminal
     from core.check.types import Probe
     from core.stages import STAGES
@@ -50,6 +55,7 @@ def probes() -> list[Probe]:
         Probe("recipe", place.recipe),
         Probe("folder", place.folder, stages=tuple(STAGES)),
         Probe("jobs", place.other_job, stages=()),
+        Probe("results", place.results, limit_s=1800 if verify else 4.0, stages=()),
         Probe("gpu", gpu.gpu),
         Probe("builds", gpu.builds),
         Probe("model", model.model, stages=("quantize",)),
@@ -63,20 +69,26 @@ def probes() -> list[Probe]:
 
 
 def run_checks(
-    root: Path | Lab, stages: Sequence[str] | None = None, on_check: Callable[[Check], object] | None = None
+    root: Path | Lab,
+    stages: Sequence[str] | None = None,
+    on_check: Callable[[Check], object] | None = None,
+    *,
+    verify: bool = False,
 ) -> list[Check]:
     """All checks for a lab or for a folder that may become one, side by side, in under five seconds.
 
     Args:
         stages: the stages that are to run; the three that make the model if not given.
         on_check: called with each check as it comes.
+        verify: read every byte of what was made, however long that takes.
     """
     from core.check.model import forget_answers
     from core.check.runner import run_probes
 
     forget_answers()
     folder = root if isinstance(root, Path) else root.root
-    return run_probes(probes(), subject_of(folder, stages), on_check)
+    subject = replace(subject_of(folder, stages), verify=verify)
+    return run_probes(probes(verify=verify), subject, on_check)
 
 
 def settings_of(root: Path) -> tuple[Chosen, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.errors import LabError
+from core.files import MANIFEST, damage
 from core.jobs import list_jobs
 from core.recipe import read_recipe
 from core.stages import STAGES
@@ -112,3 +113,28 @@ def other_job(subject: Subject) -> Iterator[Check]:
                     f"Wait for it, or: {command('cancel', subject.lab.root, job.id)}")  # fmt: skip
     else:
         yield Check("jobs", OK, "No job is running in this lab.")
+
+
+def results(subject: Subject) -> Iterator[Check]:
+    """What the stages made is as they made it."""
+    there = [
+        (stage, folder)
+        for stage in STAGES.values()
+        if stage.makes
+        for folder in stage.makes.folders(subject.lab)
+        if (folder / MANIFEST).is_file()
+    ]
+    whole = []
+    for stage, folder in there:
+        name = str(folder.relative_to(subject.lab.root))
+        if broken := damage(folder, verify=subject.verify):
+            again = command("run", subject.lab.root, stage.name)
+            yield Check(
+                "results", FAIL, f"{name} is damaged: {' '.join(broken[:5])}", again, "result.damaged"
+            )
+        else:
+            whole.append(name)
+    if whole:
+        yield Check("results", OK, f"As they were made: {', '.join(whole)}")
+    elif not there:
+        yield Check("results", SKIP, "Nothing has been made here yet.")

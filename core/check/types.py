@@ -51,12 +51,14 @@ class Subject:
         recipe: its recipe, or the defaults where it has none.
         stages: the stages that are to run.
         has_recipe: whether the recipe was read from ``lab.toml``.
+        verify: whether every byte of what was made is to be read.
     """
 
     lab: LabFolder
     recipe: Recipe
     stages: tuple[str, ...] = field(default_factory=default_stages)
     has_recipe: bool = True
+    verify: bool = False
 
 
 CheckFunction = Callable[[Subject], Iterable[Check]]

@@ -15,6 +15,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--markdown", action="store_true", help="print a table to paste into a report of a problem"
     )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="read every byte of what the stages made, not sizes and times alone",
+    )
     parser.set_defaults(run=run)
 
 
@@ -29,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     from core.text import clean
 
     root = lab_folder(options.folder).root
-    checks = run_checks(root)
+    checks = run_checks(root, verify=options.verify)
     chosen = settings_of(root)
     good = overall(checks)
     if options.json:

@@ -38,6 +38,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--detach", action="store_true", help="start and return; the run goes on by itself")
     parser.add_argument("--force", action="store_true", help="run even if nothing has changed")
     parser.add_argument(
+        "--verify", action="store_true", help="read every byte of earlier results, not sizes and times alone"
+    )
+    parser.add_argument(
         "--no-check", action="store_true", help="do not look first whether this machine can do it"
     )
     add_json(parser, "the events of the jobs, one JSON object a line,")
@@ -116,8 +119,9 @@ def run(options: argparse.Namespace) -> int:
         from core.check import require
 
         require(lab, stages)
+    choices = {"verify": True} if options.verify else None
     if options.detach:
-        job = lab.start(stages[0], force=options.force, then=tuple(stages[1:]))
+        job = lab.start(stages[0], force=options.force, then=tuple(stages[1:]), options=choices)
         if options.json:
             print_json({"job": job.id, "then": stages[1:]})
         else:
@@ -130,7 +134,7 @@ def run(options: argparse.Namespace) -> int:
     events = _Events() if options.json else EventPrinter()
     for stage in stages:
         try:
-            result = lab.run(stage, on_event=events, force=options.force)
+            result = lab.run(stage, on_event=events, force=options.force, options=choices)
         except LabError as error:
             if isinstance(events, _Events) and events.told:
                 print_error(error)

@@ -142,7 +142,10 @@ def _start_next(job: Job, rest: tuple[str, ...]) -> None:
 
     try:
         lab, recipe = folder_and_recipe(job)
-        start_job(lab, recipe, rest[0], force=bool(job.spec.get("force")), then=rest[1:], after=job.id)
+        asked = job.spec.get("options")
+        kept = {"verify": True} if isinstance(asked, dict) and asked.get("verify") else None
+        force = bool(job.spec.get("force"))
+        start_job(lab, recipe, rest[0], force=force, then=rest[1:], options=kept, after=job.id)
     except LabError as error:
         JobReporter(job.folder, job.id).log(f"{rest[0]} was not started. {error}", "error")
 

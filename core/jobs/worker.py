@@ -14,7 +14,7 @@ from typing import Any
 
 from core.errors import Cancelled, LabError, MachineError, RequestError, StageError
 from core.events import JobReporter, now
-from core.files import MANIFEST, read_if_whole, write_json
+from core.files import MANIFEST, damage, read_if_whole, refuse_damaged, write_json
 from core.folder import LabFolder
 from core.jobs import reserve
 from core.jobs.job import Job
@@ -22,8 +22,8 @@ from core.jobs.monitor import Monitor
 from core.recipe import OPTIONS, Recipe
 from core.report import write_report
 from core.stage_context import StageContext, resolve_for_stage
-from core.stages import stage_named
-from core.text import without_logins
+from core.stages import STAGES, Stage, stage_named
+from core.text import command, without_logins
 
 
 def folder_and_recipe(job: Job) -> tuple[LabFolder, Recipe]:
@@ -91,11 +91,19 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
     stage = stage_named(job.stage)
     resolved, facts = resolve_for_stage(stage, lab, written, reporter)
     recipe = resolved.recipe
+    options = spec.get("options")
+    options = dict(options) if isinstance(options, dict) else {}
+    verify = bool(options.get("verify"))
+    _refuse_damaged_inputs(stage, lab, recipe.finetune.adapter, verify=verify)
     module = stage.load()
     fingerprint = {"stage": job.stage, **module.fingerprint(lab, recipe)}
     output = module.output(lab, recipe)
     before = read_if_whole(output / MANIFEST) if output is not None else None
-    if before and before.get("fingerprint") == _plain(fingerprint) and not spec.get("force"):
+    before = before if isinstance(before, dict) else {}
+    same = before.get("fingerprint") == _plain(fingerprint)
+    if output is not None and same and (broken := damage(output, verify=verify)):
+        reporter.log(f"{output} is damaged and is made again: {' '.join(broken[:5])}", "warning")
+    elif same and not spec.get("force"):
         reporter.log(f"Nothing has changed since {job.stage} ran last: {output} stays as it is.")
         return {"result": before.get("result", {}), "auto": before.get("auto", []), "reused": True}
     chosen = resolved.of(*stage.reads)
@@ -118,7 +126,7 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
                 reporter,
                 work,
                 _plain(manifest),
-                dict(spec.get("options", {})),
+                options,
             )
             result = module.run(context)
     finally:
@@ -132,6 +140,19 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
         "peaks": peaks,
         "seconds": round(time.monotonic() - began, 2),
     }
+
+
+def _refuse_damaged_inputs(stage: Stage, lab: LabFolder, adapter: str, *, verify: bool) -> None:
+    """Refuse to start from what is not as an earlier stage made it.
+
+    That is the result of the stage that this one needs, and what others before this one have made of the same.
+    """
+    for earlier in STAGES.values():
+        if earlier.name == stage.name:
+            return
+        if earlier.makes and (earlier.name == stage.needs or (stage.needs and earlier.needs == stage.needs)):
+            again = "Make it again: " + command("run", lab.root, earlier.name)
+            refuse_damaged(earlier.makes.folder(lab, adapter), again, verify=verify)
 
 
 def _plain(data: Any) -> Any:

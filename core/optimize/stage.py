@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import MachineError, RequestError
-from core.files import MANIFEST, folder_stamp, publish, read_if_whole, read_json, write_json
+from core.files import MANIFEST, damage, folder_stamp, publish, read_if_whole, read_json, seal
 from core.folder import LabFolder
 from core.formats import human_bytes
 from core.model.auto import Settled, remembered_facts
@@ -255,7 +255,11 @@ class _Run:
         from core.optimize.adapters import LAYOUT_FILE
 
         names = ("model.onnx", "model.onnx.data", "genai_config.json", LAYOUT_FILE)
-        return all((self.lab.onnx_dir / name).is_file() for name in names)
+        if not all((self.lab.onnx_dir / name).is_file() for name in names):
+            return False
+        # An adapter is made again beside the base; anything else is not.
+        broken = damage(self.lab.onnx_dir, verify=bool(self.context.options.get("verify")))
+        return all(each.startswith("adapters/") for each in broken)
 
     def _add_adapter(self, folder: Path, name: str, into: Path) -> None:
         from core.optimize.adapters import add_adapter, arrange, read_layout, read_lora
@@ -372,7 +376,7 @@ class _Run:
             for name in (f"{self.name}.onnx_adapter", f"{self.name}.json"):
                 if (adapters / name).exists():
                     (adapters / name).replace(target / name)
-            write_json(self.lab.onnx_dir / MANIFEST, manifest)
+            seal(self.lab.onnx_dir, manifest)
         self.report.artifact(self.lab.onnx_dir, "ONNX model")
         if self.has_adapter:
             self.report.artifact(self.lab.adapter_file(self.name), f"adapter {self.name}")
