@@ -31,7 +31,7 @@ class Algorithm:
     loads_all: bool = True
 
 
-ALGORITHMS: Mapping[str, Algorithm] = {
+ALGORITHMS: dict[str, Algorithm] = {
     "awq": Algorithm(
         "AWQ - keeps the weights that matter most; the best start",
         "AWQ reads your records to see which weights matter. It runs on a GPU or, slower, on the CPU.",

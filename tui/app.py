@@ -79,12 +79,15 @@ class OlivePressApp(App[None]):
             self._make_watch().look()
             self.snapshot = self._make_watch().snapshot()
         # The first screen's sheets are read with the app's own: reading them later means parsing all again.
-        self._first = step_named(step or self._first_step())
-        super().__init__(css_path=[*sheets(OlivePressApp), *sheets(self._first.load())])
+        first = step_named(step or self._first_step())
+        # Each step is a mode, a stack of screens of its own: its screen is made once and keeps what was typed in it.
+        self.DEFAULT_MODE = first.name  # type: ignore[misc]  # which is first is known here
+        super().__init__(css_path=[*sheets(OlivePressApp), *sheets(first.load())])
+        for each in steps():
+            self.add_mode(each.name, each.make)
         self.notes: dict[str, str] = {}
         self.farewell = ""
         self.error_log: Path | None = None
-        self._screens: dict[str, StepScreen] = {}
         self._gauge: Gauge | None = None
         self._asked_to_quit = False
         self._draw_timer: Timer | None = None
@@ -126,13 +129,6 @@ class OlivePressApp(App[None]):
             )
         return self._watch
 
-    def get_default_screen(self) -> Screen[None]:
-        """The first screen is the default one: nothing is drawn twice at the start."""
-        screen = self.step_screen(self._first.name)
-        # switch_screen takes off what push_screen puts on; the default screen was never pushed (8.2.8).
-        screen._push_result_callback(screen, None)
-        return screen
-
     def _first_step(self) -> str:
         """Where a person who opens the lab most likely wants to be: at what runs, else at the beginning."""
         active = self.snapshot.active
@@ -158,12 +154,6 @@ class OlivePressApp(App[None]):
 
     # Steps
 
-    def step_screen(self, name: str) -> StepScreen:
-        """The screen of a step; it is made once and keeps what was typed in it."""
-        if name not in self._screens:
-            self._screens[name] = step_named(name).make()
-        return self._screens[name]
-
     @property
     def current(self) -> StepScreen:
         """The step's screen that is shown, below any dialog."""
@@ -173,14 +163,7 @@ class OlivePressApp(App[None]):
         """Show a step."""
         while len(self.screen_stack) > 1:
             self.pop_screen()
-        if self.current.step.name == name:
-            return
-        screen = self.step_screen(name)
-        if not self.is_screen_installed(self.current):
-            self.install_screen(self.current, self.current.step.name)
-        if not self.is_screen_installed(screen):
-            self.install_screen(screen, name)
-        await self.switch_screen(screen)
+        await self.switch_mode(name)
 
     async def action_step(self, number: int) -> None:
         """Go to the step with that number. Leaving the first step makes the lab, where there is none."""
@@ -363,7 +346,7 @@ class OlivePressApp(App[None]):
         """An error in the wizard: keep the story in a file, show a copyable notice, leave with status 1.
 
         Textual's own handler prints the traceback with the values of all variables, which may hold
-        keys and rows; ours writes it without.
+        keys and rows; ours writes it without. Textual (8.2.8) has no public way to be told of such an error.
         """
         from tui.crash import cause, keep
 

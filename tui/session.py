@@ -36,17 +36,22 @@ class Session:
         """Whether there is a lab."""
         return self.folder.recipe_path.is_file()
 
+    def stamp(self) -> tuple[int, int] | None:
+        """What changes when ``lab.toml`` does; None where there is none."""
+        try:
+            found = self.folder.recipe_path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size
+
     def recipe(self) -> Recipe:
         """The recipe as the file has it; while that is wrong, the last good one and ``broken``."""
         from core.recipe import read_recipe
 
-        try:
-            found = self.folder.recipe_path.stat()
-        except OSError:
+        stamp = self.stamp()
+        if stamp is None:
             self._stamp, self.broken = None, None
-            return self._usual()
-        stamp = (found.st_mtime_ns, found.st_size)
-        if stamp != self._stamp:
+        elif stamp != self._stamp:
             self._stamp = stamp
             try:
                 self._recipe = read_recipe(self.folder.recipe_path)

@@ -19,7 +19,6 @@ from tests.tui.nasty import NASTY
 from tui.app import OlivePressApp
 from tui.screens.upload import UploadScreen
 from tui.screens.upload_dialogs import PlanScreen, SignInScreen, WorkspaceScreen
-from tui.widgets.push import Push
 
 __all__ = ["pinned"]
 
@@ -151,7 +150,7 @@ def picture(
         screen = app.current
         assert isinstance(screen, UploadScreen)
         await until(pilot, lambda: app._watch is not None and app._watch._thread is not None)
-        await until(pilot, lambda: isinstance(screen.focused, Push))
+        await until(pilot, lambda: screen.focused is not None)
         if app.snapshot.active is not None:
             await until(pilot, lambda: screen._top is not None and screen._top._gauge)
         if log:

@@ -43,3 +43,29 @@ async def test_checks_that_break_do_not_break_the_wizard(lab: Lab, monkeypatch: 
         await until(pilot, lambda: "[/no] driver" in screen_text(app))
         await pilot.press("f4")
         await until(pilot, lambda: app.current.step.name == "data")
+
+
+async def test_it_looks_again_by_itself_when_the_recipe_is_another(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that was typed a moment ago is what the checks are about."""
+    looked: list[str] = []
+
+    def look(root: object, stages: object = None, on_check: object = None) -> list[Check]:
+        looked.append(lab.recipe.model.source)
+        return [Check("model", "OK", lab.recipe.model.source)]
+
+    monkeypatch.setattr("core.check.run_checks", look)
+    async with opened(lab.root, "check") as (app, pilot):
+        await until(pilot, lambda: "OK   model  rehearsal" in screen_text(app))
+        assert looked == ["rehearsal"]
+        await pilot.press("3", "shift+tab")
+        await until(pilot, lambda: app.current.step.name == "quantize")
+        source = app.current.query_one("#set-model-source")
+        app.set_focus(source)
+        await pilot.press("home", "x", "-", "tab")
+        await until(pilot, lambda: lab.recipe.model.source == "x-rehearsal")
+        app.set_focus(None)
+        await pilot.press("1")
+        await until(pilot, lambda: "OK   model  x-rehearsal" in screen_text(app))
+        assert looked == ["rehearsal", "x-rehearsal"]

@@ -131,6 +131,12 @@ class StepScreen(Screen[None]):
         return self.step.missing(snapshot)
 
     @property
+    def labels(self) -> Mapping[str, str]:
+        """What actions are called in the footer now, by their ids."""
+        missing = self.missing(self.olive.snapshot)
+        return self.LABELS if missing is None else {**self.LABELS, "next": f"To {missing.number}"}
+
+    @property
     def goal(self) -> Step | None:
         """Where Next leads: to the step that must be done before this one, else to the one after it."""
         return self.missing(self.olive.snapshot) or next(iter(steps()[self.step.number :]), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import work
@@ -30,6 +30,71 @@ STYLES = {
 }
 
 
+@dataclass(frozen=True)
+class CheckState:
+    """All that the screen shows.
+
+    Attributes:
+        checks: what has come in; when all are in, in the order in which to read them.
+        over: whether all are in.
+        problem: why looking itself failed.
+    """
+
+    checks: tuple[Check, ...] = ()
+    over: bool = False
+    problem: str = ""
+
+    def count(self, state: str) -> int:
+        """How many checks came out so."""
+        return sum(check.state == state for check in self.checks)
+
+    @property
+    def worst(self) -> str:
+        """FAIL, WARN or OK."""
+        return next((state for state in ("FAIL", "WARN") if self.count(state)), "OK")
+
+    @property
+    def headline(self) -> Content:
+        """What it comes to."""
+        if self.problem:
+            return Content(clean(f"The checks could not be made. {self.problem}"))
+        if not self.over:
+            return Content(f"Looking … {len(self.checks)} so far")
+        if self.worst == "FAIL":
+            return Content.assemble(
+                (f"{self.count('FAIL')} FAIL", "bold $text-error"),
+                ": do what stands below, then check again.",
+            )
+        if self.worst == "WARN":
+            return Content.assemble(
+                ("This machine can run the lab.", "bold"), f"  {self.count('WARN')} WARN: good to know."
+            )
+        return Content.styled("This machine can run the lab.", "bold $text-success")
+
+    def line(self, index: int) -> Content:
+        """One check in a line."""
+        check = self.checks[index]
+        width = max(len(each.name) for each in self.checks)
+        return Content.assemble(
+            (f"{check.state:<5}", STYLES.get(check.state, "")),
+            (f"{clean(check.name, keep_newlines=False):<{width}}  ", "bold"),
+            clean(check.found, keep_newlines=False),
+        )
+
+    def detail(self, index: int) -> Content:
+        """One check in full, with what to do."""
+        if not self.checks:
+            return Content("")
+        check = self.checks[min(index, len(self.checks) - 1)]
+        parts: list[Content | tuple[str, str]] = [
+            (f"{check.state} ", STYLES.get(check.state, "")),
+            Content(clean(check.found)),
+        ]
+        if check.fix:
+            parts += [("\nWhat to do: ", "bold"), Content(clean(check.fix))]
+        return Content.assemble(*parts)
+
+
 class CheckScreen(StepScreen):
     """The checks as they come in; the marked one in full below, with what to do."""
 
@@ -37,28 +102,21 @@ class CheckScreen(StepScreen):
     LABELS: ClassVar[Mapping[str, str]] = {"run": "Check"}
     CSS_PATH = "check.tcss"
 
-    class Came(Message):
-        """One check came in."""
+    class Seen(Message):
+        """There is more to show."""
 
-        def __init__(self, attempt: int, check: Check) -> None:
+        def __init__(self, attempt: int, state: CheckState) -> None:
             super().__init__()
-            self.attempt, self.check = attempt, check
-
-    class Over(Message):
-        """All checks are in, in the order in which to read them; or looking itself failed."""
-
-        def __init__(self, attempt: int, checks: list[Check], problem: str = "") -> None:
-            super().__init__()
-            self.attempt, self.checks, self.problem = attempt, checks, problem
+            self.attempt, self.state = attempt, state
 
     def __init__(self) -> None:
         super().__init__()
         self.headline = Plain("Looking …", id="headline")
         self.list = PlainList(id="checks", empty="")
         self.detail = Plain("", id="check-detail")
-        self.checks: list[Check] = []
+        self.state = CheckState()
         self._attempt = 0
-        self._over = False
+        self._looked_at: object = None
 
     def body(self) -> ComposeResult:
         yield self.headline
@@ -70,66 +128,42 @@ class CheckScreen(StepScreen):
             yield Push("Copy as text", id="copy", key="c")
         yield self.command
 
-    def on_mount(self) -> None:
-        """Draw first, then look."""
-        self.call_after_refresh(self.action_run)
-
     def show(self, snapshot: Snapshot) -> None:
-        """Nothing here depends on jobs."""
+        """Look, and look again by itself where the recipe or what is made is another than at the last look."""
         self.command.show(self.session.command("check"))
+        subject = (self.session.stamp(), snapshot.made)
+        if self.is_current and self._looked_at != subject:
+            self._looked_at = subject
+            self.call_after_refresh(self.action_run)  # draw first
 
     def focus_first(self) -> None:
         """On Next, for a warning does not stop anybody; after a FAIL on looking again."""
-        failed = self._over and any(check.state == "FAIL" for check in self.checks)
+        failed = self.state.over and self.state.worst == "FAIL"
         self.set_focus(self.query_one("#run" if failed else "#next", Push))
 
     def action_run(self) -> None:
         """Look at everything again."""
         self._attempt += 1
-        self._over = False
-        self.checks = []
-        self._tell()
+        self._draw(CheckState())
         self._look(self._attempt)
 
     @work(thread=True, exit_on_error=False, group="check")
     def _look(self, attempt: int) -> None:
+        state = CheckState()
+
+        def came(check: Check) -> None:
+            nonlocal state
+            state = replace(state, checks=(*state.checks, self._as_here(check)))
+            self.post_message(self.Seen(attempt, state))
+
         try:
             from core.check import run_checks
 
-            found = run_checks(
-                self.session.root, on_check=lambda check: self.post_message(self.Came(attempt, check))
-            )
+            found = run_checks(self.session.root, on_check=came)
+            state = CheckState(tuple(map(self._as_here, found)), over=True)
         except Exception as error:  # shown; the wizard goes on without the checks
-            self.post_message(self.Over(attempt, [], f"{type(error).__name__}: {error}"))
-        else:
-            self.post_message(self.Over(attempt, found))
-
-    def on_check_screen_came(self, event: Came) -> None:
-        """Show it; an answer to an older look is dropped."""
-        event.stop()
-        if event.attempt == self._attempt and not self._over:
-            self.checks.append(self._as_here(event.check))
-            self._tell()
-
-    def on_check_screen_over(self, event: Over) -> None:
-        """All are in: put them in order, mark the first that wants something done."""
-        event.stop()
-        if event.attempt != self._attempt:
-            return
-        self._over = True
-        if event.problem:
-            self.headline.show(f"The checks could not be made. {event.problem}")
-            return
-        self.checks = [self._as_here(check) for check in event.checks]
-        worst = next(
-            (i for state in ("FAIL", "WARN") for i, c in enumerate(self.checks) if c.state == state), 0
-        )
-        self.list.index = worst
-        self._tell()
-        if self.focused is not None and self.focused.id in ("next", "run"):
-            self.focus_first()
-        states = [check.state for check in self.checks]
-        self.olive.note("check", "FAIL" if "FAIL" in states else "WARN" if "WARN" in states else "OK")
+            state = CheckState(over=True, problem=f"{type(error).__name__}: {error}")
+        self.post_message(self.Seen(attempt, state))
 
     def _as_here(self, check: Check) -> Check:
         """Without a lab the command line says how to make one; the wizard makes it by itself."""
@@ -139,53 +173,31 @@ class CheckScreen(StepScreen):
             )
         return check
 
-    def _tell(self) -> None:
-        count = {state: sum(check.state == state for check in self.checks) for state in STYLES}
-        if not self._over:
-            self.headline.show(f"Looking … {len(self.checks)} so far")
-        elif count["FAIL"]:
-            self.headline.show(
-                Content.assemble(
-                    (f"{count['FAIL']} FAIL", "bold $text-error"), ": do what stands below, then check again."
-                )
-            )
-        elif count["WARN"]:
-            self.headline.show(
-                Content.assemble(
-                    ("This machine can run the lab.", "bold"), f"  {count['WARN']} WARN: good to know."
-                )
-            )
-        else:
-            self.headline.show(Content.styled("This machine can run the lab.", "bold $text-success"))
-        self.list.show(len(self.checks), self._line)
-        self._tell_detail(self.list.index)
+    def on_check_screen_seen(self, event: Seen) -> None:
+        """Show it; an answer to an older look is dropped."""
+        event.stop()
+        if event.attempt != self._attempt:
+            return
+        if event.state.over and not event.state.problem:
+            marked = {"FAIL", "WARN"} & {event.state.worst}
+            self.list.index = next((i for i, c in enumerate(event.state.checks) if c.state in marked), 0)
+        self._draw(event.state)
+        if event.state.over and not event.state.problem:
+            if self.focused is not None and self.focused.id in ("next", "run"):
+                self.focus_first()
+            self.olive.note("check", event.state.worst)
 
-    def _line(self, index: int) -> Content:
-        check = self.checks[index]
-        width = max(len(c.name) for c in self.checks)
-        return Content.assemble(
-            (f"{check.state:<5}", STYLES.get(check.state, "")),
-            (f"{clean(check.name, keep_newlines=False):<{width}}  ", "bold"),
-            clean(check.found, keep_newlines=False),
-        )
+    def _draw(self, state: CheckState) -> None:
+        """The one place where the state gets onto the screen."""
+        self.state = state
+        self.headline.show(state.headline)
+        self.list.show(len(state.checks), state.line)
+        self.detail.show(state.detail(self.list.index))
 
     def on_plain_list_moved(self, event: PlainList.Moved) -> None:
         """Show the marked one in full."""
         event.stop()
-        self._tell_detail(event.index)
-
-    def _tell_detail(self, index: int) -> None:
-        if not self.checks:
-            self.detail.show("")
-            return
-        check = self.checks[min(index, len(self.checks) - 1)]
-        parts: list[Content | tuple[str, str]] = [
-            (f"{check.state} ", STYLES.get(check.state, "")),
-            Content(clean(check.found)),
-        ]
-        if check.fix:
-            parts += [("\nWhat to do: ", "bold"), Content(clean(check.fix))]
-        self.detail.show(Content.assemble(*parts))
+        self.detail.show(self.state.detail(event.index))
 
     def on_push_pushed(self, event: Push.Pushed) -> None:
         """A button."""
@@ -201,5 +213,5 @@ class CheckScreen(StepScreen):
         """Copy all checks as text, for a report of a problem."""
         from core.check.runner import as_markdown
 
-        self.app.copy_to_clipboard(clean(as_markdown(self.checks)))
+        self.app.copy_to_clipboard(clean(as_markdown(self.state.checks)))
         self.notify("Copied (if your terminal allows it).", markup=False)

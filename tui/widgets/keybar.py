@@ -42,7 +42,7 @@ class KeyBar(Widget):
             for _, binding, enabled, _ in self.screen.active_bindings.values()
             if binding.id and enabled
         }
-        labels: Mapping[str, str] = getattr(screen, "LABELS", {})
+        labels: Mapping[str, str] = getattr(screen, "labels", {})
         shown = []
         for action in GLOBAL:
             if action.show and action.id in offered:

@@ -52,7 +52,8 @@ class Rail(Widget):
             mark = sign("here") if here else " "
             name = f"{mark}{step.number} {step.title}"[: width if width >= 11 else width - 1].ljust(width)
             names.append(Content.styled(name, "bold reverse" if here else ""))
-            words.append(Content.styled(f"{' ' * indent}{word}"[: width - 1].ljust(width), _style(word)))
+            space = " " * max(0, min(indent, width - 1 - len(word)))
+            words.append(Content.styled(f"{space}{word}"[: width - 1].ljust(width), _style(word)))
         return Content.assemble(*names, "\n", *words)
 
     def on_click(self, event: Click) -> None:
@@ -69,6 +70,8 @@ def _style(word: str) -> str:
         return "$text-success"
     if word.endswith("%") or word in ("running", "waiting", "stopping"):
         return "bold $text-accent"
+    if word.endswith("found"):
+        return "bold $text-warning"
     if word in ("stopped", "changed", "WARN"):
         return "$text-warning"
     return "$foreground 60%"

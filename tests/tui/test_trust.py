@@ -1,0 +1,75 @@
+"""What is typed is kept, nothing is replaced or stopped by a key too many, and a button does what it says."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.lab import Lab
+from tests.tui.conftest import opened, screen_text, until
+from tests.tui.labs import job_in, made
+from tui.screens.dialogs import AskScreen
+from tui.widgets.log_pane import LogLines
+from tui.widgets.push import Push
+from tui.widgets.rail import Rail
+
+
+async def test_leaving_a_field_keeps_what_was_typed(lab: Lab) -> None:
+    made(lab, ("quantize",))
+    async with opened(lab.root, "finetune") as (app, pilot):
+        await until(pilot, lambda: isinstance(app.focused, Push))
+        app.set_focus(app.current.query_one("#set-finetune-steps"))
+        await pilot.press("end", "0", "tab")
+        await until(pilot, lambda: lab.recipe.finetune.steps == 1000)
+        await pilot.press("shift+tab", "end", "x", "tab")
+        await until(pilot, lambda: "a whole number" in screen_text(app))
+        assert lab.recipe.finetune.steps == 1000, "what is impossible is not kept"
+
+
+async def test_stop_is_never_where_enter_goes(lab: Lab) -> None:
+    job = job_in(lab, "finetune", "running")
+    async with opened(lab.root, "finetune") as (app, pilot):
+        await until(pilot, lambda: isinstance(app.focused, LogLines))
+        await pilot.press("enter", "enter", "space", "escape", "enter")
+        await pilot.pause()
+        assert not (job.folder / "cancel").exists()
+        await pilot.press("f9")
+        await until(pilot, lambda: (job.folder / "cancel").exists())
+    job.let_go()
+
+
+async def test_a_run_that_would_replace_a_result_asks(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(Lab, "start", lambda self, stage, **more: started.append(stage))
+    job_in(lab, "quantize", "succeeded")
+    made(lab, ("quantize",))
+    async with opened(lab.root, "quantize") as (app, pilot):
+        await until(pilot, lambda: "Done" in screen_text(app))
+        await pilot.press("r")
+        await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        assert "A run replaces models/quantized" in screen_text(app)
+        await pilot.press("enter")
+        await until(pilot, lambda: app.screen is app.current)
+        assert not started, "Enter loses nothing"
+        await pilot.press("f8")
+        await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        await pilot.press("r")
+        await until(pilot, lambda: started == ["quantize"])
+
+
+@pytest.mark.parametrize(("step", "leads_to"), [("finetune", "quantize"), ("upload", "optimize")])
+async def test_next_leads_where_its_button_says(lab: Lab, step: str, leads_to: str) -> None:
+    async with opened(lab.root, step) as (app, pilot):
+        await until(pilot, lambda: "Go to" in screen_text(app))
+        assert "F4  To 3" in screen_text(app) or "F4  To 5" in screen_text(app), "the keys say it as well"
+        await pilot.press("f4")
+        await until(pilot, lambda: app.current.step.name == leads_to)
+
+
+@pytest.mark.parametrize(("size", "word"), [((80, 24), "21 found"), ((60, 20), "needs 3")])
+async def test_the_rail_cuts_no_word(lab: Lab, size: tuple[int, int], word: str) -> None:
+    async with opened(lab.root, "check", size=size) as (app, pilot):
+        app.note("data", "21 found")
+        await until(pilot, lambda: word in screen_text(app).splitlines()[2])
+        rail = app.current.query_one(Rail)
+        styles = {str(span.style) for span in rail.render().spans}
+        assert "bold $text-warning" in styles, "findings keep rows from being learnt: they are no side note"
