@@ -15,6 +15,7 @@ from core.check import probes, run_checks
 from core.check.needs import Machine, stage_needs
 from core.lab import Lab
 from core.model.auto import resolve
+from core.model.folder import config_facts
 from core.quantize.stage import passes
 from core.recipe import OPTIONS, Recipe
 from core.stages import STAGES, default_stages, made_in
@@ -84,8 +85,10 @@ def test_an_algorithm_more_is_a_choice_a_pass_and_an_estimate(tmp_path: Path) ->
     recipe = Recipe().with_values({"quantize.algorithm": "half", "quantize.group_size": 32})
     settled = resolve(recipe, None, None).recipe
     assert passes(settled, Path("rows.json"), Path("model"))["quantize"]["type"] == "rtn"
-    needs = stage_needs(CONFIG, settled, Machine(gpu_free=0, cores=2))
+    needs = stage_needs(config_facts(CONFIG), settled, Machine(gpu_free=0, cores=2))
     plain = stage_needs(
-        CONFIG, resolve(recipe.with_values({"quantize.algorithm": "rtn"}), None, None).recipe, Machine(0, 2)
+        config_facts(CONFIG),
+        resolve(recipe.with_values({"quantize.algorithm": "rtn"}), None, None).recipe,
+        Machine(0, 2),
     )
     assert needs["quantize"].seconds > plain["quantize"].seconds, "its search takes time"
