@@ -1,28 +1,16 @@
-"""The survey in a process of its own, for a screen that must stay quick and light.
-
-The process writes into a temporary folder: `events.jsonl` as jobs do, `report.json` and
-`findings.jsonl` at the end. It stops when its `cancel` file appears, and when its starter is gone.
-"""
+"""The survey in a process of its own, for a screen that must stay quick and light."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from core.data.types import Finding
-from core.errors import LabError, StageError, error_from
-from core.events import JobReporter, read_events
-from core.files import read_if_whole, write_json
+from core.errors import LabError
+from core.events import TimeLeft
+from core.process import Child, Message, Request, serve
 from core.recipe import read_recipe
 
 
@@ -47,98 +35,71 @@ class SurveyState:
 
 
 class BackgroundSurvey:
-    """A running survey of a lab's data, by the `lab.toml` that lies there now."""
+    """A running survey of a lab's data, by the `lab.toml` that lies there now.
+
+    Raises:
+        MachineError: the process cannot be started.
+    """
 
     def __init__(self, lab_root: Path) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="olivepress-data-"))
-        self._offset = 0
-        self._last = SurveyState("running")
-        with (self._folder / "log.txt").open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "core.data.background", str(lab_root), str(self._folder)],
-                stdin=subprocess.PIPE,  # its end tells the process that nobody waits any more
-                stdout=log,
-                stderr=log,
-            )
+        self._left = TimeLeft()
+        self._state = SurveyState("running")
+        self._child = Child("core.data.background", str(lab_root), what="The check of the rows")
+        self._call = self._child.start({"what": "survey"}, self._hear)
+
+    def _hear(self, event: Message) -> None:
+        phase, done, total = event["phase"], event["done"], event["total"]
+        self._state = SurveyState("running", phase, done, total, self._left.update(phase, done, total))
 
     def poll(self) -> SurveyState:
         """The present state; cheap, for a timer."""
-        if self._last.state != "running":
-            return self._last
-        over = self._process.poll() is not None
-        events, self._offset = read_events(self._folder / "events.jsonl", self._offset)
-        for event in events:
-            if event["type"] == "progress":
-                self._last = SurveyState(
-                    "running", event["phase"], event["done"], event["total"], event["eta_s"]
-                )
-        if over:
-            self._last = self._end()
-        return self._last
+        if self._state.state == "running" and self._call.future.done():
+            try:
+                self._state = SurveyState("done", report=self._call.result())
+            except LabError as error:
+                state = "cancelled" if error.exit_status == 130 else "failed"
+                self._state = SurveyState(state, error=error)
+        return self._state
 
-    def _end(self) -> SurveyState:
-        result = read_if_whole(self._folder / "report.json")
-        if isinstance(result, dict) and "error" in result:
-            error = error_from(result["error"], result["exit_status"])
-            return SurveyState("cancelled" if error.exit_status == 130 else "failed", error=error)
-        if isinstance(result, dict):
-            return SurveyState("done", report=result)
-        tail = (self._folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
-        return SurveyState("failed", error=StageError("Looking at the data failed.", " ".join(tail)))
+    def findings(self, start: int = 0, count: int | None = None) -> list[Finding]:
+        """The findings of a survey that is done, from number `start`.
 
-    def findings(self, start: int = 0, count: int | None = None) -> Iterator[Finding]:
-        """The findings of a survey that is done, from number `start`."""
-        names = ("file", "line", "kind", "message", "fix", "row")
-        with (self._folder / "findings.jsonl").open(encoding="utf-8") as stream:
-            for line in islice(stream, start, None if count is None else start + count):
-                data = json.loads(line)
-                yield Finding(*(data[name] for name in names))
+        Raises:
+            LabError: the process is gone.
+        """
+        found = self._child.ask({"what": "findings", "start": start, "count": count})["findings"]
+        return [Finding(*each) for each in found]
 
     def cancel(self) -> None:
         """Ask it to stop; `poll` tells when it has."""
-        with suppress(OSError):
-            (self._folder / "cancel").touch()
+        self._call.cancel()
 
     def close(self) -> None:
-        """End it if it runs, and remove its files."""
-        with suppress(OSError):
-            self._process.stdin.close()  # type: ignore[union-attr]
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """End it if it runs, and forget its findings."""
+        self._child.close(0)
 
 
-def _leave_with_starter(folder: Path) -> None:
-    """End this process when standard input does, which is when the starter is gone; nobody needs its files then."""
-    import threading
-
-    def wait() -> None:
-        with suppress(OSError):
-            os.read(0, 1)
-        shutil.rmtree(folder, ignore_errors=True)
-        os._exit(0)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def main(arguments: list[str]) -> int:
-    """Survey the lab named first, into the folder named second."""
+def main(root: Path) -> None:
+    """Survey a lab when asked to, and give the findings page by page until nobody asks any more."""
+    from core.data.findings import Findings
     from core.data.survey import summary
 
-    root, folder = Path(arguments[0]), Path(arguments[1])
-    _leave_with_starter(folder)
-    try:
-        report = summary(root, read_recipe(root / "lab.toml"), JobReporter(folder, "data"))
-    except LabError as error:
-        write_json(folder / "report.json", {"error": error.as_dict(), "exit_status": error.exit_status})
-        return error.exit_status
-    with (folder / "findings.jsonl").open("w", encoding="utf-8") as stream:
-        for finding in report.findings:
-            stream.write(json.dumps(finding.as_dict()) + "\n")
-    write_json(folder / "report.json", report.as_dict())
-    return 0
+    findings = Findings()
+
+    def answer(request: Request) -> Message:
+        nonlocal findings
+        if request.ask["what"] == "findings":
+            start, count = request.ask["start"], request.ask["count"]
+            page = islice(findings, start, None if count is None else start + count)
+            return {"findings": [each.as_row() for each in page]}
+        report = summary(root, read_recipe(root / "lab.toml"), request.reporter())
+        findings = report.findings
+        return report.as_dict()
+
+    serve(answer, grace_s=0)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    import sys
+
+    main(Path(sys.argv[1]))

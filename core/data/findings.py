@@ -62,8 +62,7 @@ class Findings:
             return
         if self._file is None:
             self._file = tempfile.TemporaryFile("w+", encoding="utf-8", prefix="olivepress-")  # noqa: SIM115
-        row = [finding.file, finding.line, finding.kind, finding.message, finding.fix, finding.row]
-        self._file.write(json.dumps(row) + "\n")
+        self._file.write(json.dumps(finding.as_row()) + "\n")
 
     def sort(self) -> None:
         """Bring them into the order of files and lines, as far as they are in memory."""

@@ -180,6 +180,10 @@ class Finding:
         """`error` where training does not start with it, else `warning`."""
         return "error" if self.kind in BLOCKING else "warning"
 
+    def as_row(self) -> tuple[str, int, str, str, str, int]:
+        """Its values in order, for writing many."""
+        return self.file, self.line, self.kind, self.message, self.fix, self.row
+
     def as_dict(self) -> dict[str, Any]:
         """The JSON form, as `olivepress data --json` prints it."""
         return {

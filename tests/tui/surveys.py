@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -44,9 +42,9 @@ class FakeSurvey:
         """What the test has set."""
         return SurveyState("cancelled") if self.cancelled else type(self).now
 
-    def findings(self, start: int = 0, count: int | None = None) -> Iterator[Finding]:
+    def findings(self, start: int = 0, count: int | None = None) -> list[Finding]:
         """Of those that the test has set."""
-        return islice(type(self).found, start, None if count is None else start + count)
+        return list(type(self).found[start : None if count is None else start + count])
 
     def cancel(self) -> None:
         """It stops at once."""
