@@ -71,7 +71,7 @@ async def measure(lab: Lab, rows: int) -> None:
         opening_lag, lag.worst = lag.worst, 0.0
         screen = app.current
         assert isinstance(screen, DataScreen)
-        source = screen.source
+        source = screen.state.source
         assert source is not None
         indexed_from = time.perf_counter()
 
@@ -95,7 +95,7 @@ async def measure(lab: Lab, rows: int) -> None:
         indexed = time.perf_counter() - indexed_from
         chance = random.Random(3)
         jumps = [await jump(chance.randrange(1, rows), True) for _ in range(20)]
-        state = screen.state.state if screen.state else "none"
+        state = screen.state.survey.state if screen.state.survey else "none"
         watcher.cancel()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     size = source.bytes / 2**20

@@ -11,6 +11,9 @@ are added later are divided anew; the old ones never change sides.
 from __future__ import annotations
 
 import base64
+import sys
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,8 +38,6 @@ class Splitter:
     """Takes the rows of a file in order, then says which of them are held out."""
 
     def __init__(self) -> None:
-        from array import array
-
         self.sketches = Sketches(pairs=False)
         self._keys = array("Q")
         self._fixed = array("b")
@@ -207,3 +208,38 @@ def split_rows(splitter: Splitter, recipe: Recipe, lab_root: Path) -> NDArray[np
         except (MachineError, OSError):
             return result
     return result
+
+
+class HeldOut:
+    """The questions that `data_split.json` of a lab has on the held-out side, for its recipe.
+
+    Empty where there is no such memory yet, or where it is of another seed or fraction: the next
+    survey divides the rows anew then.
+    """
+
+    def __init__(self, lab_root: Path, recipe: Recipe) -> None:
+        self._keys = array("Q")
+        stored = read_json(lab_root / SPLIT_FILE)
+        files = stored.get("files") if isinstance(stored, dict) else None
+        entry = files.get(recipe.data.file) if isinstance(files, dict) else None
+        if not isinstance(entry, dict):
+            return
+        if (entry.get("seed"), entry.get("fraction")) != (recipe.data.seed, recipe.data.eval_fraction):
+            return
+        try:
+            self._keys.frombytes(base64.b64decode(entry["eval"]))
+        except (KeyError, ValueError, TypeError):
+            self._keys = array("Q")
+        if sys.byteorder == "big":
+            self._keys.byteswap()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def holds(self, prompt: str) -> bool:
+        """Whether a row with this question is held out."""
+        if not self._keys:
+            return False
+        key = text_key(plain(prompt))
+        place = bisect_left(self._keys, key)
+        return place < len(self._keys) and self._keys[place] == key

@@ -34,12 +34,13 @@ def ready(app: OlivePressApp) -> bool:
     """Whether all is drawn that will be."""
     screen = app.current
     assert isinstance(screen, DataScreen)
-    if screen.opening or screen.focused is None or screen.form.waiting:
+    found = screen.state
+    if found.opening or screen.focused is None or screen.form.waiting:
         return False
-    if screen.source is None:
+    if found.source is None:
         return screen.problem.has_class("-shown")
-    state = screen.state.state if screen.state is not None else ""
-    return state in ("done", "running") and screen.source.exact and "Row 1 of 1" in screen.whole.text
+    state = found.survey.state if found.survey is not None else ""
+    return state in ("done", "running") and found.exact and "Row 1 of 1" in screen.whole.text
 
 
 def picture(snap_compare: Compare, lab: Lab, size: tuple[int, int], *keys: str) -> None:

@@ -17,8 +17,8 @@ from core.lab import Lab
 from tests.tui.conftest import opened, screen_text, until
 from tests.tui.surveys import report, survey_that
 from tui.app import OlivePressApp
-from tui.pages import PAGE, PageCache
 from tui.screens.data import DataScreen
+from tui.screens.data.pages import PAGE, PageCache
 from tui.screens.pick import PickScreen
 
 SURVEY = "core.data.background.BackgroundSurvey"
@@ -75,7 +75,7 @@ async def test_rows_are_listed_checked_and_shown_through_the_template(lab: Lab) 
         assert "tokens:" in screen_text(app)
         assert "No findings" in screen_text(app)
         # The survey has settled which rows are held out; they are marked now, in the list and in the row.
-        source = screen_of(app).source
+        source = screen_of(app).state.source
         assert source is not None
 
         def held() -> list[int]:
@@ -83,7 +83,7 @@ async def test_rows_are_listed_checked_and_shown_through_the_template(lab: Lab) 
             return [i for i, row in enumerate(rows) if row is not None and row.held_out]
 
         await until(pilot, lambda: len(held()) == 3)
-        screen_of(app).go(held()[0])
+        screen_of(app).controller.go(held()[0])
         await until(pilot, lambda: "HELD OUT" in screen_text(app))
         assert "HELD What" in screen_text(app)
 
@@ -104,7 +104,9 @@ async def test_special_tokens_and_the_learnt_part_are_marked(lab: Lab, checked: 
 async def test_any_row_is_gone_to_by_its_number(lab: Lab, checked: None) -> None:
     write_rows(lab, rows_of(3000))
     async with opened(lab.root, "data") as (app, pilot):
-        await until(pilot, lambda: "3,000 rows" in screen_text(app) or screen_of(app).source is not None)
+        await until(
+            pilot, lambda: "3,000 rows" in screen_text(app) or screen_of(app).state.source is not None
+        )
         await pilot.press("g")
         await until(pilot, lambda: "Go to row" in screen_text(app))
         await pilot.press(*"nine", "enter")
@@ -135,8 +137,10 @@ async def test_a_far_row_is_shown_at_once_and_becomes_exact(
     long = "and so on " * 100
     write_rows(lab, [{"prompt": f"town {i}?", "response": f"{i} {long}"} for i in range(1, 5001)])
     async with opened(lab.root, "data") as (app, pilot):
-        await until(pilot, lambda: "about" in screen_of(app).facts.text or screen_of(app).source is not None)
-        source = screen_of(app).source
+        await until(
+            pilot, lambda: "about" in screen_of(app).facts.text or screen_of(app).state.source is not None
+        )
+        source = screen_of(app).state.source
         assert source is not None
         assert not source.exact
         await pilot.press("g", *"4000", "enter")
@@ -154,12 +158,14 @@ async def test_a_folder_with_other_forms_is_read_by_another_process(lab: Lab, ch
     write_rows(lab, [json.dumps([{"question": "held?", "answer": "yes", "id": 1}])], "d/test.json")
     lab.set({"data.file": "d"})
     async with opened(lab.root, "data") as (app, pilot):
-        await until(pilot, lambda: "400 rows" in screen_text(app) or screen_of(app).source is not None, 60)
-        await until(pilot, lambda: screen_of(app).source.exact, 30)  # type: ignore[union-attr]
-        screen_of(app).go(0)
+        await until(
+            pilot, lambda: "400 rows" in screen_text(app) or screen_of(app).state.source is not None, 60
+        )
+        await until(pilot, lambda: screen_of(app).state.source.exact, 30)  # type: ignore[union-attr]
+        screen_of(app).controller.go(0)
         await until(pilot, lambda: "line 1 of test.json" in screen_text(app))
         await until(pilot, lambda: "HELD OUT" in screen_text(app))
-        screen_of(app).go(399)
+        screen_of(app).controller.go(399)
         await until(pilot, lambda: "line 400 of train.csv" in screen_text(app))
         await until(pilot, lambda: "in 399<|end|>" in screen_text(app))
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from core.data import load_examples
-from core.data.held_out import HeldOut
+from core.data.split import HeldOut
 from core.recipe import Recipe
 
 

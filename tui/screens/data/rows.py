@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import LabError
 from core.text import clean
-from tui.pages import PageCache
+from tui.screens.data.pages import PageCache
 
 if TYPE_CHECKING:
-    from core.data.held_out import HeldOut
     from core.data.pager import RowPager
     from core.data.preview import Previewer
+    from core.data.split import HeldOut
     from core.data.types import Row
 
 SAMPLE = 1_000
@@ -49,6 +49,12 @@ class View:
 
     previewer: Previewer | None = None
     held_out: HeldOut | None = None
+
+    @property
+    def used(self) -> frozenset[str] | None:
+        """The columns that reach the model; None where that is not known."""
+        plan = self.previewer.plan if self.previewer is not None else None
+        return plan.used if plan is not None else None
 
 
 class RowSource:

@@ -10,15 +10,16 @@ from textual.content import Content
 from core.formats import human_bytes, number, time_left
 from core.options import AUTO
 from core.text import clean
-from tui.rows import ShownRow, as_text
+from tui.screens.data.rows import ShownRow, as_text
 from tui.signs import ascii_only, bar, sign
 
 if TYPE_CHECKING:
     from core.data.background import SurveyState
     from core.data.mapping import Proposal
-    from core.data.preview import Piece, Preview
-    from core.data.types import Finding
+    from core.data.preview import Piece
+    from core.data.types import Finding, Row
     from core.recipe import Recipe
+    from tui.screens.data.controller import DataState, Whole
 
 QUIET = "$foreground 60%"
 MOST = 20_000
@@ -29,7 +30,7 @@ def row_line(row: ShownRow | None, index: int, sure: bool, wide: int, digits: in
     """A row in the list: its line, a mark, and the beginnings of its fields side by side."""
     if row is None:
         return Content.styled(f"{number(index + 1):>{digits}} {sign('cut')}", QUIET)
-    where = str(row.row.line) if row.row.line and sure else f"~{index + 1}"
+    where = row_where(row.row) if row.row.line and sure else f"~{index + 1}"
     mark = Content("")
     if row.problem:
         mark = Content.styled("BAD ", "bold $text-error")
@@ -41,6 +42,11 @@ def row_line(row: ShownRow | None, index: int, sure: bool, wide: int, digits: in
     return Content.assemble(
         (f"{where:>{digits}} ", QUIET), mark, *side_by_side(row.cells, room, mark.cell_length)
     )
+
+
+def row_where(row: Row) -> str:
+    """The line of a row; of several on one line, as in a JSON array, which it is."""
+    return f"#{row.number}" if row.number > row.line else str(row.line)
 
 
 def side_by_side(cells: Sequence[str], room: int, taken: int = 0) -> list[Content]:
@@ -57,12 +63,23 @@ def side_by_side(cells: Sequence[str], room: int, taken: int = 0) -> list[Conten
     return parts
 
 
-def row_text(
-    row: ShownRow, seen: Preview | None, where: str, note: str = "", *, proposed: bool = False
-) -> Content:
-    """A row whole: where it stands, what is wrong with it, as the model will see it, and as it is."""
+def row_place(state: DataState, whole: Whole) -> str:
+    """Where a row stands: its number of how many, its line and its file."""
+    row, source = whole.row.row, state.source
+    total = f"{'' if state.exact else 'about '}{number(state.count)}"
+    line = f", line {row.line}" if row.line else ", just about there"
+    file = f" of {row.file}" if source is not None and source.path.is_dir() else ""
+    return f"Row {number(whole.index + 1)} of {total}{line}{file}"
+
+
+def row_text(state: DataState) -> Content:
+    """The row that is shown whole: where it stands, what is wrong with it, as the model will see it, and as it is."""
+    whole = state.whole
+    if whole is None:
+        return Content("")
+    row, seen = whole.row, whole.seen
     parts: list[Content | tuple[str, str]] = [
-        Content.styled(clean(where, keep_newlines=False), "bold"),
+        Content.styled(clean(row_place(state, whole), keep_newlines=False), "bold"),
         Content("\n"),
         Content.styled("HELD OUT: to measure with, not learnt\n" if row.held_out else "", "$text-secondary"),
     ]
@@ -73,9 +90,12 @@ def row_text(
         parts.append(Content.styled(clean(f"It cannot be used: {problem}") + "\n", "bold $text-error"))
     if seen is not None and seen.pieces and not any(piece.trained for piece in seen.pieces):
         parts.append(Content.styled("NOT LEARNT: the row itself says so\n", "$text-warning"))
-    if note:
+    if state.jumped is not None and state.jumped[0] == whole.index:
+        finding = state.jumped[1]
+        note = f"{finding.kind}: {finding.message}. What to do: {finding.fix}."
         parts.append(Content.styled(clean(note) + "\n", "$text-warning"))
     if seen is not None and seen.pieces:
+        proposed = state.proposed is not None
         by = "With the proposed fields and template" if proposed else "What the model sees"
         parts += [
             Content.styled(f"{by}; underlined: what it learns to say\n", QUIET),
@@ -85,11 +105,13 @@ def row_text(
     fields = row.row.fields
     if fields is not None:
         parts.append(Content.styled(f"{sign('line') * 2} The record\n", QUIET))
+        used = whole.view.used
         for name, value in fields.items():
-            parts += [
-                Content.styled(clean(str(name)[:CELL_NAME], keep_newlines=False) + ": ", "bold"),
-                Content(cut(as_text(value)) + "\n"),
-            ]
+            told = clean(str(name)[:CELL_NAME], keep_newlines=False)
+            if used is not None and name not in used:
+                parts += [Content.styled(told, "bold"), Content.styled(" (not used)", "$text-warning")]
+                told = ""
+            parts += [Content.styled(f"{told}: ", "bold"), Content(cut(as_text(value)) + "\n")]
     return Content.assemble(*parts)
 
 

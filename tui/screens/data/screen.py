@@ -1,0 +1,424 @@
+"""The data screen: its widgets, and the one place where the state is drawn."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.events import ScreenResume
+from textual.message import Message
+from textual.widgets import Input
+
+from core.errors import LabError
+from core.text import clean
+from tui.keys import DATA
+from tui.screens.base import StepScreen
+from tui.screens.data.controller import DataController, DataState
+from tui.screens.data.formats import (
+    QUIET,
+    counts_line,
+    file_line,
+    finding_line,
+    finding_text,
+    progress_line,
+    proposal_error,
+    report_lines,
+    row_line,
+    row_text,
+    side_by_side,
+)
+from tui.screens.dialogs import ErrorScreen
+from tui.widgets.form import Form
+from tui.widgets.plain_list import PlainList
+from tui.widgets.problem import Problem
+from tui.widgets.push import Push
+from tui.widgets.safe import Plain
+
+if TYPE_CHECKING:
+    from core.recipe import Recipe
+    from tui.snapshot import Snapshot
+
+_WAIT_S = 0.3
+
+
+class DataScreen(StepScreen):
+    """File, template and fields on top; rows or findings on the left, the chosen one whole on the right."""
+
+    NAME = "data"
+    LABELS: ClassVar[Mapping[str, str]] = {"run": "Check"}
+    CSS_PATH = "data.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [action.binding() for action in DATA]
+    MAIN = ("data.file", "data.template")
+    MORE = (
+        "data.prompt_field",
+        "data.response_field",
+        "data.messages_field",
+        "data.label_field",
+        "data.eval_fraction",
+        "data.max_seq_len",
+        "data.answer_only",
+        "data.seed",
+    )
+
+    class Due(Message):
+        """Something is to be done in the screen's own thread."""
+
+        def __init__(self, work: Callable[[], None]) -> None:
+            super().__init__()
+            self.work = work
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.facts = Plain("Reading …", id="facts")
+        self.checked = Plain("", id="checked")
+        self.problem = Problem(id="problem")
+        self.columns = Plain("", id="columns")
+        self.rows = PlainList(id="rows", empty="No records.")
+        self.found = PlainList(id="found", empty="No findings.")
+        self.whole = Plain(id="whole")
+        self._form: Form | None = None
+        self._controller: DataController | None = None
+        self._typing: Any = None
+        self._marked = 0
+        self._shown: object = None
+        self._drawn = DataState()
+
+    @property
+    def form(self) -> Form:
+        """The form."""
+        if self._form is None:
+            self._form = Form(self.session.recipe(), self.MAIN, self.MORE)
+        return self._form
+
+    @property
+    def controller(self) -> DataController:
+        """What the screen knows and does."""
+        if self._controller is None:
+            self._controller = DataController(self.session, _in_thread, self._in_screen, self.draw)
+        return self._controller
+
+    @property
+    def state(self) -> DataState:
+        """All that is shown."""
+        return self.controller.state
+
+    def _in_screen(self, work: Callable[[], None]) -> None:
+        if self.is_running:
+            self.post_message(self.Due(work))
+
+    def on_data_screen_due(self, event: Due) -> None:
+        """Do it."""
+        event.stop()
+        if self.is_mounted:
+            event.work()
+
+    def body(self) -> ComposeResult:
+        yield self.form
+        yield self.facts
+        yield self.checked
+        yield self.problem
+        with Horizontal(classes="buttons"):
+            yield Push("Use the proposal", id="accept", key="a", primary=True)
+            yield Push("Next: Quantize", id="next", key="F4", primary=True)
+            yield Push("Check", id="run", key="F8")
+            yield Push("Browse", id="browse", key="o")
+            yield Push("Go to", id="goto", key="g")
+            yield Push("Findings", id="findings", key="f")
+        yield self.command
+        with Horizontal(id="records"):
+            with Vertical(id="left"):
+                yield self.columns
+                yield self.rows
+                yield self.found
+            with VerticalScroll(id="detail", can_focus=True), Vertical(id="detail-inner"):
+                yield self.whole
+
+    def on_mount(self) -> None:
+        """Open the file, and check it all."""
+        for name in ("accept", "findings"):
+            self.query_one(f"#{name}", Push).display = False
+        self.set_interval(_WAIT_S, self.controller.follow)
+        self.look()
+
+    def on_screen_resume(self, event: ScreenResume) -> None:
+        """The file may have been changed meanwhile, or be there now."""
+        if self._controller is not None and self.controller.outdated:
+            self.look()
+
+    def on_unmount(self) -> None:
+        """Let go of the file and the check."""
+        self.controller.close()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """The recipe may have been changed by hand."""
+        self.command.show(self.session.command("data"))
+        if self._form is not None and self.session.exists:
+            recipe = self.session.recipe()
+            self._form.put(recipe)
+            self._form.follow(self.session.root, recipe)
+        if self.session.broken is not None:
+            self.draw()
+
+    def focus_first(self) -> None:
+        """On what a person most likely wants: the proposal, where one waits; a file; else the next step."""
+        name = "accept" if self.state.proposed else "browse" if self.state.lost else "next"
+        self.set_focus(self.query_one(f"#{name}", Push))
+
+    def look(self) -> None:
+        """Show what stands in the form."""
+        try:
+            recipe = self.recipe()
+        except LabError as error:
+            self.controller.refuse(error)
+        except ValueError:
+            return  # the field itself says what is wrong
+        else:
+            self.controller.look(recipe)
+
+    def recipe(self) -> Recipe:
+        """The recipe with what stands in the form. Raises ValueError or LabError."""
+        return self.session.recipe().with_values(self.values())
+
+    def values(self) -> dict[str, Any]:
+        """What stands in the form. Raises ValueError."""
+        return self.form.values()
+
+    # Drawing
+
+    def draw(self) -> None:
+        """Draw the state, all of it."""
+        if not self.is_mounted:
+            return
+        state, before = self.state, self._drawn
+        self._drawn = state
+        if state.report is not None and state.report is not before.report:
+            self.olive.note("data", "OK" if not state.findings else f"{state.findings} found")
+        if (state.checking, state.proposed) != (before.checking, before.proposed):
+            self.refresh_bindings()
+        self._draw_problem(state, before)
+        self._draw_figures(state)
+        self._draw_lists(state)
+        self._draw_whole(state)
+
+    def _draw_problem(self, state: DataState, before: DataState) -> None:
+        """What is wrong, and the proposal where there is one."""
+        trouble = self.session.broken or state.trouble
+        told = trouble.as_dict() if trouble is not None else None
+        if told is not None and state.proposed is not None:
+            told = proposal_error(told, state.proposed)
+        self.problem.tell(told, "CONFIRM" if state.proposed else "FAIL")
+        self.query_one("#accept", Push).display = state.proposed is not None
+        self.query_one("#goto", Push).display = state.proposed is None
+        findings = self.query_one("#findings", Push)
+        findings.display = state.findings > 0 and state.proposed is None
+        findings.label("Rows" if state.listing else "Findings")
+        asked = [(each.proposed is not None, each.lost) for each in (state, before)]
+        here = self.focused.id if self.focused is not None else ""
+        if here in ("accept", "next", "browse") and self.is_current and asked[0] != asked[1]:
+            self.focus_first()  # what Enter should do has changed
+
+    def _draw_figures(self, state: DataState) -> None:
+        """Counts and lengths; how far the check is, or what it found."""
+        wide = max(40, self.size.width - 6)
+        source, report = state.source, state.report
+        if report is not None:
+            self.facts.show(report_lines(report, self.session.recipe(), wide))
+            self.checked.show(counts_line(report.get("counts") or {}))
+        elif source is not None:
+            self.facts.show(file_line(state.count, state.exact, source.bytes, source.columns))
+            warned = ""
+            if state.checking and state.survey is not None:
+                self.checked.show(progress_line(state.survey, wide))
+            elif state.survey is not None and state.survey.state == "cancelled":
+                warned = "Checking was stopped. F8 starts it again."
+            elif not self.controller.kept and not state.opening:
+                warned = "F8 keeps these settings and checks all rows."
+            if not state.checking:
+                self.checked.show(Content.styled(warned, "$text-warning"))
+        else:
+            self.facts.show("Reading …" if state.opening else "")
+            self.checked.show("")
+        crowded = state.proposed is not None and self.has_class("-low")
+        self.checked.display = bool(self.checked.text) and not crowded
+        self.facts.display = bool(self.facts.text) and not crowded
+
+    def _draw_lists(self, state: DataState) -> None:
+        """The rows, or the findings."""
+        self.set_class(state.listing, "-findings")
+        source = state.source
+        digits = max(5, len(str(state.count)) + (not state.exact)) if source is not None else 5
+
+        def line(index: int) -> Content:
+            assert source is not None
+            row = source.pages.get(index)
+            return row_line(row, index, source.pages.sure(index), self.rows.size.width - 2, digits)
+
+        self.rows.show(state.count, line)
+        if state.marked != self._marked:
+            self._marked = state.marked
+            self.rows.go(state.marked)
+        if source is not None:
+            room = max(10, self.rows.size.width - 2 - digits - 1)
+            head = Content("").join(side_by_side([clean(name) for name in source.columns[:4]], room))
+            number = Content.styled(f"{'line':>{digits + 2}} ", QUIET)
+            self.columns.show(number + head.stylize("bold $foreground 60%"))
+        many = source is not None and source.path.is_dir()
+        finding = self.controller.finding
+        self.found.show(state.findings, lambda index: finding_line(finding(index), index, many))
+
+    def _draw_whole(self, state: DataState) -> None:
+        """The marked finding or row whole, where it is another one than was drawn: it may be long."""
+        finding = self.controller.finding(state.marked_finding) if state.listing else None
+        if state.listing and finding is None:
+            return
+        shown = (finding, state.whole, state.count, state.exact, state.jumped, state.proposed)
+        if shown == self._shown:
+            return
+        self._shown = shown
+        if finding is not None:
+            self.whole.show(finding_text(finding))
+        else:
+            self.whole.show(row_text(state) if state.whole is not None else "")
+
+    # Moving about
+
+    def on_plain_list_moved(self, event: PlainList.Moved) -> None:
+        """Show the marked row or finding whole."""
+        event.stop()
+        self.query_one("#detail", VerticalScroll).scroll_home(animate=False)
+        if event.source is self.found:
+            self.controller.mark_finding(event.index)
+        else:
+            self._marked = event.index
+            self.controller.mark(event.index)
+
+    def on_plain_list_chosen(self, event: PlainList.Chosen) -> None:
+        """Enter on a finding goes to its row; on a row, to the whole of it."""
+        event.stop()
+        if event.source is not self.found:
+            self.set_focus(self.query_one("#detail", VerticalScroll))
+            return
+        finding = self.controller.finding(event.index)
+        if finding is None:
+            return
+        if finding.file == "lab.toml":
+            self.controller.list_findings(False)
+            self.set_focus(self.form.fields["data.template"].control)
+            return
+
+        def found(there: bool) -> None:
+            if there:
+                self.set_focus(self.rows)
+            else:
+                self.notify(f"No row begins at line {finding.line}.", markup=False, timeout=4)
+
+        self.controller.look_up(finding, found)
+
+    def action_goto(self) -> None:
+        """Ask for a row's number."""
+        from tui.screens.go_to import GoToScreen
+
+        if self.state.count:
+            self.app.push_screen(GoToScreen(self.state.count, self.state.exact), self._goto)
+
+    def _goto(self, row: int | None) -> None:
+        if row is not None:
+            self.controller.go(row - 1)
+            self.set_focus(self.rows)
+
+    def action_findings(self) -> None:
+        """Show the findings in place of the rows, or the rows again."""
+        if self.state.findings:
+            self.controller.list_findings(not self.state.listing)
+            self.set_focus(self.found if self.state.listing else self.rows)
+
+    # What a person does
+
+    def on_form_edited(self, event: Form.Edited) -> None:
+        """Show it at once, when the typing has paused."""
+        event.stop()
+        if self._typing is not None:
+            self._typing.stop()
+        self._typing = self.set_timer(_WAIT_S, self.look)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Enter in a field keeps the settings."""
+        event.stop()
+        self.action_run()
+
+    def on_push_pushed(self, event: Push.Pushed) -> None:
+        """A button."""
+        event.stop()
+        name = event.push.id
+        if name == "next":
+            if self.save():
+                self.app.run_worker(self.olive.go_to("quantize"))
+        elif name in ("run", "browse", "goto", "findings", "accept"):
+            getattr(self, f"action_{name}")()
+
+    def save(self, more: dict[str, Any] | None = None) -> bool:
+        """Write the settings to ``lab.toml``; tells why if they cannot be."""
+        try:
+            self.session.save({**self.values(), **(more or {})})
+        except Exception as error:
+            self.app.push_screen(ErrorScreen.of(error))
+            return False
+        return True
+
+    def action_run(self) -> None:
+        """Keep the settings and check every row."""
+        if self.save():
+            self.controller.check_anew()
+            self.look()
+
+    def action_stop(self) -> None:
+        """Stop the check."""
+        self.controller.stop_checking()
+
+    def action_accept(self) -> None:
+        """Use what the rows suggest: one choice, kept at once."""
+        proposed = self.state.proposed
+        if proposed is not None and self.save(settings := proposed.settings()):
+            self.form.set(settings)
+            self.look()
+
+    def action_browse(self) -> None:
+        """Pick a file."""
+        from tui.screens.pick import PickScreen
+
+        source = self.state.source
+        start = source.path.parent if source is not None else self.session.root
+        self.app.push_screen(PickScreen(start if start.is_dir() else Path.cwd()), self._picked)
+
+    def _picked(self, path: Path | None) -> None:
+        if path is None:
+            return
+        root = self.session.root
+        name = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+        self.form.set({"data.file": name})
+        if self.save():
+            self.look()
+
+    def action_copy_report(self) -> None:
+        """Copy what was found, as text."""
+        words = (self.facts.text, self.checked.text, *self.controller.finding_words())
+        self.app.copy_to_clipboard("\n".join(filter(None, words)))
+        self.notify("Copied (if your terminal allows it).", markup=False)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Keys for what cannot be done now are not offered."""
+        if action == "stop":
+            return self.state.checking
+        if action == "accept":
+            return self.state.proposed is not None
+        return super().check_action(action, parameters)
+
+
+def _in_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name="data", daemon=True).start()
