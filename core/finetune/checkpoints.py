@@ -13,7 +13,7 @@ import os
 import pickle
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from core.files import explained
 
@@ -23,6 +23,24 @@ NAME = "last.pt"
 def key_of(fingerprint: dict[str, Any]) -> str:
     """A digest of all that the training depends on."""
     return hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
+
+
+class _Writing:
+    """Passes to a stream what torch writes, and remembers why the system refused: torch says only that it failed."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.refusal: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._stream.write(data)
+        except OSError as error:
+            self.refusal = error
+            raise
+
+    def flush(self) -> None:
+        self._stream.flush()
 
 
 class Checkpoints:
@@ -51,7 +69,13 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 with half.open("wb") as stream:
-                    torch.save({"key": self.key, "state": state}, stream)
+                    writing = _Writing(stream)
+                    try:
+                        torch.save({"key": self.key, "state": state}, writing)
+                    except RuntimeError:
+                        if writing.refusal is not None:
+                            raise writing.refusal from None
+                        raise
                     stream.flush()
                     os.fsync(stream.fileno())
                 os.replace(half, target)
@@ -61,16 +85,24 @@ class Checkpoints:
 
     def load(self) -> dict[str, Any] | None:
         """The last state saved with the same key, on the CPU; None if there is none that can be used."""
+        saved = self._read()
+        if saved is None or saved.get("key") != self.key:
+            return None
+        state = saved.get("state")
+        return state if isinstance(state, dict) else None
+
+    def damaged(self) -> bool:
+        """Whether there is a checkpoint that cannot be read."""
+        return (self.folder / NAME).exists() and self._read() is None
+
+    def _read(self) -> dict[str, Any] | None:
         import torch
 
         try:
             saved = torch.load(self.folder / NAME, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
-            return None  # absent, or cut short by a full disk: train from the start
-        if not isinstance(saved, dict) or saved.get("key") != self.key:
-            return None
-        state = saved.get("state")
-        return state if isinstance(state, dict) else None
+            return None  # absent, or cut short by a loss of power: train from the start
+        return saved if isinstance(saved, dict) else None
 
     def clear(self) -> None:
         """Remove the checkpoints, and their folder's parent if nothing else is in it."""

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MAX_GRAD_NORM = 1.0
+SAVE_EVERY_S = 120.0
+"""A checkpoint is kept at least so often, whatever ``save_steps`` says: a kill loses no more than that."""
+
 WARM_STEPS = 2
 """The first steps are left out of the speed that is reported: kernels are chosen in them."""
 
@@ -125,13 +128,15 @@ class Trainer:
         self.measure = Measure(model)
         self.course = Course()
         self._whole = True
+        self._saved_at = time.monotonic()
+        self._kept = 0
         self._ahead: dict[int, list[TokenBatch]] = {}
 
     def train(self) -> Course:
         """Train to the last step, from the checkpoint if there is one.
 
         Raises:
-            Cancelled: the user asked to stop; a checkpoint of the last whole step has been kept.
+            Cancelled: the user asked to stop; the step at work was finished and a checkpoint kept.
             StageError: the loss or its gradient is not a number.
             torch.OutOfMemoryError: the GPU has too little memory.
         """
@@ -140,28 +145,48 @@ class Trainer:
             self.report.log(
                 "This architecture makes its logits in a way of its own; all of them are computed."
             )
-        if done == 0:
-            torch.manual_seed(self.settings.seed)
-            self._evaluate(0, "evaluating base")
         settings = self.settings
+        self._saved_at = time.monotonic()
         try:
+            if done == 0:
+                torch.manual_seed(settings.seed)
+                self._evaluate(0, "evaluating base")
             while done < settings.steps:
                 self.report.check_cancelled()
-                self._step(done + 1)
-                done += 1
+                began = time.monotonic()
+                with self.report.unbroken():
+                    self._step(done + 1)
+                    done += 1
+                took = time.monotonic() - began
+                self.report.stop_takes(took)
                 self.report.progress("training", done, settings.steps)
                 if done == settings.steps:
                     break
                 if settings.eval_steps and done % settings.eval_steps == 0:
                     self._evaluate(done, "evaluating")
-                if done % settings.save_steps == 0:
+                # By the clock too, so that the next step ends within the time that may be lost.
+                if done % settings.save_steps == 0 or time.monotonic() - self._saved_at + took > SAVE_EVERY_S:
                     self._save(done)
             self._evaluate(done, "evaluating")
-        except Cancelled:
-            if self._whole:
-                self._save(done)
-            raise
+        except (Cancelled, KeyboardInterrupt):
+            with self.report.unbroken():
+                raise self._stopped(done) from None
         return self.course
+
+    def _stopped(self, done: int) -> Cancelled:
+        """Keep what there is, and say where the training stands."""
+        steps = self.settings.steps
+        if not done:
+            return Cancelled(detail="Stopped before the first step.")
+        if self._whole:
+            self._save(done)
+        self.report.log(f"Stopped at step {done} of {steps}.")
+        if self._kept == 0:
+            return Cancelled(detail=f"Stopped at step {done} of {steps}. No checkpoint was kept.")
+        return Cancelled(
+            detail=f"Stopped at step {done} of {steps}.",
+            hint=f"The next run goes on from step {self._kept}.",
+        )
 
     def _step(self, step: int) -> None:
         started = time.perf_counter()
@@ -247,7 +272,7 @@ class Trainer:
         self.report.metric("eval_loss", mean, step)
 
     def _save(self, step: int) -> None:
-        if self.checkpoints is None or step == self.course.resumed_from:
+        if self.checkpoints is None or step == self._kept:
             return
         state: dict[str, Any] = {
             "step": step,
@@ -260,12 +285,15 @@ class Trainer:
         if self.device.type == "cuda":
             state["random_gpu"] = torch.cuda.get_rng_state(self.device)
         self.checkpoints.save(state)
+        self._kept, self._saved_at = step, time.monotonic()
         self.report.log(f"Kept a checkpoint of step {step}.", "debug")
 
     def _resume(self) -> int:
         """Take up the last checkpoint; the step it is of, 0 if there is none."""
         state = self.checkpoints.load() if self.checkpoints else None
         if state is None or set(state["trained"]) != set(self.trained):
+            if self.checkpoints is not None and self.checkpoints.damaged():
+                self.report.log("The checkpoint is damaged: the training begins anew.", "warning")
             return 0
         with torch.no_grad():
             for name, parameter in self.trained.items():
@@ -275,7 +303,7 @@ class Trainer:
         if self.device.type == "cuda" and "random_gpu" in state:
             torch.cuda.set_rng_state(state["random_gpu"], self.device)
         step = int(state["step"])
-        self.course.resumed_from = step
+        self.course.resumed_from = self._kept = step
         self.course.losses = list(state["losses"])
         self.course.eval_losses = [list(pair) for pair in state["eval_losses"]]
         self.report.log(f"Goes on from the checkpoint of step {step}.")

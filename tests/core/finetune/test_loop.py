@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from core.errors import Cancelled, StageError
-from core.events import RecordingReporter
+from core.errors import Cancelled, MachineError, StageError
+from core.events import JobReporter, RecordingReporter, stop_takes
 from core.finetune.checkpoints import NAME, Checkpoints, key_of
 from core.finetune.loop import Course, Settings, Trainer
 from core.finetune.lora_layer import add_lora
@@ -84,8 +87,6 @@ def test_it_learns_and_tells_of_every_step(base: Path, rows: list[TokenRow]) -> 
 
 
 def test_evaluation_every_so_many_steps(base: Path, rows: list[TokenRow]) -> None:
-    import dataclasses
-
     course = trainer(base, rows, RecordingReporter(), dataclasses.replace(SETTINGS, eval_steps=4)).train()
     assert [step for step, _ in course.eval_losses] == [0, 4, 8, 12]
 
@@ -151,6 +152,83 @@ def test_a_signal_in_the_middle_of_a_step_keeps_no_half_of_it(
     assert state["step"] == 5
 
 
+def test_a_stop_says_where_and_the_next_run_goes_on_from_there(
+    base: Path, rows: list[TokenRow], tmp_path: Path
+) -> None:
+    kept = Checkpoints(tmp_path / "kept", "key")
+    with pytest.raises(Cancelled) as caught:
+        trainer(base, rows, CancelAt(7), checkpoints=kept).train()
+    assert caught.value.detail == "Stopped at step 7 of 12."
+    assert caught.value.hint == "The next run goes on from step 7."
+    with pytest.raises(Cancelled) as caught:
+        trainer(base, rows, CancelAt(0)).train()
+    assert caught.value.detail == "Stopped before the first step."
+    with pytest.raises(Cancelled) as caught:
+        trainer(base, rows, CancelAt(3)).train()
+    assert "No checkpoint was kept" in caught.value.detail
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_worker_waits_for_the_end_of_the_step(
+    base: Path, rows: list[TokenRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    wanted = trainer(base, rows, RecordingReporter()).train()
+    kept = Checkpoints(tmp_path / "kept", "key")
+    report = JobReporter(tmp_path, "finetune-001")
+    model = load_model(base)
+    torch.manual_seed(SETTINGS.seed)
+    add_lora(model, rank=4, alpha=8, dropout=0.1)
+    made = Trainer(model, rows[:-6], rows[-6:], SETTINGS, report, checkpoints=kept)
+    optimize: Any = made.optimizer.step
+
+    def signalled() -> None:
+        optimize()
+        if len(made.course.losses) == 6:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(made.optimizer, "step", signalled)
+    before = signal.signal(number, lambda *_: report.interrupt())
+    try:
+        with pytest.raises(Cancelled) as caught:
+            made.train()
+    finally:
+        signal.signal(number, before)
+    assert caught.value.detail == "Stopped at step 7 of 12."
+    assert stop_takes(tmp_path) > 0
+    course = trainer(base, rows, RecordingReporter(), checkpoints=kept).train()
+    assert course.resumed_from == 7
+    assert course.losses == wanted.losses
+
+
+def test_a_checkpoint_is_kept_by_the_clock_too(
+    base: Path, rows: list[TokenRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of 50 s: after the second and each second from then on, so that no more than two minutes can be lost."""
+    settings = dataclasses.replace(SETTINGS, save_steps=1000)
+    made = trainer(base, rows, RecordingReporter(), settings, Checkpoints(tmp_path / "kept", "key"))
+    clock, step, saved = [0.0], made._step, list[int]()
+
+    def slow(number: int) -> None:
+        step(number)
+        clock[0] += 50
+
+    monkeypatch.setattr("core.finetune.loop.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(made, "_step", slow)
+    monkeypatch.setattr(made.checkpoints, "save", lambda state: saved.append(state["step"]))
+    made.train()
+    assert saved == [2, 4, 6, 8, 10]
+
+
+def test_a_disk_that_fills_during_a_checkpoint_is_the_reason(tmp_path: Path) -> None:
+    """Torch says only that its writer failed; /dev/full refuses as a full disk does."""
+    kept = Checkpoints(tmp_path / "kept", "key")
+    kept.folder.mkdir()
+    (kept.folder / f".{NAME}.half").symlink_to("/dev/full")
+    with pytest.raises(MachineError) as caught:
+        kept.save({"weights": torch.zeros(1 << 20)})
+    assert caught.value.code == "disk.full"
+
+
 def test_another_training_does_not_take_the_checkpoint(
     base: Path, rows: list[TokenRow], tmp_path: Path
 ) -> None:
@@ -195,8 +273,6 @@ def test_a_base_that_gives_no_numbers_is_named(base: Path, rows: list[TokenRow])
 
 
 def test_two_small_batches_make_the_step_of_a_large_one(base: Path, rows: list[TokenRow]) -> None:
-    import dataclasses
-
     def first_step(batch: int, accumulation: int) -> tuple[Course, dict[str, torch.Tensor]]:
         settings = dataclasses.replace(SETTINGS, steps=1, batch_size=batch, accumulation=accumulation)
         made = trainer(base, rows[:8] + rows[-6:], RecordingReporter(), settings, dropout=0.0)
