@@ -26,12 +26,12 @@ sys.path.insert(0, str(ROOT))
 os.environ.update(TERM="xterm-256color", COLORTERM="truecolor")
 os.environ.pop("NO_COLOR", None)
 
-import tui.gauge
+import tui.machine_load
 from core.lab import Lab
 from tests.tui.conftest import screen_text
 from tests.tui.labs import END, job_in, made
 from tui.app import OlivePressApp
-from tui.watch import seconds
+from tui.lab_watch import seconds
 
 PICTURES = ROOT / "docs" / "pictures"
 PLAIN: dict[str, tuple[str, str, str]] = {
@@ -95,7 +95,7 @@ def main() -> int:
     options = parser.parse_args()
     PICTURES.mkdir(exist_ok=True)
     time.time = lambda: seconds(END) or 0.0
-    tui.gauge.read = lambda: "GPU 7.3/80 GiB 97%"
+    tui.machine_load.read = lambda: "GPU 7.3/80 GiB 97%"
     folder = Path(tempfile.mkdtemp(prefix="olivepress-pictures-"))
     os.environ["HOME"] = str(folder)
     os.environ["XDG_CONFIG_HOME"] = str(folder / ".config")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+import sys
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App
 from textual.binding import Binding, BindingType
@@ -13,7 +14,6 @@ from textual.message import Message
 
 from tui.keys import GLOBAL, JUMPS, UserSettings, read_settings
 from tui.session import Session
-from tui.sheets import sheets
 from tui.snapshot import Snapshot
 from tui.steps import step_named, steps
 from tui.terminal import default_theme
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from textual.screen import Screen
     from textual.timer import Timer
 
-    from tui.gauge import Gauge
+    from tui.lab_watch import LabWatch
     from tui.log_file import LogFile
+    from tui.machine_load import MachineLoad
     from tui.screens.base import StepScreen
-    from tui.watch import LabWatch
 
 
 class OlivePressApp(App[None]):
@@ -62,7 +62,7 @@ class OlivePressApp(App[None]):
     class LogGrew(Message):
         """The log that is shown has more lines."""
 
-    class GaugeRead(Message):
+    class LoadRead(Message):
         """The machine's load was read."""
 
         def __init__(self, text: str) -> None:
@@ -82,13 +82,13 @@ class OlivePressApp(App[None]):
         first = step_named(step or self._first_step())
         # Each step is a mode, a stack of screens of its own: its screen is made once and keeps what was typed in it.
         self.DEFAULT_MODE = first.name  # type: ignore[misc]  # which is first is known here
-        super().__init__(css_path=[*sheets(OlivePressApp), *sheets(first.load())])
+        super().__init__(css_path=[*stylesheets(OlivePressApp), *stylesheets(first.load())])
         for each in steps():
             self.add_mode(each.name, each.make)
         self.notes: dict[str, str] = {}
         self.farewell = ""
         self.error_log: Path | None = None
-        self._gauge: Gauge | None = None
+        self._load: MachineLoad | None = None
         self._asked_to_quit = False
         self._draw_timer: Timer | None = None
         self.register_theme(DARK)
@@ -120,7 +120,7 @@ class OlivePressApp(App[None]):
     def _make_watch(self) -> LabWatch:
         """The watch on the lab's folder, made when it is first needed."""
         if self._watch is None:
-            from tui.watch import LabWatch as Made
+            from tui.lab_watch import LabWatch as Made
 
             self._watch = Made(
                 self.session.folder,
@@ -226,20 +226,20 @@ class OlivePressApp(App[None]):
             return
         self.current.log_grew()
 
-    def on_olive_press_app_gauge_read(self, event: GaugeRead) -> None:
+    def on_olive_press_app_load_read(self, event: LoadRead) -> None:
         """Show the machine's load."""
         if not self.screen_stack:
             return
-        self.current.show_gauge(event.text)
+        self.current.show_load(event.text)
 
     def _measure(self, snapshot: Snapshot) -> None:
         running = snapshot.active is not None
-        if self._gauge is None and running:
-            from tui.gauge import Gauge as Made
+        if self._load is None and running:
+            from tui.machine_load import MachineLoad as Made
 
-            self._gauge = Made(lambda text: self._post(self.GaugeRead(text)))
-        if self._gauge is not None:
-            self._gauge.switch(running)
+            self._load = Made(lambda text: self._post(self.LoadRead(text)))
+        if self._load is not None:
+            self._load.switch(running)
 
     def look_now(self) -> None:
         """Have the lab's folder read at once."""
@@ -263,7 +263,7 @@ class OlivePressApp(App[None]):
 
     def action_help(self) -> None:
         """Show the keys."""
-        from tui.screens.help import HelpScreen
+        from tui.help import HelpScreen
 
         if not any(isinstance(screen, HelpScreen) for screen in self.screen_stack):
             self.push_screen(HelpScreen(dict(self.settings.keymap)))
@@ -331,8 +331,8 @@ class OlivePressApp(App[None]):
         """Let the threads end; none is waited for."""
         if self._watch is not None:
             self._watch.close()
-        if self._gauge is not None:
-            self._gauge.close()
+        if self._load is not None:
+            self._load.close()
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """What the command palette offers: every step and every action."""
@@ -376,3 +376,10 @@ class OlivePressApp(App[None]):
     def is_headless_test(self) -> bool:
         """Under a Pilot the test must see the exception; it asks for the notice by OLIVEPRESS_SHOW_CRASH."""
         return self.is_headless and not os.environ.get("OLIVEPRESS_SHOW_CRASH")
+
+
+def stylesheets(owner: type[App[Any]] | type[Screen[Any]]) -> list[Path]:
+    """The style sheets that a class names, beside its module."""
+    named = owner.CSS_PATH or []
+    folder = Path(sys.modules[owner.__module__].__file__ or "").parent
+    return [folder / each for each in ([named] if isinstance(named, str | PurePath) else named)]

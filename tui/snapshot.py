@@ -1,6 +1,6 @@
 """The lab at one moment, as screens show it.
 
-Made by :mod:`tui.watch`; light, so that the first screen is quick.
+Made by :mod:`tui.lab_watch`; light, so that the first screen is quick.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from tests.tui.conftest import screen_text
 from tests.tui.labs import END, RESULTS, job_in, made
 from tests.tui.nasty import NASTY
 from tui.app import OlivePressApp
+from tui.lab_watch import seconds
 from tui.screens.stage import StageScreen
-from tui.watch import seconds
 
 SIZES = [(80, 24), (120, 40)]
 IDS = ["80x24", "120x40"]
@@ -94,7 +94,7 @@ async def settle(pilot: Any) -> None:
         if isinstance(screen, StageScreen):
             ready = ready and not screen.form.waiting
         if app.snapshot.active is not None:
-            ready = ready and screen._top is not None and bool(screen._top._gauge)
+            ready = ready and screen._top is not None and bool(screen._top._load)
         if ready and (screen.focused is not None or screen.has_class("-too-small")):
             break
     await pilot.pause(0.1)
@@ -180,7 +180,7 @@ def test_blocked(snap_compare: Compare, pinned: Lab) -> None:
 
 
 def test_help(snap_compare: Compare, pinned: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tui.screens.help.config_dir", lambda: Path("/home/you/.config/olivepress"))
+    monkeypatch.setattr("tui.help.config_dir", lambda: Path("/home/you/.config/olivepress"))
     picture(snap_compare, pinned, "quantize", (80, 24), "f2")
 
 

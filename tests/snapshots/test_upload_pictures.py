@@ -152,7 +152,7 @@ def picture(
         await until(pilot, lambda: app._watch is not None and app._watch._thread is not None)
         await until(pilot, lambda: screen.focused is not None)
         if app.snapshot.active is not None:
-            await until(pilot, lambda: screen._top is not None and screen._top._gauge)
+            await until(pilot, lambda: screen._top is not None and screen._top._load)
         if log:
             await until(pilot, lambda: log in screen_text(app) and not screen.log_pane._waiting)
         if do is not None:

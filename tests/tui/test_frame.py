@@ -12,9 +12,9 @@ from core.user_dirs import config_dir
 from tests.tui.conftest import opened, screen_text, until
 from tests.tui.labs import job_in, made
 from tui.app import OlivePressApp
+from tui.help import HelpScreen
 from tui.keys import GLOBAL, LOG, read_settings
 from tui.screens.dialogs import CrashScreen, LeaveScreen
-from tui.screens.help import HelpScreen
 from tui.steps import Step, steps
 
 

@@ -11,11 +11,10 @@ from textual.containers import VerticalScroll
 from textual.events import Resize, ScreenResume
 from textual.screen import Screen
 
-from tui.rail_words import rail_words
 from tui.steps import Step, step_named, steps
 from tui.widgets.command_line import CommandLine
 from tui.widgets.keybar import KeyBar
-from tui.widgets.rail import Rail
+from tui.widgets.rail import Rail, rail_labels
 from tui.widgets.safe import Plain
 from tui.widgets.topline import TopLine
 
@@ -108,7 +107,7 @@ class StepScreen(Screen[None]):
         """Show what was read from the lab's folder."""
         if not self._composed:
             return
-        self.rail.show(rail_words(snapshot, self.olive.notes))
+        self.rail.show(rail_labels(snapshot, self.olive.notes))
         self.show(snapshot)
 
     def log_to_watch(self) -> LogFile | None:
@@ -118,7 +117,7 @@ class StepScreen(Screen[None]):
     def log_grew(self) -> None:
         """That log has more lines."""
 
-    def show_gauge(self, text: str) -> None:
+    def show_load(self, text: str) -> None:
         """Show the machine's load in the top line."""
         if self._top is not None:
             self._top.show(text)

@@ -8,6 +8,7 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
 from textual.events import Key
 from textual.screen import ModalScreen
 
@@ -91,47 +92,6 @@ class ReadScreen(ErrorScreen):
     AUTO_FOCUS = ".dialog-text"
 
 
-class LeaveScreen(ModalScreen[bool]):
-    """Leaving while a job runs: it goes on, and this is how to come back."""
-
-    CSS_PATH = "dialogs.tcss"
-    AUTO_FOCUS = "#leave"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        *_MOVES,
-        Binding("escape,n", "stay", "Stay", show=False),
-        Binding("q,ctrl+q,enter", "leave", "Leave", show=False),
-    ]
-
-    def __init__(self, job: str, command: str) -> None:
-        super().__init__()
-        self._job, self._command = job, command
-
-    def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog"):
-            yield Plain(f"{self._job} is running, and it goes on without the wizard.", classes="dialog-title")
-            yield Plain(
-                "You may close this terminal, or lose the connection: the job does not notice.\n"
-                "To come back and see all of it, run:"
-            )
-            yield Plain(f"  {self._command}", classes="dialog-command")
-            with Horizontal(classes="dialog-buttons"):
-                yield Push("Leave", id="leave", key="q", primary=True)
-                yield Push("Stay", id="stay", key="Esc")
-
-    def on_push_pushed(self, event: Push.Pushed) -> None:
-        """Leave or stay."""
-        event.stop()
-        self.dismiss(event.push.id == "leave")
-
-    def action_leave(self) -> None:
-        """Leave."""
-        self.dismiss(True)
-
-    def action_stay(self) -> None:
-        """Stay."""
-        self.dismiss(False)
-
-
 class AskScreen(ModalScreen[bool]):
     """A question before something is lost; the answer that loses nothing is the first.
 
@@ -145,7 +105,7 @@ class AskScreen(ModalScreen[bool]):
     AUTO_FOCUS = "#no"
     BINDINGS: ClassVar[list[BindingType]] = [*_MOVES, Binding("escape,n", "no", show=False)]
 
-    def __init__(self, title: str, text: str, *, yes: str, no: str, key: str) -> None:
+    def __init__(self, title: str, text: str | Content, *, yes: str, no: str, key: str) -> None:
         super().__init__()
         self._title, self._text, self._yes, self._no, self._key = title, text, yes, no, key
 
@@ -154,8 +114,10 @@ class AskScreen(ModalScreen[bool]):
             yield Plain(self._title, classes="dialog-title")
             yield Plain(self._text)
             with Horizontal(classes="dialog-buttons"):
-                yield Push(self._no, id="no", key="Esc", primary=True)
-                yield Push(self._yes, id="yes", key=self._key)
+                no, yes = (self._no, "no", "Esc"), (self._yes, "yes", self._key)
+                first, second = (yes, no) if self.AUTO_FOCUS == "#yes" else (no, yes)
+                yield Push(first[0], id=first[1], key=first[2], primary=True)
+                yield Push(second[0], id=second[1], key=second[2])
 
     def on_push_pushed(self, event: Push.Pushed) -> None:
         """One of the two."""
@@ -167,6 +129,10 @@ class AskScreen(ModalScreen[bool]):
         if event.key == self._key:
             event.stop()
             self.dismiss(True)
+
+    def action_yes(self) -> None:
+        """Go on."""
+        self.dismiss(True)
 
     def action_no(self) -> None:
         """Lose nothing."""
@@ -183,6 +149,26 @@ class OverwriteScreen(AskScreen):
             yes="Overwrite",
             no="Keep it",
             key="o",
+        )
+
+
+class LeaveScreen(AskScreen):
+    """Leaving while a job runs: it goes on, and this is how to come back."""
+
+    AUTO_FOCUS = "#yes"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+q", "yes", show=False)]
+
+    def __init__(self, job: str, command: str) -> None:
+        super().__init__(
+            f"{job} is running, and it goes on without the wizard.",
+            Content.assemble(
+                "You may close this terminal, or lose the connection: the job does not notice.\n"
+                "To come back and see all of it, run:\n\n",
+                (f"  {command}", "bold"),
+            ),
+            yes="Leave",
+            no="Stay",
+            key="q",
         )
 
 

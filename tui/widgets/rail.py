@@ -1,13 +1,17 @@
-"""The rail: seven steps in a row, where you are, what is done, what runs."""
+"""The rail: the steps in a row, where you are, what is done, what runs."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from textual.content import Content
 from textual.events import Click
 from textual.message import Message
 from textual.widget import Widget
 
+from tui.labels import STATE_WORDS
 from tui.signs import sign
+from tui.snapshot import Snapshot
 from tui.steps import steps
 
 
@@ -75,3 +79,27 @@ def _style(word: str) -> str:
     if word in ("stopped", "changed", "WARN"):
         return "$text-warning"
     return "$foreground 60%"
+
+
+def rail_labels(snapshot: Snapshot, notes: Mapping[str, str]) -> dict[str, str]:
+    """A word for each step: what it gave, what it does now, or what it needs."""
+    labels = {}
+    for step in steps():
+        job = snapshot.jobs.get(step.name)
+        needed = step.missing(snapshot)
+        if job is not None and job.active:
+            share = job.share
+            labels[step.name] = (
+                f"{share:.0%}" if share is not None and job.state == "running" else STATE_WORDS[job.state]
+            )
+        elif step.name in snapshot.made and (job is None or job.state == "succeeded"):
+            labels[step.name] = "done"
+        elif job is not None:
+            labels[step.name] = STATE_WORDS.get(job.state, job.state)
+        elif needed is not None:
+            labels[step.name] = f"needs {needed.number}"
+        else:
+            begun = step.name in ("check", "data") and (snapshot.made or snapshot.jobs)
+            usual = "ready" if step.name == "chat" else "" if begun else "to do"
+            labels[step.name] = notes.get(step.name, usual)
+    return labels

@@ -22,26 +22,26 @@ class TopLine(Widget):
     def __init__(self, lab: str) -> None:
         super().__init__()
         self._lab = clean(lab, keep_newlines=False)
-        self._gauge = ""
+        self._load = ""
 
     def lab_name(self) -> str:
         """The lab's folder, with the home as ``~``."""
         home = os.path.expanduser("~")
         return "~" + self._lab[len(home) :] if self._lab.startswith(home + os.sep) else self._lab
 
-    def show(self, gauge: str) -> None:
+    def show(self, load: str) -> None:
         """Show the machine's load; empty while nothing runs."""
-        if gauge != self._gauge:
-            self._gauge = gauge
+        if load != self._load:
+            self._load = load
             self.refresh()
 
     def render(self) -> Content:
         width = self.size.width
         name = " OlivePress "
-        room = width - len(name) - len(self._gauge) - 3
+        room = width - len(name) - len(self._load) - 3
         lab = self.lab_name()
         if len(lab) > room:
             lab = sign("cut") + lab[len(lab) - max(0, room - 1) :] if room > 8 else ""
         left = Content.assemble((name, "bold"), sign("bar"), " ", Content(lab))
-        pad = max(1, width - left.cell_length - len(self._gauge) - 1)
-        return Content.assemble(left, " " * pad, (self._gauge, "bold"), " ")
+        pad = max(1, width - left.cell_length - len(self._load) - 1)
+        return Content.assemble(left, " " * pad, (self._load, "bold"), " ")

@@ -20,7 +20,7 @@ from tui.widgets.safe import Plain
 class HelpScreen(ModalScreen[None]):
     """The keys, here and in the log, and where to change them."""
 
-    CSS_PATH = "dialogs.tcss"
+    CSS_PATH = "screens/dialogs.tcss"
     AUTO_FOCUS = "Scrolled"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q,enter,f2,question_mark", "close", "Close", show=False)

@@ -10,7 +10,7 @@ from typing import Any
 GIB = 2**30
 
 
-class Gauge:
+class MachineLoad:
     """Calls ``show(text)`` about once a second while it is switched on, and with nothing when it is off.
 
     NVML and psutil are asked in a thread of its own: a driver that hangs must not hold a key up.
@@ -28,7 +28,7 @@ class Gauge:
         if on and not self._on.is_set():
             self._on.set()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="gauge", daemon=True)
+                self._thread = threading.Thread(target=self._work, name="machine-load", daemon=True)
                 self._thread.start()
         elif not on and self._on.is_set():
             self._on.clear()
