@@ -31,13 +31,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 def build(folder: Path) -> Path:
     """A random int4 model with branches, large enough that the work is in the model."""
     from core.events import Reporter
-    from core.optimize.build import build_base, choose, quantize_float
+    from core.optimize.build import build_base, choose
     from tests.tiny_models import make_tiny
 
     sizes: dict[str, Any] = {"hidden": 2048, "layers": 8, "heads": 16, "kv_heads": 16, "intermediate": 5504}
     source = make_tiny("phi3", folder / "source", dtype="bfloat16", **sizes)
-    rounded = quantize_float(source, 4, 128, work=folder / "rounded", report=Reporter())
     from core.model.folder import model_facts
+    from core.olive.run import run_workflow, workflow
+
+    rtn = {
+        "type": "Rtn",
+        "bits": 4,
+        "group_size": 128,
+        "lm_head": True,
+        "overrides": {"lm_head": {"bits": 8}},
+    }
+    done = run_workflow(workflow(source, {"rtn": rtn}), work=folder / "rounded", report=Reporter())
+    rounded = done.model_path
 
     made, _ = build_base(
         rounded,

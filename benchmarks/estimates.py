@@ -15,11 +15,10 @@ from typing import Any
 
 from core import Lab
 from core.check import subject_of
-from core.check.lengths import record_lengths
 from core.check.machine import machine
 from core.check.model import config_of, facts_of
 from core.check.needs import StageNeed, stage_needs
-from core.check.settings import resolved
+from core.check.settings import record_lengths, resolved
 from core.formats import human_bytes
 from core.model.folder import config_facts
 

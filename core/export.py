@@ -37,6 +37,7 @@ def export_olive(lab: Lab, path: Path) -> dict[Path, str]:
     from core.model.folder import model_facts
     from core.model.sources import resolve_model
     from core.olive.passes import package_config
+    from core.olive.run import workflow
     from core.optimize.build import choose
     from core.quantize import stage as quantize
     from core.quantize.calibration import write_rows
@@ -69,25 +70,16 @@ def export_olive(lab: Lab, path: Path) -> dict[Path, str]:
         "adapter": recipe.finetune.adapter,
         "recipe": str(recipe_file),
     }
-    system = {
-        "type": "LocalSystem",
-        "accelerators": [
-            {"device": recipe.optimize.device, "execution_providers": [recipe.optimize.provider]}
-        ],
-    }
-    workflow = {
-        "input_model": {
-            "type": "HfModel",
-            "model_path": str(source.path.absolute()),
-            "load_kwargs": {"trust_remote_code": recipe.model.trust_remote_code},
-        },
-        "systems": {"local": system},
-        "host": "local",
-        "target": "local",
-        "passes": steps,
+    whole = {
+        **workflow(
+            source.path.absolute(),
+            steps,
+            trust_remote_code=recipe.model.trust_remote_code,
+            device=recipe.optimize.device,
+            provider=recipe.optimize.provider,
+        ),
         "output_dir": str(path.with_suffix(".output")),
         "cache_dir": str(path.with_suffix(".cache")),
-        "evaluate_input_model": False,
     }
     written = {path: f"the workflow: olive run --config {path} --package-config {package_file}"}
     if "data_config" in steps.get("quantize", {}):
@@ -99,5 +91,5 @@ def export_olive(lab: Lab, path: Path) -> dict[Path, str]:
     written[recipe_file] = "the recipe with every auto settled, which the passes read"
     write_json(package_file, package_config())
     written[package_file] = "Olive's package configuration with the passes of OlivePress"
-    write_json(path, workflow)
+    write_json(path, whole)
     return written

@@ -249,6 +249,24 @@ def explained(path: Path) -> Iterator[None]:
         raise
 
 
+def require_disk(
+    place: Path, needed: int, hint: str = "Free some space, or make the lab on another disk."
+) -> None:
+    """Refuse before the work what would end with a full disk.
+
+    Raises:
+        MachineError: fewer than ``needed`` bytes are free below ``place``.
+    """
+    free = shutil.disk_usage(_existing_parent(place)).free
+    if free < needed:
+        raise MachineError(
+            "There is not enough disk space.",
+            f"About {human_bytes(needed)} are needed below {place}, {human_bytes(free)} are free.",
+            hint,
+            code="disk.full",
+        )
+
+
 def _existing_parent(path: Path) -> Path:
     while not path.exists() and path.parent != path:
         path = path.parent

@@ -83,7 +83,7 @@ def run_checks(
         verify: read every byte of what was made, however long that takes.
     """
     from core.check.model import forget_answers
-    from core.check.runner import run_probes
+    from core.check.types import run_probes
 
     forget_answers()
     folder = root if isinstance(root, Path) else root.root
@@ -108,7 +108,7 @@ def require(lab: Lab, stages: Sequence[str]) -> None:
         MachineError: something else would make them fail. Each error's detail names every such check, its
             hint what to do.
     """
-    from core.check.runner import run_probes
+    from core.check.types import run_probes
     from core.data.model_text import model_folder
     from core.errors import MachineError, RequestError
 

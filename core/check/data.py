@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from core.check.lengths import small_split
+from core.check.settings import small_split
 from core.check.types import FAIL, OK, Check, Subject
 from core.data import resolve_data_file
 from core.errors import LabError

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from core.check.gpu import torch_cuda
-from core.check.lengths import record_lengths
 from core.check.model import config_of, facts_of
 from core.check.needs import Machine, StageNeed, stage_needs
-from core.check.settings import resolved
+from core.check.settings import record_lengths, resolved
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.formats import human_bytes
 from core.hardware import free_ram, load_nvml, read_gpus, usable_cores
 from core.model.folder import config_facts
+from core.model.gguf import check_gguf
+from core.model.sources import kind_of, local_place
 
 LONG_S = 3600.0
 
@@ -37,6 +39,7 @@ def needs(subject: Subject) -> Iterator[Check]:
     here = machine()
     recipe = resolved(subject, facts_of(subject)).recipe
     every = stage_needs(facts, recipe, here, record_lengths(subject, recipe.data.max_seq_len))
+    every["quantize"] = replace(every["quantize"], ram=max(every["quantize"].ram, _unpacking(subject)))
     wanted = [need for name, need in every.items() if name in subject.stages]
     if not wanted:
         return
@@ -48,6 +51,17 @@ def needs(subject: Subject) -> Iterator[Check]:
         existing = existing.parent
     yield judge_disk(wanted, shutil.disk_usage(existing).free, existing)
     yield judge_time(wanted)
+
+
+def _unpacking(subject: Subject) -> int:
+    """Bytes of RAM that unpacking a GGUF file takes, which quantize does first; 0 where nothing is to be unpacked."""
+    source, root = subject.recipe.model.source, subject.lab.root
+    if kind_of(source, root) != "gguf":
+        return 0
+    from core.model.unpack import is_unpacked, unpacking_memory
+
+    header = check_gguf(local_place(source, root))
+    return 0 if is_unpacked(header) else unpacking_memory(header)
 
 
 def _table(wanted: list[StageNeed], field: str) -> str:

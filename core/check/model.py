@@ -25,9 +25,8 @@ from core.model.folder import (
 )
 from core.model.gguf import Header, check_gguf
 from core.model.gguf import config_of as gguf_config
-from core.model.sources import kind_of, local_place
+from core.model.sources import at_hand, kind_of, local_place
 from core.model.weights import weight_files
-from core.resources import rehearsal_model
 from core.user_dirs import cache_dir
 
 LOOKED_AT = 2**30
@@ -65,7 +64,8 @@ def model(subject: Subject) -> Iterator[Check]:
     elif kind == "hub":
         yield from _on_hub(source)
     else:
-        path = rehearsal_model() if kind == "rehearsal" else local_place(source, subject.lab.root)
+        path = at_hand(source, subject.lab.root)
+        assert path is not None
         try:
             check_folder(path)
         except LabError as error:
@@ -167,10 +167,8 @@ def facts_of(subject: Subject) -> ModelFacts | None:
 
 
 def _folder_of(subject: Subject) -> Path | None:
-    kind = kind_of(subject.recipe.model.source, subject.lab.root)
-    if kind == "rehearsal":
-        return rehearsal_model()
-    return local_place(subject.recipe.model.source, subject.lab.root) if kind == "folder" else None
+    source, root = subject.recipe.model.source, subject.lab.root
+    return at_hand(source, root) if kind_of(source, root) in ("rehearsal", "folder") else None
 
 
 def config_of(subject: Subject) -> dict[str, Any] | None:

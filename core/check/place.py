@@ -17,24 +17,10 @@ from core.text import command
 
 NETWORK_TYPES = frozenset(
     {
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb3",
-        "smbfs",
-        "fuse.sshfs",
-        "fuse.blobfuse",
-        "fuse.blobfuse2",
-        "lustre",
-        "9p",
-        "afs",
-        "ceph",
-        "fuse.s3fs",
-        "glusterfs",
-        "fuse.glusterfs",
-        "virtiofs",
+        "nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "fuse.blobfuse", "fuse.blobfuse2", "lustre", "9p", "afs",
+        "ceph", "fuse.s3fs", "glusterfs", "fuse.glusterfs", "virtiofs",
     }
-)
+)  # fmt: skip
 
 
 def recipe(subject: Subject) -> Iterator[Check]:

@@ -1,8 +1,11 @@
-"""What a check is, and what it looks at."""
+"""What a check is and what it looks at, and the probes run side by side, each with its own limit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -80,3 +83,74 @@ class Probe:
     look: CheckFunction
     limit_s: float = 4.0
     stages: tuple[str, ...] = field(default_factory=default_stages)
+
+
+def run_probes(
+    probes: Sequence[Probe], subject: Subject, on_check: Callable[[Check], object] | None = None
+) -> list[Check]:
+    """Every probe's checks, in the order of the probes.
+
+    A probe that takes longer than its limit gives a WARN that says so; its thread is left behind
+    (no thread can be ended from outside) and does not keep the process alive. One that breaks gives a WARN
+    with the exception: a check that cannot look must not stop those that can.
+
+    Args:
+        on_check: called with each check as it comes, in the order of arrival, from this thread.
+    """
+    answers: queue.Queue[tuple[int, list[Check]]] = queue.Queue()
+
+    def look(number: int, probe: Probe) -> None:
+        try:
+            found = list(probe.look(subject))
+        except Exception as error:
+            found = [Check(probe.name, WARN, f"It could not be looked at: {type(error).__name__}: {error}")]
+        answers.put((number, found))
+
+    began = time.monotonic()
+    for number, probe in enumerate(probes):
+        threading.Thread(target=look, args=(number, probe), name=f"check {probe.name}", daemon=True).start()
+    results: dict[int, list[Check]] = {}
+    while len(results) < len(probes):
+        left = {n: p.limit_s - (time.monotonic() - began) for n, p in enumerate(probes) if n not in results}
+        try:
+            number, found = answers.get(timeout=max(0.0, min(left.values())))
+        except queue.Empty:
+            late = [n for n, seconds in left.items() if seconds <= 0.01]
+            for n in late:
+                results[n] = [
+                    Check(
+                        probes[n].name,
+                        WARN,
+                        f"No answer within {probes[n].limit_s:g} s.",
+                        "Try again, or go on.",
+                    )
+                ]
+                _tell(results[n], on_check)
+            continue
+        if number not in results:
+            results[number] = found
+            _tell(found, on_check)
+    return [check for number in range(len(probes)) for check in results[number]]
+
+
+def _tell(checks: Iterable[Check], on_check: Callable[[Check], object] | None) -> None:
+    if on_check is not None:
+        for check in checks:
+            on_check(check)
+
+
+def overall(checks: Iterable[Check]) -> bool:
+    """Whether the lab can run: nothing failed."""
+    return all(check.state != FAIL for check in checks)
+
+
+def as_markdown(checks: Sequence[Check]) -> str:
+    """The checks as a Markdown block, to paste into a report of a problem."""
+    rows = ["| check | state | found | what to do |", "| --- | --- | --- | --- |"]
+    for check in checks:
+        cells = [
+            text.replace("|", "\\|").replace("\n", " ")
+            for text in (check.name, check.state, check.found, check.fix)
+        ]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)

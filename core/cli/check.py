@@ -26,7 +26,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the checks; exit status 4 if one failed."""
     from core.check import run_checks, settings_of
-    from core.check.runner import as_markdown, overall
+    from core.check.types import as_markdown, overall
     from core.cli.show import print_json
     from core.errors import MachineError
     from core.folder import lab_folder

@@ -31,31 +31,15 @@ def model_folder(recipe: Recipe, lab_root: Path, *, unpack: bool = True) -> Path
 
 
 def _source_folder(source: str, lab_root: Path, unpack: bool) -> Path | None:
-    from core.model.sources import kind_of, local_place
-    from core.resources import rehearsal_model
+    from core.model.sources import at_hand, kind_of, local_place
 
-    kind = kind_of(source, lab_root)
-    if kind == "rehearsal":
-        return rehearsal_model()
-    if kind == "folder":
-        folder = local_place(source, lab_root)
-        return folder if folder.is_dir() else None
-    if kind == "gguf":
+    if kind_of(source, lab_root) == "gguf":
         from core.model.unpack import text_folder
 
-        try:
+        with suppress(RequestError):  # the check of the model tells why
             return text_folder(local_place(source, lab_root), make=unpack)
-        except RequestError:
-            return None  # the check of the model tells why
-    if kind == "hub":
-        from huggingface_hub import try_to_load_from_cache
-
-        name, _, revision = source.partition("@")
-        for file in ("tokenizer.json", "tokenizer_config.json"):
-            cached = try_to_load_from_cache(name, file, revision=revision or None)
-            if isinstance(cached, str):
-                return Path(cached).parent
-    return None
+        return None
+    return at_hand(source, lab_root, "tokenizer.json") or at_hand(source, lab_root, "tokenizer_config.json")
 
 
 def read_model_text(recipe: Recipe, lab_root: Path, *, unpack: bool = True) -> ModelText:

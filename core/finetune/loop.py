@@ -19,8 +19,7 @@ from core.errors import Cancelled, StageError
 from core.events import Reporter
 from core.finetune.checkpoints import Checkpoints
 from core.finetune.loss import Measure
-from core.finetune.rows import TokenBatch, TokenRow, collate
-from core.finetune.turns import JoinedTurns
+from core.finetune.rows import JoinedTurns, TokenBatch, TokenRow, collate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -32,8 +32,7 @@ from core.finetune.device import (
 from core.finetune.loop import Course, Settings, Trainer
 from core.finetune.lora_layer import add_lora, save_adapter
 from core.finetune.memory import MemoryPlan, TrainingSize
-from core.finetune.rows import Tokenized, tokenize
-from core.finetune.turns import JoinedTurns, tokens_between
+from core.finetune.rows import JoinedTurns, Tokenized, tokenize, tokens_between
 from core.finetune.verify import check_adapter
 from core.formats import human_bytes
 from core.model.auto import Facts, Settled, resolve

@@ -73,19 +73,15 @@ def run(context: StageContext) -> dict[str, Any]:
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     from core.finetune.checkpoints import Checkpoints, key_of
     from core.finetune.lora import RESULT
-    from core.olive.run import local_system, run_workflow
+    from core.olive.run import run_workflow, workflow
 
     checkpoints = Checkpoints(lab.checkpoints_dir(recipe.finetune.adapter), key_of(prints))
     recipe_file = context.work / "recipe.toml"
     write_atomic(recipe_file, recipe_text(recipe))
     made = run_workflow(
-        {
-            "input_model": {
-                "type": "HfModel",
-                "model_path": str(lab.quantized_dir),
-                "load_kwargs": {"trust_remote_code": recipe.model.trust_remote_code},
-            },
-            "passes": {
+        workflow(
+            lab.quantized_dir,
+            {
                 "finetune": lora_pass(
                     recipe_file,
                     lab.root,
@@ -94,8 +90,8 @@ def run(context: StageContext) -> dict[str, Any]:
                     adapter_only=True,
                 )
             },
-            **local_system(),
-        },
+            trust_remote_code=recipe.model.trust_remote_code,
+        ),
         work=context.work,
         report=report,
         failure="The training failed.",

@@ -81,7 +81,7 @@ class Facts:
     @classmethod
     def of_model(cls, model: ModelFacts) -> Facts:
         """From what was read of a model already; of one that is not on this machine, its configuration."""
-        from core.model.matrices import rounded_matrices
+        from core.model.tensors import rounded_matrices
 
         if not model.parameters:  # not here
             return cls._of_config(model)
@@ -246,25 +246,30 @@ def resolve(recipe: Recipe, facts: Facts | None, records: Records | None) -> Res
     chosen: dict[str, Chosen] = {}
     for name, rule in _RULES.items():
         if case.values[name] == AUTO:
-            value, reason = rule(case)
+            value, reason = rule.choose(case)
             case.values[name] = GROUP_SIZES[-1] if value is None else value
-            missing = _missing(name, recipe, facts, records, chosen)
+            missing = _missing(name, rule, recipe, facts, records, chosen)
             chosen[name] = Chosen(name, None if missing else value, missing or reason)
     order = [option.name for option in _auto_options()]
     return Resolved(_made(recipe, case.values), tuple(chosen[name] for name in order if name in chosen))
 
 
 def _missing(
-    name: str, recipe: Recipe, facts: Facts | None, records: Records | None, chosen: Mapping[str, Chosen]
+    name: str,
+    rule: _Rule,
+    recipe: Recipe,
+    facts: Facts | None,
+    records: Records | None,
+    chosen: Mapping[str, Chosen],
 ) -> str:
     """What has to be known before a choice can be made; empty where it can."""
-    followed = chosen.get(_FOLLOWS.get(name, ""))
+    followed = chosen.get(rule.follows)
     if followed is not None and followed.value is None:
         return followed.reason
-    if name in _OF_MODEL and (facts is None or (name == "data.template" and facts.chat_template is None)):
+    if rule.of_model and (facts is None or (name == "data.template" and facts.chat_template is None)):
         return "known once the model is on this machine"
     calibrates_alone = name == "quantize.calibration_samples" and recipe.quantize.calibration_file
-    if name in _OF_RECORDS and records is None and not calibrates_alone:
+    if rule.of_records and records is None and not calibrates_alone:
         return "known once the records are counted"
     return ""
 
@@ -319,10 +324,6 @@ class _Case:
     @property
     def rows_a_step(self) -> int:
         return int(self.values["finetune.batch_size"]) * self.recipe.finetune.gradient_accumulation
-
-
-_Rule = Callable[[_Case], tuple[Any, str]]
-"""None is for where nothing fits: what is wrong then, :mod:`core.model.faults` tells."""
 
 
 def _template(case: _Case) -> tuple[Any, str]:
@@ -441,45 +442,32 @@ def _dropout(case: _Case) -> tuple[Any, str]:
     return 0.0, "not needed for a few rounds"
 
 
+@dataclass(frozen=True)
+class _Rule:
+    """How an option is chosen, and what has to be known for it: the model, the records, or another option."""
+
+    choose: Callable[[_Case], tuple[Any, str]]
+    of_model: bool = True
+    of_records: bool = False
+    follows: str = ""
+
+
 _RULES: dict[str, _Rule] = {
-    "data.template": _template,
-    "data.max_seq_len": _max_seq_len,
-    "quantize.group_size": _group_size,
-    "quantize.max_calibration_len": _max_calibration_len,
-    "quantize.calibration_samples": _calibration_samples,
-    "finetune.rank": _rank,
-    "finetune.alpha": _alpha,
-    "finetune.turns": _turns,
-    "finetune.batch_size": _batch_size,
-    "finetune.steps": _steps,
-    "finetune.learning_rate": _learning_rate,
-    "finetune.dropout": _dropout,
+    "data.template": _Rule(_template),
+    "data.max_seq_len": _Rule(_max_seq_len),
+    "quantize.group_size": _Rule(_group_size),
+    "quantize.max_calibration_len": _Rule(_max_calibration_len),
+    "quantize.calibration_samples": _Rule(_calibration_samples, of_records=True),
+    "finetune.rank": _Rule(_rank, of_records=True),
+    "finetune.alpha": _Rule(_alpha, of_model=False, follows="finetune.rank"),
+    "finetune.turns": _Rule(_turns),
+    "finetune.batch_size": _Rule(_batch_size, of_records=True),
+    "finetune.steps": _Rule(_steps, of_records=True),
+    "finetune.learning_rate": _Rule(_learning_rate),
+    "finetune.dropout": _Rule(_dropout, of_model=False, follows="finetune.steps"),
 }
-"""In the order in which they need each other's answers."""
-
-_OF_MODEL = frozenset(
-    {
-        "data.template",
-        "data.max_seq_len",
-        "quantize.group_size",
-        "quantize.max_calibration_len",
-        "quantize.calibration_samples",
-        "finetune.rank",
-        "finetune.batch_size",
-        "finetune.steps",
-        "finetune.learning_rate",
-        "finetune.turns",
-    }
-)
-"""The options that follow the model."""
-
-_OF_RECORDS = frozenset(
-    {"quantize.calibration_samples", "finetune.rank", "finetune.batch_size", "finetune.steps"}
-)
-"""The options that follow the records."""
-
-_FOLLOWS = {"finetune.alpha": "finetune.rank", "finetune.dropout": "finetune.steps"}
-"""The options that follow another one."""
+"""In the order in which they need each other's answers. None is for where nothing fits: what is wrong then,
+:mod:`core.model.faults` tells."""
 
 
 # What is known of a lab's model and records.
@@ -501,25 +489,15 @@ def facts_at_hand(lab: LabFolder, recipe: Recipe) -> Facts | None:
 
 
 def _facts_of_source(source: str, lab_root: Path) -> Facts | None:
-    from core.model.sources import kind_of, local_place
-    from core.resources import rehearsal_model
+    from core.model.gguf import check_gguf
+    from core.model.sources import at_hand, kind_of
 
-    kind = kind_of(source, lab_root)
-    if kind == "rehearsal":
-        return Facts.of(rehearsal_model())
-    if kind == "folder":
-        return Facts.of(local_place(source, lab_root))
-    if kind == "gguf":
-        from core.model.gguf import check_gguf
-
-        return Facts.of_gguf(check_gguf(local_place(source, lab_root)))
-    if kind == "hub":
-        from huggingface_hub import try_to_load_from_cache
-
-        name, _, revision = source.partition("@")
-        cached = try_to_load_from_cache(name, "config.json", revision=revision or None)
-        return Facts.of(Path(cached).parent) if isinstance(cached, str) else None
-    return None
+    place = at_hand(source, lab_root)
+    if place is None:
+        return None
+    if kind_of(source, lab_root) == "gguf":
+        return Facts.of_gguf(check_gguf(place))
+    return Facts.of(place)
 
 
 def facts_of_quantized(lab: LabFolder) -> Facts | None:

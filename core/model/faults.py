@@ -7,29 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from core.errors import RequestError
 from core.events import Reporter
-from core.formats import human_bytes
+from core.formats import human_bytes, some
 from core.model.architectures import REFUSED, judge
 from core.model.auto import Settled
 from core.model.finite import NotFinite, first_not_finite
 from core.model.folder import ADAPTER_CONFIG, ModelFacts, model_facts, read_adapter
-from core.model.matrices import fitting_group_sizes, rounded_matrices
 from core.model.messages import Message
 from core.model.template import PLAIN, ChatTemplate, TemplateError
 from core.model.tensors import (
     USUAL,
-    Gap,
     beside_layers,
+    fitting_group_sizes,
     gaps,
     has_head,
     layers_there,
     not_in_layers,
     not_merged,
     of_adapters,
+    rounded_matrices,
     same_numbers,
     unknown_prefix,
     unread,
@@ -245,17 +244,16 @@ def _tensors(facts: ModelFacts) -> Iterator[Fault]:
         yield Fault(
             "model.missing-tensors",
             "The checkpoint does not hold the whole model.",
-            f"{_named(facts)} has no {_list(missing_ones)}.",
+            f"{_named(facts)} has no {some(gap.name for gap in missing_ones)}.",
             "Fetch the model again; with these weights filled in at random it would answer nonsense.",
         )
     if places := not_in_layers(facts, entries):
         yield _as_fault(unread(facts.path, places))
     if places := beside_layers(facts, entries):
-        names = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
         yield Fault(
             "model.unread-tensors",
             "The weights hold more than the language model.",
-            f"{_named(facts)} has {names}, which the lab does not use and the result does not have.",
+            f"{_named(facts)} has {some(places)}, which the lab does not use and the result does not have.",
             "Nothing need be done if you want the language model alone, as for a value head of a trainer.",
             stops=False,
         )
@@ -291,11 +289,6 @@ def _named(facts: ModelFacts, what: str = "no part") -> str:
     return str(facts.path / facts.shards[0]) if len(facts.shards) == 1 else f"{facts.path} ({what})"
 
 
-def _list(missing: list[Gap]) -> str:
-    names = ", ".join(gap.name for gap in missing[:3])
-    return f"{names} and {len(missing) - 3} more" if len(missing) > 3 else names
-
-
 def _by(shape: tuple[int, ...] | None) -> str:
     return " by ".join(map(str, shape or ()))
 
@@ -315,13 +308,12 @@ def _tokens(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
         for _, word in beyond
         if not _special(added.get(word)) or word in used or any(word in each for each in written)
     ]
-    shown = ", ".join(f"{word!r} ({number})" for number, word in islice(beyond, 3))
-    more = f" and {len(beyond) - 3:,} more" if len(beyond) > 3 else ""
+    shown = some(f"{word!r} ({number})" for number, word in beyond)
     yield Fault(
         "model.tokens-beyond-embeddings",
         "The tokenizer has more tokens than the model has embeddings.",
         f"{facts.path}: the tokenizer's ids go up to {text.size - 1:,}, the embeddings have {rows:,} rows. "
-        f"Without one: {shown}{more}.",
+        f"Without one: {shown}.",
         "Take the tokenizer that belongs to these weights; or load the model with transformers, call "
         f"resize_token_embeddings({text.size}), save it, and train the new tokens."
         if harmful
@@ -405,12 +397,10 @@ def _leftovers(facts: ModelFacts) -> Iterator[Fault]:
     if not facts.leftovers:
         return
     size = sum((facts.path / name).stat().st_size for name in facts.leftovers)
-    names = ", ".join(facts.leftovers[:4])
-    more = f" and {len(facts.leftovers) - 4} more" if len(facts.leftovers) > 4 else ""
     yield Fault(
         "model.leftovers",
         "The folder holds other weights besides, which are not used.",
-        f"{facts.path}: {names}{more} ({human_bytes(size)}). Used: {', '.join(facts.shards[:2])}"
+        f"{facts.path}: {some(facts.leftovers, 4)} ({human_bytes(size)}). Used: {', '.join(facts.shards[:2])}"
         f"{' and so on' if len(facts.shards) > 2 else ''}.",
         "They can be removed if nothing else needs them.",
         stops=False,

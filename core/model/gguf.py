@@ -18,12 +18,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core.errors import RequestError
-
-if TYPE_CHECKING:
-    from core.model.text import ModelText
+from core.model.text import END_TOKENS, AddedToken, ModelText, special_tokens
 
 SUFFIX = ".gguf"
 
@@ -52,28 +50,12 @@ _CUT_BY_TRANSFORMERS = LLAMA3_PRE | {
     "dbrx", "smaug-bpe", "tekken", "qwen2", "deepseek-r1-qwen", "megrez", "gpt-4o", "llama4",
 }  # fmt: skip
 
-END_TOKENS = frozenset(
-    {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>"}
-    | {"<eos>", "</s>", "<end_of_utterance>"}
-)
-"""Special tokens that end an answer whatever the file says: llama.cpp goes by their names too."""
-
 CONTROL = 3
 """The ``token_type`` of a special token."""
 
 _SCALARS = {
-    0: "<B",
-    1: "<b",
-    2: "<H",
-    3: "<h",
-    4: "<I",
-    5: "<i",
-    6: "<f",
-    7: "<?",
-    10: "<Q",
-    11: "<q",
-    12: "<d",
-}
+    0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d",
+}  # fmt: skip
 _STRING, _ARRAY = 8, 9
 _KEPT_NUMBERS = 4096
 """Arrays of numbers up to this length are kept (sizes by layer); longer ones are the tokenizer's scores."""
@@ -292,8 +274,6 @@ def _checked(path: Path) -> Header:
 
 def text_of(header: Header) -> ModelText:
     """The text side as the header tells it, for those who need no tokenizer: templates and special tokens."""
-    from core.model.text import AddedToken, ModelText
-
     tokens, kinds = _tokens(header.path, header.stamp)
     added = tuple(
         AddedToken(token, at, True)
@@ -307,7 +287,6 @@ def text_of(header: Header) -> ModelText:
 
     bos, eos, pad = named("bos"), named("eos"), named("padding")
     templates = header.templates
-    special = {token.text for token in added} | {bos, eos, pad}
     return ModelText(
         template=templates.get("default", ""),
         templates=templates,
@@ -317,9 +296,7 @@ def text_of(header: Header) -> ModelText:
         ids={token: tokens.index(token) for token in (bos, eos, pad) if token},
         ends=tuple(end_tokens(header)),
         adds_start=header.starts_with_bos,
-        special=tuple(
-            sorted((each for each in special if len(each) > 1), key=lambda each: (-len(each), each))
-        ),
+        special=special_tokens((text, True) for text in (*(token.text for token in added), bos, eos, pad)),
         added=added,
         size=len(tokens),
     )

@@ -76,6 +76,26 @@ def kind_of(source: str, lab_root: Path) -> str:
     return "hub"
 
 
+def at_hand(source: str, lab_root: Path, file: str = "config.json") -> Path | None:
+    """Where a model lies on this machine: its folder or GGUF file, there or not; None for one that is to be fetched.
+
+    Args:
+        file: what a model of the hub must have in the cache.
+    """
+    kind = kind_of(source, lab_root)
+    if kind == "rehearsal":
+        return rehearsal_model()
+    if kind in ("folder", "gguf"):
+        return local_place(source, lab_root)
+    if kind == "hub":
+        from huggingface_hub import try_to_load_from_cache
+
+        name, _, revision = source.partition("@")
+        cached = try_to_load_from_cache(name, file, revision=revision or None)
+        return Path(cached).parent if isinstance(cached, str) else None
+    return None
+
+
 def resolve_model(
     source: str, lab_root: Path, report: Reporter, *, trust_remote_code: bool = False
 ) -> ModelSource:

@@ -38,15 +38,20 @@ _SAID = 500
 """Characters of what a template says when it refuses, at most."""
 
 
+_CORRECT = "correct the row, or write a data.template of your own"
+_NO_SYSTEM = (
+    "take the system message out of the row, or put its text before the first question; or write a data.template of "
+    "your own"
+)
+
+
 class TemplateError(ValueError):
     """A template that cannot be used, or not for a conversation, with the reason in words.
 
     `fix` says what to do about the record.
     """
 
-    def __init__(
-        self, reason: str, fix: str = "correct the row, or write a data.template of your own"
-    ) -> None:
+    def __init__(self, reason: str, fix: str = _CORRECT) -> None:
         super().__init__(reason)
         self.fix = fix
 
@@ -642,6 +647,8 @@ class ChatTemplate:
                     at = spans[-1][1] if spans else 0
                     start = self._start(text, turns, place, given, guard, at)
                     spans.append((start, self._stop(text, turns, place, given, ends[place]), message.learnt))
+        if not opened:
+            self._demand_order(known, ends)
         result: list[Segment] = []
         at = 0
         for start, stop, learnt in spans:
@@ -660,28 +667,50 @@ class ChatTemplate:
         write: Callable[[list[dict[str, Any]]], str],
     ) -> list[int]:
         """Where the text of each turn ends; the start of the rendering for turns without text."""
-        marked = []
-        for turn in turns:
-            content = turn["content"]
-            body = content.rstrip()
-            marked.append({**turn, "content": body + guard.end + content[len(body) :]} if body else turn)
-        shown = write(marked)
-        pieces = shown.split(guard.end)
+
+        def marked(turn: dict[str, Any], mark: str) -> dict[str, Any]:
+            body = turn["content"].rstrip()
+            return {**turn, "content": body + mark + turn["content"][len(body) :]}
+
         wanted = [place for place, turn in enumerate(turns) if turn["content"].strip()]
-        if "".join(pieces) != text or len(pieces) - 1 != len(wanted):
+        numbered = [
+            marked(turn, f"{guard.end}{place}{guard.end}") if place in wanted else turn
+            for place, turn in enumerate(turns)
+        ]
+        # A template may write turns in another order: Mistral's put the system's text before the last question.
+        pieces = re.split(f"{guard.end}(\\d+){guard.end}", write(numbered))
+        found = [int(place) for place in pieces[1::2]]
+        if "".join(pieces[::2]) != text or sorted(found) != wanted:
             for place in wanted:
-                alone = write([marked[i] if i == place else turn for i, turn in enumerate(turns)])
+                alone = write(
+                    [marked(turn, guard.end) if i == place else turn for i, turn in enumerate(turns)]
+                )
                 if alone.count(guard.end) != 1 or alone.replace(guard.end, "") != text:
                     role = turns[place]["role"]
                     raise TemplateError(
-                        f"the model's chat template does not show turn {place + 1} ({role}) as it is"
+                        f"the model's chat template does not show turn {place + 1} ({role}) as it is",
+                        _NO_SYSTEM if role == "system" else _CORRECT,
                     )
             raise TemplateError("the model's chat template does not show the turns one after another")
         ends, at = [0] * len(turns), 0
-        for place, piece in zip(wanted, pieces[:-1], strict=True):
+        for place, piece in zip(found, pieces[:-1:2], strict=True):
             at += len(piece)
             ends[place] = at
         return ends
+
+    @staticmethod
+    def _demand_order(messages: Sequence[Message], ends: Sequence[int]) -> None:
+        """Raise TemplateError where an answer is learnt before a turn that the chat would have shown it."""
+        for place, message in enumerate(messages):
+            if message.role == "assistant" and message.learnt and ends[place]:
+                late = next((at for at in range(place) if ends[at] > ends[place]), None)
+                if late is not None:
+                    raise TemplateError(
+                        f"the model's chat template writes turn {late + 1} ({messages[late].role}) behind the "
+                        f"answer in turn {place + 1}, which would be learnt without it",
+                        "let only the last answer of the row be learnt (weight 0 for the others), make a row of each "
+                        "question, or take the system message out",
+                    )
 
     def _demand_calls(self, text: str, turns: list[dict[str, Any]], tools: list[Any], guard: Guard) -> None:
         """Raise TemplateError where the template does not write the calls of a turn, or the tools."""

@@ -1,7 +1,11 @@
-"""Whether a checkpoint holds the tensors that its configuration promises, by the headers alone.
+"""The tensors of a float checkpoint: which are rounded, and whether all that the configuration promises is there.
 
-What the usual decoder needs is known here, so that a fault shows before anything is imported; a stage asks
-transformers itself besides (``core.model.load.check_tensors``), which knows every architecture.
+Told by the names and shapes in the files' headers alone. What the usual decoder needs is known here, so that a fault
+shows before anything is imported; a stage asks transformers itself besides (``core.model.load.check_tensors``), which
+knows every architecture.
+
+Olive's passes and ours round every ``torch.nn.Linear``, the output matrix among them, and nothing else: embeddings,
+norms and GPT-2's ``Conv1D`` stay float.
 """
 
 from __future__ import annotations
@@ -12,9 +16,43 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import RequestError
+from core.formats import some
 from core.model.folder import ModelFacts
-from core.model.matrices import HEADS
-from core.model.weights import TensorEntry
+from core.model.weights import TensorEntry, tensor_entries
+
+GROUP_SIZES = (16, 32, 64, 128, 256)
+"""The sizes that the kernels know."""
+
+HEADS = ("lm_head", "embed_out", "output")
+"""What the output matrix is called."""
+
+_EMBEDDING = re.compile(r"(^|[._])(embed\w*|wte|wpe|\w*embeddings?)$")
+_CONV1D = frozenset({"gpt2", "openai-gpt", "gpt-sw3"})
+
+
+def rounded_matrices(facts: ModelFacts) -> dict[str, int]:
+    """The number of inputs of each matrix that quantize rounds, by name.
+
+    Empty where the weights are packed already.
+    """
+    widths = {}
+    for name, entry in tensor_entries(facts.path).items():
+        module, _, kind = name.rpartition(".")
+        if kind != "weight" or len(entry.shape) != 2:
+            continue
+        head = module in HEADS
+        if not head and (_EMBEDDING.search(module) or facts.model_type in _CONV1D):
+            continue
+        widths[module] = entry.shape[1]
+    if widths and facts.tied_embeddings and not any(name in widths for name in HEADS):
+        widths["lm_head"] = facts.hidden_size  # rounded too, and no longer the embeddings then
+    return widths
+
+
+def fitting_group_sizes(widths: dict[str, int]) -> list[int]:
+    """The group sizes that divide all of some matrices' inputs, the smallest first."""
+    return [size for size in GROUP_SIZES if all(width % size == 0 for width in widths.values())]
+
 
 USUAL = frozenset(
     {
@@ -101,7 +139,7 @@ def not_merged(path: Path, names: list[str]) -> RequestError:
     """The error of a checkpoint with an adapter in it: transformers would leave the adapter out unsaid."""
     return RequestError(
         "The weights hold an adapter that was not merged.",
-        f"{path}: {_some(names)}.",
+        f"{path}: {some(names)}.",
         "Load the model with PEFT, call merge_and_unload() and save_pretrained(), and set model.source to that folder.",
         code="model.not-merged",
     )
@@ -112,15 +150,11 @@ def unread(path: Path, names: list[str]) -> RequestError:
     biases = all(name.endswith(".bias") for name in names)
     return RequestError(
         "The layers have tensors that the model, as it is configured, would not use.",
-        f"{path}: {_some(names)}.",
+        f"{path}: {some(names)}.",
         "Without them it computes something else: take the config.json that belongs to these weights"
         + (", with attention_bias or mlp_bias = true where the architecture has them." if biases else "."),
         code="model.unread-tensors",
     )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def unread_of_layers(names: Iterable[str], layers: int) -> list[str]:

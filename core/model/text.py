@@ -6,13 +6,14 @@ Read from the tokenizer's own files; no tokenizer is built. ``core.model.folder.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from core.files import read_if_whole
+from core.model.protobuf import fields
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
 """One of these holds a tokenizer's vocabulary."""
@@ -30,6 +31,14 @@ TEXT_FILES = (
     "generation_config.json",
 )
 """Every file of a model folder that the text side stands in, beside :data:`TEMPLATE_FOLDER` and ``config.json``."""
+
+END_TOKENS = frozenset(
+    {
+        "<|end|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endofturn|>", "<|end_of_turn|>", "<end_of_turn>",
+        "<|end_of_text|>", "<|endoftext|>", "<｜end▁of▁sentence｜>", "</s>", "<eos>", "<end_of_utterance>",
+    }
+)  # fmt: skip
+"""Special tokens that only ever end a turn or a text, in the models that have them; llama.cpp goes by names too."""
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _LIKE_SPECIAL = re.compile(r"<\|.*\|>|<｜.*｜>", re.DOTALL)
@@ -154,7 +163,9 @@ def _read(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelText:
         ids={text: numbers[text] for text in (bos, eos, pad) if text in numbers},
         ends=tuple(dict.fromkeys(ends)),
         adds_start=bool(bos) and _adds_start(content, config, bos),
-        special=_special(added, (bos, eos, pad)),
+        special=special_tokens(
+            [*((token.text, token.special) for token in added), *((text, True) for text in (bos, eos, pad))]
+        ),
         added=added,
         size=max(numbers.values(), default=-1) + 1,
     )
@@ -269,49 +280,15 @@ def _pieces(folder: Path) -> dict[str, int]:
     for name in ("tokenizer.model", "spiece.model"):
         try:
             data = (folder / name).read_bytes()
+            pieces = [(start, end) for number, start, end in fields(data) if number == 1]
             texts = [
-                next((text for key, text in _fields(piece) if key == 1), b"").decode("utf-8", "replace")
-                for key, piece in _fields(data)
-                if key == 1
+                next((data[a:b] for number, a, b in fields(data, *piece) if number == 1), b"")
+                for piece in pieces
             ]
-        except (OSError, IndexError, ValueError):
+        except (OSError, ValueError):
             continue  # not there, or in another form: a byte list (tiktoken)
-        return {text: at for at, text in enumerate(texts)}
+        return {text.decode("utf-8", "replace"): at for at, text in enumerate(texts)}
     return {}
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The length-delimited fields of a protocol buffer."""
-    at = 0
-
-    def number() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    while at < len(data):
-        key = number()
-        kind = key & 7
-        if kind == 0:
-            number()
-        elif kind == 1:
-            at += 8
-        elif kind == 5:
-            at += 4
-        elif kind == 2:
-            length = number()
-            if at + length > len(data):
-                raise ValueError("cut short")
-            yield key >> 3, data[at : at + length]
-            at += length
-        else:
-            raise ValueError("no protocol buffer")
 
 
 def _adds_start(content: Mapping[str, Any], config: Mapping[str, Any], bos: str) -> bool:
@@ -338,7 +315,11 @@ def _starts_with(processor: Any, bos: str) -> bool:
     return isinstance(cls, list) and bool(cls) and cls[0] == bos
 
 
-def _special(added: tuple[AddedToken, ...], named: tuple[str, ...]) -> tuple[str, ...]:
-    found = {token.text for token in added if token.special or _LIKE_SPECIAL.fullmatch(token.text)}
-    found.update(named)
-    return tuple(sorted((text for text in found if len(text) > 1), key=lambda text: (-len(text), text)))
+def special_tokens(tokens: Iterable[tuple[str, bool]]) -> tuple[str, ...]:
+    """The texts among some added tokens that mean more than their letters, longest first.
+
+    Args:
+        tokens: each with whether it is said to be special; some that look like it are not, and are all the same.
+    """
+    found = {text for text, special in tokens if len(text) > 1 and (special or _LIKE_SPECIAL.fullmatch(text))}
+    return tuple(sorted(found, key=lambda text: (-len(text), text)))

@@ -17,11 +17,10 @@ from typing import Any
 
 from core.errors import RequestError
 from core.model.messages import Segment
+from core.model.text import special_tokens
 
 END_WITHIN = 3
 """An end token within the last so many tokens of an answer ends it: templates may put a line break behind."""
-
-_LIKE_SPECIAL = re.compile(r"<\|.*\|>|<｜.*｜>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,8 @@ class ModelTokenizer:
         known = (tokenizer.id_to_token(each) if isinstance(each, int) else each for each in ends)
         numbers = (tokenizer.token_to_id(each) for each in known if each is not None)
         self.ends = tuple(dict.fromkeys(each for each in numbers if each is not None))
-        found = {
-            item.content
-            for item in added.values()
-            if len(item.content) > 1 and (item.special or _LIKE_SPECIAL.fullmatch(item.content))
-        }
-        self.special = tuple(sorted(found, key=lambda token: (-len(token), token)))
-        self._numbers_of_special = {self.numbers[token] for token in found}
+        self.special = special_tokens((item.content, item.special) for item in added.values())
+        self._numbers_of_special = {self.numbers[token] for token in self.special}
         names = sorted(self.numbers, key=len, reverse=True)
         self._starts = re.compile("|".join(map(re.escape, names)) or r"(?!)")
         self._tail = re.compile(f"(?:{self._starts.pattern})\\s*\\Z")

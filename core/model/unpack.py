@@ -8,8 +8,10 @@ there whole or not at all, and two that want the same one wait for one another.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +20,17 @@ from typing import Any
 
 from core.errors import MachineError, RequestError, StageError
 from core.events import Reporter
-from core.files import as_umask_says, explained, publish, write_atomic, write_json
+from core.files import (
+    MANIFEST,
+    as_umask_says,
+    explained,
+    publish,
+    read_if_whole,
+    read_json,
+    require_disk,
+    write_atomic,
+    write_json,
+)
 from core.formats import human_bytes
 from core.model.gguf import (
     DIGIT_BY_DIGIT,
@@ -37,6 +49,9 @@ _FORM = 1
 """Raised when these folders are made in another way, so that older ones are not used."""
 
 _WAIT_S = 0.2
+_IN_USE_S = 24 * 3600
+"""A folder that was taken up within that time may be in use still."""
+
 _PROBE = "In 1863 it's  OPEN:\n\n  12,345 km — naïve café!?\t{x}"
 """A text that tokenizers cut in different ways."""
 
@@ -59,6 +74,7 @@ def float_folder(file: Path, report: Reporter) -> Path:
     header = check_gguf(file)
     target = _place(header)
     if target.is_dir():
+        os.utime(target)  # it is in use: see _remove_stale
         return target
     with _alone(target, report):
         if not target.is_dir():
@@ -71,7 +87,32 @@ def float_folder(file: Path, report: Reporter) -> Path:
                 _weights(header, made, report)
                 publish(made, target, {"source": str(file), "stamp": header.stamp})
                 report.log(f"{file.name} was unpacked into {target}.")
+            _remove_stale(target, report)
     return target
+
+
+def _remove_stale(made: Path, report: Reporter) -> None:
+    """Remove what was unpacked beside ``made`` and cannot be used any more, if nobody has used it for a day.
+
+    That is a folder made of the same file as it was before, or by older packages, and one whose file is gone.
+    """
+    source = str(read_json(made / MANIFEST)["source"])
+    kept = {made.name, f"{made.name}.text"}
+    for folder in [each for each in made.parent.iterdir() if each.is_dir() and not each.name.startswith(".")]:
+        was = (read_if_whole(folder / MANIFEST) or {}).get("source")
+        if (
+            not isinstance(was, str)
+            or folder.name in kept
+            or time.time() - folder.stat().st_mtime < _IN_USE_S
+        ):
+            continue
+        # A file on a disk that is not mounted may come back; one that was removed from its folder does not.
+        gone = not Path(was).exists() and Path(was).parent.is_dir()
+        if was == source or gone:
+            report.log(
+                f"{folder} was unpacked from {was}, which is {'gone' if gone else 'another now'}: removed."
+            )
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def text_folder(file: Path, *, make: bool = True) -> Path | None:
@@ -95,6 +136,11 @@ def text_folder(file: Path, *, make: bool = True) -> Path | None:
         with Child("core.model.unpack", what="The reader of the GGUF file") as child:
             child.ask({"file": str(file)})
     return text
+
+
+def is_unpacked(header: Header) -> bool:
+    """Whether the whole model of a GGUF file lies in the cache already."""
+    return _place(header).is_dir()
 
 
 def _place(header: Header) -> Path:
@@ -147,24 +193,24 @@ def _beside(target: Path) -> Iterator[Path]:
             shutil.rmtree(made, ignore_errors=True)
 
 
+def unpacking_memory(header: Header) -> int:
+    """Bytes of RAM that unpacking takes.
+
+    The weights, the largest tensor as float32 in three copies while it is unpacked, the tokenizer (3 KiB a token as
+    measured) and the packages.
+    """
+    largest = max(tensor.numbers for tensor in header.tensors.values())
+    tokens = 3072 * int(header.metadata["tokenizer.ggml.tokens"])
+    return header.float_bytes + 12 * largest + tokens + (512 << 20)
+
+
 def _enough(header: Header, place: Path) -> None:
     """Refuse before the work what would end with a full disk or without memory."""
     import psutil
 
-    needed = header.float_bytes + (64 << 20)
-    free = shutil.disk_usage(place).free
-    if free < needed:
-        raise MachineError(
-            "There is not enough disk space to unpack the GGUF file.",
-            f"About {human_bytes(needed)} are needed below {place}, {human_bytes(free)} are free.",
-            "Free some space, or let XDG_CACHE_HOME name a folder on another disk.",
-            code="disk.full",
-        )
-    # The weights, the largest tensor as float32 in three copies while it is unpacked, the tokenizer (3 KiB a
-    # token as measured) and the packages.
-    largest = max(tensor.numbers for tensor in header.tensors.values())
-    tokens = 3072 * int(header.metadata["tokenizer.ggml.tokens"])
-    wanted = header.float_bytes + 12 * largest + tokens + (512 << 20)
+    hint = "Free some space, or let XDG_CACHE_HOME name a folder on another disk."
+    require_disk(place, header.float_bytes + (64 << 20), hint)
+    wanted = unpacking_memory(header)
     available = psutil.virtual_memory().available
     if available < wanted:
         raise MachineError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import RequestError
+from core.formats import some
 from core.model.inside import refuse_name
 
 WEIGHTS = "model.safetensors"
@@ -73,13 +74,13 @@ def weight_files(path: Path) -> list[Path]:
     if any("-of-" in name for name in there):
         raise RequestError(
             "The index of the model's weights is missing.",
-            f"{path} holds {_some(there)}, and no {SAFETENSORS_INDEX}.",
+            f"{path} holds {some(there, 4)}, and no {SAFETENSORS_INDEX}.",
             f"Fetch {SAFETENSORS_INDEX} from where the model came from.",
             code="model.no-weights",
         )
     raise RequestError(
         "The model's weights have a name that nothing reads.",
-        f"{path} holds {_some(there)}, and no {WEIGHTS}.",
+        f"{path} holds {some(there, 4)}, and no {WEIGHTS}.",
         f"Rename {there[0]} to {WEIGHTS} if its tensors have transformers' names (model.layers.0. …); "
         "else fetch the model in Hugging Face's form.",
         code="model.no-weights",
@@ -105,7 +106,7 @@ def _indexed(index: Path) -> list[Path]:
     if missing or not files:
         raise RequestError(
             "Some of the model's weight files are missing.",
-            f"{index.name} names {_some(missing) if missing else 'no file'}, not in {path}.",
+            f"{index.name} names {some(missing, 4) if missing else 'no file'}, not in {path}.",
             "Fetch the model again; the download was probably cut short.",
             code="model.no-weights",
         )
@@ -119,15 +120,9 @@ def _indexed(index: Path) -> list[Path]:
     return files
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-
-
 def some_names(path: Path) -> str:
     """A few of the names in a folder, for an error's detail."""
-    names = sorted(entry.name for entry in path.iterdir())
-    shown = ", ".join(names[:6]) or "nothing"
-    return shown if len(names) <= 6 else f"{shown} and {len(names) - 6} more"
+    return some(sorted(entry.name for entry in path.iterdir()), 6) or "nothing"
 
 
 def leftovers(path: Path, used: list[Path]) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from core.olive.passes import package_config
 from core.telemetry import switch_off
 from core.tqdm_progress import current_report, reporting
 
-__all__ = ["OliveResult", "current_report", "import_olive", "local_system", "reason_of", "run_workflow"]
+__all__ = ["OliveResult", "current_report", "import_olive", "reason_of", "run_workflow", "workflow"]
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,30 @@ def import_olive() -> None:
     Telemetry._log_heartbeat = lambda self: None
 
 
-def local_system(device: str = "cpu", provider: str = "CPUExecutionProvider") -> dict[str, Any]:
-    """The ``systems``, ``host`` and ``target`` keys of a workflow that runs on this machine."""
+def workflow(
+    model: Path,
+    passes: Mapping[str, Any],
+    *,
+    trust_remote_code: bool = False,
+    device: str = "cpu",
+    provider: str = "CPUExecutionProvider",
+) -> dict[str, Any]:
+    """A workflow on this machine: some passes, one after the other, on the Hugging Face model in a folder.
+
+    Args:
+        passes: by name; they may be those of :mod:`core.olive.passes` too.
+        device, provider: what the result is for.
+    """
     accelerator = {"device": device, "execution_providers": [provider]}
-    system = {"type": "LocalSystem", "accelerators": [accelerator]}
-    return {"systems": {"local": system}, "host": "local", "target": "local"}
+    load = {"load_kwargs": {"trust_remote_code": True}} if trust_remote_code else {}
+    return {
+        "input_model": {"type": "HfModel", "model_path": str(model), **load},
+        "systems": {"local": {"type": "LocalSystem", "accelerators": [accelerator]}},
+        "host": "local",
+        "target": "local",
+        "passes": dict(passes),
+        "evaluate_input_model": False,
+    }
 
 
 def run_workflow(
@@ -77,8 +96,7 @@ def run_workflow(
     """Run an Olive workflow in this process.
 
     Args:
-        config: the workflow, as Olive takes it; ``output_dir``, ``cache_dir`` and the log level are
-            set here where it has none. It may name the passes of :mod:`core.olive.passes` too.
+        config: as :func:`workflow` makes it.
         work: folder for the cache and for temporary files; the output lies in ``work/output``.
         failure: title of the error when a pass fails.
         hint: its hint, where Olive's own reason does not call for another.
@@ -100,7 +118,6 @@ def run_workflow(
         "output_dir": str(work / "output"),
         "cache_dir": str(work / "olive-cache"),
         "log_severity_level": 1,
-        "evaluate_input_model": False,
         **config,
     }
     scratch = work / "tmp"

@@ -21,6 +21,7 @@ from core.files import digest, explained, read_json, write_json
 from core.folder import lab_command
 from core.model.inside import refuse_links
 from core.optimize.genai import import_runtime
+from core.text import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +31,7 @@ SUFFIX = ".onnx_adapter"
 
 
 @dataclass(frozen=True)
-class Part:
+class BranchPart:
     """One linear layer of the PyTorch model inside a branch.
 
     Attributes:
@@ -66,11 +67,11 @@ class Branch:
     a: str
     size: int
     outputs: tuple[Output, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[BranchPart, ...]
 
 
 @dataclass(frozen=True)
-class Layout:
+class AdapterLayout:
     """All branches of a graph.
 
     Attributes:
@@ -102,7 +103,7 @@ class Layout:
         write_json(folder / LAYOUT_FILE, {"dtype": self.dtype, "branches": branches})
 
 
-def read_layout(folder: Path) -> Layout:
+def read_layout(folder: Path) -> AdapterLayout:
     """The layout of a model folder.
 
     Raises:
@@ -115,11 +116,11 @@ def read_layout(folder: Path) -> Layout:
                 item["a"],
                 item["in"],
                 tuple(Output(name, size) for name, size in item["b"]),
-                tuple(Part(module, start, size) for module, start, size in item["modules"]),
+                tuple(BranchPart(module, start, size) for module, start, size in item["modules"]),
             )
             for item in data["branches"]
         )
-        return Layout(data["dtype"], branches)
+        return AdapterLayout(data["dtype"], branches)
     except (TypeError, KeyError, ValueError):
         raise RequestError(
             "The ONNX model has no place for adapters.",
@@ -220,7 +221,7 @@ def scale_of(config: dict[str, Any], module: str) -> float:
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def arrange(lora: Lora, layout: Layout) -> dict[str, torch.Tensor]:
+def arrange(lora: Lora, layout: AdapterLayout) -> dict[str, torch.Tensor]:
     """The tensor of each graph input that the adapter gives, float32.
 
     Where several layers share a branch, their As stand side by side and their scaled Bs in blocks,
@@ -329,15 +330,14 @@ def read_shapes(path: Path) -> Shapes:
     except LabError:
         raise  # a request to stop, which may come at any moment
     except Exception as error:  # the runtime raises its own kinds, RuntimeError and MemoryError
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RequestError(
             "The adapter file cannot be read.",
-            f"{path}: {reason}",
+            f"{path}: {first_line(error)}",
             "Make it again: " + lab_command(path, "run", "optimize"),
         ) from error
 
 
-def differences(found: Shapes, layout: Layout) -> list[str]:
+def differences(found: Shapes, layout: AdapterLayout) -> list[str]:
     """What keeps tensors of these shapes from being the graph's inputs, in words; empty if nothing does."""
     expected = layout.inputs()
     problems = []

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import StageError
-from core.optimize.adapters import Branch, Output, Part
+from core.optimize.adapters import Branch, BranchPart, Output
 
 _NODE = re.compile(r"/model/layers\.(\d+)/(attn|mlp)/(\w+)/MatMul\w*")
 _SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -104,9 +104,9 @@ def _branches_of(
         if fused is not None:
             # One layer of the model against several nodes: they share A, and B is cut.
             total = sum(item.outputs for item in items)
-            return [(_branch(items, [Part(fused, 0, total)], _FUSED[names[0]]), items)]
+            return [(_branch(items, [BranchPart(fused, 0, total)], _FUSED[names[0]]), items)]
         return [
-            (_branch([item], [Part(_named(module_of, item), 0, item.outputs)], item.kind), [item])
+            (_branch([item], [BranchPart(_named(module_of, item), 0, item.outputs)], item.kind), [item])
             for item in items
         ]
     (item,) = nodes.values()
@@ -119,9 +119,9 @@ def _branches_of(
                 f"{item.node.name} has {item.outputs} outputs; q, k and v have {q}, {kv} and {kv}.",
             )
         starts = {"q_proj": (0, q), "k_proj": (q, kv), "v_proj": (q + kv, kv)}
-        parts = [Part(_named(module_of, item, kind), *place) for kind, place in starts.items()]
+        parts = [BranchPart(_named(module_of, item, kind), *place) for kind, place in starts.items()]
         return [(_branch([item], parts, item.kind), [item])]
-    return [(_branch([item], [Part(_named(module_of, item), 0, item.outputs)], item.kind), [item])]
+    return [(_branch([item], [BranchPart(_named(module_of, item), 0, item.outputs)], item.kind), [item])]
 
 
 def _named(module_of: Any, item: Projection, kind: str = "") -> str:
@@ -134,7 +134,7 @@ def _named(module_of: Any, item: Projection, kind: str = "") -> str:
     return module
 
 
-def _branch(items: list[Projection], parts: list[Part], kind: str) -> Branch:
+def _branch(items: list[Projection], parts: list[BranchPart], kind: str) -> Branch:
     first = items[0]
     prefix = f"model.layers.{first.layer}.{first.block}"
     outputs = tuple(Output(f"{prefix}.{item.kind}.lora_B", item.outputs) for item in items)

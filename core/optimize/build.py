@@ -18,7 +18,7 @@ from core.events import Reporter
 from core.files import explained
 from core.model.folder import ModelFacts, model_facts
 from core.olive.checkpoint import linear_modules
-from core.optimize.adapters import Layout
+from core.optimize.adapters import AdapterLayout
 from core.optimize.branches import add_branches, find_projections, plan_branches
 
 DIGEST_KEY = "olivepress.base"
@@ -34,7 +34,7 @@ _READING = re.compile(r"Reading layer (\d+)")
 
 
 @dataclass(frozen=True)
-class Choice:
+class BuildChoice:
     """How a base is built.
 
     Attributes:
@@ -61,7 +61,7 @@ class Choice:
         return {"precision": self.builder_precision, "options": options}
 
 
-def choose(facts: ModelFacts, precision: str, provider: str) -> Choice:
+def choose(facts: ModelFacts, precision: str, provider: str) -> BuildChoice:
     """How to build from a checkpoint.
 
     A quantized checkpoint decides its precision itself. The CPU kernel for packed weights can round
@@ -73,7 +73,7 @@ def choose(facts: ModelFacts, precision: str, provider: str) -> Choice:
     stays float where it is small and gets 8 bits where it is large.
     """
     if facts.quantization is None:
-        return Choice(precision, precision, None, "float")
+        return BuildChoice(precision, precision, None, "float")
     bits = facts.bits or 4
     level = None
     if provider == "CPUExecutionProvider":
@@ -83,12 +83,12 @@ def choose(facts: ModelFacts, precision: str, provider: str) -> Choice:
         head = "as quantized"
     else:
         head = "float" if facts.vocab_size * facts.hidden_size * 4 <= SMALL_HEAD_BYTES else "int8"
-    return Choice("int4", f"int{bits}", level, head)
+    return BuildChoice("int4", f"int{bits}", level, head)
 
 
 def build_base(
     checkpoint: Path,
-    choice: Choice,
+    choice: BuildChoice,
     *,
     device: str,
     provider: str,
@@ -96,7 +96,7 @@ def build_base(
     work: Path,
     report: Reporter,
     trust_remote_code: bool = False,
-) -> tuple[Path, Layout]:
+) -> tuple[Path, AdapterLayout]:
     """Build the ONNX model of a checkpoint, with places for adapters.
 
     Args:
@@ -111,7 +111,7 @@ def build_base(
         StageError: the builder failed, or its graph is not as expected.
         MachineError: not enough memory or disk.
     """
-    from core.olive.run import local_system, run_workflow
+    from core.olive.run import run_workflow, workflow
 
     layers = model_facts(checkpoint).layers
 
@@ -121,17 +121,14 @@ def build_base(
         if match:
             report.progress("Building the graph", int(match[1]) + 1, layers)
 
-    load = {"load_kwargs": {"trust_remote_code": True}} if trust_remote_code else {}
     built = run_workflow(
-        {
-            "input_model": {
-                "type": "HfModel",
-                "model_path": str(checkpoint),
-                **load,
-            },
-            **local_system(device, provider),
-            "passes": {"builder": {"type": "OlivePressModelBuilder", **choice.options()}},
-        },
+        workflow(
+            checkpoint,
+            {"builder": {"type": "OlivePressModelBuilder", **choice.options()}},
+            trust_remote_code=trust_remote_code,
+            device=device,
+            provider=provider,
+        ),
         work=work,
         report=report,
         failure="The ONNX model could not be built.",
@@ -145,44 +142,7 @@ def build_base(
     return folder, open_graph(folder, checkpoint, base_digest)
 
 
-def quantize_float(
-    checkpoint: Path,
-    bits: int,
-    group_size: int,
-    *,
-    work: Path,
-    report: Reporter,
-    trust_remote_code: bool = False,
-) -> Path:
-    """Round a float checkpoint to 4 or 8 bits by Olive's Rtn pass; for labs that skip the quantize step.
-
-    The output matrix gets 8 bits, as in the quantize step.
-    """
-    from core.olive.run import local_system, run_workflow
-
-    load = {"load_kwargs": {"trust_remote_code": True}} if trust_remote_code else {}
-    made = run_workflow(
-        {
-            "input_model": {"type": "HfModel", "model_path": str(checkpoint), **load},
-            **local_system(),
-            "passes": {
-                "rtn": {
-                    "type": "Rtn",
-                    "bits": bits,
-                    "group_size": group_size,
-                    "lm_head": True,
-                    "overrides": {"lm_head": {"bits": 8}},
-                }
-            },
-        },
-        work=work,
-        report=report,
-        failure="The weights could not be rounded.",
-    )
-    return made.model_path
-
-
-def open_graph(folder: Path, checkpoint: Path, base_digest: str) -> Layout:
+def open_graph(folder: Path, checkpoint: Path, base_digest: str) -> AdapterLayout:
     """Add adapter branches to a freshly built ``model.onnx`` and write its layout beside it.
 
     Where the kernels round activations to int8, the adapters are given in float16, half the bytes of
@@ -219,7 +179,7 @@ def open_graph(folder: Path, checkpoint: Path, base_digest: str) -> Layout:
     with explained(path):
         onnx.save(model, str(half))
         os.replace(half, path)
-    layout = Layout(given, tuple(branch for branch, _ in planned))
+    layout = AdapterLayout(given, tuple(branch for branch, _ in planned))
     layout.save(folder)
     return layout
 

@@ -14,26 +14,11 @@ from typing import Any
 from core.errors import RequestError
 from core.files import write_json
 from core.model.prompt_format import prompt_format
-from core.model.text import read_text
+from core.model.text import END_TOKENS, read_text
 from core.model.tokenizer import ModelTokenizer
 from core.optimize.trusted import CONFIG_FILE
 from core.recipe import Recipe
 from core.telemetry import switch_off
-
-KNOWN_ENDS = (
-    "<|end|>",
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|endofturn|>",
-    "<|end_of_turn|>",
-    "<end_of_turn>",
-    "<|end_of_text|>",
-    "<|endoftext|>",
-    "<｜end▁of▁sentence｜>",
-    "</s>",
-)
-"""Tokens that only ever end a turn or a text, in the models that have them."""
 
 DEFAULT_MAX_LENGTH = 4096
 """``search.max_length`` for who sets none. The builder writes the model's whole context, and the cache
@@ -45,7 +30,7 @@ def end_tokens(checkpoint: Path, recipe: Recipe) -> list[int]:
 
     They come from ``generation_config.json``, ``config.json`` and the tokenizer; from what the chat
     template and the recipe's template put right behind an answer; and from those of
-    :data:`KNOWN_ENDS` that the chat template names.
+    :data:`~core.model.text.END_TOKENS` that the chat template names.
     """
     text = read_text(checkpoint)
     tokenizer = ModelTokenizer.read(checkpoint, text.ends)
@@ -55,7 +40,7 @@ def end_tokens(checkpoint: Path, recipe: Recipe) -> list[int]:
         found += prompt_format(
             text, tokenizer, recipe.data.template, answer=recipe.data.response_field
         ).end_ids()
-    known = (token for token in KNOWN_ENDS if token in text.template)
+    known = sorted(token for token in END_TOKENS if token in text.template)
     found += [tokenizer.numbers[token] for token in known if token in tokenizer.numbers]
     return list(dict.fromkeys(found))
 

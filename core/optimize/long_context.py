@@ -18,7 +18,7 @@ from core.errors import StageError
 from core.events import Reporter
 from core.model.folder import ModelFacts
 from core.model.tokenizer import ModelTokenizer
-from core.optimize.session import Session
+from core.optimize.session import OnnxSession
 
 if TYPE_CHECKING:
     import torch
@@ -132,7 +132,7 @@ def verify_long_text(
             checkpoint, device=device, dtype=torch.float32, trust_remote_code=trust_remote_code
         )
         multiply_quickly(model)
-    found = Session(folder).read(pieces, tokens)
+    found = OnnxSession(folder).read(pieces, tokens)
     expected = _read(model, pieces, inside)
     limit = APART["exact" if exact else "rounded"]
     began, read, worst, compared = time.perf_counter(), 0, 0.0, 0

@@ -11,10 +11,11 @@ from typing import Any
 from core.errors import LabError, StageError
 from core.files import read_json
 from core.optimize.trusted import CONFIG_FILE, check_onnx_folder
+from core.text import first_line
 
 
 @dataclass(frozen=True)
-class Answer:
+class TimedAnswer:
     """What was generated.
 
     Attributes:
@@ -28,7 +29,7 @@ class Answer:
     rest_s: float
 
 
-class Session:
+class OnnxSession:
     """A loaded model folder; adapters are loaded by name from their files."""
 
     def __init__(self, folder: Path) -> None:
@@ -49,7 +50,7 @@ class Session:
         except LabError:
             raise
         except Exception as error:  # the runtime raises its own RuntimeError for any fault of a file
-            raise StageError("The ONNX model cannot be loaded.", f"{folder}: {_first_line(error)}") from error
+            raise StageError("The ONNX model cannot be loaded.", f"{folder}: {first_line(error)}") from error
         self._adapters = og.Adapters(self._model)
         ends = (read_json(folder / CONFIG_FILE) or {}).get("model", {}).get("eos_token_id", [])
         self.ends = set(ends if isinstance(ends, list) else [ends])
@@ -61,9 +62,9 @@ class Session:
         except LabError:
             raise
         except Exception as error:
-            raise StageError("The adapter file cannot be loaded.", f"{path}: {_first_line(error)}") from error
+            raise StageError("The adapter file cannot be loaded.", f"{path}: {first_line(error)}") from error
 
-    def answer(self, prompt: Sequence[int], most: int, adapter: str | None = None) -> Answer:
+    def answer(self, prompt: Sequence[int], most: int, adapter: str | None = None) -> TimedAnswer:
         """Generate greedily up to ``most`` tokens or an end token.
 
         Raises:
@@ -84,11 +85,11 @@ class Session:
             middle = time.perf_counter()
             while ids[-1] not in self.ends and len(ids) < most and not generator.is_done():
                 ids.append(self._next(generator))
-            return Answer(ids, middle - start, time.perf_counter() - middle)
+            return TimedAnswer(ids, middle - start, time.perf_counter() - middle)
         except LabError:
             raise  # a request to stop, which may come at any moment
         except Exception as error:
-            raise StageError("The ONNX model fails while it answers.", _first_line(error)) from error
+            raise StageError("The ONNX model fails while it answers.", first_line(error)) from error
 
     def logits(self, ids: Sequence[int], adapter: str | None = None) -> Any:
         """What the model makes of a text it is given: float32 logits [len(ids), vocabulary].
@@ -122,7 +123,7 @@ class Session:
         except LabError:
             raise  # a request to stop, which may come at any moment
         except Exception as error:
-            raise StageError("The ONNX model fails while it reads.", _first_line(error)) from error
+            raise StageError("The ONNX model fails while it reads.", first_line(error)) from error
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of an answer, without its end token."""
@@ -135,7 +136,3 @@ class Session:
     def _next(generator: Any) -> int:
         generator.generate_next_token()
         return int(generator.get_next_tokens()[0])
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

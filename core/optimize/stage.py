@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import MachineError, RequestError
-from core.files import MANIFEST, damage, folder_stamp, publish, read_if_whole, read_json, seal
+from core.errors import RequestError
+from core.files import MANIFEST, damage, folder_stamp, publish, read_if_whole, read_json, require_disk, seal
 from core.folder import LabFolder
 from core.formats import human_bytes
 from core.model.auto import Settled, remembered_facts
@@ -23,7 +23,7 @@ from core.stage_context import StageContext, versions
 from core.text import command
 
 if TYPE_CHECKING:
-    from core.optimize.build import Choice
+    from core.optimize.build import BuildChoice
 
 LONG_TEXT = ("verified_tokens", "window", "long_text_gap")
 """Fields of the result that tell about the base alone."""
@@ -32,14 +32,8 @@ GRAPH_VERSION = 3
 """Raised when the graph that this stage makes changes in kind."""
 
 _PACKAGES = (
-    "olive-ai",
-    "onnxruntime-genai",
-    "onnxruntime-genai-cuda",
-    "onnxruntime",
-    "onnx",
-    "torch",
-    "transformers",
-)
+    "olive-ai", "onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime", "onnx", "torch", "transformers",
+)  # fmt: skip
 
 
 def base_fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
@@ -116,17 +110,17 @@ def run(context: StageContext) -> dict[str, Any]:
         require(read_config(quantized), str(quantized))
     optimize = context.recipe.optimize
     target = require_target(optimize.device, optimize.provider, optimize.precision)
-    return _Run(context, target.can_run, target.why).work()
+    return _Run(context, target.why).work()
 
 
 class _Run:
     """One run of the stage."""
 
-    def __init__(self, context: StageContext, can_run: bool, why_not: str) -> None:
+    def __init__(self, context: StageContext, why_not: str) -> None:
         self.context = context
         self.lab, self.recipe, self.report = context.lab, context.recipe, context.report
         self.trust = self.recipe.model.trust_remote_code
-        self.can_run, self.why_not = can_run, why_not
+        self.why_not = why_not
         self.base = base_fingerprint(self.lab, self.recipe)
         self.digest = base_digest(self.base)
         self.name = self.recipe.finetune.adapter
@@ -148,7 +142,7 @@ class _Run:
 
     def work(self) -> dict[str, Any]:
         from core.olive.run import import_olive
-        from core.optimize.build import build_base, choose, context_limit, quantize_float
+        from core.optimize.build import build_base, choose, context_limit
         from core.optimize.genai import complete_config, end_tokens
 
         self.report.progress("Loading the packages", 0, None)
@@ -162,14 +156,7 @@ class _Run:
             self._check_disk(facts)
         if facts.quantization is None and precision in ("int4", "int8"):
             self.report.log(f"The weights are float: they are rounded to {precision[3:]} bits first.")
-            checkpoint = quantize_float(
-                checkpoint,
-                int(precision[3:]),
-                self.recipe.quantize.group_size,
-                work=self.context.work / "rounded",
-                report=self.report,
-                trust_remote_code=self.trust,
-            )
+            checkpoint = self._rounded(checkpoint, int(precision[3:]))
             facts = model_facts(checkpoint)
         choice = choose(facts, precision, self.recipe.optimize.provider)
         if choice.precision != precision:
@@ -223,6 +210,18 @@ class _Run:
         self._publish(folder, adapters, result, reused)
         return result
 
+    def _rounded(self, checkpoint: Path, bits: int) -> Path:
+        """A float checkpoint rounded to 4 or 8 bits as the quantize step would, for labs that skip that step."""
+        from core.quantize.stage import run_pass
+
+        settings = replace(self.recipe.quantize, algorithm="rtn", bits=bits, eight_bit_layers="")
+        context = replace(
+            self.context,
+            recipe=replace(self.recipe, quantize=settings),
+            work=self.context.work / "rounded",
+        )
+        return run_pass(context, checkpoint, [])[0]
+
     def _check_disk(self, facts: ModelFacts) -> None:
         """Refuse before the work what would end with a full disk: the weights lie there twice for a moment.
 
@@ -233,14 +232,7 @@ class _Run:
         tables = 4 * facts.vocab_size * facts.hidden_size
         one = facts.weight_bytes + tables if facts.quantization else facts.parameters * 4
         cut = facts.weight_bytes if fused_layers(self.lab.quantized_dir) else 0
-        needed = 2 * one + cut + (64 << 20)
-        free = shutil.disk_usage(self.context.work).free
-        if free < needed:
-            raise MachineError(
-                "There is not enough disk space.",
-                f"About {human_bytes(needed)} are needed in {self.lab.models_dir}, {human_bytes(free)} are free.",
-                "Free some space, or make the lab on another disk.",
-            )
+        require_disk(self.lab.models_dir, 2 * one + cut + (64 << 20))
 
     def _base_is_there(self) -> bool:
         """Whether the published base is the one that would be built.
@@ -316,8 +308,8 @@ class _Run:
         )
         return sizes
 
-    def _verify(self, folder: Path, checkpoint: Path, adapters: Path, choice: Choice) -> dict[str, Any]:
-        if not self.can_run:
+    def _verify(self, folder: Path, checkpoint: Path, adapters: Path, choice: BuildChoice) -> dict[str, Any]:
+        if self.why_not:
             self.report.log(f"{self.why_not} The answers were not verified.", "warning")
             return {"verified": False, "why_not_verified": self.why_not}
         from core.optimize.trial import Trial
@@ -344,7 +336,7 @@ class _Run:
             numbers.update(self._verify_long_text(folder, checkpoint, choice))
         return {"verified": True, **numbers, "verify_s": round(time.perf_counter() - started, 2)}
 
-    def _verify_long_text(self, folder: Path, checkpoint: Path, choice: Choice) -> dict[str, Any]:
+    def _verify_long_text(self, folder: Path, checkpoint: Path, choice: BuildChoice) -> dict[str, Any]:
         from core.optimize.build import exact_copy
         from core.optimize.long_context import verify_long_text
 

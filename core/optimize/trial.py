@@ -14,7 +14,7 @@ from core.errors import RequestError
 from core.events import Reporter
 from core.model.text import read_text
 from core.model.tokenizer import ModelTokenizer
-from core.optimize.session import Answer, Session
+from core.optimize.session import OnnxSession, TimedAnswer
 from core.optimize.verify import TIE, Choices, choices, compare, demand, summary
 from core.recipe import Recipe
 from core.similarity import says_the_same
@@ -41,7 +41,7 @@ _PLAIN = (
 
 
 @dataclass(frozen=True)
-class Prompt:
+class TrialPrompt:
     """A question, its tokens, and the training answer (empty where there is none)."""
 
     question: str
@@ -76,14 +76,14 @@ class Trial:
         self._folder, self._checkpoint, self._finetuned = folder, checkpoint, finetuned
         self._adapter_file, self._work = adapter_file, work
         self._rounds = accuracy_level == 4
-        self._exact_session: Session | None = None
+        self._exact_session: OnnxSession | None = None
         exact = accuracy_level == 1 or precision == "fp32"
         self._tokenizer = ModelTokenizer.read(checkpoint, read_text(checkpoint).ends)
         self._recipe, self._report = recipe, report
         self._tolerance = TIE["exact" if exact else "rounded"]
         self._train, self._held_out = self._load_prompts(lab_root)
         report.progress("Loading the ONNX model", 0, None)
-        self._session = Session(folder)
+        self._session = OnnxSession(folder)
         self._lanes: list[str | None] = [None]
         if finetuned is not None:
             self._session.load_adapter(adapter_file, "trial")
@@ -104,7 +104,7 @@ class Trial:
         result["answers"] = self._shown(compared)
         return result
 
-    def _load_prompts(self, lab_root: Path) -> tuple[list[Prompt], list[Prompt]]:
+    def _load_prompts(self, lab_root: Path) -> tuple[list[TrialPrompt], list[TrialPrompt]]:
         data = dataclasses.replace(self._recipe.data, answer_only=True)
         recipe = dataclasses.replace(self._recipe, data=data)
         try:
@@ -123,17 +123,17 @@ class Trial:
     _pace = 0.0
     """Seconds that a token takes, the base's and the tuned model's added up."""
 
-    def _prompt(self, example: Example) -> Prompt:
+    def _prompt(self, example: Example) -> TrialPrompt:
         """What stands before the last answer that is learnt; of a record that is all answer, its first half."""
         before, _ = example.up_to_answer()
         if not before:
             return self._plain(example.text[: max(1, len(example.text) // 2)])
-        return Prompt(example.question, self._tokenizer.encode(before).ids, example.answer)
+        return TrialPrompt(example.question, self._tokenizer.encode(before).ids, example.answer)
 
-    def _plain(self, text: str) -> Prompt:
-        return Prompt(text, self._tokenizer.encode([Segment(text, False)]).ids, "")
+    def _plain(self, text: str) -> TrialPrompt:
+        return TrialPrompt(text, self._tokenizer.encode([Segment(text, False)]).ids, "")
 
-    def _check_tokenizer(self, prompts: Sequence[Prompt]) -> None:
+    def _check_tokenizer(self, prompts: Sequence[TrialPrompt]) -> None:
         """Warn where onnxruntime-genai's tokenizer reads a question otherwise than the model's own does."""
         for prompt in prompts:
             own = self._tokenizer.encode([Segment(prompt.question, False)]).ids[len(self._tokenizer.start) :]
@@ -145,7 +145,7 @@ class Trial:
                 )
                 return
 
-    def _answers(self, prompts: Sequence[Prompt], lane: str | None) -> list[Answer]:
+    def _answers(self, prompts: Sequence[TrialPrompt], lane: str | None) -> list[TimedAnswer]:
         phase = "Answering without the adapter" if lane is None else "Answering with the adapter"
         found = []
         for number, prompt in enumerate(prompts):
@@ -155,7 +155,7 @@ class Trial:
         self._report.progress(phase, len(prompts), len(prompts))
         return found
 
-    def _speeds(self, answers: dict[str | None, list[Answer]]) -> dict[str, Any]:
+    def _speeds(self, answers: dict[str | None, list[TimedAnswer]]) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for lane, found in answers.items():
             name = "base" if lane is None else "tuned"
@@ -170,7 +170,7 @@ class Trial:
         return result
 
     def _agreement(
-        self, prompts: Sequence[Prompt], answers: dict[str | None, list[Answer]]
+        self, prompts: Sequence[TrialPrompt], answers: dict[str | None, list[TimedAnswer]]
     ) -> dict[str, Any]:
         import torch
 
@@ -199,8 +199,8 @@ class Trial:
         self,
         name: str,
         model: PreTrainedModel,
-        prompts: Sequence[Prompt],
-        answers: Sequence[Answer],
+        prompts: Sequence[TrialPrompt],
+        answers: Sequence[TimedAnswer],
         lane: str | None,
     ) -> dict[str, Any]:
         self._report.check_cancelled()
@@ -223,13 +223,13 @@ class Trial:
         self._report.log(told + ".")
         return summary(result)
 
-    def _exact_distance(self, prompt: Prompt, found: Choices, lane: str | None) -> float:
+    def _exact_distance(self, prompt: TrialPrompt, found: Choices, lane: str | None) -> float:
         """How far the logits of the graph are from PyTorch's when it computes without rounding."""
         if self._exact_session is None:
             from core.optimize.build import exact_copy
 
             self._report.progress("Computing without rounding", 0, None)
-            self._exact_session = Session(exact_copy(self._folder, self._work))
+            self._exact_session = OnnxSession(exact_copy(self._folder, self._work))
             if self._finetuned is not None:
                 self._exact_session.load_adapter(self._adapter_file, "trial")
         logits = self._exact_session.logits([*prompt.ids, *found.answer], lane)
@@ -271,7 +271,7 @@ class Trial:
             "training_right_base": right["base"],
         }
 
-    def _shown(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    def _shown(self, prompts: Sequence[TrialPrompt]) -> dict[str, Any]:
         """One question answered by both, to be shown."""
         prompt = self._train[0] if self._train else prompts[0]
 

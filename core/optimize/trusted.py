@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import RequestError
+from core.formats import some
 from core.model.inside import refuse_links, refuse_name
+from core.model.protobuf import fields
 
 CONFIG_FILE = "genai_config.json"
 
@@ -100,10 +102,9 @@ def check_config(folder: Path) -> dict[str, Any]:
         ) from None
     unknown = list(_unknown(config, _KNOWN, "")) + [f"{key}, which is there twice" for key in twice]
     if unknown:
-        shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
         raise RequestError(
             "The model's configuration asks for what a text model does not need.",
-            f"{file}: {shown}.",
+            f"{file}: {some(unknown, 5)}.",
             "Such settings can load native code or read other files. If you know what each is for and that the model "
             "does without, remove it from that file; else do not use this model.",
             code="onnx.settings",
@@ -174,7 +175,7 @@ def check_graph(graph: Path) -> None:
                         "Use a model that holds its graph as operators.",
                         code="onnx.compiled",
                     )
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError) as error:
         raise RequestError(
             "The model's graph cannot be read.",
             f"{graph}: {error}.",
@@ -196,44 +197,12 @@ def _messages(data: mmap.mmap) -> Iterator[tuple[str, dict[int, bytes]]]:
     """Every node and every note on a tensor's place, each with its texts by field number."""
     waiting = [("model", 0, len(data))]
     while waiting:
-        kind, at, end = waiting.pop()
-        parts = _PARTS[kind]
-        texts: dict[int, bytes] = {}
-        while at < end:
-            tag, at = _number(data, at)
-            form = tag & 7
-            if form == 0:
-                _, at = _number(data, at)
-            elif form in (1, 5):
-                at += 8 if form == 1 else 4
-            elif form == 2:
-                size, at = _number(data, at)
-                if at + size > end:
-                    raise ValueError("it is cut short or damaged")
-                if (part := parts.get(tag >> 3)) is not None:
-                    waiting.append((part, at, at + size))
-                elif kind == "entry" or (kind == "node" and tag >> 3 == _OPERATOR):
-                    texts[tag >> 3] = data[at : at + size]
-                at += size
-            else:
-                raise ValueError("it is not in ONNX's form")
-        if at != end:
-            raise ValueError("it is cut short or damaged")
+        kind, start, end = waiting.pop()
+        parts, texts = _PARTS[kind], dict[int, bytes]()
+        for number, at, stop in fields(data, start, end):
+            if (part := parts.get(number)) is not None:
+                waiting.append((part, at, stop))
+            elif kind == "entry" or (kind == "node" and number == _OPERATOR):
+                texts[number] = data[at:stop]
         if texts:
             yield kind, texts
-
-
-def _number(data: mmap.mmap, at: int) -> tuple[int, int]:
-    """The number that begins there (a varint), and where the next thing begins."""
-    value = data[at]
-    at += 1
-    if value < 128:
-        return value, at
-    value &= 127
-    for shift in range(7, 70, 7):
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-    raise ValueError("it is not in ONNX's form")

@@ -30,7 +30,7 @@ for float32 activations, and for ones that the runtime rounds (int8 blocks, floa
 
 
 @dataclass(frozen=True)
-class Place:
+class DifferingToken:
     """A token of an answer that PyTorch would not have chosen.
 
     Attributes:
@@ -70,14 +70,14 @@ class Comparison:
     ties: int
     by_rounding: int
     wrong: tuple[int, ...]
-    places: tuple[Place, ...]
+    places: tuple[DifferingToken, ...]
 
     @property
     def agreeing(self) -> int:
         """Prompts whose text is PyTorch's as far as the runtime's rounding lets it be."""
         return self.identical + self.ties + self.by_rounding
 
-    def worst(self) -> Place | None:
+    def worst(self) -> DifferingToken | None:
         """The place with the largest gap for its spread."""
         return max(self.places, key=lambda place: place.gap / place.spread, default=None)
 
@@ -89,12 +89,16 @@ class Choices:
     answer: Sequence[int]
     logits: torch.Tensor
 
-    def differing(self, prompt: int) -> list[Place]:
+    def differing(self, prompt: int) -> list[DifferingToken]:
         """The tokens that PyTorch would not have chosen."""
         chosen = self.logits.gather(1, self.logits.new_tensor(self.answer).long()[:, None])[:, 0]
         gaps = (self.logits.max(dim=1).values - chosen).tolist()
         spreads = self.logits.std(dim=1).tolist()
-        return [Place(prompt, i, g, s) for i, (g, s) in enumerate(zip(gaps, spreads, strict=True)) if g > 0]
+        return [
+            DifferingToken(prompt, i, g, s)
+            for i, (g, s) in enumerate(zip(gaps, spreads, strict=True))
+            if g > 0
+        ]
 
     def distance(self, other: Any) -> float:
         """The largest difference from other logits, in standard deviations of these."""

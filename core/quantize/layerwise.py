@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class LayerwiseModel:
     Args:
         path: the model's folder.
         dtype: in which it computes; None for the checkpoint's own.
-        whole: the model, loaded already; then nothing is read here.
+        whole: the model as transformers has loaded it, whose weights are taken in place of the files'.
 
     Attributes:
         wrapper: Olive's view of it; layers that are not loaded hold no weights.
@@ -82,27 +83,28 @@ class LayerwiseModel:
         *,
         dtype: torch.dtype | None = None,
         trust_remote_code: bool = False,
-        whole: nn.Module | None = None,
+        whole: Any = None,
     ) -> None:
         from accelerate import init_empty_weights
         from transformers import AutoConfig, AutoModelForCausalLM
 
         self.path = path
         self.device = torch.device(device)
-        self._files: dict[str, Path] = {}
         if whole is None:
-            self._files = {name: entry.file for name, entry in tensor_entries(path).items()}
-        if whole is not None:
-            model = whole
-        else:
+            files = {name: entry.file for name, entry in tensor_entries(path).items()}
+            self._stored: set[str] = set(files)
+            self._read: Callable[[Sequence[str]], dict[str, Tensor]] = partial(_from_files, files)
             config = AutoConfig.from_pretrained(
                 str(path), trust_remote_code=trust_remote_code, local_files_only=True
             )
-            with init_empty_weights(include_buffers=False):
-                model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        else:
+            state, config = whole.state_dict(), whole.config
+            self._stored = set(state)
+            self._read = lambda names: {name: state[name] for name in names}
+        with init_empty_weights(include_buffers=False):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
         model.eval()
         model.requires_grad_(False)
-        self._streams = whole is None
         self.model: Any = model
         self.wrapper = ModelWrapper.from_model(model)
         self.layers: list[nn.Module] = list(self.wrapper.get_layers(return_name=False))
@@ -114,15 +116,14 @@ class LayerwiseModel:
         self.tied = bool(getattr(model.config, "tie_word_embeddings", False))
         self._names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
         self._names += [name for name, _ in _persistent_buffers(model)]
-        if self._streams:
-            self._refuse_other_names()
+        self._refuse_other_names()
         self._reader = ThreadPoolExecutor(1)
         self._ahead: tuple[int, Future[dict[str, Tensor]]] | None = None
 
     def _refuse_other_names(self) -> None:
         head = self.head_name + ".weight"
         missing = [
-            name for name in self._names if name not in self._files and not (self.tied and name == head)
+            name for name in self._names if name not in self._stored and not (self.tied and name == head)
         ]
         if missing:
             raise UnknownNames(
@@ -131,19 +132,6 @@ class LayerwiseModel:
             )
 
     # Loading
-
-    def _read(self, names: Sequence[str]) -> dict[str, Tensor]:
-        from safetensors import safe_open
-
-        found: dict[str, Tensor] = {}
-        by_file: dict[Path, list[str]] = {}
-        for name in names:
-            by_file.setdefault(self._files[name], []).append(name)
-        for file, wanted in by_file.items():
-            with safe_open(str(file), framework="pt") as stream:
-                for name in wanted:
-                    found[name] = stream.get_tensor(name)
-        return found
 
     def _layer_names(self, index: int) -> list[str]:
         start = f"{self.prefix}.{index}."
@@ -166,9 +154,6 @@ class LayerwiseModel:
 
     def load_outer(self) -> None:
         """Load all that stands outside the layers but the output matrix."""
-        if not self._streams:
-            self._move_outer(self.device, self.compute)
-            return
         inner = self.prefix + "."
         head = self.head_name + "."
         outer = [name for name in self._names if not name.startswith((inner, head))]
@@ -206,8 +191,6 @@ class LayerwiseModel:
     def load_layer(self, index: int) -> nn.Module:
         """Load a layer; the next one is read meanwhile."""
         layer = self.layers[index]
-        if not self._streams:
-            return layer.to(self.device, self.compute)
         if self._ahead is not None and self._ahead[0] == index:
             tensors = self._ahead[1].result()
         else:
@@ -220,23 +203,15 @@ class LayerwiseModel:
 
     def drop_layer(self, index: int) -> None:
         """Let go of a layer's weights."""
-        if self._streams:
-            self.layers[index].to("meta")
-        else:
-            self.layers[index].to("cpu")
+        self.layers[index].to("meta")
 
     def load_head(self, dtype: torch.dtype | None = None) -> nn.Linear:
         """Load the output matrix; where it is tied, a copy of the embeddings."""
         head: nn.Linear = self.wrapper.get_lm_head(return_name=False)
-        if not self._streams:
-            if self.tied:
-                head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
-            head.to(self.device, dtype or self.compute)
-            return head
         name = self.head_name + ".weight"
-        source = name if name in self._files else self.embedding_name + ".weight"
+        source = name if name in self._stored else self.embedding_name + ".weight"
         names = {source: "weight"}
-        if self.head_name + ".bias" in self._files:
+        if self.head_name + ".bias" in self._stored:
             names[self.head_name + ".bias"] = "bias"
         state = {
             names[key]: value.to(self.device, dtype or self.compute)
@@ -330,6 +305,20 @@ class LayerwiseModel:
 
 class UnknownNames(RequestError):
     """The checkpoint cannot be read layer by layer; transformers must load it as a whole."""
+
+
+def _from_files(files: dict[str, Path], names: Sequence[str]) -> dict[str, Tensor]:
+    from safetensors import safe_open
+
+    found: dict[str, Tensor] = {}
+    by_file: dict[Path, list[str]] = {}
+    for name in names:
+        by_file.setdefault(files[name], []).append(name)
+    for file, wanted in by_file.items():
+        with safe_open(str(file), framework="pt") as stream:
+            for name in wanted:
+                found[name] = stream.get_tensor(name)
+    return found
 
 
 def _dtype_of(config: Any) -> torch.dtype:

@@ -18,7 +18,7 @@ from typing import Any
 from core.algorithms import ALGORITHMS, is_calibrated
 from core.data import load_examples, resolve_data_file
 from core.errors import RequestError
-from core.files import as_umask_says, content_stamp, explained, publish
+from core.files import as_umask_says, content_stamp, explained, publish, require_disk
 from core.folder import LabFolder
 from core.formats import human_bytes
 from core.model.auto import Settled
@@ -145,15 +145,7 @@ def _check_disk(work: Path, facts: ModelFacts, bits: int, algorithm: str) -> Non
     """Refuse before the work what would end with a full disk: the result lies there twice for a moment."""
     share = 1.0 if algorithm == "none" else 2 * (bits + 1) / 16
     needed = int(facts.weight_bytes * share) + (64 << 20)
-    free = shutil.disk_usage(work).free
-    if free < needed:
-        from core.errors import MachineError
-
-        raise MachineError(
-            "There is not enough disk space.",
-            f"About {human_bytes(needed)} are needed below {work.parent}, {human_bytes(free)} are free.",
-            "Free some space, or make the lab on another disk.",
-        )
+    require_disk(work.parent, needed)
 
 
 def chosen_rows(
@@ -249,19 +241,15 @@ def passes(recipe: Settled, rows_file: Path, path: Path) -> dict[str, Any]:
 
 def run_pass(context: StageContext, path: Path, rows: Sequence[Sequence[int]]) -> tuple[Path, dict[str, Any]]:
     """Quantize the model in ``path`` with the recipe's algorithm; the folder made, and what the pass told."""
-    from core.olive.run import local_system, run_workflow
+    from core.olive.run import run_workflow, workflow
     from core.quantize.calibration import write_rows
 
     recipe = context.recipe
+    context.work.mkdir(parents=True, exist_ok=True)
     file = context.work / "calibration.json"
     write_rows(file, rows)
-    loading = {"trust_remote_code": True} if recipe.model.trust_remote_code else {}
     made = run_workflow(
-        {
-            "input_model": {"type": "HfModel", "model_path": str(path), "load_kwargs": loading},
-            "passes": passes(recipe, file, path),
-            **local_system(),
-        },
+        workflow(path, passes(recipe, file, path), trust_remote_code=recipe.model.trust_remote_code),
         work=context.work,
         report=context.report,
         failure=f"Quantizing with {recipe.quantize.algorithm} failed.",

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,23 @@ def test_it_is_unpacked_once_and_anew_when_the_file_changes(folder: Path, tmp_pa
     os.utime(file, (1, 1))
     assert model_stamp("x.gguf", tmp_path) != stamp
     assert resolve_model("x.gguf", tmp_path, Reporter()).path != first.path
+
+
+@pytest.mark.parametrize("days", [0, 2])
+def test_what_cannot_be_used_any_more_is_removed_once_nobody_uses_it(
+    days: int, folder: Path, tmp_path: Path, own_cache: Path
+) -> None:
+    file, gone = write_gguf(folder, tmp_path / "x.gguf"), write_gguf(folder, tmp_path / "gone.gguf")
+    elsewhere = write_gguf(folder, tmp_path / "y.gguf")
+    old, lost, other = (float_folder(each, Reporter()) for each in (file, gone, elsewhere))
+    gone.unlink()
+    then = time.time() - days * 24 * 3600
+    for each in (old, lost, other):
+        os.utime(each, (then, then))
+    os.utime(file, (1, 1))
+    made = float_folder(file, Reporter())
+    left = {made, other} if days else {made, other, old, lost}
+    assert {each for each in own_cache.iterdir() if each.is_dir()} == left
 
 
 def test_a_cancel_leaves_nothing_half_made(file: Path, own_cache: Path) -> None:

@@ -211,7 +211,7 @@ class CheckScreen(StepScreen):
 
     def action_copy_report(self) -> None:
         """Copy all checks as text, for a report of a problem."""
-        from core.check.runner import as_markdown
+        from core.check.types import as_markdown
 
         self.app.copy_to_clipboard(clean(as_markdown(self.state.checks)))
         self.notify("Copied (if your terminal allows it).", markup=False)

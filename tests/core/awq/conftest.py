@@ -39,7 +39,7 @@ def quantized(
     import torch
 
     from core.olive.checkpoint import load_model
-    from core.olive.run import local_system, run_workflow
+    from core.olive.run import run_workflow, workflow
     from core.quantize.calibration import data_config, write_rows
     from core.quantize.quality import compare, of_model, reference
 
@@ -56,11 +56,7 @@ def quantized(
         write_rows(out / "rows.json", some_rows(rows, 1))
         options["data_config"] = data_config(out / "rows.json")
     made = run_workflow(
-        {
-            "input_model": {"type": "HfModel", "model_path": str(source)},
-            "passes": {"q": options},
-            **local_system(),
-        },
+        workflow(source, {"q": options}),
         work=out,
         report=report,
     )

@@ -247,21 +247,17 @@ def test_a_quantized_model_is_not_quantized_again(quantize: Quantize, tmp_path: 
 @pytest.mark.parametrize("arch", ["smollm", "qwen2", "phi3"])
 def test_model_builder_computes_what_pytorch_computes(arch: str, quantize: Quantize, tmp_path: Path) -> None:
     from core.events import Reporter
-    from core.olive.run import local_system, run_workflow
-    from core.optimize.session import Session
+    from core.olive.run import run_workflow, workflow
+    from core.optimize.session import OnnxSession
 
     made = quantize(make_tiny(arch, tmp_path / "float", salient=4, kv_heads=2), tmp_path / "awq")
     built = run_workflow(
-        {
-            "input_model": {"type": "HfModel", "model_path": str(made.path)},
-            "passes": {"build": {"type": "OlivePressModelBuilder", "options": {"accuracy_level": 1}}},
-            **local_system(),
-        },
+        workflow(made.path, {"build": {"type": "OlivePressModelBuilder", "options": {"accuracy_level": 1}}}),
         work=tmp_path / "onnx",
         report=Reporter(),
     )
     folder = built.model_path if built.model_path.is_dir() else built.model_path.parent
-    got = torch.from_numpy(Session(folder).logits(some_rows(1, 3)[0]))
+    got = torch.from_numpy(OnnxSession(folder).logits(some_rows(1, 3)[0]))
     assert torch.allclose(got, logits(load_model(made.path)), atol=1e-3)
 
 

@@ -11,7 +11,7 @@ import pytest
 from core.chat.engine import notes_on
 from core.chat.kv_cache import cache_bytes_per_token, context_that_fits
 from core.errors import MachineError
-from core.finetune.turns import tokens_between
+from core.finetune.rows import tokens_between
 from core.model.messages import Message, text_of
 from core.model.prompt_format import read_prompt_format
 from core.resources import rehearsal_model

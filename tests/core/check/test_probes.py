@@ -31,8 +31,7 @@ from core.check import (
     terminal,
 )
 from core.check.needs import Lengths, Machine, StageNeed, stage_needs
-from core.check.runner import as_markdown, overall, run_probes
-from core.check.types import FAIL, OK, SKIP, WARN, Check, Probe, Subject
+from core.check.types import FAIL, OK, SKIP, WARN, Check, Probe, Subject, as_markdown, overall, run_probes
 from core.jobs import alive
 from core.model.folder import config_facts
 from core.recipe import Recipe

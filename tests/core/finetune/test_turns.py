@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from core.finetune.rows import TokenRow
-from core.finetune.turns import JoinedTurns, tokens_between
+from core.finetune.rows import JoinedTurns, TokenRow, tokens_between
 from core.model.messages import Message
 from core.model.prompt_format import read_prompt_format
 from core.resources import rehearsal_model, sample_data

@@ -12,7 +12,7 @@ import pytest
 
 from core.errors import RequestError
 from core.model.folder import TIED_BY_DEFAULT, config_facts, model_facts, read_adapter
-from core.model.matrices import fitting_group_sizes, rounded_matrices
+from core.model.tensors import fitting_group_sizes, rounded_matrices
 from core.resources import rehearsal_model
 from tests.tiny_models import ARCHITECTURES, make_tiny
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from core.model.messages import Message, Segment
+from core.model.messages import Message, Segment, text_of
 from core.model.template import ChatTemplate, Template, TemplateError, all_learnt
 from tests.tiny_models import CHAT_TEMPLATE
 
@@ -201,3 +203,40 @@ def test_thoughts_have_the_name_that_gpt_oss_reads_too() -> None:
     )
     talk = [Message("user", "A?"), Message("assistant", "One.", reasoning="let me see")]
     assert chat.render(talk) == "user: A?;(let me see)assistant: One.;"
+
+
+LATE_SYSTEM = (  # as Mistral's: the system's text stands before the last question
+    "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set turns = messages[1:] %}"
+    "{% else %}{% set turns = messages %}{% endif %}{% set asked = turns|selectattr('role', 'equalto', 'user')|list %}"
+    "{{ bos_token }}{% for m in turns %}{% if m.role == 'user' %}[INST] {% if system is defined and m == asked[-1] %}"
+    "{{ system }}\n\n{% endif %}{{ m.content }}[/INST]{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+)
+
+
+def test_an_answer_is_not_learnt_without_the_system_text_that_the_chat_shows_it() -> None:
+    template = ChatTemplate(LATE_SYSTEM, "</s>", "<s>", ("<s>", "</s>", "[INST]", "[/INST]"))
+    system, first = Message("system", "Be kind."), (Message("user", "q1"), Message("assistant", "a1"))
+    second = (Message("user", "q2"), Message("assistant", "a2"))
+    one = template.segments((system, *first))
+    assert [(each.text, each.trained) for each in one] == [
+        ("<s>[INST] Be kind.\n\nq1[/INST]", False),
+        (" a1</s>", True),
+    ]
+    with pytest.raises(TemplateError, match=r"turn 1 \(system\) behind the answer in turn 3") as caught:
+        template.segments((system, *first, *second))
+    assert "system message" in caught.value.fix
+    shown = replace(first[1], learnt=False)
+    told = template.segments((system, first[0], shown, *second))
+    assert [each.text for each in told if each.trained] == [" a2</s>"]
+    asked = template.opening((system, *first, second[0]))
+    assert text_of(told).startswith(text_of(asked))
+    assert [each.text for each in asked if each.trained] == ["a1</s>"]
+
+
+def test_a_template_that_drops_the_system_text_says_what_to_do_about_it() -> None:
+    dropping = LATE_SYSTEM.replace("m == asked[-1]", "loop.last")
+    with pytest.raises(TemplateError, match=r"turn 1 \(system\)") as caught:
+        ChatTemplate(dropping, "</s>", "<s>").segments(
+            (Message("system", "Be kind."), Message("user", "q"), Message("assistant", "a"))
+        )
+    assert "system message" in caught.value.fix

@@ -39,17 +39,16 @@ def quantized_lab(
         eight_bit: kinds of layers that have 8 bits too.
         symmetric: without zero points.
     """
-    from core.olive.run import local_system, run_workflow
+    from core.olive.run import run_workflow, workflow
     from core.quantize.stage import eight_bit_layers
 
     lab = LabFolder(root)
     source = make_tiny(arch, root / "source", **options)
     wide = eight_bit_layers(recipe_with({"quantize.eight_bit_layers": eight_bit}), source)
     made = run_workflow(
-        {
-            "input_model": {"type": "HfModel", "model_path": str(source)},
-            **local_system(),
-            "passes": {
+        workflow(
+            source,
+            {
                 "q": {
                     "type": "rtn",
                     "bits": 4,
@@ -59,7 +58,7 @@ def quantized_lab(
                     "overrides": {"lm_head": {"bits": 8}, **{name: {"bits": 8} for name in wide}},
                 }
             },
-        },
+        ),
         work=root / "work",
         report=RecordingReporter(),
     )

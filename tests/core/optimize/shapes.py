@@ -13,7 +13,7 @@ import torch
 
 from core.olive.checkpoint import load_model
 from core.optimize.genai_builder import build
-from core.optimize.session import Session
+from core.optimize.session import OnnxSession
 
 WINDOW = 32
 LENGTHS = (12, 100)
@@ -109,7 +109,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
 
 def distances(checkpoint: Path, graph: Path) -> list[float]:
     """How far the graph's logits are from PyTorch's at most, in spreads, for each of :data:`LENGTHS`."""
-    model, session = load_model(checkpoint, dtype=torch.float32), Session(graph)
+    model, session = load_model(checkpoint, dtype=torch.float32), OnnxSession(graph)
     ids = random.Random(1).choices(range(6, 300), k=max(LENGTHS))
     found = []
     for length in LENGTHS:

@@ -11,12 +11,12 @@ import torch
 
 from core.errors import RequestError, StageError
 from core.optimize.adapters import (
+    AdapterLayout,
     Branch,
-    Layout,
+    BranchPart,
     Lora,
     Output,
     Pair,
-    Part,
     add_adapter,
     arrange,
     check_adapter,
@@ -26,16 +26,16 @@ from core.optimize.adapters import (
     scale_of,
 )
 
-LAYOUT = Layout(
+LAYOUT = AdapterLayout(
     "float32",
     (
         Branch(
             "qkv.A",
             8,
             (Output("qkv.B", 12),),
-            (Part("m.q_proj", 0, 6), Part("m.k_proj", 6, 3), Part("m.v_proj", 9, 3)),
+            (BranchPart("m.q_proj", 0, 6), BranchPart("m.k_proj", 6, 3), BranchPart("m.v_proj", 9, 3)),
         ),
-        Branch("gu.A", 8, (Output("gate.B", 5), Output("up.B", 5)), (Part("m.gate_up_proj", 0, 10),)),
+        Branch("gu.A", 8, (Output("gate.B", 5), Output("up.B", 5)), (BranchPart("m.gate_up_proj", 0, 10),)),
     ),
 )
 
@@ -121,7 +121,7 @@ def test_a_good_adapter_passes_and_its_note_tells_what_it_is(
 
 def test_a_wrong_adapter_is_refused_with_what_differs(folder: Path, inputs: dict[str, torch.Tensor]) -> None:
     path = add_adapter(folder, "travel", inputs, {})
-    other = Layout("float32", (Branch("qkv.A", 16, (Output("qkv.B", 12),), LAYOUT.branches[0].parts),))
+    other = AdapterLayout("float32", (Branch("qkv.A", 16, (Output("qkv.B", 12),), LAYOUT.branches[0].parts),))
     other.save(folder)
     with pytest.raises(RequestError) as caught:
         check_adapter(folder, path)
@@ -131,7 +131,7 @@ def test_a_wrong_adapter_is_refused_with_what_differs(folder: Path, inputs: dict
 
 def test_a_wrong_type_is_refused(folder: Path, inputs: dict[str, torch.Tensor]) -> None:
     path = add_adapter(folder, "travel", inputs, {})
-    Layout("float16", LAYOUT.branches).save(folder)
+    AdapterLayout("float16", LAYOUT.branches).save(folder)
     with pytest.raises(RequestError, match="does not fit") as caught:
         check_adapter(folder, path)
     assert "is float32, the model takes float16" in caught.value.detail

@@ -310,13 +310,13 @@ def test_a_disk_that_is_too_small_is_said_before_any_work(
 
 
 def test_a_stop_in_the_middle_of_an_answer_is_a_stop(phi: LabFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from core.optimize.session import Session
+    from core.optimize.session import OnnxSession
 
     def stop(generator: Any) -> int:
         raise Cancelled  # as the handler of SIGTERM does
 
     shutil.rmtree(phi.onnx_dir, ignore_errors=True)
-    monkeypatch.setattr(Session, "_next", staticmethod(stop))
+    monkeypatch.setattr(OnnxSession, "_next", staticmethod(stop))
     with pytest.raises(Cancelled):
         run_stage(phi)
     assert not phi.onnx_dir.exists()

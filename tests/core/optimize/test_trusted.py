@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from core.chat import ChatSession
 from core.errors import RequestError
-from core.optimize.session import Session
+from core.optimize.session import OnnxSession
 from core.optimize.trusted import _PARTS, check_onnx_folder
 
 PLAIN: dict[str, Any] = {
@@ -204,7 +204,7 @@ def test_chat_and_the_trial_open_no_such_folder(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="does not need"):
         ChatSession(path)
     with pytest.raises(RequestError, match="does not need"):
-        Session(path)
+        OnnxSession(path)
     made = onnx.ModelProto(graph=graph(initializer=[tensor("../secret")]))
     path = folder(tmp_path / "n", made=made)
     with ChatSession(path) as session, pytest.raises(RequestError, match="outside its folder"):

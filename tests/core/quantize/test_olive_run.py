@@ -20,15 +20,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny("llama", tmp_path_factory.mktemp("model") / "m")
 
 
-def workflow(model: Path, work: Path, report: RecordingReporter | None = None, **options: Any) -> Any:
-    from core.olive.run import local_system, run_workflow
+def run_pass(model: Path, work: Path, report: RecordingReporter | None = None, **options: Any) -> Any:
+    from core.olive.run import run_workflow, workflow
 
     return run_workflow(
-        {
-            "input_model": {"type": "HfModel", "model_path": str(model)},
-            "passes": {"q": {"type": "rtn", "group_size": 32, **options}},
-            **local_system(),
-        },
+        workflow(model, {"q": {"type": "rtn", "group_size": 32, **options}}),
         work=work,
         report=report or RecordingReporter(),
         failure="Quantizing failed.",
@@ -40,7 +36,7 @@ def test_bars_become_progress_and_nothing_is_drawn_or_left_behind(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     report = RecordingReporter()
-    made = workflow(model, tmp_path / "work", report)
+    made = run_pass(model, tmp_path / "work", report)
     assert (made.model_path / "config.json").is_file()
     phases = {e["phase"]: (e["done"], e["total"]) for e in report.events if e["type"] == "progress"}
     assert phases["Loading the model"][0] == phases["Loading the model"][1] > 10
@@ -53,7 +49,7 @@ def test_bars_become_progress_and_nothing_is_drawn_or_left_behind(
 
 
 def test_olives_telemetry_has_no_sender(model: Path, tmp_path: Path) -> None:
-    workflow(model, tmp_path / "work")
+    run_pass(model, tmp_path / "work")
     from olive.telemetry.telemetry import Telemetry
 
     assert os.environ["OLIVE_DISABLE_TELEMETRY"] == "1"
@@ -72,7 +68,7 @@ def test_a_failure_gives_olives_own_reason(
     options: dict[str, Any], reason: str, model: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(StageError, match="Quantizing failed") as caught:
-        workflow(model, tmp_path / "work", **options)
+        run_pass(model, tmp_path / "work", **options)
     assert reason in caught.value.detail
     assert "\n" not in caught.value.detail
     assert "Traceback" not in caught.value.detail
@@ -85,7 +81,7 @@ def test_our_own_errors_pass_through_olive(model: Path, tmp_path: Path) -> None:
                 raise Cancelled
 
     with pytest.raises(Cancelled):
-        workflow(model, tmp_path / "work", Stops())
+        run_pass(model, tmp_path / "work", Stops())
 
 
 @pytest.mark.parametrize(
@@ -107,7 +103,7 @@ def test_a_machine_that_is_too_small_is_told_apart(
 
     monkeypatch.setattr(rtn, "finalize", fail)
     with pytest.raises(MachineError, match=title):
-        workflow(model, tmp_path / "work")
+        run_pass(model, tmp_path / "work")
 
 
 def test_lines_that_are_printed_can_be_followed(capsys: pytest.CaptureFixture[str]) -> None:
