@@ -356,13 +356,55 @@ def model_facts(path: Path) -> ModelFacts:
 
 
 def config_facts(config: Mapping[str, Any], path: Path = Path()) -> ModelFacts:
-    """What a ``config.json`` alone tells, for a model that is not on this machine yet: no weights, no text."""
+    """What a ``config.json`` alone tells, for a model that is not on this machine yet: no weights, no text.
+
+    Raises:
+        RequestError: it holds a number that cannot be.
+    """
     return _facts(path, config, {}, [])
+
+
+_MOST_LAYERS, _LARGEST = 10_000, 2**31
+_COUNTS = frozenset(
+    {
+        "hidden_size", "n_embd", "d_model", "num_attention_heads", "n_head", "n_heads", "num_key_value_heads",
+        "head_dim", "intermediate_size", "n_inner", "ffn_dim", "vocab_size", "max_position_embeddings", "n_positions",
+        "seq_length", "max_sequence_length", "sliding_window", "max_window_layers", "sliding_window_pattern",
+        "num_local_experts",
+        "_sliding_window_pattern", "num_experts", "n_routed_experts", "moe_num_experts", "partial_rotary_factor",
+        "rope_theta", "bits", "original_max_position_embeddings",
+    }
+)  # fmt: skip
+_LAYER_COUNTS = frozenset({"num_hidden_layers", "n_layer", "n_layers"})
+_OBJECTS = frozenset({"text_config", "rope_parameters", "rope_scaling", "quantization_config"})
+
+
+def _refuse_odd(config: Mapping[str, Any], path: Path, where: str = "") -> None:
+    """Refuse a configuration in which a number is none, or so large that what follows from it fills the memory.
+
+    Raises:
+        RequestError: with the key.
+    """
+    for key, value in config.items():
+        if isinstance(value, Mapping) and (key in _OBJECTS or where.startswith("rope_")):
+            _refuse_odd(value, path, f"{key}.")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        least = -1 if key == "sliding_window" else 0
+        most = _MOST_LAYERS if key in _LAYER_COUNTS else _LARGEST
+        if value is None or key not in _COUNTS | _LAYER_COUNTS or (number and least <= value <= most):
+            continue
+        raise RequestError(
+            "The model's config.json holds a number that cannot be.",
+            f"{path / 'config.json'}: {where}{key} = {str(value)[:80]}.",
+            "Fetch the model again, or correct the file.",
+            code="model.damaged",
+        )
 
 
 def _facts(
     path: Path, config: Mapping[str, Any], entries: dict[str, TensorEntry], files: list[Path]
 ) -> ModelFacts:
+    _refuse_odd(config, path)
     inner = config.get("text_config")
     sources = [config, inner] if isinstance(inner, dict) else [config]
 

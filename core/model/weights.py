@@ -191,7 +191,12 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
 
 def _entry(file: Path, base: int, entry: dict[str, Any]) -> TensorEntry:
     start, end = entry["data_offsets"]
-    return TensorEntry(file, str(entry["dtype"]), tuple(map(int, entry["shape"])), base + start, base + end)
+    dtype, shape = str(entry["dtype"]), tuple(entry["shape"])
+    if not all(type(number) is int and number >= 0 for number in (start, end, *shape)):
+        raise ValueError("a size or place in its header is no whole number")
+    if end < start or (dtype in BITS and 8 * (end - start) != prod(shape) * BITS[dtype]):
+        raise ValueError(f"a tensor of the shape {list(shape)[:8]} in {dtype} lies in {end - start} bytes")
+    return TensorEntry(file, dtype, shape, base + start, base + end)
 
 
 def count_numbers(entries: dict[str, TensorEntry], quantization: dict[str, Any] | None) -> int:

@@ -113,15 +113,17 @@ def read_layout(folder: Path) -> AdapterLayout:
     try:
         branches = tuple(
             Branch(
-                item["a"],
-                item["in"],
-                tuple(Output(name, size) for name, size in item["b"]),
-                tuple(BranchPart(module, start, size) for module, start, size in item["modules"]),
+                str(item["a"]),
+                int(item["in"]),
+                tuple(Output(str(name), int(size)) for name, size in item["b"]),
+                tuple(
+                    BranchPart(str(module), int(start), int(size)) for module, start, size in item["modules"]
+                ),
             )
             for item in data["branches"]
         )
-        return AdapterLayout(data["dtype"], branches)
-    except (TypeError, KeyError, ValueError):
+        return AdapterLayout(str(data["dtype"]), branches)
+    except (TypeError, KeyError, ValueError, OverflowError):
         raise RequestError(
             "The ONNX model has no place for adapters.",
             f"{folder / LAYOUT_FILE} is not there, or cannot be read.",
@@ -181,14 +183,22 @@ def read_lora(folder: Path) -> Lora:
                 "Only LoRA on linear layers can become inputs of the ONNX graph.",
             )
         found.setdefault(match[1], {})[match[2]] = tensor.float()
-    pairs = {}
     for module, matrices in found.items():
         if set(matrices) != {"A", "B"} or matrices["A"].shape[0] != matrices["B"].shape[1]:
             raise RequestError("The adapter is damaged.", f"{weights}: A and B of {module} do not fit.")
-        pairs[module] = Pair(matrices["A"], matrices["B"], scale_of(config, module))
-    if not pairs:
+    if not found:
         raise RequestError("The adapter is empty.", str(weights), "Run finetune again.")
-    return Lora(int(config["r"]), float(config["lora_alpha"]), pairs)
+    try:
+        pairs = {
+            module: Pair(each["A"], each["B"], scale_of(config, module)) for module, each in found.items()
+        }
+        return Lora(int(config["r"]), float(config["lora_alpha"]), pairs)
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, re.error) as error:
+        raise RequestError(
+            "The adapter's configuration cannot be used.",
+            f"{folder / 'adapter_config.json'}: its rank and alpha: {first_line(error)}.",
+            "Put back the file that the training wrote.",
+        ) from None
 
 
 def _refuse_other_kinds(folder: Path, config: dict[str, Any]) -> None:

@@ -116,7 +116,8 @@ class LayerwiseModel:
         self.tied = bool(getattr(model.config, "tie_word_embeddings", False))
         self._names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
         self._names += [name for name, _ in _persistent_buffers(model)]
-        self._refuse_other_names()
+        if whole is None:
+            self._refuse_other_names()
         self._reader = ThreadPoolExecutor(1)
         self._ahead: tuple[int, Future[dict[str, Tensor]]] | None = None
 
