@@ -54,6 +54,11 @@ def number(value: float) -> str:
     return f"{value:.2g}"
 
 
+def counted(count: int, what: str) -> str:
+    """How many there are of something: ``1 row``, ``2,000 rows``."""
+    return f"{number(count)} {what}{'' if count == 1 else 's'}"
+
+
 def some(names: Iterable[object], most: int = 3) -> str:
     """The first of some names, and how many more there are: ``a, b, c and 4 more``."""
     every = [str(name) for name in names]

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 from core.cli.parser import add_folder, add_json, add_set, parse_settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from core.data.report import DataReport
     from core.events import Event, Reporter
+    from core.recipe import Recipe
 
 SHOWN = 20
 _BAR = 40
@@ -88,16 +91,19 @@ def _kinds(text: str) -> set[str]:
     return kinds
 
 
-def _accept(recipe_path: Any, root: Any, recipe: Any) -> Any:
-    from core.data.examples import resolve_data_file, sample_fields
+def _accept(recipe_path: Path, root: Path, recipe: Recipe) -> Recipe:
+    from core.data.examples import first_problem, resolve_data_file, sample_fields
     from core.data.model_text import read_model_text
-    from core.data.plan import propose
+    from core.data.plan import settle
     from core.errors import RequestError
     from core.recipe import write_values
 
-    model = read_model_text(recipe, root)
-    rows = sample_fields(resolve_data_file(recipe, root))
-    proposal = propose(recipe, rows, model)
+    path = resolve_data_file(recipe, root)
+    sample = sample_fields(path)
+    settled = settle(recipe, sample, read_model_text(recipe, root), first_problem(path))
+    proposal = settled.proposal
+    if not sample and settled.problem is not None:
+        raise settled.problem
     if not proposal.mapping.complete:
         raise RequestError(
             "There is nothing to accept.",
@@ -153,7 +159,7 @@ def _print_words(report: DataReport, cleaned: dict[str, Any] | None, shown: int 
     from core.data.plan import FIELDS, options_of
     from core.data.report import to_words
     from core.data.unused import unused_words
-    from core.formats import human_bytes
+    from core.formats import counted, human_bytes
     from core.text import command
 
     print(f"file      {_clean(str(report.path))}, {human_bytes(report.bytes)}")
@@ -170,9 +176,9 @@ def _print_words(report: DataReport, cleaned: dict[str, Any] | None, shown: int 
     if report.usable:
         print(f"not used  {unused or 'nothing'}")
     for why, count in report.not_learnt.items():
-        print(f"not learnt  {count:,} rows: {_clean(why)}")
+        print(f"not learnt  {counted(count, 'row')}: {_clean(why)}")
     if report.turns_not_learnt:
-        print(f"not learnt  {report.turns_not_learnt:,} answers that are shown in the other rows")
+        print(f"not learnt  {counted(report.turns_not_learnt, 'answer')} shown in the other rows")
     _print_tokens(report)
     if report.usable:
         print(f"split     {report.train:,} to train on, {report.eval:,} held out")
@@ -196,8 +202,8 @@ def _print_words(report: DataReport, cleaned: dict[str, Any] | None, shown: int 
             break
         print(_clean(to_words(finding))[:400])
     if cleaned is not None:
-        print(f"\n{_clean(cleaned['file'])}: {cleaned['kept']:,} rows")
-        print(f"{_clean(cleaned['left_out_file'])}: {cleaned['left_out']:,} rows left out, and why")
+        print(f"\n{_clean(cleaned['file'])}: {counted(cleaned['kept'], 'row')}")
+        print(f"{_clean(cleaned['left_out_file'])}: {counted(cleaned['left_out'], 'row')} left out, and why")
     elif report.cleanable:
         clean_file = command("data", folder, "--clean", "OUT.jsonl")
         print(f"{clean_file} writes a file without these rows.")

@@ -59,6 +59,11 @@ def sample_fields(path: Path) -> list[dict[str, object]]:
     return list(islice(readable, SAMPLE))
 
 
+def first_problem(path: Path) -> Problem | None:
+    """What is wrong with the first row of a file or folder."""
+    return next((row.problem for row in RowReader(path)), None)
+
+
 def load_examples(
     recipe: Recipe,
     lab_root: Path,

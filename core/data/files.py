@@ -6,10 +6,11 @@ import codecs
 import json
 import re
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from core.data.json_layout import HELD_OUT, Layout, Part, layout, parts
@@ -30,6 +31,10 @@ _METADATA = (
 )
 """Files that describe data (or a model) and are no records, as `datasets` and hubs write them."""
 _NOT_READ = (".zst", ".zip", ".xz", ".bz2", ".7z", ".tar", ".tar.gz", ".tgz", ".xlsx", ".xls", ".db")
+_TEXTS = (".txt", ".txt.gz")
+_ABOUT = ("readme", "license", "licence", "notice", "citation", "requirements", "changelog", "copying")
+"""Names that begin so are of texts about the data."""
+_SHARD = re.compile(r"-\d{3,}-of-\d{3,}")
 LEFT_OUT = ".left-out.jsonl"
 HEAD = 1 << 16
 
@@ -144,9 +149,40 @@ def passed_over(path: Path) -> dict[str, str]:
             found[name] = "it is a link to a file that is not there: fetch the file"
         elif lower.endswith(_NOT_READ) and each.is_file():
             found[name] = "unpack or export it to JSON Lines, CSV or Parquet"
+        elif lower.endswith(_TEXTS) and each.is_file() and not lower.startswith(_ABOUT):
+            found[name] = 'it is plain text: write it as JSON Lines, {"text": "…"} on each line'
         elif lower.endswith(SUFFIXES) and each.is_file() and not each.stat().st_size:
             found[name] = "it is empty: make or copy it again"
     return found
+
+
+def sets_in(path: Path, files: Sequence[DataFile]) -> list[str]:
+    """The sets of training records in a folder from a hub, by name, where there are several: configs, or splits.
+
+    The shards of one split in one folder (`train-00000-of-00002.parquet`) are a set, and so is each of the
+    folders that hold files of one name.
+    """
+    if not path.is_dir():
+        return []
+    names = [PurePosixPath(each.path.relative_to(path).as_posix()) for each in files if not each.held_out]
+    shards = dict.fromkeys(
+        _SHARD.sub("", each.as_posix()).rpartition(".")[0] for each in names if _SHARD.search(each.name)
+    )
+    folders = {each.name: [other.parent for other in names if other.name == each.name] for each in names}
+    apart = [str(each) for same in folders.values() if len(set(same)) > 1 for each in same]
+    for found in (list(shards), list(dict.fromkeys(apart)), _configs(path / "README.md")):
+        if len(found) > 1:
+            return found
+    return []
+
+
+def _configs(card: Path) -> list[str]:
+    """The configs that a data set's card names."""
+    try:
+        _, head, *_ = card.read_text(encoding="utf-8")[:HEAD].split("---\n", 2)
+    except (OSError, ValueError):
+        return []
+    return list(dict.fromkeys(re.findall(r"^\s*(?:- )?config_name:\s*(\S.*?)\s*$", head, re.MULTILINE)))
 
 
 def _holds_rows(path: Path) -> bool:

@@ -447,6 +447,9 @@ def propose_mapping(rows: Sequence[Mapping[str, Any]], model_chat_template: str 
         model_chat_template: the model's own chat template, where it has one.
     """
     mapping, why, confidence = _Finder(rows, columns_of(rows)).find()
+    if mapping.text and not set("{}").isdisjoint(mapping.text):
+        why = f"{mapping.text!r} is the only field with text, and no template can name it: rename it without braces"
+        return Proposal(FieldMap(), AUTO, False, why, 0.0)
     if mapping.text:
         return Proposal(mapping, "{" + mapping.text + "}", False, why, confidence)
     if model_chat_template and mapping.complete:

@@ -352,6 +352,43 @@ def propose(recipe: Recipe, rows: Sequence[Mapping[str, Any]], text: ModelText) 
     return found
 
 
+@dataclass(frozen=True)
+class Settled:
+    """The plan for a file: the recipe's, or the proposal's where `problem` says why the recipe's does not do."""
+
+    proposal: Proposal
+    plan: Plan | None
+    problem: RequestError | None = None
+
+
+def settle(
+    recipe: Recipe, rows: Sequence[Mapping[str, Any]], text: ModelText, unreadable: Problem | None = None
+) -> Settled:
+    """Settle the plan for a file from some of its rows, or by what they suggest.
+
+    Args:
+        unreadable: what is wrong with its first row, where none of them can be read.
+    """
+    proposal = propose(recipe, rows, text)
+    if not rows:
+        detail, hint = f"data.file = {recipe.data.file!r} is empty.", "Give a file with records."
+        if unreadable is not None:
+            detail = f"data.file = {recipe.data.file!r}: {unreadable.message}."
+            hint = f"{unreadable.fix[:1].upper()}{unreadable.fix[1:]}."
+        return Settled(proposal, None, RequestError("The data file has no records.", detail, hint))
+    try:
+        return Settled(proposal, make_plan(recipe, rows, text, proposal=proposal))
+    except RequestError as error:
+        if not proposal.mapping.complete:
+            return Settled(proposal, None, error)
+        try:
+            accepted = recipe.with_values(proposal.settings())
+            plan = make_plan(accepted, rows, text, proposal=replace(proposal, confidence=1.0))
+        except RequestError:
+            return Settled(proposal, None, error)
+        return Settled(proposal, plan, error)
+
+
 def _as_in_rows(name: str, columns: Sequence[str]) -> str:
     """The column that is this name, be its accents signs of their own or not; else the name as it is."""
     if name in columns:

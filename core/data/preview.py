@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from core.data.examples import resolve_data_file, sample_fields
-from core.data.mapping import Proposal
+from core.data.examples import first_problem, resolve_data_file, sample_fields
 from core.data.model_text import read_model_text
-from core.data.plan import Plan, make_plan, propose
-from core.data.template import TemplateError
+from core.data.plan import settle
 from core.data.types import Problem, Segment
 from core.errors import RequestError
+from core.model.template import TemplateError
 from core.recipe import Recipe
 
 
@@ -48,6 +47,7 @@ class Previewer:
     Args:
         sample: the fields of the first rows, where they have been read already (reading Parquet loads
             pyarrow into the calling process); else they are read here.
+        unreadable: what is wrong with the first row, where the sample is empty.
 
     Attributes:
         problem: why the recipe does not go with the rows, or None; rows are then rendered as the
@@ -59,25 +59,19 @@ class Previewer:
     """
 
     def __init__(
-        self, lab_root: Path, recipe: Recipe, sample: Sequence[Mapping[str, Any]] | None = None
+        self,
+        lab_root: Path,
+        recipe: Recipe,
+        sample: Sequence[Mapping[str, Any]] | None = None,
+        unreadable: Problem | None = None,
     ) -> None:
         model = read_model_text(recipe, lab_root)
         if sample is None:
-            sample = sample_fields(resolve_data_file(recipe, lab_root))
+            path = resolve_data_file(recipe, lab_root)
+            sample, unreadable = sample_fields(path), first_problem(path)
         self._special = model.special_pattern
-        self.proposal: Proposal = propose(recipe, sample, model)
-        self.problem: RequestError | None = None
-        self.plan: Plan | None = None
-        try:
-            self.plan = make_plan(recipe, sample, model, proposal=self.proposal)
-        except RequestError as error:
-            self.problem = error
-            if self.proposal.mapping.complete:
-                accepted = recipe.with_values(self.proposal.settings())
-                try:
-                    self.plan = make_plan(accepted, sample, model, proposal=self.proposal)
-                except RequestError:
-                    self.plan = None
+        settled = settle(recipe, sample, model, unreadable)
+        self.proposal, self.plan, self.problem = settled.proposal, settled.plan, settled.problem
 
     def row(self, fields: dict[str, Any] | None) -> Preview:
         """One row (its fields as a reader or pager gives them) as training would see it."""

@@ -5,18 +5,16 @@ from __future__ import annotations
 import re
 import time
 from array import array
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.data.checks import control_characters, special_tokens, too_long
 from core.data.examples import resolve_data_file, sample_fields
-from core.data.files import passed_over
+from core.data.files import passed_over, sets_in
 from core.data.findings import Findings
-from core.data.mapping import FieldMap, Proposal, columns_of
+from core.data.mapping import FieldMap, columns_of
 from core.data.model_text import read_model_text
-from core.data.plan import NO_LABEL, Plan, make_plan, propose
+from core.data.plan import NO_LABEL, Plan, settle
 from core.data.reader import RowReader
 from core.data.records import MEASURED, of_lengths, remember
 from core.data.report import DataReport
@@ -30,6 +28,7 @@ from core.data.words import plain, text_key, word_hashes, words
 from core.errors import RequestError
 from core.events import Reporter
 from core.folder import LabFolder
+from core.formats import some
 from core.model.auto import facts_at_hand, resolve
 from core.model.template import PLAIN, TemplateError
 from core.options import AUTO
@@ -65,7 +64,7 @@ class Survey:
         self.splitter = Splitter()
         self.answers = Sketches(pairs=True)
         self._files = {each.name: index for index, each in enumerate(self.reader.files)}
-        self._keys, self._lines, self._numbers, self._file_of = array("Q"), array("I"), array("I"), array("H")
+        self._keys, self._lines, self._numbers, self._file_of = array("Q"), array("I"), array("I"), array("I")
         self._lengths = array("I")
         self._waiting: list[tuple[Row, tuple[Segment, ...]]] = []
         self._sample: list[dict[str, object]] = []
@@ -98,35 +97,22 @@ class Survey:
         result.template = data.template
         if not sample:
             return None
-        proposal = propose(self.recipe, sample, self.model)
-        result.proposal = proposal
+        settled = settle(self.recipe, sample, self.model)
+        result.proposal, plan = settled.proposal, settled.plan
         self._template_markers()
-        plan: Plan | None
-        try:
-            plan = make_plan(self.recipe, sample, self.model, proposal=proposal)
-        except RequestError as error:
-            self._recipe_finding(error)
-            plan = self._proposed(sample, proposal)
-            if plan is None:
-                return None
+        if settled.problem is not None:
+            self._recipe_finding(settled.problem)
+        if plan is None:
+            return None
+        if settled.problem is not None:
             result.to_confirm = True
-            result.template = proposal.template
+            result.template = settled.proposal.template
         result.chat_template = plan.chat is not None
         if result.template == AUTO and not result.chat_template:
             result.template = PLAIN
         result.mapping = plan.mapping if plan.mapped else _direct_map(plan)
         self._unused = UnusedCounter(plan, labels=data.label_field != NO_LABEL)
         return plan
-
-    def _proposed(self, sample: Sequence[dict[str, object]], proposal: Proposal) -> Plan | None:
-        if not proposal.mapping.complete:
-            return None
-        trial = replace(proposal, confidence=1.0)
-        try:
-            recipe = self.recipe.with_values(proposal.settings())
-            return make_plan(recipe, sample, self.model, proposal=trial)
-        except RequestError:
-            return None
 
     def _recipe_finding(self, error: RequestError) -> None:
         kind = "unmapped" if error.code == "data.unmapped" else "template-field"
@@ -192,6 +178,11 @@ class Survey:
         for finding in unused.judge(self._sample):
             self.findings.add(finding)
         result.not_used = list(unused.found.values())
+        sets = sets_in(self.path, self.reader.files)
+        if sets:
+            message = f"{len(sets)} sets of records are read as one: {some(sets, 6)}"
+            fix = "set data.file to the folder or file of the one that you mean, or leave it so if it is all of them"
+            self.findings.add(Finding(self.path.name, 1, "several-sets", message, fix))
         if result.not_learnt and not self._keys:
             message = f"no row is left to learn: {'; '.join(result.not_learnt)}"
             fix = "mark some answers as good"

@@ -38,6 +38,7 @@ WARNINGS = frozenset(
         "in-held-out",
         "not-used",
         "key-twice",
+        "several-sets",
     }
 )
 """The other kinds."""

@@ -12,6 +12,7 @@ from core.data.messages import there
 from core.data.names import plain_name
 from core.data.plan import Plan, Record
 from core.data.types import Finding, Row, Unused
+from core.formats import counted
 
 _MEANINGFUL = frozenset(
     (
@@ -88,7 +89,7 @@ def unused_words(found: Sequence[Mapping[str, Any]], rows: int) -> str:
 def _counted(name: str, count: int, rows: int) -> str:
     if count == rows:
         return name
-    return f"{name} ({count:,} row{'' if count == 1 else 's'})"
+    return f"{name} ({counted(count, 'row')})"
 
 
 class UnusedCounter:
@@ -152,7 +153,7 @@ class UnusedCounter:
         self, each: NotUsed, sample: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[Any, Record]]
     ) -> tuple[str, str]:
         """What is lost with it, and what to do; "" where it does not matter."""
-        rows = f"{each.rows:,} row{'' if each.rows == 1 else 's'}"
+        rows = counted(each.rows, "row")
         if each.what == "list":
             return (
                 f"the list {each.name!r} in this file is not read",
@@ -161,8 +162,9 @@ class UnusedCounter:
         if each.what == "file":
             return f"the file {each.name!r} is not read", each.fix
         if each.what == "turn":
+            end = "ends" if each.rows == 1 else "end"
             return (
-                f"{rows} end with a turn of the {each.name}, which nobody answers and which is cut off",
+                f"{rows} {end} with a turn of the {each.name}, which nobody answers and which is cut off",
                 "end each conversation with an answer, or leave it so if the rest is what you mean",
             )
         if each.what == "key":

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from core.data.background import SurveyState
-from core.data.types import Finding, Row
+from core.data.types import Finding
 from core.errors import RequestError, StageError
 from core.lab import Lab
 from tests.tui.surveys import report, survey_that
 from tui.screens.data.controller import DataController
-from tui.screens.data.formats import row_text, row_where
+from tui.screens.data.formats import row_text, where
 from tui.session import Session
 
 SURVEY = "core.data.background.BackgroundSurvey"
@@ -181,4 +181,4 @@ def test_a_check_that_fails_is_told_and_can_be_made_anew(
 
 @pytest.mark.parametrize(("line", "number", "shown"), [(5, 5, "5"), (9, 3, "9"), (1, 4, "#4")])
 def test_rows_on_one_line_are_told_apart_by_their_number(line: int, number: int, shown: str) -> None:
-    assert row_where(Row("a.json", line, {}, number=number)) == shown
+    assert where(line, number) == shown

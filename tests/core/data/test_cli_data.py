@@ -358,3 +358,35 @@ def test_every_kind_of_finding_is_in_the_guide() -> None:
     for path in (Path(core.data.__file__).parent).glob("*.py"):
         for kind in re.findall(r'Problem\(\s*"([a-z0-9-]+)"|, "([a-z]+-[a-z-]+)", message', path.read_text()):
             assert (kind[0] or kind[1]) in rows, path.name
+
+
+@pytest.mark.parametrize(
+    ("text", "detail"),
+    [
+        (b"", "is empty"),
+        (b"\n \n", "is empty"),
+        ('{"question": "O\u00f9?", "answer": "L\u00e0."}\n'.encode("latin-1"), "is not UTF-8"),
+    ],
+)
+def test_a_file_without_a_readable_record_is_called_so(
+    tmp_path: Path, text: bytes, detail: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = lab(tmp_path, [])
+    (folder / "own.jsonl").write_bytes(text)
+    previewer = Previewer(folder, read_recipe(folder / "lab.toml"))
+    assert previewer.problem is not None
+    assert previewer.problem.title == "The data file has no records."
+    assert detail in previewer.problem.detail
+    assert main(["data", str(folder), "--accept"]) == 2
+    assert "has no records" in capsys.readouterr().err
+
+
+def test_a_text_column_that_no_template_can_name_is_to_be_renamed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"my {text}": f"Once upon a time there were {n} of them."} for n in range(5)]
+    folder = lab(tmp_path, [json.dumps(row) for row in rows])
+    assert main(["data", str(folder), "--accept"]) == 2
+    told = capsys.readouterr().err
+    assert "nothing to accept" in told
+    assert "rename it" in told

@@ -319,3 +319,54 @@ def test_what_was_downloaded_in_place_of_the_file_is_named(
     problem = next(iter(RowReader(tmp_path / name))).problem
     assert problem is not None
     assert (problem.kind, what in problem.message) == ("unreadable-file", True)
+
+
+# What a folder holds beside or apart
+
+
+def folder_of(root: Path, *names: str) -> Path:
+    """A folder of JSON Lines files, two rows each, all different."""
+    for at, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        rows = [{"question": f"Where is {at}{n}?", "answer": f"There, {at}{n}."} for n in range(2)]
+        (root / name).write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("names", "sets"),
+    [
+        (["train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl", "test-00000-of-00001.jsonl"], None),
+        (["a.jsonl", "b.jsonl"], None),
+        (["data/a.jsonl", "more/b.jsonl"], None),
+        (["train_sft-00000-of-00001.jsonl", "train_gen-00000-of-00001.jsonl"], "train_gen, train_sft"),
+        (["en/train-00000-of-00001.jsonl", "fr/train-00000-of-00001.jsonl"], "en/train, fr/train"),
+        (["en/train.jsonl", "fr/train.jsonl", "fr/test.jsonl"], "en, fr"),
+    ],
+)
+def test_sets_of_a_hub_that_are_read_as_one_are_named(
+    tmp_path: Path, names: list[str], sets: str | None
+) -> None:
+    folder_of(tmp_path / "set", *names)
+    report = summary(tmp_path, Recipe().with_values({"data.file": "set"}))
+    told = [each.message for each in report.findings if each.kind == "several-sets"]
+    assert told == ([f"2 sets of records are read as one: {sets}"] if sets else [])
+    assert report.ok
+
+
+def test_configs_that_the_card_names_are_told(tmp_path: Path) -> None:
+    folder_of(tmp_path / "set", "one.jsonl", "other.jsonl")
+    card = "---\nconfigs:\n- config_name: easy\n  data_files: one.jsonl\n- config_name: hard\n---\n# A set\n"
+    (tmp_path / "set" / "README.md").write_text(card, encoding="utf-8")
+    report = summary(tmp_path, Recipe().with_values({"data.file": "set"}))
+    (told,) = [each for each in report.findings if each.kind == "several-sets"]
+    assert "easy, hard" in told.message
+
+
+def test_plain_texts_beside_the_rows_are_named(tmp_path: Path) -> None:
+    folder_of(tmp_path / "set", "a.jsonl")
+    for name in ("novel.txt", "requirements.txt", "LICENSE.txt"):
+        (tmp_path / "set" / name).write_text("words", encoding="utf-8")
+    report = summary(tmp_path, Recipe().with_values({"data.file": "set"}))
+    assert [(each.what, each.name) for each in report.not_used] == [("file", "novel.txt")]
+    assert "plain text" in next(iter(report.findings)).fix

@@ -188,7 +188,11 @@ class DataController:
             same = open_now is not None and open_now.stamp == stamp(path) and open_now.problem is None
             source = open_now if same else RowSource(path, self._more)
             assert source is not None
-            return source, View(Previewer(root, recipe, source.sample), HeldOut(root, recipe)), None
+            return (
+                source,
+                View(Previewer(root, recipe, source.sample, source.unreadable), HeldOut(root, recipe)),
+                None,
+            )
         except LabError as error:
             return source, View(), error
         except (OSError, ValueError, RecursionError) as error:

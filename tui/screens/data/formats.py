@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual.content import Content
 
-from core.formats import human_bytes, number, time_left
+from core.formats import counted, human_bytes, number, time_left
 from core.options import AUTO
 from core.text import clean
 from tui.screens.data.rows import ShownRow, as_text
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from core.data.background import SurveyState
     from core.data.mapping import Proposal
     from core.data.preview import Piece
-    from core.data.types import Finding, Row
+    from core.data.types import Finding
     from core.recipe import Recipe
     from tui.screens.data.controller import DataState, Whole
 
@@ -30,7 +30,7 @@ def row_line(row: ShownRow | None, index: int, sure: bool, wide: int, digits: in
     """A row in the list: its line, a mark, and the beginnings of its fields side by side."""
     if row is None:
         return Content.styled(f"{number(index + 1):>{digits}} {sign('cut')}", QUIET)
-    where = row_where(row.row) if row.row.line and sure else f"~{index + 1}"
+    place = where(row.row.line, row.row.number) if row.row.line and sure else f"~{index + 1}"
     mark = Content("")
     if row.problem:
         mark = Content.styled("BAD ", "bold $text-error")
@@ -38,15 +38,15 @@ def row_line(row: ShownRow | None, index: int, sure: bool, wide: int, digits: in
         mark = Content.styled("HELD ", "$text-secondary")
     room = max(10, wide - digits - 1)
     if row.row.fields is None:
-        return Content.assemble((f"{where:>{digits}} ", QUIET), mark, (clean(row.problem), QUIET))
+        return Content.assemble((f"{place:>{digits}} ", QUIET), mark, (clean(row.problem), QUIET))
     return Content.assemble(
-        (f"{where:>{digits}} ", QUIET), mark, *side_by_side(row.cells, room, mark.cell_length)
+        (f"{place:>{digits}} ", QUIET), mark, *side_by_side(row.cells, room, mark.cell_length)
     )
 
 
-def row_where(row: Row) -> str:
-    """The line of a row; of several on one line, as in a JSON array, which it is."""
-    return f"#{row.number}" if row.number > row.line else str(row.line)
+def where(line: int, number: int) -> str:
+    """The line of a row; where several stand on one, as in a JSON array, which row it is."""
+    return f"#{number}" if number > line else str(line)
 
 
 def side_by_side(cells: Sequence[str], room: int, taken: int = 0) -> list[Content]:
@@ -145,7 +145,7 @@ def pieces(found: Sequence[Piece]) -> list[Content]:
 
 def file_line(count: int, exact: bool, bytes: int, columns: Sequence[str]) -> Content:
     """What is known of a file at once."""
-    rows = f"{number(count)} row{'' if count == 1 else 's'}" if exact else f"about {number(count)} rows"
+    rows = f"{'' if exact else 'about '}{counted(count, 'row')}"
     parts = [rows, human_bytes(bytes)] if bytes else [rows]
     parts.append(f"fields: {', '.join(columns[:6])}{' ' + sign('cut') if len(columns) > 6 else ''}")
     return Content(clean(f"  {sign('dot')}  ".join(parts), keep_newlines=False))
@@ -168,7 +168,7 @@ def report_lines(report: Mapping[str, Any], recipe: Recipe, wide: int) -> Conten
     """Rows, split, token counts, lengths drawn, rounds and padding on two lines; below, what is not used."""
     tokens = report.get("tokens") or {}
     first = [
-        f"{number(report.get('rows', 0))} rows",
+        counted(report.get("rows", 0), "row"),
         f"{number(report.get('train', 0))} to learn, {number(report.get('eval', 0))} held out",
     ]
     if tokens.get("total"):
@@ -218,7 +218,8 @@ def left_out_words(report: Mapping[str, Any]) -> str:
     if unused:
         told.append(f"not used: {unused}")
     told += [
-        f"not learnt: {number(count)} rows, {why}" for why, count in (report.get("not_learnt") or {}).items()
+        f"not learnt: {counted(count, 'row')}, {why}"
+        for why, count in (report.get("not_learnt") or {}).items()
     ]
     return clean(f"  {sign('dot')}  ".join(told), keep_newlines=False)
 
@@ -247,7 +248,7 @@ def counts_line(counts: Mapping[str, int]) -> Content:
     kinds = sorted(counts.items(), key=lambda pair: -pair[1])
     told = ", ".join(f"{number(count)} {kind}" for kind, count in kinds[:4])
     rest = f" {sign('cut')}" if len(kinds) > 4 else ""
-    words = f"{number(many)} finding{'' if many == 1 else 's'}: "
+    words = f"{counted(many, 'finding')}: "
     return Content.assemble((words, "bold $text-warning"), f"{told}{rest}", ("  (f lists them)", QUIET))
 
 
@@ -255,10 +256,11 @@ def finding_line(finding: Finding | None, index: int, many_files: bool) -> Conte
     """A finding in the list."""
     if finding is None:
         return Content.styled(f"{number(index + 1)} {sign('cut')}", QUIET)
-    where = f"{finding.file}:{finding.line}" if many_files else f"{finding.line}"
+    place = where(finding.line, finding.row)
+    place = f"{finding.file}:{place}" if many_files else place
     bad = finding.level == "error"
     return Content.assemble(
-        (f"{clean(where, keep_newlines=False):>6} ", QUIET),
+        (f"{clean(place, keep_newlines=False):>6} ", QUIET),
         ("BAD " if bad else "see ", "bold $text-error" if bad else "$text-warning"),
         clean(f"{finding.kind}: {finding.message}"[:300], keep_newlines=False),
     )

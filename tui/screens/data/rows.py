@@ -64,6 +64,7 @@ class RowSource:
         count, exact: how many rows there are, and whether that is counted or estimated.
         bytes: the size of the file; 0 of a folder.
         sample: the fields of the first rows.
+        unreadable: what is wrong with the very first of them.
         columns: the names of their fields.
         problem: why the file cannot be read any more.
 
@@ -86,7 +87,9 @@ class RowSource:
         self._stop = threading.Event()
         self._pager: RowPager = RowPager(path)
         try:
-            self.sample = [row.fields for row in self._pager.rows(0, SAMPLE) if row.fields is not None]
+            first = self._pager.rows(0, SAMPLE)
+            self.sample = [row.fields for row in first if row.fields is not None]
+            self.unreadable = first[0].problem if first else None
             self.count, self.exact = self._pager.count_estimate()
         except BaseException:  # whatever ends this, the pager's process shall not outlive it
             self._pager.close()
