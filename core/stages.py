@@ -66,6 +66,11 @@ class Makes:
         return f"{self.title} {folder.name}" if several else self.title
 
 
+def _never(recipe: Recipe) -> bool:
+    """For a stage whose settings do not depend on the records."""
+    return False
+
+
 @dataclass(frozen=True)
 class Stage:
     """A stage.
@@ -96,7 +101,7 @@ class Stage:
     makes: Makes | None = None
     form: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
-    records: Callable[[Recipe], bool] = lambda recipe: False
+    records: Callable[[Recipe], bool] = _never
     figures: tuple[Figure, ...] = ()
     sizes: tuple[tuple[str, str], ...] = ()
     metrics: tuple[str, ...] = ("gpu_mem_gib", "ram_gib", "cpu_util")

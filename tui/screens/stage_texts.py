@@ -21,7 +21,23 @@ if TYPE_CHECKING:
 Values = Mapping[str, Any]
 
 
+def _no_advice(values: Values, snapshot: Snapshot) -> str:
+    """Nothing to say."""
+    return ""
+
+
+def _nothing_follows(values: Values) -> Values:
+    """Every choice goes with every other."""
+    return {}
+
+
+def _no_more(result: Values) -> list[Content]:
+    """The figures are all."""
+    return []
+
+
 def _run(step: Step, job: JobView | None) -> str:
+    """What a run would do, or do again."""
     if job is None:
         return f"Run {step.title}"
     if job.state in ("cancelled", "crashed") and job.train:
@@ -43,12 +59,12 @@ class StageTexts:
         more_of: lines below a result's figures.
     """
 
-    advice: Callable[[Values, Snapshot], str] = lambda values, snapshot: ""
+    advice: Callable[[Values, Snapshot], str] = _no_advice
     run: Callable[[Step, JobView | None], str] = _run
     words: Callable[[], Mapping[str, Callable[[Any], str]]] = dict
-    follows: Callable[[Values], Values] = lambda values: {}
+    follows: Callable[[Values], Values] = _nothing_follows
     progress: Callable[[JobView], Content | str] = progress
-    more_of: Callable[[Values], list[Content]] = lambda result: []
+    more_of: Callable[[Values], list[Content]] = _no_more
 
 
 def _quantize_advice(values: Values, snapshot: Snapshot) -> str:
