@@ -154,7 +154,7 @@ async def on_screen(model: Path, rounds: int, tokens: int, bare: Bare) -> dict[s
 
     from core import Lab
     from tui.app import OlivePressApp
-    from tui.screens.chat_talk import AnswerView
+    from tui.screens.chat.transcript_view import AnswerView
 
     results: dict[str, list[Timing]] = {"bare": [], "ours": []}
     with tempfile.TemporaryDirectory() as folder:
@@ -164,22 +164,22 @@ async def on_screen(model: Path, rounds: int, tokens: int, bare: Bare) -> dict[s
         app = OlivePressApp(lab.folder.root, "chat")
         async with app.run_test(size=(80, 24)) as pilot:
             screen: Any = app.current
-            while screen.chat is None or screen.chat.ready is None or screen._loading:
+            while screen.controller.chat is None or screen.view.loading:
                 await pilot.pause(0.05)
-            await asyncio.to_thread(screen.chat.set_adapter, None)
+            await asyncio.to_thread(screen.controller.chat.set_adapter, None)
             for number in range(rounds + 1):
-                screen.chat.new()
-                await screen.rebuild()
+                screen.controller.chat.new()
+                await screen.draw()
                 screen.field.value = question(number)
                 began = time.perf_counter()
                 await pilot.press("enter")
                 first = 0.0
-                while screen.busy or (not first and screen.chat.last is None):
+                while screen.view.busy or (not first and screen.controller.chat.last is None):
                     views = list(screen.query(AnswerView))
                     if not first and views and views[-1].raw:
                         first = time.perf_counter()
                     await asyncio.sleep(0.001)
-                answer = screen.chat.last
+                answer = screen.controller.chat.last
                 steps = answer.new_tokens - 1 + (answer.stop == "end")
                 if not answer.new_tokens:
                     raise SystemExit(

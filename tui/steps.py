@@ -78,7 +78,7 @@ _CHAT = Step(
     "Chat",
     "Talk to the model that you made, on this machine."
     " Switch the adapter off to hear the base model, and compare.",
-    "tui.screens.chat:ChatScreen",
+    "tui.screens.chat.screen:ChatScreen",
     needs="optimize",
 )
 _SCREENS: Mapping[str, str] = {"upload": "tui.screens.upload:UploadScreen"}

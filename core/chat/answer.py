@@ -98,6 +98,7 @@ class Turn:
     Attributes:
         main: the adapter whose answer the conversation goes on with.
         attempt: how often it was asked again; shifts the seed, so that another answer comes.
+        notices: what the user is told of it, such as older turns that had to go. In no transcript.
     """
 
     question: str
@@ -105,6 +106,7 @@ class Turn:
     main: str = BASE
     answers: dict[str, Answer] = field(default_factory=dict)
     attempt: int = 0
+    notices: list[str] = field(default_factory=list, compare=False)
 
     def answer_for(self, adapter: str) -> Answer | None:
         """What this adapter said; what the main adapter said where it was not asked."""

@@ -159,6 +159,12 @@ class Dropped(ProtocolMessage):
     turns: int
     context_tokens: int
 
+    @property
+    def text(self) -> str:
+        """The same as a sentence for the user."""
+        many = "turn is" if self.turns == 1 else f"{self.turns} turns are"
+        return f"The context is full: the oldest {many} no longer read."
+
 
 @dataclass(frozen=True)
 class Notice(ProtocolMessage):

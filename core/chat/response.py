@@ -55,6 +55,9 @@ class Response:
             return
         if isinstance(message, Token):
             self._pieces[message.adapter].append(message.text)
+        elif isinstance(message, Notice | Dropped):
+            if message.text not in self.turn.notices:
+                self.turn.notices.append(message.text)
         elif isinstance(message, Error):
             self.error = message.error
         if isinstance(message, Done | Error | Finished | Dropped):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.chat import ChatError, ChatEvent, ChatSession, Response
-from core.chat.protocol import Done, Dropped, Error, Finished, Ready, Token
+from core.chat.protocol import Done, Dropped, Error, Finished, Notice, Ready, Token
 from core.errors import LabError, RequestError
 from core.text import StreamCleaner, clean
 
@@ -41,11 +41,8 @@ class AnswerPrinter:
 
     def show(self, event: ChatEvent) -> None:
         """Print what an event adds."""
-        if isinstance(event, Dropped):
-            turns = "turn is" if event.turns == 1 else f"{event.turns} turns are"
-            self._note(
-                f"the context of {event.context_tokens} tokens is full: the oldest {turns} no longer read"
-            )
+        if isinstance(event, Notice | Dropped):
+            self._note(event.text)
         elif isinstance(event, Token):
             self._add(event.adapter, self._cleaners[event.adapter].add(event.text))
         elif isinstance(event, Done):

@@ -16,8 +16,8 @@ from tests.tui.conftest import screen_text, until
 from tests.tui.nasty import NASTY
 from tests.tui.talks import Puppet, half_loaded, with_model, write_chat
 from tui.app import OlivePressApp
-from tui.screens.chat import ChatScreen
-from tui.screens.chat_evaluation import EvaluationScreen
+from tui.screens.chat.evaluation import EvaluationScreen
+from tui.screens.chat.screen import ChatScreen
 
 __all__ = ["pinned"]
 
@@ -56,7 +56,7 @@ async def say(pilot: Any, screen: ChatScreen, text: str, *, wait: bool = True) -
     await pilot.press("enter")
     await until(pilot, lambda: screen.field.value == "")
     if wait:
-        await until(pilot, lambda: not screen.busy)
+        await until(pilot, lambda: not screen.view.busy)
 
 
 async def talk(pilot: Any, screen: ChatScreen, puppet: Puppet) -> None:
@@ -86,12 +86,11 @@ async def streaming(pilot: Any, screen: ChatScreen, puppet: Puppet) -> None:
 async def stopped(pilot: Any, screen: ChatScreen, puppet: Puppet) -> None:
     await streaming(pilot, screen, puppet)
     await pilot.press("f9")
-    await until(pilot, lambda: not screen.busy)
+    await until(pilot, lambda: not screen.view.busy)
 
 
 async def compared(pilot: Any, screen: ChatScreen, puppet: Puppet) -> None:
-    screen.compare = (None, "travel")
-    screen.refresh_from(screen.olive.snapshot)
+    screen.controller.compare_with((None, "travel"))
     puppet.will_say(BASE_WORDS, MARKDOWN)
     await say(pilot, screen, TALK[0][0])
 
@@ -134,14 +133,14 @@ async def too_long(pilot: Any, screen: ChatScreen, puppet: Puppet) -> None:
 
 
 async def nasty(pilot: Any, screen: ChatScreen, puppet: Puppet) -> None:
-    assert screen.chat is not None
-    screen.chat.rename(NASTY[3] + NASTY[7])
+    assert screen.controller.chat is not None
+    screen.controller.chat.rename(NASTY[3] + NASTY[7])
     puppet.will_say(HOSTILE)
     await say(pilot, screen, " ".join(NASTY[:4]))
 
 
 async def nasty_compared(pilot: Any, screen: ChatScreen, puppet: Puppet) -> None:
-    screen.compare = (None, HOSTILE_ADAPTER)
+    screen.controller.compare_with((None, HOSTILE_ADAPTER))
     puppet.will_say(NASTY[9], "\n\n".join((NASTY[0], NASTY[2], NASTY[7], NASTY[9])))
     await say(pilot, screen, NASTY[4] + NASTY[9])
 
@@ -191,7 +190,10 @@ def picture(snap_compare: Compare, lab: Lab, puppet: Puppet, size: tuple[int, in
         screen = pilot.app.current
         assert isinstance(screen, ChatScreen)
         if isinstance(puppet.ready, Ready):
-            await until(pilot, lambda: screen.chat and screen.chat.ready and not screen._loading)
+            await until(
+                pilot,
+                lambda: screen.controller.chat and screen.controller.chat.ready and not screen.view.loading,
+            )
             await until(pilot, lambda: screen.focused is screen.field)
         await do(pilot, screen, puppet)
         await pilot.pause(0.15)

@@ -11,7 +11,7 @@ from core.stages import STAGES
 from tests.added.entries import ALGORITHM, STAGE
 from tests.tui.conftest import opened, screen_text, until
 from tests.tui.labs import made
-from tui.screens.chat_dialogs import SettingsScreen
+from tui.screens.chat.dialogs import SettingsScreen
 from tui.screens.data import DataScreen
 from tui.screens.stage import StageScreen
 from tui.steps import steps

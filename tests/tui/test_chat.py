@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.events import Paste
 
 from core.chat.transcript import list_chats
 from core.lab import Lab
@@ -23,10 +25,10 @@ from tests.core.chat.conftest import (  # noqa: F401 - fixtures
 from tests.tui.conftest import opened, screen_text, until
 from tests.tui.nasty import NASTY, harmless
 from tui.app import OlivePressApp
-from tui.screens.chat import ChatScreen
-from tui.screens.chat_dialogs import ChatsScreen, ChooseScreen, SettingsScreen
-from tui.screens.chat_evaluation import EvaluationScreen
-from tui.screens.chat_talk import AnswerView, TurnView
+from tui.screens.chat.dialogs import ChatsScreen, ChooseScreen, SettingsScreen
+from tui.screens.chat.evaluation import EvaluationScreen
+from tui.screens.chat.screen import ChatScreen
+from tui.screens.chat.transcript_view import AnswerView, TurnView
 from tui.screens.dialogs import OverwriteScreen
 
 
@@ -55,7 +57,15 @@ async def talking(lab: Lab, **more: Any) -> AsyncIterator[tuple[OlivePressApp, A
     async with opened(lab.root, "chat", **more) as (app, pilot):
         screen = app.current
         assert isinstance(screen, ChatScreen)
-        await until(pilot, lambda: screen.chat is not None and screen.chat.ready and not screen._loading, 60)
+        await until(
+            pilot,
+            lambda: (
+                screen.controller.chat is not None
+                and screen.controller.chat.ready
+                and not screen.view.loading
+            ),
+            60,
+        )
         await until(pilot, lambda: screen.focused is screen.field)
         yield app, pilot, screen
 
@@ -67,7 +77,7 @@ async def say(pilot: Any, screen: ChatScreen, text: str, *, wait: bool = True) -
     await pilot.press("enter")
     await until(pilot, lambda: screen.field.value == "")
     if wait:
-        await until(pilot, lambda: not screen.busy, 60)
+        await until(pilot, lambda: not screen.view.busy, 60)
         await pilot.pause()
 
 
@@ -86,10 +96,10 @@ async def test_questions_are_answered_and_several_turns_are_kept(chat_lab: Lab) 
     async with talking(chat_lab) as (app, pilot, screen):
         await say(pilot, screen, "Where?")
         await say(pilot, screen, "And then?")
-        assert screen.chat is not None
-        assert [turn.question for turn in screen.chat.turns] == ["Where?", "And then?"]
+        assert screen.controller.chat is not None
+        assert [turn.question for turn in screen.controller.chat.turns] == ["Where?", "And then?"]
         assert [view.raw for view in views(screen)] == [
-            turn.answer.answer for turn in screen.chat.turns if turn.answer
+            turn.answer.answer for turn in screen.controller.chat.turns if turn.answer
         ]
         text = screen_text(app)
         assert "You  And then?" in text
@@ -103,23 +113,23 @@ async def test_questions_are_answered_and_several_turns_are_kept(chat_lab: Lab) 
 
 async def test_stop_ends_the_answer_and_the_conversation_goes_on(long_lab: Lab) -> None:
     async with talking(long_lab) as (app, pilot, screen):
-        assert screen.chat is not None
+        assert screen.controller.chat is not None
         await say(pilot, screen, LONG, wait=False)
-        await until(pilot, lambda: screen.busy and views(screen)[-1].raw)
+        await until(pilot, lambda: screen.view.busy and views(screen)[-1].raw)
         assert "Stop F9" in screen_text(app)
         await pilot.press("f9")
-        await until(pilot, lambda: not screen.busy)
-        assert screen.chat.last is not None
-        assert screen.chat.last.stop == "cancelled"
-        screen.chat.set(max_new_tokens=4)
+        await until(pilot, lambda: not screen.view.busy)
+        assert screen.controller.chat.last is not None
+        assert screen.controller.chat.last.stop == "cancelled"
+        screen.controller.chat.set(max_new_tokens=4)
         await say(pilot, screen, "More?")
-        assert screen.chat.last.new_tokens <= 4
-        assert len(screen.chat.turns) == 2
+        assert screen.controller.chat.last.new_tokens <= 4
+        assert len(screen.controller.chat.turns) == 2
 
 
 async def test_up_edits_the_last_question_and_escape_leaves_it(chat_lab: Lab) -> None:
     async with talking(chat_lab) as (app, pilot, screen):
-        assert screen.chat is not None
+        assert screen.controller.chat is not None
         await say(pilot, screen, "Wehre?")
         await pilot.press("up")
         await until(pilot, lambda: screen.field.value == "Wehre?")
@@ -129,20 +139,70 @@ async def test_up_edits_the_last_question_and_escape_leaves_it(chat_lab: Lab) ->
         await pilot.press("up")
         await until(pilot, lambda: screen.field.value == "Wehre?")
         await say(pilot, screen, "Where?")
-        assert [turn.question for turn in screen.chat.turns] == ["Where?"]
+        assert [turn.question for turn in screen.controller.chat.turns] == ["Where?"]
         assert len(screen.query(TurnView)) == 1
         await say(pilot, screen, "/again")
         assert len(screen.query(TurnView)) == 1
-        assert screen.chat.turns[0].attempt == 1
+        assert screen.controller.chat.turns[0].attempt == 1
+
+
+async def test_pasted_lines_are_kept_and_asked_whole(chat_lab: Lab) -> None:
+    async with talking(chat_lab) as (app, pilot, screen):
+        assert screen.controller.chat is not None
+        screen.field.post_message(Paste("First line\r\n\tsecond\nthird\n"))
+        await until(pilot, lambda: screen.field.value == "First line\n\tsecond\nthird")
+        assert "First line↵" in screen_text(app)
+        await pilot.press("x", "enter")
+        await until(pilot, lambda: screen.field.value == "")
+        assert screen.controller.chat.turns[0].question == "First line\n\tsecond\nthirdx"
+        await until(pilot, lambda: not screen.view.busy, 60)
+        await pilot.press("up")
+        await until(pilot, lambda: screen.field.value == "First line\n\tsecond\nthirdx")
+
+
+@pytest.mark.parametrize("kept", [False, True])
+async def test_editing_ends_when_anything_else_is_done(chat_lab: Lab, kept: bool) -> None:
+    async with talking(chat_lab) as (_, pilot, screen):
+        assert screen.controller.chat is not None
+        await say(pilot, screen, "Where?")
+        await pilot.press("up")
+        await until(pilot, lambda: screen.view.editing)
+        if kept:
+            await pilot.press("x")
+        await pilot.click("#set")
+        await pilot.press("escape")
+        await until(pilot, lambda: not screen.view.editing)
+        assert screen.field.value == ("Where?x" if kept else "")
+        await say(pilot, screen, "And when?")
+        assert [turn.question for turn in screen.controller.chat.turns] == ["Where?", "And when?"]
+
+
+async def test_a_conversation_of_a_thousand_turns_is_shown_by_its_end(chat_lab: Lab) -> None:
+    records = [{"type": "chat", "v": 1, "name": "Long"}]
+    for number in range(1000):
+        records += [{"type": "user", "text": f"Q{number}"}, {"type": "assistant", "answer": f"A{number}"}]
+    chat_lab.folder.chats_dir.mkdir(exist_ok=True)
+    (chat_lab.folder.chats_dir / "long.jsonl").write_text("\n".join(map(json.dumps, records)))
+    async with talking(chat_lab) as (_, pilot, screen):
+        assert screen.controller.chat is not None
+        await say(pilot, screen, "/open Long")
+        assert [view.turn.question for view in screen.query(TurnView)] == [f"Q{n}" for n in range(980, 1000)]
+        screen.query_one("#earlier").focus()
+        await pilot.press("enter")
+        await until(pilot, lambda: len(screen.query(TurnView)) == 40)
+        assert screen.query(TurnView).first().turn.question == "Q960"
+        await say(pilot, screen, "And now?")
+        assert len(screen.query(TurnView)) == 20
+        assert len(screen.controller.chat.turns) == 1001
 
 
 async def test_base_and_tuned_answer_side_by_side(chat_lab: Lab) -> None:
     async with talking(chat_lab) as (app, pilot, screen):
-        assert screen.chat is not None
+        assert screen.controller.chat is not None
         await say(pilot, screen, "/compare")
         await until(pilot, lambda: isinstance(app.screen, ChooseScreen))  # there are two adapters
         await pilot.press("enter")
-        await until(pilot, lambda: screen.compare == (None, "one"))
+        await until(pilot, lambda: screen.controller.compare == (None, "one"))
         await say(pilot, screen, "Which?")
         base, tuned = views(screen)
         assert (base.adapter, tuned.adapter) == ("", "one")
@@ -153,28 +213,32 @@ async def test_base_and_tuned_answer_side_by_side(chat_lab: Lab) -> None:
         assert "first after" in tuned.figures
         assert "--compare" in screen.command.command
         await say(pilot, screen, "/compare")
-        assert screen.compare is None
+        assert screen.controller.compare is None
 
 
 async def test_an_adapter_is_switched_without_loading_again(chat_lab: Lab) -> None:
     async with talking(chat_lab) as (app, pilot, screen):
-        assert screen.chat is not None
-        pid = screen.chat.pid
+        assert screen.controller.chat is not None
+        pid = screen.controller.chat.pid
         await say(pilot, screen, "/adapter")
         await until(pilot, lambda: isinstance(app.screen, ChooseScreen))
         await pilot.press("down", "enter")
-        await until(pilot, lambda: screen.chat is not None and screen.chat.adapter == "two")
+        await until(
+            pilot, lambda: screen.controller.chat is not None and screen.controller.chat.adapter == "two"
+        )
         await until(pilot, lambda: "switched in" in screen.status.text)
         await say(pilot, screen, "/base")
-        await until(pilot, lambda: screen.chat is not None and screen.chat.adapter is None)
+        await until(
+            pilot, lambda: screen.controller.chat is not None and screen.controller.chat.adapter is None
+        )
         await say(pilot, screen, "/adapter three")
         await until(pilot, lambda: "no adapter three" in screen.problem.text)
-        assert screen.chat.pid == pid
+        assert screen.controller.chat.pid == pid
 
 
 async def test_settings_are_checked_used_and_kept(chat_lab: Lab) -> None:
     async with talking(chat_lab) as (app, pilot, screen):
-        assert screen.chat is not None
+        assert screen.controller.chat is not None
         await say(pilot, screen, "/set")
         await until(pilot, lambda: isinstance(app.screen, SettingsScreen))
         dialog = app.screen
@@ -187,10 +251,10 @@ async def test_settings_are_checked_used_and_kept(chat_lab: Lab) -> None:
         field.value = "0.5"
         await pilot.click("#keep")
         await until(pilot, lambda: app.screen is screen)
-        assert screen.chat.settings.temperature == 0.5
+        assert screen.controller.chat.settings.temperature == 0.5
         assert chat_lab.recipe.chat.temperature == 0.5
         await say(pilot, screen, "/set temperature 0.25")
-        assert screen.chat.settings.temperature == 0.25
+        assert screen.controller.chat.settings.temperature == 0.25
         assert chat_lab.recipe.chat.temperature == 0.5
         screen.field.value = "/set warmth 1"
         await pilot.press("enter")
@@ -199,7 +263,7 @@ async def test_settings_are_checked_used_and_kept(chat_lab: Lab) -> None:
 
 async def test_chats_are_named_listed_reopened_and_saved(chat_lab: Lab) -> None:
     async with talking(chat_lab) as (app, pilot, screen):
-        assert screen.chat is not None
+        assert screen.controller.chat is not None
         await say(pilot, screen, "First chat?")
         await say(pilot, screen, "/name Old one")
         await say(pilot, screen, "/new")
@@ -210,7 +274,7 @@ async def test_chats_are_named_listed_reopened_and_saved(chat_lab: Lab) -> None:
         assert "Old one" in screen_text(app)
         await pilot.press("down", "enter")
         await until(pilot, lambda: len(screen.query(TurnView)) == 1 and app.screen is screen)
-        assert screen.chat.turns[0].question == "First chat?"
+        assert screen.controller.chat.turns[0].question == "First chat?"
         assert "You  First chat?" in screen_text(app)
         await say(pilot, screen, "/save talk.md")
         assert "# Old one" in (chat_lab.root / "talk.md").read_text()
@@ -266,48 +330,64 @@ async def test_evaluation_by_one_key_and_its_pages(chat_lab: Lab, monkeypatch: p
 
 async def test_a_killed_model_is_told_started_again_and_nothing_is_lost(long_lab: Lab) -> None:
     async with talking(long_lab) as (_app, pilot, screen):
-        assert screen.chat is not None
+        assert screen.controller.chat is not None
         await say(pilot, screen, LONG, wait=False)
-        await until(pilot, lambda: screen.busy and views(screen)[-1].raw)
-        os.kill(screen.chat.pid, signal.SIGKILL)
-        await until(pilot, lambda: not screen.busy)
+        await until(pilot, lambda: screen.view.busy and views(screen)[-1].raw)
+        os.kill(screen.controller.chat.pid, signal.SIGKILL)
+        await until(pilot, lambda: not screen.view.busy)
         await until(pilot, lambda: "SIGKILL" in screen.problem.text)
         assert views(screen)[-1].raw
         await pilot.click("#restart")
-        await until(pilot, lambda: screen.chat is not None and screen.chat.alive and not screen._loading, 60)
-        screen.chat.set(max_new_tokens=5)
+        await until(
+            pilot,
+            lambda: (
+                screen.controller.chat is not None
+                and screen.controller.chat.alive
+                and not screen.view.loading
+            ),
+            60,
+        )
+        screen.controller.chat.set(max_new_tokens=5)
         await say(pilot, screen, "/again")
         assert len(screen.query(TurnView)) == 1
-        assert screen.chat.last is not None
-        assert screen.chat.last.new_tokens <= 5
+        assert screen.controller.chat.last is not None
+        assert screen.controller.chat.last.new_tokens <= 5
         assert not screen.problem.has_class("-shown")
 
 
 async def test_leaving_the_step_frees_the_model_and_coming_back_goes_on(chat_lab: Lab) -> None:
-    async with talking(chat_lab) as (_app, pilot, screen):
-        assert screen.chat is not None
+    async with talking(chat_lab) as (app, pilot, screen):
+        assert screen.controller.chat is not None
         await say(pilot, screen, "Before?")
-        pid = screen.chat.pid
+        pid = screen.controller.chat.pid
         await pilot.press("f3")
         await until(pilot, lambda: not Path(f"/proc/{pid}").exists())
-        await pilot.press("f4")
-        await until(pilot, lambda: screen.chat is not None and screen.chat.alive and not screen._loading, 60)
-        assert screen.chat.pid != pid
+        await app.action_step(screen.step.number)
+        await until(
+            pilot,
+            lambda: (
+                screen.controller.chat is not None
+                and screen.controller.chat.alive
+                and not screen.view.loading
+            ),
+            60,
+        )
+        assert screen.controller.chat.pid != pid
         await say(pilot, screen, "After?")
-        assert [turn.question for turn in screen.chat.turns] == ["Before?", "After?"]
-        pid = screen.chat.pid
+        assert [turn.question for turn in screen.controller.chat.turns] == ["Before?", "After?"]
+        pid = screen.controller.chat.pid
     await until(pilot, lambda: not Path(f"/proc/{pid}").exists())
 
 
 async def test_a_question_too_long_is_told_and_comes_back_to_the_field(chat_lab: Lab) -> None:
     async with talking(chat_lab) as (_, pilot, screen):
-        assert screen.chat is not None
+        assert screen.controller.chat is not None
         text = "word " * 2000
         screen.field.value = text
         await pilot.press("enter")
         await until(pilot, lambda: "longer than the context" in screen.problem.text)
         await until(pilot, lambda: screen.field.value == text.strip())
-        assert screen.chat.turns == []
+        assert screen.controller.chat.turns == []
         assert not screen.query(TurnView)
 
 
@@ -323,12 +403,12 @@ async def test_hostile_answers_are_shown_harmlessly_and_whole(lab: Lab, split: i
     from core.chat import Turn
 
     async with opened(lab.root, "chat") as (app, pilot):
-        talk = app.current.query_one("#talk")
+        talk = app.current.query_one("#transcript")
         for text in NASTY[:-1] if split < 100 else NASTY:
             view = TurnView(Turn(text))
             await talk.mount(view)
             for place in range(0, len(text), split):
-                await view.views[""].add(text[place : place + split])
+                await view.views[""].grow(text[: place + split])
             await view.end()
             await pilot.pause()
             shown = screen_text(app)
@@ -351,9 +431,9 @@ async def test_code_and_lists_are_drawn_as_markdown_while_they_come(lab: Lab) ->
     text = "Here:\n\n```python\nprint('שלום')\n```\n\n- one\n- two **bold**\n"
     async with opened(lab.root, "chat") as (app, pilot):
         view = TurnView(Turn("code?"))
-        await app.current.query_one("#talk").mount(view)
-        for char in text:
-            await view.views[""].add(char)
+        await app.current.query_one("#transcript").mount(view)
+        for place in range(len(text)):
+            await view.views[""].grow(text[: place + 1])
         await view.end()
         await pilot.pause()
         kinds = [type(block).__name__ for block in view.query("MarkdownBlock")]

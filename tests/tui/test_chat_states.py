@@ -15,10 +15,10 @@ from tests.tui.conftest import opened, screen_text, until
 from tests.tui.nasty import NASTY, harmless
 from tests.tui.talks import READY, Puppet, half_loaded, with_model
 from tui.app import OlivePressApp
-from tui.screens.chat import ChatScreen
-from tui.screens.chat_dialogs import ChooseScreen
-from tui.screens.chat_evaluation import EvaluationScreen
-from tui.screens.chat_talk import AnswerView
+from tui.screens.chat.dialogs import ChooseScreen
+from tui.screens.chat.evaluation import EvaluationScreen
+from tui.screens.chat.screen import ChatScreen
+from tui.screens.chat.transcript_view import AnswerView
 from tui.widgets.push import Push
 
 
@@ -34,7 +34,9 @@ async def talking(lab: Lab, **more: Any) -> AsyncIterator[tuple[OlivePressApp, A
     async with opened(with_model(lab).root, "chat", **more) as (app, pilot):
         screen = app.current
         assert isinstance(screen, ChatScreen)
-        await until(pilot, lambda: screen.chat and screen.chat.ready and not screen._loading)
+        await until(
+            pilot, lambda: screen.controller.chat and screen.controller.chat.ready and not screen.view.loading
+        )
         yield app, pilot, screen
 
 
@@ -77,7 +79,9 @@ async def test_a_model_that_does_not_load_is_told_and_loaded_anew(lab: Lab, pupp
         assert not shown(screen, "compare")
         puppet.ready = READY
         await pilot.click("#restart")
-        await until(pilot, lambda: screen.chat and screen.chat.ready and not screen._loading)
+        await until(
+            pilot, lambda: screen.controller.chat and screen.controller.chat.ready and not screen.view.loading
+        )
         assert not screen.problem.has_class("-shown")
         assert not shown(screen, "restart")
 
@@ -99,10 +103,10 @@ async def test_an_answer_that_comes_at_once_stands_there_once(lab: Lab, puppet: 
         puppet.will_say("As quick as that.")
         puppet.will_say("Quicker still.")
         await ask(pilot, screen, "How quick?")
-        await until(pilot, lambda: not screen.busy)
+        await until(pilot, lambda: not screen.view.busy)
         if again:
             await ask(pilot, screen, "/again")
-            await until(pilot, lambda: not screen.busy)
+            await until(pilot, lambda: not screen.view.busy)
         (view,) = screen.query(AnswerView)
         assert view.raw == ("Quicker still." if again else "As quick as that.")
 
@@ -148,15 +152,15 @@ async def test_an_adapter_that_does_not_fit_is_named_and_refused(lab: Lab, puppe
         assert "formal (does not fit: rank 8, not 16)" in screen_text(app)
         await pilot.press("up", "enter")
         await until(pilot, lambda: "The adapter formal does not fit the model." in screen_text(app))
-        assert screen.chat is not None
-        assert screen.chat.adapter == "travel"
+        assert screen.controller.chat is not None
+        assert screen.controller.chat.adapter == "travel"
 
 
 async def test_the_buttons_fit_on_the_smallest_terminal(lab: Lab, puppet: Puppet) -> None:
     async with talking(lab, size=(60, 20)) as (_app, pilot, screen):
         puppet.will_say("Here.")
         await ask(pilot, screen, "Where?")
-        await until(pilot, lambda: not screen.busy)
+        await until(pilot, lambda: not screen.view.busy)
         await pilot.pause()
         seen = [push for push in screen.query(Push) if push.display]
         assert {"compare", "adapter", "set", "chats", "run"} == {push.id for push in seen}
@@ -180,11 +184,11 @@ async def test_an_evaluation_that_fails_keeps_its_rows(lab: Lab, puppet: Puppet)
 
 async def test_hostile_names_and_problems_are_text(lab: Lab, puppet: Puppet) -> None:
     async with talking(lab) as (app, pilot, screen):
-        assert screen.chat is not None
+        assert screen.controller.chat is not None
         for text in NASTY[:-1]:
-            screen.chat.rename(text)
+            screen.controller.chat.rename(text)
             await ask(pilot, screen, f"Q {text}"[:300])
             puppet.refuse(text[:300] or "-", text[:300], text[:300], StageError)
-            await until(pilot, lambda: not screen.busy)
+            await until(pilot, lambda: not screen.view.busy)
             await pilot.pause()
             assert harmless(screen_text(app)), repr(text)

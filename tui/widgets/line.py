@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
+from textual.expand_tabs import expand_tabs_inline
 from textual.widgets import Input
 
 from core.text import masked
+from tui.signs import sign
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -23,7 +26,7 @@ class Line(Input):
     @property
     def _value(self) -> Text:
         text = super()._value
-        shown = masked(text.plain, MASK)
+        shown = _shown(text.plain)
         if shown == text.plain:
             return text
         places = [at for at, (old, new) in enumerate(zip(text.plain, shown, strict=True)) if old != new]
@@ -31,3 +34,11 @@ class Line(Input):
         for at in places:
             text.stylize("reverse", at, at + 1)
         return text
+
+    def _position_to_cell(self, position: int) -> int:
+        # Textual counts no cell for such a character; what stands for it here takes one.
+        return cell_len(expand_tabs_inline(_shown(self.value[:position]), 4))
+
+
+def _shown(text: str) -> str:
+    return masked(text.replace("\n", sign("break")), MASK)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
 from textual.app import ComposeResult
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
+from textual.widget import Widget
 from textual.widgets import Markdown
 from textual.widgets.markdown import MarkdownStream
 
@@ -18,6 +20,7 @@ from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
     from core.chat import Answer, Turn
+    from tui.screens.chat.controller import Live
 
 
 def parser() -> MarkdownIt:
@@ -27,17 +30,6 @@ def parser() -> MarkdownIt:
 
 class AnswerView(Vertical):
     """One answer: who gave it, its text, its figures."""
-
-    DEFAULT_CSS = """
-    AnswerView { height: auto; width: 1fr; }
-    AnswerView .who { color: $text-secondary; text-style: bold; height: auto; }
-    AnswerView .figures { color: $text-muted; height: auto; }
-    AnswerView Markdown { margin: 0; padding: 0; background: transparent; }
-    AnswerView MarkdownParagraph { margin: 0 0 1 0; }
-    AnswerView MarkdownBlock:last-child { margin-bottom: 0; }
-    /* Code is wrapped: a long line cannot be scrolled to by keys. */
-    AnswerView MarkdownFence > Label { width: 1fr; padding: 0 1; }
-    """
 
     def __init__(self, adapter: str, answer: Answer | None = None) -> None:
         super().__init__()
@@ -54,17 +46,22 @@ class AnswerView(Vertical):
         yield self._markdown
         yield self._figures
 
-    async def add(self, piece: str) -> None:
-        """More of the answer came."""
-        self.raw += piece
-        text = self._cleaner.add(piece)
+    async def grow(self, text: str, waiting: str = "") -> None:
+        """The answer as far as it has come; ``waiting``: what happens before its first word."""
+        piece, self.raw = text[len(self.raw) :], text
+        if not piece:
+            if self._stream is None:
+                self._figures.show(waiting)
+            return
         if self._stream is None:
             self._stream = Markdown.get_stream(self._markdown)
             self._figures.show("writing … (F9 stops)")
-        await self._stream.write(text)
+        await self._stream.write(self._cleaner.add(piece))
 
     async def end(self, answer: Answer | None) -> None:
         """The answer is complete, or as complete as it will be (None)."""
+        if answer is not None:
+            await self.grow(answer.answer)
         rest = self._cleaner.flush()
         if self._stream is not None:
             if rest:
@@ -72,11 +69,6 @@ class AnswerView(Vertical):
             await self._stream.stop()
             self._stream = None
         self._figures.show(_figures(answer) if answer else "no more came")
-
-    def tell(self, text: str) -> None:
-        """What happens before the first word."""
-        if self._stream is None:
-            self._figures.show(text)
 
     @property
     def figures(self) -> str:
@@ -87,21 +79,11 @@ class AnswerView(Vertical):
 class TurnView(Vertical):
     """A question and its answers, side by side where there are two."""
 
-    DEFAULT_CSS = """
-    TurnView { height: auto; margin: 0 0 1 0; }
-    TurnView .asked { height: auto; }
-    TurnView .told { color: $text-warning; height: auto; }
-    TurnView Horizontal { height: auto; }
-    TurnView .-second { border-left: solid $panel; padding: 0 0 0 1; margin: 0 0 0 1; }
-    """
-
     def __init__(self, turn: Turn, *, coming: bool = False) -> None:
-        """``coming``: the answers will be added piece by piece, from the first.
-
-        A quick model may have answered before this is made: what is in ``turn`` would then stand here twice.
-        """
+        """``coming``: the answers will be added piece by piece, from the first."""
         super().__init__()
         self.turn = turn
+        self.coming = coming
         self.views = {
             adapter: AnswerView(adapter, None if coming else turn.answers.get(adapter))
             for adapter in turn.adapters
@@ -121,24 +103,63 @@ class TurnView(Vertical):
                 yield view
 
     def on_mount(self) -> None:
-        """No empty line stands for what was not told."""
-        self._told.display = False
+        """No empty line stands where there is nothing to notice."""
+        self._show_notices()
 
-    def tell(self, text: str) -> None:
-        """A notice that belongs to this turn, such as turns that had to go."""
-        self._told.show(text)
-        self._told.display = True
+    def _show_notices(self) -> None:
+        """Such as turns that had to go."""
+        self._told.show("\n".join(self.turn.notices))
+        self._told.display = bool(self.turn.notices)
 
-    @property
-    def told(self) -> str:
-        """That notice."""
-        return self._told.text
+    async def grow(self, live: Live) -> None:
+        """The answers as far as they have come."""
+        self._show_notices()
+        for adapter, view in self.views.items():
+            await view.grow(live.texts[adapter], live.waiting)
 
     async def end(self) -> None:
         """No more comes to any of the answers."""
+        self._show_notices()
+        self.coming = False
         await asyncio.gather(
             *(view.end(self.turn.answers.get(adapter)) for adapter, view in self.views.items())
         )
+
+
+class TranscriptView(VerticalScroll, can_focus=False):
+    """The newest turns of a conversation, below an introduction and the way to earlier turns."""
+
+    def __init__(self, *above: Widget, id: str) -> None:
+        super().__init__(id=id)
+        self._above = above
+
+    def compose(self) -> ComposeResult:
+        yield from self._above
+
+    async def show(self, turns: Sequence[Turn], live: Live | None) -> None:
+        """Bring what stands here to these turns, of which ``live`` is being answered."""
+        there = {id(view.turn): view for view in self.query(TurnView)}
+        wanted = {id(turn) for turn in turns}
+        coming = None if live is None else live.turn
+        for key, view in there.items():
+            if key not in wanted:
+                await view.remove()
+            elif view.coming and view.turn is not coming:
+                await view.end()
+        new: list[TurnView] = []
+        for turn in turns:
+            if id(turn) not in there:
+                new.append(TurnView(turn, coming=turn is coming))
+            elif new:
+                await self.mount_all(new, before=there[id(turn)])
+                new = []
+        if new:
+            await self.mount_all(new)
+            self.anchor()
+        if live is not None:
+            for view in self.query(TurnView):
+                if view.turn is coming:
+                    await view.grow(live)
 
 
 def _figures(answer: Answer) -> str:

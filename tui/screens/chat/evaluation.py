@@ -12,7 +12,10 @@ from textual.content import Content
 from textual.message import Message
 from textual.screen import ModalScreen
 
+from core.chat.evaluate import Evaluation, evaluate
 from core.text import clean
+from tui.screens.chat.controller import problem_of
+from tui.screens.chat.dialogs import STYLES
 from tui.signs import bar, sign
 from tui.widgets.problem import Problem
 from tui.widgets.push import Push
@@ -20,14 +23,14 @@ from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
     from core.chat import ChatSession
-    from core.chat.evaluate import Evaluation, Row, Side
+    from core.chat.evaluate import Row, Side
     from core.lab import Lab
 
 
 class EvaluationScreen(ModalScreen[None]):
     """Runs the evaluation, or shows the one made last; one question a page."""
 
-    CSS_PATH = "dialogs.tcss"
+    CSS_PATH = STYLES
     AUTO_FOCUS = "#page"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "close", "Close", show=False),
@@ -36,33 +39,17 @@ class EvaluationScreen(ModalScreen[None]):
         Binding("f9,x", "stop", "Stop", show=False),
         Binding("f8,r", "start", "Run", show=False),
     ]
-    DEFAULT_CSS = """
-    EvaluationScreen #page { height: 1fr; scrollbar-size-vertical: 1; }
-    EvaluationScreen .sides { height: auto; margin: 1 0 0 0; }
-    EvaluationScreen .-tuned { border-left: solid $panel; padding: 0 0 0 1; margin: 0 0 0 1; }
-    """
 
-    class Answered(Message):
-        """A row is done."""
-
-        def __init__(self, done: int, total: int, row: Row) -> None:
-            super().__init__()
-            self.done, self.total, self.row = done, total, row
-
-    class Ended(Message):
-        """All are done, or it was stopped, or it failed."""
-
-        def __init__(self, result: Evaluation | None, error: Exception | None) -> None:
-            super().__init__()
-            self.result, self.error = result, error
+    class Changed(Message):
+        """Another row is done, or the end has come."""
 
     def __init__(self, lab: Lab, session: ChatSession, adapter: str, last: Evaluation | None) -> None:
         """``last``: the evaluation made before, shown at once; None starts one."""
         super().__init__()
-        self._lab, self._session, self._adapter = lab, session, adapter
-        self.rows: list[Row] = list(last.rows) if last else []
-        self._last = last
-        self._done, self._total = len(self.rows), last.total if last else 0
+        self._lab, self._session = lab, session
+        self._result = last or Evaluation(adapter, "", 0)
+        self._total = self._result.total
+        self._error: Exception | None = None
         self.running = False
         self._stopping = False
         self._followed = True
@@ -75,7 +62,7 @@ class EvaluationScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Plain(
-                f"Held-out questions: base and {clean(self._adapter, keep_newlines=False)}",
+                f"Held-out questions: base and {clean(self._result.adapter, keep_newlines=False)}",
                 classes="dialog-title",
             )
             yield self._summary
@@ -91,9 +78,14 @@ class EvaluationScreen(ModalScreen[None]):
                 yield Push("Stop", id="stop", key="F9")
                 yield Push("Close", id="close", key="Esc")
 
+    @property
+    def rows(self) -> list[Row]:
+        """The questions that were answered."""
+        return self._result.rows
+
     def on_mount(self) -> None:
         """Show what there is, or begin."""
-        if self._last is None:
+        if not self._result.created:
             self.action_start()
         self._show()
 
@@ -101,58 +93,44 @@ class EvaluationScreen(ModalScreen[None]):
         """Run it."""
         if self.running:
             return
-        self.rows, self._done, self._total, self.index = [], 0, 0, 0
+        self._result = Evaluation(self._result.adapter, "", 0)
+        self._total, self.index, self._error = 0, 0, None
         self.running, self._stopping, self._followed = True, False, True
-        self._problem.tell(None)
         self._show()
         self._run_all()
 
     @work(thread=True, exit_on_error=False, group="evaluation")
     def _run_all(self) -> None:
-        from core.chat.evaluate import evaluate
+        def tell(done: int, total: int, row: Row) -> None:
+            self._total = total
+            self.rows.append(row)
+            self.post_message(self.Changed())
 
         try:
             result = evaluate(
                 self._lab,
                 self._session,
-                adapter=self._adapter,
-                on_row=self._tell_row,
+                adapter=self._result.adapter,
+                on_row=tell,
                 stopped=lambda: self._stopping or not self.is_running,
             )
+            self._total = result.total
         except Exception as error:  # every failure is shown; none ends the app
-            self.post_message(self.Ended(None, error))
-        else:
-            self.post_message(self.Ended(result, None))
+            self._error = error
+        self.running = False
+        self.post_message(self.Changed())
 
-    def _tell_row(self, done: int, total: int, row: Row) -> None:
-        """Called in the thread."""
-        self.post_message(self.Answered(done, total, row))
-
-    def on_evaluation_screen_answered(self, event: Answered) -> None:
+    def on_evaluation_screen_changed(self, event: Changed) -> None:
         """Another page; the newest is shown until the user turns pages."""
         event.stop()
-        self.rows.append(event.row)
-        self._done, self._total = event.done, event.total
         if self._followed:
-            self.index = len(self.rows) - 1
-        self._show()
-
-    def on_evaluation_screen_ended(self, event: Ended) -> None:
-        """Show the means."""
-        event.stop()
-        self.running = False
-        if event.result is not None:
-            self._total = event.result.total
-        if event.error is not None:
-            told = getattr(event.error, "as_dict", None)
-            self._problem.tell(
-                told() if told else {"title": "That did not work.", "detail": str(event.error)}
-            )
+            self.index = max(0, len(self.rows) - 1)
         self._show()
 
     def _show(self) -> None:
         self.query_one("#stop", Push).display = self.running
         self.query_one("#run", Push).display = not self.running
+        self._problem.tell(problem_of(self._error) if self._error else None)
         self._summary.show(self._means())
         if not self.rows:
             self._question.show("The first answers are on their way …" if self.running else "")
@@ -170,22 +148,19 @@ class EvaluationScreen(ModalScreen[None]):
             )
         )
         self._sides["base"].show(_side("base", row.base))
-        self._sides["tuned"].show(_side(self._adapter, row.tuned, row.base))
+        self._sides["tuned"].show(_side(self._result.adapter, row.tuned, row.base))
 
     def _means(self) -> Content:
         parts: list[Any] = []
         if self.running:
-            share = self._done / self._total if self._total else 0.0
+            share = len(self.rows) / self._total if self._total else 0.0
             room = bar(share, 12) + " " if self.size.width >= 100 else ""
-            parts.append(f"{room}{self._done} of {self._total or '?'}")
+            parts.append(f"{room}{len(self.rows)} of {self._total or '?'}")
         elif self.rows:
             parts.append(f"{len(self.rows)} of {max(self._total, len(self.rows))}")
         if self.rows:
             for figure, better in (("loss", -1), ("similarity", 1)):
-                base, tuned = (
-                    sum(getattr(getattr(row, side), figure) for row in self.rows) / len(self.rows)
-                    for side in ("base", "tuned")
-                )
+                base, tuned = (self._result.mean(side, figure) or 0.0 for side in ("base", "tuned"))
                 word = "better" if (tuned - base) * better > 0 else "worse" if tuned != base else "same"
                 parts.append(
                     Content.assemble(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import ComposeResult
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
     from core.chat.transcript import Chat
     from core.recipe import Recipe
 
+STYLES: list[str | PurePath] = ["../dialogs.tcss", "dialogs.tcss"]
+
 
 class ChooseScreen(ModalScreen[str | None]):
     """One of a few: gives its key, or None."""
 
-    CSS_PATH = "dialogs.tcss"
+    CSS_PATH = STYLES
     AUTO_FOCUS = "PlainList"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "close", "Close", show=False)]
-    DEFAULT_CSS = "ChooseScreen PlainList { height: auto; min-height: 3; max-height: 12; }"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "dismiss", "Close", show=False)]
 
     def __init__(self, title: str, choices: Sequence[tuple[str, str]], current: str | None = None) -> None:
         """``choices``: (key, text) pairs."""
@@ -57,25 +58,17 @@ class ChooseScreen(ModalScreen[str | None]):
         event.stop()
         self.dismiss(self._choices[event.index][0])
 
-    def action_close(self) -> None:
-        """None."""
-        self.dismiss(None)
-
 
 class SettingsScreen(ModalScreen[tuple[dict[str, Any], bool] | None]):
     """How answers are chosen: gives the values, and whether to keep them in ``lab.toml``."""
 
-    CSS_PATH = "dialogs.tcss"
+    CSS_PATH = STYLES
     AUTO_FOCUS = "#set-chat-temperature"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "close", "Close", show=False),
+        Binding("escape", "dismiss", "Close", show=False),
         Binding("up", "app.focus_previous", show=False),
         Binding("down", "app.focus_next", show=False),
     ]
-    DEFAULT_CSS = """
-    SettingsScreen Field .field-name { width: 21; }
-    SettingsScreen Field Input { width: 10; }
-    """
     NAMES = ("temperature", "max_new_tokens", "top_p", "top_k", "repetition_penalty", "seed")
 
     def __init__(self, recipe: Recipe) -> None:
@@ -101,7 +94,7 @@ class SettingsScreen(ModalScreen[tuple[dict[str, Any], bool] | None]):
         """A button."""
         event.stop()
         if event.push.id == "close":
-            self.action_close()
+            self.dismiss(None)
         else:
             self._use(event.push.id == "keep")
 
@@ -112,22 +105,17 @@ class SettingsScreen(ModalScreen[tuple[dict[str, Any], bool] | None]):
             return
         self.dismiss((self.form.values(), keep))
 
-    def action_close(self) -> None:
-        """Nothing is changed."""
-        self.dismiss(None)
-
 
 class ChatsScreen(ModalScreen[tuple[str, str] | None]):
     """Earlier chats, and this one's name. Gives ("open", file), ("name", text), ("new", "") or ("save", "")."""
 
-    CSS_PATH = "dialogs.tcss"
+    CSS_PATH = STYLES
     AUTO_FOCUS = "PlainList"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "close", "Close", show=False),
+        Binding("escape", "dismiss", "Close", show=False),
         Binding("left,up", "app.focus_previous", show=False),
         Binding("right,down", "app.focus_next", show=False),
     ]
-    DEFAULT_CSS = "ChatsScreen .dialog { height: 80%; }"
 
     def __init__(self, chats: Sequence[Chat], name: str, current: Path | None) -> None:
         """``name``: of the present chat; ``current``: its file."""
@@ -177,7 +165,3 @@ class ChatsScreen(ModalScreen[tuple[str, str] | None]):
         """A button."""
         event.stop()
         self.dismiss(None if event.push.id == "close" else (event.push.id or "", ""))
-
-    def action_close(self) -> None:
-        """Nothing."""
-        self.dismiss(None)

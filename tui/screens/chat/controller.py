@@ -1,0 +1,419 @@
+"""What the chat's screen does, without a screen: the session, what is under way, and what is to be seen of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from core.errors import LabError, RequestError
+from core.formats import human_bytes
+from core.text import clean
+from tui.signs import bar, sign
+
+if TYPE_CHECKING:
+    from core.chat import ChatEvent, ChatSession, Response, Turn
+    from core.lab import Lab
+
+SHOWN = 20
+"""Turns on the screen; earlier ones come back with a button."""
+
+HELP = """\
+/again             answer the last question anew
+/edit [TEXT]       another in its place (Up in the empty field)
+/compare [TEXT]    base and tuned side by side, on or off
+/adapter [NAME]    who answers; /base for none
+/set [NAME VALUE]  such as /set temperature 0.7
+/chats, /open CHAT earlier chats; go on with one
+/new, /name TEXT   begin another chat; name this one
+/save [FILE]       write it as Markdown
+/copy              copy the last answer
+/evaluate          the held-out questions, base and tuned
+/restart           start the model again
+
+F9 stops an answer, PgUp and PgDn scroll, Esc leaves the field.
+A question that begins with / is typed with two."""
+
+_SAME = {"regen": "again", "list": "chats"}
+_COMMANDS = ("help", "again", "edit", "copy", "compare", "adapter", "base", "set", "chats", "new", "open", "name",
+             "save", "evaluate", "restart")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to do, and the words behind it."""
+
+    name: str
+    words: str = ""
+
+
+def parse(text: str) -> Command | None:
+    """The command on a line; None for a question.
+
+    Raises:
+        RequestError: there is no such command.
+    """
+    if not text.startswith("/") or text.startswith("//"):
+        return None
+    name, _, words = text[1:].partition(" ")
+    name = _SAME.get(name, name)
+    if name not in _COMMANDS:
+        raise RequestError(
+            f"There is no command /{name}.",
+            hint="/help lists them. A question is typed with //.",
+            code="chat.command",
+        )
+    return Command("adapter", "none") if name == "base" else Command(name, words.strip())
+
+
+@dataclass(frozen=True)
+class Live:
+    """The turn that is being answered.
+
+    Attributes:
+        texts: what has come of each answer.
+        waiting: what happens before the first word.
+    """
+
+    turn: Turn
+    texts: Mapping[str, str]
+    waiting: str
+
+
+@dataclass(frozen=True)
+class ChatView:
+    """All that is to be seen of a chat at one moment.
+
+    Attributes:
+        turns: the conversation's newest turns.
+        live: the one that is being answered; the last of ``turns``, unless it was asked outside of them.
+        status: who answers and how, or what is missing.
+        problem: what went wrong, with ``word`` before it.
+        notes: what the model's loading told; shown as long as nothing was asked (``intro``).
+        buttons: those that make sense now.
+    """
+
+    turns: tuple[Turn, ...] = ()
+    live: Live | None = None
+    status: str = ""
+    problem: Mapping[str, str] | None = None
+    word: str = ""
+    notes: tuple[str, ...] = ()
+    intro: bool = True
+    busy: bool = False
+    loading: bool = False
+    editing: bool = False
+    compare: bool = False
+    buttons: frozenset[str] = frozenset()
+
+
+class ChatController:
+    """A conversation and what is being done with it.
+
+    Methods of the model's life and :meth:`switch` wait, and are for threads; all others return at once.
+
+    Attributes:
+        chat: the session; None until the first model's process is there.
+        response: the question that is being answered.
+        compare: the two adapters that answer side by side, if two do.
+    """
+
+    def __init__(self, lab: Callable[[], Lab], changed: Callable[[], object]) -> None:
+        """A chat with the model of ``lab``; ``changed`` is called, from any thread, when there is more to see."""
+        self._lab = lab
+        self._changed = changed
+        self.chat: ChatSession | None = None
+        self.response: Response | None = None
+        self.compare: tuple[str | None, str | None] | None = None
+        self.editing = False
+        self._shown = SHOWN
+        self._attempt = 0
+        self._loading: tuple[float, float | None] | None = None
+        self._problem: tuple[Mapping[str, str], str] | None = None
+        self._news = ""
+        self._waiting = ""
+        self._first_word = False
+        self._refused = ""
+
+    # The model
+
+    @property
+    def loading(self) -> bool:
+        """The model is on its way."""
+        return self._loading is not None
+
+    @property
+    def wanted(self) -> bool:
+        """There is no model, and none on its way."""
+        return not self.loading and (self.chat is None or self.chat.closed)
+
+    def load(self) -> Callable[[], None]:
+        """The model is to be loaded, or loaded again; what waits for it is returned, for a thread."""
+        self._attempt += 1
+        self._loading, self._problem, self._news, self.editing = (0, None), None, "", False
+        self._changed()
+        return partial(self._load, self._attempt, self.chat)
+
+    def _load(self, attempt: int, chat: ChatSession | None) -> None:
+        from core.chat import ChatSession
+
+        try:
+            if chat is None:
+                chat = ChatSession.open(self._lab(), on_load=self._hear_load)
+            else:
+                chat.restart()
+            if attempt != self._attempt:  # left while it was started
+                chat.close()
+                return
+            self.chat = chat
+            self._changed()
+            chat.wait_ready()
+        except Exception as error:  # shown, whatever it was
+            if attempt != self._attempt:
+                return
+            self.fail(error, "FAILED")
+        if attempt == self._attempt:
+            self._loading = None
+            self._changed()
+
+    def _hear_load(self, event: object) -> None:
+        from core.chat.protocol import Progress
+
+        if isinstance(event, Progress) and self.loading:
+            self._loading = event.done, event.total
+            self._changed()
+
+    def leave(self) -> Callable[[], None] | None:
+        """Give the model's memory back, unless it answers; what waits for that is returned, for a thread."""
+        if self.response is not None:
+            return None
+        self._attempt += 1
+        self._loading = None
+        return self.chat.close if self.chat is not None and not self.chat.closed else None
+
+    # Asking
+
+    def ask(self, question: str) -> None:
+        """Ask, or ask the question that was edited.
+
+        Raises:
+            LabError: the question cannot be asked.
+        """
+        chat = self._there()
+        if self.editing:
+            self._begin(partial(chat.begin_again, question))
+        elif self.compare is not None:
+            self._begin(partial(chat.begin_compare, question, self.compare))
+        else:
+            self._begin(partial(chat.begin, question))
+
+    def _begin(self, ask: Callable[..., Response]) -> None:
+        self._problem, self._news, self._waiting = None, "", "reading …"
+        self._first_word, self._shown = True, SHOWN
+        self.response = ask(on_event=self._hear)
+        self.editing = False
+
+    def _hear(self, event: ChatEvent) -> None:
+        """Called by the reader thread; only the first word and the end are hurried, the rest is drawn at a pace."""
+        hurried = event.type in ("done", "finished", "error")
+        if event.type == "progress":
+            self._waiting = f"reading {event.done:g} of {event.total or 0:g} tokens"  # type: ignore[union-attr]
+        elif event.type == "token" and self._first_word:
+            self._first_word, hurried = False, True
+        if hurried:
+            self._changed()
+
+    def settle(self) -> bool:
+        """If the answer has come to its end: note how. Whether it has."""
+        response = self.response
+        if response is None or not response.over:
+            return False
+        self.response = None
+        if response.error is not None:
+            refused = all(turn is not response.turn for turn in self._turns)
+            if refused:
+                self._refused = response.turn.question
+            self.fail(response.error, "NOT ASKED" if refused else "FAILED")
+        return True
+
+    def take_back(self) -> str:
+        """The question that was refused, once."""
+        question, self._refused = self._refused, ""
+        return question
+
+    def stop(self) -> None:
+        """Stop the answer; the conversation goes on."""
+        if self.response is not None:
+            self.response.stop()
+
+    # Everything else that can be done
+
+    def do(self, command: Command) -> None:
+        """Do what needs nothing but its words.
+
+        Raises:
+            LabError: it cannot be done.
+        """
+        chat, words = self._there(), command.words
+        if command.name == "again":
+            self._begin(chat.begin_again)
+        elif command.name == "edit" and words:
+            self._begin(partial(chat.begin_again, words))
+        elif command.name == "compare":
+            self._begin(partial(chat.begin_compare, words, self.compare))
+        elif command.name == "set":
+            name, _, value = words.replace("=", " ", 1).partition(" ")
+            chat.set(**{name: value.strip()})
+        elif command.name == "name":
+            chat.rename(words)
+        elif command.name in ("new", "open"):
+            chat.reopen(words) if command.name == "open" else chat.new()
+            self._shown = SHOWN
+        self._changed()
+
+    def _there(self) -> ChatSession:
+        if self.chat is None:
+            raise RequestError(
+                "The model is not there yet.", "It is still loading.", "Try again in a moment."
+            )
+        return self.chat
+
+    def edit(self) -> str:
+        """The last question is to be edited; its text, or nothing if that cannot be now."""
+        if not self._turns or self.response is not None:
+            return ""
+        self.editing = True
+        self._changed()
+        return self._turns[-1].question
+
+    def leave_editing(self) -> str:
+        """Something else is done: the question stays as it was. Its text, if it was being edited."""
+        if not self.editing:
+            return ""
+        self.editing = False
+        self._changed()
+        return self._turns[-1].question if self._turns else ""
+
+    def compare_with(self, pair: tuple[str | None, str | None] | None) -> None:
+        """Two adapters answer side by side from now on, or one."""
+        self.compare = pair
+        self._changed()
+
+    def switch(self, adapter: str | None) -> None:
+        """Another adapter answers from now on; waits until it is there."""
+        try:
+            seconds = self._there().set_adapter(adapter)
+        except Exception as error:  # shown, whatever it was
+            self.fail(error)
+        else:
+            self._problem = None
+            self._news = f"switched in {seconds * 1000:.0f} ms"
+        self._changed()
+
+    def tuned(self) -> str | None:
+        """The adapter that is compared with the base: the one in use, or the first there is."""
+        chat = self._there()
+        return chat.adapter or next(iter(chat.adapters()), None)
+
+    def show_earlier(self) -> None:
+        """More of the conversation's turns are to be seen."""
+        self._shown += SHOWN
+        self._changed()
+
+    def fail(self, error: Exception, word: str = "NOT DONE") -> None:
+        """Something went wrong, and is to be seen."""
+        self._problem = problem_of(error), word
+        self._changed()
+
+    # What is to be seen
+
+    @property
+    def _turns(self) -> list[Turn]:
+        return self.chat.turns if self.chat is not None else []
+
+    def view(self, missing: str = "", wide: bool = True) -> ChatView:
+        """The chat as it is now.
+
+        Args:
+            missing: what must be done before there is a model, if it is not.
+            wide: there is room for all buttons.
+        """
+        chat, response, turns = self.chat, self.response, self._turns
+        ready = chat.ready if chat is not None else None
+        there = chat is not None and not chat.closed
+        alive = chat is not None and there and chat.alive and (self.loading or ready is not None)
+        busy = response is not None
+        problem, word = self._problem or (None, "")
+        notes = () if ready is None else (*ready.notes, *(_unfit(*each) for each in ready.refused.items()))
+        buttons = {
+            "goal": bool(missing),
+            "stop": busy,
+            "restart": there and not alive and not self.loading,
+            "again": wide and alive and not busy and bool(turns),
+            "copy": wide and chat is not None and chat.last is not None,
+            "compare": alive and not busy,
+            "adapter": alive and not busy,
+            "set": alive,
+            "chats": alive and not busy,
+            "run": alive and not busy and not self.loading,
+            "earlier": len(turns) > self._shown,
+        }
+        return ChatView(
+            turns=tuple(turns[-self._shown :]),
+            live=None if response is None else self._live(response),
+            status=missing or self._status(),
+            problem=problem,
+            word=word,
+            notes=notes,
+            intro=not turns and not busy and (alive or self.loading or bool(missing)),
+            busy=busy,
+            loading=self.loading,
+            editing=self.editing,
+            compare=self.compare is not None,
+            buttons=frozenset(name for name, shown in buttons.items() if shown),
+        )
+
+    def _live(self, response: Response) -> Live:
+        turn = response.turn
+        texts = {adapter: response.so_far(adapter) for adapter in turn.adapters}
+        return Live(turn, texts, self._waiting)
+
+    def _status(self) -> str:
+        """Who answers, what has just changed about that, how, and how much of the context is used."""
+        chat, dot = self.chat, f" {sign('dot')} "
+        if self._loading is not None:
+            done, total = self._loading
+            how_far = f"{bar(done / total, 16)} {human_bytes(done)} of {human_bytes(total)}" if total else "…"
+            return f"Loading the model {how_far}"
+        if chat is None:
+            return ""
+        if self.editing:
+            return f"Editing the last question{dot}Enter asks it anew{dot}Esc leaves it as it was"
+        if chat.ready is None or not chat.alive:
+            return f"The model is not there{dot}Start again, or /restart, loads it anew"
+        pair = self.compare
+        who = " | ".join(name or "base" for name in pair) if pair is not None else chat.adapter or "base"
+        settings = chat.settings
+        how = f"temperature {settings.temperature:g}" if settings.temperature else "likeliest words"
+        # What is cut off on a narrow terminal is what matters least.
+        parts = [clean(who, keep_newlines=False)[:30], *([self._news] if self._news else []), how]
+        if chat.last is not None and chat.last.context_tokens:
+            parts.append(f"context {chat.last.context_tokens} of {chat.ready.context_tokens}")
+        if chat.history.dropped:
+            parts.append(f"{chat.history.dropped} turn{'' if chat.history.dropped == 1 else 's'} dropped")
+        parts.append(f"up to {settings.max_new_tokens} tokens")
+        if chat.history.name:
+            parts.append(clean(chat.history.name, keep_newlines=False))
+        return dot.join(parts)
+
+
+def problem_of(error: Exception) -> dict[str, str]:
+    """An exception for the place where problems are shown."""
+    if isinstance(error, LabError):
+        return error.as_dict()
+    return {"title": "That did not work.", "detail": f"{type(error).__name__}: {error}"}
+
+
+def _unfit(adapter: str, why: str) -> str:
+    return f"The adapter {adapter} does not fit: {why}"

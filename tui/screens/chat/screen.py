@@ -1,0 +1,475 @@
+"""Step 6 on the screen: draws what the controller tells, and gives it what is typed and pushed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.events import Paste, Resize, ScreenSuspend
+from textual.message import Message
+from textual.widgets import Input
+
+from core.formats import human_bytes
+from core.text import clean
+from tui.screens.base import StepScreen
+from tui.screens.chat.controller import HELP, ChatController, ChatView, Command, parse
+from tui.screens.chat.transcript_view import TranscriptView
+from tui.widgets.line import Line
+from tui.widgets.problem import Problem
+from tui.widgets.push import Push
+from tui.widgets.safe import Plain
+
+if TYPE_CHECKING:
+    from tui.snapshot import Snapshot
+
+DRAW_S = 0.05
+LONGEST_PASTE = 1 << 20
+
+INTRO = """\
+[b]Enter     [/]sends what you type below; the answer comes here.
+[b]Compare   [/]has base and tuned answer side by side: what has changed?
+[b]Evaluate  [/]puts the held-out questions to both, and measures who is closer."""
+"""What stands where the conversation will be."""
+
+
+class Question(Line):
+    """Where questions are typed. The line breaks of what is pasted are kept."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "screen.edit_last", show=False),
+        Binding("down", "app.focus_next", show=False),
+        Binding("pageup", "screen.scroll_body(-1)", show=False),
+        Binding("pagedown", "screen.scroll_body(1)", show=False),
+    ]
+
+    def _on_paste(self, event: Paste) -> None:
+        event.stop()
+        event.prevent_default()  # Textual's own takes the first line and drops the others
+        if len(event.text) > LONGEST_PASTE:
+            self.notify(f"That is {human_bytes(len(event.text))}, too much for a question.", markup=False)
+            return
+        self.replace(event.text.replace("\r\n", "\n").replace("\r", "\n").strip("\n"), *self.selection)
+
+
+class ChatScreen(StepScreen):
+    """Ask in the field, read above it, everything else by buttons, keys, or a line that begins with /.
+
+    The model loads on each visit and is freed when the screen is left.
+
+    Attributes:
+        view: what was drawn last.
+    """
+
+    NAME = "chat"
+    LABELS: ClassVar[Mapping[str, str]] = {"run": "Evaluate"}
+    CSS_PATH = "chat.tcss"
+
+    class Changed(Message):
+        """There is something new to draw. Several that wait are one."""
+
+        def can_replace(self, message: Message) -> bool:
+            return isinstance(message, ChatScreen.Changed)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.controller = ChatController(lambda: self.session.lab(), self._changed)
+        self.view = ChatView()
+        self.problem = Problem(id="problem", brief=True)
+        self.intro = Plain("", id="intro")
+        self.transcript = TranscriptView(
+            self.intro, Push("Show earlier turns", id="earlier"), id="transcript"
+        )
+        self.status = Plain("", id="chat-state")
+        self.field = Question(
+            placeholder="Ask; Enter sends, Up edits the last question, /help lists commands",
+            id="ask",
+            compact=True,
+        )
+        self._missing = ""
+        self._actions: dict[str, Callable[[], None]] = {
+            "help": self._help,
+            "chats": self._choose_chat,
+            "copy": self.action_copy_report,
+            "evaluate": self.action_run,
+            "run": self.action_run,
+            "restart": self._restart,
+            "stop": self.action_stop,
+            "goal": self._go_to_goal,
+            "earlier": self.controller.show_earlier,
+        }
+
+    def _changed(self) -> None:
+        self.post_message(self.Changed())
+
+    def body(self) -> ComposeResult:
+        yield self.problem
+        yield self.transcript
+        yield self.status
+        yield self.field
+        with Horizontal(classes="buttons"):
+            yield Push("Go to", id="goal", primary=True)
+            yield Push("Stop", id="stop", key="F9", primary=True)
+            yield Push("Start again", id="restart", primary=True)
+            yield Push("Again", id="again")
+            yield Push("Copy", id="copy")
+            yield Push("Compare", id="compare")
+            yield Push("Adapter", id="adapter")
+            yield Push("Set", id="set")
+            yield Push("Chats", id="chats")
+            yield Push("Evaluate", id="run", key="F8")
+        yield self.command
+
+    # Drawing
+
+    def on_mount(self) -> None:
+        """Draw what has come at a steady pace, not piece by piece."""
+        self._tick = self.set_interval(DRAW_S, self._changed, pause=True)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Load the model when there is one."""
+        missing = self.missing(snapshot)
+        self._missing = ""
+        if missing is not None:
+            self._missing = f"Nothing to talk to yet: step {missing.number}, {missing.title}, makes it."
+            self.query_one("#goal", Push).label(f"Go to {missing.number} {missing.title}")
+        elif self.controller.wanted and self.is_current:
+            self._in_thread(self.controller.load())
+        self._draw_frame(self._look())
+
+    def _look(self) -> ChatView:
+        # The row of buttons must not be cut: what is left out on a narrow terminal is a word behind a /.
+        return self.controller.view(self._missing, wide=self.size.width >= 78)
+
+    def _draw_frame(self, view: ChatView) -> None:
+        """Draw all but the conversation."""
+        self.view = view
+        self.command.show(self.session.command("chat", *(["--compare"] if view.compare else [])))
+        self.field.disabled = bool(self._missing)
+        self.problem.tell(view.problem, view.word)
+        self.status.show(view.status)
+        self.intro.show(self.step.about if self._missing else _intro(self.step.about, view.notes))
+        self.intro.display = view.intro
+        for push in self.query(Push):
+            push.display = push.id in view.buttons
+        self.query_one("#compare", Push).label("Single" if view.compare else "Compare")
+        (self._tick.resume if view.busy else self._tick.pause)()
+        self.refresh_bindings()
+
+    async def draw(self) -> None:
+        """Draw the chat as it is now."""
+        ended = self.controller.settle()
+        before, view = self.view, self._look()
+        self._draw_frame(view)
+        await self.transcript.show(view.turns, view.live)
+        if view.notes != before.notes and view.turns:  # the conversation stands where they would
+            for note in view.notes:
+                self.notify(clean(note, keep_newlines=False)[:300], markup=False, timeout=8)
+        if refused := self.controller.take_back():
+            self.field.value = self.field.value or refused
+        if ended and self.olive.current is not self:
+            self._leave()
+        if view.loading != before.loading and self.focused is None:
+            self.focus_first()
+
+    async def on_chat_screen_changed(self, event: Changed) -> None:
+        """Draw it."""
+        event.stop()
+        await self.draw()
+
+    @work(thread=True, exit_on_error=False, group="chat")
+    def _in_thread(self, wait: Callable[[], None]) -> None:
+        wait()
+
+    # The model's life
+
+    def on_screen_suspend(self, event: ScreenSuspend) -> None:
+        """Leaving the step frees the model's memory; a dialog over the screen does not."""
+        self.call_later(self._leave)
+
+    def _leave(self) -> None:
+        if self.olive.current is self:
+            return
+        self._stop_editing()
+        wait = self.controller.leave()
+        if wait is not None:
+            self._in_thread(wait)
+
+    def on_unmount(self) -> None:
+        """The wizard ends: so does the model."""
+        if self.controller.chat is not None:
+            self.controller.chat.close()
+
+    # What is typed and pushed
+
+    async def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Ask, or do what a line that begins with / says."""
+        event.stop()
+        text = event.value.strip()
+        if text and self.controller.chat is None:
+            self.notify("The model is still loading. The question stays: press Enter again.", markup=False)
+        if not text or self.controller.chat is None:
+            return
+        try:
+            command = parse(text)
+            if command is not None:
+                self.field.value = ""
+                self._do(command)
+            elif self.controller.response is not None:
+                self.notify("An answer is on its way: F9 stops it.", markup=False)
+                return
+            else:
+                self.controller.ask(text[1:] if text.startswith("//") else text)
+        except Exception as error:  # shown, whatever it was
+            self.controller.fail(error, "NOT ASKED")
+            return
+        finally:
+            await self.draw()
+        if command is None:
+            self.field.value = ""
+
+    async def on_push_pushed(self, event: Push.Pushed) -> None:
+        """A button."""
+        event.stop()
+        self._do_safely(Command(event.push.id or ""))
+        if event.push.id == "earlier":
+            await self.draw()
+            self.transcript.scroll_home(animate=False)
+
+    def _do_safely(self, command: Command) -> None:
+        try:
+            self._do(command)
+        except Exception as error:  # shown, whatever it was
+            self.controller.fail(error)
+
+    def _do(self, command: Command) -> None:
+        """Do what was typed behind a /, or what a button stands for. Raises what that raises."""
+        name, words = command.name, command.words
+        if name == "edit" and not words:
+            self.field.value = self.controller.edit() or self.field.value
+            self.field.cursor_position = len(self.field.value)
+            return
+        self._stop_editing()
+        if name == "adapter":
+            self._switch(words) if words else self._choose_adapter()
+        elif name == "compare" and not words:
+            self._toggle_compare()
+        elif name == "set" and len(words.replace("=", " ", 1).split()) < 2:
+            self.action_settings()
+        elif name == "save":
+            self._save(words)
+        elif name in self._actions:
+            self._actions[name]()
+        else:
+            self.controller.do(command)
+
+    def _help(self) -> None:
+        from tui.screens.dialogs import ReadScreen
+
+        self.app.push_screen(ReadScreen("Commands of the chat", HELP))
+
+    def _go_to_goal(self) -> None:
+        missing = self.missing(self.olive.snapshot)
+        if missing is not None:
+            self.app.run_worker(self.olive.go_to(missing.name))
+
+    def _restart(self) -> None:
+        if not self.controller.loading:
+            self._in_thread(self.controller.load())
+
+    def _stop_editing(self) -> None:
+        """Something else is done: what was changed of the question stays in the field, to be asked as another."""
+        if self.field.value == self.controller.leave_editing():
+            self.field.value = ""
+
+    def action_edit_last(self) -> None:
+        """Up in the empty field: the last question, to be changed; else to what stands above it."""
+        self.focus_previous() if self.field.value else self._do_safely(Command("edit"))
+
+    def _switch(self, name: str) -> None:
+        adapter = None if name in ("", "none", "base") else name
+        self._in_thread(lambda: self.controller.switch(adapter))
+
+    def _choose(
+        self,
+        title: str,
+        choices: Sequence[tuple[str, str]],
+        then: Callable[[str], object],
+        current: str | None = None,
+    ) -> None:
+        from tui.screens.chat.dialogs import ChooseScreen
+
+        def chosen(key: str | None) -> None:
+            if key is not None:
+                then(key)
+
+        self.app.push_screen(ChooseScreen(title, choices, current), chosen)
+
+    def _choose_adapter(self) -> None:
+        chat = self.controller.chat
+        assert chat is not None
+        refused = chat.ready.refused if chat.ready else {}
+        choices = [("", "none: the base")]
+        choices += [
+            (name, f"{name} (does not fit: {refused[name]})" if name in refused else name)
+            for name in chat.adapters()
+        ]
+        self._choose("Who answers?", choices, self._switch, chat.adapter or "")
+
+    def _toggle_compare(self) -> None:
+        chat, tuned = self.controller.chat, self.controller.tuned()
+        assert chat is not None
+        if self.controller.compare is not None:
+            self.controller.compare_with(None)
+        elif tuned is None:
+            self.notify("The model has no adapter to compare the base with.", markup=False)
+        elif len(chat.adapters()) == 1:
+            self.controller.compare_with((None, tuned))
+        else:
+            others = [("", "the base"), *((name, name) for name in chat.adapters() if name != tuned)]
+            self._choose(
+                f"Compare {tuned} with",
+                others,
+                lambda name: self.controller.compare_with((name or None, tuned)),
+            )
+
+    def _choose_chat(self) -> None:
+        from core.chat.transcript import list_chats
+        from tui.screens.chat.dialogs import ChatsScreen
+
+        chat = self.controller.chat
+        assert chat is not None
+
+        def chosen(result: tuple[str, str] | None) -> None:
+            if result is not None:
+                self._do_safely(Command(*result))
+
+        chats = list_chats(self.session.folder.chats_dir)
+        self.app.push_screen(ChatsScreen(chats, chat.history.name, chat.transcript_path), chosen)
+
+    def _save(self, words: str) -> None:
+        from core.files import write_atomic
+        from tui.screens.dialogs import OverwriteScreen
+
+        chat = self.controller.chat
+        assert chat is not None
+        stem = chat.transcript_path.stem if chat.transcript_path else "chat"
+        path = self.session.root / words if words else self.session.folder.chats_dir / f"{stem}.md"
+        text = chat.markdown()
+
+        def write(agreed: bool | None) -> None:
+            if agreed:
+                try:
+                    write_atomic(path, text)
+                except Exception as error:  # a folder, a full disk, whatever it is
+                    self.controller.fail(error)
+                else:
+                    self.notify(f"Wrote {path}", markup=False)
+
+        if words and path.exists():
+            self.app.push_screen(OverwriteScreen(path), write)
+        else:
+            write(True)
+
+    # Keys
+
+    def action_stop(self) -> None:
+        """Stop the answer; the conversation goes on."""
+        self.controller.stop()
+
+    def action_copy_report(self) -> None:
+        """Copy the last answer: to the terminal's clipboard (OSC 52, also over SSH), and into a file."""
+        from core.files import write_atomic
+
+        chat = self.controller.chat
+        if chat is None or chat.last is None:
+            return
+        text = clean(chat.last.answer)
+        self.app.copy_to_clipboard(text)
+        path = self.session.folder.chats_dir / "copied.txt"
+        write_atomic(path, text + "\n")
+        self.notify(f"Copied, if your terminal allows it; it is also in {path}", markup=False)
+
+    def action_run(self) -> None:
+        """Put the held-out questions to base and tuned model, or show how they did."""
+        from core.chat.evaluate import read_evaluation
+        from tui.screens.chat.evaluation import EvaluationScreen
+
+        chat = self.controller.chat
+        if chat is None or self.view.busy or self.view.loading:
+            return
+        self._stop_editing()
+        adapter = self.controller.tuned()
+        if adapter is None:
+            self.notify("The model has no adapter to compare the base with.", markup=False)
+            return
+        last = read_evaluation(self.session.folder.chats_dir, adapter)
+        self.app.push_screen(EvaluationScreen(self.session.lab(), chat, adapter, last))
+
+    def action_settings(self) -> None:
+        """How answers are chosen."""
+        from tui.screens.chat.dialogs import SettingsScreen
+
+        chat = self.controller.chat
+        if chat is None:
+            return
+        self._stop_editing()
+
+        def chosen(result: tuple[dict[str, Any], bool] | None) -> None:
+            if result is not None:
+                values, keep = result
+                chat.set(**{key.removeprefix("chat."): value for key, value in values.items()})
+                if keep:
+                    self.session.save(values)
+                self._changed()
+
+        now = {f"chat.{key}": value for key, value in chat.settings.as_dict().items()}
+        self.app.push_screen(SettingsScreen(self.session.recipe().with_values(now)), chosen)
+
+    def focus_first(self) -> None:
+        """In the field; without a model on the way to the step that makes it."""
+        if self.is_current:
+            (self.query_one("#goal", Push) if self.field.disabled else self.field).focus()
+
+    def action_leave_field(self) -> None:
+        """Esc: give up editing; else leave the field, so that letters are keys; else back into it."""
+        if self.view.editing:
+            self.controller.leave_editing()
+            self.field.value = ""
+        elif self.focused is self.field:
+            self.set_focus(None)
+        else:
+            self.focus_first()
+
+    def action_scroll_body(self, way: int) -> None:
+        """Scroll the conversation by a page."""
+        height = max(1, self.transcript.size.height - 2)
+        self.transcript.scroll_relative(y=way * height, animate=False)
+
+    def on_resize(self, event: Resize) -> None:
+        """The row of buttons has another width."""
+        self._draw_frame(self._look())
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Stop while an answer comes; the rest while none does."""
+        chat, busy = self.controller.chat, self.view.busy
+        if action == "stop":
+            return busy
+        if action == "run":
+            return chat is not None and chat.ready is not None and not busy
+        if action in ("settings", "copy_report"):
+            return chat is not None and not busy
+        return super().check_action(action, parameters)
+
+
+def _intro(about: str, notes: Sequence[str]) -> Content:
+    """What this step is for, what to press first, and what the model's loading told."""
+    lines = [Content(f"{about}\n"), Content.from_markup(INTRO)]
+    lines += [
+        Content.styled(f"\n{clean(note, keep_newlines=False)[:300]}", "$text-warning") for note in notes
+    ]
+    return Content("\n").join(lines)
