@@ -17,7 +17,7 @@ from core.errors import LabError
 from core.events import Reporter
 from core.files import folder_stamp, read_if_whole, write_json
 from core.folder import LabFolder
-from core.model.auto import Records, Resolved, facts_at_hand, resolve
+from core.model.auto import RecordCount, Resolved, facts_at_hand, resolve
 from core.recipe import Recipe
 
 MEASURED = 2000
@@ -32,18 +32,18 @@ def _key(recipe: Recipe, lab_root: Path) -> dict[str, Any]:
     return {"stamp": stamp, "data": dataclasses.asdict(recipe.data), "model": recipe.model.source}
 
 
-def remembered(recipe: Recipe, lab_root: Path) -> Records | None:
+def remembered(recipe: Recipe, lab_root: Path) -> RecordCount | None:
     """The figures of the recipe's data, if they were taken since it was changed last."""
     found = read_if_whole(LabFolder(lab_root).records_path)
     try:
         if found["key"] == _key(recipe, lab_root):
-            return Records(int(found["rows"]), float(found["tokens"]))
+            return RecordCount(int(found["rows"]), float(found["tokens"]))
     except (KeyError, TypeError, ValueError, LabError, OSError):
         pass
     return None
 
 
-def remember(recipe: Recipe, lab_root: Path, records: Records) -> None:
+def remember(recipe: Recipe, lab_root: Path, records: RecordCount) -> None:
     """Keep the figures in the lab, if there is one that can be written."""
     if not LabFolder(lab_root).recipe_path.is_file():
         return
@@ -55,7 +55,7 @@ def remember(recipe: Recipe, lab_root: Path, records: Records) -> None:
         pass  # they are counted again then
 
 
-def count(recipe: Recipe, lab_root: Path, report: Reporter, *, unpack: bool = True) -> Records:
+def count(recipe: Recipe, lab_root: Path, report: Reporter, *, unpack: bool = True) -> RecordCount:
     """The figures of the recipe's data: those remembered, or from reading all of it.
 
     Args:
@@ -78,10 +78,10 @@ def count(recipe: Recipe, lab_root: Path, report: Reporter, *, unpack: bool = Tr
     return records
 
 
-def of_lengths(rows: int, lengths: Sequence[int]) -> Records:
+def of_lengths(rows: int, lengths: Sequence[int]) -> RecordCount:
     """The figures from the number of training rows, and the lengths of the first :data:`MEASURED` of them."""
     first = lengths[:MEASURED]
-    return Records(rows, round(sum(map(int, first)) / len(first), 1) if len(first) else 0.0)
+    return RecordCount(rows, round(sum(map(int, first)) / len(first), 1) if len(first) else 0.0)
 
 
 def resolve_at_hand(lab: LabFolder, recipe: Recipe) -> Resolved:

@@ -134,7 +134,7 @@ def _counted(widths: Mapping[str, int]) -> tuple[tuple[int, int, str], ...]:
 
 
 @dataclass(frozen=True)
-class Records:
+class RecordCount:
     """What the rules know of the training records: how many are trained on, and their mean length in tokens."""
 
     rows: int
@@ -230,7 +230,7 @@ class Resolved:
         return [each for each in self.chosen if each.option.partition(".")[0] in sections]
 
 
-def resolve(recipe: Recipe, facts: Facts | None, records: Records | None) -> Resolved:
+def resolve(recipe: Recipe, facts: Facts | None, records: RecordCount | None) -> Resolved:
     """What every "auto" of a recipe is. The same answer each time, whatever the machine.
 
     Args:
@@ -239,7 +239,7 @@ def resolve(recipe: Recipe, facts: Facts | None, records: Records | None) -> Res
     """
     case = _Case(
         facts or Facts(1_000_000_000),
-        records or Records(1000, 200.0),
+        records or RecordCount(1000, 200.0),
         {option.name: _value(recipe, option.name) for option in _auto_options()},
         recipe,
     )
@@ -259,7 +259,7 @@ def _missing(
     rule: _Rule,
     recipe: Recipe,
     facts: Facts | None,
-    records: Records | None,
+    records: RecordCount | None,
     chosen: Mapping[str, Chosen],
 ) -> str:
     """What has to be known before a choice can be made; empty where it can."""
@@ -307,7 +307,7 @@ def _made(recipe: Recipe, values: Mapping[str, Any]) -> Settled:
 @dataclass
 class _Case:
     facts: Facts
-    records: Records
+    records: RecordCount
     values: dict[str, Any]
     recipe: Recipe
 

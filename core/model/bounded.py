@@ -551,45 +551,64 @@ def _before_method(
     allowance: _Allowance, owner: Any, name: str, args: tuple[Any, ...], more: dict[str, Any]
 ) -> tuple[Any, ...]:
     """Count what a method of a text takes; returns its arguments, those that came one by one as a list."""
-    size = _bytes(owner)
     given = (*args, *more.values())
     allowance.step(1 + (len(owner) >> 10))
     if name == "join" and len(args) == 1:
         items = allowance.items(args[0])
         total = sum(allowance.deep(each)[1] for each in items)
-        allowance.need(4 * total + size * len(items))
+        allowance.need(4 * total + _bytes(owner) * len(items))
         return (items,)
-    for value in given:
-        allowance.deep(value)
+    longest = max((allowance.deep(value)[1] for value in given), default=0)
     numbers = [value for value in given if isinstance(value, int)]
     texts = [value for value in given if isinstance(value, str | bytes)]
-    if name in ("ljust", "rjust", "center", "zfill"):
-        allowance.need(4 * max(numbers, default=0))
-    elif name == "expandtabs":
-        tabs = owner.count("\t" if isinstance(owner, str) else b"\t")
-        allowance.need(4 * (size + tabs * max(numbers, default=8)))
-    elif name in ("encode", "decode"):
-        if not {str(each).lower() for each in texts[:1]} <= _ENCODINGS:
-            raise TooMuch("uses an encoding that it should not need")
-    elif name in ("translate", "maketrans"):
-        longest = max((allowance.deep(value)[1] for value in given), default=0)
+    if name in ("encode", "decode") and not {str(each).lower() for each in texts[:1]} <= _ENCODINGS:
+        raise TooMuch("uses an encoding that it should not need")
+    if name in ("translate", "maketrans"):
         allowance.step(len(owner) // 8)
         allowance.need(len(owner) * longest)
-    elif name in ("startswith", "endswith", "removeprefix", "removesuffix"):
-        pass
-    elif texts and not isinstance(owner, type):
+    elif name not in _AT_ONCE and texts and not isinstance(owner, type):
         # From behind, and where the letters of a set are taken off, the search is the plain one.
         plain = (name.startswith("r") and name != "replace") or name.endswith("strip")
         length = len(texts[0]) if plain else min(len(texts[0]), 100)
         allowance.step(1 + len(owner) * max(length, 1) // 2000)
-    if name in ("split", "rsplit", "splitlines"):
-        if texts and texts[0]:
-            allowance.need(72 * (owner.count(texts[0]) + 1) + size)
-        else:
-            allowance.need(_spaces(allowance, owner) * 72 + size)
-    elif name == "replace" and len(texts) >= 2:
-        allowance.need(size + (owner.count(texts[0]) * _bytes(texts[1])))
+    if (makes := _MAKES.get(name)) is not None:
+        allowance.need(makes(allowance, owner, numbers, texts))
     return args
+
+
+def _padded(allowance: _Allowance, owner: Any, numbers: list[int], texts: list[Any]) -> int:
+    return 4 * max(numbers, default=0)
+
+
+def _expanded(allowance: _Allowance, owner: Any, numbers: list[int], texts: list[Any]) -> int:
+    tabs = owner.count("\t" if isinstance(owner, str) else b"\t")
+    return int(4 * (_bytes(owner) + tabs * max(numbers, default=8)))
+
+
+def _split(allowance: _Allowance, owner: Any, numbers: list[int], texts: list[Any]) -> int:
+    pieces = owner.count(texts[0]) + 1 if texts and texts[0] else _spaces(allowance, owner)
+    return int(pieces * 72 + _bytes(owner))
+
+
+def _replaced(allowance: _Allowance, owner: Any, numbers: list[int], texts: list[Any]) -> int:
+    return int(_bytes(owner) + owner.count(texts[0]) * _bytes(texts[1])) if len(texts) >= 2 else 0
+
+
+_MAKES: dict[str, Callable[[_Allowance, Any, list[int], list[Any]], int]] = {
+    **dict.fromkeys(("ljust", "rjust", "center", "zfill"), _padded),
+    "expandtabs": _expanded,
+    **dict.fromkeys(("split", "rsplit", "splitlines"), _split),
+    "replace": _replaced,
+}
+"""The bytes that methods of a text may make, where they are more than the text itself."""
+
+_AT_ONCE = frozenset(
+    (
+        *("ljust", "rjust", "center", "zfill", "expandtabs", "encode", "decode"),
+        *("startswith", "endswith", "removeprefix", "removesuffix"),
+    )
+)
+"""The methods that search for nothing."""
 
 
 def _spaces(allowance: _Allowance, text: Any) -> int:
@@ -653,25 +672,26 @@ def _before_filter(
     if isinstance(value, Iterator) or (name in ("join", "list", "batch", "slice") and _is_text(value)):
         value = allowance.items(value)
     elements, size, depth = allowance.deep(value)
-    if name in _TEXTUAL:
-        allowance.need(12 * size if name in ("e", "escape", "forceescape", "urlencode") else 4 * size)
-    elif name == "join":
-        allowance.need(4 * size + elements * sum(map(_bytes, texts)))
-    elif name == "replace":
+    if name == "replace":
         if len(texts) >= 2 and isinstance(value, str):
             allowance.step(1 + len(value) * max(min(len(texts[0]), 100), 1) // 2000)
-            allowance.need(size + value.count(texts[0]) * _bytes(texts[1]))
-    elif name == "indent":
-        width = max([*numbers, *map(_bytes, texts), 4])
-        allowance.need(size + (str(value).count("\n") + 1) * width)
+            allowance.need(_replaced(allowance, value, numbers, texts))
+        return value
+    written = {
+        **dict.fromkeys(_TEXTUAL, 4 * size),
+        **dict.fromkeys(("e", "escape", "forceescape", "urlencode"), 12 * size),
+        "join": 4 * size + elements * sum(map(_bytes, texts)),
+    }
+    if name == "indent":
+        written[name] = size + (str(value).count("\n") + 1) * max([*numbers, *map(_bytes, texts), 4])
     elif name == "tojson":
         width = max(numbers, default=0) * (depth + 1) + 8 + sum(allowance.deep(each)[1] for each in given)
-        allowance.need(6 * size + elements * width)
+        written[name] = 6 * size + elements * width
     elif name in ("batch", "slice"):
-        allowance.need(40 * (elements + max(numbers, default=0) * 2))
-    else:
+        written[name] = 40 * (elements + max(numbers, default=0) * 2)
+    elif name not in written:
         allowance.step(elements // 4)
-        allowance.need(8 * elements)
+    allowance.need(written.get(name, 8 * elements))
     return value
 
 

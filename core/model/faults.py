@@ -199,35 +199,52 @@ def _tensors(facts: ModelFacts) -> Iterator[Fault]:
     entries = tensor_entries(facts.path)
     if facts.quantized_by:
         return
+    for look in (_adapters_within, _names, _layers):
+        found = list(look(facts, entries))
+        yield from found
+        if any(fault.stops for fault in found):
+            return  # what else is wrong follows from that
+    for look in (_no_head, _two_heads, _gaps, _unread):
+        yield from look(facts, entries)
+
+
+def _adapters_within(facts: ModelFacts, entries: Mapping[str, TensorEntry]) -> Iterator[Fault]:
     if adapted := of_adapters(entries):
         yield _as_fault(not_merged(facts.path, adapted))
+
+
+def _names(facts: ModelFacts, entries: Mapping[str, TensorEntry]) -> Iterator[Fault]:
+    prefix = unknown_prefix(facts, entries)
+    if prefix is None:
         return
-    if (prefix := unknown_prefix(facts, entries)) is not None:
-        named = next(name for name in entries if name.startswith(prefix))
-        yield Fault(
-            "model.names",
-            "The weights have names that transformers does not look for.",
-            f"{_named(facts, 'in')}: {named}.",
-            f"Take {prefix.removesuffix('model.')!r} from the start of every name and save them anew; a wrapper that "
-            "the training put around the model left it there."
-            if prefix.endswith("model.")
-            else f"Rename them so that {named!r} is 'model.{named.removeprefix(prefix)}'.",
-        )
+    named = next(name for name in entries if name.startswith(prefix))
+    yield Fault(
+        "model.names",
+        "The weights have names that transformers does not look for.",
+        f"{_named(facts, 'in')}: {named}.",
+        f"Take {prefix.removesuffix('model.')!r} from the start of every name and save them anew; a wrapper that "
+        "the training put around the model left it there."
+        if prefix.endswith("model.")
+        else f"Rename them so that {named!r} is 'model.{named.removeprefix(prefix)}'.",
+    )
+
+
+def _layers(facts: ModelFacts, entries: Mapping[str, TensorEntry]) -> Iterator[Fault]:
+    there, wanted = layers_there(entries), set(range(facts.layers))
+    if facts.model_type not in USUAL or there == wanted:
         return
-    there = layers_there(entries)
-    if facts.model_type in USUAL and there != set(range(facts.layers)):
-        missing = sorted(set(range(facts.layers)) - there)
-        title = "The weights lack whole layers." if missing else "The weights have more layers than are used."
-        which = f"none of layer {missing[0]}" if missing else f"layers up to {max(there)}"
-        yield Fault(
-            "model.layers",
-            title,
-            f"config.json: num_hidden_layers = {facts.layers}; {_named(facts)} has {which}.",
-            "Fetch the model again; or set num_hidden_layers to the number of layers that there are.",
-            stops=bool(missing) or not facts.layers,
-        )
-        if missing or not facts.layers:
-            return
+    missing = sorted(wanted - there)
+    which = f"none of layer {missing[0]}" if missing else f"layers up to {max(there)}"
+    yield Fault(
+        "model.layers",
+        "The weights lack whole layers." if missing else "The weights have more layers than are used.",
+        f"config.json: num_hidden_layers = {facts.layers}; {_named(facts)} has {which}.",
+        "Fetch the model again; or set num_hidden_layers to the number of layers that there are.",
+        stops=bool(missing) or not facts.layers,
+    )
+
+
+def _no_head(facts: ModelFacts, entries: Mapping[str, TensorEntry]) -> Iterator[Fault]:
     if not has_head(facts, entries):
         yield Fault(
             "model.no-head",
@@ -236,26 +253,18 @@ def _tensors(facts: ModelFacts) -> Iterator[Fault]:
             "Fetch the model again. If its output matrix is its embeddings, set tie_word_embeddings = true in "
             "config.json; a model for embeddings or for classification writes no text.",
         )
-    yield from _two_heads(facts, entries)
+
+
+def _gaps(facts: ModelFacts, entries: Mapping[str, TensorEntry]) -> Iterator[Fault]:
     every = list(gaps(facts, entries))
-    missing_ones = [gap for gap in every if gap.found is None]
+    missing = [gap for gap in every if gap.found is None]
     wrong = [gap for gap in every if gap.found is not None]
-    if missing_ones:
+    if missing:
         yield Fault(
             "model.missing-tensors",
             "The checkpoint does not hold the whole model.",
-            f"{_named(facts)} has no {some(gap.name for gap in missing_ones)}.",
+            f"{_named(facts)} has no {some(gap.name for gap in missing)}.",
             "Fetch the model again; with these weights filled in at random it would answer nonsense.",
-        )
-    if places := not_in_layers(facts, entries):
-        yield _as_fault(unread(facts.path, places))
-    if places := beside_layers(facts, entries):
-        yield Fault(
-            "model.unread-tensors",
-            "The weights hold more than the language model.",
-            f"{_named(facts)} has {some(places)}, which the lab does not use and the result does not have.",
-            "Nothing need be done if you want the language model alone, as for a value head of a trainer.",
-            stops=False,
         )
     if wrong:
         first = wrong[0]
@@ -266,6 +275,19 @@ def _tensors(facts: ModelFacts) -> Iterator[Fault]:
             f"{entries[first.name].file}: {first.name} is {_by(first.found)}, by config.json "
             f"{_by(first.wanted)}{more}.",
             "Fetch the model again, with the config.json that belongs to these weights.",
+        )
+
+
+def _unread(facts: ModelFacts, entries: Mapping[str, TensorEntry]) -> Iterator[Fault]:
+    if places := not_in_layers(facts, entries):
+        yield _as_fault(unread(facts.path, places))
+    if places := beside_layers(facts, entries):
+        yield Fault(
+            "model.unread-tensors",
+            "The weights hold more than the language model.",
+            f"{_named(facts)} has {some(places)}, which the lab does not use and the result does not have.",
+            "Nothing need be done if you want the language model alone, as for a value head of a trainer.",
+            stops=False,
         )
 
 

@@ -198,59 +198,69 @@ def _from_hub(source: str, report: Reporter, trust_remote_code: bool) -> ModelSo
 def _explain(error: Exception, name: str, revision: str | None) -> LabError:
     from huggingface_hub import constants, errors
 
-    endpoint = constants.ENDPOINT
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
+    answers = [answer for each in chain if (answer := getattr(each, "response", None)) is not None]
+    status = int(answers[0].status_code) if answers else 0
 
-    def has(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(each, kinds) for each in chain)
+    def has(kind: type[BaseException]) -> bool:
+        return any(isinstance(each, kind) for each in chain)
 
-    def status() -> int | None:
-        for each in chain:
-            response = getattr(each, "response", None)
-            if response is not None:
-                return int(response.status_code)
-        return None
-
+    where = f"{name} on {constants.ENDPOINT}"
     login = "Log in with `hf auth login`, or put a token into HF_TOKEN."
-    if has(errors.GatedRepoError):
-        return RequestError(
-            "The model is gated.",
-            f"{name} on {endpoint} is given only to accounts that have accepted its terms.",
-            f"Accept them on {endpoint}/{name}. {login}",
-        )
-    if status() in (401, 403) and not has(errors.RepositoryNotFoundError):
-        return RequestError("The hub refused the token.", f"{name} on {endpoint}: HTTP {status()}.", login)
-    if has(errors.RevisionNotFoundError):
-        return RequestError(
-            "The model has no such revision.",
-            f"{name}@{revision} on {endpoint}.",
-            "Name a branch, tag or commit it has.",
-        )
-    if has(errors.RepositoryNotFoundError):
-        return RequestError(
-            "The hub has no such model.",
-            f"{name} on {endpoint} does not exist, or is private.",
-            f"{_ADVICE} {login}",
-        )
-    if has(errors.OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE:
-        return MachineError(
-            "The model is not on this machine, and downloads are switched off.",
-            f"{name} is not whole in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set.",
-            "Unset HF_HUB_OFFLINE, or fetch the model elsewhere and set model.source to its folder.",
-        )
     reason = next(
         (" ".join(str(each).split()) for each in reversed(chain) if str(each)), type(error).__name__
     )
-    if has(errors.HfHubHTTPError) and status() is not None:
-        return MachineError(
-            "The hub answered with an error.",
-            f"{name} on {endpoint}: HTTP {status()}.",
-            "Try again in some minutes.",
-        )
-    return MachineError(
-        "The hub cannot be reached.",
-        f"{name} on {endpoint}: {reason[:300]}",
-        "Check the network and HF_ENDPOINT; what was downloaded is kept and the next try goes on from there.",
+    unknown = has(errors.RepositoryNotFoundError)
+    cases = (
+        (
+            has(errors.GatedRepoError),
+            RequestError(
+                "The model is gated.",
+                f"{where} is given only to accounts that have accepted its terms.",
+                f"Accept them on {constants.ENDPOINT}/{name}. {login}",
+            ),
+        ),
+        (
+            status in (401, 403) and not unknown,
+            RequestError("The hub refused the token.", f"{where}: HTTP {status}.", login),
+        ),
+        (
+            has(errors.RevisionNotFoundError),
+            RequestError(
+                "The model has no such revision.",
+                f"{name}@{revision} on {constants.ENDPOINT}.",
+                "Name a branch, tag or commit it has.",
+            ),
+        ),
+        (
+            unknown,
+            RequestError(
+                "The hub has no such model.", f"{where} does not exist, or is private.", f"{_ADVICE} {login}"
+            ),
+        ),
+        (
+            has(errors.OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE,
+            MachineError(
+                "The model is not on this machine, and downloads are switched off.",
+                f"{name} is not whole in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set.",
+                "Unset HF_HUB_OFFLINE, or fetch the model elsewhere and set model.source to its folder.",
+            ),
+        ),
+        (
+            status and has(errors.HfHubHTTPError),
+            MachineError(
+                "The hub answered with an error.", f"{where}: HTTP {status}.", "Try again in some minutes."
+            ),
+        ),
+        (
+            True,
+            MachineError(
+                "The hub cannot be reached.",
+                f"{where}: {reason[:300]}",
+                "Check the network and HF_ENDPOINT; what was downloaded is kept and the next try goes on from there.",
+            ),
+        ),
     )
+    return next(told for holds, told in cases if holds)

@@ -223,33 +223,31 @@ def _vocabulary(
     """The vocabulary proper, and the tokens beside it, with those that transformers adds when it loads the folder."""
     words = _words(content, folder)
     added: dict[str, AddedToken] = {}
-
-    def add(text: str, number: Any, special: bool) -> None:
+    for text, number, special in _added_tokens(folder, content, config):
         if text and isinstance(number, int) and number >= 0:
             added[text] = AddedToken(text, number, special)
-
-    def entries(value: Any) -> Iterator[dict[str, Any]]:
-        yield from (each for each in value if isinstance(each, dict)) if isinstance(value, list) else ()
-
-    for text, number in _object(folder / "added_tokens.json").items():
-        add(text, number, False)
-    decoder = config.get("added_tokens_decoder")
-    for number, each in decoder.items() if isinstance(decoder, dict) else ():
-        if isinstance(each, dict) and str(number).isdigit():
-            add(token_text(each), int(number), bool(each.get("special")))
-    for each in entries(content.get("added_tokens")):
-        add(token_text(each), each.get("id"), bool(each.get("special")))
     if words or added:
         # Tokens that are named and have no id get the next ones.
         free = max([*words.values(), *(token.id for token in added.values())]) + 1
         for text in _named_tokens(folder, config):
-            if text in added:
-                added[text] = AddedToken(text, added[text].id, True)
-            elif text in words:
-                added[text] = AddedToken(text, words[text], True)
-            else:
-                added[text], free = AddedToken(text, free, True), free + 1
+            known = added[text].id if text in added else words.get(text)
+            added[text] = AddedToken(text, free if known is None else known, True)
+            free += known is None
     return words, tuple(sorted(added.values(), key=lambda token: token.id))
+
+
+def _added_tokens(
+    folder: Path, content: Mapping[str, Any], config: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, bool]]:
+    """The tokens beside the vocabulary, wherever they stand: text, id, whether special; what comes last holds."""
+    yield from ((text, number, False) for text, number in _object(folder / "added_tokens.json").items())
+    decoder, listed = config.get("added_tokens_decoder"), content.get("added_tokens")
+    for number, each in decoder.items() if isinstance(decoder, dict) else ():
+        if isinstance(each, dict) and str(number).isdecimal() and len(str(number)) < 10:
+            yield token_text(each), int(number), bool(each.get("special"))
+    for each in listed if isinstance(listed, list) else ():
+        if isinstance(each, dict):
+            yield token_text(each), each.get("id"), bool(each.get("special"))
 
 
 def _named_tokens(folder: Path, config: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from core.data.records import resolve_at_hand
 from core.events import Reporter
 from core.files import MANIFEST
 from core.folder import LabFolder
-from core.model.auto import GROUP_SIZES, Facts, Records, Resolved, resolve
+from core.model.auto import GROUP_SIZES, Facts, RecordCount, Resolved, resolve
 from core.model.template import PLAIN
 from core.options import AUTO
 from core.recipe import OPTIONS, Recipe
@@ -34,7 +34,7 @@ FACTS = st.builds(
     chat_template=st.sampled_from([True, False, None]),
     group_size=st.sampled_from([None, 32]),
 )
-RECORDS = st.builds(Records, rows=st.integers(0, 10**8), tokens=st.floats(0, 1e6))
+RECORDS = st.builds(RecordCount, rows=st.integers(0, 10**8), tokens=st.floats(0, 1e6))
 OPTIONS_AUTO = {option.name: option for group in OPTIONS.values() for option in group.values() if option.auto}
 WRITTEN = st.fixed_dictionaries(
     {},
@@ -80,7 +80,7 @@ def test_the_group_size_is_the_largest_that_divides_every_matrix_or_there_is_non
 
 @given(FACTS, RECORDS, WRITTEN)
 def test_every_auto_becomes_a_possible_value_and_what_was_written_stays(
-    facts: Facts, records: Records, written: dict[str, Any]
+    facts: Facts, records: RecordCount, written: dict[str, Any]
 ) -> None:
     asked = Recipe().with_values(written)
     found = resolve(asked, facts, records)
@@ -95,7 +95,7 @@ def test_every_auto_becomes_a_possible_value_and_what_was_written_stays(
 
 
 @given(FACTS, RECORDS, WRITTEN)
-def test_resolving_again_changes_nothing(facts: Facts, records: Records, written: dict[str, Any]) -> None:
+def test_resolving_again_changes_nothing(facts: Facts, records: RecordCount, written: dict[str, Any]) -> None:
     once = resolve(Recipe().with_values(written), facts, records).recipe
     again = resolve(once, facts, records).recipe
     assert again == once
@@ -106,8 +106,8 @@ def test_resolving_again_changes_nothing(facts: Facts, records: Records, written
 
 @given(st.integers(10**6, 10**11), st.integers(1, 10**6))
 def test_small_models_learn_faster_and_longer(parameters: int, rows: int) -> None:
-    small = resolve(Recipe(), Facts(parameters), Records(rows, 60.0)).recipe.finetune
-    large = resolve(Recipe(), Facts(parameters * 8), Records(rows, 60.0)).recipe.finetune
+    small = resolve(Recipe(), Facts(parameters), RecordCount(rows, 60.0)).recipe.finetune
+    large = resolve(Recipe(), Facts(parameters * 8), RecordCount(rows, 60.0)).recipe.finetune
     assert small.learning_rate >= large.learning_rate
     if large.steps > 20 and small.steps < 10_000:  # by the rows, up to a part of a step
         assert small.steps * small.batch_size >= large.steps * large.batch_size - large.batch_size
@@ -124,7 +124,7 @@ def test_small_models_learn_faster_and_longer(parameters: int, rows: int) -> Non
 def test_the_travel_records_on_models_of_known_sizes(
     parameters: int, rate: float, rank: int, rounds: int
 ) -> None:
-    tune = resolve(Recipe(), Facts(parameters), Records(371, 60.0)).recipe.finetune
+    tune = resolve(Recipe(), Facts(parameters), RecordCount(371, 60.0)).recipe.finetune
     assert (tune.learning_rate, tune.rank, tune.alpha) == (rate, rank, 2 * rank)
     assert round(tune.steps * tune.batch_size / 371) == rounds
 
@@ -139,25 +139,25 @@ def test_the_travel_records_on_models_of_known_sizes(
     ],
 )
 def test_calibration_takes_as_many_tokens_as_help(parameters: int, tokens: float, rows: int) -> None:
-    found = resolve(Recipe(), Facts(parameters, positions=8192), Records(5000, tokens)).recipe.quantize
+    found = resolve(Recipe(), Facts(parameters, positions=8192), RecordCount(5000, tokens)).recipe.quantize
     assert (found.calibration_samples, found.max_calibration_len) == (rows, 512)
 
 
 def test_long_records_make_small_batches() -> None:
-    assert resolve(Recipe(), Facts(10**9), Records(5000, 60.0)).recipe.finetune.batch_size == 8
-    assert resolve(Recipe(), Facts(10**9), Records(5000, 1500.0)).recipe.finetune.batch_size == 2
-    assert resolve(Recipe(), Facts(10**9), Records(3, 60.0)).recipe.finetune.batch_size == 3
+    assert resolve(Recipe(), Facts(10**9), RecordCount(5000, 60.0)).recipe.finetune.batch_size == 8
+    assert resolve(Recipe(), Facts(10**9), RecordCount(5000, 1500.0)).recipe.finetune.batch_size == 2
+    assert resolve(Recipe(), Facts(10**9), RecordCount(3, 60.0)).recipe.finetune.batch_size == 3
 
 
 def test_what_cannot_be_known_yet_has_no_value_and_says_what_is_missing() -> None:
-    def unknown(facts: Facts | None, records: Records | None) -> set[str]:
+    def unknown(facts: Facts | None, records: RecordCount | None) -> set[str]:
         return {each.option for each in resolve(Recipe(), facts, records).chosen if each.value is None}
 
-    assert unknown(Facts(10**9), Records(10, 1.0)) == set()
+    assert unknown(Facts(10**9), RecordCount(10, 1.0)) == set()
     assert "finetune.steps" in unknown(Facts(10**9), None)
     assert "finetune.learning_rate" not in unknown(Facts(10**9), None)
-    assert {"quantize.group_size", "data.template", "finetune.steps"} <= unknown(None, Records(10, 1.0))
-    assert unknown(Facts(10**9, chat_template=None), Records(10, 1.0)) == {"data.template"}
+    assert {"quantize.group_size", "data.template", "finetune.steps"} <= unknown(None, RecordCount(10, 1.0))
+    assert unknown(Facts(10**9, chat_template=None), RecordCount(10, 1.0)) == {"data.template"}
 
 
 def test_a_model_without_a_chat_template_gets_plain_text_and_that_is_said() -> None:

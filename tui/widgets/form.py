@@ -17,7 +17,7 @@ from textual.widgets import Input, Select
 from core.errors import LabError
 from core.files import MANIFEST
 from core.folder import LabFolder
-from core.model.auto import Chosen, Facts, Records, Resolved, resolve
+from core.model.auto import Chosen, Facts, RecordCount, Resolved, resolve
 from core.options import AUTO, Option
 from core.recipe import Recipe, find_option
 from tui.labels import label
@@ -205,7 +205,7 @@ class Form(Vertical):
     class Known(Message):
         """What the files tell of the model and the records; None where they do not."""
 
-        def __init__(self, key: object, facts: Facts | None, records: Records | None) -> None:
+        def __init__(self, key: object, facts: Facts | None, records: RecordCount | None) -> None:
             super().__init__()
             self.key, self.facts, self.records = key, facts, records
 
@@ -224,7 +224,7 @@ class Form(Vertical):
         self._main, self._more = tuple(main), tuple(more)
         self._of: tuple[Path, Recipe] | None = None
         self._asked: object = None
-        self._known: tuple[object, Facts | None, Records | None] | None = None
+        self._known: tuple[object, Facts | None, RecordCount | None] | None = None
         self._fold = Push("+ More settings", id="fold")
         self._help = Plain(id="form-help")
 
