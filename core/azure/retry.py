@@ -15,7 +15,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -102,6 +102,7 @@ def retried(
     *,
     stop: Stop,
     limit: float | None = None,
+    counted: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> T:
     """Call until it works, until it fails for good, or until the limit has passed.
@@ -109,6 +110,7 @@ def retried(
     Args:
         subject: what is being asked, such as ``workspace travel``, for the error.
         limit: seconds; by default :func:`retry_limit`.
+        counted: whether it is said how long it may last still.
         say: gets a line for people before each pause of a second or more.
 
     Raises:
@@ -122,7 +124,7 @@ def retried(
     limit = retry_limit() if limit is None else limit
     began = time.monotonic()
     attempt = 0
-    with stop.waiting(subject, began + limit):
+    with stop.waiting(subject, began + limit) if counted else nullcontext():
         while True:
             stop.check()
             try:

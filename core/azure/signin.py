@@ -94,12 +94,9 @@ def prompt_to(report: Reporter) -> Ask:
     """Shows a device code in a job's log and, until it is entered, as what the job is doing."""
 
     def show(prompt: Prompt) -> None:
-        report.log(
-            f"To sign in to Azure, open {prompt.uri} in any browser and enter {prompt.code} "
-            f"before {prompt.expires.astimezone():%H:%M}.",
-            "warning",
-        )
-        report.progress(f"sign in: enter {prompt.code} at {prompt.uri}", 0, None)
+        what = f"enter {prompt.code} at {prompt.uri}"
+        report.log(f"Azure: {what} by {prompt.expires.astimezone():%H:%M}, in any browser.", "warning")
+        report.progress(what, 0, None)
 
     return show
 
@@ -189,7 +186,9 @@ class Credential:
 
     def _tried(self, call: Callable[[], Any]) -> Any:
         try:
-            return retried(call, _SUBJECTS[self._choice.method], stop=self._transport.stop)
+            # A person who enters a code is not counted down for: the code has its own time, which is shown.
+            counted = self._choice.method != "device"
+            return retried(call, _SUBJECTS[self._choice.method], stop=self._transport.stop, counted=counted)
         except (
             ValueError,
             OSError,

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from core.cli.parser import add_folder, add_json
+
+if TYPE_CHECKING:
+    from core.azure.retry import Stop
+    from core.azure.signin import Ask, Prompt
+    from core.events import Reporter
+
+T = TypeVar("T")
 
 METHODS = ("cli", "device", "environment", "workload", "managed")
 
@@ -53,22 +62,50 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.set_defaults(run=workspaces)
 
 
-def login(options: argparse.Namespace) -> int:
-    """Sign in and remember it; or show who is signed in."""
-    from core.azure.retry import Stop, cancellable
-    from core.azure.signin import KEEP, Identity, Prompt, current, sign_in
-    from core.cli.progress import StderrReporter
+def show_prompt(as_json: bool) -> Ask:
+    """Shows a device code on standard error; as an object on standard output too, if asked."""
     from core.cli.show import print_json
-    from core.events import Reporter
     from core.text import clean
 
-    def prompt(shown: Prompt) -> None:
-        if options.json:
-            print_json(shown.as_dict())
-        print(f"\nOpen {clean(shown.uri)} in a browser on any machine and enter the code", file=sys.stderr)
-        print(f"\n    {clean(shown.code)}\n", file=sys.stderr)
-        minutes = shown.as_dict()["expires_in_s"] // 60
+    def show(prompt: Prompt) -> None:
+        said = prompt.as_dict()
+        if as_json:
+            print_json(said)
+        print(f"\nOpen {clean(prompt.uri)} in a browser on any machine and enter the code", file=sys.stderr)
+        print(f"\n    {clean(prompt.code)}\n", file=sys.stderr)
+        minutes = said["expires_in_s"] // 60
         print(f"It holds for {minutes} minutes. Ctrl-C gives up.", file=sys.stderr, flush=True)
+
+    return show
+
+
+def signed_in(work: Callable[[Stop, Reporter], T], *, as_json: bool) -> T:
+    """Do a command's work with Azure; where a sign-in is kept nowhere, the code is asked for here, in front.
+
+    Raises:
+        LabError: the work failed.
+        Cancelled: Ctrl-C.
+    """
+    from core.azure.retry import cancellable
+    from core.azure.signin import current, remembered
+    from core.cli.progress import StderrReporter
+
+    def both(stop: Stop, report: Reporter) -> T:
+        choice = remembered()
+        if choice is not None and choice.kept_nowhere:
+            current(stop=stop, on_prompt=show_prompt(as_json))
+        return work(stop, report)
+
+    return cancellable(both, StderrReporter())
+
+
+def login(options: argparse.Namespace) -> int:
+    """Sign in and remember it; or show who is signed in."""
+    from core.azure.retry import cancellable
+    from core.azure.signin import KEEP, Identity, current, sign_in
+    from core.cli.progress import StderrReporter
+    from core.cli.show import print_json
+    from core.text import clean
 
     # Asked before the work moves to another thread, where a question cannot be interrupted.
     may_write = _may_write_file(options)
@@ -76,8 +113,9 @@ def login(options: argparse.Namespace) -> int:
     def work(stop: Stop, _: Reporter) -> Identity:
         if options.show:
             return current(stop=stop)
+        ask = show_prompt(options.json)
         return sign_in(
-            options.method, tenant=options.tenant, may_write_file=may_write, on_prompt=prompt, stop=stop
+            options.method, tenant=options.tenant, may_write_file=may_write, on_prompt=ask, stop=stop
         )
 
     identity = cancellable(work, StderrReporter())
@@ -127,15 +165,13 @@ def logout(options: argparse.Namespace) -> int:
 
 def workspaces(options: argparse.Namespace) -> int:
     """List the workspaces, or write one into a lab's recipe."""
-    from core.azure.retry import cancellable
     from core.azure.workspace import WorkspaceList, choose, find_workspaces, pick
-    from core.cli.progress import StderrReporter
     from core.cli.show import print_json
     from core.lab import Lab
     from core.text import clean
 
     path = None if options.use is None else Lab.open(options.folder).folder.recipe_path
-    listed = cancellable(find_workspaces, StderrReporter())
+    listed = signed_in(find_workspaces, as_json=options.json)
     if path is not None:
         chosen = pick(listed.found, options.use)
         choose(path, chosen)

@@ -40,9 +40,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def models(options: argparse.Namespace) -> int:
     """List the models."""
-    from core.azure.retry import cancellable
     from core.azure.workspace import Place, list_models
-    from core.cli.progress import StderrReporter
+    from core.cli.login import signed_in
     from core.cli.show import print_json
     from core.lab import Lab
     from core.text import clean
@@ -51,7 +50,7 @@ def models(options: argparse.Namespace) -> int:
     recipe = lab.recipe
     place = Place.of(recipe, lab.root)
     name = "" if options.all else recipe.upload.name
-    found = cancellable(lambda stop, report: list_models(place, name, stop, report), StderrReporter())
+    found = signed_in(lambda stop, report: list_models(place, name, stop, report), as_json=options.json)
     if options.json:
         print_json({"models": [model.as_dict() for model in found]})
         return 0
@@ -68,9 +67,8 @@ def fetch(options: argparse.Namespace) -> int:
     from pathlib import Path
 
     from core.azure.download import fetch_lab
-    from core.azure.retry import cancellable
     from core.azure.workspace import Place, find_workspaces, pick
-    from core.cli.progress import StderrReporter
+    from core.cli.login import signed_in
     from core.cli.show import print_json
     from core.formats import human_bytes
     from core.lab import Lab
@@ -79,14 +77,15 @@ def fetch(options: argparse.Namespace) -> int:
     name, _, version = options.model.partition(":")
     if not name:
         raise RequestError("No model is named.", options.model, "Write NAME or NAME:VERSION.", code="usage")
-    report = StderrReporter()
     if options.workspace:
-        place = pick(cancellable(find_workspaces, report).found, options.workspace).place
+        place = pick(signed_in(find_workspaces, as_json=options.json).found, options.workspace).place
     else:
         lab = Lab.open(options.lab)
         place = Place.of(lab.recipe, lab.root)
     target = Path(options.folder).expanduser().resolve()
-    result = cancellable(lambda stop, relay: fetch_lab(place, name, version, target, stop, relay), report)
+    result = signed_in(
+        lambda stop, report: fetch_lab(place, name, version, target, stop, report), as_json=options.json
+    )
     if options.json:
         print_json(result)
     else:

@@ -44,11 +44,12 @@ def run(options: argparse.Namespace) -> int:
     settings = {} if options.concurrency is None else {"upload.concurrency": options.concurrency}
     recipe = lab.recipe.with_values(settings)
     if options.dry_run:
-        from core.azure.retry import cancellable
-        from core.cli.progress import StderrReporter
+        from core.cli.login import signed_in
         from core.upload.stage import dry_run
 
-        result = cancellable(lambda stop, report: dry_run(lab.folder, recipe, report, stop), StderrReporter())
+        result = signed_in(
+            lambda stop, report: dry_run(lab.folder, recipe, report, stop), as_json=options.json
+        )
         if options.json:
             print_json(result)
         else:

@@ -169,6 +169,32 @@ def test_login_that_is_interrupted_leaves_nothing(world: World) -> None:
     assert olivepress("login", "--show", "--json").returncode == 4
 
 
+def test_with_nothing_kept_each_command_shows_its_code_and_asks_once(world: World, tmp_path: Path) -> None:
+    from core.azure.signin import Choice, remember
+
+    lab = make_lab(tmp_path / "lab", {"model.onnx": 1000})
+    remember(Choice("device", user=USER))
+    world.fake.approved.set()
+    target = str(tmp_path / "back")
+    for words in (
+        ["workspaces", "--json"],
+        ["upload", str(lab.root), "--dry-run", "--json"],
+        ["upload", str(lab.root), "--json"],
+        ["models", str(lab.root)],
+        ["fetch", "ft-for-travel", target, "--workspace", "travel-ws", "--json"],
+    ):
+        world.fake.requests.clear()
+        done = olivepress(*words)
+        assert done.returncode == 0, done.stderr
+        assert "ABCD-EFGH" in done.stderr, words
+        assert len(world.fake.seen(path="devicecode")) == 1, words
+        assert PLANTED_REFRESH not in done.stdout + done.stderr
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (told[0]["type"], told[0]["code"]) == ("prompt", "ABCD-EFGH")
+    assert (told[-1]["name"], told[-1]["version"]) == ("ft-for-travel", "1")
+    assert [job.folder.stat().st_mode & 0o777 for job in lab.jobs()] == [0o700], "its log has the code"
+
+
 def test_no_secret_stands_in_the_arguments_of_a_process(
     world: World, tmp_path: Path, monkeypatch: Any
 ) -> None:

@@ -110,7 +110,7 @@ def told(result: dict[str, Any] | LabError | None, *lines: dict[str, Any]) -> An
     """Stands where the command would: these lines, then this end; None goes on until it is ended."""
 
     async def answer(
-        *words: str, on_line: Callable[[dict[str, Any]], object] | None = None
+        commands: object, *words: str, on_line: Callable[[dict[str, Any]], object] | None = None
     ) -> dict[str, Any]:
         for line in lines:
             if on_line is not None:
@@ -134,7 +134,7 @@ def azure(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         choice = Choice("device", user=user) if user else None
         monkeypatch.setattr("core.azure.signin.remembered", lambda: choice)
         monkeypatch.setattr("core.azure.signin.found", lambda: None)
-        monkeypatch.setattr("tui.screens.upload_dialogs.olivepress", command or told({}))
+        monkeypatch.setattr("tui.child.Commands.run", command or told({}))
 
     say()
     return say

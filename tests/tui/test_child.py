@@ -10,24 +10,26 @@ import pytest
 
 from core.errors import RequestError
 from core.lab import Lab
-from tui.child import olivepress
+from tui.child import Commands
 
 
 async def test_the_last_object_is_the_result(tmp_path: Path) -> None:
     Lab.create(tmp_path / "lab", settings={"finetune.steps": 3})
     heard: list[dict[str, Any]] = []
-    last = await olivepress("data", str(tmp_path / "lab"), on_line=heard.append)
+    async with Commands() as commands:
+        last = await commands.run("data", str(tmp_path / "lab"), on_line=heard.append)
     assert heard[-1] == last
     assert last["rows"] > 0
 
 
 async def test_an_error_keeps_its_code() -> None:
-    with pytest.raises(RequestError) as caught:
-        await olivepress("status", "/nowhere")
-    assert caught.value.code == "lab.missing"
-    with pytest.raises(RequestError) as caught:
-        await olivepress("status", "--nonsense")
-    assert caught.value.code == "usage"
+    async with Commands() as commands:
+        with pytest.raises(RequestError) as caught:
+            await commands.run("status", "/nowhere")
+        assert caught.value.code == "lab.missing"
+        with pytest.raises(RequestError) as caught:
+            await commands.run("status", "--nonsense")
+        assert caught.value.code == "usage"
 
 
 async def test_cancelling_is_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,9 +45,11 @@ async def test_cancelling_is_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HF_ENDPOINT", f"http://{host}:{port}")
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     lab = Lab.create(tmp_path / "lab", model="nobody/nothing")
-    task = asyncio.ensure_future(olivepress("check", str(lab.root)))
-    await asyncio.wait_for(began.wait(), 60)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    async with Commands() as commands:
+        task = asyncio.ensure_future(commands.run("check", str(lab.root)))
+        await asyncio.wait_for(began.wait(), 60)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await commands.run("status", str(lab.root)))["jobs"] == [], "the next command is run"
     server.close()

@@ -141,8 +141,74 @@ async def test_no_workspace_to_see_is_told(
     azure.fake.workspaces.clear()
     async with opened(bare.root, "upload") as (app, pilot):
         await ready(app, pilot)
-        assert "Would sign in by a service principal" in screen_text(app)
+        await until(pilot, lambda: "Would sign in by a service principal" in screen_text(app))
         await pilot.press("w")
         await until(pilot, lambda: "There is no Azure ML workspace" in screen_text(app))
         await pilot.press("escape")
         await ready(app, pilot)
+
+
+async def test_what_would_go_is_shown_before_anyone_signs_in(azure: World, bare: Lab) -> None:  # noqa: F811
+    async with opened(bare.root, "upload") as (app, pilot):
+        await ready(app, pilot)
+        await until(pilot, lambda: "7 files, 40.1 MiB, would go" in screen_text(app))
+        await pilot.press("d")
+        await until(pilot, lambda: isinstance(app.screen, PlanScreen))
+        await until(pilot, lambda: "model.onnx.data" in screen_text(app))
+        assert "40.0 MiB" in screen_text(app)
+        assert "Sign in and choose" in screen_text(app)
+        (bare.folder.onnx_dir / "another.bin").write_bytes(b"x")
+        await pilot.press("escape")
+        app.look_now()
+        await until(pilot, lambda: "8 files, 40.1 MiB, would go" in screen_text(app))
+    assert azure.fake.requests == []
+
+
+async def test_a_sign_in_that_is_kept_nowhere_is_shared_by_the_dialogs(
+    blobs: World,  # noqa: F811
+    bare: Lab,
+) -> None:
+    blobs.fake.approved.set()
+    async with opened(bare.root, "upload") as (app, pilot):
+        await ready(app, pilot)
+        await pilot.press("s")
+        await until(pilot, lambda: isinstance(app.screen, SignInScreen))
+        await pilot.press("down", "down", "enter")
+        await until(pilot, lambda: f"Signed in as {USER}" in screen_text(app))
+        await ready(app, pilot)
+        await pilot.press("w")
+        await until(pilot, lambda: "second-ws" in screen_text(app))
+        await pilot.press(*"trav", "enter")
+        await until(pilot, lambda: bare.recipe.upload.workspace == "travel-ws")
+        await ready(app, pilot)
+        await pilot.press("d")
+        await until(pilot, lambda: "would go to travel-ws" in screen_text(app))
+        assert len(blobs.fake.seen(path="devicecode")) == 1, "one code for all of them"
+        await pilot.press("escape")
+        await ready(app, pilot)
+
+        # The upload is a job of its own, which outlives the wizard: it asks for its own code, on the screen.
+        blobs.fake.approved.clear()
+        await pilot.press("f8")
+        await until(
+            pilot,
+            lambda: "enter ABCD-EFGH at https://microsoft.com/devicelogin" in screen_text(app),
+            timeout=40,
+        )
+        blobs.fake.approved.set()
+        await until(pilot, lambda: "Done" in screen_text(app), timeout=40)
+
+
+async def test_a_code_is_shown_by_a_dialog_that_needs_one(
+    azure: World,  # noqa: F811
+    bare: Lab,
+) -> None:
+    from core.azure.signin import Choice, remember
+
+    remember(Choice("device", user=USER))
+    async with opened(bare.root, "upload") as (app, pilot):
+        await ready(app, pilot)
+        await pilot.press("w")
+        await until(pilot, lambda: "ABCD-EFGH" in screen_text(app))
+        azure.fake.approved.set()
+        await until(pilot, lambda: "second-ws" in screen_text(app))

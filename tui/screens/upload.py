@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
 
-from core.formats import human_bytes, time_left
+from core.errors import LabError
+from core.files import MANIFEST
+from core.formats import human_bytes, number, time_left
 from core.text import clean
+from tui.child import Commands
 from tui.labels import progress
 from tui.screens.dialogs import ErrorScreen
 from tui.screens.stage import StageScreen
@@ -22,7 +27,9 @@ from tui.signs import bar
 from tui.widgets.push import Push
 
 if TYPE_CHECKING:
+    from core.upload.contents import Contents
     from tui.screens.stage_controller import StageState
+    from tui.session import Session
     from tui.snapshot import JobView, Snapshot
     from tui.steps import Step
 
@@ -52,16 +59,6 @@ def _run_label(step: Step, job: JobView | None) -> str:
     return {"succeeded": "Upload again", "cancelled": "Go on"}.get(job.state, "Try again")
 
 
-def _advice(values: Mapping[str, Any], snapshot: Snapshot) -> str:
-    empty = [key.split(".")[1].replace("_", " ") for key in WORKSPACE if not values[key]]
-    signed_in = who()
-    if not signed_in:
-        return "Nobody is signed in to Azure: press s. Then choose the workspace: press w."
-    if empty:
-        return f"{signed_in} Choose the workspace: press w (still empty: {', '.join(empty)})."
-    return f"{signed_in} To see first what would be sent, press d."
-
-
 def _place_lines(result: Mapping[str, Any]) -> list[Content]:
     """Where it is: its id and its page."""
     found = []
@@ -72,22 +69,93 @@ def _place_lines(result: Mapping[str, Any]) -> list[Content]:
     return found
 
 
-class Speed:
-    """How far an upload is, with the bytes a second of the last seconds."""
+@dataclass(frozen=True)
+class UploadState:
+    """The step's own buttons at one moment.
 
-    def __init__(self) -> None:
+    Attributes:
+        shown: whether they are there: not while it runs, not under a log that fills the screen.
+        first: the button of what is to be done first, the stage's own ``run`` among them.
+        can_look: whether there is something that could be sent.
+    """
+
+    shown: bool
+    first: str
+    can_look: bool
+
+
+class UploadController:
+    """What the upload's screen says beyond that of every stage: who, what would go, how fast it goes.
+
+    Attributes:
+        goes: what would be sent, as :meth:`look` found it; None while that is not known, or nothing.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.goes: Contents | None = None
+        self._looked: tuple[int, ...] = ()
         self._rate: tuple[str, float, float] | None = None
         self._speed = 0.0
 
+    def changed(self) -> bool:
+        """Whether the model or the report is another than when somebody asked last."""
+        lab = self.session.folder
+        stamp = []
+        for path in (lab.onnx_dir, lab.onnx_dir / MANIFEST, lab.report_path):
+            try:
+                stamp.append(path.stat().st_mtime_ns)
+            except OSError:
+                stamp.append(0)
+        before, self._looked = self._looked, tuple(stamp)
+        return before != self._looked
+
+    def look(self) -> None:
+        """See what would be sent; Azure is not asked. It takes a while on a slow disk: for a thread."""
+        from core.upload.contents import collect
+
+        try:
+            self.goes = collect(self.session.folder, self.session.recipe())
+        except LabError:  # said by whoever tries to send it
+            self.goes = None
+
+    def advice(self, values: Mapping[str, Any], snapshot: Snapshot) -> str:
+        """What would go, who is signed in, and what to do next."""
+        goes = ""
+        if self.goes is not None:
+            goes = f"\n{number(len(self.goes.items))} files, {human_bytes(self.goes.total)}, would go; d lists them."
+        empty = [key.split(".")[1].replace("_", " ") for key in WORKSPACE if not values[key]]
+        signed_in = who()
+        if not signed_in:
+            return f"Nobody is signed in to Azure: press s. Then choose the workspace: press w.{goes}"
+        if empty:
+            return f"{signed_in} Choose the workspace: press w (still empty: {', '.join(empty)}).{goes}"
+        return f"{signed_in}{goes}"
+
+    def state(self, stage: StageState) -> UploadState:
+        """What to show of the step's own."""
+        first = "run"
+        if stage.job is None or stage.job.state == "failed":
+            recipe = self.session.recipe()
+            if not who():
+                first = "sign-in"
+            elif not all(value_of(recipe, key) for key in WORKSPACE):
+                first = "workspace"
+        return UploadState(
+            shown=not stage.log and (stage.settings or not stage.active),
+            first=first,
+            can_look=not stage.blocked,
+        )
+
     def progress(self, job: JobView) -> Content | str:
-        """A bar, the bytes, their speed and the time left."""
+        """How far it is: a bar, the bytes, their speed and the time left."""
         if job.phase not in _BYTES or job.share is None:
             return progress(job)
         done, total = job.done or 0.0, job.total or 0.0
         now = monotonic()
         if self._rate is None or self._rate[0] != job.id + job.phase or done < self._rate[2]:
             self._rate, self._speed = (job.id + job.phase, now, done), 0.0
-        elif now - self._rate[1] >= 1:
+        elif done > self._rate[2] and now - self._rate[1] >= 1:
             self._speed = (done - self._rate[2]) / (now - self._rate[1])
             self._rate = (job.id + job.phase, now, done)
         parts = [f"{human_bytes(done)} of {human_bytes(total)}"]
@@ -116,8 +184,39 @@ class UploadScreen(StageScreen):
     ]
 
     def __init__(self) -> None:
-        texts = StageTexts(_advice, _run_label, progress=Speed().progress, more_of=_place_lines)
-        super().__init__(self.NAME, texts)
+        super().__init__(
+            self.NAME,
+            StageTexts(
+                lambda values, snapshot: self.upload.advice(values, snapshot),
+                _run_label,
+                progress=lambda job: self.upload.progress(job),
+                more_of=_place_lines,
+            ),
+        )
+        self.commands = Commands()
+        self._upload: UploadController | None = None
+
+    @property
+    def upload(self) -> UploadController:
+        """What is the step's own; made when the lab is known."""
+        if self._upload is None:
+            self._upload = UploadController(self.session)
+        return self._upload
+
+    async def on_unmount(self) -> None:
+        """The end of the process that the dialogs share, and of a sign-in that is kept nowhere else."""
+        await self.commands.close()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """As every stage; what would be sent is looked up beside it."""
+        if self.upload.changed():
+            self._look()
+        super().show(snapshot)
+
+    @work(thread=True, exit_on_error=False, exclusive=True, group="look")
+    def _look(self) -> None:
+        self.upload.look()
+        self.app.call_from_thread(self.draw)
 
     def body(self) -> ComposeResult:
         """As every stage, with a row of the step's own buttons: with the others they would not fit into 80 columns."""
@@ -138,31 +237,17 @@ class UploadScreen(StageScreen):
     def _draw_buttons(self, state: StageState) -> None:
         super()._draw_buttons(state)
         # What Enter does is what comes next: sign in, choose, upload.
-        first = self._first(state)
-        self.query_one("#run", Push).set_class(first == "#run", "-primary")
-        for name in ("#sign-in", "#workspace", "#dry-run"):
-            self.query_one(name, Push).set_class(name == first, "-primary")
-        self.query_one("#dry-run", Push).disabled = self.missing(self.olive.snapshot) is not None
-
-    def _arrange(self, state: StageState) -> None:
-        """Its own buttons only where they help: not while it runs, not under a log that fills the screen."""
-        super()._arrange(state)
-        self.query_one("#azure").display = not state.log and (state.settings or not state.active)
-
-    def _first(self, state: StageState) -> str:
-        """The button of what is to be done first."""
-        if state.job is not None and state.job.state != "failed":
-            return "#run"
-        if not who():
-            return "#sign-in"
-        recipe = self.session.recipe()
-        return "#run" if all(value_of(recipe, key) for key in WORKSPACE) else "#workspace"
+        own = self.upload.state(state)
+        for name in ("run", "sign-in", "workspace", "dry-run"):
+            self.query_one(f"#{name}", Push).set_class(name == own.first, "-primary")
+        self.query_one("#dry-run", Push).disabled = not own.can_look
+        self.query_one("#azure").display = own.shown
 
     def focus_first(self) -> None:
         """On what is to be done first, where nothing keeps the model from being uploaded."""
         state = self.state()
         if state.focus == "run":
-            self.set_focus(self.query_one(self._first(state)))
+            self.set_focus(self.query_one(f"#{self.upload.state(state).first}"))
         else:
             super().focus_first()
 
@@ -183,7 +268,7 @@ class UploadScreen(StageScreen):
         """The dialog of signing in."""
         from tui.screens.upload_dialogs import SignInScreen
 
-        self.app.push_screen(SignInScreen(who() or "nobody is signed in."), self._signed_in)
+        self.app.push_screen(SignInScreen(self.commands, who() or "nobody is signed in."), self._signed_in)
 
     def _signed_in(self, result: dict[str, Any] | None) -> None:
         if result is not None:
@@ -198,7 +283,7 @@ class UploadScreen(StageScreen):
         """The dialog of the workspaces."""
         from tui.screens.upload_dialogs import WorkspaceScreen
 
-        self.app.push_screen(WorkspaceScreen(), self._chosen)
+        self.app.push_screen(WorkspaceScreen(self.commands), self._chosen)
 
     def _chosen(self, item: dict[str, Any] | None) -> None:
         if item is None:
@@ -223,7 +308,12 @@ class UploadScreen(StageScreen):
         if wrong is not None:
             wrong.control.focus()
         elif self._save(self.form.values()):
-            self.app.push_screen(PlanScreen(str(self.session.root)))
+            recipe = self.session.recipe()
+            known = bool(who()) and all(value_of(recipe, key) for key in WORKSPACE)
+            here = self.upload.goes
+            self.app.push_screen(
+                PlanScreen(self.commands, str(self.session.root), here.as_dict() if here else {}, ask=known)
+            )
 
     def _save(self, values: dict[str, Any]) -> bool:
         try:

@@ -18,7 +18,7 @@ from textual.worker import Worker
 from core.errors import LabError
 from core.formats import duration, human_bytes
 from core.text import clean
-from tui.child import olivepress
+from tui.child import Commands
 from tui.screens.dialogs import Scrolled
 from tui.widgets.line import Line
 from tui.widgets.plain_list import PlainList
@@ -39,21 +39,38 @@ KEEPING = (
 )
 
 
+def code_to_enter(prompt: dict[str, Any]) -> Content:
+    """What to do with a device code, and how long there is."""
+    try:
+        ends = datetime.fromisoformat(str(prompt["expires"])).timestamp()
+    except ValueError:
+        ends = time.time()
+    code, uri = (clean(str(prompt[key]), keep_newlines=False) for key in ("code", "uri"))
+    return Content.assemble(
+        "Open  ",
+        (uri, "bold"),
+        "  in a browser on any machine\nand enter the code  ",
+        (code, "bold reverse"),
+        f"  within {duration(round(max(0.0, ends - time.time())))}.",
+    )
+
+
 class Working(ModalScreen[dict[str, Any] | None]):
-    """A dialog around one child process at a time. Esc ends the work, and closes when there is none."""
+    """A dialog around one command at a time. Esc ends the work, and closes when there is none."""
 
     CSS_PATH: ClassVar[list[str]] = ["dialogs.tcss", "upload.tcss"]  # type: ignore[assignment]
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", "Close", show=False)]
 
-    def __init__(self) -> None:
+    def __init__(self, commands: Commands) -> None:
         super().__init__()
         self.said = Plain(id="said")
-        self._child: Worker[None] | None = None
+        self._commands = commands
+        self._work_now: Worker[None] | None = None
 
     @property
     def working(self) -> bool:
-        """Whether a child runs."""
-        return self._child is not None and self._child.is_running
+        """Whether a command runs."""
+        return self._work_now is not None and self._work_now.is_running
 
     def begin(self, words: Sequence[str], saying: str) -> None:
         """Run a command; :meth:`line` gets what it prints, :meth:`done` its last object."""
@@ -61,20 +78,22 @@ class Working(ModalScreen[dict[str, Any] | None]):
             return
         self.said.show(saying)
         self.said.remove_class("-wrong")
-        self._child = self.run_worker(self._work(tuple(words)), exit_on_error=False)
+        self._work_now = self.run_worker(self._work(tuple(words)), exit_on_error=False)
 
     async def _work(self, words: tuple[str, ...]) -> None:
         try:
-            result = await olivepress(*words, on_line=self.line)
+            result = await self._commands.run(*words, on_line=self.line)
         except LabError as error:
-            self._child = None
+            self._work_now = None
             self.failed(error)
         else:
-            self._child = None
+            self._work_now = None
             self.done(result)
 
     def line(self, said: dict[str, Any]) -> None:
-        """The command printed this."""
+        """The command printed this; a code that is to be entered is shown."""
+        if self.working and said.get("type") == "prompt":
+            self.said.show(code_to_enter(said))
 
     def done(self, result: dict[str, Any]) -> None:
         """The command is through."""
@@ -95,9 +114,9 @@ class Working(ModalScreen[dict[str, Any] | None]):
 
     def action_close(self) -> None:
         """End the work, or close."""
-        if self.working and self._child is not None:
-            self._child.cancel()
-            self._child = None
+        if self.working and self._work_now is not None:
+            self._work_now.cancel()
+            self._work_now = None
             self.stopped()
         else:
             self.dismiss(None)
@@ -118,8 +137,8 @@ class SignInScreen(Working):
         Binding("u", "copy('uri')", "Copy address", show=False),
     ]
 
-    def __init__(self, who: str) -> None:
-        super().__init__()
+    def __init__(self, commands: Commands, who: str) -> None:
+        super().__init__(commands)
         self._who = who
         self._prompt: dict[str, Any] | None = None
 
@@ -150,7 +169,7 @@ class SignInScreen(Working):
 
     def line(self, said: dict[str, Any]) -> None:
         """The code has come."""
-        if said.get("type") == "prompt":
+        if self.working and said.get("type") == "prompt":
             self._prompt = said
             self.said.show("Waiting until the code is entered. Esc gives up.")
             self._tell()
@@ -162,21 +181,7 @@ class SignInScreen(Working):
         self.query_one("#keeping").display = not shown and not self.said.has_class("-wrong")
         if self._prompt is None:
             return
-        try:
-            ends = datetime.fromisoformat(str(self._prompt["expires"])).timestamp()
-        except ValueError:
-            ends = time.time()
-        left = max(0.0, ends - time.time())
-        code, uri = (clean(str(self._prompt[key]), keep_newlines=False) for key in ("code", "uri"))
-        self.query_one("#code", Plain).show(
-            Content.assemble(
-                "Open  ",
-                (uri, "bold"),
-                "  in a browser on any machine\nand enter the code  ",
-                (code, "bold reverse"),
-                f"  within {duration(round(left))}.",
-            )
-        )
+        self.query_one("#code", Plain).show(code_to_enter(self._prompt))
 
     def action_copy(self, what: str = "code") -> None:
         """Copy the code or the address."""
@@ -212,9 +217,10 @@ class WorkspaceScreen(Working):
     AUTO_FOCUS = "#filter"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("down", "list", show=False)]
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, commands: Commands) -> None:
+        super().__init__(commands)
         self._all: list[dict[str, str]] = []
+        self._refused = ""
         self._fitting: list[dict[str, str]] = []
 
     def compose(self) -> ComposeResult:
@@ -234,6 +240,8 @@ class WorkspaceScreen(Working):
     def done(self, result: dict[str, Any]) -> None:
         """They have come."""
         self._all = [item for item in result.get("workspaces", []) if isinstance(item, dict)]
+        refused = [clean(str(name), keep_newlines=False) for name in result.get("refused", ())]
+        self._refused = f". These subscriptions did not tell theirs: {', '.join(refused)}" if refused else ""
         self._filter()
 
     def _filter(self) -> None:
@@ -242,7 +250,7 @@ class WorkspaceScreen(Working):
         found = self.query_one(PlainList)
         found.show(len(self._fitting), self._line, "None fits." if self._all else "")
         if self._all:
-            self.said.show(f"{len(self._fitting)} of {len(self._all)}")
+            self.said.show(f"{len(self._fitting)} of {len(self._all)}{self._refused}")
 
     def _line(self, index: int) -> Content:
         item = self._fitting[index]
@@ -277,13 +285,19 @@ class WorkspaceScreen(Working):
 
 
 class PlanScreen(Working):
-    """What an upload would send, after a look at sign-in, rights, name and version."""
+    """What an upload would send: first what lies here, then, after a look at Azure, what of it is there already."""
 
     AUTO_FOCUS = "#plan"
 
-    def __init__(self, folder: str) -> None:
-        super().__init__()
-        self._folder = folder
+    def __init__(self, commands: Commands, folder: str, here: dict[str, Any], *, ask: bool) -> None:
+        """Show what would go.
+
+        Args:
+            here: what would be sent, as far as it is known without Azure.
+            ask: whether somebody is signed in and a workspace is chosen, so that Azure can be asked.
+        """
+        super().__init__(commands)
+        self._folder, self._here, self._ask = folder, here, ask
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -azure -tall-list"):
@@ -296,17 +310,27 @@ class PlanScreen(Working):
 
     def on_mount(self) -> None:
         """Look."""
-        self.begin(
-            ("upload", self._folder, "--dry-run"), "Looking at the sign-in, the workspace and its storage …"
+        self._list(self._here)
+        if self._ask:
+            words = ("upload", self._folder, "--dry-run")
+            self.begin(words, "Looking at the sign-in, the workspace and its storage …")
+            return
+        files = self._here.get("contents", ())
+        self.said.show(
+            f"{human_bytes(sum(item['bytes'] for item in files))} in {len(files)} files would go. Sign in and choose "
+            "the workspace to see where to, and what of it is there already."
         )
 
     def done(self, result: dict[str, Any]) -> None:
         """Tell it."""
         self.said.show(summary(result))
-        lines = [f"{human_bytes(item['bytes']):>9}  {item['name']}" for item in result.get("contents", ())]
-        lines += [f"{'left out':>9}  {item['name']}: {item['why']}" for item in result.get("left_out", ())]
-        lines += [f"{'right':>9}  {what}: {state}" for what, state in result.get("rights", {}).items()]
-        lines += [f"{'tag':>9}  {key} = {value}" for key, value in result.get("tags", {}).items()]
+        self._list(result)
+
+    def _list(self, plan: dict[str, Any]) -> None:
+        lines = [f"{human_bytes(item['bytes']):>9}  {item['name']}" for item in plan.get("contents", ())]
+        lines += [f"{'left out':>9}  {item['name']}: {item['why']}" for item in plan.get("left_out", ())]
+        lines += [f"{'right':>9}  {what}: {state}" for what, state in plan.get("rights", {}).items()]
+        lines += [f"{'tag':>9}  {key} = {value}" for key, value in plan.get("tags", {}).items()]
         self.query_one("#plan-text", Plain).show(
             "\n".join(clean(line, keep_newlines=False) for line in lines)
         )
