@@ -87,7 +87,7 @@ def headline(view: JobView, now: float, changed: bool) -> Content:
             word = "for" if view.active else "in" if view.state == "succeeded" else "after"
             parts.append(Content(f"  {word} {duration(max(0, round(until - view.started)))}"))
     if view.state == "cancelling":
-        parts.append(Content("  it finishes what it must, at most 15 s"))
+        parts.append(Content("  it stops once it is safe"))
     if view.state == "succeeded" and changed:
         parts.append(("  settings have changed since", "$text-warning"))
     return Content.assemble(*parts)
