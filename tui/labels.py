@@ -9,7 +9,7 @@ from textual.content import Content
 from core.formats import duration, number, time_left
 from core.stages import STAGES
 from core.text import clean
-from tui.signs import bar
+from tui.glyphs import bar
 from tui.snapshot import JobView
 from tui.steps import Step
 

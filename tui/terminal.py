@@ -1,4 +1,4 @@
-"""What the terminal can do: whether to start at all, which theme fits, which signs it can draw."""
+"""What the terminal can do: whether to start at all, which theme fits, which glyphs it can draw."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def default_theme(environ: Mapping[str, str] = os.environ) -> str:
     return f"ansi-{shade}" if few_colours(environ) else f"olive-{shade}"
 
 
-def plain_signs(environ: Mapping[str, str] = os.environ) -> bool:
+def plain_glyphs(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether to draw with ASCII alone: the Linux console, or a locale that is not UTF-8."""
     if environ.get("OLIVEPRESS_ASCII"):
         return True

@@ -19,7 +19,7 @@ from tui.screens.chat.dialogs import ChooseScreen
 from tui.screens.chat.evaluation import EvaluationScreen
 from tui.screens.chat.screen import ChatScreen
 from tui.screens.chat.transcript_view import AnswerView
-from tui.widgets.push import Push
+from tui.widgets.button import Button
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ async def ask(pilot: Any, screen: ChatScreen, text: str) -> None:
 
 
 def shown(screen: ChatScreen, name: str) -> bool:
-    return bool(screen.query_one(f"#{name}", Push).display)
+    return bool(screen.query_one(f"#{name}", Button).display)
 
 
 async def test_empty_enter_leads_to_the_step_that_makes_the_model(lab: Lab) -> None:
@@ -162,9 +162,9 @@ async def test_the_buttons_fit_on_the_smallest_terminal(lab: Lab, puppet: Puppet
         await ask(pilot, screen, "Where?")
         await until(pilot, lambda: not screen.view.busy)
         await pilot.pause()
-        seen = [push for push in screen.query(Push) if push.display]
-        assert {"compare", "adapter", "set", "chats", "run"} == {push.id for push in seen}
-        assert all(push.region.right <= 60 for push in seen)
+        seen = [button for button in screen.query(Button) if button.display]
+        assert {"compare", "adapter", "set", "chats", "run"} == {button.id for button in seen}
+        assert all(button.region.right <= 60 for button in seen)
 
 
 async def test_an_evaluation_that_fails_keeps_its_rows(lab: Lab, puppet: Puppet) -> None:

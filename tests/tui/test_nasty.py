@@ -15,8 +15,8 @@ from tests.tui.labs import FakeJob, job_in, made
 from tests.tui.nasty import NASTY, harmless
 from tui.screens.dialogs import ErrorScreen
 from tui.screens.pick import PickScreen
+from tui.widgets.button import Button
 from tui.widgets.plain_list import PlainList
-from tui.widgets.push import Push
 from tui.widgets.safe import Plain, cell, content
 
 
@@ -130,5 +130,5 @@ async def test_notices_are_text(lab: Lab) -> None:
 
 
 def test_a_label_on_a_button_is_cleaned() -> None:
-    push = Push("\x1b[31m[/x]", id="x")
-    assert push.render() == Content("[ [/x] ]")
+    button = Button("\x1b[31m[/x]", id="x")
+    assert button.render() == Content("[ [/x] ]")

@@ -13,14 +13,18 @@ from tests.tiny_models import make_tiny
 from tests.tui.conftest import opened, screen_text, until
 from tests.tui.labs import BEFORE, ERROR, job_in, made
 from tui.screens.base import StepScreen
-from tui.widgets.push import Push
+from tui.widgets.button import Button
 
 STAGES = ("quantize", "finetune", "optimize")
 
 
 def buttons(screen: StepScreen) -> set[str]:
-    """The buttons that are shown and can be pushed."""
-    return {str(push.id) for push in screen.query(Push) if push.display and not push.disabled and push.region}
+    """The buttons that are shown and can be pressed."""
+    return {
+        str(button.id)
+        for button in screen.query(Button)
+        if button.display and not button.disabled and button.region
+    }
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -28,7 +32,7 @@ async def test_empty_shows_the_form_and_one_thing_to_press(lab: Lab, stage: str)
     made(lab, BEFORE[stage])
     async with opened(lab.root, stage) as (app, pilot):
         screen = app.current
-        await until(pilot, lambda: isinstance(app.focused, Push))
+        await until(pilot, lambda: isinstance(app.focused, Button))
         assert app.focused is not None
         assert app.focused.id == "run"
         text = screen_text(app)
@@ -57,7 +61,7 @@ async def test_done_shows_numbers_and_the_way_on(lab: Lab, stage: str) -> None:
     job_in(lab, stage, "succeeded")
     async with opened(lab.root, stage) as (app, pilot):
         await until(pilot, lambda: "Done" in screen_text(app))
-        await until(pilot, lambda: isinstance(app.focused, Push) and app.focused.id == "next")
+        await until(pilot, lambda: isinstance(app.focused, Button) and app.focused.id == "next")
         text = screen_text(app)
         assert "in 3 min 20 s" in text
         if stage != "finetune":
@@ -119,7 +123,7 @@ async def test_a_step_without_its_input_says_which_one_and_leads_there(lab: Lab)
     async with opened(lab.root, "finetune") as (app, pilot):
         await until(pilot, lambda: "Do Quantize first" in screen_text(app))
         assert "run" not in buttons(app.current)
-        await until(pilot, lambda: isinstance(app.focused, Push) and app.focused.id == "next")
+        await until(pilot, lambda: isinstance(app.focused, Button) and app.focused.id == "next")
         await pilot.press("enter")
         await until(pilot, lambda: app.current.step.name == "quantize")
 
@@ -144,7 +148,7 @@ async def test_an_impossible_value_is_told_and_nothing_starts(
     made(lab, ("quantize",))
     async with opened(lab.root, "finetune") as (app, pilot):
         steps = app.current.query_one("#set-finetune-steps")
-        await until(pilot, lambda: isinstance(app.focused, Push))
+        await until(pilot, lambda: isinstance(app.focused, Button))
         steps.focus()
         await until(pilot, lambda: app.focused is steps)
         await pilot.press("end", "x")

@@ -8,15 +8,15 @@ from core.lab import Lab
 from tests.tui.conftest import opened, screen_text, until
 from tests.tui.labs import job_in, made
 from tui.screens.dialogs import AskScreen
+from tui.widgets.button import Button
 from tui.widgets.log_pane import LogLines
-from tui.widgets.push import Push
 from tui.widgets.rail import Rail
 
 
 async def test_leaving_a_field_keeps_what_was_typed(lab: Lab) -> None:
     made(lab, ("quantize",))
     async with opened(lab.root, "finetune") as (app, pilot):
-        await until(pilot, lambda: isinstance(app.focused, Push))
+        await until(pilot, lambda: isinstance(app.focused, Button))
         app.set_focus(app.current.query_one("#set-finetune-steps"))
         await pilot.press("end", "0", "tab")
         await until(pilot, lambda: lab.recipe.finetune.steps == 1000)

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 import tui
-from tui import signs
+from tui import glyphs
 from tui.app import OlivePressApp
 from tui.keys import EVERY, GLOBAL, key_names, read_settings, save_theme
 from tui.labels import label
 from tui.session import Session
-from tui.terminal import default_theme, few_colours, plain_signs, refusal
+from tui.terminal import default_theme, few_colours, plain_glyphs, refusal
 from tui.widgets.chart import plot, thin
 
 TAKEN = {
@@ -90,15 +90,15 @@ def test_the_theme_fits_the_terminal(environ: dict[str, str], theme: str) -> Non
     assert few_colours(environ) is theme.startswith("ansi")
 
 
-def test_signs_have_an_ascii_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert plain_signs({"TERM": "linux"})
-    monkeypatch.setattr(signs, "ascii_only", lambda: True)
-    assert all(signs.sign(name).isascii() for name in signs._SIGNS)
-    assert signs.bar(0.5, 4) == "##.."
+def test_glyphs_have_an_ascii_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plain_glyphs({"TERM": "linux"})
+    monkeypatch.setattr(glyphs, "ascii_only", lambda: True)
+    assert all(glyphs.glyph(name).isascii() for name in glyphs._GLYPHS)
+    assert glyphs.bar(0.5, 4) == "##.."
 
 
 def test_shares_outside_the_bar_stay_inside() -> None:
-    assert len(signs.bar(-1, 10)) == len(signs.bar(7, 10)) == 10
+    assert len(glyphs.bar(-1, 10)) == len(glyphs.bar(7, 10)) == 10
 
 
 def test_an_option_has_a_name_for_people() -> None:

@@ -15,7 +15,7 @@ from tests.azure.labs import MIB, make_lab, signed_in
 from tests.tui.conftest import opened, screen_text, until
 from tui.screens.upload import UploadScreen
 from tui.screens.upload_dialogs import PlanScreen, SignInScreen, WorkspaceScreen
-from tui.widgets.push import Push
+from tui.widgets.button import Button
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ async def ready(app: Any, pilot: Any) -> UploadScreen:
     """The screen, with the focus on a button: letters are keys then."""
     screen = app.current
     assert isinstance(screen, UploadScreen)
-    await until(pilot, lambda: isinstance(app.focused, Push))
+    await until(pilot, lambda: isinstance(app.focused, Button))
     return screen
 
 

@@ -10,7 +10,7 @@ from tests.tui.conftest import opened, screen_text, until
 from tests.tui.labs import FakeJob, job_in, made
 from tests.tui.nasty import NASTY, harmless
 from tui.screens.upload import UploadScreen
-from tui.widgets.push import Push
+from tui.widgets.button import Button
 
 PLACE = {"upload.subscription": "1-2-3", "upload.resource_group": "rg", "upload.workspace": "ws"}
 ERROR = {"title": "You have no right.", "detail": "AuthorizationFailed", "hint": "Ask for the role."}
@@ -30,7 +30,7 @@ async def test_empty_without_a_model_it_leads_to_the_step_that_makes_it(lab: Lab
     async with opened(lab.root, "upload") as (app, pilot):
         await until(pilot, lambda: "Go to 5 Optimize" in screen_text(app))
         await until(pilot, lambda: app.focused is app.current.query_one("#next"))
-        assert app.current.query_one("#dry-run", Push).disabled
+        assert app.current.query_one("#dry-run", Button).disabled
 
 
 async def test_enter_does_what_comes_next(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ async def test_the_settings_button_turns_to_the_settings(lab: Lab) -> None:
         assert isinstance(screen, UploadScreen)
         await until(pilot, lambda: "FAILED" in screen_text(app))
         for shown in (True, False):
-            screen.query_one("#settings-or-job", Push).action_push()
+            screen.query_one("#settings-or-job", Button).action_press()
             await pilot.pause()
             assert screen.state().settings is shown
 

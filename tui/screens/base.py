@@ -151,11 +151,11 @@ class StepScreen(Screen[None]):
 
     def action_primary(self) -> None:
         """Enter with the focus nowhere, as just after a step was opened: press what would have it."""
-        from tui.widgets.push import Push
+        from tui.widgets.button import Button
 
         if self.focused is None:
             self.focus_first()
-            self.call_later(lambda: isinstance(self.focused, Push) and self.focused.action_push())
+            self.call_later(lambda: isinstance(self.focused, Button) and self.focused.action_press())
 
     def action_scroll_body(self, way: int) -> None:
         """Scroll by a page."""

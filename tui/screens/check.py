@@ -14,8 +14,8 @@ from textual.message import Message
 
 from core.text import clean
 from tui.screens.base import StepScreen
+from tui.widgets.button import Button
 from tui.widgets.plain_list import PlainList
-from tui.widgets.push import Push
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
@@ -123,9 +123,9 @@ class CheckScreen(StepScreen):
         yield self.list
         yield self.detail
         with Horizontal(classes="buttons"):
-            yield Push("Next: Data", id="next", key="F4", primary=True)
-            yield Push("Check again", id="run", key="F8")
-            yield Push("Copy as text", id="copy", key="c")
+            yield Button("Next: Data", id="next", key="F4", primary=True)
+            yield Button("Check again", id="run", key="F8")
+            yield Button("Copy as text", id="copy", key="c")
         yield self.command
 
     def show(self, snapshot: Snapshot) -> None:
@@ -139,7 +139,7 @@ class CheckScreen(StepScreen):
     def focus_first(self) -> None:
         """On Next, for a warning does not stop anybody; after a FAIL on looking again."""
         failed = self.state.over and self.state.worst == "FAIL"
-        self.set_focus(self.query_one("#run" if failed else "#next", Push))
+        self.set_focus(self.query_one("#run" if failed else "#next", Button))
 
     def action_run(self) -> None:
         """Look at everything again."""
@@ -199,12 +199,12 @@ class CheckScreen(StepScreen):
         event.stop()
         self.detail.show(self.state.detail(event.index))
 
-    def on_push_pushed(self, event: Push.Pushed) -> None:
+    def on_button_pressed(self, event: Button.Pressed) -> None:
         """A button."""
         event.stop()
-        if event.push.id == "next":
+        if event.button.id == "next":
             self.app.run_worker(self.olive.action_next())
-        elif event.push.id == "run":
+        elif event.button.id == "run":
             self.action_run()
         else:
             self.action_copy_report()

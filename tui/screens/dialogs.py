@@ -13,7 +13,7 @@ from textual.events import Key
 from textual.screen import ModalScreen
 
 from core.errors import LabError
-from tui.widgets.push import Push
+from tui.widgets.button import Button
 from tui.widgets.safe import Plain
 
 _MOVES: list[BindingType] = [
@@ -64,13 +64,13 @@ class ErrorScreen(ModalScreen[None]):
                 if hint:
                     yield Plain(f"What to do: {hint}", classes="dialog-hint")
             with Horizontal(classes="dialog-buttons"):
-                yield Push("Close", id="close", key="Esc", primary=True)
-                yield Push("Copy", id="copy", key="y")
+                yield Button("Close", id="close", key="Esc", primary=True)
+                yield Button("Copy", id="copy", key="y")
 
-    def on_push_pushed(self, event: Push.Pushed) -> None:
+    def on_button_pressed(self, event: Button.Pressed) -> None:
         """Close or copy."""
         event.stop()
-        if event.push.id == "copy":
+        if event.button.id == "copy":
             self.action_copy()
         else:
             self.action_close()
@@ -116,13 +116,13 @@ class AskScreen(ModalScreen[bool]):
             with Horizontal(classes="dialog-buttons"):
                 no, yes = (self._no, "no", "Esc"), (self._yes, "yes", self._key)
                 first, second = (yes, no) if self.AUTO_FOCUS == "#yes" else (no, yes)
-                yield Push(first[0], id=first[1], key=first[2], primary=True)
-                yield Push(second[0], id=second[1], key=second[2])
+                yield Button(first[0], id=first[1], key=first[2], primary=True)
+                yield Button(second[0], id=second[1], key=second[2])
 
-    def on_push_pushed(self, event: Push.Pushed) -> None:
+    def on_button_pressed(self, event: Button.Pressed) -> None:
         """One of the two."""
         event.stop()
-        self.dismiss(event.push.id == "yes")
+        self.dismiss(event.button.id == "yes")
 
     def on_key(self, event: Key) -> None:
         """The letter for yes."""

@@ -18,7 +18,7 @@ from textual.widgets import Input
 
 from core.formats import human_bytes
 from core.text import clean
-from tui.signs import sign
+from tui.glyphs import glyph
 from tui.widgets.line import Line
 from tui.widgets.plain_list import PlainList
 from tui.widgets.safe import Plain
@@ -118,7 +118,7 @@ class PickScreen(ModalScreen[Path | None]):
             self.dismiss(path)
         else:
             self.query_one("#where", Plain).show(
-                f"There is no {path} {sign('dot')} type another, or pick below."
+                f"There is no {path} {glyph('dot')} type another, or pick below."
             )
 
     def action_up(self) -> None:

@@ -17,11 +17,11 @@ from tui.screens.base import StepScreen
 from tui.screens.dialogs import AskScreen, ErrorScreen
 from tui.screens.stage_controller import StageController, StageState
 from tui.screens.stage_texts import TEXTS, StageTexts
+from tui.widgets.button import Button
 from tui.widgets.chart import LossChart
 from tui.widgets.form import Form
 from tui.widgets.log_pane import LogPane
 from tui.widgets.problem import Problem
-from tui.widgets.push import Push
 from tui.widgets.safe import Plain
 from tui.widgets.size_bars import SizeBars
 
@@ -87,11 +87,11 @@ class StageScreen(StepScreen):
             yield self.problem
             yield self.numbers
         with Horizontal(classes="buttons"):
-            yield Push("Next", id="next", key="F4", primary=True)
-            yield Push("Run", id="run", key="F8", primary=True)
-            yield Push("Stop", id="stop", key="F9")
-            yield Push("Copy error", id="copy-error", key="c")
-            yield Push("Settings", id="settings-or-job", key="e")
+            yield Button("Next", id="next", key="F4", primary=True)
+            yield Button("Run", id="run", key="F8", primary=True)
+            yield Button("Stop", id="stop", key="F9")
+            yield Button("Copy error", id="copy-error", key="c")
+            yield Button("Settings", id="settings-or-job", key="e")
         yield self.command
         yield self.log_pane
 
@@ -197,11 +197,11 @@ class StageScreen(StepScreen):
             ("#copy-error", "Copy error" if state.error else "", False),
             ("#settings-or-job", state.switch, False),
         ):
-            button = self.query_one(name, Push)
+            button = self.query_one(name, Button)
             button.display = bool(text)
             button.disabled = disabled
             button.label(text)
-        self.query_one("#run", Push).set_class(not done, "-primary")
+        self.query_one("#run", Button).set_class(not done, "-primary")
 
     def focus_first(self) -> None:
         """On Next when the step is done, else on what starts it; while it runs, on the log."""
@@ -218,7 +218,7 @@ class StageScreen(StepScreen):
 
     # What a person does
 
-    def on_push_pushed(self, event: Push.Pushed) -> None:
+    def on_button_pressed(self, event: Button.Pressed) -> None:
         """A button."""
         event.stop()
         act = {
@@ -227,7 +227,7 @@ class StageScreen(StepScreen):
             "copy-error": self.action_copy_report,
             "settings-or-job": self.action_settings,
             "next": self._go_on,
-        }.get(event.push.id or "")
+        }.get(event.button.id or "")
         if act is not None:
             act()
 

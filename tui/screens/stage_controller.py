@@ -37,7 +37,7 @@ class StageState:
         goal: where Next leads: the step whose result is missing, or the one after this.
         run, next: the words of these buttons; empty where they are not shown.
         switch: the words of the button between settings and run.
-        can_run: whether the run button can be pushed.
+        can_run: whether the run button can be pressed.
         focus: what has the focus when nothing was chosen: ``next``, ``run``, ``log`` or ``settings-or-job``.
     """
 

@@ -18,13 +18,13 @@ from core.files import MANIFEST
 from core.formats import human_bytes, number, time_left
 from core.text import clean
 from tui.child import Commands
+from tui.glyphs import bar
 from tui.labels import progress
 from tui.screens.dialogs import ErrorScreen
 from tui.screens.stage import StageScreen
 from tui.screens.stage_texts import StageTexts
 from tui.session import value_of
-from tui.signs import bar
-from tui.widgets.push import Push
+from tui.widgets.button import Button
 
 if TYPE_CHECKING:
     from core.upload.contents import Contents
@@ -223,9 +223,9 @@ class UploadScreen(StageScreen):
         for widget in super().body():
             if widget is self.command:
                 yield Horizontal(
-                    Push("Sign in", id="sign-in", key="s"),
-                    Push("Workspace", id="workspace", key="w"),
-                    Push("Dry run", id="dry-run", key="d"),
+                    Button("Sign in", id="sign-in", key="s"),
+                    Button("Workspace", id="workspace", key="w"),
+                    Button("Dry run", id="dry-run", key="d"),
                     id="azure",
                 )
             yield widget
@@ -239,8 +239,8 @@ class UploadScreen(StageScreen):
         # What Enter does is what comes next: sign in, choose, upload.
         own = self.upload.state(state)
         for name in ("run", "sign-in", "workspace", "dry-run"):
-            self.query_one(f"#{name}", Push).set_class(name == own.first, "-primary")
-        self.query_one("#dry-run", Push).disabled = not own.can_look
+            self.query_one(f"#{name}", Button).set_class(name == own.first, "-primary")
+        self.query_one("#dry-run", Button).disabled = not own.can_look
         self.query_one("#azure").display = own.shown
 
     def focus_first(self) -> None:
@@ -253,14 +253,14 @@ class UploadScreen(StageScreen):
 
     # Sign in, workspace, dry run
 
-    def on_push_pushed(self, event: Push.Pushed) -> None:
+    def on_button_pressed(self, event: Button.Pressed) -> None:
         """The step's own buttons; Textual hands the others to the handler of every stage."""
         own = {
             "sign-in": self.action_sign_in,
             "workspace": self.action_workspace,
             "dry-run": self.action_dry_run,
         }
-        act = own.get(event.push.id or "")
+        act = own.get(event.button.id or "")
         if act is not None:
             act()
 

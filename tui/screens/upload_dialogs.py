@@ -20,9 +20,9 @@ from core.formats import duration, human_bytes
 from core.text import clean
 from tui.child import Commands
 from tui.screens.dialogs import Scrolled
+from tui.widgets.button import Button
 from tui.widgets.line import Line
 from tui.widgets.plain_list import PlainList
-from tui.widgets.push import Push
 from tui.widgets.safe import Plain
 
 METHODS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -121,10 +121,10 @@ class Working(ModalScreen[dict[str, Any] | None]):
         else:
             self.dismiss(None)
 
-    def on_push_pushed(self, event: Push.Pushed) -> None:
+    def on_button_pressed(self, event: Button.Pressed) -> None:
         """Close."""
         event.stop()
-        if event.push.id == "close":
+        if event.button.id == "close":
             self.action_close()
 
 
@@ -150,9 +150,9 @@ class SignInScreen(Working):
             yield Plain("", id="code")
             yield self.said
             with Horizontal(classes="dialog-buttons"):
-                yield Push("Close", id="close", key="Esc")
-                yield Push("Copy code", id="copy", key="y")
-                yield Push("Copy address", id="copy-uri", key="u")
+                yield Button("Close", id="close", key="Esc")
+                yield Button("Copy code", id="copy", key="y")
+                yield Button("Copy address", id="copy-uri", key="u")
 
     def on_mount(self) -> None:
         """Show the ways."""
@@ -189,10 +189,10 @@ class SignInScreen(Working):
             self.app.copy_to_clipboard(str(self._prompt[what]))
             self.notify("Copied (if your terminal allows it).", markup=False)
 
-    def on_push_pushed(self, event: Push.Pushed) -> None:
+    def on_button_pressed(self, event: Button.Pressed) -> None:
         """Copy; Textual hands Close to the handler of every such dialog."""
-        if event.push.id in ("copy", "copy-uri"):
-            self.action_copy("code" if event.push.id == "copy" else "uri")
+        if event.button.id in ("copy", "copy-uri"):
+            self.action_copy("code" if event.button.id == "copy" else "uri")
 
     def stopped(self) -> None:
         """The sign-in was given up."""
@@ -230,7 +230,7 @@ class WorkspaceScreen(Working):
             yield self.said
             yield PlainList(id="workspaces")
             with Horizontal(classes="dialog-buttons"):
-                yield Push("Close", id="close", key="Esc")
+                yield Button("Close", id="close", key="Esc")
 
     def on_mount(self) -> None:
         """Ask Azure."""
@@ -306,7 +306,7 @@ class PlanScreen(Working):
             with Scrolled(id="plan"):
                 yield Plain("", id="plan-text")
             with Horizontal(classes="dialog-buttons"):
-                yield Push("Close", id="close", key="Esc", primary=True)
+                yield Button("Close", id="close", key="Esc", primary=True)
 
     def on_mount(self) -> None:
         """Look."""

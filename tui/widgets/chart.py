@@ -10,7 +10,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from core.formats import number
-from tui.signs import ascii_only, sign
+from tui.glyphs import ascii_only, glyph
 
 Points = Sequence[tuple[float, float]]
 
@@ -77,7 +77,7 @@ class LossChart(Widget):
         lines = [legend]
         for y, row in enumerate(rows):
             tick = number(high) if y == 0 else number(low) if y == height - 1 else ""
-            line = [Content.styled(f"{tick:>{self.LEFT - 1}}", "$foreground 60%"), Content(sign("bar"))]
+            line = [Content.styled(f"{tick:>{self.LEFT - 1}}", "$foreground 60%"), Content(glyph("bar"))]
             start = 0
             for x in sorted(x for my, x in marks if my == y):
                 line += [
@@ -88,7 +88,7 @@ class LossChart(Widget):
             line.append(Content.styled(row[start:], "$text-primary"))
             lines.append(Content.assemble(*line))
         end = f"step {number(right)}"
-        axis = " " * (self.LEFT - 1) + sign("corner") + sign("line") * (width - len(end) - 1) + " " + end
+        axis = " " * (self.LEFT - 1) + glyph("corner") + glyph("line") * (width - len(end) - 1) + " " + end
         lines.append(Content.styled(axis, "$foreground 60%"))
         return Content("\n").join(lines)
 

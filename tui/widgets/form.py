@@ -22,8 +22,8 @@ from core.options import AUTO, Option
 from core.recipe import Recipe, find_option
 from tui.labels import label
 from tui.session import value_of
+from tui.widgets.button import Button
 from tui.widgets.line import Line
-from tui.widgets.push import Push
 from tui.widgets.safe import Plain, content
 
 
@@ -225,7 +225,7 @@ class Form(Vertical):
         self._of: tuple[Path, Recipe] | None = None
         self._asked: object = None
         self._known: tuple[object, Facts | None, RecordCount | None] | None = None
-        self._fold = Push("+ More settings", id="fold")
+        self._fold = Button("+ More settings", id="fold")
         self._help = Plain(id="form-help")
 
     def compose(self) -> ComposeResult:
@@ -337,9 +337,9 @@ class Form(Vertical):
         ):
             self.tell(found.chosen)
 
-    def on_push_pushed(self, event: Push.Pushed) -> None:
+    def on_button_pressed(self, event: Button.Pressed) -> None:
         """Unfold the rest, or fold it away."""
-        if event.push is self._fold:
+        if event.button is self._fold:
             event.stop()
             self.unfold(not self.has_class("-open"))
 

@@ -9,7 +9,7 @@ from textual.expand_tabs import expand_tabs_inline
 from textual.widgets import Input
 
 from core.text import masked
-from tui.signs import sign
+from tui.glyphs import glyph
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -41,4 +41,4 @@ class Line(Input):
 
 
 def _shown(text: str) -> str:
-    return masked(text.replace("\n", sign("break")), MASK)
+    return masked(text.replace("\n", glyph("break")), MASK)

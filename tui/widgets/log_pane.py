@@ -17,9 +17,9 @@ from textual.widgets import Input
 
 from core.formats import number
 from core.text import clean
+from tui.glyphs import glyph
 from tui.keys import LOG
 from tui.log_file import ERROR, LogFile
-from tui.signs import sign
 from tui.widgets.line import Line
 
 if TYPE_CHECKING:
@@ -198,12 +198,12 @@ class LogPane(Vertical):
             self._about.show("Log", "")
             return
         if lines.follow:
-            where = f"{number(log.count)} line{'s' if log.count > 1 else ''} {sign('dot')} following"
+            where = f"{number(log.count)} line{'s' if log.count > 1 else ''} {glyph('dot')} following"
             keys = "f hold  / search  g first error  o path"
         else:
-            where = f"line {number(lines.top + 1)} of {number(log.count)} {sign('dot')} held"
+            where = f"line {number(lines.top + 1)} of {number(log.count)} {glyph('dot')} held"
             keys = "f follow  / search  n next  g first error  o path"
-        self._about.show(f"Log {sign('dot')} {where}", keys)
+        self._about.show(f"Log {glyph('dot')} {where}", keys)
 
     def action_follow(self) -> None:
         """Hold still, or follow the end again."""

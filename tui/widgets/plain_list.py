@@ -11,7 +11,7 @@ from textual.events import Click, MouseScrollDown, MouseScrollUp
 from textual.message import Message
 from textual.widget import Widget
 
-from tui.signs import sign
+from tui.glyphs import glyph
 from tui.widgets.safe import harmless
 
 DIM = "$foreground 60%"
@@ -82,7 +82,7 @@ class PlainList(Widget, can_focus=True):
         for index in range(self.top, min(self._count, self.top + height)):
             found = self._line(index)
             text = harmless(found if isinstance(found, Content) else Content(found))
-            mark = sign("here") if index == self.index else " "
+            mark = glyph("here") if index == self.index else " "
             if index == self.index:
                 # Dim text, reversed, would be a grey box in the marked line.
                 text = Content(text.plain, [span for span in text.spans if span.style != DIM])

@@ -9,8 +9,8 @@ from textual.events import Click
 from textual.message import Message
 from textual.widget import Widget
 
+from tui.glyphs import glyph
 from tui.labels import STATE_WORDS
-from tui.signs import sign
 from tui.snapshot import Snapshot
 from tui.steps import steps
 
@@ -53,7 +53,7 @@ class Rail(Widget):
         for step in steps():
             here = step.name == self.current
             word = self.states.get(step.name, "")
-            mark = sign("here") if here else " "
+            mark = glyph("here") if here else " "
             name = f"{mark}{step.number} {step.title}"[: width if width >= 11 else width - 1].ljust(width)
             names.append(Content.styled(name, "bold reverse" if here else ""))
             space = " " * max(0, min(indent, width - 1 - len(word)))

@@ -6,7 +6,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from core.formats import human_bytes
-from tui.signs import sign
+from tui.glyphs import glyph
 
 
 class SizeBars(Widget):
@@ -40,11 +40,11 @@ class SizeBars(Widget):
             if index == 1 and count and first:
                 times = first / count
                 if times >= 1.05:
-                    note = f"  {times:.1f} {sign('times')} smaller"
+                    note = f"  {times:.1f} {glyph('times')} smaller"
             lines.append(
                 Content.assemble(
                     f"{name:<{wide}}  ",
-                    (sign("full") * filled, "$text-success" if index else "$text-secondary"),
+                    (glyph("full") * filled, "$text-success" if index else "$text-secondary"),
                     f" {human_bytes(count)}",
                     (note, "bold"),
                 )

@@ -8,7 +8,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from core.text import clean
-from tui.signs import sign
+from tui.glyphs import glyph
 
 
 class TopLine(Widget):
@@ -41,7 +41,7 @@ class TopLine(Widget):
         room = width - len(name) - len(self._load) - 3
         lab = self.lab_name()
         if len(lab) > room:
-            lab = sign("cut") + lab[len(lab) - max(0, room - 1) :] if room > 8 else ""
-        left = Content.assemble((name, "bold"), sign("bar"), " ", Content(lab))
+            lab = glyph("cut") + lab[len(lab) - max(0, room - 1) :] if room > 8 else ""
+        left = Content.assemble((name, "bold"), glyph("bar"), " ", Content(lab))
         pad = max(1, width - left.cell_length - len(self._load) - 1)
         return Content.assemble(left, " " * pad, (self._load, "bold"), " ")

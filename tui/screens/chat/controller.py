@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from core.errors import LabError, RequestError
 from core.formats import human_bytes
 from core.text import clean
-from tui.signs import bar, sign
+from tui.glyphs import bar, glyph
 
 if TYPE_CHECKING:
     from core.chat import ChatEvent, ChatSession, Response, Turn
@@ -381,7 +381,7 @@ class ChatController:
 
     def _status(self) -> str:
         """Who answers, what has just changed about that, how, and how much of the context is used."""
-        chat, dot = self.chat, f" {sign('dot')} "
+        chat, dot = self.chat, f" {glyph('dot')} "
         if self._loading is not None:
             done, total = self._loading
             how_far = f"{bar(done / total, 16)} {human_bytes(done)} of {human_bytes(total)}" if total else "…"

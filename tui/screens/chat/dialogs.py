@@ -14,10 +14,10 @@ from textual.screen import ModalScreen
 from textual.widgets import Input
 
 from core.text import clean
+from tui.widgets.button import Button
 from tui.widgets.form import Form
 from tui.widgets.line import Line
 from tui.widgets.plain_list import PlainList
-from tui.widgets.push import Push
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
@@ -81,22 +81,22 @@ class SettingsScreen(ModalScreen[tuple[dict[str, Any], bool] | None]):
             yield Plain("How answers are chosen, from the next one on", classes="dialog-title")
             yield self.form
             with Horizontal(classes="dialog-buttons"):
-                yield Push("Use", id="use", key="Enter", primary=True)
-                yield Push("Use and keep in lab.toml", id="keep")
-                yield Push("Close", id="close", key="Esc")
+                yield Button("Use", id="use", key="Enter", primary=True)
+                yield Button("Use and keep in lab.toml", id="keep")
+                yield Button("Close", id="close", key="Esc")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Enter in a field uses all of them."""
         event.stop()
         self._use(False)
 
-    def on_push_pushed(self, event: Push.Pushed) -> None:
+    def on_button_pressed(self, event: Button.Pressed) -> None:
         """A button."""
         event.stop()
-        if event.push.id == "close":
+        if event.button.id == "close":
             self.dismiss(None)
         else:
-            self._use(event.push.id == "keep")
+            self._use(event.button.id == "keep")
 
     def _use(self, keep: bool) -> None:
         wrong = self.form.first_wrong()
@@ -133,9 +133,9 @@ class ChatsScreen(ModalScreen[tuple[str, str] | None]):
             yield self._list
             yield self._naming
             with Horizontal(classes="dialog-buttons"):
-                yield Push("New chat", id="new")
-                yield Push("Save this one as Markdown", id="save")
-                yield Push("Close", id="close", key="Esc")
+                yield Button("New chat", id="new")
+                yield Button("Save this one as Markdown", id="save")
+                yield Button("Close", id="close", key="Esc")
 
     def on_mount(self) -> None:
         """Fill the list."""
@@ -161,7 +161,7 @@ class ChatsScreen(ModalScreen[tuple[str, str] | None]):
         event.stop()
         self.dismiss(("name", event.value))
 
-    def on_push_pushed(self, event: Push.Pushed) -> None:
+    def on_button_pressed(self, event: Button.Pressed) -> None:
         """A button."""
         event.stop()
-        self.dismiss(None if event.push.id == "close" else (event.push.id or "", ""))
+        self.dismiss(None if event.button.id == "close" else (event.button.id or "", ""))

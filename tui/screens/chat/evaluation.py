@@ -14,11 +14,11 @@ from textual.screen import ModalScreen
 
 from core.chat.evaluate import Evaluation, evaluate
 from core.text import clean
+from tui.glyphs import bar, glyph
 from tui.screens.chat.controller import problem_of
 from tui.screens.chat.dialogs import STYLES
-from tui.signs import bar, sign
+from tui.widgets.button import Button
 from tui.widgets.problem import Problem
-from tui.widgets.push import Push
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
@@ -72,11 +72,11 @@ class EvaluationScreen(ModalScreen[None]):
                 with Horizontal(classes="sides"):
                     yield from self._sides.values()
             with Horizontal(classes="dialog-buttons"):
-                yield Push("Previous", id="before", key="p")
-                yield Push("Next", id="after", key="n")
-                yield Push("Run again", id="run", key="F8")
-                yield Push("Stop", id="stop", key="F9")
-                yield Push("Close", id="close", key="Esc")
+                yield Button("Previous", id="before", key="p")
+                yield Button("Next", id="after", key="n")
+                yield Button("Run again", id="run", key="F8")
+                yield Button("Stop", id="stop", key="F9")
+                yield Button("Close", id="close", key="Esc")
 
     @property
     def rows(self) -> list[Row]:
@@ -128,8 +128,8 @@ class EvaluationScreen(ModalScreen[None]):
         self._show()
 
     def _show(self) -> None:
-        self.query_one("#stop", Push).display = self.running
-        self.query_one("#run", Push).display = not self.running
+        self.query_one("#stop", Button).display = self.running
+        self.query_one("#run", Button).display = not self.running
         self._problem.tell(problem_of(self._error) if self._error else None)
         self._summary.show(self._means())
         if not self.rows:
@@ -164,10 +164,10 @@ class EvaluationScreen(ModalScreen[None]):
                 word = "better" if (tuned - base) * better > 0 else "worse" if tuned != base else "same"
                 parts.append(
                     Content.assemble(
-                        f"{figure} {base:.2f} {sign('to')} ", (f"{tuned:.2f}", "bold"), f" {word}"
+                        f"{figure} {base:.2f} {glyph('to')} ", (f"{tuned:.2f}", "bold"), f" {word}"
                     )
                 )
-        return Content(f" {sign('dot')} ").join(Content(p) if isinstance(p, str) else p for p in parts)
+        return Content(f" {glyph('dot')} ").join(Content(p) if isinstance(p, str) else p for p in parts)
 
     def action_turn(self, by: int) -> None:
         """The page before or after."""
@@ -184,7 +184,7 @@ class EvaluationScreen(ModalScreen[None]):
             self._stopping = True
             self._session.stop()
 
-    def on_push_pushed(self, event: Push.Pushed) -> None:
+    def on_button_pressed(self, event: Button.Pressed) -> None:
         """A button."""
         event.stop()
         {
@@ -193,7 +193,7 @@ class EvaluationScreen(ModalScreen[None]):
             "run": self.action_start,
             "stop": self.action_stop,
             "close": self.action_close,
-        }[event.push.id or "close"]()
+        }[event.button.id or "close"]()
 
     def action_close(self) -> None:
         """Back to the chat; what runs is stopped, and what it has is kept."""

@@ -19,9 +19,9 @@ from core.text import clean
 from tui.screens.base import StepScreen
 from tui.screens.chat.controller import HELP, ChatController, ChatView, Command, parse
 from tui.screens.chat.transcript_view import TranscriptView
+from tui.widgets.button import Button
 from tui.widgets.line import Line
 from tui.widgets.problem import Problem
-from tui.widgets.push import Push
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class ChatScreen(StepScreen):
         self.problem = Problem(id="problem", brief=True)
         self.intro = Plain("", id="intro")
         self.transcript = TranscriptView(
-            self.intro, Push("Show earlier turns", id="earlier"), id="transcript"
+            self.intro, Button("Show earlier turns", id="earlier"), id="transcript"
         )
         self.status = Plain("", id="chat-state")
         self.field = Question(
@@ -112,16 +112,16 @@ class ChatScreen(StepScreen):
         yield self.status
         yield self.field
         with Horizontal(classes="buttons"):
-            yield Push("Go to", id="goal", primary=True)
-            yield Push("Stop", id="stop", key="F9", primary=True)
-            yield Push("Start again", id="restart", primary=True)
-            yield Push("Again", id="again")
-            yield Push("Copy", id="copy")
-            yield Push("Compare", id="compare")
-            yield Push("Adapter", id="adapter")
-            yield Push("Set", id="set")
-            yield Push("Chats", id="chats")
-            yield Push("Evaluate", id="run", key="F8")
+            yield Button("Go to", id="goal", primary=True)
+            yield Button("Stop", id="stop", key="F9", primary=True)
+            yield Button("Start again", id="restart", primary=True)
+            yield Button("Again", id="again")
+            yield Button("Copy", id="copy")
+            yield Button("Compare", id="compare")
+            yield Button("Adapter", id="adapter")
+            yield Button("Set", id="set")
+            yield Button("Chats", id="chats")
+            yield Button("Evaluate", id="run", key="F8")
         yield self.command
 
     # Drawing
@@ -136,7 +136,7 @@ class ChatScreen(StepScreen):
         self._missing = ""
         if missing is not None:
             self._missing = f"Nothing to talk to yet: step {missing.number}, {missing.title}, makes it."
-            self.query_one("#goal", Push).label(f"Go to {missing.number} {missing.title}")
+            self.query_one("#goal", Button).label(f"Go to {missing.number} {missing.title}")
         elif self.controller.wanted and self.is_current:
             self._in_thread(self.controller.load())
         self._draw_frame(self._look())
@@ -154,9 +154,9 @@ class ChatScreen(StepScreen):
         self.status.show(view.status)
         self.intro.show(self.step.about if self._missing else _intro(self.step.about, view.notes))
         self.intro.display = view.intro
-        for push in self.query(Push):
-            push.display = push.id in view.buttons
-        self.query_one("#compare", Push).label("Single" if view.compare else "Compare")
+        for button in self.query(Button):
+            button.display = button.id in view.buttons
+        self.query_one("#compare", Button).label("Single" if view.compare else "Compare")
         (self._tick.resume if view.busy else self._tick.pause)()
         self.refresh_bindings()
 
@@ -232,11 +232,11 @@ class ChatScreen(StepScreen):
         if command is None:
             self.field.value = ""
 
-    async def on_push_pushed(self, event: Push.Pushed) -> None:
+    async def on_button_pressed(self, event: Button.Pressed) -> None:
         """A button."""
         event.stop()
-        self._do_safely(Command(event.push.id or ""))
-        if event.push.id == "earlier":
+        self._do_safely(Command(event.button.id or ""))
+        if event.button.id == "earlier":
             await self.draw()
             self.transcript.scroll_home(animate=False)
 
@@ -433,7 +433,7 @@ class ChatScreen(StepScreen):
     def focus_first(self) -> None:
         """In the field; without a model on the way to the step that makes it."""
         if self.is_current:
-            (self.query_one("#goal", Push) if self.field.disabled else self.field).focus()
+            (self.query_one("#goal", Button) if self.field.disabled else self.field).focus()
 
     def action_leave_field(self) -> None:
         """Esc: give up editing; else leave the field, so that letters are keys; else back into it."""

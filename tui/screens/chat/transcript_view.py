@@ -15,7 +15,7 @@ from textual.widgets import Markdown
 from textual.widgets.markdown import MarkdownStream
 
 from core.text import StreamCleaner, clean
-from tui.signs import sign
+from tui.glyphs import glyph
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
@@ -163,4 +163,4 @@ class TranscriptView(VerticalScroll, can_focus=False):
 
 
 def _figures(answer: Answer) -> str:
-    return answer.figures.replace(", ", f" {sign('dot')} ")
+    return answer.figures.replace(", ", f" {glyph('dot')} ")

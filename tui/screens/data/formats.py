@@ -10,8 +10,8 @@ from textual.content import Content
 from core.formats import counted, human_bytes, number, time_left
 from core.options import AUTO
 from core.text import clean
+from tui.glyphs import ascii_only, bar, glyph
 from tui.screens.data.rows import ShownRow, as_text
-from tui.signs import ascii_only, bar, sign
 
 if TYPE_CHECKING:
     from core.data.background import SurveyState
@@ -29,7 +29,7 @@ MOST = 20_000
 def row_line(row: ShownRow | None, index: int, sure: bool, wide: int, digits: int) -> Content:
     """A row in the list: its line, a mark, and the beginnings of its fields side by side."""
     if row is None:
-        return Content.styled(f"{number(index + 1):>{digits}} {sign('cut')}", QUIET)
+        return Content.styled(f"{number(index + 1):>{digits}} {glyph('cut')}", QUIET)
     place = where(row.row.line, row.row.number) if row.row.line and sure else f"~{index + 1}"
     mark = Content("")
     if row.problem:
@@ -56,7 +56,7 @@ def side_by_side(cells: Sequence[str], room: int, taken: int = 0) -> list[Conten
     parts: list[Content] = []
     for place, text in enumerate(cells[:count]):
         if place:
-            parts.append(Content.styled(f" {sign('bar')} ", QUIET))
+            parts.append(Content.styled(f" {glyph('bar')} ", QUIET))
         wide = each if place else max(1, each - taken)
         cut = Content(text).truncate(wide, ellipsis=True)
         parts.append(cut.pad_right(max(0, wide - cut.cell_length)) if place < count - 1 else cut)
@@ -104,7 +104,7 @@ def row_text(state: DataState) -> Content:
         ]
     fields = row.row.fields
     if fields is not None:
-        parts.append(Content.styled(f"{sign('line') * 2} The record\n", QUIET))
+        parts.append(Content.styled(f"{glyph('line') * 2} The record\n", QUIET))
         used = whole.view.used
         for name, value in fields.items():
             told = clean(str(name)[:CELL_NAME], keep_newlines=False)
@@ -147,14 +147,14 @@ def file_line(count: int, exact: bool, bytes: int, columns: Sequence[str]) -> Co
     """What is known of a file at once."""
     rows = f"{'' if exact else 'about '}{counted(count, 'row')}"
     parts = [rows, human_bytes(bytes)] if bytes else [rows]
-    parts.append(f"fields: {', '.join(columns[:6])}{' ' + sign('cut') if len(columns) > 6 else ''}")
-    return Content(clean(f"  {sign('dot')}  ".join(parts), keep_newlines=False))
+    parts.append(f"fields: {', '.join(columns[:6])}{' ' + glyph('cut') if len(columns) > 6 else ''}")
+    return Content(clean(f"  {glyph('dot')}  ".join(parts), keep_newlines=False))
 
 
 def progress_line(state: SurveyState, wide: int) -> Content:
     """How far the survey is."""
     if not state.total:
-        return Content.styled(f"Checking all rows {sign('cut')}", "$text-accent")
+        return Content.styled(f"Checking all rows {glyph('cut')}", "$text-accent")
     share = min(1.0, state.done / state.total)
     return Content.assemble(
         ("Checking all rows: ", "$text-accent"),
@@ -177,7 +177,7 @@ def report_lines(report: Mapping[str, Any], recipe: Recipe, wide: int) -> Conten
             f"tokens: {about}{number(tokens['total'])}, median {number(tokens.get('p50', 0))}, "
             f"longest {number(tokens.get('max', 0))}"
         )
-    lines = [Content.styled(f"  {sign('dot')}  ".join(first), "bold")]
+    lines = [Content.styled(f"  {glyph('dot')}  ".join(first), "bold")]
     second: list[Content] = []
     drawn = lengths(tokens.get("histogram") or [], wide)
     if drawn is not None:
@@ -197,7 +197,7 @@ def report_lines(report: Mapping[str, Any], recipe: Recipe, wide: int) -> Conten
         more.append(f"padding {report['padding']:.0%}")
     taken = sum(part.cell_length for part in second)
     for words in more:
-        gap = f"  {sign('dot')}  " if second else ""
+        gap = f"  {glyph('dot')}  " if second else ""
         if taken + len(gap) + len(words) <= wide:  # what does not fit is left out whole
             second.append(Content.styled(gap + words, QUIET))
             taken += len(gap) + len(words)
@@ -221,7 +221,7 @@ def left_out_words(report: Mapping[str, Any]) -> str:
         f"not learnt: {counted(count, 'row')}, {why}"
         for why, count in (report.get("not_learnt") or {}).items()
     ]
-    return clean(f"  {sign('dot')}  ".join(told), keep_newlines=False)
+    return clean(f"  {glyph('dot')}  ".join(told), keep_newlines=False)
 
 
 def lengths(bars: Sequence[Sequence[int]], wide: int) -> Content | None:
@@ -247,7 +247,7 @@ def counts_line(counts: Mapping[str, int]) -> Content:
         return Content.styled("No findings: every row can be used.", "$text-success")
     kinds = sorted(counts.items(), key=lambda pair: -pair[1])
     told = ", ".join(f"{number(count)} {kind}" for kind, count in kinds[:4])
-    rest = f" {sign('cut')}" if len(kinds) > 4 else ""
+    rest = f" {glyph('cut')}" if len(kinds) > 4 else ""
     words = f"{counted(many, 'finding')}: "
     return Content.assemble((words, "bold $text-warning"), f"{told}{rest}", ("  (f lists them)", QUIET))
 
@@ -255,7 +255,7 @@ def counts_line(counts: Mapping[str, int]) -> Content:
 def finding_line(finding: Finding | None, index: int, many_files: bool) -> Content:
     """A finding in the list."""
     if finding is None:
-        return Content.styled(f"{number(index + 1)} {sign('cut')}", QUIET)
+        return Content.styled(f"{number(index + 1)} {glyph('cut')}", QUIET)
     place = where(finding.line, finding.row)
     place = f"{finding.file}:{place}" if many_files else place
     bad = finding.level == "error"

@@ -34,10 +34,10 @@ from tui.screens.data.formats import (
     side_by_side,
 )
 from tui.screens.dialogs import ErrorScreen
+from tui.widgets.button import Button
 from tui.widgets.form import Form
 from tui.widgets.plain_list import PlainList
 from tui.widgets.problem import Problem
-from tui.widgets.push import Push
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
@@ -124,12 +124,12 @@ class DataScreen(StepScreen):
         yield self.checked
         yield self.problem
         with Horizontal(classes="buttons"):
-            yield Push("Use the proposal", id="accept", key="a", primary=True)
-            yield Push("Next: Quantize", id="next", key="F4", primary=True)
-            yield Push("Check", id="run", key="F8")
-            yield Push("Browse", id="browse", key="o")
-            yield Push("Go to", id="goto", key="g")
-            yield Push("Findings", id="findings", key="f")
+            yield Button("Use the proposal", id="accept", key="a", primary=True)
+            yield Button("Next: Quantize", id="next", key="F4", primary=True)
+            yield Button("Check", id="run", key="F8")
+            yield Button("Browse", id="browse", key="o")
+            yield Button("Go to", id="goto", key="g")
+            yield Button("Findings", id="findings", key="f")
         yield self.command
         with Horizontal(id="records"):
             with Vertical(id="left"):
@@ -142,7 +142,7 @@ class DataScreen(StepScreen):
     def on_mount(self) -> None:
         """Open the file, and check it all."""
         for name in ("accept", "findings"):
-            self.query_one(f"#{name}", Push).display = False
+            self.query_one(f"#{name}", Button).display = False
         self.set_interval(_WAIT_S, self.controller.follow)
         self.look()
 
@@ -168,7 +168,7 @@ class DataScreen(StepScreen):
     def focus_first(self) -> None:
         """On what a person most likely wants: the proposal, where one waits; a file; else the next step."""
         name = "accept" if self.state.proposed else "browse" if self.state.lost else "next"
-        self.set_focus(self.query_one(f"#{name}", Push))
+        self.set_focus(self.query_one(f"#{name}", Button))
 
     def look(self) -> None:
         """Show what stands in the form."""
@@ -213,9 +213,9 @@ class DataScreen(StepScreen):
         if told is not None and state.proposed is not None:
             told = proposal_error(told, state.proposed)
         self.problem.tell(told, "CONFIRM" if state.proposed else "FAIL")
-        self.query_one("#accept", Push).display = state.proposed is not None
-        self.query_one("#goto", Push).display = state.proposed is None
-        findings = self.query_one("#findings", Push)
+        self.query_one("#accept", Button).display = state.proposed is not None
+        self.query_one("#goto", Button).display = state.proposed is None
+        findings = self.query_one("#findings", Button)
         findings.display = state.findings > 0 and state.proposed is None
         findings.label("Rows" if state.listing else "Findings")
         asked = [(each.proposed is not None, each.lost) for each in (state, before)]
@@ -352,10 +352,10 @@ class DataScreen(StepScreen):
         event.stop()
         self.action_run()
 
-    def on_push_pushed(self, event: Push.Pushed) -> None:
+    def on_button_pressed(self, event: Button.Pressed) -> None:
         """A button."""
         event.stop()
-        name = event.push.id
+        name = event.button.id
         if name == "next":
             if self.save():
                 self.app.run_worker(self.olive.go_to("quantize"))

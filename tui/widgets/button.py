@@ -13,33 +13,33 @@ from textual.widget import Widget
 from core.text import clean
 
 
-class Push(Widget, can_focus=True):
-    """``[ Run F8 ]``; reversed while it has the focus. Enter, space or a click pushes it."""
+class Button(Widget, can_focus=True):
+    """``[ Run F8 ]``; reversed while it has the focus. Enter, space or a click presses it."""
 
     ALLOW_SELECT = False
     DEFAULT_CSS = """
-    Push { width: auto; height: 1; margin: 0 1 0 0; background: $panel; color: $foreground; }
-    Push.-primary { color: $text-primary; text-style: bold; }
-    Push:focus { background: $primary; color: $background; text-style: bold; }
-    Push:disabled { text-style: dim; }
-    Push:ansi { background: ansi_default; color: ansi_default; }
-    Push:ansi.-primary { text-style: bold; }
-    Push:ansi:focus { text-style: bold reverse; }
+    Button { width: auto; height: 1; margin: 0 1 0 0; background: $panel; color: $foreground; }
+    Button.-primary { color: $text-primary; text-style: bold; }
+    Button:focus { background: $primary; color: $background; text-style: bold; }
+    Button:disabled { text-style: dim; }
+    Button:ansi { background: ansi_default; color: ansi_default; }
+    Button:ansi.-primary { text-style: bold; }
+    Button:ansi:focus { text-style: bold reverse; }
     """
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter,space", "push", "Press", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter,space", "press", "Press", show=False)]
 
-    class Pushed(Message):
-        """The button was pushed."""
+    class Pressed(Message):
+        """The button was pressed."""
 
-        def __init__(self, push: Push) -> None:
+        def __init__(self, button: Button) -> None:
             super().__init__()
-            self.push = push
+            self.button = button
 
         @property
-        def control(self) -> Push:
+        def control(self) -> Button:
             """The button."""
-            return self.push
+            return self.button
 
     def __init__(self, text: str, *, id: str, key: str = "", primary: bool = False) -> None:
         super().__init__(id=id, classes="-primary" if primary else "")
@@ -63,11 +63,11 @@ class Push(Widget, can_focus=True):
         return Content(f"[ {self._text}{key} ]")
 
     def on_click(self, event: Click) -> None:
-        """Push it with the mouse."""
+        """Button it with the mouse."""
         event.stop()
-        self.action_push()
+        self.action_press()
 
-    def action_push(self) -> None:
-        """Push it."""
+    def action_press(self) -> None:
+        """Button it."""
         if not self.disabled:
-            self.post_message(self.Pushed(self))
+            self.post_message(self.Pressed(self))
