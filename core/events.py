@@ -148,7 +148,7 @@ class JobReporter(Reporter):
         self._job = job
         self._log = folder / LOG_NAME
         self._cancel = folder / "cancel"
-        self._stream = open(folder / "events.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the job
+        self._events = folder / "events.jsonl"
         self._lock = threading.Lock()
         self._left = TimeLeft()
         self._last = ("", 0.0)
@@ -158,11 +158,10 @@ class JobReporter(Reporter):
         self._stop_takes = 0.0
 
     def emit(self, kind: str, **fields: Any) -> None:
-        """Append one event, whole, and flush it."""
+        """Append one event, whole."""
         event = {"v": VERSION, "t": now(), "job": self._job, "type": kind, **fields}
-        with self._lock:
-            self._stream.write(json.dumps(event, ensure_ascii=False) + "\n")
-            self._stream.flush()
+        with self._lock, self._events.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(event, ensure_ascii=False) + "\n")
 
     def progress(self, phase: str, done: float, total: float | None) -> None:
         eta = self._left.update(phase, done, total)

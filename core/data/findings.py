@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from typing import IO
@@ -62,6 +63,7 @@ class Findings:
             return
         if self._file is None:
             self._file = tempfile.TemporaryFile("w+", encoding="utf-8", prefix="olivepress-")  # noqa: SIM115
+            weakref.finalize(self, self._file.close)
         self._file.write(json.dumps(finding.as_row()) + "\n")
 
     def sort(self) -> None:

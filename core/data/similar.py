@@ -12,6 +12,7 @@ word sets themselves for files of ordinary size, else on the 32 minima (standard
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ class Store:
         self._size += len(data)
         if self._file is None and self._size > _IN_MEMORY:
             self._file = tempfile.TemporaryFile(prefix="olivepress-")  # noqa: SIM115 - lives as long as the store
+            weakref.finalize(self, self._file.close)
             self._file.writelines(self._parts)
             self._parts.clear()
         if self._file is not None:

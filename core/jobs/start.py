@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -104,7 +105,7 @@ def _launch(
         reserve.take(job.folder)
         JobReporter(job.folder, job.id).emit("state", state="queued")
         with job.log_path.open("ab") as log:
-            subprocess.Popen(
+            supervisor = subprocess.Popen(
                 [sys.executable, "-m", "core.jobs.supervise", str(job.folder), str(held)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -113,6 +114,8 @@ def _launch(
                 pass_fds=(held,),
                 env=job_environment(),
             )
+        # It outlives this process, and needs nobody; but as long as this one lives, the system keeps what ended.
+        threading.Thread(target=supervisor.wait, name=f"end of {job.id}", daemon=True).start()
     finally:
         os.close(held)
 

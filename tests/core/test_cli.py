@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core import Cancelled, Lab, LabError, MachineError, RequestError, StageError
@@ -151,7 +151,6 @@ def test_wrong_settings_are_refused(word: str, says: str) -> None:
     assert says in str(caught.value)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_options_stand_anywhere(data: st.DataObject) -> None:
     stages = data.draw(st.lists(st.sampled_from(list(STAGES)), unique=True))
@@ -456,19 +455,19 @@ def test_foreign_text_in_errors_cannot_reach_the_terminal(capsys: Captured) -> N
 def test_a_reader_that_leaves_early_is_no_error(make: Callable[[str], Lab]) -> None:
     lab = make("flood")
     lab.run("quantize")
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "core.cli", "logs", str(lab.root), "quantize"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline()
-    process.stdout.close()
-    assert process.stderr is not None
-    assert process.stderr.read() == b""
-    assert process.wait(timeout=60) == 141
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 141
 
 
 def test_progress_without_a_terminal_is_a_line_for_each_tenth(capsys: Captured) -> None:

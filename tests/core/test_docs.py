@@ -33,7 +33,10 @@ def undocumented(module: ModuleType) -> Iterator[str]:
             continue
         for member, value in vars(cls).items():
             told = value.__func__ if isinstance(value, classmethod | staticmethod) else value
-            if member.startswith("_") or not (inspect.isfunction(told) or isinstance(told, property)):
+            method = (
+                inspect.isfunction(told) and told.__name__ == member
+            )  # no field whose default is a function
+            if member.startswith("_") or not (method or isinstance(told, property)):
                 continue
             if not inspect.getdoc(getattr(cls, member)):
                 yield f"{module.__name__}.{name}.{member}"

@@ -53,6 +53,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     yield
     model.forget_answers()
     server.shutdown()
+    server.server_close()
 
 
 def check(tmp_path: Path, source: str) -> Check:

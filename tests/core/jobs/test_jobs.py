@@ -133,17 +133,16 @@ def test_a_deaf_worker_is_killed(
 def test_a_detached_chain_goes_on_when_its_starter_is_killed(make: Callable[[str], Lab]) -> None:
     lab = make("ok")
     lab.set({"chat.system": "ok"})
-    starter = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", _STARTER, str(lab.root)],
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
         start_new_session=True,
-    )
-    assert starter.stdout is not None
-    starter.stdout.readline()
-    os.killpg(starter.pid, signal.SIGKILL)
-    starter.wait()
+    ) as starter:
+        assert starter.stdout is not None
+        starter.stdout.readline()
+        os.killpg(starter.pid, signal.SIGKILL)
     until(lambda: (job := lab.newest("finetune")) is not None and job.state == "succeeded")
     assert lab.folder.finetuned_dir("travel").is_dir()
     assert [job.id for job in lab.jobs()] == ["quantize-001", "finetune-001"]

@@ -242,7 +242,7 @@ def test_templates_of_good_will_are_rendered(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", BENIGN)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.lists(
         st.fixed_dictionaries(

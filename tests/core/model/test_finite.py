@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("weights")
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     kind=st.sampled_from(sorted(TYPES)),
     bits=st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=40),
@@ -45,7 +45,7 @@ def test_it_agrees_with_torch_for_any_bits(folder: Path, kind: str, bits: list[i
     assert found.what == ("NaN" if math.isnan(tensor[bad[0]].item()) else "Inf")
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     kind=st.sampled_from(["bf16", "f32"]),
     numbers=st.lists(

@@ -151,7 +151,7 @@ def test_an_answer_with_space_behind_it_is_learnt_with_its_end(name: str, behind
 
 @pytest.mark.parametrize("which", TOKENIZERS)
 @pytest.mark.parametrize("name", TEMPLATES)
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(talk=talks())
 def test_what_training_and_chat_read_is_one(name: str, which: str, talk: tuple[Message, ...]) -> None:
     form = prompts(TEMPLATES[name], TOKENIZERS[which]())
@@ -192,7 +192,7 @@ def test_what_training_and_chat_read_is_one(name: str, which: str, talk: tuple[M
     assert count(row.ids) == count(form.encode(form.segments(harmless)).ids)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(
     talk=talks(),
     template=st.sampled_from(
@@ -224,7 +224,7 @@ def test_an_answer_without_an_end_is_ended_by_the_models_own_token() -> None:
 
 
 @pytest.mark.parametrize("which", TOKENIZERS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(talk=talks())
 def test_lengths_are_those_of_the_rows(which: str, talk: tuple[Message, ...]) -> None:
     form = prompts(TEMPLATES["start in the template"], TOKENIZERS[which]())
