@@ -46,8 +46,7 @@ types: setup-dev ## strict type check, of the tests too
 
 unit: setup-dev ## the tests of behaviour
 	@tools/azurite.sh || true
-	@$(BIN)/pytest -q -n 2 --dist loadgroup || { echo "What failed is run once more by itself; it must pass alone."; \
-	    $(BIN)/pytest -q --last-failed --last-failed-no-failures none; }
+	@$(BIN)/pytest -q -n 2 --dist loadgroup
 
 format: setup-dev ## put the source into its standard form
 	@$(BIN)/ruff check --fix-only .

@@ -11,7 +11,8 @@ from textual.widgets import Input
 from core.chat.protocol import Ready
 from core.errors import MachineError, StageError
 from core.lab import Lab
-from tests.snapshots.test_snapshots import IDS, LOW, SIZES, Compare, at, pinned
+from tests.snapshots.conftest import Compare
+from tests.snapshots.test_snapshots import IDS, LOW, SIZES, at, pinned
 from tests.tui.conftest import screen_text, until
 from tests.tui.nasty import NASTY
 from tests.tui.talks import Puppet, half_loaded, with_model, write_chat
@@ -186,7 +187,7 @@ def puppet(monkeypatch: pytest.MonkeyPatch) -> Puppet:
 def picture(snap_compare: Compare, lab: Lab, puppet: Puppet, size: tuple[int, int], do: Do) -> None:
     """Compare the chat after ``do``."""
 
-    async def before(pilot: Any) -> None:
+    async def steps(pilot: Any) -> None:
         screen = pilot.app.current
         assert isinstance(screen, ChatScreen)
         if isinstance(puppet.ready, Ready):
@@ -196,9 +197,8 @@ def picture(snap_compare: Compare, lab: Lab, puppet: Puppet, size: tuple[int, in
             )
             await until(pilot, lambda: screen.focused is screen.field)
         await do(pilot, screen, puppet)
-        await pilot.pause(0.15)
 
-    assert snap_compare(OlivePressApp(lab.root, "chat"), terminal_size=size, run_before=before)
+    assert snap_compare(OlivePressApp(lab.root, "chat"), size, steps)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=IDS)

@@ -11,7 +11,9 @@ import pytest
 from core.data.background import SurveyState
 from core.data.types import Finding
 from core.lab import Lab
-from tests.snapshots.test_snapshots import IDS, ROWS, SIZES, Compare, pinned
+from tests.snapshots.conftest import Compare
+from tests.snapshots.test_snapshots import IDS, ROWS, SIZES, pinned
+from tests.tui.conftest import until
 from tests.tui.nasty import NASTY
 from tests.tui.surveys import report, survey_that
 from tui.app import OlivePressApp
@@ -46,17 +48,11 @@ def ready(app: OlivePressApp) -> bool:
 def picture(snap_compare: Compare, lab: Lab, size: tuple[int, int], *keys: str) -> None:
     """Compare the data screen, after these keys."""
 
-    async def before(pilot: Any) -> None:
-        for _ in range(500):
-            await pilot.pause(0.02)
-            if ready(pilot.app):
-                break
-        await pilot.pause(0.2)
-        if keys:
-            await pilot.press(*keys)
-            await pilot.pause(0.3)
+    async def steps(pilot: Any) -> None:
+        await until(pilot, lambda: ready(pilot.app))
+        await pilot.press(*keys)
 
-    assert snap_compare(OlivePressApp(lab.root, "data"), terminal_size=size, run_before=before)
+    assert snap_compare(OlivePressApp(lab.root, "data"), size, steps)
 
 
 def write(lab: Lab, rows: Sequence[Any], name: str = "towns.jsonl") -> None:

@@ -16,7 +16,8 @@ import pytest
 
 from core.check import Check
 from core.lab import Lab
-from tests.tui.conftest import screen_text
+from tests.snapshots.conftest import Compare
+from tests.tui.conftest import screen_text, until
 from tests.tui.labs import END, RESULTS, job_in, made
 from tests.tui.nasty import NASTY
 from tui.app import OlivePressApp
@@ -75,41 +76,30 @@ def pinned(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> I
     shutil.rmtree(root.parent, ignore_errors=True)
 
 
-Compare = Callable[..., bool]
-
-
-async def settle(pilot: Any) -> None:
-    """Wait until what threads read has been drawn."""
-    app: OlivePressApp = pilot.app
-    for _ in range(400):
-        await pilot.pause(0.02)
-        screen = app.current
-        ready = screen.is_mounted and app._watch is not None and app._watch._thread is not None
-        if screen.step.name == "check":
-            ready = ready and "check" in app.notes
-        if isinstance(screen, StageScreen) and screen.state().job is not None and not screen.state().settings:
-            ready = (
-                ready and ("8/" in screen_text(app) or app.size.height < 24) and not screen.log_pane._waiting
-            )
-        if isinstance(screen, StageScreen):
-            ready = ready and not screen.form.waiting
-        if app.snapshot.active is not None:
-            ready = ready and screen._top is not None and bool(screen._top._load)
-        if ready and (screen.focused is not None or screen.has_class("-too-small")):
-            break
-    await pilot.pause(0.1)
+def ready(app: OlivePressApp) -> bool:
+    """Whether what threads read is there, so that keys meet the screen that they are meant for."""
+    screen = app.current
+    if not screen.is_mounted or app._watch is None or app._watch._thread is None:
+        return False
+    if screen.focused is None and not screen.has_class("-too-small"):
+        return False
+    if app.snapshot.active is not None and (screen._top is None or not screen._top._load):
+        return False
+    if not isinstance(screen, StageScreen):
+        return screen.step.name != "check" or "check" in app.notes
+    state = screen.state()
+    told = state.job is None or state.settings or app.size.height < 24 or "8/" in screen_text(app)
+    return told and not screen.log_pane._waiting and not screen.form.waiting
 
 
 def picture(snap_compare: Compare, lab: Lab, step: str, size: tuple[int, int], *keys: str) -> None:
     """Compare the screen of a step, after these keys."""
 
-    async def before(pilot: Any) -> None:
-        await settle(pilot)
-        if keys:
-            await pilot.press(*keys)
-            await pilot.pause(0.2)
+    async def steps(pilot: Any) -> None:
+        await until(pilot, lambda: ready(pilot.app))
+        await pilot.press(*keys)
 
-    assert snap_compare(OlivePressApp(lab.root, step), terminal_size=size, run_before=before)
+    assert snap_compare(OlivePressApp(lab.root, step), size, steps)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=IDS)

@@ -12,7 +12,8 @@ from textual.widgets import Input
 from core.azure.signin import Choice
 from core.errors import LabError
 from core.lab import Lab
-from tests.snapshots.test_snapshots import IDS, LOW, SIZES, Compare, at, pinned
+from tests.snapshots.conftest import Compare
+from tests.snapshots.test_snapshots import IDS, LOW, SIZES, at, pinned
 from tests.tui.conftest import screen_text, until
 from tests.tui.labs import RESULTS, FakeJob, job_in, made
 from tests.tui.nasty import NASTY
@@ -145,7 +146,7 @@ def picture(
 ) -> None:
     """Compare the upload screen after ``do``; ``log`` stands in the log when all is drawn."""
 
-    async def before(pilot: Any) -> None:
+    async def steps(pilot: Any) -> None:
         app = pilot.app
         screen = app.current
         assert isinstance(screen, UploadScreen)
@@ -157,9 +158,8 @@ def picture(
             await until(pilot, lambda: log in screen_text(app) and not screen.log_pane._waiting)
         if do is not None:
             await do(pilot, screen)
-        await pilot.pause(0.15)
 
-    assert snap_compare(OlivePressApp(lab.root, "upload"), terminal_size=size, run_before=before)
+    assert snap_compare(OlivePressApp(lab.root, "upload"), size, steps)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=IDS)
