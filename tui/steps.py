@@ -100,7 +100,7 @@ def _steps(stages: tuple[Stage, ...]) -> tuple[Step, ...]:
     return (_CHECK, _DATA, *here, _CHAT, *(step for step in made if step not in here))
 
 
-_STAGE_SCREEN = "tui.screens.stage:StageScreen"
+_STAGE_SCREEN = "tui.screens.stage.screen:StageScreen"
 
 
 def step_named(name: str) -> Step:

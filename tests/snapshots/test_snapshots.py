@@ -22,7 +22,7 @@ from tests.tui.labs import END, RESULTS, job_in, made
 from tests.tui.nasty import NASTY
 from tui.app import OlivePressApp
 from tui.lab_watch import seconds
-from tui.screens.stage import StageScreen
+from tui.screens.stage.screen import StageScreen
 
 SIZES = [(80, 24), (120, 40)]
 IDS = ["80x24", "120x40"]
@@ -70,7 +70,7 @@ def pinned(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> I
     made_lab.set({"data.file": "towns.jsonl"})
     monkeypatch.chdir(root)
     now = seconds(END)
-    monkeypatch.setattr("tui.screens.stage_controller.time.time", lambda: now)
+    monkeypatch.setattr("tui.screens.stage.controller.time.time", lambda: now)
     monkeypatch.setattr("tui.widgets.topline.TopLine.lab_name", lambda self: "~/travel-lab", raising=False)
     yield made_lab
     shutil.rmtree(root.parent, ignore_errors=True)

@@ -13,7 +13,7 @@ from tests.tui.conftest import opened, screen_text, until
 from tests.tui.labs import made
 from tui.screens.chat.dialogs import SettingsScreen
 from tui.screens.data import DataScreen
-from tui.screens.stage import StageScreen
+from tui.screens.stage.screen import StageScreen
 from tui.steps import steps
 from tui.widgets.form import Picker
 

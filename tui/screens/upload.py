@@ -21,14 +21,14 @@ from tui.child import Commands
 from tui.glyphs import bar
 from tui.labels import progress
 from tui.screens.dialogs import ErrorScreen
-from tui.screens.stage import StageScreen
-from tui.screens.stage_texts import StageTexts
+from tui.screens.stage.screen import StageScreen
+from tui.screens.stage.texts import StageTexts
 from tui.session import value_of
 from tui.widgets.button import Button
 
 if TYPE_CHECKING:
     from core.upload.contents import Contents
-    from tui.screens.stage_controller import StageState
+    from tui.screens.stage.controller import StageState
     from tui.session import Session
     from tui.snapshot import JobView, Snapshot
     from tui.steps import Step
@@ -176,7 +176,7 @@ class UploadScreen(StageScreen):
 
     NAME = "upload"
     LABELS: ClassVar[Mapping[str, str]] = {"run": "Upload"}
-    CSS_PATH: ClassVar[list[str]] = ["stage.tcss", "upload.tcss"]  # type: ignore[assignment]
+    CSS_PATH: ClassVar[list[str]] = ["stage/stage.tcss", "upload.tcss"]  # type: ignore[assignment]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "sign_in", "Sign in", show=False),
         Binding("w", "workspace", "Workspace", show=False),

@@ -18,7 +18,7 @@ from core.model.folder import config_facts
 from core.quantize.stage import passes
 from core.recipe import Recipe
 from core.recipe import OPTIONS
-from tui.screens.stage_texts import TEXTS
+from tui.screens.stage.texts import TEXTS
 from tui.snapshot import Snapshot
 
 CONFIG = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,

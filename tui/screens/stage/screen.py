@@ -15,8 +15,8 @@ from core.recipe import on_form
 from core.stages import STAGES
 from tui.screens.base import StepScreen
 from tui.screens.dialogs import AskScreen, ErrorScreen
-from tui.screens.stage_controller import StageController, StageState
-from tui.screens.stage_texts import TEXTS, StageTexts
+from tui.screens.stage.controller import StageController, StageState
+from tui.screens.stage.texts import TEXTS, StageTexts
 from tui.widgets.button import Button
 from tui.widgets.chart import LossChart
 from tui.widgets.form import Form

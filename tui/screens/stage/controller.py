@@ -11,7 +11,7 @@ from textual.content import Content
 
 from core.stages import Stage, result_lines
 from tui.labels import columns, headline, label, measured, obstacle
-from tui.screens.stage_texts import StageTexts
+from tui.screens.stage.texts import StageTexts
 from tui.steps import Step, step_named, steps
 
 if TYPE_CHECKING:
