@@ -9,14 +9,13 @@ The weights' names and shapes come from ``core.model.weights``, the text side fr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from core.errors import RequestError
-from core.files import read_if_whole, read_json
+from core.files import read_json
 from core.model.inside import refuse_outside
 from core.model.text import TOKENIZER_FILES, ModelText, read_text
 from core.model.weights import (
@@ -24,6 +23,7 @@ from core.model.weights import (
     count_numbers,
     damaged,
     leftovers,
+    read_object,
     some_names,
     tensor_entries,
     weight_files,
@@ -248,26 +248,9 @@ def read_config(path: Path) -> dict[str, Any]:
             else 'Set model.source to a folder with config.json, to a hub id, or to "rehearsal".',
             code="model.missing",
         )
-    file = path / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise _no_config(path) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RequestError(
-            "The model's config.json cannot be read.",
-            f"{file}: {error}.",
-            "Fetch it again.",
-            code="model.damaged",
-        ) from None
-    if not isinstance(config, dict):
-        raise RequestError(
-            "The model's config.json is not an object.",
-            str(file),
-            "Fetch the model again.",
-            code="model.damaged",
-        )
-    return config
+    if not (path / "config.json").is_file():
+        raise _no_config(path)
+    return read_object(path / "config.json")
 
 
 def _no_config(path: Path) -> RequestError:
@@ -326,8 +309,8 @@ def check_folder(path: Path) -> None:
             code="model.no-tokenizer",
         )
     for name in ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json"):
-        if (path / name).is_file() and not isinstance(read_if_whole(path / name), dict):
-            raise damaged(path / name, "it is no JSON object")
+        if (path / name).is_file():
+            read_object(path / name)
     if (path / "tokenizer.json").is_file() and not read_text(path).size:
         raise damaged(path / "tokenizer.json", "it holds no vocabulary")
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import RequestError
-from core.formats import some
+from core.formats import human_bytes, some
 from core.model.inside import refuse_name
+from core.text import first_line
 
 WEIGHTS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
@@ -27,6 +28,9 @@ BITS = {
     "I16": 16, "U16": 16, "F8_E5M2": 8, "F8_E4M3": 8, "I8": 8, "U8": 8, "BOOL": 8,
 }  # fmt: skip
 """Bits of a number, by safetensors' name of its type."""
+
+MOST_JSON = 100_000_000
+"""Bytes of a JSON text that is read whole: safetensors' own limit for its headers."""
 
 _OTHER_WEIGHTS = (
     "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.gguf",
@@ -88,18 +92,12 @@ def weight_files(path: Path) -> list[Path]:
 
 
 def _indexed(index: Path) -> list[Path]:
-    path = index.parent
+    path, content = index.parent, read_object(index)
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
         names = sorted(set(content["weight_map"].values()))
         files = [path / name for name in names]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
-        raise RequestError(
-            "The model's weight index cannot be read.",
-            f"{index}: {error}.",
-            "Fetch it again.",
-            code="model.damaged",
-        ) from None
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise damaged(index, f"its weight_map cannot be read ({first_line(error)})") from None
     for name in names:
         refuse_name(index, "weight_map", name)
     missing = [file.name for file in files if not file.is_file()]
@@ -167,6 +165,23 @@ def damaged(file: Path, reason: str) -> RequestError:
     )
 
 
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model.
+
+    Raises:
+        RequestError: it is no JSON object, or one of more than :data:`MOST_JSON` bytes.
+    """
+    try:
+        if file.stat().st_size > MOST_JSON:
+            raise ValueError(f"it is larger than {human_bytes(MOST_JSON)}")
+        found = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise damaged(file, first_line(error)) from None
+    if not isinstance(found, dict):
+        raise damaged(file, "it is no JSON object")
+    return found
+
+
 def read_header(file: Path) -> dict[str, TensorEntry]:
     """The tensors of one safetensors file.
 
@@ -177,15 +192,23 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
-            if length > size - 8:
-                raise ValueError("its header is longer than the file")
+            if length > min(size - 8, MOST_JSON):
+                raise ValueError("its header is longer than the file, or than any header")
             header = json.loads(stream.read(length))
         header.pop("__metadata__", None)
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
         if 8 + length + end > size:
             raise ValueError(f"it should have {8 + length + end} bytes and has {size}")
         return {name: _entry(file, 8 + length, entry) for name, entry in header.items()}
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (
+        struct.error,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        RecursionError,
+    ) as error:
         raise damaged(file, str(error)) from None
 
 

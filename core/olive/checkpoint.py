@@ -19,11 +19,13 @@ from torch import nn
 from torch.nn import functional
 
 from core.errors import MachineError, RequestError
+from core.events import Reporter
 from core.files import explained, write_json
 from core.model.folder import config_facts, read_config
 from core.model.load import cannot_load, refuse_gaps
 from core.model.weights import tensor_entries, weight_files
 from core.text import first_line
+from core.tqdm_progress import reporting
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -107,6 +109,15 @@ def load_model(
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise cannot_load(path, error, "The model cannot be loaded.") from error
     model.eval()
+    return model
+
+
+def load_reference(path: Path, report: Reporter, trust_remote_code: bool = False) -> PreTrainedModel:
+    """The PyTorch model that ONNX answers are compared with: float32, on the GPU if there is one, quick when packed."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with reporting(report):
+        model = load_model(path, device=device, dtype=torch.float32, trust_remote_code=trust_remote_code)
+        multiply_quickly(model)
     return model
 
 

@@ -114,8 +114,7 @@ def verify_long_text(
     """
     import torch
 
-    from core.olive.checkpoint import load_model, multiply_quickly
-    from core.tqdm_progress import reporting
+    from core.olive.checkpoint import load_reference
 
     windows = windows_in(facts, context)
     tokens = min(context, max([TOKENS, *(size + BEHIND for size in windows)]))
@@ -127,11 +126,7 @@ def verify_long_text(
     places = places_in(tokens, windows)
     inside = [[p - start for p in places if start <= p < start + piece] for start in range(0, tokens, piece)]
     report.progress("Reading a long text", 0, tokens)
-    with reporting(report):
-        model = load_model(
-            checkpoint, device=device, dtype=torch.float32, trust_remote_code=trust_remote_code
-        )
-        multiply_quickly(model)
+    model = load_reference(checkpoint, report, trust_remote_code)
     found = OnnxSession(folder).read(pieces, tokens)
     expected = _read(model, pieces, inside)
     limit = APART["exact" if exact else "rounded"]

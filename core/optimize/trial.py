@@ -172,27 +172,15 @@ class Trial:
     def _agreement(
         self, prompts: Sequence[TrialPrompt], answers: dict[str | None, list[TimedAnswer]]
     ) -> dict[str, Any]:
-        import torch
+        from core.olive.checkpoint import load_reference
 
-        from core.olive.checkpoint import load_model, multiply_quickly
-        from core.tqdm_progress import reporting
+        model = load_reference(self._checkpoint, self._report, self._recipe.model.trust_remote_code)
+        result = {"base": self._compare("the base", model, prompts, answers[None], None)}
+        if self._finetuned is not None:
+            from core.finetune.lora_layer import load_lora
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        result: dict[str, Any] = {}
-        with reporting(self._report):
-            model = load_model(
-                self._checkpoint,
-                device=device,
-                dtype=torch.float32,
-                trust_remote_code=self._recipe.model.trust_remote_code,
-            )
-            multiply_quickly(model)
-            result["base"] = self._compare("the base", model, prompts, answers[None], None)
-            if self._finetuned is not None:
-                from core.finetune.lora_layer import load_lora
-
-                tuned = load_lora(model, str(self._finetuned))
-                result["tuned"] = self._compare("the tuned model", tuned, prompts, answers["trial"], "trial")
+            tuned = load_lora(model, str(self._finetuned))
+            result["tuned"] = self._compare("the tuned model", tuned, prompts, answers["trial"], "trial")
         return result
 
     def _compare(

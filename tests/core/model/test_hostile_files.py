@@ -19,7 +19,7 @@ from core.model.faults import faults
 from core.model.finite import first_not_finite
 from core.model.folder import check_folder, config_facts, model_facts
 from core.model.text import read_text
-from core.model.weights import read_header, weight_files
+from core.model.weights import MOST_JSON, read_header, weight_files
 from core.optimize.adapters import read_layout, read_lora
 from core.optimize.genai import end_tokens
 from core.optimize.trusted import check_onnx_folder
@@ -224,3 +224,41 @@ def test_an_onnx_folder(tmp_path_factory: pytest.TempPathFactory, data: st.DataO
         error = answer(ask)
         assert error is None or error.detail
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer_config.json", "generation_config.json", "tokenizer.json"]
+)
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b"1" * 10_000,
+        b'{"a": ' + b"9" * 10_000 + b"}",
+        b"\xff\xfe",
+        b"[]",
+        b"",
+    ],
+)
+def test_json_that_no_program_writes(name: str, content: bytes, model: Path) -> None:
+    file = model / name
+    whole = file.read_bytes()
+    try:
+        file.write_bytes(content)
+        look_at(model)
+    finally:
+        file.write_bytes(whole)
+
+
+def test_a_config_that_fills_the_memory_is_not_read(model: Path) -> None:
+    file = model / "config.json"
+    whole = file.read_bytes()
+    try:
+        with file.open("wb") as stream:
+            stream.truncate(MOST_JSON + 1)
+        error = answer(lambda: model_facts(model))
+        assert error is not None
+        assert error.code == "model.damaged"
+    finally:
+        file.write_bytes(whole)
