@@ -122,16 +122,16 @@ def run_workflow(
     }
     scratch = work / "tmp"
     scratch.mkdir(exist_ok=True)
-    with _listening(report) as heard, reporting(report, phases), _tee(on_line):
+    with _captured_log(report) as log, reporting(report, phases), _tee(on_line):
         report.check_cancelled()
         try:
             output = run(whole, package_config=package_config(), tempdir=str(scratch))
         except Exception as error:
-            raise _failed(heard.error or error, failure, hint) from error
-        if heard.error is not None and not output.has_output_model():
-            raise _failed(heard.error, failure, hint) from heard.error
+            raise _failed(log.error or error, failure, hint) from error
+        if log.error is not None and not output.has_output_model():
+            raise _failed(log.error, failure, hint) from log.error
     if not output.has_output_model():
-        raise StageError(failure, f"Olive says: {heard.last_words()}", hint)
+        raise StageError(failure, f"Olive says: {log.last_line()}", hint)
     best = output.get_best_candidate()
     options = best.model_config
     adapter = options.get("adapter_path")
@@ -187,7 +187,7 @@ def _short(text: str, longest: int = 600) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-_CHATTER = (
+_NOISE = (
     "No output model produced",
     "Run history",
     "Save footprint",
@@ -198,10 +198,10 @@ _CHATTER = (
     "Running pass",
     "Flow [",
 )
-"""How the lines begin that the engine logs around a failure and that tell nothing."""
+"""How the lines begin that the engine logs around a failure and that say nothing about it."""
 
 
-class _Ear(logging.Handler):
+class _LogCapture(logging.Handler):
     """Keeps the first error and the last lines that Olive logs, and passes warnings on."""
 
     def __init__(self, report: Reporter) -> None:
@@ -216,24 +216,24 @@ class _Ear(logging.Handler):
         if record.exc_info and record.exc_info[1] is not None:
             if self.error is None:
                 self.error = record.exc_info[1]
-        elif record.levelno >= logging.WARNING and not text.startswith(_CHATTER):
+        elif record.levelno >= logging.WARNING and not text.startswith(_NOISE):
             self.report.log(_short(" ".join(text.split())), "warning")
 
-    def last_words(self) -> str:
+    def last_line(self) -> str:
         """The lines before the one that says that nothing was made."""
-        words = [line for line in self.lines if not line.startswith(_CHATTER)]
+        words = [line for line in self.lines if not line.startswith(_NOISE)]
         return words[-1] if words else "no output model was made"
 
 
 @contextmanager
-def _listening(report: Reporter) -> Iterator[_Ear]:
-    ear = _Ear(report)
+def _captured_log(report: Reporter) -> Iterator[_LogCapture]:
+    capture = _LogCapture(report)
     logger = logging.getLogger("olive")
-    logger.addHandler(ear)
+    logger.addHandler(capture)
     try:
-        yield ear
+        yield capture
     finally:
-        logger.removeHandler(ear)
+        logger.removeHandler(capture)
 
 
 class _Lines(io.TextIOBase):

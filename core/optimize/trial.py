@@ -84,10 +84,10 @@ class Trial:
         self._train, self._held_out = self._load_prompts(lab_root)
         report.progress("Loading the ONNX model", 0, None)
         self._session = OnnxSession(folder)
-        self._lanes: list[str | None] = [None]
+        self._adapters: list[str | None] = [None]
         if finetuned is not None:
             self._session.load_adapter(adapter_file, "trial")
-            self._lanes.append("trial")
+            self._adapters.append("trial")
 
     def run(self) -> dict[str, Any]:
         """Everything; the result in numbers.
@@ -97,7 +97,7 @@ class Trial:
         """
         compared = (self._held_out[: COMPARED // 2] + self._train + self._held_out)[:COMPARED]
         self._check_tokenizer(compared)
-        answers = {lane: self._answers(compared, lane) for lane in self._lanes}
+        answers = {adapter: self._answers(compared, adapter) for adapter in self._adapters}
         result = self._speeds(answers)
         result["agreement"] = self._agreement(compared, answers)
         result.update(self._learnt())
@@ -145,20 +145,20 @@ class Trial:
                 )
                 return
 
-    def _answers(self, prompts: Sequence[TrialPrompt], lane: str | None) -> list[TimedAnswer]:
-        phase = "Answering without the adapter" if lane is None else "Answering with the adapter"
+    def _answers(self, prompts: Sequence[TrialPrompt], adapter: str | None) -> list[TimedAnswer]:
+        phase = "Answering without the adapter" if adapter is None else "Answering with the adapter"
         found = []
         for number, prompt in enumerate(prompts):
             self._report.check_cancelled()
             self._report.progress(phase, number, len(prompts))
-            found.append(self._session.answer(prompt.ids, COMPARED_TOKENS, lane))
+            found.append(self._session.answer(prompt.ids, COMPARED_TOKENS, adapter))
         self._report.progress(phase, len(prompts), len(prompts))
         return found
 
     def _speeds(self, answers: dict[str | None, list[TimedAnswer]]) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        for lane, found in answers.items():
-            name = "base" if lane is None else "tuned"
+        for adapter, found in answers.items():
+            name = "base" if adapter is None else "tuned"
             seconds = sum(answer.rest_s for answer in found)
             tokens = sum(len(answer.ids) - 1 for answer in found)
             self._pace += seconds / tokens if tokens else 0.0
@@ -189,7 +189,7 @@ class Trial:
         model: PreTrainedModel,
         prompts: Sequence[TrialPrompt],
         answers: Sequence[TimedAnswer],
-        lane: str | None,
+        adapter: str | None,
     ) -> dict[str, Any]:
         self._report.check_cancelled()
         self._report.progress(f"Comparing {name} with PyTorch", 0, None)
@@ -197,7 +197,7 @@ class Trial:
         result = compare(found, self._tolerance)
         if result.wrong and self._rounds:
             right = [
-                n for n in result.wrong if self._exact_distance(prompts[n], found[n], lane) <= TIE["exact"]
+                n for n in result.wrong if self._exact_distance(prompts[n], found[n], adapter) <= TIE["exact"]
             ]
             result = compare(found, self._tolerance, rounded=right)
         demand(name, result, self._tolerance)
@@ -211,7 +211,7 @@ class Trial:
         self._report.log(told + ".")
         return summary(result)
 
-    def _exact_distance(self, prompt: TrialPrompt, found: Choices, lane: str | None) -> float:
+    def _exact_distance(self, prompt: TrialPrompt, found: Choices, adapter: str | None) -> float:
         """How far the logits of the graph are from PyTorch's when it computes without rounding."""
         if self._exact_session is None:
             from core.optimize.build import exact_copy
@@ -220,7 +220,7 @@ class Trial:
             self._exact_session = OnnxSession(exact_copy(self._folder, self._work))
             if self._finetuned is not None:
                 self._exact_session.load_adapter(self._adapter_file, "trial")
-        logits = self._exact_session.logits([*prompt.ids, *found.answer], lane)
+        logits = self._exact_session.logits([*prompt.ids, *found.answer], adapter)
         return found.distance(logits[len(prompt.ids) - 1 : -1])
 
     def _learnt(self) -> dict[str, Any]:
@@ -239,8 +239,8 @@ class Trial:
             if time.perf_counter() - started + self._pace * length > BUDGET_S:
                 left_out += 1
                 continue
-            for name, lane in (("tuned", "trial"), ("base", None)):
-                answer = self._session.answer(prompt.ids, length + 8, lane)
+            for name, adapter in (("tuned", "trial"), ("base", None)):
+                answer = self._session.answer(prompt.ids, length + 8, adapter)
                 right[name] += says_the_same(self._session.decode(answer.ids), prompt.expected)
             asked += 1
         self._report.progress("Asking training questions again", asked, asked)
@@ -263,8 +263,8 @@ class Trial:
         """One question answered by both, to be shown."""
         prompt = self._train[0] if self._train else prompts[0]
 
-        def text(lane: str | None) -> str:
-            return self._session.decode(self._session.answer(prompt.ids, SHOWN_TOKENS, lane).ids).strip()
+        def text(adapter: str | None) -> str:
+            return self._session.decode(self._session.answer(prompt.ids, SHOWN_TOKENS, adapter).ids).strip()
 
         return {
             "question": prompt.question,
