@@ -41,7 +41,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Row:
+class EvaluatedRow:
     """A held-out question (from ``file``, ``line``), the answer expected, and what base and tuned said.
 
     ``before`` holds what the row has before the question, which was put to both as well: [role, text] each.
@@ -63,7 +63,7 @@ class Evaluation:
     adapter: str
     created: str
     total: int
-    rows: list[Row] = field(default_factory=list)
+    rows: list[EvaluatedRow] = field(default_factory=list)
 
     def mean(self, side: str, figure: str) -> float | None:
         """The mean of ``loss`` or ``similarity`` over the rows of ``base`` or ``tuned``; None for none."""
@@ -83,7 +83,7 @@ class Evaluation:
     def from_dict(cls, data: dict[str, Any]) -> Evaluation:
         """What :meth:`as_dict` gave. Raises TypeError, KeyError or ValueError for what it cannot have given."""
         rows = [
-            Row(
+            EvaluatedRow(
                 _known(str, item["file"]),
                 _known(int, item["line"]),
                 _known(str, item["question"]),
@@ -151,7 +151,7 @@ def evaluate(
     *,
     adapter: str | None = None,
     limit: int | None = None,
-    on_row: Callable[[int, int, Row], None] | None = None,
+    on_row: Callable[[int, int, EvaluatedRow], None] | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Put the held-out questions to the base and an adapter, greedily, and save the result in the lab.
@@ -188,7 +188,7 @@ def evaluate(
             answer = answers[side or ""]
             sides.append(Side(answer, loss, rouge_l(answer.answer, expected)))
         said = [[message.role, message.content] for message in example.context[:-1]]
-        row = Row(example.file, example.line, example.question, expected, sides[0], sides[1], said)
+        row = EvaluatedRow(example.file, example.line, example.question, expected, sides[0], sides[1], said)
         result.rows.append(row)
         if on_row is not None:
             on_row(number, len(chosen), row)

@@ -159,11 +159,11 @@ def _follow(response: Response, quiet: bool) -> None:
 
 
 def _evaluate(lab: Lab, session: ChatSession, options: argparse.Namespace) -> int:
-    from core.chat.evaluate import Row, evaluate, evaluation_path
+    from core.chat.evaluate import EvaluatedRow, evaluate, evaluation_path
     from core.cli.show import print_json
     from core.text import clean
 
-    def tell(done: int, total: int, row: Row) -> None:
+    def tell(done: int, total: int, row: EvaluatedRow) -> None:
         question = clean(row.question, keep_newlines=False)[:60]
         change = f"loss {row.base.loss:.3f} -> {row.tuned.loss:.3f}"
         print(f"{done} of {total}: {change}, {question}", file=sys.stderr, flush=True)

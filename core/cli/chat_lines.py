@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.chat import ChatError, ChatEvent, ChatSession, Response
+from core.chat.commands import Command, help_text, parse, setting
 from core.chat.protocol import Done, Dropped, Error, Finished, Notice, Ready, Token
 from core.errors import LabError, RequestError
 from core.text import StreamCleaner, clean
@@ -16,16 +17,11 @@ from core.text import StreamCleaner, clean
 if TYPE_CHECKING:
     from core.lab import Lab
 
-HELP = """\
+NOT_HERE = ("copy",)
+HELP = f"""\
 Type a question. A line that ends with \\ goes on in the next. Ctrl-C stops an answer, Ctrl-D ends the chat.
-  /adapter [NAME]     use an adapter, or show which there are    /base         use none
-  /compare QUESTION   let base and tuned model answer            /regen        answer the last question anew
-  /edit [TEXT]        put another question in the last one's place
-  /set [NAME VALUE]   change a setting, such as /set temperature 0.7, or show them
-  /list  /open CHAT   earlier chats, and going on with one       /new          begin another
-  /name TEXT          name this chat                             /save FILE    write it as Markdown
-  /evaluate [N]       put held-out questions to base and tuned   /restart      start the model again
-  /help  /quit        A question that begins with / is typed with two."""
+A question that begins with / is typed with two.
+{help_text(without=NOT_HERE)}"""
 
 
 class AnswerPrinter:
@@ -70,11 +66,7 @@ class AnswerPrinter:
         if not self._begun and len(self._adapters) > 1:
             print(f"--- {adapter or 'base'}")
         self._begun = True
-        with contextlib.suppress(UnicodeEncodeError):
-            print(text, end="", flush=True)
-            return
-        encoding = sys.stdout.encoding or "ascii"
-        print(text.encode(encoding, "replace").decode(encoding), end="", flush=True)
+        print(text, end="", flush=True)
 
     def _advance(self) -> None:
         while self._place < len(self._adapters) and self._adapters[self._place] in self._ended:
@@ -106,12 +98,11 @@ class LineChat:
         self._commands: dict[str, Callable[[str], None]] = {
             "help": lambda _: print(HELP),
             "adapter": self._adapter,
-            "base": lambda _: self._use(None),
-            "compare": lambda text: self._follow(self._session.begin_compare(text)),
-            "regen": lambda _: self._follow(self._session.begin_again()),
+            "compare": self._compared,
+            "again": lambda _: self._follow(self._session.begin_again()),
             "edit": self._edit,
             "set": self._set,
-            "list": lambda _: self._list(),
+            "chats": lambda _: self._list(),
             "open": self._open,
             "new": lambda _: self._session.new(),
             "name": self._session.rename,
@@ -123,7 +114,11 @@ class LineChat:
     def run(self) -> int:
         """Converse until the user leaves; returns the exit status."""
         with contextlib.suppress(ImportError):
-            import readline  # noqa: F401 - gives input() editing and history
+            import readline  # gives input() editing and history
+
+            readline.parse_and_bind(
+                "set enable-bracketed-paste on"
+            )  # several lines that are pasted are one question
         notes = [*self._ready.notes, *(f"adapter {name}: {why}" for name, why in self._ready.refused.items())]
         for note in notes:
             print(f"[{clean(note, keep_newlines=False)}]", file=sys.stderr)
@@ -137,14 +132,15 @@ class LineChat:
             except KeyboardInterrupt:
                 print("\n[Ctrl-D or /quit ends the chat]", file=sys.stderr)
                 continue
-            if line.strip() in ("/quit", "/exit", "/q"):
-                return 0
             try:
-                self._do(line)
+                command = parse(line.strip(), NOT_HERE)
+                if isinstance(command, Command) and command.name == "quit":
+                    return 0
+                self._do(command)
             except ChatError as error:
                 _show(error)
                 if error.died:
-                    print("[/restart starts the model again, then /regen asks again]", file=sys.stderr)
+                    print("[/restart starts the model again, then /again asks again]", file=sys.stderr)
             except LabError as error:
                 _show(error)
             except KeyboardInterrupt:
@@ -160,23 +156,22 @@ class LineChat:
         # Bytes that are no UTF-8 come as lone surrogates.
         return line.encode("utf-8", "replace").decode()
 
-    def _do(self, line: str) -> None:
-        if not line.strip():
-            return
-        if line.startswith("/") and not line.startswith("//"):
-            name, _, text = line[1:].partition(" ")
-            command = self._commands.get(name.strip())
-            if command is None:
-                raise RequestError(
-                    f"There is no command /{name}.", hint="/help lists them.", code="chat.command"
-                )
-            command(text.strip())
-            return
-        question = line[1:] if line.startswith("//") else line
-        if self._compare:
+    def _do(self, command: Command | str) -> None:
+        if isinstance(command, Command):
+            self._commands[command.name](command.words)
+        elif command:
+            ask = self._session.begin_compare if self._compare else self._session.begin
+            self._follow(ask(command))
+
+    def _compared(self, question: str) -> None:
+        if question:
             self._follow(self._session.begin_compare(question))
-        else:
-            self._follow(self._session.begin(question))
+            return
+        self._compare = not self._compare
+        print(
+            f"[{'base and tuned answer' if self._compare else self._who() + ' answers'} from now on]",
+            file=sys.stderr,
+        )
 
     def _follow(self, response: Response) -> None:
         response.follow(AnswerPrinter(response.turn.adapters).show)
@@ -186,7 +181,7 @@ class LineChat:
 
     def _adapter(self, name: str) -> None:
         if name:
-            self._use(name)
+            self._use(None if name == "none" else name)
             return
         refused = self._ready.refused
         for known in self._session.adapters():
@@ -207,9 +202,9 @@ class LineChat:
         self._follow(self._session.begin_again(text))
 
     def _set(self, words: str) -> None:
-        name, _, value = words.replace("=", " ", 1).partition(" ")
-        if name and value.strip():
-            self._session.set(**{name: value.strip()})
+        name, value = setting(words)
+        if value:
+            self._session.set(**{name: value})
         for known, current in self._session.settings.as_dict().items():
             if not name or known == name:
                 print(f"  {known} = {current}")
@@ -224,6 +219,9 @@ class LineChat:
             print("There are none yet.")
 
     def _open(self, wanted: str) -> None:
+        if not wanted:
+            self._list()
+            return
         chat = self._session.reopen(wanted)
         for turn in chat.turns:
             print(f"> {clean(turn.question)}")
@@ -234,10 +232,13 @@ class LineChat:
     def _save(self, name: str) -> None:
         from core.files import write_atomic
 
-        if not name:
-            raise RequestError("Where to?", hint="Name a file: /save chat.md", code="chat.command")
-        path = Path(name).expanduser()
-        if path.exists() and not self._agreed(f"{clean(str(path))} is there already. Overwrite it? [y/N] "):
+        kept = self._session.transcript_path or self._lab.folder.chats_dir / "chat"
+        path = Path(name).expanduser() if name else kept.with_suffix(".md")
+        if (
+            name
+            and path.exists()
+            and not self._agreed(f"{clean(str(path))} is there already. Overwrite it? [y/N] ")
+        ):
             print("Nothing was written.")
             return
         write_atomic(path, self._session.markdown())
@@ -250,14 +251,14 @@ class LineChat:
             return False
 
     def _evaluate(self, words: str) -> None:
-        from core.chat.evaluate import Row, evaluate, evaluation_path
+        from core.chat.evaluate import EvaluatedRow, evaluate, evaluation_path
 
         if words and not (words.isdecimal() and int(words) > 0):
             raise RequestError(
                 "/evaluate takes a number of questions.", f"{words!r} is none.", code="chat.command"
             )
 
-        def tell(done: int, total: int, row: Row) -> None:
+        def tell(done: int, total: int, row: EvaluatedRow) -> None:
             print(f"[{done} of {total}] {clean(row.question)}")
             print(f"  expected: {clean(row.expected)}")
             for name, side in (("base", row.base), ("tuned", row.tuned)):

@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from core.chat.protocol import Notice, Ready
-from core.errors import MachineError, RequestError
+from core.errors import MachineError
 from core.lab import Lab
 from tests.tui.talks import READY, Puppet, half_loaded, with_model
-from tui.screens.chat.controller import SHOWN, ChatController, Command, parse
+from tui.screens.chat.controller import SHOWN, ChatController
 
 
 @pytest.fixture
@@ -161,17 +161,3 @@ def test_an_adapter_that_does_not_fit_is_told(controller: ChatController, puppet
     controller.switch(None)
     assert controller.view().problem is None
     assert "base · switched in 12 ms" in controller.view().status
-
-
-@pytest.mark.parametrize(("typed", "name"), [("/regen", "again"), ("/again", "again"), ("/list", "chats")])
-def test_old_names_of_commands_are_known(typed: str, name: str) -> None:
-    assert parse(typed) == Command(name)
-
-
-def test_commands_questions_and_neither() -> None:
-    assert parse("What?") is None
-    assert parse("//etc") is None
-    assert parse("/base") == Command("adapter", "none")
-    assert parse("/set temperature 0.7 ") == Command("set", "temperature 0.7")
-    with pytest.raises(RequestError):
-        parse("/flub")

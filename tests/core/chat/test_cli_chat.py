@@ -224,6 +224,9 @@ def test_a_conversation_by_lines(terminal: Terminal, lab: Path) -> None:
     terminal.until("one> ")
     recipe = lab / "lab.toml"
     before = recipe.read_bytes()
+    half = [{"type": "chat"}, {"type": "user", "text": "Half?"}, {"type": "assistant", "answer": "so \ud83d"}]
+    (lab / "chats").mkdir(exist_ok=True)
+    (lab / "chats" / "half.jsonl").write_text("\n".join(map(json.dumps, half)))
     for typed, answer in (
         ("Where?\n", "read "),
         ("/base\n", "base answers from now on"),
@@ -244,8 +247,13 @@ def test_a_conversation_by_lines(terminal: Terminal, lab: Path) -> None:
         ("n\n", "Nothing was written."),
         ("/save page.md\n", "Overwrite it? [y/N] "),
         ("y\n", "Wrote page.md"),
+        ("/save\n", ".md"),
+        ("/open half\n", "so \\ud83d"),
+        ("/compare\n", "base and tuned answer from now on"),
         ("\n", "base> "),
-        ("/help\n", "/regen"),
+        ("/help\n", "/again"),
+        ("/chats\n", "My trip"),
+        ("/again\n", "3 tokens"),
     ):
         place = terminal.type(typed)
         place = terminal.until(answer, place + len(typed))
@@ -253,8 +261,7 @@ def test_a_conversation_by_lines(terminal: Terminal, lab: Path) -> None:
             terminal.until("> ", place)
     terminal.type("/quit\n")
     assert os.waitpid(terminal.pid, 0)[1] == 0
-    (chat,) = list_chats(lab / "chats")
-    assert chat.name == "My trip"
+    (chat,) = [chat for chat in list_chats(lab / "chats") if chat.name == "My trip"]
     assert [turn.question for turn in chat.turns] == ["Where?", "Then?", "Which?"]
     assert recipe.read_bytes() == before
     assert (lab.parent / "page.md").is_file()

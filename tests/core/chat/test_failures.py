@@ -78,15 +78,20 @@ def test_a_folder_without_a_model_is_refused_at_once(tmp_path: Path, llama: Path
         ChatSession(llama)
 
 
-def test_the_worker_ends_with_its_parent(built_llama: Path) -> None:
+def test_the_worker_ends_with_its_parent_and_leaves_no_file(built_llama: Path, tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from core.chat import ChatSession\n"
         "s = ChatSession(Path(sys.argv[1])); s.wait_ready(); print(s.pid, flush=True); os._exit(9)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(built_llama)], capture_output=True, timeout=60, text=True
+        [sys.executable, "-c", code, str(built_llama)],
+        capture_output=True,
+        timeout=60,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     assert done.returncode == 9, done.stderr
+    assert list(tmp_path.iterdir()) == []
     stat = Path(f"/proc/{int(done.stdout)}/stat")
     wait = threading.Event()
     for _ in range(1000):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from core.chat.commands import Command, help_text, setting
 from core.errors import LabError, RequestError
 from core.formats import human_bytes
 from core.text import clean
@@ -19,52 +20,13 @@ if TYPE_CHECKING:
 SHOWN = 20
 """Turns on the screen; earlier ones come back with a button."""
 
-HELP = """\
-/again             answer the last question anew
-/edit [TEXT]       another in its place (Up in the empty field)
-/compare [TEXT]    base and tuned side by side, on or off
-/adapter [NAME]    who answers; /base for none
-/set [NAME VALUE]  such as /set temperature 0.7
-/chats, /open CHAT earlier chats; go on with one
-/new, /name TEXT   begin another chat; name this one
-/save [FILE]       write it as Markdown
-/copy              copy the last answer
-/evaluate          the held-out questions, base and tuned
-/restart           start the model again
+NOT_HERE = ("quit",)
+HELP = f"""\
+{help_text(without=("help",))}
 
-F9 stops an answer, PgUp and PgDn scroll, Esc leaves the field.
+F9 stops an answer, Up in the empty field edits the last question,
+PgUp and PgDn scroll, Esc leaves the field.
 A question that begins with / is typed with two."""
-
-_SAME = {"regen": "again", "list": "chats"}
-_COMMANDS = ("help", "again", "edit", "copy", "compare", "adapter", "base", "set", "chats", "new", "open", "name",
-             "save", "evaluate", "restart")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Command:
-    """What to do, and the words behind it."""
-
-    name: str
-    words: str = ""
-
-
-def parse(text: str) -> Command | None:
-    """The command on a line; None for a question.
-
-    Raises:
-        RequestError: there is no such command.
-    """
-    if not text.startswith("/") or text.startswith("//"):
-        return None
-    name, _, words = text[1:].partition(" ")
-    name = _SAME.get(name, name)
-    if name not in _COMMANDS:
-        raise RequestError(
-            f"There is no command /{name}.",
-            hint="/help lists them. A question is typed with //.",
-            code="chat.command",
-        )
-    return Command("adapter", "none") if name == "base" else Command(name, words.strip())
 
 
 @dataclass(frozen=True)
@@ -263,8 +225,8 @@ class ChatController:
         elif command.name == "compare":
             self._begin(partial(chat.begin_compare, words, self.compare))
         elif command.name == "set":
-            name, _, value = words.replace("=", " ", 1).partition(" ")
-            chat.set(**{name: value.strip()})
+            name, value = setting(words)
+            chat.set(**{name: value})
         elif command.name == "name":
             chat.rename(words)
         elif command.name in ("new", "open"):

@@ -23,7 +23,7 @@ from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
     from core.chat import ChatSession
-    from core.chat.evaluate import Row, Side
+    from core.chat.evaluate import EvaluatedRow, Side
     from core.lab import Lab
 
 
@@ -79,7 +79,7 @@ class EvaluationScreen(ModalScreen[None]):
                 yield Button("Close", id="close", key="Esc")
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[EvaluatedRow]:
         """The questions that were answered."""
         return self._result.rows
 
@@ -101,7 +101,7 @@ class EvaluationScreen(ModalScreen[None]):
 
     @work(thread=True, exit_on_error=False, group="evaluation")
     def _run_all(self) -> None:
-        def tell(done: int, total: int, row: Row) -> None:
+        def tell(done: int, total: int, row: EvaluatedRow) -> None:
             self._total = total
             self.rows.append(row)
             self.post_message(self.Changed())

@@ -14,10 +14,11 @@ from textual.events import Paste, Resize, ScreenSuspend
 from textual.message import Message
 from textual.widgets import Input
 
+from core.chat.commands import Command, parse, setting
 from core.formats import human_bytes
 from core.text import clean
 from tui.screens.base import StepScreen
-from tui.screens.chat.controller import HELP, ChatController, ChatView, Command, parse
+from tui.screens.chat.controller import HELP, NOT_HERE, ChatController, ChatView
 from tui.screens.chat.transcript_view import TranscriptView
 from tui.widgets.button import Button
 from tui.widgets.line import Line
@@ -215,21 +216,21 @@ class ChatScreen(StepScreen):
         if not text or self.controller.chat is None:
             return
         try:
-            command = parse(text)
-            if command is not None:
+            command = parse(text, NOT_HERE)
+            if isinstance(command, Command):
                 self.field.value = ""
                 self._do(command)
             elif self.controller.response is not None:
                 self.notify("An answer is on its way: F9 stops it.", markup=False)
                 return
             else:
-                self.controller.ask(text[1:] if text.startswith("//") else text)
+                self.controller.ask(command)
         except Exception as error:  # shown, whatever it was
             self.controller.fail(error, "NOT ASKED")
             return
         finally:
             await self.draw()
-        if command is None:
+        if not isinstance(command, Command):
             self.field.value = ""
 
     async def on_button_pressed(self, event: Button.Pressed) -> None:
@@ -258,10 +259,12 @@ class ChatScreen(StepScreen):
             self._switch(words) if words else self._choose_adapter()
         elif name == "compare" and not words:
             self._toggle_compare()
-        elif name == "set" and len(words.replace("=", " ", 1).split()) < 2:
+        elif name == "set" and not setting(words)[1]:
             self.action_settings()
         elif name == "save":
             self._save(words)
+        elif name == "open" and not words:
+            self._choose_chat()
         elif name in self._actions:
             self._actions[name]()
         else:
