@@ -12,6 +12,21 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from core.errors import RequestError
 
+MOST_JSON = 100_000_000
+"""Bytes of a text of a model's folder that is read whole: safetensors' own limit for its headers."""
+
+
+def small_bytes(file: Path) -> bytes:
+    """The bytes of a text in a model's folder.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger than any such text is, and would fill the memory.
+    """
+    if file.stat().st_size > MOST_JSON:
+        raise ValueError(f"it is larger than {MOST_JSON:,} bytes")
+    return file.read_bytes()
+
 
 def leads_out(name: str) -> bool:
     """Whether a file's name as a model writes it is not one below the model's folder, on any system."""
@@ -97,7 +112,7 @@ def refuse_outside(folder: Path) -> None:
 
 def _settings(file: Path) -> dict[str, object]:
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings = json.loads(small_bytes(file))
     except (OSError, ValueError, RecursionError):
         return {}
     return settings if isinstance(settings, dict) else {}

@@ -5,6 +5,7 @@ Read from the tokenizer's own files; no tokenizer is built. ``core.model.folder.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from core.files import read_if_whole
+from core.model.inside import small_bytes
 from core.model.protobuf import fields
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
@@ -176,7 +177,10 @@ def _tokenizer_files(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _object(file: Path) -> dict[str, Any]:
-    found = read_if_whole(file)
+    try:
+        found = json.loads(small_bytes(file))
+    except (OSError, ValueError, RecursionError):
+        return {}
     return found if isinstance(found, dict) else {}
 
 
@@ -212,9 +216,10 @@ def _more_templates(folder: Path) -> list[Path]:
 
 def _text(file: Path) -> str | None:
     try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        text = small_bytes(file).decode("utf-8")
+    except (OSError, ValueError):
         return None
+    return text.replace("\r\n", "\n").replace("\r", "\n")  # as transformers reads it
 
 
 def _vocabulary(
@@ -277,7 +282,7 @@ def _pieces(folder: Path) -> dict[str, int]:
     """The pieces of a SentencePiece model: the messages in field 1, each with its text in field 1 of its own."""
     for name in ("tokenizer.model", "spiece.model"):
         try:
-            data = (folder / name).read_bytes()
+            data = small_bytes(folder / name)
             pieces = [(start, end) for number, start, end in fields(data) if number == 1]
             texts = [
                 next((data[a:b] for number, a, b in fields(data, *piece) if number == 1), b"")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import RequestError
-from core.formats import human_bytes, some
-from core.model.inside import refuse_name
+from core.formats import some
+from core.model.inside import MOST_JSON, refuse_name, small_bytes
 from core.text import first_line
 
 WEIGHTS = "model.safetensors"
@@ -28,9 +28,6 @@ BITS = {
     "I16": 16, "U16": 16, "F8_E5M2": 8, "F8_E4M3": 8, "I8": 8, "U8": 8, "BOOL": 8,
 }  # fmt: skip
 """Bits of a number, by safetensors' name of its type."""
-
-MOST_JSON = 100_000_000
-"""Bytes of a JSON text that is read whole: safetensors' own limit for its headers."""
 
 _OTHER_WEIGHTS = (
     "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.gguf",
@@ -169,12 +166,10 @@ def read_object(file: Path) -> dict[str, Any]:
     """The JSON object in a file of a model.
 
     Raises:
-        RequestError: it is no JSON object, or one of more than :data:`MOST_JSON` bytes.
+        RequestError: it is no JSON object, or one of more than :data:`~core.model.inside.MOST_JSON` bytes.
     """
     try:
-        if file.stat().st_size > MOST_JSON:
-            raise ValueError(f"it is larger than {human_bytes(MOST_JSON)}")
-        found = json.loads(file.read_bytes())
+        found = json.loads(small_bytes(file))
     except (ValueError, RecursionError) as error:
         raise damaged(file, first_line(error)) from None
     if not isinstance(found, dict):

@@ -15,7 +15,7 @@ from typing import Any
 
 from core.errors import RequestError
 from core.formats import some
-from core.model.inside import refuse_links, refuse_name
+from core.model.inside import refuse_links, refuse_name, small_bytes
 from core.model.protobuf import fields
 
 CONFIG_FILE = "genai_config.json"
@@ -92,7 +92,7 @@ def check_config(folder: Path) -> dict[str, Any]:
         return dict(pairs)
 
     try:
-        config = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=once)
+        config = json.loads(small_bytes(file), object_pairs_hook=once)
     except (OSError, ValueError, RecursionError) as error:
         raise RequestError(
             "The model is not whole.",

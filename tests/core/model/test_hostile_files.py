@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from core.model.auto import Facts, resolve
 from core.model.faults import faults
 from core.model.finite import first_not_finite
 from core.model.folder import check_folder, config_facts, model_facts
+from core.model.inside import MOST_JSON
 from core.model.text import read_text
-from core.model.weights import MOST_JSON, read_header, weight_files
+from core.model.weights import read_header, weight_files
 from core.optimize.adapters import read_layout, read_lora
 from core.optimize.genai import end_tokens
 from core.optimize.trusted import check_onnx_folder
@@ -251,14 +253,27 @@ def test_json_that_no_program_writes(name: str, content: bytes, model: Path) -> 
         file.write_bytes(whole)
 
 
-def test_a_config_that_fills_the_memory_is_not_read(model: Path) -> None:
-    file = model / "config.json"
-    whole = file.read_bytes()
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+    ],
+)
+def test_a_text_that_would_fill_the_memory_is_not_read(name: str, model: Path) -> None:
+    file = model / name
+    whole = file.read_bytes() if file.exists() else None
+    tracemalloc.start()
     try:
         with file.open("wb") as stream:
-            stream.truncate(MOST_JSON + 1)
-        error = answer(lambda: model_facts(model))
-        assert error is not None
-        assert error.code == "model.damaged"
+            stream.truncate(MOST_JSON * 40)
+        look_at(model)
+        assert tracemalloc.get_traced_memory()[1] < MOST_JSON
     finally:
-        file.write_bytes(whole)
+        tracemalloc.stop()
+        file.unlink()
+        if whole is not None:
+            file.write_bytes(whole)
