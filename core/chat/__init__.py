@@ -5,9 +5,8 @@ Loads no native library here: those live in the worker process (:mod:`core.chat.
 
 from __future__ import annotations
 
-from core.chat.answer import Answer, Turn
 from core.chat.protocol import ChatError
-from core.chat.response import ChatEvent, Response
+from core.chat.response import Answer, ChatEvent, Response, Turn
 from core.chat.session import ChatSession
 from core.chat.settings import Sampling
 

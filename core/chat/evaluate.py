@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from core.chat.answer import Answer
+from core.chat.response import Answer
 from core.chat.session import ChatSession
 from core.data import Example, load_examples
 from core.errors import RequestError

@@ -1,13 +1,16 @@
-"""One question under way: its events as they come, for a caller that waits and for one that must not."""
+"""Answers and turns; and a question under way: its events, for a caller that waits and for one that must not."""
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
-from core.chat.answer import Answer, Turn
 from core.chat.protocol import (
+    BASE,
     Done,
     Dropped,
     Error,
@@ -24,6 +27,116 @@ ChatEvent = Progress | Dropped | Notice | Token | Done | Finished | Error
 
 _LOOK_SECONDS = 0.2
 """How often an iteration looks whether there is still something to wait for."""
+
+
+FAILED = "failed"
+"""How an answer stopped whose model failed or was killed (in transcripts only)."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer with its figures.
+
+    Attributes:
+        answer: the text, as the model wrote it (not cleaned for a terminal).
+        adapter: the adapter in use, None for the base.
+        prompt_tokens: tokens read for it; what the cache still held was not read again.
+        new_tokens: tokens of the answer, end-of-turn token not counted.
+        time_to_first_token_s: seconds from the request's arrival at the model to the first token.
+        tokens_per_s: decoding speed after the first token; 0 where there was nothing to measure.
+        stop: ``end`` (the model ended its turn), ``length`` or ``cancelled``.
+        context_tokens: tokens of the whole conversation after it.
+        context_full: it stopped because the context was full, not at max_new_tokens.
+        dropped_turns: oldest turns that had to go to make room for it.
+    """
+
+    answer: str
+    adapter: str | None
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    time_to_first_token_s: float = 0.0
+    tokens_per_s: float = 0.0
+    stop: str = "end"
+    context_tokens: int = 0
+    context_full: bool = False
+    dropped_turns: int = 0
+
+    @classmethod
+    def from_done(cls, done: Done) -> Answer:
+        """The answer that a worker reports."""
+        shared = {item.name for item in dataclasses.fields(cls)} - {"adapter"}
+        return cls(adapter=done.adapter or None, **{name: getattr(done, name) for name in shared})
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Answer:
+        """The answer that :meth:`as_dict` gave. Unknown keys, and values that cannot be right, are left aside.
+
+        Raises:
+            ValueError: there is no answer in it.
+        """
+        if not isinstance(data.get("answer"), str):
+            raise ValueError("no answer")
+        kinds: dict[str, type] = {"answer": str, "adapter": str, "stop": str, "context_full": bool}
+        kinds |= dict.fromkeys(("time_to_first_token_s", "tokens_per_s"), float)
+        found: dict[str, Any] = {"adapter": None}
+        for item in dataclasses.fields(cls):
+            value, kind = data.get(item.name), kinds.get(item.name, int)
+            if kind is float and isinstance(value, int) and abs(value) < 1 << 53:
+                value = float(value)
+            if isinstance(value, kind):
+                found[item.name] = value
+        return cls(**found)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As ``--json`` and transcripts have it."""
+        return dataclasses.asdict(self)
+
+    @property
+    def figures(self) -> str:
+        """One line for people: how long, how fast, why it ended."""
+        if self.stop == FAILED:  # nobody was left to measure
+            return "broke off: the model failed"
+        parts = [
+            f"{self.new_tokens} tokens",
+            f"first after {self.time_to_first_token_s * 1000:.0f} ms",
+        ]
+        if self.tokens_per_s:
+            parts.append(f"{self.tokens_per_s:.1f} tokens/s")
+        parts.append(f"read {self.prompt_tokens}")
+        ends = {
+            "end": "complete",
+            "length": "the context is full" if self.context_full else "cut at the limit",
+            "cancelled": "stopped",
+        }
+        parts.append(ends.get(self.stop, self.stop))
+        return ", ".join(parts)
+
+
+@dataclass
+class Turn:
+    """A question and its answers, one for each adapter that was asked (an adapter's name, or "" for the base).
+
+    Attributes:
+        main: the adapter whose answer the conversation goes on with.
+        attempt: how often it was asked again; shifts the seed, so that another answer comes.
+        notices: what the user is told of it, such as older turns that had to go. In no transcript.
+    """
+
+    question: str
+    adapters: tuple[str, ...] = (BASE,)
+    main: str = BASE
+    answers: dict[str, Answer] = field(default_factory=dict)
+    attempt: int = 0
+    notices: list[str] = field(default_factory=list, compare=False)
+
+    def answer_for(self, adapter: str) -> Answer | None:
+        """What this adapter said; what the main adapter said where it was not asked."""
+        return self.answers.get(adapter) or self.answer
+
+    @property
+    def answer(self) -> Answer | None:
+        """The answer that the conversation goes on with."""
+        return self.answers.get(self.main)
 
 
 class Response:

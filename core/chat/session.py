@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from core.chat.answer import Answer, Turn
 from core.chat.model_process import LoadListener, ModelProcess, check_model
 from core.chat.protocol import BASE, Done, Load, ProtocolMessage, Ready, Token
-from core.chat.response import ChatEvent, Response
+from core.chat.response import Answer, ChatEvent, Response, Turn
 from core.chat.settings import Sampling
 from core.chat.transcript import Chat, History
-from core.errors import RequestError
+from core.errors import LabError, RequestError
 from core.folder import lab_command
 from core.formats import human_bytes
 from core.model.messages import Message, Segment
@@ -402,14 +402,19 @@ class ChatSession:
                 {"adapter": name, "messages": history.messages(name, turn.question)} for name in turn.adapters
             ]
             settings = self.settings.changed(seed=self.settings.seed + turn.attempt)
-            history.add(turn)
 
             def record(response: Response, message: ProtocolMessage) -> None:
                 with self._lock:
                     texts = {name: response.so_far(name) for name in turn.adapters}
                     history.hear(turn, message, texts, removed)
 
-            return self._send(turn, prompts, settings, record, on_event)
+            try:
+                history.add(turn)
+                return self._send(turn, prompts, settings, record, on_event)
+            except LabError:
+                with suppress(LabError):
+                    history.put_back(turn, removed)
+                raise
 
     def _send(
         self,

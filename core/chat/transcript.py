@@ -16,8 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from core.chat.answer import FAILED, Answer, Turn
 from core.chat.protocol import Done, Dropped, Error, ProtocolMessage
+from core.chat.response import FAILED, Answer, Turn
 from core.errors import MachineError, RequestError
 from core.events import now
 from core.files import explained
@@ -110,17 +110,25 @@ class History:
         elif isinstance(message, Done):
             self._answered(turn, message.adapter, Answer.from_done(message))
         elif isinstance(message, Error) and isinstance(message.error, RequestError):
-            place = next((n for n, other in enumerate(self.turns) if other is turn), len(self.turns))
-            self.turns[place:] = removed
-            self.write("rewind", to=place)
-            for old in removed:
-                self._write_question(old)
-                for answer in old.answers.values():
-                    self.write("assistant", **answer.as_dict())
+            self.put_back(turn, removed)
         elif isinstance(message, Error):
             for adapter, text in so_far.items():
                 if adapter not in turn.answers and text:
                     self._answered(turn, adapter, Answer(text, adapter or None, stop=FAILED))
+
+    def put_back(self, turn: Turn, removed: list[Turn]) -> None:
+        """A question was not asked after all: the turns that it replaced stand there again.
+
+        Raises:
+            MachineError: that cannot be written down; in memory it is so.
+        """
+        place = next((n for n, other in enumerate(self.turns) if other is turn), len(self.turns))
+        self.turns[place:] = removed
+        self.write("rewind", to=place)
+        for old in removed:
+            self._write_question(old)
+            for answer in old.answers.values():
+                self.write("assistant", **answer.as_dict())
 
     def _answered(self, turn: Turn, adapter: str, answer: Answer) -> None:
         turn.answers[adapter] = answer

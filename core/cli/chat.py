@@ -12,7 +12,7 @@ from core.cli.parser import add_folder, add_json, add_set, parse_settings, whole
 from core.errors import Cancelled, RequestError
 
 if TYPE_CHECKING:
-    from core.chat import ChatSession, Response
+    from core.chat import ChatSession
     from core.lab import Lab
 
 
@@ -86,9 +86,7 @@ def run(options: argparse.Namespace) -> int:
             from core.cli.chat_lines import LineChat
 
             return LineChat(lab, session, ready, compare=options.compare).run()
-        if options.compare:
-            return _compare(session, question, options.json)
-        return _answer(session, question, options.json)
+        return _ask(session, question, options.compare, options.json)
 
 
 def _settings(words: list[str]) -> dict[str, Any]:
@@ -127,35 +125,22 @@ def _question(given: str | None) -> str:
     return text
 
 
-def _answer(session: ChatSession, question: str, as_json: bool) -> int:
-    from core.cli.show import print_json
-
-    response = session.begin(question)
-    _follow(response, quiet=as_json)
-    answer = response.result()[response.turn.main]
-    if as_json:
-        print_json(answer.as_dict())
-    else:
-        print(f"[{answer.figures}]", file=sys.stderr)
-    return Cancelled.exit_status if answer.stop == "cancelled" else 0
-
-
-def _compare(session: ChatSession, question: str, as_json: bool) -> int:
-    from core.cli.show import print_json
-
-    response = session.begin_compare(question)
-    _follow(response, quiet=as_json)
-    answers = response.result()
-    base, tuned = (answers[adapter] for adapter in response.turn.adapters)
-    if as_json:
-        print_json({"base": base.as_dict(), "tuned": tuned.as_dict()})
-    return Cancelled.exit_status if "cancelled" in (base.stop, tuned.stop) else 0
-
-
-def _follow(response: Response, quiet: bool) -> None:
+def _ask(session: ChatSession, question: str, compare: bool, as_json: bool) -> int:
     from core.cli.chat_lines import AnswerPrinter
+    from core.cli.show import print_json
 
-    response.follow((lambda event: None) if quiet else AnswerPrinter(response.turn.adapters).show)
+    response = session.begin_compare(question) if compare else session.begin(question)
+    turn = response.turn
+    response.follow((lambda event: None) if as_json else AnswerPrinter(turn.adapters).show)
+    found = response.result()
+    answers = [found[adapter] for adapter in turn.adapters]
+    if as_json:
+        told: dict[str, Any] = {"notices": turn.notices} if turn.notices else {}
+        each = [answer.as_dict() for answer in answers]
+        print_json({**(dict(zip(("base", "tuned"), each, strict=True)) if compare else each[0]), **told})
+    elif not compare:
+        print(f"[{answers[0].figures}]", file=sys.stderr)
+    return Cancelled.exit_status if any(answer.stop == "cancelled" for answer in answers) else 0
 
 
 def _evaluate(lab: Lab, session: ChatSession, options: argparse.Namespace) -> int:

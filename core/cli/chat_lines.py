@@ -84,7 +84,7 @@ class AnswerPrinter:
                 self._show_kept()
 
     def _note(self, text: str) -> None:
-        print(f"[{text}]", file=sys.stderr, flush=True)
+        print(f"[{clean(text, keep_newlines=False)}]", file=sys.stderr, flush=True)
 
 
 class LineChat:

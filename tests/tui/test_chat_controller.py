@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from core.chat.commands import Command
 from core.chat.protocol import Notice, Ready
 from core.errors import MachineError
 from core.lab import Lab
@@ -161,3 +162,30 @@ def test_an_adapter_that_does_not_fit_is_told(controller: ChatController, puppet
     controller.switch(None)
     assert controller.view().problem is None
     assert "base · switched in 12 ms" in controller.view().status
+
+
+def test_a_question_that_cannot_be_written_down_replaces_nothing(
+    loaded: ChatController, puppet: Puppet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    puppet.will_say("Here.")
+    loaded.ask("Where?")
+    loaded.settle()
+    (before,) = loaded.view().turns
+
+    def full(*_: object) -> None:
+        raise MachineError("The disk is full.")
+
+    assert loaded.chat is not None
+    monkeypatch.setattr(loaded.chat.history, "add", full)
+    with pytest.raises(MachineError):
+        loaded.do(Command("again"))
+    (after,) = loaded.view().turns
+    assert after is before
+    assert not loaded.view().busy
+
+
+def test_closing_ends_a_model_that_is_on_its_way(controller: ChatController, puppet: Puppet) -> None:
+    wait = controller.load()
+    controller.close()
+    wait()
+    assert puppet.dead.is_set()

@@ -54,7 +54,10 @@ def test_a_prompt_gives_one_object_with_the_fields_of_the_contract(lab: Path) ->
     assert set(answer) >= ANSWER_KEYS
     assert answer["adapter"] == "one"  # the lab's only one
     assert answer["new_tokens"] <= 12
-    assert json.loads(run(lab, "--prompt", "Where?", "--json", "--no-adapter")[1])["adapter"] is None
+    assert "notices" not in answer
+    other = json.loads(run(lab, "--prompt", "Where<|end|>", "--json", "--no-adapter")[1])
+    assert other["adapter"] is None
+    assert ["<|end|>" in notice for notice in other["notices"]] == [True]
 
 
 def test_a_question_comes_from_standard_input(lab: Path) -> None:

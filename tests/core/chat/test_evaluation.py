@@ -26,7 +26,7 @@ class Session:
         self.scored: list[Any] = []
 
     def begin_alone(self, talk: Any, adapters: Any, **settings: Any) -> Any:
-        from core.chat.answer import Answer
+        from core.chat.response import Answer
 
         self.talks.append(list(talk))
         answers = {lane or "": Answer("so", lane, 1, 1, 0.1, 1.0, "end") for lane in adapters}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from core.chat.answer import Turn
 from core.chat.protocol import Finished, Token
-from core.chat.response import ChatEvent, Response
+from core.chat.response import ChatEvent, Response, Turn
 
 
 def answered(stopped: list[str] | None = None) -> Response:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.chat.answer import Answer, Turn
 from core.chat.evaluate import evaluation_path, read_evaluation
 from core.chat.protocol import Done, Error
+from core.chat.response import Answer, Turn
 from core.chat.transcript import History, as_markdown, find_chat, list_chats, read_chat
 from core.errors import MachineError, RequestError
 

@@ -154,6 +154,12 @@ class ChatController:
         self._loading = None
         return self.chat.close if self.chat is not None and not self.chat.closed else None
 
+    def close(self) -> None:
+        """The wizard ends, and so does the model, whatever it does."""
+        self._attempt += 1
+        if self.chat is not None:
+            self.chat.close()
+
     # Asking
 
     def ask(self, question: str) -> None:

@@ -202,8 +202,7 @@ class ChatScreen(StepScreen):
 
     def on_unmount(self) -> None:
         """The wizard ends: so does the model."""
-        if self.controller.chat is not None:
-            self.controller.chat.close()
+        self.controller.close()
 
     # What is typed and pushed
 
