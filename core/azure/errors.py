@@ -100,6 +100,17 @@ _TABLE: tuple[tuple[str, type[LabError], str, str, str], ...] = (
      "Try az account show, or: olivepress login --method device"),
     ("no-keeper", MachineError, "azure.keep", "This machine has no place that keeps secrets.",
      "Run olivepress login again, and agree to a file that only you can read."),
+    # No answer at all.
+    ("line-untrusted", MachineError, "azure.certificate", "The connection to Azure is not trusted.",
+     "Behind an inspecting proxy, set REQUESTS_CA_BUNDLE to its certificate."),
+    ("line-date", MachineError, "azure.certificate", "The connection's certificate is too old or too new.",
+     "If that is not the time, set the clock; else tell whoever runs the proxy or the service."),
+    ("line-proxy", MachineError, "azure.connection", "The proxy does not let us through to Azure.",
+     "Look at HTTPS_PROXY and NO_PROXY."),
+    ("line-name", MachineError, "azure.connection", "Azure's address is not known here.",
+     "Look at the network, the proxy (HTTPS_PROXY), or a private endpoint that only its own network sees."),
+    ("line-silent", StageError, "azure.connection", "Azure does not answer.", AGAIN),
+    ("line-broken", StageError, "azure.connection", "The line to Azure broke.", AGAIN),
     # Error codes in the bodies of Resource Manager, the ML front end and Blob Storage.
     ("InvalidAuthenticationTokenTenant", MachineError, "azure.tenant",
      "You are signed in to another tenant than the workspace's.", "Run: olivepress login --tenant ID"),
@@ -329,35 +340,24 @@ def _explain_line(error: BaseException, subject: str, tried: str) -> LabError:
     def any_of(*kinds: type[BaseException]) -> BaseException | None:
         return next((each for each in causes if isinstance(each, kinds)), None)
 
-    untrusted = any_of(ssl.SSLCertVerificationError)
+    untrusted, proxy = any_of(ssl.SSLCertVerificationError), any_of(ProxyError)
     if isinstance(untrusted, ssl.SSLCertVerificationError):
-        why = "its certificate is not signed by an authority that this machine knows"
-        hint = "Behind an inspecting proxy, set REQUESTS_CA_BUNDLE to its certificate."
-        if untrusted.verify_code in (9, 10):  # X509_V_ERR_CERT_NOT_YET_VALID, …_HAS_EXPIRED
-            why = f"its certificate does not hold at {time.strftime('%Y-%m-%d %H:%M')}, this machine's time"
-            hint = "If that is not the time, set the clock; else the proxy's or service's certificate is too old."
-        return MachineError(
-            "The connection to Azure is not trusted.", f"{subject}: {why}.", hint, code="azure.certificate"
+        # X509_V_ERR_CERT_NOT_YET_VALID, …_HAS_EXPIRED
+        if untrusted.verify_code in (9, 10):
+            when = time.strftime("%Y-%m-%d %H:%M")
+            return _SAYINGS["line-date"].about(f"{subject}: it does not hold at {when}, this machine's time.")
+        return _SAYINGS["line-untrusted"].about(
+            f"{subject}: its certificate is not signed by an authority that this machine knows."
         )
-    proxy = any_of(ProxyError)
     # A line that breaks behind the proxy is named by urllib3 after it, too.
     if proxy and not isinstance(getattr(proxy, "original_error", None), ConnectionError | TimeoutError):
-        return MachineError(
-            "The proxy does not let us through to Azure.",
-            f"{subject}.{tried}",
-            "Look at HTTPS_PROXY and NO_PROXY.",
-            code="azure.connection",
-        )
-    if any_of(NameResolutionError):
-        return MachineError(
-            "Azure's address is not known here.",
-            f"{subject}: no such host name from this machine.{tried}",
-            "Look at the network, the proxy (HTTPS_PROXY), or a private endpoint that only its own network sees.",
-            code="azure.connection",
-        )
-    silent = any_of(ServiceRequestTimeoutError, ServiceResponseTimeoutError, TimeoutError)
-    title = "Azure does not answer." if silent else "The line to Azure broke."
-    return StageError(title, f"{subject}.{tried}", AGAIN, code="azure.connection")
+        name = "line-proxy"
+    elif any_of(NameResolutionError):
+        name = "line-name"
+    else:
+        silent = any_of(ServiceRequestTimeoutError, ServiceResponseTimeoutError, TimeoutError)
+        name = "line-silent" if silent else "line-broken"
+    return _SAYINGS[name].about(f"{subject}.{tried}")
 
 
 def error_code(error: Any) -> str:

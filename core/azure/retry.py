@@ -77,7 +77,9 @@ class Stop:
         if not found:
             return ""
         until, subject = max(found)
-        return f"waiting for {subject}, {max(0.0, until - time.monotonic()):.0f} s more at most"
+        left = max(0, round(until - time.monotonic()))
+        left -= left % 5 if left > 10 else 0  # where each is printed, two minutes are not 120 lines
+        return f"waiting for {subject}, {left} s more at most"
 
 
 def retry_after(headers: Any) -> float | None:

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -260,14 +260,11 @@ class Identity:
     tenant: str
     method: str
     keep: str
-    credential: Credential
+    credential: Credential = field(repr=False)
 
     def shown(self) -> dict[str, str]:
         """The same for people and ``--json``, without the credential."""
         return {"user": self.user, "tenant": self.tenant, "method": self.method, "kept": self.keep}
-
-    def __repr__(self) -> str:
-        return f"Identity({self.user!r}, {self.tenant!r}, {self.method!r})"
 
 
 _this_program: dict[Choice, Identity] = {}

@@ -9,18 +9,23 @@ import logging
 import os
 import re
 import socket
+import ssl
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import requests
-from azure.core.exceptions import ServiceResponseError, ServiceResponseTimeoutError
+from azure.core.exceptions import ServiceResponseError
 from azure.core.pipeline.transport import RequestsTransport
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection
+from urllib3.util.ssl_ import create_urllib3_context
 
 from core.azure.errors import note_time
-from core.azure.retry import Beside, Stop, retry_limit
+from core.azure.retry import Stop, retry_limit
 from core.errors import StageError
 
 LARGEST = 16 << 20
@@ -37,14 +42,64 @@ for _name in ("azure", "msal", "msal_extensions", "urllib3", "opentelemetry"):
     logging.getLogger(_name).propagate = False
 
 _SOCKET = [*HTTPConnection.default_socket_options, (socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)]
+_SLICE = 0.5
+"""Seconds after which a thread that waits for a byte looks whether it should go on waiting."""
+
+
+class _Call(threading.local):
+    """What this thread's call may take: until when it may last, and the stop that ends it."""
+
+    until = float("inf")
+    stop = Stop()
+
+
+_call = _Call()
+
+
+class _Socket(ssl.SSLSocket):
+    """A line that is read and written no longer than the call of this thread may last, and no longer than its stop.
+
+    A limit for each byte, as requests has it, is none for a host that sends one now and then, headers included.
+    """
+
+    def recv_into(self, *words: Any, **more: Any) -> int:
+        """As the socket's own."""
+        read = super().recv_into
+        return self._limited(lambda: read(*words, **more))
+
+    def send(self, *words: Any, **more: Any) -> int:
+        """As the socket's own."""
+        send = super().send
+        return self._limited(lambda: send(*words, **more))
+
+    def _limited(self, act: Callable[[], int]) -> int:
+        given = self.gettimeout()
+        until = _call.until if given is None else min(_call.until, time.monotonic() + given)
+        try:
+            while True:
+                _call.stop.check()
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError("The call took too long.")
+                self.settimeout(min(left, _SLICE))
+                with suppress(TimeoutError):
+                    return act()
+        finally:
+            self.settimeout(given)
 
 
 class _Adapter(HTTPAdapter):  # type: ignore[misc]
     def init_poolmanager(self, *words: Any, **more: Any) -> None:
-        super().init_poolmanager(*words, socket_options=_SOCKET, **more)
+        super().init_poolmanager(*words, socket_options=_SOCKET, ssl_context=_context(), **more)
 
     def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
-        return super().proxy_manager_for(proxy, socket_options=_SOCKET, **more)
+        return super().proxy_manager_for(proxy, socket_options=_SOCKET, ssl_context=_context(), **more)
+
+
+def _context() -> ssl.SSLContext:
+    context = create_urllib3_context()
+    context.sslsocket_class = _Socket
+    return context
 
 
 class Transport(RequestsTransport):  # type: ignore[misc]
@@ -89,19 +144,9 @@ class Transport(RequestsTransport):  # type: ignore[misc]
         """
         self.stop.check()
         stream = options.pop("stream", False)
-        send = super().send
         limit = min(60.0, retry_limit()) + _bytes_of(request) / SLOWEST
-        # In a thread of its own: a host that sends a byte now and then would hold it for ever, headers included.
-        # One that is given up goes on until the line breaks; nobody uses its answer.
-        call = Beside(lambda: self._whole(send(request, stream=True, **options)))
-        call.start()
-        until = time.monotonic() + limit
-        while call.is_alive():
-            call.join(0.1)
-            self.stop.check()
-            if time.monotonic() > until and call.is_alive():
-                raise ServiceResponseTimeoutError(f"The answer timed out: not whole after {limit:.0f} s.")
-        response = call.value()
+        _call.until, _call.stop = time.monotonic() + limit, self.stop
+        response = self._whole(super().send(request, stream=True, **options))
         if not stream and hasattr(response, "read"):
             response.read()
         return response

@@ -18,7 +18,7 @@ from core.azure.rest import Rest, cloud, segment, storage_url
 from core.azure.retry import Stop, retried
 from core.azure.signin import current, prompt_to
 from core.azure.storage import Access, Container
-from core.errors import LabError, MachineError, RequestError
+from core.errors import LabError, MachineError, RequestError, StageError
 from core.events import Reporter
 from core.recipe import Recipe, write_values
 from core.text import command
@@ -119,15 +119,7 @@ class Registered:
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
-        return {
-            "id": self.id,
-            "name": self.name,
-            "version": self.version,
-            "uri": self.uri,
-            "created": self.created,
-            "tags": self.tags,
-            "properties": self.properties,
-        }
+        return asdict(self)
 
 
 class Workspace:
@@ -229,14 +221,8 @@ class Workspace:
 
     def model(self, name: str, version: str) -> Registered | None:
         """A version of a model, or None if there is no such one."""
-        url = f"{self.place.path}/models/{segment(name)}/versions/{segment(version)}"
-        try:
-            item = self._rest.call("GET", url, f"model {name}:{version}", api_version=MODELS_API)
-        except RequestError as error:
-            if error.code != "azure.missing":
-                raise
-            return None
-        return _registered(name, item)
+        item = self._or_none(f"models/{segment(name)}/versions/{segment(version)}", f"model {name}:{version}")
+        return None if item is None else _registered(name, item)
 
     def versions(self, name: str) -> list[Registered]:
         """Every version of a model, the newest first; none if there is no such model."""
@@ -252,23 +238,27 @@ class Workspace:
 
     def names(self) -> Iterator[str]:
         """The names of all models."""
-        for item in self._rest.pages(
-            self.place.path + "/models", f"models of {self.subject}", api_version=MODELS_API
-        ):
-            yield str(item.get("name", ""))
+        url, subject = self.place.path + "/models", f"models of {self.subject}"
+        return (str(item.get("name", "")) for item in self._rest.pages(url, subject, api_version=MODELS_API))
 
     def next_version(self, name: str, seen: list[Registered]) -> str:
         """The next free version: one above the highest number, also of versions archived or deleted."""
         highest = max((_number(model.version) for model in seen), default=0)
+        answer = self._or_none(f"models/{segment(name)}", f"model {name}") or {}
+        said = str((answer.get("properties") or {}).get("nextVersion") or "")
+        return str(max(highest + 1, _number(said)))
+
+    def _or_none(self, path: str, subject: str) -> dict[str, Any] | None:
+        """What the workspace has at a path, or None if there is no such thing."""
         try:
-            url = f"{self.place.path}/models/{segment(name)}"
-            answer = self._rest.call("GET", url, f"model {name}", api_version=MODELS_API)
-            said = str((answer.get("properties") or {}).get("nextVersion") or "")
+            found: dict[str, Any] = self._rest.call(
+                "GET", f"{self.place.path}/{path}", subject, api_version=MODELS_API
+            )
         except RequestError as error:
             if error.code != "azure.missing":
                 raise
-            said = ""
-        return str(max(highest + 1, int(said) if said.isdigit() else 1))
+            return None
+        return found
 
     def may_register(self) -> str:
         """``yes`` where the user may register a model, ``unknown`` where Azure does not tell.
@@ -337,28 +327,27 @@ class Workspace:
             properties=properties,
             description=text,
         )
+        failed: LabError | None = None
         try:
-            made = retried(
+            retried(
                 lambda: client.models.create_or_update(model), self.subject, stop=self._stop, say=self._say
             )
         except (LabError, MlException) as error:
-            there = None if again else self.model(name, version)
-            if there is not None and there.content == properties.get("olivepress.content"):
-                return there  # the answer was lost, not the work
-            if there is not None:
-                raise VersionTaken(name, version) from None
-            raise explain(error, self.subject) from None
-        created = getattr(made.creation_context, "created_at", None)
-        return Registered(
-            str(made.id),
-            str(made.name),
-            str(made.version),
-            str(made.path),
-            {str(key): str(value) for key, value in (made.tags or {}).items()},
-            {str(key): str(value) for key, value in (made.properties or {}).items()},
-            created.isoformat() if created else "",
-            str(made.description or ""),
-        )
+            failed = explain(error, self.subject)
+        if failed is not None and again:
+            raise failed
+        # As Azure has it; and an answer that was lost was not the work.
+        there = self.model(name, version)
+        if there is None:
+            raise failed or StageError(
+                "The model is not registered.",
+                f"{self.subject} took {name}:{version}, and does not have it.",
+                "Run the upload again; nothing is sent twice.",
+                code="azure.answer",
+            )
+        if failed is not None and there.content != properties.get("olivepress.content"):
+            raise VersionTaken(name, version)
+        return there
 
 
 class VersionTaken(RequestError):

@@ -14,7 +14,7 @@ from core.azure.retry import Beside, Stop, cancellable
 from core.azure.signin import Identity, current, prompt_to
 from core.azure.storage import Container
 from core.azure.workspace import Datastore, Place, Registered, VersionTaken, Workspace, check_name
-from core.errors import Cancelled, LabError, RequestError, StageError
+from core.errors import Cancelled, RequestError, StageError
 from core.events import Reporter
 from core.files import write_atomic, write_json
 from core.folder import LabFolder
@@ -60,15 +60,9 @@ def run(context: StageContext) -> dict[str, Any]:
     def work(stop: Stop, report: Reporter) -> dict[str, Any]:
         try:
             return upload(context.lab, recipe, report, stop)
-        except LabError:
-            raise
         except OSError as error:
-            raise StageError(
-                "The upload stopped.",
-                f"{error.strerror}: {error.filename}",
-                "Run it again.",
-                code="upload.stopped",
-            ) from None
+            detail = f"{error.strerror}: {error.filename}"
+            raise StageError("The upload stopped.", detail, "Run it again.", code="upload.stopped") from None
         except Exception as error:  # an exception of the SDK may quote a signature: it goes no further
             raise explain(error, "upload") from None
 
@@ -107,6 +101,21 @@ class Plan:
         """Close the connections."""
         self.container.close()
         self.workspace.close()
+
+    def as_dict(self, model: Registered | None) -> dict[str, Any]:
+        """What ``--json`` has of an upload, done or not."""
+        place, version = self.workspace.place, model.version if model else self.version
+        where = f"{place.uri}/datastores/{self.store.name}/paths/{self.contents.prefix}"
+        return {
+            "id": model.id if model else None,
+            "name": self.name,
+            "version": version,
+            "uri": model.uri if model else where,
+            "url": place.page(self.name, version),
+            "files": len(self.contents.items),
+            "bytes": self.contents.total,
+            "workspace": place.workspace,
+        }
 
 
 def make_plan(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop) -> Plan:
@@ -222,7 +231,7 @@ def upload(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop) -> dict
         report.progress("registering", 0, None)
         model, said = _register(plan, lab, recipe)
         report.log(f"{said} {model.name}:{model.version} in {plan.workspace.subject}.")
-        result = _result(plan, model, sent)
+        result = plan.as_dict(model) | {"bytes_sent": sent, "user": plan.identity.user}
     finally:
         plan.close()
     remember(lab, result, report)
@@ -253,22 +262,6 @@ def _register(plan: Plan, lab: LabFolder, recipe: Recipe) -> tuple[Registered, s
     raise AssertionError("unreachable")
 
 
-def _result(plan: Plan, model: Registered, sent: int) -> dict[str, Any]:
-    place = plan.workspace.place
-    return {
-        "id": model.id,
-        "name": model.name,
-        "version": model.version,
-        "uri": model.uri,
-        "url": place.page(model.name, model.version),
-        "files": len(plan.contents.items),
-        "bytes": plan.contents.total,
-        "bytes_sent": sent,
-        "workspace": place.workspace,
-        "user": plan.identity.user,
-    }
-
-
 def remember(lab: LabFolder, result: dict[str, Any], report: Reporter) -> None:
     """Let ``lab.toml`` and the report know what was registered; a recipe that is being edited is left alone."""
     from core.report import with_upload
@@ -287,23 +280,13 @@ def dry_run(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop) -> dic
     """Everything but sending and registering: sign-in, rights, name, version, and what would be sent."""
     plan = make_plan(lab, recipe, report, stop)
     try:
-        place = plan.workspace.place
         tags, properties, _ = described(lab, recipe, plan.contents)
         return {
             "dry_run": True,
-            "id": plan.there.id if plan.there else None,
-            "name": plan.name,
-            "version": plan.version,
-            "uri": plan.there.uri
-            if plan.there
-            else f"{place.uri}/datastores/{plan.store.name}/paths/{plan.contents.prefix}",
-            "url": place.page(plan.name, plan.version),
-            "files": len(plan.contents.items),
-            "bytes": plan.contents.total,
+            **plan.as_dict(plan.there),
             "bytes_sent": 0,
             "bytes_to_send": plan.to_send,
             "registered": plan.there is not None,
-            "workspace": place.workspace,
             "storage": f"{plan.store.account}/{plan.store.container}",
             "rights": plan.rights,
             "identity": plan.identity.shown(),
