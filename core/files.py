@@ -6,7 +6,9 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -57,6 +59,17 @@ def half_made(path: Path, mode: int = 0o666) -> tuple[int, Path]:
     """
     name = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
     return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), name
+
+
+def remove_half_made(folder: Path) -> None:
+    """Remove what killed processes had begun to write in a folder; files of the last minute may be at work."""
+    with suppress(OSError):
+        for path in folder.glob(".*"):
+            if _HALF_MADE.fullmatch(path.name) and path.is_file() and time.time() - path.stat().st_mtime > 60:
+                path.unlink(missing_ok=True)
+
+
+_HALF_MADE = re.compile(r"\..+\.[0-9a-f]{8}")
 
 
 def as_umask_says(folder: Path) -> None:

@@ -178,7 +178,8 @@ class Lab:
             if job.active:
                 job.cancel()
             job.wait()
-            raise Cancelled(f"{job.id} was cancelled.") from None
+            said = job.error()
+            raise said if isinstance(said, Cancelled) else Cancelled(f"{job.id} was cancelled.") from None
         error = job.error()
         if error is not None:
             raise error

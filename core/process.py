@@ -44,6 +44,8 @@ Message = dict[str, Any]
 LONGEST_LINE = 64 << 20
 """The longest line, in bytes, that either end sends or takes."""
 
+_KEPT_LINES = 20
+
 
 # The parent's end
 
@@ -152,6 +154,7 @@ class Child:
         self._lock = threading.Lock()
         self._fault: LabError | None = None
         self._closing = False
+        self._last_lines: list[str] = []
         self.dead = threading.Event()
         python = python or sys.executable
         package = str(Path(__file__).resolve().parents[1])
@@ -171,6 +174,8 @@ class Child:
                 start_new_session=True,
             )
         except OSError as error:
+            if hasattr(self, "_log"):
+                self._log.close()
             raise MachineError(
                 f"{what} cannot be started.",
                 f"{error.filename or python}: {error.strerror or error}.",
@@ -232,7 +237,7 @@ class Child:
         if deadline_s is not None:
             call._limit(deadline_s, self._what)
         with self._lock:
-            gone = self.dead.is_set()
+            gone = self._closing or self.dead.is_set()
             if not gone:
                 self._calls[call.id] = call
                 self._outbox.put(line)
@@ -275,9 +280,13 @@ class Child:
     def close(self, grace_s: float = 2.0) -> None:
         """End the process and wait until it is gone: close its input, then kill it and what it started.
 
-        Requests that still wait fail with ``process.closed``.
+        Requests that still wait fail with ``process.closed``, at once.
         """
-        self._closing = True
+        with self._lock:
+            self._closing = True
+            waiting, self._calls = self._calls, {}
+        for call in waiting.values():
+            call._settle(self._obituary())
         self._outbox.put(None)
         try:
             self._process.wait(grace_s)
@@ -288,15 +297,14 @@ class Child:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(grace_s)
-        self._log.close()
 
     def log_tail(self, lines: int = 3) -> list[str]:
         """The last lines of what it printed, cleaned."""
         try:
             size = os.fstat(self._log.fileno()).st_size
             text = os.pread(self._log.fileno(), 4096, max(0, size - 4096)).decode("utf-8", "replace")
-        except (OSError, ValueError):
-            return []
+        except (OSError, ValueError):  # closed with the process's end
+            return self._last_lines[-lines:]
         return [clean_line(without_logins(line), 300) for line in text.splitlines() if line.strip()][-lines:]
 
     def _send(self, message: Message) -> None:
@@ -330,6 +338,8 @@ class Child:
             self._kill()
             self._process.wait()
         self._process.stdout.close()
+        self._last_lines = self.log_tail(_KEPT_LINES)
+        self._log.close()
         with self._lock:
             self.dead.set()
             waiting, self._calls = self._calls, {}

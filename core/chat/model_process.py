@@ -240,7 +240,7 @@ def check_model(folder: Path, lab: LabFolder | None = None) -> None:
         raise RequestError("There is no model to talk to yet.", f"{folder} does not exist.", _next_step(lab))
     _refuse_missing(folder / CONFIG_FILE)
     _refuse_missing(folder / graph_name(check_config(folder)))
-    refuse_damaged(folder, "Make it again: " + lab_command(folder, "run", "optimize"))
+    refuse_damaged(folder, _again(folder))
 
 
 def _refuse_missing(file: Path) -> None:
@@ -248,8 +248,15 @@ def _refuse_missing(file: Path) -> None:
         raise RequestError(
             "The model is not whole.",
             f"{file} is missing.",
-            "Make it again: " + lab_command(file, "run", "optimize"),
+            _again(file.parent),
         )
+
+
+def _again(folder: Path) -> str:
+    """What makes the model again: the stage, where there is what it starts from."""
+    if folder.name == "onnx" and not (folder.parent / "quantized").is_dir():
+        return "Fetch it again; there is nothing here to make it from."
+    return "Make it again: " + lab_command(folder, "run", "optimize")
 
 
 def _next_step(lab: LabFolder | None) -> str:

@@ -12,7 +12,7 @@ from core.errors import LabError
 from core.files import MANIFEST, damage
 from core.jobs import list_jobs
 from core.recipe import read_recipe
-from core.stages import STAGES
+from core.stages import STAGES, Stage
 from core.text import command
 
 NETWORK_TYPES = frozenset(
@@ -114,13 +114,22 @@ def results(subject: Subject) -> Iterator[Check]:
     for stage, folder in there:
         name = str(folder.relative_to(subject.lab.root))
         if broken := damage(folder, verify=subject.verify):
-            again = command("run", subject.lab.root, stage.name)
-            yield Check(
-                "results", FAIL, f"{name} is damaged: {' '.join(broken[:5])}", again, "result.damaged"
-            )
+            found, again = f"{name} is damaged: {' '.join(broken[:5])}", _again(subject, stage, folder)
+            yield Check("results", FAIL, found, again, "result.damaged")
         else:
             whole.append(name)
     if whole:
         yield Check("results", OK, f"As they were made: {', '.join(whole)}")
     elif not there:
         yield Check("results", SKIP, "Nothing has been made here yet.")
+
+
+def _again(subject: Subject, stage: Stage, folder: Path) -> str:
+    """What makes a stage's result again; where that cannot be done here, what can."""
+    source = STAGES[stage.needs].makes if stage.needs else None
+    if source and not any(each.is_dir() for each in source.folders(subject.lab)):
+        return "Fetch it again; there is nothing here to make it from."
+    run = command("run", subject.lab.root, stage.name)
+    if stage.makes and folder != stage.makes.folder(subject.lab, subject.recipe.finetune.adapter):
+        return f"Set finetune.adapter to {folder.name!r}, then: {run}. Or remove the folder."
+    return run

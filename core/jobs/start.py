@@ -17,7 +17,7 @@ from typing import Any
 
 from core.errors import RequestError
 from core.events import LOG_NAME, JobReporter, now
-from core.files import explained, restore, write_json
+from core.files import explained, remove_half_made, restore, write_json
 from core.folder import LabFolder
 from core.jobs import alive, reserve
 from core.jobs.job import Job
@@ -198,9 +198,12 @@ def _tidy(lab: LabFolder) -> None:
     if not running:
         for folder in (lab.models_dir, lab.finetuned_root):
             restore(folder)
-    for job in lab.jobs_dir.iterdir():
-        if job.name not in running:
-            reserve.give_back(job)
+        for half in lab.root.glob("checkpoints/*/.*.half"):
+            half.unlink(missing_ok=True)
+    for folder in (lab.root, lab.state_dir, *lab.jobs_dir.iterdir()):
+        if folder.name not in running:
+            remove_half_made(folder)
+            reserve.give_back(folder)
 
 
 def _next_folder(lab: LabFolder, stage: str) -> Path:

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -60,18 +61,20 @@ def main(folder: Path) -> int:
     """Run the stage that the job's spec names; write ``outcome.json``; return the exit status."""
     job = Job(folder)
     try:
-        reporter = JobReporter(folder, job.id)
-        _obey_signals(reporter)
-        reporter.emit("state", state="running")
-        outcome = _run(job, reporter)
+        try:
+            reporter = JobReporter(folder, job.id)
+            _obey_signals(reporter)
+            reporter.emit("state", state="running")
+            outcome = _run(job, reporter)
+        finally:  # it is over: what comes now must not take the word from it
+            _ignore_signals()
         state, status, error = "succeeded", 0, None
     except BaseException as failure:
         reserve.give_back(folder)  # the log needs room for what follows
         known = _explain(failure, job)
-        unforeseen = failure is not known or failure.__cause__ is not None
-        if unforeseen and not isinstance(known, Cancelled):
-            print(without_logins(traceback.format_exc()), file=sys.stderr)
-        print(known, file=sys.stderr)
+        if known.code == "job.unexpected" or (failure is known and failure.__cause__ is not None):
+            _say(without_logins("".join(traceback.format_exception(failure))))
+        _say(str(known))
         outcome = {}
         state = "cancelled" if isinstance(known, Cancelled) else "failed"
         status, error = known.exit_status, known.as_dict()
@@ -80,7 +83,7 @@ def main(folder: Path) -> int:
     try:
         write_json(folder / "outcome.json", end)
     except (LabError, OSError) as reason:  # nothing can be written there: who reads the folder finds out why
-        print(reason, file=sys.stderr)
+        _say(str(reason))
     return status
 
 
@@ -197,16 +200,28 @@ def _explain(failure: BaseException, job: Job) -> LabError:
     )
 
 
+def _say(text: str) -> None:
+    """Write into the log, where that can be."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def _ignore_signals() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _obey_signals(reporter: JobReporter) -> None:
     """Let SIGTERM and Ctrl-C stop the work as a cancel does; what comes after the first changes nothing."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for each in numbers:
-            signal.signal(each, signal.SIG_IGN)
+        _ignore_signals()
         reporter.interrupt()
 
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    for number in numbers:
+    for number in _SIGNALS:
         signal.signal(number, stop)
 
 

@@ -178,6 +178,23 @@ def test_check_tells_of_damage(lab: Lab) -> None:
     assert [check.state for check in results(subject)] == [SKIP]
 
 
+def test_checks_advice_never_leads_in_a_circle(tmp_path: Path) -> None:
+    """A fetched model cannot be made again here, nor an adapter by a run for another one."""
+    lab = Lab.create(tmp_path / "lab")
+    subject = Subject(lab.folder, Recipe())
+    for folder in (lab.folder.onnx_dir, lab.folder.finetuned_dir("other")):
+        made = tmp_path / "made"
+        made.mkdir()
+        (made / "weights").write_text("w")
+        publish(made, folder, {"result": {}})
+        cut(folder / "weights")
+    assert ["Fetch it again" in check.fix for check in results(subject)] == [True, True]
+    lab.folder.quantized_dir.mkdir()
+    fixes = [check.fix for check in results(subject)]
+    assert "Set finetune.adapter to 'other'" in fixes[0]
+    assert fixes[1].endswith("optimize")
+
+
 def test_a_result_whose_manifest_is_gone_is_made_again(lab: Lab) -> None:
     (lab.folder.quantized_dir / MANIFEST).write_text('{"fingerprint"')
     assert not lab.run("quantize").reused

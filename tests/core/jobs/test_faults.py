@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core import Job, Lab, RequestError, StageError
+from core import Job, Lab, MachineError, RequestError, StageError
 from core.errors import Cancelled
 from core.events import JobReporter, last_event, read_events, stop_takes
 from core.jobs import alive, ladder
@@ -298,6 +298,19 @@ def test_the_next_start_cleans_up_and_puts_the_old_model_back(make: Callable[[st
     assert not (job_folder / "reserve").exists()
 
 
+def test_what_was_begun_to_be_written_goes_with_the_next_start(make: Callable[[str], Lab]) -> None:
+    lab = make("ok")
+    lab.run("quantize")
+    old, new = lab.root / ".lab.toml.0123abcd", lab.job("quantize").folder / ".done.json.0123abcd"
+    for path in (old, new, lab.root / ".hidden"):
+        path.write_text("half")
+        os.utime(path, (0, 0))
+    young = lab.root / ".lab.toml.89abcdef"
+    young.write_text("half")
+    _tidy(lab.folder)
+    assert [path.exists() for path in (old, new, lab.root / ".hidden", young)] == [False, False, True, True]
+
+
 def test_nothing_of_a_running_job_is_cleaned_up(make: Callable[[str], Lab]) -> None:
     lab = make("hang")
     job, _ = running(lab)
@@ -306,6 +319,17 @@ def test_nothing_of_a_running_job_is_cleaned_up(make: Callable[[str], Lab]) -> N
     assert (job.folder / "reserve").exists()
     job.cancel()
     assert job.wait(timeout=30) == "cancelled"
+
+
+def test_nobody_is_made_to_read_a_traceback_of_a_full_disk(make: Callable[[str], Lab]) -> None:
+    lab = make("full")
+    with pytest.raises(MachineError):
+        lab.run("quantize")
+    assert not any("Traceback" in line for line in lab.job("quantize").log_tail(100))
+    lab.set({"chat.system": "bug"})
+    with pytest.raises(StageError):
+        lab.run("quantize")
+    assert any("Traceback" in line for line in lab.job("quantize").log_tail(100))
 
 
 def test_a_folder_that_became_read_only_is_the_reason(
