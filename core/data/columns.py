@@ -115,7 +115,7 @@ def _talks(value: Any) -> bool:
         return len(value.split()) >= _TALKATIVE and not _LINK.match(value)
     if isinstance(value, dict):
         value = list(value.values())
-    return isinstance(value, list | tuple) and any(map(_talks, value))
+    return isinstance(value, list | tuple) and any(map(_talks, value[:_MOST]))
 
 
 def words_of(name: str) -> frozenset[str]:

@@ -24,6 +24,7 @@ _LISTS = ("data", "rows", "records", "examples", "items", "instances", "samples"
 _BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+[\[\]{}]', re.DOTALL)
 _TOKEN = re.compile(rb'[^"\[\]{}]*+(?:("(?:[^"\\]++|\\.)*+")|[\[\]{}])', re.DOTALL)
 _CHUNK = 1 << 20
+_MANY = 500_000
 _FIRST = 1 << 20
 _DECODER = json.JSONDecoder()
 
@@ -80,9 +81,12 @@ class _Scanner:
     def scan(self) -> bool:
         """False where the object is not closed."""
         buffer, base, line, size = b"", 0, 1, _CHUNK
-        depth, key = 0, ""
+        depth, key, brackets = 0, "", 0
         while len(buffer) <= LONGEST_RECORD and (raw := self._stream.read(size)):
             buffer += raw
+            brackets += raw.count(b"{") + raw.count(b"[")
+            if brackets > _MANY and brackets * 16 > base + len(buffer):
+                return False  # no records are like this, and each bracket is looked at
             at = 0
             while match := (_TOKEN if depth < 2 else _BRACKET).match(buffer, at):
                 token = buffer[match.end() - 1 : match.end()]

@@ -291,7 +291,8 @@ class JsonValues:
                     yield self._line, Problem("broken-json", "there is more text behind the array", CORRECT)
                 return
             found = self._value()
-            ended = isinstance(found, Problem) and found.kind == "broken-json" and not self._resume()
+            broken = isinstance(found, Problem) and found.kind == "broken-json" and found is not TOO_LONG
+            ended = broken and not self._resume()
             yield line, found
             if ended:
                 return
@@ -322,6 +323,8 @@ class JsonValues:
         key = _FIRST_KEY.match(piece)
         self._key = key.group(1) if key else self._key
         self._at = end
+        if len(piece) > LONGEST_RECORD:
+            return TOO_LONG
         if not piece.isascii() or "\\u" in piece:
             bad = next((char for char in piece if "\udc80" <= char <= "\udcff"), "")
             if bad:

@@ -20,7 +20,7 @@ from core.data.records import MEASURED, of_lengths, remember
 from core.data.report import DataReport
 from core.data.similar import Sketches
 from core.data.split import SAME_QUESTION, Splitter, split_rows
-from core.data.tokens import TokenCounter, padding_share, token_stats
+from core.data.tokens import COUNTED, TokenCounter, padding_share, token_stats
 from core.data.types import Finding, Problem, Row, Segment
 from core.data.unused import UnusedCounter
 from core.data.verdicts import verdict
@@ -234,7 +234,8 @@ class Survey:
             self._lengths.append(length)
             if length > limit:
                 ahead = self.counter.count([segments[:1]])[0] if not segments[0].trained else None
-                self._add(row, too_long(length, limit, ahead, estimated=self.counter.estimated))
+                long = sum(len(segment.text) for segment in segments) > COUNTED
+                self._add(row, too_long(length, limit, ahead, estimated=long or self.counter.estimated))
         self._waiting.clear()
 
     def _add(self, row: Row, problem: Problem | None) -> None:

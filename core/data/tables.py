@@ -13,11 +13,11 @@ from core.data.json_records import LONGEST_RECORD, TOO_LONG, Found
 from core.data.types import UnreadableFile
 
 _BATCH = 512
-_AT_ONCE = 1 << 29
+_AT_ONCE = 1 << 28
 """Bytes that the rows of one batch may have. A dictionary lets a file of a kilobyte have rows of many gigabytes."""
 MOST_ROWS = 100_000_000
-_LARGE, _RATIO = 1 << 30, 200
-"""A group of rows that unpacks to more bytes than this, and than so many times its packed size, is no data."""
+_LARGE, _RATIO = 1 << 30, 1_000
+"""What unpacks to more bytes than this, and than so many times its packed size, is no data."""
 _KEPT = 1 << 28
 """Bytes of the group of rows that was asked for last, up to which it is kept."""
 
@@ -38,6 +38,8 @@ class TableRecords:
 
         self._parquet = form == "parquet"
         self._row = 0
+        self._size = path.stat().st_size
+        self._unpacked = 0
         self._kept: tuple[int, list[Any]] = (-1, [])
         with self._readable():
             if self._parquet:
@@ -77,6 +79,7 @@ class TableRecords:
     def restart(self, _line: int, offset: int) -> None:
         """Go on with this row, counted from 0."""
         self._row = offset
+        self._unpacked = 0
 
     def skip(self) -> bool:
         """Pass over a row; False at the end."""
@@ -88,6 +91,12 @@ class TableRecords:
     def __iter__(self) -> Iterator[tuple[int, Found]]:
         with self._readable():
             for first, batch in self._batches():
+                self._unpacked += batch.nbytes
+                if self._unpacked > _LARGE and self._unpacked > _RATIO * self._size:
+                    raise UnreadableFile(
+                        f"its rows unpack from {self._size:,} bytes to more than {self._unpacked:,}",
+                        "take a part of it",
+                    )
                 for found in table_rows(batch.slice(max(0, self._row - first))):
                     self._row += 1
                     yield self._row, found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from core.model.messages import Segment
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 BYTES_PER_TOKEN = 4.0
 """For the estimate where the model's tokenizer is not here: English text in a common vocabulary."""
 _PADDING_ROWS = 100_000
+COUNTED = 1_000_000
+"""Characters of a row whose tokens are counted: a tokenizer takes a hundred bytes of memory for each."""
 
 
 class TokenCounter:
@@ -39,11 +41,31 @@ class TokenCounter:
         return self._tokenizer is None
 
     def count(self, rows: Sequence[Sequence[Segment]]) -> list[int]:
-        """Tokens of each row."""
+        """Tokens of each row; of a very long one estimated from its beginning."""
         if self._tokenizer is not None:
-            return self._tokenizer.lengths(rows)
-        sizes = (sum(len(each.text.encode("utf-8", "replace")) for each in row) for row in rows)
-        return [max(1, round(size / BYTES_PER_TOKEN)) for size in sizes]
+            sizes = [sum(len(each.text) for each in row) for row in rows]
+            begun = [
+                row if size <= COUNTED else _beginning(row) for row, size in zip(rows, sizes, strict=True)
+            ]
+            found = self._tokenizer.lengths(begun)
+            return [
+                length if size <= COUNTED else length * size // COUNTED
+                for length, size in zip(found, sizes, strict=True)
+            ]
+        bytes_of = (sum(len(each.text.encode("utf-8", "replace")) for each in row) for row in rows)
+        return [max(1, round(size / BYTES_PER_TOKEN)) for size in bytes_of]
+
+
+def _beginning(row: Sequence[Segment]) -> list[Segment]:
+    """The segments of a row up to :data:`COUNTED` characters."""
+    result: list[Segment] = []
+    left = COUNTED
+    for segment in row:
+        if left <= 0:
+            break
+        result.append(replace(segment, text=segment.text[:left]))
+        left -= len(segment.text)
+    return result
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from hashlib import blake2b
 # Scripts without spaces between words are taken sign by sign: kana, CJK, Thai, Lao, Myanmar, Khmer.
 _SIGNS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 _WORD = re.compile(rf"[{_SIGNS}]|[^\W_{_SIGNS}]+")
-_SPACE = re.compile(r"\s+")
+COMPARED = 1 << 18
+"""Characters of a text whose words are compared with others'."""
 
 
 def _set(*lines: str) -> frozenset[str]:
@@ -53,8 +54,8 @@ def plain(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The words of a plain text, in order; signs one by one for scripts without spaces."""
-    return _WORD.findall(text)
+    """The words of a plain text, as far as it is compared, in order; signs one by one for scripts without spaces."""
+    return _WORD.findall(text, 0, COMPARED)
 
 
 def content_words(text: str) -> list[str]:

@@ -1,0 +1,192 @@
+"""Hostile files: never a traceback, and never more memory or time than their size is worth."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from core.data.reader import RowIndex, RowReader
+from core.data.survey import summary
+from core.data.tokens import TokenCounter
+from core.data.types import Row
+from core.errors import LabError
+from core.model.messages import Segment
+from core.model.text import read_text
+from core.recipe import Recipe
+from core.resources import rehearsal_model
+
+LONG = 1 << 24
+
+
+def problems(rows: list[Row]) -> list[str]:
+    return [row.problem.message if row.problem else "" for row in rows]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.jsonl.gz"])
+def test_a_record_longer_than_any_is_refused_and_the_file_read_on(tmp_path: Path, name: str) -> None:
+    rows = [{"a": "x" * (LONG + 100_000), "b": "1"}, {"a": "y", "b": "2"}]
+    if ".csv" in name:
+        text = "a,b\n" + "".join(f"{row['a']},{row['b']}\n" for row in rows)
+    else:
+        text = json.dumps(rows, indent=0) if name == "a.json" else "\n".join(map(json.dumps, rows))
+    (tmp_path / name).write_bytes(gzip.compress(text.encode(), 1) if name.endswith("gz") else text.encode())
+    found = list(RowReader(tmp_path / name))
+    assert problems(found)[0] != ""
+    assert found[-1].fields == rows[1]
+    with RowIndex(tmp_path / name) as index:
+        assert index.rows(0, 9) == found
+
+
+def test_a_quote_that_is_opened_costs_one_record_however_many_quotes_follow(tmp_path: Path) -> None:
+    lines = ["a,b", '"open,1', *['x ""y"" z,2'] * 5000]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    found = list(RowReader(tmp_path / "a.csv"))
+    assert problems(found)[0].startswith("a quote is opened here and never closed")
+    assert len(found) == 5001
+
+
+def bomb(path: Path, value: str, rows: int) -> None:
+    """A Parquet file of about a kilobyte: one value in a dictionary, and many rows that point to it."""
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([value]))
+    table = pa.table({"prompt": column, "response": pa.array(["x"] * rows)})
+    pq.write_table(table, path, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 5_000
+
+
+def test_a_table_that_unpacks_to_far_more_than_its_size_is_refused_on_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.data.tables._LARGE", 1 << 26)
+    bomb(tmp_path / "a.parquet", "x" * 100_000, 1000)
+    found = list(RowReader(tmp_path / "a.parquet"))
+    assert len(found) < 1000
+    assert "unpack" in problems(found)[-1]
+    assert found[0].fields is not None
+
+
+def test_rows_of_a_table_that_are_longer_than_any_are_refused_one_by_one(tmp_path: Path) -> None:
+    bomb(tmp_path / "a.parquet", "x" * (LONG + 1), 3)
+    assert problems(list(RowReader(tmp_path / "a.parquet"))) == ["the record is longer than 16 MiB"] * 3
+
+
+def test_a_group_of_rows_that_claims_too_much_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.data.tables._LARGE", 1 << 20)
+    pq.write_table(
+        pa.table({"a": ["x" * 20_000_000]}), tmp_path / "a.parquet", compression="zstd", use_dictionary=False
+    )
+    (row,) = RowReader(tmp_path / "a.parquet")
+    assert row.problem is not None
+    assert "unpacks from" in row.problem.message
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_a_table_of_too_many_rows_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setattr("core.data.tables.MOST_ROWS", 100)
+    table = pa.table({"a": ["x"] * 101})
+    if form == "parquet":
+        pq.write_table(table, tmp_path / "a.parquet")
+    else:
+        with (
+            pa.OSFile(str(tmp_path / "a.arrow"), "wb") as stream,
+            pa.ipc.new_stream(stream, table.schema) as out,
+        ):
+            out.write_table(table)
+    (row,) = RowReader(tmp_path / f"a.{form}")
+    assert row.problem is not None
+    assert "101 rows" in row.problem.message
+
+
+def test_the_tokens_of_a_very_long_row_are_estimated_from_its_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("core.data.tokens.COUNTED", 10_000)
+    counter = TokenCounter(read_text(rehearsal_model()))
+    words = "What should I see in this old town by the river? " * 1000
+    (long,) = counter.count([[Segment("<|user|>\n", False), Segment(words, True)]])
+    monkeypatch.setattr("core.data.tokens.COUNTED", len(words) * 2)
+    (exact,) = counter.count([[Segment("<|user|>\n", False), Segment(words, True)]])
+    assert long != exact
+    assert long == pytest.approx(exact, rel=0.02)
+
+
+# Bytes of any kind
+
+
+def mutated(data: bytes) -> st.SearchStrategy[bytes]:
+    """A good file with some of its bytes changed, and cut somewhere."""
+    changes = st.lists(st.tuples(st.integers(0, len(data) - 1), st.binary(max_size=4)), max_size=8)
+
+    def apply(found: tuple[list[tuple[int, bytes]], int]) -> bytes:
+        result = bytearray(data)
+        for at, piece in found[0]:
+            result[at : at + len(piece)] = piece
+        return bytes(result[: found[1]])
+
+    return st.tuples(changes, st.integers(1, len(data))).map(apply)
+
+
+ROWS = [{"question": f"Where is {n}?", "answer": f'By the "river", {n}.\nThere.'} for n in range(300)]
+LINES = "\n".join(map(json.dumps, ROWS)).encode()
+CSV = ("question,answer\n" + "\n".join(f'"Where, {n}?","By ""it"".\nYes"' for n in range(300))).encode()
+
+
+def parquet_bytes() -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(ROWS), sink, row_group_size=70)
+    return bytes(sink.getvalue())
+
+
+def arrow_bytes() -> bytes:
+    sink = pa.BufferOutputStream()
+    table = pa.Table.from_pylist(ROWS)
+    with pa.ipc.new_stream(sink, table.schema) as out:
+        out.write_table(table, max_chunksize=70)
+    return bytes(sink.getvalue())
+
+
+FILES = {
+    "a.jsonl": LINES,
+    "a.json": json.dumps(ROWS, indent=1).encode(),
+    "b.json": json.dumps({"train": ROWS, "test": ROWS[:5]}).encode(),
+    "a.csv": CSV,
+    "a.jsonl.gz": gzip.compress(LINES),
+    "a.csv.gz": gzip.compress(CSV),
+    "a.parquet": parquet_bytes(),
+    "a.arrow": arrow_bytes(),
+}
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("name", FILES)
+@given(data=st.data())
+def test_pages_of_damaged_files_are_the_rows_that_a_reader_gives(
+    tmp_path: Path, name: str, data: st.DataObject
+) -> None:
+    (tmp_path / name).write_bytes(data.draw(mutated(FILES[name])))
+    wanted = list(RowReader(tmp_path / name))
+    with RowIndex(tmp_path / name) as index:
+        for start in {0, max(0, len(wanted) - 3), min(256, len(wanted))}:
+            assert index.rows(start, 20) == wanted[start : start + 20]
+        assert index.rows(0, len(wanted) + 9) == wanted
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=300), name=st.sampled_from([*FILES, "a.txt", "a"]))
+def test_any_bytes_are_a_report(tmp_path: Path, content: bytes, name: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    try:
+        report = summary(tmp_path, Recipe().with_values({"data.file": name}))
+    except LabError:
+        return
+    assert report.ok or report.findings.blocking
