@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from core.errors import RequestError, StageError
 from core.files import MANIFEST, content_stamp, folder_bytes, folder_stamp, publish, read_json, write_atomic
 from core.folder import LabFolder
 from core.model.auto import Settled
-from core.recipe import ADAPTER_NAME, recipe_text
+from core.recipe import recipe_text
 from core.stage_context import StageContext, versions
 from core.text import command
 
@@ -29,7 +28,10 @@ def fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
     Raises:
         RequestError: the quantized model or the data is missing, or an option is impossible.
     """
-    _check(recipe)
+    # A recipe that was made by hand in Python is checked here first.
+    recipe.with_values(
+        {f"finetune.{key}": value for key, value in dataclasses.asdict(recipe.finetune).items()}
+    )
     base = lab.quantized_dir
     if not (base / "config.json").is_file():
         raise RequestError(
@@ -127,19 +129,3 @@ def lora_pass(recipe_file: Path, root: Path, **more: Any) -> dict[str, Any]:
         more: further options of the pass, such as ``checkpoints``.
     """
     return {"type": "OlivePressLora", "recipe": str(recipe_file), "data_root": str(root), **more}
-
-
-def _check(recipe: Settled) -> None:
-    """Options that would otherwise fail deep inside, for recipes that were made by hand in Python."""
-    options = recipe.finetune
-    if not ADAPTER_NAME.fullmatch(options.adapter) or re.fullmatch(r"\.+", options.adapter):
-        raise RequestError(
-            "finetune.adapter is wrong.",
-            f"{options.adapter!r} cannot be a folder's name.",
-            "Use letters, digits, dot, dash and underscore, up to 64.",
-        )
-    for key in ("rank", "alpha", "steps", "batch_size", "gradient_accumulation", "save_steps"):
-        if getattr(options, key) < 1:
-            raise RequestError(
-                f"finetune.{key} is wrong.", f"It is {getattr(options, key)}.", "It must be at least 1."
-            )
