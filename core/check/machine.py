@@ -15,7 +15,7 @@ from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.formats import human_bytes
 from core.hardware import free_ram, load_nvml, read_gpus, usable_cores
 from core.model.folder import config_facts
-from core.model.gguf import check_gguf
+from core.model.gguf import check_gguf, is_unpacked, unpacking_memory
 from core.model.sources import kind_of, local_place
 
 LONG_S = 3600.0
@@ -58,8 +58,6 @@ def _unpacking(subject: Subject) -> int:
     source, root = subject.recipe.model.source, subject.lab.root
     if kind_of(source, root) != "gguf":
         return 0
-    from core.model.unpack import is_unpacked, unpacking_memory
-
     header = check_gguf(local_place(source, root))
     return 0 if is_unpacked(header) else unpacking_memory(header)
 

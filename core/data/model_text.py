@@ -34,7 +34,7 @@ def _source_folder(source: str, lab_root: Path, unpack: bool) -> Path | None:
     from core.model.sources import at_hand, kind_of, local_place
 
     if kind_of(source, lab_root) == "gguf":
-        from core.model.unpack import text_folder
+        from core.model.gguf import text_folder
 
         with suppress(RequestError):  # the check of the model tells why
             return text_folder(local_place(source, lab_root), make=unpack)

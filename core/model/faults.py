@@ -15,7 +15,7 @@ from core.formats import human_bytes, some
 from core.model.architectures import REFUSED, judge
 from core.model.auto import Settled
 from core.model.finite import NotFinite, first_not_finite
-from core.model.folder import ADAPTER_CONFIG, ModelFacts, model_facts, read_adapter
+from core.model.folder import ADAPTER_CONFIG, OLIVE, ModelFacts, model_facts, read_adapter
 from core.model.messages import Message
 from core.model.template import PLAIN, ChatTemplate, TemplateError
 from core.model.tensors import (
@@ -36,9 +36,6 @@ from core.model.tensors import (
 from core.model.text import TEMPLATE_FILE, AddedToken, tokens_from
 from core.model.weights import TensorEntry, tensor_entries, weight_files
 from core.options import AUTO
-
-OURS = "olive"
-"""How a checkpoint is packed that the quantize step has made."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +144,7 @@ def _adapter(facts: ModelFacts) -> Iterator[Fault]:
 
 def _quantized(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
     if not facts.quantized_by or (
-        facts.quantized_by == OURS and recipe.quantize.algorithm == "none" and facts.quantization
+        facts.quantized_by == OLIVE and recipe.quantize.algorithm == "none" and facts.quantization
     ):
         return
     how = (
@@ -159,7 +156,7 @@ def _quantized(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
         "The model is already quantized.",
         f"{where}: {how}.",
         "Start from the float model that it was made from"
-        + (', or set quantize.algorithm = "none".' if facts.quantized_by == OURS else "."),
+        + (', or set quantize.algorithm = "none".' if facts.quantized_by == OLIVE else "."),
     )
 
 

@@ -30,6 +30,8 @@ from core.model.weights import (
 )
 
 ADAPTER_CONFIG = "adapter_config.json"
+OLIVE = "olive"
+"""The ``quant_method`` of a checkpoint that the quantize step has made; :mod:`core.olive.checkpoint` knows its form."""
 
 TIED_BY_DEFAULT = frozenset(
     {

@@ -14,7 +14,7 @@ from core.errors import Cancelled, LabError, MachineError, RequestError
 from core.events import Reporter
 from core.files import explained, folder_stamp
 from core.model.folder import check_folder
-from core.model.gguf import check_gguf, is_gguf
+from core.model.gguf import check_gguf, float_folder, is_gguf
 from core.resources import REHEARSAL, rehearsal_model
 from core.user_dirs import cache_dir
 
@@ -120,8 +120,6 @@ def resolve_model(
     elif kind == "rehearsal":
         found = ModelSource(rehearsal_model(), REHEARSAL, None)
     elif kind == "gguf":
-        from core.model.unpack import float_folder
-
         file = local_place(source, lab_root)
         found = ModelSource(float_folder(file, report), file.name, None)
     else:

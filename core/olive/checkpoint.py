@@ -21,7 +21,7 @@ from torch.nn import functional
 from core.errors import MachineError, RequestError
 from core.events import Reporter
 from core.files import explained, write_json
-from core.model.folder import config_facts, read_config
+from core.model.folder import OLIVE, config_facts, read_config
 from core.model.load import cannot_load, refuse_gaps
 from core.model.weights import tensor_entries, weight_files
 from core.text import first_line
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = ["OliveHfQuantizationConfig", "QuantLinear"]
-
-METHOD = "olive"
-"""The ``quant_method`` of these checkpoints."""
 
 FUSED = {
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
@@ -55,8 +52,8 @@ def register_olive_quantization() -> None:
     """
     from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
 
-    AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD] = OliveHfQuantizationConfig
-    AUTO_QUANTIZER_MAPPING[METHOD] = OliveHfQuantizer
+    AUTO_QUANTIZATION_CONFIG_MAPPING[OLIVE] = OliveHfQuantizationConfig
+    AUTO_QUANTIZER_MAPPING[OLIVE] = OliveHfQuantizer
 
 
 def load_model(
@@ -81,7 +78,7 @@ def load_model(
     quantization = read_config(path).get("quantization_config")
     if isinstance(quantization, dict):
         method = quantization.get("quant_method")
-        if method != METHOD:
+        if method != OLIVE:
             raise RequestError(
                 "The model is already quantized, in a form that is not Olive's.",
                 f"{path}/config.json says quant_method = {method!r}.",

@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 
 from core.errors import Cancelled, LabError, MachineError, RequestError
 from core.events import RecordingReporter, Reporter
-from core.model.gguf import check_gguf, config_of, read_header, text_of
+from core.model.gguf import check_gguf, config_of, float_folder, read_header, text_folder, text_of
 from core.model.load import load_tokenizer
 from core.model.sources import kind_of, model_stamp, resolve_model
 from core.model.text import read_text
-from core.model.unpack import float_folder, text_folder
 from core.olive.checkpoint import load_model
 from tests.tiny_gguf import llama3_factors, write_gguf
 from tests.tiny_models import CHAT_TEMPLATE, SPECIAL_TOKENS, make_tiny
