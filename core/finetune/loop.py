@@ -129,6 +129,7 @@ class Trainer:
         self._whole = True
         self._saved_at = time.monotonic()
         self._kept = 0
+        self._step_s = 0.0
         self._ahead: dict[int, list[TokenBatch]] = {}
 
     def train(self) -> Course:
@@ -156,7 +157,7 @@ class Trainer:
                 with self.report.unbroken():
                     self._step(done + 1)
                     done += 1
-                took = time.monotonic() - began
+                self._step_s = took = time.monotonic() - began
                 self.report.stop_takes(took)
                 self.report.progress("training", done, settings.steps)
                 if done == settings.steps:
@@ -275,6 +276,7 @@ class Trainer:
             return
         state: dict[str, Any] = {
             "step": step,
+            "step_s": self._step_s,
             "trained": {name: p.detach() for name, p in self.trained.items()},
             "optimizer": self.optimizer.state_dict(),
             "random": torch.get_rng_state(),
@@ -302,6 +304,7 @@ class Trainer:
         if self.device.type == "cuda" and "random_gpu" in state:
             torch.cuda.set_rng_state(state["random_gpu"], self.device)
         step = int(state["step"])
+        self.report.stop_takes(float(state.get("step_s", 0)))
         self.course.resumed_from = self._kept = step
         self.course.losses = list(state["losses"])
         self.course.eval_losses = [list(pair) for pair in state["eval_losses"]]

@@ -15,8 +15,8 @@ from core.errors import LabError, RequestError, StageError, error_from
 from core.events import AT_ONCE, LOG_NAME, VERSION, Event, last_event, now, read_events
 from core.files import read_json
 from core.jobs.alive import is_held, pids
-from core.jobs.ladder import see_to_it, signal_group
 from core.jobs.reserve import why_nothing_is_written
+from core.jobs.stopping import ensure_stopped, signal_group
 from core.text import clean_line
 
 ACTIVE = ("queued", "running", "cancelling")
@@ -262,7 +262,9 @@ class Job:
         except OSError:  # a full or read-only disk: SIGTERM says the same
             if supervisor := pids(self.folder).get("supervisor"):
                 signal_group(supervisor, signal.SIGTERM)
-        threading.Thread(target=see_to_it, args=(self.folder,), name=f"cancel {self.id}", daemon=True).start()
+        threading.Thread(
+            target=ensure_stopped, args=(self.folder,), name=f"cancel {self.id}", daemon=True
+        ).start()
 
     def wait(self, timeout: float | None = None, poll: float = 0.05) -> str:
         """Wait until the job is over; return its state.

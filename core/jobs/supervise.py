@@ -21,7 +21,7 @@ from core.files import write_json
 from core.folder import lab_command
 from core.jobs import alive, reserve
 from core.jobs.job import Job
-from core.jobs.ladder import Ladder, signal_group
+from core.jobs.stopping import Escalation, signal_group
 from core.jobs.worker import folder_and_recipe, work_folder
 
 _SIGNAL_HINTS = {
@@ -90,7 +90,7 @@ class _Waiting:
             (self._folder / "cancel").touch()
 
     def wait(self) -> None:
-        ladder: Ladder | None = None
+        escalation: Escalation | None = None
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._worker.wait(timeout=0.25)
@@ -99,8 +99,8 @@ class _Waiting:
             # Nobody can see or stop a job whose folder is gone; nobody wants it.
             self.asked = self.asked or (self._folder / "cancel").exists() or not self._folder.exists()
             if self.asked:
-                ladder = ladder or Ladder(self._folder, self._worker.pid)
-                ladder.step()
+                escalation = escalation or Escalation(self._folder, self._worker.pid)
+                escalation.step()
 
 
 def _verdict(job: Job, code: int, *, asked: bool) -> dict[str, Any]:

@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TOLD_S = 5.0
 """How long after the last process of a job its end may be unknown."""
 ENDS_S = 60.0
-"""How long a job that was told to end may take; the ladder's times, and room for a busy machine."""
+"""How long a job that was told to end may take; the times before SIGTERM and SIGKILL, and room for a busy machine."""
 
 
 @dataclass

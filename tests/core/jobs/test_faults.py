@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from core import Job, Lab, MachineError, RequestError, StageError
 from core.errors import Cancelled
 from core.events import JobReporter, last_event, read_events, stop_takes
-from core.jobs import alive, ladder
+from core.jobs import alive, stopping
 from core.jobs.job import FINAL
 from core.jobs.start import _tidy
 from tests.core.jobs.test_jobs import cli, until
@@ -86,8 +86,8 @@ def test_cancelling_needs_no_supervisor(make: Callable[[str], Lab], number: sign
 def test_a_deaf_worker_is_killed_by_who_cancels(
     make: Callable[[str], Lab], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ladder, "GRACE_REQUEST_S", 0.1)
-    monkeypatch.setattr(ladder, "GRACE_TERM_S", 0.1)
+    monkeypatch.setattr(stopping, "GRACE_REQUEST_S", 0.1)
+    monkeypatch.setattr(stopping, "GRACE_TERM_S", 0.1)
     lab = make("deaf")
     job, there = running(lab)
     os.kill(there["supervisor"], signal.SIGKILL)
@@ -108,16 +108,16 @@ def test_a_signal_waits_for_the_end_of_the_step(make: Callable[[str], Lab], numb
     assert "the step is done" in job.log_tail()
 
 
-def test_the_ladder_waits_as_long_as_a_stop_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signals_wait_as_long_as_a_stop_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[float, signal.Signals]] = []
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(ladder, "signal_group", lambda pid, number: sent.append((clock[0], number)))
+    monkeypatch.setattr(stopping, "signal_group", lambda pid, number: sent.append((clock[0], number)))
     JobReporter(tmp_path, "finetune-001").stop_takes(60)
-    climb = ladder.Ladder(tmp_path, 4711)
+    escalation = stopping.Escalation(tmp_path, 4711)
     for second in range(300):
         clock[0] = float(second)
-        climb.step()
+        escalation.step()
     assert sent[:3] == [(0.0, signal.SIGCONT), (125.0, signal.SIGTERM), (250.0, signal.SIGKILL)]
 
 

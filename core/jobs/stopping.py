@@ -24,8 +24,8 @@ GRACE_TERM_S = 4.0
 _LOOK_S = 0.1
 
 
-class Ladder:
-    """The climb for one worker, from now on."""
+class Escalation:
+    """SIGTERM and then SIGKILL for one worker, each when its time has come; the time counts from now."""
 
     def __init__(self, folder: Path, worker: int) -> None:
         self._folder, self._worker = folder, worker
@@ -50,22 +50,22 @@ def signal_group(leader: int, number: signal.Signals) -> None:
         os.killpg(leader, number)
 
 
-def see_to_it(folder: Path) -> None:
+def ensure_stopped(folder: Path) -> None:
     """Wait until the job in ``folder``, which was asked to stop, is at its end.
 
     Its supervisor does the work, woken if it was stopped. Where it is gone, or does nothing in the time that it
     has, this process does it.
     """
     began = time.monotonic()
-    ladder: Ladder | None = None
+    escalation: Escalation | None = None
     if supervisor := alive.pids(folder).get("supervisor"):
         signal_group(supervisor, signal.SIGCONT)
     while there := alive.pids(folder):
         worker, supervisor = there.get("worker"), there.get("supervisor")
         late = time.monotonic() - began > 2 * GRACE_REQUEST_S + GRACE_TERM_S + 4 * stop_takes(folder)
         if worker is not None and (supervisor is None or late):
-            ladder = ladder or Ladder(folder, worker)
-            ladder.step()
+            escalation = escalation or Escalation(folder, worker)
+            escalation.step()
         elif worker is None and supervisor is not None and late:
             signal_group(supervisor, signal.SIGKILL)
         time.sleep(_LOOK_S)
