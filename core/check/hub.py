@@ -116,8 +116,23 @@ def _get(path: str) -> dict[str, Any]:
     if token():
         headers["Authorization"] = f"Bearer {token()}"
     request = urllib.request.Request(endpoint() + path, headers=headers)
-    with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
+    with urllib.request.build_opener(_Redirect()).open(request, timeout=LIMIT_S) as answer:
         data = json.loads(answer.read(4 << 20))
     if not isinstance(data, dict):
         raise ValueError("not a JSON object")
     return data
+
+
+class _Redirect(urllib.request.HTTPRedirectHandler):
+    """Follows to another host without the token, which is for the hub alone."""
+
+    def redirect_request(self, req: urllib.request.Request, *more: Any) -> urllib.request.Request | None:
+        following = super().redirect_request(req, *more)
+        if following is not None and _origin(following.full_url) != _origin(req.full_url):
+            following.remove_header("Authorization")
+        return following
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme, parts.netloc

@@ -74,7 +74,7 @@ def run(context: StageContext) -> dict[str, Any]:
 
 
 @dataclass
-class Plan:
+class UploadPlan:
     """What an upload will do; nothing is sent yet.
 
     Attributes:
@@ -118,7 +118,7 @@ class Plan:
         }
 
 
-def make_plan(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop) -> Plan:
+def make_plan(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop) -> UploadPlan:
     """Look at everything that can be looked at before the first byte goes, the rights among it.
 
     A device code is asked for, through the report, where the sign-in was not kept.
@@ -172,7 +172,7 @@ def make_plan(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop) -> P
         on_end=lambda arrived: report.progress("arrived", arrived, total),
     )
     found = sender.plan()
-    return Plan(
+    return UploadPlan(
         identity,
         workspace,
         store,
@@ -238,7 +238,7 @@ def upload(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop) -> dict
     return result
 
 
-def _register(plan: Plan, lab: LabFolder, recipe: Recipe) -> tuple[Registered, str]:
+def _register(plan: UploadPlan, lab: LabFolder, recipe: Recipe) -> tuple[Registered, str]:
     """Register what was sent, or give what is registered the tags of today; and what was done, in words."""
     tags, properties, text = described(lab, recipe, plan.contents)
     there = plan.there

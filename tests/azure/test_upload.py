@@ -522,6 +522,7 @@ def test_nothing_secret_is_told(world: World, lab: Lab, caplog: pytest.LogCaptur
         assert secret not in told, secret
     assert "sig=" not in told.replace("sig=***", "").replace("sig=REDACTED", "")
     assert "progress" in events
+    assert "Azure has a fault of its own. Trying again in 1 s." in events, "the log has its retries"
 
 
 def test_memory_stays_below_200_mb(world: World, tmp_path: Path) -> None:

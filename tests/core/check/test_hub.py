@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -20,7 +21,18 @@ CONFIG = {"model_type": "phi3", "hidden_size": 64, "num_hidden_layers": 1, "num_
 class Hub(BaseHTTPRequestHandler):
     """Three models: a/open, a/gated (config refused without the token `good`), a/broken (500)."""
 
+    seen: ClassVar[list[tuple[str, str | None]]] = []
+
     def do_GET(self) -> None:
+        host = self.headers.get("Host", "").split(":")[0]
+        self.seen.append((host, self.headers.get("Authorization")))
+        if host == "127.0.0.1" and self.path.startswith(("/a/moved/", "/api/models/a/renamed")):
+            # A file that lies elsewhere; a model that has another name here.
+            elsewhere = f"http://localhost:{self.server.server_port}/a/open/resolve/main/config.json"  # type: ignore[attr-defined]
+            self.send_response(307)
+            self.send_header("Location", elsewhere if "/moved/" in self.path else "/api/models/a/gated")
+            self.end_headers()
+            return
         allowed = self.headers.get("Authorization") == "Bearer good"
         answers: dict[str, tuple[int, object]] = {
             "/api/models/a/open": (200, {"gated": False, "cardData": {"license": "mit"}}),
@@ -31,6 +43,8 @@ class Hub(BaseHTTPRequestHandler):
             ),
             "/a/gated/resolve/main/config.json": (200, CONFIG) if allowed else (401, {}),
             "/api/models/a/broken": (500, {}),
+            "/api/models/a/moved": (200, {"gated": False}),
+            "/a/renamed/resolve/main/config.json": (200, CONFIG) if allowed else (401, {}),
         }
         code, body = answers.get(self.path, (404 if allowed else 401, {}))
         self.send_response(code)
@@ -80,6 +94,18 @@ def test_a_gated_model_with_a_token_is_fine(
     assert found.state == OK
     assert "llama" in found.found
     assert "good" not in found.found
+
+
+@pytest.mark.parametrize("source", ["a/moved", "a/renamed"])
+def test_a_redirect_elsewhere_gets_no_token(
+    hub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "good")
+    Hub.seen.clear()
+    assert check(tmp_path, source).state == OK
+    assert {token for host, token in Hub.seen if host == "localhost"} <= {None}
+    assert {token for host, token in Hub.seen if host == "127.0.0.1"} == {"Bearer good"}
+    assert (source == "a/moved") == any(host == "localhost" for host, _ in Hub.seen)
 
 
 @pytest.mark.parametrize("source", ["a/missing", "a/broken"])
