@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
@@ -79,7 +80,7 @@ class ChatScreen(StepScreen):
     def __init__(self) -> None:
         super().__init__()
         self.controller = ChatController(lambda: self.session.lab(), self._changed)
-        self.view = ChatView()
+        self.view = ChatView(status="…")  # as no chat's is: the first one is drawn
         self.problem = Problem(id="problem", brief=True)
         self.intro = Plain("", id="intro")
         self.transcript = TranscriptView(
@@ -147,8 +148,10 @@ class ChatScreen(StepScreen):
         return self.controller.view(self._missing, wide=self.size.width >= 78)
 
     def _draw_frame(self, view: ChatView) -> None:
-        """Draw all but the conversation."""
-        self.view = view
+        """Draw all but the conversation, if it is other than before: words come twenty times a second."""
+        before, self.view = self.view, view
+        if replace(view, live=None) == replace(before, live=None):
+            return
         self.command.show(self.session.command("chat", *(["--compare"] if view.compare else [])))
         self.field.disabled = bool(self._missing)
         self.problem.tell(view.problem, view.word)
