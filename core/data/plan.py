@@ -353,7 +353,7 @@ def propose(recipe: Recipe, rows: Sequence[Mapping[str, Any]], text: ModelText) 
 
 
 @dataclass(frozen=True)
-class Settled:
+class SettledPlan:
     """The plan for a file: the recipe's, or the proposal's where `problem` says why the recipe's does not do."""
 
     proposal: Proposal
@@ -363,7 +363,7 @@ class Settled:
 
 def settle(
     recipe: Recipe, rows: Sequence[Mapping[str, Any]], text: ModelText, unreadable: Problem | None = None
-) -> Settled:
+) -> SettledPlan:
     """Settle the plan for a file from some of its rows, or by what they suggest.
 
     Args:
@@ -375,18 +375,18 @@ def settle(
         if unreadable is not None:
             detail = f"data.file = {recipe.data.file!r}: {unreadable.message}."
             hint = f"{unreadable.fix[:1].upper()}{unreadable.fix[1:]}."
-        return Settled(proposal, None, RequestError("The data file has no records.", detail, hint))
+        return SettledPlan(proposal, None, RequestError("The data file has no records.", detail, hint))
     try:
-        return Settled(proposal, make_plan(recipe, rows, text, proposal=proposal))
+        return SettledPlan(proposal, make_plan(recipe, rows, text, proposal=proposal))
     except RequestError as error:
         if not proposal.mapping.complete:
-            return Settled(proposal, None, error)
+            return SettledPlan(proposal, None, error)
         try:
             accepted = recipe.with_values(proposal.settings())
             plan = make_plan(accepted, rows, text, proposal=replace(proposal, confidence=1.0))
         except RequestError:
-            return Settled(proposal, None, error)
-        return Settled(proposal, plan, error)
+            return SettledPlan(proposal, None, error)
+        return SettledPlan(proposal, plan, error)
 
 
 def _as_in_rows(name: str, columns: Sequence[str]) -> str:

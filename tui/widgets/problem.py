@@ -10,12 +10,12 @@ from core.text import clean
 from tui.widgets.safe import Plain
 
 
-class Problem(Plain):
+class ProblemBox(Plain):
     """Title, the end of the detail, and the hint; nothing while there is no error."""
 
     DEFAULT_CSS = """
-    Problem { height: auto; border-left: outer $error; padding: 0 1; display: none; }
-    Problem.-shown { display: block; }
+    ProblemBox { height: auto; border-left: outer $error; padding: 0 1; display: none; }
+    ProblemBox.-shown { display: block; }
     """
 
     LINES = 8

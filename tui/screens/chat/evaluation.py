@@ -18,7 +18,7 @@ from tui.glyphs import bar, glyph
 from tui.screens.chat.controller import problem_of
 from tui.screens.chat.dialogs import STYLES
 from tui.widgets.button import Button
-from tui.widgets.problem import Problem
+from tui.widgets.problem import ProblemBox
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class EvaluationScreen(ModalScreen[None]):
         self._followed = True
         self.index = 0
         self._summary = Plain("")
-        self._problem = Problem()
+        self._problem = ProblemBox()
         self._question = Plain("")
         self._sides = {name: Plain("", classes=f"-{name}") for name in ("base", "tuned")}
 

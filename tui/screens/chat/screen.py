@@ -23,7 +23,7 @@ from tui.screens.chat.controller import HELP, NOT_HERE, ChatController, ChatView
 from tui.screens.chat.transcript_view import TranscriptView
 from tui.widgets.button import Button
 from tui.widgets.line import Line
-from tui.widgets.problem import Problem
+from tui.widgets.problem import ProblemBox
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class ChatScreen(StepScreen):
         super().__init__()
         self.controller = ChatController(lambda: self.session.lab(), self._changed)
         self.view = ChatView(status="…")  # as no chat's is: the first one is drawn
-        self.problem = Problem(id="problem", brief=True)
+        self.problem = ProblemBox(id="problem", brief=True)
         self.intro = Plain("", id="intro")
         self.transcript = TranscriptView(
             self.intro, Button("Show earlier turns", id="earlier"), id="transcript"

@@ -37,7 +37,7 @@ from tui.screens.dialogs import ErrorScreen
 from tui.widgets.button import Button
 from tui.widgets.form import Form
 from tui.widgets.plain_list import PlainList
-from tui.widgets.problem import Problem
+from tui.widgets.problem import ProblemBox
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class DataScreen(StepScreen):
         super().__init__()
         self.facts = Plain("Reading …", id="facts")
         self.checked = Plain("", id="checked")
-        self.problem = Problem(id="problem")
+        self.problem = ProblemBox(id="problem")
         self.columns = Plain("", id="columns")
         self.rows = PlainList(id="rows", empty="No records.")
         self.found = PlainList(id="found", empty="No findings.")

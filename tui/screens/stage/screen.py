@@ -21,7 +21,7 @@ from tui.widgets.button import Button
 from tui.widgets.chart import LossChart
 from tui.widgets.form import Form
 from tui.widgets.log_pane import LogPane
-from tui.widgets.problem import Problem
+from tui.widgets.problem import ProblemBox
 from tui.widgets.safe import Plain
 from tui.widgets.size_bars import SizeBars
 
@@ -50,7 +50,7 @@ class StageScreen(StepScreen):
         self.stage = STAGES[name]
         self.texts = texts or TEXTS.get(name, StageTexts())
         self.log_pane = LogPane(id="log")
-        self.problem = Problem(id="problem")
+        self.problem = ProblemBox(id="problem")
         self.headline = Plain(id="headline")
         self.progress = Plain(id="progress")
         self.numbers = Plain(id="numbers")
