@@ -176,7 +176,7 @@ async def test_stop_asks_the_job_to_stop(lab: Lab) -> None:
     job = job_in(lab, "finetune", "running")
     async with opened(lab.root, "finetune") as (app, pilot):
         await until(pilot, lambda: "Running" in screen_text(app))
-        await pilot.press("f9")
+        await pilot.press("f9", "x")
         await until(pilot, lambda: "Stopping" in screen_text(app))
         assert (job.folder / "cancel").exists()
         job.end("cancelled", error={"title": "finetune-001 was cancelled."})

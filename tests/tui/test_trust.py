@@ -33,6 +33,12 @@ async def test_stop_is_never_where_enter_goes(lab: Lab) -> None:
         await pilot.pause()
         assert not (job.folder / "cancel").exists()
         await pilot.press("f9")
+        await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        assert "keeps a checkpoint" in screen_text(app)
+        await pilot.press("enter")
+        await until(pilot, lambda: app.screen is app.current)
+        assert not (job.folder / "cancel").exists(), "Enter lets it run"
+        await pilot.press("f9", "f9")
         await until(pilot, lambda: (job.folder / "cancel").exists())
     job.let_go()
 
@@ -52,7 +58,7 @@ async def test_a_run_that_would_replace_a_result_asks(lab: Lab, monkeypatch: pyt
         assert not started, "Enter loses nothing"
         await pilot.press("f8")
         await until(pilot, lambda: isinstance(app.screen, AskScreen))
-        await pilot.press("r")
+        await pilot.press("f8")
         await until(pilot, lambda: started == ["quantize"])
 
 

@@ -90,7 +90,7 @@ async def test_sign_in_pick_look_upload_cancel_and_go_on(
         await until(
             pilot, lambda: "MiB of 40" in screen_text(app) and len(blobs.fake.blocks()) >= 1, timeout=40
         )
-        await pilot.press("f9")
+        await pilot.press("f9", "x")
         await until(pilot, lambda: bare.jobs()[-1].state == "cancelled", timeout=20)
         await until(pilot, lambda: "kept for the next time" in screen_text(app))
         assert blobs.fake.models == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -98,23 +99,23 @@ class AskScreen(ModalScreen[bool]):
     Args:
         title, text: the question.
         yes, no: the words of the two buttons.
-        key: the letter for yes.
+        keys: the keys for yes, the one to show first.
     """
 
     CSS_PATH = "dialogs.tcss"
     AUTO_FOCUS = "#no"
     BINDINGS: ClassVar[list[BindingType]] = [*_MOVES, Binding("escape,n", "no", show=False)]
 
-    def __init__(self, title: str, text: str | Content, *, yes: str, no: str, key: str) -> None:
+    def __init__(self, title: str, text: str | Content, *, yes: str, no: str, keys: Sequence[str]) -> None:
         super().__init__()
-        self._title, self._text, self._yes, self._no, self._key = title, text, yes, no, key
+        self._title, self._text, self._yes, self._no, self._keys = title, text, yes, no, keys
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Plain(self._title, classes="dialog-title")
             yield Plain(self._text)
             with Horizontal(classes="dialog-buttons"):
-                no, yes = (self._no, "no", "Esc"), (self._yes, "yes", self._key)
+                no, yes = (self._no, "no", "Esc"), (self._yes, "yes", self._keys[0])
                 first, second = (yes, no) if self.AUTO_FOCUS == "#yes" else (no, yes)
                 yield Button(first[0], id=first[1], key=first[2], primary=True)
                 yield Button(second[0], id=second[1], key=second[2])
@@ -125,8 +126,8 @@ class AskScreen(ModalScreen[bool]):
         self.dismiss(event.button.id == "yes")
 
     def on_key(self, event: Key) -> None:
-        """The letter for yes."""
-        if event.key == self._key:
+        """A key for yes."""
+        if event.key in self._keys:
             event.stop()
             self.dismiss(True)
 
@@ -148,7 +149,7 @@ class OverwriteScreen(AskScreen):
             f"Overwriting it loses what it holds.\nIt is in {path.parent}.",
             yes="Overwrite",
             no="Keep it",
-            key="o",
+            keys=("o",),
         )
 
 
@@ -168,7 +169,7 @@ class LeaveScreen(AskScreen):
             ),
             yes="Leave",
             no="Stay",
-            key="q",
+            keys=("q",),
         )
 
 

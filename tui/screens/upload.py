@@ -191,6 +191,7 @@ class UploadScreen(StageScreen):
                 _run_label,
                 progress=lambda job: self.upload.progress(job),
                 more_of=_place_lines,
+                stopped="What has arrived is kept for the next upload; nothing is registered.",
             ),
         )
         self.commands = Commands()

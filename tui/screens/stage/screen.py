@@ -314,7 +314,7 @@ class StageScreen(StepScreen):
             f"A run replaces {replaced}, once it has succeeded.",
             yes="Run and replace",
             no="Keep it",
-            key="r",
+            keys=("r", "f8"),
         )
         self.app.push_screen(question, partial(self._begin, typed))
 
@@ -325,10 +325,17 @@ class StageScreen(StepScreen):
             self._try(partial(self.controller.start, self.olive.snapshot, typed))
 
     def action_stop(self) -> None:
-        """Ask the job to stop."""
+        """Ask once, then ask the job to stop."""
         job = self.state().job
         if job is not None and job.active and job.state != "cancelling":
-            self._try(partial(self.controller.stop, job.id))
+            question = AskScreen(
+                f"Stop {job.id}?", self.texts.stopped, yes="Stop it", no="Let it run", keys=("x", "f9")
+            )
+            self.app.push_screen(question, partial(self._stop, job.id))
+
+    def _stop(self, job: str, go: bool | None) -> None:
+        if go:
+            self._try(partial(self.controller.stop, job))
 
     @work(thread=True, exit_on_error=False, group="start")
     def _try(self, act: partial[object]) -> None:

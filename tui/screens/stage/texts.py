@@ -57,6 +57,7 @@ class StageTexts:
         follows: values that have to come with those that were chosen.
         progress: how far a job is.
         more_of: lines below a result's figures.
+        stopped: what becomes of the work when it is stopped.
     """
 
     advice: Callable[[Values, Snapshot], str] = _no_advice
@@ -65,6 +66,7 @@ class StageTexts:
     follows: Callable[[Values], Values] = _nothing_follows
     progress: Callable[[JobView], Content | str] = progress
     more_of: Callable[[Values], list[Content]] = _no_more
+    stopped: str = "What is half made is thrown away; what was there before stays as it is."
 
 
 def _quantize_advice(values: Values, snapshot: Snapshot) -> str:
@@ -128,7 +130,10 @@ def _fitting_target(values: Values) -> Values:
 
 TEXTS: Mapping[str, StageTexts] = {
     "quantize": StageTexts(_quantize_advice),
-    "finetune": StageTexts(_finetune_advice),
+    "finetune": StageTexts(
+        _finetune_advice,
+        stopped="It finishes its step and keeps a checkpoint: the next run goes on from there.",
+    ),
     "optimize": StageTexts(
         _optimize_advice, words=lambda: {"optimize.provider": _provider_words}, follows=_fitting_target
     ),
