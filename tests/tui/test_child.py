@@ -36,7 +36,10 @@ async def test_cancelling_is_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """A command that waits for an answer that never comes: a sign-in whose host is a server that says nothing."""
     began = asyncio.Event()
 
+    lines: list[asyncio.StreamWriter] = []
+
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines.append(writer)
         began.set()
         await reader.read()
 
@@ -53,3 +56,6 @@ async def test_cancelling_is_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             await task
         assert (await commands.run("status", str(lab.root)))["jobs"] == [], "the next command is run"
     server.close()
+    for line in lines:
+        line.close()
+        await line.wait_closed()
