@@ -80,4 +80,13 @@ def pids(folder: Path) -> dict[str, int]:
     return found
 
 
+def is_stopped(number: int) -> bool:
+    """Whether a process stands still, by SIGSTOP or in a debugger."""
+    import psutil
+
+    with suppress(psutil.Error):
+        return psutil.Process(number).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    return False
+
+
 _MODULES = {"supervisor": "supervise", "worker": "worker"}

@@ -14,7 +14,7 @@ from typing import Any
 from core.errors import LabError, RequestError, StageError, error_from
 from core.events import AT_ONCE, LOG_NAME, VERSION, Event, last_event, now, read_events
 from core.files import read_json
-from core.jobs.alive import is_held, pids
+from core.jobs.alive import is_held, is_stopped, pids
 from core.jobs.reserve import why_nothing_is_written
 from core.jobs.stopping import ensure_stopped, signal_group
 from core.text import clean_line
@@ -27,7 +27,7 @@ FINAL = ("succeeded", "failed", "cancelled", "crashed")
 
 _TAIL_LINES = 20
 _HEAD = 1 << 16
-_SETTLED_S = 2.0
+_SETTLED_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,7 @@ class Job:
         end = self.outcome()
         there = pids(self.folder) if end is not None or not alive else {}
         alive = alive or bool(there)
-        # Its supervisor writes the end down. One that was killed or stopped cannot.
-        if end is not None and "worker" not in there and not (alive and self._just_written()):
+        if end is not None and (not alive or self._will_stay_untold(there)):
             return end["state"], end
         asked = (self.folder / "cancel").exists()
         if alive:
@@ -113,10 +112,14 @@ class Job:
             return ("running" if (self.folder / "pid.json").exists() else "queued"), {}
         return ("cancelled" if asked else "crashed"), {}
 
-    def _just_written(self) -> bool:
-        with suppress(OSError):
-            age = time.time() - (self.folder / "outcome.json").stat().st_mtime
-            return 0 <= age < _SETTLED_S
+    def _will_stay_untold(self, there: dict[str, int]) -> bool:
+        """Whether the worker has ended and said how, and its supervisor, which would write it down, does not."""
+        if "worker" in there:
+            return False
+        if supervisor := there.get("supervisor"):
+            return is_stopped(supervisor)
+        with suppress(OSError):  # somebody who is not known holds the lock
+            return not 0 <= time.time() - (self.folder / "outcome.json").stat().st_mtime < _SETTLED_S
         return False
 
     @property

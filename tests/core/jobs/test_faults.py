@@ -163,7 +163,7 @@ def test_a_job_whose_folder_is_removed_ends(make: Callable[[str], Lab], tmp_path
     job, there = running(lab)
     job.folder.rename(tmp_path / "elsewhere")
     until(lambda: not any(psutil.pid_exists(each) and _lives(each) for each in there.values()), 30)
-    assert not list(lab.folder.models_dir.iterdir())
+    assert not list(lab.folder.models_dir.glob("*"))
 
 
 def _lives(number: int) -> bool:
