@@ -12,7 +12,7 @@ from core.cli.parser import add_folder, add_json, add_set, parse_settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from core.data.report import DataReport
+    from core.data.survey import DataReport
     from core.events import Event, Reporter
     from core.recipe import Recipe
 
@@ -157,7 +157,7 @@ def _escaped(template: str) -> str:
 
 def _print_words(report: DataReport, cleaned: dict[str, Any] | None, shown: int | None, folder: str) -> None:
     from core.data.plan import FIELDS, options_of
-    from core.data.report import to_words
+    from core.data.survey import to_words
     from core.data.unused import unused_words
     from core.formats import counted, human_bytes
     from core.text import command

@@ -9,19 +9,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from core.data.background import BackgroundSurvey
-    from core.data.clean import write_clean
-    from core.data.examples import load_examples, resolve_data_file
-    from core.data.mapping import Proposal, propose_mapping
-    from core.data.pager import RowPager
-    from core.data.preview import Previewer
-    from core.data.report import DataReport
-    from core.data.survey import summary
-    from core.data.types import Example, Finding, Message, Row, Segment, Split
+    from core.data.background import BackgroundSurvey as BackgroundSurvey
+    from core.data.clean import write_clean as write_clean
+    from core.data.examples import load_examples as load_examples
+    from core.data.examples import resolve_data_file as resolve_data_file
+    from core.data.mapping import Proposal as Proposal
+    from core.data.mapping import propose_mapping as propose_mapping
+    from core.data.pager import RowPager as RowPager
+    from core.data.preview import Previewer as Previewer
+    from core.data.survey import DataReport as DataReport
+    from core.data.survey import summary as summary
+    from core.data.types import Example as Example
+    from core.data.types import Finding as Finding
+    from core.data.types import Message as Message
+    from core.data.types import Row as Row
+    from core.data.types import Segment as Segment
+    from core.data.types import Split as Split
 
 _HOMES = {
     "BackgroundSurvey": "background",
-    "DataReport": "report",
+    "DataReport": "survey",
     "Example": "types",
     "Finding": "types",
     "Message": "types",
@@ -37,25 +44,6 @@ _HOMES = {
     "summary": "survey",
     "write_clean": "clean",
 }
-
-__all__ = [
-    "BackgroundSurvey",
-    "DataReport",
-    "Example",
-    "Finding",
-    "Message",
-    "Previewer",
-    "Proposal",
-    "Row",
-    "RowPager",
-    "Segment",
-    "Split",
-    "load_examples",
-    "propose_mapping",
-    "resolve_data_file",
-    "summary",
-    "write_clean",
-]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from core.data.files import LEFT_OUT
 from core.data.reader import RowReader
-from core.data.report import DataReport
+from core.data.survey import DataReport
 from core.data.types import Finding
 from core.errors import RequestError
 from core.events import Reporter

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.data import names
-from core.data.messages import looks_like_messages, there
+from core.data.messages import looks_like_messages, there, verdict
 from core.data.names import plain_name
-from core.data.verdicts import verdict
 
 _QUESTION_END = re.compile(r"[?？؟]\s*$")
 _LINK = re.compile(r"(?:https?|s3|gs|file|ftp)://\S*$|(?:\.{0,2}/)?(?:[\w.-]+/)+[\w.-]+\.\w{1,5}$")

@@ -1,15 +1,17 @@
-"""A list of findings that stays small in memory."""
+"""Findings: a list of them that stays small in memory, and the checks on the text of a single row."""
 
 from __future__ import annotations
 
 import json
+import re
 import tempfile
+import unicodedata
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO
 
-from core.data.types import BLOCKING, Finding
+from core.data.types import BLOCKING, Finding, Problem
 
 IN_MEMORY = 20_000
 
@@ -69,3 +71,71 @@ class Findings:
     def sort(self) -> None:
         """Bring them into the order of files and lines, as far as they are in memory."""
         self._first.sort(key=lambda finding: (finding.file, finding.row or finding.line, finding.line))
+
+
+# C0 and C1 controls but tab and line breaks, bidirectional overrides and isolates (they make a line read
+# other than it is), a byte order mark inside of a text, and the sign that stands for what was not decodable.
+# Joiners (U+200C, U+200D) and direction marks (U+200E, U+200F) are part of good Persian and stay.
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufffd]")
+_FOREIGN = re.compile(
+    r"<\|(?:im_start|im_end|user|assistant|system|end|eot_id|start_header_id|end_header_id|begin_of_text)\|>"
+    r"|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>"
+)
+_NAMES = {
+    0x1B: "an escape code",
+    0xFFFD: "a replacement character, left by a wrong decoding",
+    0xFEFF: "a byte order mark inside of the text",
+    0x00: "a NUL character",
+}
+
+
+def control_characters(texts: Iterable[str]) -> Problem | None:
+    """Characters that do not belong into text, in any of the texts."""
+    for text in texts:
+        match = _CONTROL.search(text)
+        if match:
+            code = ord(match.group())
+            name = _NAMES.get(code) or unicodedata.name(match.group(), "a control character").lower()
+            message = f"it has {name} (U+{code:04X}) at character {match.start() + 1}"
+            return Problem("control-characters", message, "remove the character")
+    return None
+
+
+def special_tokens(
+    texts: Iterable[str], pattern: re.Pattern[str] | None, *, read: bool = False
+) -> Problem | None:
+    """Letters inside of a text that look like a special token of the model, or of another one's chat template.
+
+    Args:
+        read: whether they become that token: in rows that are nothing but text, whose markers are their own.
+    """
+    for text in texts:
+        match = pattern.search(text) if pattern is not None else None
+        if match and read:
+            message = f"its text contains {match.group()}, which the model reads as a token of its own"
+            return Problem("special-token", message, f"remove {match.group()} if it is not meant so")
+        if match:
+            message = f"its text contains {match.group()}, a token of the model, here learnt as mere letters"
+            return Problem(
+                "special-token", message, f"remove {match.group()}; the template writes such tokens"
+            )
+        match = _FOREIGN.search(text)
+        if match:
+            message = f"its text contains {match.group()}, a mark of another model's chat template"
+            fix = "bring the question and the answer without such marks; the template writes this model's own"
+            return Problem("special-token", f"{message}, here learnt as mere letters", fix)
+    return None
+
+
+def too_long(tokens: int, limit: int, before_answer: int | None, *, estimated: bool) -> Problem:
+    """A row that is cut at `max_seq_len`.
+
+    Args:
+        tokens: of the whole row.
+        before_answer: tokens in front of the answer, where it has one.
+    """
+    about = "about " if estimated else ""
+    message = f"it has {about}{tokens} tokens, so {tokens - limit} would be lost"
+    if before_answer is not None and before_answer >= limit:
+        message += " and nothing of the answer is left"
+    return Problem("too-long", message, f"shorten the row, or set data.max_seq_len to {tokens} or more")

@@ -25,9 +25,9 @@ from core.data.messages import (
     shown_only,
     there,
     type_words,
+    verdict,
 )
 from core.data.types import Message, Problem, Segment, Unused
-from core.data.verdicts import verdict
 from core.errors import RequestError
 from core.model.template import PLAIN, ChatTemplate, PlainTurns, Template, TemplateError, all_learnt
 from core.model.text import ModelText

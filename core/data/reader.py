@@ -134,6 +134,8 @@ class OpenedFile:
 
     def skip(self, count: int) -> int:
         """Pass over so many rows; returns how many there were."""
+        if isinstance(self._stream, TableRecords):
+            return self._stream.skip_rows(count)
         passed = 0
         try:
             while passed < count and self.records.skip():

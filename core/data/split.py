@@ -18,8 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.data.similar import Sketches
-from core.data.words import content_words, plain, text_key, word_hashes
+from core.data.similar import Sketches, content_words, plain, text_key, word_hashes
 from core.errors import MachineError
 from core.files import read_json, write_json
 from core.recipe import Recipe
@@ -154,6 +153,22 @@ def _unpacked(text: str) -> NDArray[np.uint64]:
     return np.frombuffer(base64.b64decode(text), dtype="<u8")
 
 
+def _remembered(lab_root: Path, recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """What a lab remembers of each of its files, and of the recipe's; None where seed or fraction is another.
+
+    Raises:
+        RequestError: the memory is damaged.
+    """
+    stored = read_json(lab_root / SPLIT_FILE)
+    files = stored.get("files") if isinstance(stored, dict) and stored.get("v") == _VERSION else None
+    files = files if isinstance(files, dict) else {}
+    entry = files.get(recipe.data.file)
+    wanted = (recipe.data.seed, recipe.data.eval_fraction)
+    if not isinstance(entry, dict) or (entry.get("seed"), entry.get("fraction")) != wanted:
+        return files, None
+    return files, entry
+
+
 def split_rows(splitter: Splitter, recipe: Recipe, lab_root: Path) -> NDArray[np.bool_]:
     """The held-out rows of a recipe, by the lab's memory and then by lot; the memory is brought up to date.
 
@@ -165,23 +180,13 @@ def split_rows(splitter: Splitter, recipe: Recipe, lab_root: Path) -> NDArray[np
     """
     import numpy as np
 
-    path, data = lab_root / SPLIT_FILE, recipe.data
+    data = recipe.data
     if splitter.by_files:
         return splitter.assign(data.eval_fraction, data.seed)
-    stored = read_json(path)
-    if (
-        not isinstance(stored, dict)
-        or stored.get("v") != _VERSION
-        or not isinstance(stored.get("files"), dict)
-    ):
-        stored = {"v": _VERSION, "files": {}}
-    entry = stored["files"].get(data.file)
+    files, entry = _remembered(lab_root, recipe)
     known = None
     keys = splitter.keys
-    if isinstance(entry, dict) and (entry.get("seed"), entry.get("fraction")) == (
-        data.seed,
-        data.eval_fraction,
-    ):
+    if entry is not None:
         try:
             known = Sides(_unpacked(entry["train"]), _unpacked(entry["eval"]))
         except (KeyError, ValueError, TypeError):
@@ -202,9 +207,8 @@ def split_rows(splitter: Splitter, recipe: Recipe, lab_root: Path) -> NDArray[np
         "eval": _packed(held_out),
     }
     if fresh != entry and len(keys) and lab_root.is_dir():
-        stored["files"][data.file] = fresh
         try:
-            write_json(path, stored)
+            write_json(lab_root / SPLIT_FILE, {"v": _VERSION, "files": {**files, data.file: fresh}})
         except (MachineError, OSError):
             return result
     return result
@@ -219,12 +223,8 @@ class HeldOut:
 
     def __init__(self, lab_root: Path, recipe: Recipe) -> None:
         self._keys = array("Q")
-        stored = read_json(lab_root / SPLIT_FILE)
-        files = stored.get("files") if isinstance(stored, dict) else None
-        entry = files.get(recipe.data.file) if isinstance(files, dict) else None
-        if not isinstance(entry, dict):
-            return
-        if (entry.get("seed"), entry.get("fraction")) != (recipe.data.seed, recipe.data.eval_fraction):
+        _, entry = _remembered(lab_root, recipe)
+        if entry is None:
             return
         try:
             self._keys.frombytes(base64.b64decode(entry["eval"]))

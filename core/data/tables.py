@@ -83,10 +83,12 @@ class TableRecords:
 
     def skip(self) -> bool:
         """Pass over a row; False at the end."""
-        if self._row >= self.rows:
-            return False
-        self._row += 1
-        return True
+        return self.skip_rows(1) == 1
+
+    def skip_rows(self, count: int) -> int:
+        """Pass over so many rows at once; returns how many there were."""
+        before, self._row = self._row, min(self.rows, self._row + count)
+        return self._row - before
 
     def __iter__(self) -> Iterator[tuple[int, Found]]:
         with self._readable():

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.data.report import DataReport, to_words
-from core.data.survey import summary
+from core.data.survey import DataReport, summary, to_words
 from core.errors import Cancelled, RequestError
 from core.events import RecordingReporter
 from core.recipe import Recipe

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from core.data import load_examples
 from core.data.plan import Record, make_plan
-from core.data.report import DataReport
-from core.data.survey import summary
+from core.data.survey import DataReport, summary
 from core.data.types import Example
 from core.data.unused import UnusedCounter, unused_words
 from core.errors import RequestError

@@ -9,9 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.data.messages import BadMessages, as_history, as_tools, as_turns, conversation, looks_like_messages
+from core.data.messages import (
+    BadMessages,
+    as_history,
+    as_tools,
+    as_turns,
+    conversation,
+    looks_like_messages,
+    verdict,
+)
 from core.data.types import Unused
-from core.data.verdicts import verdict
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "rain", "arguments": '{"town": 1}'}}
 WANTED = {"type": "function", "id": "c1", "function": {"name": "rain", "arguments": {"town": 1}}}

@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.data import load_examples
-from core.data.similar import Sketches
+from core.data.similar import Sketches, content_words, plain, word_hashes, words
 from core.data.split import SPLIT_FILE, Splitter
 from core.data.survey import summary
-from core.data.words import content_words, plain, word_hashes, words
 from core.recipe import Recipe
 
 THINGS = "bridge river museum castle market harbour tower temple garden station theatre library".split()  # noqa: SIM905
