@@ -46,7 +46,7 @@ class Action:
 GLOBAL: tuple[Action, ...] = (
     Action("help", "f2,question_mark", "app.help", "Help", "this list of keys", True),
     Action("back", "f3,comma", "app.back", "Back", "the step before", True),
-    Action("next", "f4,full_stop", "app.next", "Next", "the step after", True),
+    Action("next", "f4,full_stop", "app.next", "Next", "the step after, or the one that is missing", True),
     Action("commands", "f7,colon", "app.command_palette", "Commands", "search all commands by name", True),
     Action("run", "f8,r", "screen.run", "Run", "start this step", True),
     Action("stop", "f9,x", "screen.stop", "Stop", "stop what runs in this step", True),
