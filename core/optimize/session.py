@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,17 @@ from core.errors import LabError, StageError
 from core.files import read_json
 from core.optimize.trusted import CONFIG_FILE, check_onnx_folder
 from core.text import first_line
+
+
+@contextmanager
+def _explained(title: str, where: str = "") -> Iterator[None]:
+    """The runtime raises its own RuntimeError for any fault of a file: told as a stage's, with its first line."""
+    try:
+        yield
+    except LabError:
+        raise  # a request to stop, which may come at any moment
+    except Exception as error:
+        raise StageError(title, f"{where}{first_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -42,27 +54,26 @@ class OnnxSession:
         check_onnx_folder(folder)
         from core.optimize.genai import import_genai
 
-        og = import_genai()
-        self._og = og
-        try:
+        self._og = og = import_genai()
+        with _explained("The ONNX model cannot be loaded.", f"{folder}: "):
             self._model = og.Model(str(folder))
             self.tokenizer = og.Tokenizer(self._model)
-        except LabError:
-            raise
-        except Exception as error:  # the runtime raises its own RuntimeError for any fault of a file
-            raise StageError("The ONNX model cannot be loaded.", f"{folder}: {first_line(error)}") from error
         self._adapters = og.Adapters(self._model)
         ends = (read_json(folder / CONFIG_FILE) or {}).get("model", {}).get("eos_token_id", [])
         self.ends = set(ends if isinstance(ends, list) else [ends])
 
     def load_adapter(self, path: Path, name: str) -> None:
         """Make an adapter file known under a name. Raises :class:`StageError` if the runtime refuses it."""
-        try:
+        with _explained("The adapter file cannot be loaded.", f"{path}: "):
             self._adapters.load(str(path), name)
-        except LabError:
-            raise
-        except Exception as error:
-            raise StageError("The adapter file cannot be loaded.", f"{path}: {first_line(error)}") from error
+
+    def _generator(self, tokens: int, adapter: str | None) -> Any:
+        params = self._og.GeneratorParams(self._model)
+        params.set_search_options(max_length=tokens, do_sample=False)
+        generator = self._og.Generator(self._model, params)
+        if adapter is not None:
+            generator.set_active_adapter(self._adapters, adapter)
+        return generator
 
     def answer(self, prompt: Sequence[int], most: int, adapter: str | None = None) -> TimedAnswer:
         """Generate greedily up to ``most`` tokens or an end token.
@@ -72,13 +83,8 @@ class OnnxSession:
         """
         import numpy as np
 
-        og = self._og
-        try:
-            params = og.GeneratorParams(self._model)
-            params.set_search_options(max_length=len(prompt) + most, do_sample=False)
-            generator = og.Generator(self._model, params)
-            if adapter is not None:
-                generator.set_active_adapter(self._adapters, adapter)
+        with _explained("The ONNX model fails while it answers."):
+            generator = self._generator(len(prompt) + most, adapter)
             start = time.perf_counter()
             generator.append_tokens(np.asarray(prompt, dtype=np.int32))
             ids = [self._next(generator)]
@@ -86,10 +92,6 @@ class OnnxSession:
             while ids[-1] not in self.ends and len(ids) < most and not generator.is_done():
                 ids.append(self._next(generator))
             return TimedAnswer(ids, middle - start, time.perf_counter() - middle)
-        except LabError:
-            raise  # a request to stop, which may come at any moment
-        except Exception as error:
-            raise StageError("The ONNX model fails while it answers.", first_line(error)) from error
 
     def logits(self, ids: Sequence[int], adapter: str | None = None) -> Any:
         """What the model makes of a text it is given: float32 logits [len(ids), vocabulary].
@@ -110,20 +112,11 @@ class OnnxSession:
         """
         import numpy as np
 
-        og = self._og
-        try:
-            params = og.GeneratorParams(self._model)
-            params.set_search_options(max_length=tokens, do_sample=False)
-            generator = og.Generator(self._model, params)
-            if adapter is not None:
-                generator.set_active_adapter(self._adapters, adapter)
+        with _explained("The ONNX model fails while it reads."):
+            generator = self._generator(tokens, adapter)
             for piece in pieces:
                 generator.append_tokens(np.asarray(piece, dtype=np.int32))
                 yield np.asarray(generator.get_output("logits"), dtype=np.float32)[0]
-        except LabError:
-            raise  # a request to stop, which may come at any moment
-        except Exception as error:
-            raise StageError("The ONNX model fails while it reads.", first_line(error)) from error
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of an answer, without its end token."""
