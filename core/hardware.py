@@ -1,4 +1,4 @@
-"""What this machine has: CPU cores, free memory, NVIDIA GPUs. Light: loads no torch, starts no CUDA context.
+"""What this machine has: cores, free memory, NVIDIA GPUs, packages. Light: loads no torch, starts no CUDA context.
 
 Sources: NVML API reference, through the package nvidia-ml-py, whose module is ``pynvml``; the kernel's documentation
 of control groups (cgroup v2 and v1).
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,11 @@ def free_ram() -> int:
             cached = int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))
             free = min(free, max(0, limit - used + cached))
     return free
+
+
+def package_version(name: str) -> str:
+    """The installed version of a package, by its metadata alone; empty where it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""

@@ -8,6 +8,7 @@ from typing import Any
 
 from core.events import Reporter
 from core.folder import LabFolder
+from core.hardware import package_version
 from core.model.auto import (
     Facts,
     Resolved,
@@ -45,15 +46,7 @@ class StageContext:
 
 def versions(*packages: str) -> dict[str, str]:
     """The installed versions of some packages, read from their metadata."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "missing"
-    return found
+    return {package: package_version(package) or "missing" for package in packages}
 
 
 def resolve_for_stage(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.formats import human_bytes
-from core.hardware import load_nvml
+from core.hardware import load_nvml, package_version
 from core.resources import REHEARSAL
 
 DRIVER_MARKS = ("/proc/driver/nvidia/version", "/dev/nvidia0", "/dev/nvidiactl")
@@ -128,18 +127,18 @@ def builds(subject: Subject) -> Iterator[Check]:
     else:
         yield Check("torch build", OK, f"torch for {'CUDA ' + cuda if cuda else 'CPU'}")
     both = [(a, b) for a, b in (("onnxruntime", "onnxruntime-gpu"), ("onnxruntime-genai", "onnxruntime-genai-cuda"))
-            if _version(a) and _version(b)]  # fmt: skip
+            if package_version(a) and package_version(b)]  # fmt: skip
     for a, b in both:
         yield Check("onnxruntime build", WARN, f"{a} and {b} are both installed and overwrite each other's files.",
                     f"make cuda; or pip uninstall -y {a} {b}, then pip install {b} again")  # fmt: skip
     if both:
         return
-    name = "onnxruntime-genai-cuda" if _version("onnxruntime-genai-cuda") else "onnxruntime-genai"
+    name = "onnxruntime-genai-cuda" if package_version("onnxruntime-genai-cuda") else "onnxruntime-genai"
     if subject.recipe.optimize.provider == "CUDAExecutionProvider" and name == "onnxruntime-genai":
         yield Check("onnxruntime build", WARN, "The recipe builds for CUDA; onnxruntime-genai here is the CPU build.",
                     "To chat on the GPU: make cuda (without a checkout: see Installing in the README)")  # fmt: skip
-    elif _version(name):
-        yield Check("onnxruntime build", OK, f"{name} {_version(name)}")
+    elif package_version(name):
+        yield Check("onnxruntime build", OK, f"{name} {package_version(name)}")
 
 
 def torch_cuda() -> str | None:
@@ -156,13 +155,6 @@ def torch_cuda() -> str | None:
         return None
     match = re.search(r"^cuda\b[^=]*=\s*['\"]([^'\"]+)['\"]", text, re.MULTILINE)
     return match.group(1) if match else ""
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def _text(value: str | bytes) -> str:

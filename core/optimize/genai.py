@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from core.errors import RequestError
 from core.files import write_json
+from core.hardware import package_version
 from core.model.prompt_format import prompt_format
 from core.model.text import END_TOKENS, read_text
 from core.model.tokenizer import ModelTokenizer
@@ -90,14 +90,8 @@ def import_genai() -> Any:
     linker does not look; onnxruntime knows the places, and what is loaded once is found from then on.
     """
     switch_off()
-    try:
-        version("onnxruntime-gpu")
-    except PackageNotFoundError:
-        pass
-    else:
-        runtime = import_runtime()
-        if hasattr(runtime, "preload_dlls"):
-            runtime.preload_dlls()
+    if package_version("onnxruntime-gpu") and hasattr(runtime := import_runtime(), "preload_dlls"):
+        runtime.preload_dlls()
     import onnxruntime_genai
 
     return onnxruntime_genai

@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from core.errors import MachineError, RequestError
+from core.hardware import load_nvml, package_version, read_gpus
 
 PRECISIONS: dict[tuple[str, str], tuple[str, ...]] = {
     ("cpu", "CPUExecutionProvider"): ("int4", "int8", "fp32"),
@@ -108,25 +108,15 @@ def _obstacles_to_building(provider: str) -> Iterator[tuple[str, str]]:
 
 def _obstacles_to_running(provider: str) -> Iterator[tuple[str, str]]:
     packages = GENAI[provider]
-    if not any(map(_installed, packages)):
+    if not any(map(package_version, packages)):
         yield (
             f"It can be built but not chatted with here: {packages[0]} is missing.",
             f"pip install {packages[0]}",
         )
     if provider == "CUDAExecutionProvider":
-        from core.hardware import load_nvml, read_gpus
-
         nvml = load_nvml()
         if nvml is None or not read_gpus(nvml):
             yield (
                 "It can be built but not chatted with here: there is no NVIDIA GPU.",
                 "Chat on a machine with one.",
             )
-
-
-def _installed(package: str) -> bool:
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return False
-    return True

@@ -280,7 +280,7 @@ def test_builds(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(gpu, "load_nvml", lambda: FakeNvml() if has_gpu else None)
     monkeypatch.setattr(gpu, "torch_cuda", lambda: cuda)
-    monkeypatch.setattr(gpu, "_version", lambda name: have.get(name, ""))
+    monkeypatch.setattr(gpu, "package_version", lambda name: have.get(name, ""))
     assert states(gpu.builds(subject)) == expected
 
 
