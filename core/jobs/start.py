@@ -106,7 +106,7 @@ def _launch(
         JobReporter(job.folder, job.id).emit("state", state="queued")
         with job.log_path.open("ab") as log:
             supervisor = subprocess.Popen(
-                [sys.executable, "-m", "core.jobs.supervise", str(job.folder), str(held)],
+                [sys.executable, "-P", "-m", "core.jobs.supervise", str(job.folder), str(held)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -40,7 +40,7 @@ def main(folder: Path, held: int) -> int:
     reporter = JobReporter(folder, job.id)
     work, rest = work_folder(job), _rest_of_chain(job)
     worker = subprocess.Popen(
-        [sys.executable, "-m", "core.jobs.worker", str(folder)],
+        [sys.executable, "-P", "-m", "core.jobs.worker", str(folder)],
         stdin=subprocess.DEVNULL,
         start_new_session=True,
         pass_fds=(held,),

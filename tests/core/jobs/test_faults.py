@@ -23,7 +23,7 @@ from core.events import JobReporter, last_event, read_events, stop_takes
 from core.jobs import alive, stopping
 from core.jobs.job import FINAL
 from core.jobs.start import _tidy
-from tests.core.jobs.test_jobs import cli, until
+from tests.core.jobs.test_jobs import ROOT, cli, until
 
 
 @pytest.fixture
@@ -129,6 +129,20 @@ def test_a_reporter_is_not_interrupted_where_it_is_not_safe(tmp_path: Path) -> N
         report.check_cancelled()
     with pytest.raises(KeyboardInterrupt):
         report.interrupt()
+
+
+def test_nothing_that_lies_where_a_job_is_started_is_run(
+    make: Callable[[str], Lab], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = make("ok")
+    for name in ("core/__init__.py", "json.py", "torch.py"):
+        file = tmp_path / "here" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"open({str(tmp_path / 'was-run')!r}, 'w')\nraise SystemExit(1)\n")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path / "here")
+    assert not lab.run("quantize").reused
+    assert not (tmp_path / "was-run").exists()
 
 
 # What lies in a job's folder
