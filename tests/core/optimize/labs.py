@@ -81,7 +81,7 @@ def add_adapter(lab: LabFolder, name: str, rank: int, seed: int = 0, **options: 
         for key, parameter in tuned.named_parameters():
             if "lora_B" in key:
                 parameter.data.normal_(0, 0.1)
-        tuned.save_pretrained(str(lab.finetuned_dir(name)))
+        tuned.save_pretrained(str(lab.finetuned_dir(name)), save_embedding_layers=False)
 
 
 def run_stage(lab: LabFolder, recipe: Settled = RECIPE) -> tuple[dict[str, Any], RecordingReporter]:
