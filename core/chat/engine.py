@@ -232,19 +232,17 @@ class Engine:
                 written[start] = text_of(segments), cache.encode(segments, self._tokens)
             return written[start]
 
-        if len(without(0)[1]) <= room:
+        # Where the conversation may begin: at each question, and at the last turn.
+        starts = [n for n in range(1, len(turns)) if turns[n].get("role") == "user"]
+        if len(turns) > 1 and starts[-1:] != [len(turns) - 1]:
+            starts.append(len(turns) - 1)
+        starts.insert(0, 0)
+        least = self._least_dropped(turns, starts, room)
+        if not least and len(without(0)[1]) <= room:
             return *without(0), 0
         room = min(room, self._context * 3 // 4)
-        # Where the conversation may begin: at each question, and at the last turn. The fewest are dropped
-        # with which it fits; writing each of a thousand turns anew for that would take minutes.
-        starts = [n for n in range(1, len(turns)) if turns[n].get("role") == "user"]
-        if not starts or starts[-1] != len(turns) - 1:
-            starts += [len(turns) - 1] if len(turns) > 1 else []
-        starts.insert(0, 0)
-        dropped = min(
-            bisect.bisect_left(starts, True, key=lambda start: len(without(start)[1]) <= room),
-            len(starts) - 1,
-        )
+        fitting = bisect.bisect_left(starts, True, lo=least, key=lambda start: len(without(start)[1]) <= room)
+        dropped = min(fitting, len(starts) - 1)
         text, ids = without(starts[dropped])
         if len(ids) <= room or len(ids) <= self._context - 16:
             return text, ids, dropped  # the last question alone: a shorter answer is better than none
@@ -254,6 +252,17 @@ class Engine:
             "Shorten it, or raise chat.context_tokens in lab.toml.",
             code="chat.too-long",
         )
+
+    def _least_dropped(self, turns: list[dict[str, Any]], starts: list[int], room: int) -> int:
+        """How many must go for the words of the turns alone: to write a thousand with their template takes long."""
+        if sum(len(turn["content"]) for turn in turns) <= 4 * room:
+            return 0
+        total = 0
+        for place in reversed(range(len(turns))):
+            total += len(self._tokens.encode([Segment(turns[place]["content"], False)]).ids)
+            if total > room:
+                return min(bisect.bisect_right(starts, place), len(starts) - 1)
+        return 0
 
     def _written(
         self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -251,6 +252,38 @@ def test_of_a_thousand_turns_those_that_fit_are_read(chat: ChatSession) -> None:
     assert 0 < answer.dropped_turns < 1000
     assert answer.dropped_turns == chat.history.dropped
     assert answer.context_tokens > 256  # no more went than had to
+
+
+def test_a_thousand_turns_are_not_written_to_find_those_that_fit(
+    built_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.chat.engine import Engine
+    from core.chat.protocol import Ask, Load
+
+    engine = Engine(Load(str(built_llama), 512))
+    written: list[int] = []
+    write = engine._written
+
+    def count(messages: Any, tools: Any) -> Any:
+        written.append(len(messages))
+        return write(messages, tools)
+
+    monkeypatch.setattr(engine, "_written", count)
+    messages = [{"role": "system", "content": "Be brief."}]
+    for number in range(1000):
+        messages += [
+            {"role": "user", "content": f"Q{number}?"},
+            {"role": "assistant", "content": f"A{number}."},
+        ]
+    messages.append({"role": "user", "content": "And?"})
+    events = list(
+        engine.ask(Ask([{"adapter": "", "messages": messages}], {"max_new_tokens": 4}), 0.0, lambda: False)
+    )
+    dropped = events[0]
+    assert isinstance(dropped, Dropped)
+    assert 900 < dropped.turns < 1000
+    assert max(written) < 200
+    assert len(written) <= 10
 
 
 def test_what_looks_like_a_special_token_makes_no_turn_and_is_said(
