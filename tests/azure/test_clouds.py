@@ -17,6 +17,7 @@ from core.azure.workspace import Place, subscriptions
 from core.errors import LabError, RequestError, StageError
 from tests.azure.conftest import World
 from tests.azure.labs import signed_in
+from tests.waiting import soon
 
 STRANGERS = (
     "https://evil.example/x",
@@ -144,11 +145,9 @@ def test_an_answer_that_does_not_end_is_given_up(azure: World, monkeypatch: pyte
     credential = current().credential
     monkeypatch.setenv("OLIVEPRESS_AZURE_PATIENCE", "1")
     azure.fake.fault(path="/subscriptions", action="drip")
-    began = time.monotonic()
-    with pytest.raises(LabError) as caught:
+    with soon(), pytest.raises(LabError) as caught:
         subscriptions(Rest(credential))
     assert caught.value.code == "azure.connection"
-    assert time.monotonic() - began < 5
 
 
 def test_an_answer_without_measure_is_refused(azure: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from core.errors import Cancelled, MachineError
 from tests.azure.conftest import World
 from tests.azure.fake import PLANTED_REFRESH, TENANT, USER
 from tests.azure.labs import signed_in
+from tests.waiting import soon, until
 
 
 def device(azure: World, **options: object) -> tuple[signin.Identity, list[Prompt]]:
@@ -91,9 +92,7 @@ def test_cancel_gives_a_device_code_up_at_once(azure: World) -> None:
     assert signin.remembered() is None
     polls = len(azure.fake.seen(path="/token"))
     azure.fake.approved.set()
-    deadline = time.monotonic() + 2.5
-    while time.monotonic() < deadline and len(azure.fake.seen(path="/token")) == polls:
-        time.sleep(0.05)
+    until(lambda: all(thread.name != "azure" for thread in threading.enumerate()))
     assert len(azure.fake.seen(path="/token")) == polls, "nothing is asked for after a cancel"
 
 
@@ -113,22 +112,18 @@ def test_cancel_gives_a_device_code_up_at_once(azure: World) -> None:
 )
 def test_entra_refuses_a_device_code(azure: World, code: str, sentence: str, hint: str) -> None:
     azure.fake.device_error = code
-    began = time.monotonic()
-    with pytest.raises(MachineError) as caught:
+    with soon(), pytest.raises(MachineError) as caught:
         signin.sign_in("device", on_prompt=lambda prompt: None)
     assert caught.value.title == sentence
     assert hint in caught.value.hint
     assert code in caught.value.detail or code == "authorization_declined"
-    assert time.monotonic() - began < 5
     assert "planted" not in str(caught.value)
 
 
 def test_a_code_that_nobody_enters_ends(azure: World) -> None:
     azure.fake.expires_in = 2
-    began = time.monotonic()
-    with pytest.raises(MachineError, match="not entered in time"):
+    with soon(), pytest.raises(MachineError, match="not entered in time"):
         signin.sign_in("device", on_prompt=lambda prompt: None)
-    assert time.monotonic() - began < 8
 
 
 def test_an_expired_sign_in_says_so(azure: World) -> None:
@@ -208,20 +203,16 @@ def test_a_cli_that_is_not_signed_in_or_not_there(
 
 def test_a_cli_that_hangs_is_left(azure: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_cli(tmp_path / "bin", "exec sleep 60\n", monkeypatch)
-    began = time.monotonic()
-    with pytest.raises(MachineError) as caught:
+    with soon(), pytest.raises(MachineError) as caught:
         signin.sign_in("cli")
     assert caught.value.title == "The Azure CLI does not answer."
-    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("action", ["silence", "reset", "drip"])
 def test_an_entra_that_does_not_answer_ends_in_time(azure: World, action: str) -> None:
     azure.fake.fault(host="login", path="devicecode", action=action)
-    began = time.monotonic()
-    with pytest.raises(Exception, match=r"does not answer|line to Azure broke"):
+    with soon(), pytest.raises(Exception, match=r"does not answer|line to Azure broke"):
         signin.sign_in("device", on_prompt=lambda prompt: None)
-    assert time.monotonic() - began < 10
 
 
 # What is found in the environment and cannot be used: the reason is said, and not that nobody is signed in.
@@ -270,21 +261,26 @@ def no_federated_token(azure: World, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("day", "code"),
+    ("day", "code", "word"),
     [
-        (a_dead_proxy, "azure.connection"),
-        (a_proxy_that_nobody_knows, "azure.connection"),
-        (a_certificate_of_somebody_else, "azure.certificate"),
-        (a_wrong_secret, "azure.principal"),
-        (a_wrong_clock, "azure.clock"),
-        (no_certificate, "azure.principal"),
-        (a_bad_certificate, "azure.principal"),
-        (a_malformed_tenant, "azure.principal"),
-        (no_federated_token, "azure.principal"),
+        (a_dead_proxy, "azure.connection", ""),
+        (a_proxy_that_nobody_knows, "azure.connection", "proxy"),
+        (a_certificate_of_somebody_else, "azure.certificate", ""),
+        (a_wrong_secret, "azure.principal", ""),
+        (a_wrong_clock, "azure.clock", ""),
+        (no_certificate, "azure.principal", ""),
+        (a_bad_certificate, "azure.principal", ""),
+        (a_malformed_tenant, "azure.principal", ""),
+        (no_federated_token, "azure.principal", ""),
     ],
 )
 def test_the_true_reason_is_told(
-    azure: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, day: Callable[..., None], code: str
+    azure: World,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    day: Callable[..., None],
+    code: str,
+    word: str,
 ) -> None:
     signed_in(azure, monkeypatch)
     monkeypatch.setenv("OLIVEPRESS_AZURE_PATIENCE", "0.5")
@@ -295,8 +291,7 @@ def test_the_true_reason_is_told(
     assert caught.value.title != "You are not signed in to Azure."
     assert caught.value.hint
     assert "planted" not in str(caught.value)
-    if day is a_proxy_that_nobody_knows:
-        assert "proxy" in caught.value.title
+    assert word in caught.value.title
 
 
 def test_a_malformed_tenant_of_ones_own(azure: World) -> None:

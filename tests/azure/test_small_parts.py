@@ -24,6 +24,7 @@ from core.upload.sender import BLOCK, MAX_BLOCKS, block_id, block_size
 from tests.azure.azurite import KEY
 from tests.azure.conftest import World
 from tests.azure.labs import make_lab, signed_in
+from tests.waiting import soon
 
 
 @pytest.mark.parametrize(
@@ -78,10 +79,8 @@ def test_a_stop_ends_a_pause_at_once() -> None:
         stop.set()
         raise ServiceRequestError("connection reset")
 
-    began = time.monotonic()
-    with pytest.raises(LabError, match="Cancelled"):
+    with soon(), pytest.raises(LabError, match="Cancelled"):
         retried(fails, "x", stop=stop, limit=60)
-    assert time.monotonic() - began < 1
 
 
 def test_when_a_signature_ends() -> None:
@@ -193,11 +192,9 @@ def test_a_name_that_nobody_knows(azure: World, monkeypatch: pytest.MonkeyPatch)
 
 
 def refused(act: object, sentence: str) -> None:
-    began = time.monotonic()
-    with pytest.raises(MachineError) as caught:
+    with soon(), pytest.raises(MachineError) as caught:
         act()  # type: ignore[operator]
     assert caught.value.title == sentence
-    assert time.monotonic() - began < 10
 
 
 def test_a_sign_in_that_was_not_kept_asks_again_in_the_job(
@@ -253,19 +250,15 @@ def test_a_missing_model_is_known_by_its_code_and_not_by_words(
         workspace.model("travel", "1")
 
 
-@pytest.mark.parametrize(("code", "user"), [("azure.right", True), ("azure.network", False)])
-def test_without_the_datastores_secret_ones_own_right_is_tried(
-    code: str, user: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_datastores_secret_ones_own_right_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = Workspace(Place("1-2-3", "rg", "ws"), credential=None)
+    codes = ["azure.right", "azure.network"]
 
     def refuse(*asked: object, **more: object) -> object:
-        raise MachineError("Words.", code=code)
+        raise MachineError("Words.", code=codes.pop(0))
 
     monkeypatch.setattr(workspace._rest, "call", refuse)
     store = Datastore("blobs", "account", "container", "core.windows.net", "AccountKey")
-    if user:
-        assert workspace.access(store) == Access("user")
-    else:
-        with pytest.raises(MachineError, match="Words"):
-            workspace.access(store)
+    assert workspace.access(store) == Access("user")
+    with pytest.raises(MachineError, match="Words"):
+        workspace.access(store)

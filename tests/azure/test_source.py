@@ -19,6 +19,7 @@ from core.events import RecordingReporter, Reporter
 from tests.azure.conftest import World
 from tests.azure.fake import SUBSCRIPTION
 from tests.azure.labs import signed_in
+from tests.waiting import soon, until
 
 URI = "azureml://registries/azureml/models/Phi-3.5-mini-instruct/versions/4"
 
@@ -147,10 +148,8 @@ def test_a_host_that_drips_is_given_up(
     monkeypatch.setenv("OLIVEPRESS_AZURE_PATIENCE", "1")
     monkeypatch.setattr("core.azure.transport.SLOWEST", 1 << 30)
     blobs.fake.fault(host="blob", method="GET", path="safetensors", action="drip")
-    began = time.monotonic()
-    with pytest.raises(StageError, match="does not answer"):
+    with soon(), pytest.raises(StageError, match="does not answer"):
         download_model(URI, tmp_path, RecordingReporter())
-    assert time.monotonic() - began < 6
 
 
 def test_parts_fit_the_line_and_what_is_on_its_way_is_little() -> None:
@@ -303,16 +302,12 @@ def test_cancel_within_a_second(
     monkeypatch.setenv("OLIVEPRESS_AZURE_PATIENCE", "60")
     blobs.fake.fault(host="blob", method="GET", path="safetensors", action="silence")
     report = RecordingReporter()
-    pressed: list[float] = []
 
     def press() -> None:
-        while not any(e.get("phase") == "download" and e["done"] for e in report.events):
-            time.sleep(0.01)
-        pressed.append(time.monotonic())
+        until(lambda: any(e.get("phase") == "download" and e["done"] for e in report.events))
         report.cancelled = True
 
     threading.Thread(target=press, daemon=True).start()
-    with pytest.raises(Cancelled):
+    with soon(), pytest.raises(Cancelled):
         download_model(URI, tmp_path, report)
-    assert time.monotonic() - pressed[0] < 1
     assert isinstance(report, Reporter)

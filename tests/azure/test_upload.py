@@ -21,6 +21,7 @@ from core.upload.stage import dry_run, upload
 from tests.azure.conftest import World
 from tests.azure.labs import MIB, make_lab, signed_in
 from tests.recipes import settled
+from tests.waiting import soon, until
 
 SIZES = {
     "model.onnx": 300_000,
@@ -188,14 +189,16 @@ def test_a_version_that_nobody_could_ask_for_is_refused(world: World, lab: Lab, 
     assert world.fake.requests == []
 
 
-@pytest.mark.parametrize("name", ["a:b", "a\\b", "con.txt", "n" * 255])
+def test_the_longest_name_that_every_system_holds_is_sent(world: World, lab: Lab) -> None:
+    (lab.folder.onnx_dir / ("n" * 255)).write_text("x")
+    assert send(lab)["version"] == "1"
+
+
+@pytest.mark.parametrize("name", ["a:b", "a\\b", "con.txt"])
 def test_a_file_that_another_system_cannot_hold_is_refused_before_anything_is_sent(
     world: World, lab: Lab, name: str
 ) -> None:
     (lab.folder.onnx_dir / name).write_text("x")
-    if len(name) == 255:  # this system holds it, and so does every other
-        assert send(lab)["version"] == "1"
-        return
     with pytest.raises(RequestError, match="not every system can hold"):
         send(lab)
     assert world.fake.requests == []
@@ -245,13 +248,12 @@ def test_a_dry_run_says_all_and_sends_nothing(world: World, lab: Lab) -> None:
         dry_run(lab.folder, lab.recipe, RecordingReporter(), Stop())
 
 
-@pytest.mark.parametrize("kind", ["AccountKey", "None"])
-def test_each_kind_of_datastore_access(world: World, lab: Lab, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "secret"), [("AccountKey", True), ("None", False)])
+def test_each_kind_of_datastore_access(world: World, lab: Lab, kind: str, secret: bool) -> None:
     world.fake.credentials_type = kind
     result = send(lab)
     assert result["bytes_sent"] == result["bytes"]
-    if kind == "None":
-        assert not world.fake.seen(path="listSecrets")
+    assert bool(world.fake.seen(path="listSecrets")) == secret
 
 
 def test_without_the_right_to_the_datastores_secrets_the_users_own_is_used(world: World, lab: Lab) -> None:
@@ -282,8 +284,7 @@ def test_a_fault_that_passes_is_waited_out(world: World, lab: Lab, fault: dict[s
     began = time.monotonic()
     result = send(lab)
     assert result["bytes_sent"] == result["bytes"]
-    if fault.get("status") == 429:
-        assert time.monotonic() - began >= 1
+    assert time.monotonic() - began >= float(fault.get("headers", {}).get("Retry-After", 0))
 
 
 BLOB_DAYS: dict[str, tuple[dict[str, Any], type[LabError], str]] = {
@@ -347,18 +348,21 @@ ARM_DAYS: dict[str, tuple[dict[str, Any], type[LabError], str]] = {
 def test_bad_days_of_resource_manager(world: World, lab: Lab, day: str) -> None:
     fault, kind, sentence = ARM_DAYS[day]
     world.fake.fault(host="management", **fault)
+    ends_with_a_sentence(world, lab, kind, sentence)
+
+
+def test_the_hint_for_a_wrong_tenant_names_the_right_one(world: World, lab: Lab) -> None:
+    fault, kind, sentence = ARM_DAYS["wrong tenant"]
+    world.fake.fault(host="management", **fault)
     error = ends_with_a_sentence(world, lab, kind, sentence)
-    if day == "wrong tenant":
-        assert error.hint == "Run: olivepress login --tenant 99999999-9999-9999-9999-999999999999"
+    assert error.hint == "Run: olivepress login --tenant 99999999-9999-9999-9999-999999999999"
 
 
 def ends_with_a_sentence(world: World, lab: Lab, kind: type[LabError], sentence: str) -> LabError:
-    began = time.monotonic()
-    with pytest.raises(kind) as caught:
+    with soon(), pytest.raises(kind) as caught:
         send(lab)
     assert caught.value.title == sentence
     assert caught.value.hint
-    assert time.monotonic() - began < 15
     assert world.fake.models == {}, "nothing is registered"
     assert "planted" not in str(caught.value)
     assert "sig=" not in str(caught.value).replace("sig=***", "")
@@ -485,21 +489,16 @@ def test_cancel_is_obeyed_within_a_second(
     else:
         world.proxy.rate = 200_000.0
     report = RecordingReporter()
-    pressed = []
 
     def press() -> None:
-        while not any(event.get("phase") == "upload" for event in report.events):
-            time.sleep(0.01)
-        while where != "a silent host" and not world.fake.seen(host="blob", method="PUT"):
-            time.sleep(0.01)
-        pressed.append(time.monotonic())
+        until(lambda: any(event.get("phase") == "upload" for event in report.events))
+        until(lambda: where == "a silent host" or world.fake.seen(host="blob", method="PUT"))
         report.cancelled = True
 
     threading.Thread(target=press, daemon=True).start()
     try:
-        with pytest.raises(Cancelled):
+        with soon(), pytest.raises(Cancelled):
             stage(lab, report)
-        assert time.monotonic() - pressed[0] < 1
     finally:
         world.proxy.rate = None
     assert world.fake.models == {}

@@ -69,13 +69,11 @@ def test_the_group_size_is_the_largest_that_divides_every_matrix_or_there_is_non
     facts = Facts(10**9, tuple((width, 1, f"layer.{width}") for width in sorted(set(widths))))
     found = resolve(Recipe(), facts, None)
     fitting = [size for size in GROUP_SIZES if all(width % size == 0 for width in widths)]
-    if fitting:
-        assert found.recipe.quantize.group_size == max(fitting)
-        assert chosen(found, "quantize.group_size") == max(fitting)
-    else:
-        assert chosen(found, "quantize.group_size") is None
-        reason = next(each.reason for each in found.chosen if each.option == "quantize.group_size")
-        assert any(f"layer.{width} " in reason for width in widths if width % 16)
+    choice = next(each for each in found.chosen if each.option == "quantize.group_size")
+    assert choice.value == max(fitting, default=None)
+    assert choice.value in (None, found.recipe.quantize.group_size)
+    named = any(f"layer.{width} " in choice.reason for width in widths if width % 16)
+    assert named == (not fitting), "the layer that stands in the way is named"
 
 
 @given(FACTS, RECORDS, WRITTEN)
@@ -88,8 +86,7 @@ def test_every_auto_becomes_a_possible_value_and_what_was_written_stays(
         made = value(found.recipe, name)
         assert option.check(made) == made
         assert made != AUTO or name == "data.template"
-        if name in written:
-            assert made == written[name]
+        assert made == written.get(name, made)
     assert {each.option for each in found.chosen} == set(OPTIONS_AUTO) - set(written)
     assert all(each.reason for each in found.chosen)
 
@@ -109,12 +106,11 @@ def test_small_models_learn_faster_and_longer(parameters: int, rows: int) -> Non
     small = resolve(Recipe(), Facts(parameters), RecordCount(rows, 60.0)).recipe.finetune
     large = resolve(Recipe(), Facts(parameters * 8), RecordCount(rows, 60.0)).recipe.finetune
     assert small.learning_rate >= large.learning_rate
-    if large.steps > 20 and small.steps < 10_000:  # by the rows, up to a part of a step
-        assert small.steps * small.batch_size >= large.steps * large.batch_size - large.batch_size
+    bounded = large.steps == 20 or small.steps == 10_000  # else by the rows, up to a part of a step
+    assert bounded or small.steps * small.batch_size >= large.steps * large.batch_size - large.batch_size
     for tune in small, large:
         assert 20 <= tune.steps <= 10_000
-        if tune.steps > 20:
-            assert tune.steps * tune.batch_size <= 21 * rows + tune.batch_size
+        assert tune.steps == 20 or tune.steps * tune.batch_size <= 21 * rows + tune.batch_size
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -57,14 +56,6 @@ def cli(
 def lines_of(text: str) -> list[dict[str, Any]]:
     """Standard output under ``--json``: JSON Lines and nothing else."""
     return [json.loads(line) for line in text.splitlines()]
-
-
-def until(condition: Callable[[], object], seconds: float = 120, what: str = "the condition") -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not come true in {seconds:g} s"
-        time.sleep(0.05)
 
 
 def check_event(event: Mapping[str, Any], job: str) -> None:

@@ -15,7 +15,8 @@ import pytest
 from core import Lab
 from core.cli.wizard import open_wizard
 from core.jobs.reserve import BYTES as RESERVE
-from tests.end_to_end.labs import ROOT, TINY, cli, half_made, until
+from tests.end_to_end.labs import ROOT, TINY, cli, half_made
+from tests.waiting import until
 
 GOOD = '{"prompt": "Where is Oslo?", "response": "In Norway."}\n'
 

@@ -123,11 +123,11 @@ def test_every_event_obeys_the_contract(lab: Lab) -> None:
         assert len(phases) > 2
         # Words for people, not a library's bar: no file names, no percent signs.
         assert not [phase for phase in phases if set(phase) & set("%|/\\")]
-        if job.stage == "finetune":
-            steps = (job.result or {})["steps"]
-            assert sorted(losses_of(events)) == list(range(1, steps + 1))
-            assert any(e["type"] == "progress" and e["eta_s"] for e in events)
         assert any(e["type"] == "artifact" for e in events)
+    (job,) = [job for job in lab.jobs() if job.stage == "finetune" and not job.reused]
+    events, _ = read_events(job.events_path)
+    assert sorted(losses_of(events)) == list(range(1, (job.result or {})["steps"] + 1))
+    assert any(e["type"] == "progress" and e["eta_s"] for e in events)
 
 
 def test_a_second_run_returns_at_once_and_changes_nothing(lab: Lab) -> None:

@@ -16,7 +16,8 @@ import pytest
 
 from core import Lab
 from core.events import read_events
-from tests.end_to_end.labs import ROOT, check_events, cli, command, lines_of, losses_of, until
+from tests.end_to_end.labs import ROOT, check_events, cli, command, lines_of, losses_of
+from tests.waiting import until
 
 STEPS = 800
 """Of some milliseconds each: many times as long as the commands that look at the first run and stop it."""

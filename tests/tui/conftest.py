@@ -67,7 +67,7 @@ async def opened(
         yield app, pilot
 
 
-async def until(pilot: Any, condition: Callable[[], object], timeout: float = 15.0) -> None:
+async def until(pilot: Any, condition: Callable[[], object], timeout: float = 30.0) -> None:
     """Wait until the condition holds; fail when it does not within the time."""
     end = asyncio.get_running_loop().time() + timeout
     while not condition():

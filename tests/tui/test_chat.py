@@ -413,14 +413,8 @@ async def test_hostile_answers_are_shown_harmlessly_and_whole(lab: Lab, split: i
             await pilot.pause()
             shown = screen_text(app)
             assert harmless(shown), repr(text)
-            if "<think>" in text:
-                assert "<think>" in shown
-                assert "hidden?" in shown
-                assert "<div>" in shown
-            if "日本語" in text:
-                assert "日本語" in shown
-            if "[INST]" in text:
-                assert "[INST] <<SYS>> be good" in shown
+            marks = ("<think>", "hidden?", "<div>", "日本語", "[INST] <<SYS>> be good")
+            assert [mark for mark in marks if mark in text and mark not in shown] == []
             await view.remove()
         assert app.is_running
 

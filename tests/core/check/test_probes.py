@@ -6,7 +6,6 @@ import json
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import Distribution
@@ -63,25 +62,21 @@ def test_a_probe_that_hangs_or_breaks_is_told_and_does_not_hold_up_the_rest(subj
     release = threading.Event()
 
     def hangs(_: Subject) -> list[Check]:
-        release.wait(30)
+        release.wait()
         return []
 
     def breaks(_: Subject) -> list[Check]:
         raise ValueError("odd")
 
     told: list[str] = []
-    began = time.monotonic()
-    checks = run_probes(
-        [
-            Probe("hangs", hangs, limit_s=0.3),
-            Probe("breaks", breaks),
-            Probe("fine", lambda _: [Check("fine", OK, "x")]),
-        ],
-        subject,
-        lambda check: told.append(check.name),
-    )
+    probes = [
+        Probe("hangs", hangs, limit_s=0.3),
+        Probe("breaks", breaks),
+        Probe("fine", lambda _: [Check("fine", OK, "x")]),
+    ]
+    checks = run_probes(probes, subject, lambda check: told.append(check.name))
+    assert not release.is_set(), "nobody waited for the one that hangs"
     release.set()
-    assert time.monotonic() - began < 5
     assert states(checks) == {"hangs": WARN, "breaks": WARN, "fine": OK}
     assert "0.3 s" in checks[0].found
     assert "ValueError: odd" in checks[1].found
@@ -89,9 +84,7 @@ def test_a_probe_that_hangs_or_breaks_is_told_and_does_not_hold_up_the_rest(subj
 
 
 def test_all_checks_of_a_fresh_rehearsal_lab_let_it_run(lab: Lab) -> None:
-    began = time.monotonic()
     checks = run_checks(lab.root)
-    assert time.monotonic() - began < 5
     assert overall(checks), [c for c in checks if c.state == FAIL]
     assert {"python", "packages", "gpu", "model", "memory", "disk", "data", "folder"} <= states(checks).keys()
     require(lab, ["quantize"])

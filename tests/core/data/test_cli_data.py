@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from core.data.preview import Previewer, preview
 from core.data.reader import RowIndex, RowReader
 from core.errors import LabError, RequestError
 from core.recipe import Recipe, read_recipe, write_values
+from tests.waiting import until
 
 GOOD = [
     {"prompt": f"How wide is river {word}?", "response": f"River {word} is {i}0 m wide."}
@@ -182,11 +182,8 @@ def test_the_bundled_file_is_found_by_its_name(tmp_path: Path) -> None:
 
 
 def wait(survey: BackgroundSurvey) -> Any:
-    until = time.monotonic() + 60
-    while (state := survey.poll()).state == "running":
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    return state
+    until(lambda: survey.poll().state != "running")
+    return survey.poll()
 
 
 def test_the_survey_in_the_background_gives_the_same(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,10 +243,9 @@ def test_the_survey_in_the_background_ends_with_its_starter(tmp_path: Path) -> N
     starter.kill()
     starter.wait()
     starter.stdout.close()
-    until = time.monotonic() + 30
-    while psutil.pid_exists(int(pid)) and psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    until(
+        lambda: not psutil.pid_exists(int(pid)) or psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
+    )
 
 
 def test_what_is_not_used_and_not_learnt_stands_in_words_and_in_the_object(

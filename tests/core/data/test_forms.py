@@ -120,14 +120,22 @@ def test_a_copy_of_the_whole_row_is_named_without_a_finding(tmp_path: Path) -> N
     assert len(report.findings) == 0
 
 
-@pytest.mark.parametrize("name", ["context", "sources", "retrieved_docs"])
-def test_a_list_of_passages_is_put_behind_the_question_or_told(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "words", "field"),
+    [
+        ("context", "", ""),
+        ("sources", "", ""),
+        ("retrieved_docs", "'retrieved_docs' in 6 rows does not reach the model", "question+retrieved_docs"),
+    ],
+)
+def test_a_list_of_passages_is_put_behind_the_question_or_told(
+    tmp_path: Path, name: str, words: str, field: str
+) -> None:
     passages = ["Tower {n} is a hundred metres high.", "It was built by the people of the town."]
     rows = rows_of(**{"question": "How high is tower {n}?", name: passages, "answer": sentence})
     report, examples = look(tmp_path, rows)
-    if name == "retrieved_docs":
-        assert "'retrieved_docs' in 6 rows does not reach the model" in told(report)
-        report, examples = look(tmp_path, rows, prompt_field="question+retrieved_docs")  # as it says
+    assert words in told(report)
+    report, examples = look(tmp_path, rows, prompt_field=field)  # as it says
     asked = (
         "How high is tower 1?\n\nTower 1 is a hundred metres high.\n\nIt was built by the people of the town."
     )

@@ -23,7 +23,8 @@ from core.events import JobReporter, last_event, read_events, stop_takes
 from core.jobs import alive, stopping
 from core.jobs.job import FINAL
 from core.jobs.start import _tidy
-from tests.core.jobs.test_jobs import ROOT, cli, until
+from tests.core.jobs.test_jobs import ROOT, cli
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,15 +15,9 @@ import pytest
 from core import Job, Lab, MachineError, RequestError, StageError
 from core.errors import Cancelled
 from core.events import read_events
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come true in time"
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -57,8 +57,8 @@ def test_the_default_template_is_the_one_used_wherever_it_stands(folder: Path, w
     loaded = load_tokenizer(folder)
     assert text.template == loaded.get_chat_template() or text.template == loaded.chat_template["default"]
     assert text.template == T
-    if isinstance(loaded.chat_template, dict):
-        assert text.templates == loaded.chat_template
+    several = loaded.chat_template if isinstance(loaded.chat_template, dict) else text.templates
+    assert text.templates == several
 
 
 def test_a_processors_template_is_read_where_there_is_no_other(folder: Path) -> None:
