@@ -8,7 +8,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev cuda run test real soak check unit format lint types wheel release clean-dist clean
+.PHONY: help setup setup-dev cuda run test real soak check unit audit licences lock format lint types wheel release clean-dist clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,15 @@ types: setup-dev ## strict type check, of the tests too
 unit: setup-dev ## the tests of behaviour
 	@tools/azurite.sh || true
 	@$(BIN)/pytest -q -n 2 --dist loadgroup
+
+audit: setup ## known vulnerabilities of the packages, from PyPI; says so where it cannot ask
+	@$(BIN)/python tools/audit.py
+
+licences: setup ## the licences of all packages that are brought along
+	@$(BIN)/python tools/licences.py
+
+lock: setup ## requirements.lock anew: constraints.txt with hashes, for LOCKED=1 make setup-dev
+	@$(BIN)/python tools/lock.py
 
 format: setup-dev ## put the source into its standard form
 	@$(BIN)/ruff check --fix-only .

@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 
 from core.telemetry import switch_off
+from tests.refusing import refuse
 
 switch_off()
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -64,7 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def built_rehearsal_lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rehearsal lab after quantize, finetune and optimize, run once for all tests. Do not change it.
+    """The rehearsal lab after quantize, finetune and optimize, run once, with no network. Do not change it.
 
     OLIVEPRESS_TEST_LAB names a folder that keeps it between test runs; the stages' own fingerprints
     tell what has to be made again.
@@ -74,8 +75,10 @@ def built_rehearsal_lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     kept = os.environ.get("OLIVEPRESS_TEST_LAB")
     root = Path(kept) if kept else tmp_path_factory.mktemp("rehearsal") / "lab"
     lab = Lab.open(root) if (root / "lab.toml").exists() else Lab.create(root, model="rehearsal")
-    for stage in ("quantize", "finetune", "optimize"):
-        lab.run(stage)
+    with pytest.MonkeyPatch.context() as patch:
+        refuse(patch, root.parent / "refusing")  # tests/end_to_end/test_no_network.py reads what was refused
+        for stage in ("quantize", "finetune", "optimize"):
+            lab.run(stage)
     return root
 
 

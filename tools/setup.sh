@@ -1,5 +1,5 @@
 #!/bin/sh
-# Set up a virtual environment: tools/setup.sh FOLDER [EXTRA]
+# Set up a virtual environment: [LOCKED=1] tools/setup.sh FOLDER [EXTRA]
 #
 # torch is looked for as a CPU build where there is no NVIDIA driver: what pip is configured to find first,
 # PyTorch's own CPU index next, and whatever pip gives if neither has one. An index that cannot be reached is
@@ -36,4 +36,12 @@ if ! has_torch; then
     fi
 fi
 say "olivepress and its packages${extra:+ [$extra]}"
-pip install -q -c constraints.txt -e ".${extra:+[$extra]}"
+if [ -n "${LOCKED:-}" ]; then
+    say "LOCKED: the files of requirements.lock and no others"
+    pip install -q --require-hashes --no-deps -r requirements.lock
+    pip install -q --no-deps --no-build-isolation -e .
+else
+    pip install -q -c constraints.txt -e ".${extra:+[$extra]}"
+fi
+# The deprecated cover over nvidia-ml-py, which 0.1.0 asked for: torch warns people of it.
+pip uninstall -q -y pynvml 2>/dev/null

@@ -54,6 +54,15 @@ def test_every_public_method_says_what_it_means() -> None:
     assert not [each for name in names for each in undocumented(importlib.import_module(name))]
 
 
+def test_the_lock_has_the_versions_that_were_tried() -> None:
+    def pinned(name: str) -> set[str]:
+        lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+        return {re.sub(r"[-_.]+", "-", line.split(" --hash")[0]).lower() for line in lines if "==" in line}
+
+    torch = {each for each in pinned("constraints.txt") if each.startswith("torch==")}
+    assert pinned("constraints.txt") - torch == pinned("requirements.lock"), "run: make lock"
+
+
 def test_links_lead_somewhere() -> None:
     missing = []
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data/README.md"]:
