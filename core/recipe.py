@@ -449,13 +449,13 @@ def write_values(path: Path, values: dict[str, Any]) -> Recipe:
             document.add(declared.section, tomlkit.table())
         if declared.section == "data" and declared.key in ("template", OLD_CHAT_TEMPLATE.key):
             declared = OPTIONS["data"]["template"]
-            document["data"].pop(OLD_CHAT_TEMPLATE.key, None)  # type: ignore[union-attr]
+            document["data"].pop(OLD_CHAT_TEMPLATE.key, None)
         value = getattr(getattr(recipe, declared.section), declared.key)
         if isinstance(value, dict):
             table = tomlkit.inline_table()
             table.update(value)
             value = table
-        document[declared.section][declared.key] = value  # type: ignore[index]
+        document[declared.section][declared.key] = value
     with explained(path):
         write_atomic(path, tomlkit.dumps(document))
     return recipe

@@ -85,7 +85,9 @@ class _Nowhere:
 
 
 @contextmanager
-def _patched(report: Reporter, name: Callable[[str], str]) -> Iterator[None]:
+def _patched(  # noqa: C901 - the methods of one class that takes tqdm's place
+    report: Reporter, name: Callable[[str], str]
+) -> Iterator[None]:
     # The methods of the base class are replaced, since each package derives its own class from it.
     from tqdm.std import tqdm
 

@@ -88,7 +88,7 @@ class _Socket(ssl.SSLSocket):
             self.settimeout(given)
 
 
-class _Adapter(HTTPAdapter):  # type: ignore[misc]
+class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *words: Any, **more: Any) -> None:
         super().init_poolmanager(*words, socket_options=_SOCKET, ssl_context=_context(), **more)
 
@@ -102,7 +102,7 @@ def _context() -> ssl.SSLContext:
     return context
 
 
-class Transport(RequestsTransport):  # type: ignore[misc]
+class Transport(RequestsTransport):
     """Sends a request and takes its whole answer, within a limit of time that grows with what is sent or asked for.
 
     ``stop`` may be changed; once it is set, nothing more is sent, nothing is waited for, and no pause is made.

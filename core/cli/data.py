@@ -155,7 +155,9 @@ def _escaped(template: str) -> str:
     return template.replace("\\", "\\\\").replace("\n", "\\n")
 
 
-def _print_words(report: DataReport, cleaned: dict[str, Any] | None, shown: int | None, folder: str) -> None:
+def _print_words(  # noqa: C901, PLR0912 - each line of the report, if there is something to say
+    report: DataReport, cleaned: dict[str, Any] | None, shown: int | None, folder: str
+) -> None:
     from core.data.plan import FIELDS, options_of
     from core.data.survey import to_words
     from core.data.unused import unused_words

@@ -100,7 +100,7 @@ def _wrapped(stream: TextIO | None, descriptor: int, *, tell: bool) -> TextIO:
         return stream
     raw = _Stream(descriptor, tell=tell)
     return io.TextIOWrapper(
-        raw if stream.write_through else io.BufferedWriter(raw),  # type: ignore[arg-type]
+        raw if stream.write_through else io.BufferedWriter(raw),
         encoding=stream.encoding,
         # A path need not be UTF-8, nor need the terminal take every sign; in JSON the escape is the sign.
         errors="backslashreplace" if stream.errors in ("strict", "surrogateescape") else stream.errors,

@@ -269,7 +269,7 @@ def is_gzip(path: Path) -> bool:
         return stream.read(2) == b"\x1f\x8b"
 
 
-def sniff(path: Path) -> Kind | None:
+def sniff(path: Path) -> Kind | None:  # noqa: C901, PLR0912 - a branch for each sign of a format
     """What a file is, by its bytes first and its name second; None where it is empty.
 
     Raises:

@@ -272,7 +272,7 @@ class _Finder:
             return column.is_sentences
         return not column.text or (column.codes <= 0.5 if answer else column.is_text)
 
-    def _texts(self) -> tuple[FieldMap, str, float]:
+    def _texts(self) -> tuple[FieldMap, str, float]:  # noqa: C901, PLR0912 - a branch for each form of a row
         """Where questions and answers are texts."""
         system, _ = _by_name(self.columns, names.SYSTEM)
         free = [name for name in self.columns if name != system]

@@ -208,7 +208,7 @@ class UnusedCounter:
         remedy = self._remedy(name, plain, is_text=column.is_text or column.passages > 0.5)
         return (f"{name!r} in {rows} does not reach the model", remedy) if remedy else ("", "")
 
-    def _remedy(self, name: str, plain: str, *, is_text: bool) -> str:
+    def _remedy(self, name: str, plain: str, *, is_text: bool) -> str:  # noqa: PLR0911 - an answer for each case
         """What to do; "" where it is meant so."""
         plan, mapping = self._plan, self._plan.mapping
         if plain in names.MEDIA:

@@ -92,7 +92,7 @@ def _eps(module: nn.Module) -> float | None:
     return found if isinstance(found, float) else None
 
 
-@torch.no_grad()  # type: ignore[untyped-decorator]
+@torch.no_grad()
 def _is_plain(module: nn.Module) -> bool:
     weight = getattr(module, "weight", None)
     if not isinstance(weight, torch.Tensor) or weight.dim() != 1 or _eps(module) is None:

@@ -244,7 +244,7 @@ class Trainer:
             for number in range((step - 1) * accumulation, step * accumulation)
         ]
 
-    @torch.no_grad()  # type: ignore[untyped-decorator]
+    @torch.no_grad()
     def _evaluate(self, step: int, phase: str) -> None:
         """Mean loss over the held-out rows' trained tokens."""
         if not self.held_out:

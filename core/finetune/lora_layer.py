@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class _LowRankLinear(torch.autograd.Function):  # type: ignore[misc]
+class _LowRankLinear(torch.autograd.Function):
     """y = x W^T + bias + scaling x A^T B^T, for a frozen W that is fetched when it is needed.
 
     The low-rank part is added inside the matrix product, and W is fetched again for the backward
@@ -66,7 +66,7 @@ class _LowRankLinear(torch.autograd.Function):  # type: ignore[misc]
         return dx, dlow.t() @ flat, dy.t() @ low, None, None, None
 
 
-class LoraLinear(PeftLinear):  # type: ignore[misc]
+class LoraLinear(PeftLinear):
     """PEFT's LoRA layer for float weights and for Olive's quantized ones.
 
     The adapter's matrices are kept in float32 and multiplied in the dtype of the input.

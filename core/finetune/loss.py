@@ -31,7 +31,7 @@ def summed_loss(hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torc
     return summed
 
 
-class _ChunkedLoss(torch.autograd.Function):  # type: ignore[misc]
+class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
         wanted = ctx.needs_input_grad[0]
@@ -87,7 +87,7 @@ class Measure:
             logits = torch.tanh(logits / cap) * cap
         return logits
 
-    @torch.no_grad()  # type: ignore[untyped-decorator]
+    @torch.no_grad()
     def try_out(self, ids: torch.Tensor) -> bool:
         """Compare the short way with the model's own logits for ``ids`` [1, n]; keeps the answer."""
         was = self._model.training

@@ -56,7 +56,7 @@ def check_tensors(peft_model: PeftModel, folder: Path) -> tuple[int, int]:
     return len(saved), sum(tensor.numel() for tensor in saved.values())
 
 
-@torch.no_grad()  # type: ignore[untyped-decorator]
+@torch.no_grad()
 def check_adapter(peft_model: PeftModel, folder: Path, prompt: list[int]) -> Checked:
     """Check the adapter saved in ``folder`` against the model that it was saved from.
 

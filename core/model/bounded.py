@@ -170,7 +170,7 @@ def _inner(value: Any) -> list[Any] | tuple[Any, ...] | None:
     if isinstance(value, _LISTS):
         return list(value)
     if isinstance(value, Namespace):
-        return _inner(value._Namespace__attrs)  # type: ignore[attr-defined]
+        return _inner(value._Namespace__attrs)
     if isinstance(value, Mapping):
         return [*value.keys(), *value.values()]
     return None
@@ -315,7 +315,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             _before_format(allowance, text, given, text.count("{"))
             return str(allowance.paid(function(*args, **more)))
 
-        del checked.__wrapped__  # type: ignore[attr-defined]
+        del checked.__wrapped__
         return checked
 
 

@@ -377,7 +377,7 @@ def _compiled(text: str) -> Any:
 
     from core.model.bounded import BoundedEnvironment
 
-    class Generation(Extension):  # type: ignore[misc]
+    class Generation(Extension):
         """`{% generation %}` marks what the assistant says; the marks are shown where they are asked for."""
 
         tags = {"generation"}  # noqa: RUF012 - jinja2's own interface

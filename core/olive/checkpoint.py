@@ -186,7 +186,7 @@ def store(layer: nn.Module, dtype: torch.dtype, scales: bool = False) -> None:
                 parameter.data = parameter.data.to(dtype)
 
 
-@torch.no_grad()  # type: ignore[untyped-decorator]
+@torch.no_grad()
 def unpacked_weight(layer: QuantLinear, dtype: torch.dtype) -> torch.Tensor:
     """The float weight [outputs, inputs] of a quantized layer, equal to what Olive's own method gives.
 

@@ -47,7 +47,7 @@ LARGE = 1 << 23
 """Weights of a matrix, or of those that share an input, from which a CPU searches on some rows only."""
 
 
-class Rounding(StrEnumBase):  # type: ignore[misc]
+class Rounding(StrEnumBase):
     """How codes are chosen once the scales are known."""
 
     NEAREST = "nearest"
@@ -149,7 +149,7 @@ def unclipped_rows(linear: nn.Linear, view: Any) -> int:
     return int(linear.out_features) - max(int(made), 0)
 
 
-class OlivePressAwq(Pass):  # type: ignore[misc]
+class OlivePressAwq(Pass):
     """Activation-aware weight quantization (AWQ) for Hugging Face causal language models."""
 
     @classmethod

@@ -80,7 +80,7 @@ def _register() -> None:
     import torch
     from olive.data.registry import Registry
 
-    class Rows(torch.utils.data.Dataset):  # type: ignore[misc]
+    class Rows(torch.utils.data.Dataset):
         """Items as Olive's calibration wants them: (model inputs, label)."""
 
         def __init__(self, rows: list[list[int]]) -> None:

@@ -34,7 +34,7 @@ class Picker(Select[Any], inherit_bindings=False):
 
     def __init__(self, choices: Sequence[tuple[str, Any]], value: Any, *, id: str) -> None:
         super().__init__(
-            [(content(text), item) for text, item in choices],  # type: ignore[misc]
+            [(content(text), item) for text, item in choices],
             value=value,
             allow_blank=False,
             compact=True,
@@ -45,7 +45,7 @@ class Picker(Select[Any], inherit_bindings=False):
         """Say the same choices in other words."""
         value = self.value
         with self.prevent(Select.Changed):
-            self.set_options([(content(text), item) for text, item in choices])  # type: ignore[misc]
+            self.set_options([(content(text), item) for text, item in choices])
             for shown in (choices[-1][1], value):  # the words of the value are drawn when it changes
                 self.value = shown
 
