@@ -180,6 +180,8 @@ def is_gguf(path: Path) -> bool:
     """Whether a path is called as a GGUF file is, there or not, or is one under another name (Ollama's blobs)."""
     if path.suffix.lower() == SUFFIX:
         return True
+    if not path.is_file():
+        return False
     try:
         with path.open("rb") as stream:
             return stream.read(4) == b"GGUF"
@@ -193,6 +195,9 @@ def read_header(path: Path) -> Header:
     Raises:
         RequestError: there is no such file, it is of another kind, or it is damaged.
     """
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no file"
+        raise RequestError(f"That is {what}, not a GGUF file.", str(path), _ADVICE, code="model.gguf-kind")
     try:
         with path.open("rb") as stream:
             begin = stream.read(64)
@@ -203,10 +208,6 @@ def read_header(path: Path) -> Header:
     except FileNotFoundError:
         raise RequestError(
             "There is no such file.", f"{path} does not exist.", _ADVICE, code="model.missing"
-        ) from None
-    except IsADirectoryError:
-        raise RequestError(
-            "That is a folder, not a GGUF file.", str(path), _ADVICE, code="model.gguf-kind"
         ) from None
     except OSError as error:
         raise RequestError(

@@ -7,6 +7,7 @@ what is made of the model and sent on.
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -23,7 +24,10 @@ def small_bytes(file: Path) -> bytes:
         OSError: it cannot be read.
         ValueError: it is larger than any such text is, and would fill the memory.
     """
-    if file.stat().st_size > MOST_JSON:
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is no file")  # of a pipe nobody may ever write to
+    if status.st_size > MOST_JSON:
         raise ValueError(f"it is larger than {MOST_JSON:,} bytes")
     return file.read_bytes()
 

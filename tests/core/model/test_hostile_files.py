@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from core.model.auto import Facts, resolve
 from core.model.faults import faults
 from core.model.finite import first_not_finite
 from core.model.folder import check_folder, config_facts, model_facts
+from core.model.gguf import check_gguf
 from core.model.inside import MOST_JSON
 from core.model.text import read_text
 from core.model.weights import read_header, weight_files
@@ -277,3 +279,25 @@ def test_a_text_that_would_fill_the_memory_is_not_read(name: str, model: Path) -
         file.unlink()
         if whole is not None:
             file.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+    ],
+)
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(name: str, tmp_path: Path, model: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    look_at(folder)
+    os.mkfifo(tmp_path / "x.gguf")
+    error = answer(lambda: check_gguf(tmp_path / "x.gguf"))
+    assert error is not None
+    assert error.code == "model.gguf-kind"
