@@ -81,7 +81,7 @@ async def measure(lab: Lab, rows: int) -> None:
             app.screen.query_one("#row").value = str(row)  # type: ignore[attr-defined]
             began = time.perf_counter()
             app.simulate_key("enter")
-            words = f"Row {row:,} of".replace(",", " ")
+            words = f"Row {row:,} of"
             end = f", line {row}\n" if exact else ""
             await until(lambda: words in screen.whole.text and end in screen.whole.text)
             await until(lambda: words in screen_text(app))

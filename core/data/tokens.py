@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from core.model.messages import Segment
@@ -85,15 +85,7 @@ class TokenStats:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
-        return {
-            "total": self.total,
-            "p50": self.p50,
-            "p95": self.p95,
-            "max": self.max,
-            "lost": self.lost,
-            "estimated": self.estimated,
-            "histogram": [list(bar) for bar in self.histogram],
-        }
+        return asdict(self)
 
 
 def token_stats(lengths: NDArray[Any], limit: int, *, estimated: bool) -> TokenStats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from core.model.messages import Message as Message
@@ -187,12 +187,4 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form, as `olivepress data --json` prints it."""
-        return {
-            "file": self.file,
-            "line": self.line,
-            "kind": self.kind,
-            "level": self.level,
-            "message": self.message,
-            "fix": self.fix,
-            "row": self.row,
-        }
+        return {**asdict(self), "level": self.level}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from core.data import names
@@ -60,14 +60,7 @@ class NotUsed:
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form, as `olivepress data --json` prints it."""
-        return {
-            "what": self.what,
-            "name": self.name,
-            "rows": self.rows,
-            "file": self.file,
-            "line": self.line,
-            "matters": self.matters,
-        }
+        return {name: value for name, value in asdict(self).items() if name != "fix"}
 
 
 def unused_words(found: Sequence[Mapping[str, Any]], rows: int) -> str:
