@@ -112,9 +112,7 @@ class Call:
             return
         try:
             self._on_event(event)
-        except (
-            Exception
-        ) as error:  # the listener's own fault, whatever it is: told to who waits, and to nobody else
+        except Exception as error:  # the listener's own fault, whatever it is: told to who waits alone
             self.cancel()
             self._settle(error)
 
@@ -513,9 +511,7 @@ def _outcome(handler: Callable[[Request], Message | None], request: Request) -> 
         found = error
     except MemoryError:
         found = MachineError("There is not enough memory.", code="machine.memory")
-    except (
-        Exception
-    ) as error:  # whatever a library raises: this request has failed, and the next one is answered
+    except Exception as error:  # whatever a library raises: this request failed, the next is answered
         print(without_logins(traceback.format_exc()), file=sys.stderr, flush=True)
         words = clean_line(" ".join(str(error).split()), 300)
         found = StageError(

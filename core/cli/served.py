@@ -10,7 +10,7 @@ import io
 import json
 import signal
 import threading
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from typing import Any
 
 from core.cli.parser import parse
@@ -58,6 +58,8 @@ def answer(request: Request) -> dict[str, Any]:
         raise Cancelled from None
     finally:
         ended.set()
+        with suppress(KeyboardInterrupt):  # one that came too late is not for the next command
+            watching.join()
     return printed.last
 
 
