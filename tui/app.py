@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,6 +13,7 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
+from core.errors import LabError
 from tui.keys import GLOBAL, JUMPS, UserSettings, read_settings
 from tui.session import Session
 from tui.snapshot import Snapshot
@@ -317,6 +319,8 @@ class OlivePressApp(App[None]):
 
     def leave(self) -> None:
         """End the app; what is printed afterwards tells how to come back to a running job."""
+        with suppress(LabError):
+            self.current.keep_typed()
         active = self.snapshot.active
         if active is not None:
             self.farewell = (

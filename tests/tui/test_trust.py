@@ -25,6 +25,16 @@ async def test_leaving_a_field_keeps_what_was_typed(lab: Lab) -> None:
         assert lab.recipe.finetune.steps == 1000, "what is impossible is not kept"
 
 
+@pytest.mark.parametrize("way_out", [("f3",), ("ctrl+q",)])
+async def test_leaving_the_screen_keeps_it_as_well(lab: Lab, way_out: tuple[str, ...]) -> None:
+    made(lab, ("quantize",))
+    async with opened(lab.root, "finetune") as (app, pilot):
+        await until(pilot, lambda: isinstance(app.focused, Button))
+        app.set_focus(app.current.query_one("#set-finetune-steps"))
+        await pilot.press("end", "0", *way_out)
+        await until(pilot, lambda: lab.recipe.finetune.steps == 1000)
+
+
 async def test_stop_is_never_where_enter_goes(lab: Lab) -> None:
     job = job_in(lab, "finetune", "running")
     async with opened(lab.root, "finetune") as (app, pilot):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.events import Resize, ScreenResume
+from textual.events import Resize, ScreenResume, ScreenSuspend
 from textual.screen import Screen
 
+from core.errors import LabError
 from tui.steps import Step, step_named, steps
 from tui.widgets.command_line import CommandLine
 from tui.widgets.keybar import KeyBar
@@ -102,6 +104,14 @@ class StepScreen(Screen[None]):
         self.log_grew()
         if self.focused is None:
             self.call_next(self.focus_first)
+
+    def on_screen_suspend(self, event: ScreenSuspend) -> None:
+        """A field that has the focus is left with the screen."""
+        with suppress(LabError):  # told when the field is left by itself, or the step is run
+            self.keep_typed()
+
+    def keep_typed(self) -> None:
+        """Keep what was typed. Raises LabError where it cannot be."""
 
     def refresh_from(self, snapshot: Snapshot) -> None:
         """Show what was read from the lab's folder."""

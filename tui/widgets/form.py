@@ -196,7 +196,7 @@ class Form(Vertical):
         """A value was changed by the user, or more is known of what is "auto"."""
 
     class Left(Message):
-        """A field was left whose value is another than the recipe's: ``section.key`` and the value."""
+        """A field was left, and these values are not the recipe's, by ``section.key``."""
 
         def __init__(self, values: dict[str, Any]) -> None:
             super().__init__()
@@ -377,11 +377,15 @@ class Form(Vertical):
 
     def on_descendant_blur(self, event: DescendantBlur) -> None:
         """What was typed is to be kept. An impossible value is not: it stays marked until it is put right."""
-        field = next((f for f in self.fields.values() if f.control is event.widget), None)
-        if field is not None and self._of is not None and field.check():
-            value, name = field.value(), field.option.name
-            if value != value_of(self._of[1], name):
-                self.post_message(self.Left({name: value}))
+        if any(field.control is event.widget for field in self.fields.values()) and (typed := self.unsaved()):
+            self.post_message(self.Left(typed))
+
+    def unsaved(self) -> dict[str, Any]:
+        """What was typed and is possible, where it is not what the recipe says."""
+        if self._of is None:
+            return {}
+        possible = {name: field.value() for name, field in self.fields.items() if field.check()}
+        return {name: value for name, value in possible.items() if value != value_of(self._of[1], name)}
 
     def _tell(self, field: Field) -> None:
         if field.problem or field.has_focus_within:

@@ -246,10 +246,17 @@ class StageScreen(StepScreen):
         """What was typed is kept."""
         event.stop()
         try:
-            self.session.save(event.values)
+            self.keep_typed()
         except Exception as error:  # whatever it is, it is shown and not the end of the wizard
             self.app.push_screen(ErrorScreen.of(error))
-        self.olive.look_now()
+
+    def keep_typed(self) -> None:
+        """Save what stands in the form and is possible."""
+        typed = self.form.unsaved()
+        if typed:
+            self.session.save(typed)
+            self.form.follow(self.session.root, self.session.recipe())
+            self.olive.look_now()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Run while it can be run, Stop while it runs."""
