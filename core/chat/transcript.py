@@ -241,7 +241,7 @@ def read_chat(path: Path) -> Chat:
         raise RequestError(
             "There is no such chat.",
             f"{path}: {error.strerror}.",
-            "List them with /list.",
+            "List them with /chats.",
             code="chat.missing",
         ) from None
     if not known:
@@ -314,15 +314,16 @@ def find_chat(folder: Path, wanted: str) -> Chat:
         RequestError: there is none.
     """
     chats = list_chats(folder)
-    if wanted.isdecimal() and 1 <= int(wanted) <= len(chats):
-        return chats[int(wanted) - 1]
+    for number, chat in enumerate(chats, 1):
+        if wanted == str(number):
+            return chat
     for chat in chats:
         if wanted in (chat.path.stem, chat.path.name, chat.name):
             return chat
     raise RequestError(
-        f"There is no chat {clean(wanted, keep_newlines=False)!r}.",
+        f"There is no chat {clean(wanted, keep_newlines=False)[:100]!r}.",
         f"{folder} has {len(chats)}.",
-        "List them with /list.",
+        "List them with /chats.",
         code="chat.missing",
     )
 

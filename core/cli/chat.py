@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from core.cli.parser import add_folder, add_json, add_set, parse_settings, whole_number
 from core.errors import Cancelled, RequestError
+from core.formats import human_bytes
+from core.process import LONGEST_LINE
 
 if TYPE_CHECKING:
     from core.chat import ChatSession
@@ -105,7 +107,14 @@ def _question(given: str | None) -> str:
     """The question of a one-shot run: ``--prompt``, or all of standard input."""
     text = given
     if text is None:
-        raw = sys.stdin.buffer.read()
+        raw = sys.stdin.buffer.read(LONGEST_LINE + 1)
+        if len(raw) > LONGEST_LINE:
+            raise RequestError(
+                "The question is longer than the context.",
+                f"Standard input has more than {human_bytes(LONGEST_LINE)}.",
+                "Shorten it.",
+                code="chat.too-long",
+            )
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError as error:

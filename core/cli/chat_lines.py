@@ -114,11 +114,8 @@ class LineChat:
     def run(self) -> int:
         """Converse until the user leaves; returns the exit status."""
         with contextlib.suppress(ImportError):
-            import readline  # gives input() editing and history
-
-            readline.parse_and_bind(
-                "set enable-bracketed-paste on"
-            )  # several lines that are pasted are one question
+            # Gives input() editing and history; several lines that are pasted come as one.
+            import readline  # noqa: F401
         notes = [*self._ready.notes, *(f"adapter {name}: {why}" for name, why in self._ready.refused.items())]
         for note in notes:
             print(f"[{clean(note, keep_newlines=False)}]", file=sys.stderr)
@@ -233,16 +230,16 @@ class LineChat:
         from core.files import write_atomic
 
         kept = self._session.transcript_path or self._lab.folder.chats_dir / "chat"
-        path = Path(name).expanduser() if name else kept.with_suffix(".md")
-        if (
-            name
-            and path.exists()
-            and not self._agreed(f"{clean(str(path))} is there already. Overwrite it? [y/N] ")
-        ):
-            print("Nothing was written.")
-            return
-        write_atomic(path, self._session.markdown())
-        print(f"Wrote {path}")
+        try:
+            path = Path(name).expanduser() if name else kept.with_suffix(".md")
+            there = f"{clean(str(path))} is there already. Overwrite it? [y/N] "
+            if name and path.exists() and not self._agreed(there):
+                print("Nothing was written.")
+                return
+            write_atomic(path, self._session.markdown())
+        except (OSError, RuntimeError) as error:  # a folder, a loop of links, a home that nobody has
+            raise RequestError("The file cannot be written.", f"{error}.", code="chat.command") from None
+        print(f"Wrote {clean(str(path), keep_newlines=False)}")
 
     def _agreed(self, question: str) -> bool:
         try:
@@ -253,9 +250,9 @@ class LineChat:
     def _evaluate(self, words: str) -> None:
         from core.chat.evaluate import EvaluatedRow, evaluate, evaluation_path
 
-        if words and not (words.isdecimal() and int(words) > 0):
+        if words and not (words.isdecimal() and len(words) < 10 and int(words) > 0):
             raise RequestError(
-                "/evaluate takes a number of questions.", f"{words!r} is none.", code="chat.command"
+                "/evaluate takes a number of questions.", f"{words[:40]!r} is none.", code="chat.command"
             )
 
         def tell(done: int, total: int, row: EvaluatedRow) -> None:

@@ -127,6 +127,8 @@ def test_chats_are_listed_newest_first_and_found_by_number_name_and_file(tmp_pat
     assert find_chat(tmp_path, find_chat(tmp_path, "3").path.name).name == "old"
     with pytest.raises(RequestError, match="no chat"):
         find_chat(tmp_path, "../../etc/passwd")
+    with pytest.raises(RequestError, match="no chat"):
+        find_chat(tmp_path, "9" * 5000)
 
 
 def test_a_title_is_one_clean_line(history: History) -> None:

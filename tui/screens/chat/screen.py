@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
@@ -363,7 +364,11 @@ class ChatScreen(StepScreen):
         chat = self.controller.chat
         assert chat is not None
         stem = chat.transcript_path.stem if chat.transcript_path else "chat"
-        path = self.session.root / words if words else self.session.folder.chats_dir / f"{stem}.md"
+        path = (
+            self.session.root / Path(words).expanduser()
+            if words
+            else self.session.folder.chats_dir / f"{stem}.md"
+        )
         text = chat.markdown()
 
         def write(agreed: bool | None) -> None:
