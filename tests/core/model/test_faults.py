@@ -318,16 +318,6 @@ def test_a_context_shorter_than_the_rows_is_told(model: Path) -> None:
     assert "data.max_seq_len = 512" in fault.hint
 
 
-def test_check_is_quick_on_a_small_model(model: Path, tmp_path: Path) -> None:
-    import time
-
-    lab = Lab.create(tmp_path / "lab", model=str(model))
-    run_checks(lab.root)
-    began = time.process_time()
-    faults(model_facts(model), recipe())
-    assert time.process_time() - began < 0.2
-
-
 def test_a_model_in_the_place_of_an_adapter(model: Path, tmp_path: Path) -> None:
     lab = Lab.create(tmp_path / "lab", model=str(model))
     shutil.copytree(model, lab.folder.finetuned_dir(lab.recipe.finetune.adapter))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from functools import cache
@@ -156,10 +157,12 @@ def test_an_answer_with_space_behind_it_is_learnt_with_its_end(name: str, behind
 def test_what_training_and_chat_read_is_one(name: str, which: str, talk: tuple[Message, ...]) -> None:
     form = prompts(TEMPLATES[name], TOKENIZERS[which]())
     assert isinstance(form.turns, ChatTemplate)
-    try:
+    segments = None
+    with contextlib.suppress(TemplateError):
         segments = form.segments(talk)
-    except TemplateError:
-        assert "think>" in "".join(m.content for m in talk) or name == "roles must alternate"
+    may_refuse = "think>" in "".join(m.content for m in talk) or name == "roles must alternate"
+    assert segments is not None or may_refuse
+    if segments is None:
         return
     # The segments joined are the template's rendering, character for character.
     assert text_of(segments) == form.turns.render(talk)
