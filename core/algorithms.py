@@ -32,8 +32,17 @@ class Algorithm:
 
 
 ALGORITHMS: dict[str, Algorithm] = {
+    "awq+gptq": Algorithm(
+        "AWQ with GPTQ's rounding - nearest to the float model; the best start",
+        "Both read your records. They run on a GPU or, slower, on the CPU.",
+        {"type": "OlivePressAwq", "rounding": "gptq"},
+        calibrated=True,
+        seeded=True,
+        search=30.0,
+        loads_all=False,
+    ),
     "awq": Algorithm(
-        "AWQ - keeps the weights that matter most; the best start",
+        "AWQ - keeps the weights that matter most; a little faster",
         "AWQ reads your records to see which weights matter. It runs on a GPU or, slower, on the CPU.",
         {"type": "OlivePressAwq", "rounding": "nearest"},
         calibrated=True,
@@ -42,19 +51,12 @@ ALGORITHMS: dict[str, Algorithm] = {
         loads_all=False,
     ),
     "gptq": Algorithm(
-        "GPTQ - corrects each rounding with the next; slower",
-        "GPTQ reads your records. For models of billions of weights it wants a GPU.",
-        {"type": "gptq"},
-        calibrated=True,
-        search=6.0,
-    ),
-    "awq+gptq": Algorithm(
-        "AWQ then GPTQ - the most careful, the slowest",
-        "Both read your records. For models of billions of weights they want a GPU.",
-        {"type": "OlivePressAwq", "rounding": "gptq"},
+        "GPTQ - corrects each rounding with the next",
+        "GPTQ reads your records. It runs on a GPU or, slower, on the CPU.",
+        {"type": "OlivePressAwq", "rounding": "gptq", "scale": False},
         calibrated=True,
         seeded=True,
-        search=30.0,
+        search=6.0,
         loads_all=False,
     ),
     "kquant": Algorithm(

@@ -73,7 +73,7 @@ class QuantizeSection:
     """``[quantize]``: fewer bits for each weight."""
 
     algorithm: str = option(
-        "awq",
+        "awq+gptq",
         "how weights are rounded",
         choices=ALGORITHMS,
         words=lambda name: ALGORITHMS[name].title,

@@ -34,7 +34,8 @@ from core.errors import RequestError
 from core.olive.checkpoint import OliveHfQuantizationConfig, QuantLinear, pack, save_quantized, store
 from core.olive.passes import options
 from core.quantize.awq_folds import Fold, Master, apply, find_folds, moved, undo
-from core.quantize.awq_math import Grid, Rounded, matrix_units, round_gptq, round_nearest, search_scales
+from core.quantize.awq_math import Grid, Rounded, matrix_units, round_nearest, search_scales
+from core.quantize.gptq import round_gptq
 from core.quantize.layerwise import CalibrationBatch, LayerwiseModel, UnknownNames, batches
 from core.tqdm_progress import current_report
 

@@ -1,11 +1,11 @@
-"""The arithmetic of AWQ on Gram matrices: rounding grids, scales, ranges, and GPTQ's rounding.
+"""The arithmetic of AWQ on Gram matrices: rounding grids, scales and ranges.
 
 Everything here is a function of tensors; nothing knows of models.
 
 The squared error of a linear layer's output over all calibration tokens is
 ``|| (W - Q) X ||^2 = tr((W - Q) G (W - Q)^T)`` with ``G = X X^T``, so a candidate costs one matrix
-product and no forward pass. Sources: Lin et al., AWQ, arXiv 2306.00978; Frantar et al., GPTQ, arXiv
-2210.17323. Weights are (outputs, inputs) in float32; a Gram matrix is (inputs, inputs) in float32.
+product and no forward pass. Source: Lin et al., AWQ, arXiv 2306.00978. Weights are (outputs, inputs) in
+float32; a Gram matrix is (inputs, inputs) in float32.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -24,8 +25,13 @@ CHUNK = 1 << 25
 """Weights that are worked on at once where every candidate needs several copies of them (128 MiB)."""
 
 
-def _never() -> None:
-    pass
+def never() -> None:
+    """Nobody asks to stop."""
+
+
+def has_kernels(values: Tensor) -> bool:
+    """Whether the inner loops can be kernels of ours: on an NVIDIA GPU, where torch has brought Triton."""
+    return values.device.type == "cuda" and find_spec("triton") is not None
 
 
 @contextmanager
@@ -160,7 +166,7 @@ def search_scales(
     steps: int = 20,
     duo: bool = True,
     share: Callable[[Tensor], Tensor] | None = None,
-    check: Check = _never,
+    check: Check = never,
 ) -> ScaleChoice:
     """Find the input scales that leave the smallest output error after rounding.
 
@@ -206,7 +212,7 @@ def search_ranges(
     steps: int = 10,
     lowest: float = 0.5,
     sweeps: int = 2,
-    check: Check = _never,
+    check: Check = never,
 ) -> tuple[Tensor, Tensor]:
     """Find the range of each group that leaves the smallest error of the group's part of the output.
 
@@ -221,6 +227,20 @@ def search_ranges(
     Returns:
         Scales and zero points, (groups of a row, rows) each.
     """
+    if has_kernels(groups) and groups.shape[-1] in (16, 32, 64, 128):
+        from core.quantize import kernels
+
+        check()
+        return kernels.search_ranges(
+            groups,
+            blocks,
+            top=grid.top,
+            symmetric=grid.symmetric,
+            dtype=grid.dtype,
+            steps=steps,
+            lowest=lowest,
+            sweeps=sweeps,
+        )
     low, high = grid.ranges(groups)
     scale, zero = grid.parameters(low, high)
 
@@ -252,7 +272,7 @@ def search_ranges(
 
 
 def round_nearest(
-    weight: Tensor, gram: Tensor | None, grid: Grid, *, clip: bool, check: Check = _never
+    weight: Tensor, gram: Tensor | None, grid: Grid, *, clip: bool, check: Check = never
 ) -> Rounded:
     """Round a matrix to the nearest codes, with ranges searched on ``gram`` if ``clip``."""
     width = grid.width(weight.shape[1])
@@ -260,7 +280,9 @@ def round_nearest(
     rows = max(1, CHUNK // weight.shape[1])
     parts = []
     for start in range(0, weight.shape[0], rows):
-        groups = weight[start : start + rows].float().unflatten(-1, (-1, width)).transpose(0, 1).contiguous()
+        groups = weight[start : start + rows].float().unflatten(-1, (-1, width)).transpose(0, 1)
+        if not has_kernels(groups):
+            groups = groups.contiguous()
         if blocks is None:
             scale, zero = grid.parameters(*grid.ranges(groups))
         else:
@@ -268,72 +290,3 @@ def round_nearest(
         codes = grid.codes(groups, scale, zero).to(torch.uint8)
         parts.append((codes.transpose(0, 1).flatten(1), scale.T, zero.T))
     return Rounded(*(torch.cat(each).contiguous() for each in zip(*parts, strict=True)))
-
-
-def round_gptq(
-    weight: Tensor,
-    gram: Tensor,
-    grid: Grid,
-    *,
-    damping: float = 0.01,
-    clip: bool = False,
-    block: int = 128,
-    check: Check = _never,
-) -> Rounded:
-    """Round column by column, spreading each column's error over those that follow (GPTQ).
-
-    Args:
-        damping: share of the mean diagonal that is added to it, raised until it can be factored.
-        clip: search each group's range on the Gram matrix rather than take it from end to end.
-    """
-    inputs = weight.shape[1]
-    width = grid.width(inputs)
-    work = weight.clone()
-    silent = gram.diagonal() == 0
-    work[:, silent] = 0
-    upper = _inverse_factor(gram, silent, damping)
-    blocks = diagonal_blocks(gram, width) if clip else None
-    codes = torch.empty_like(work, dtype=torch.uint8)
-    scales, zeros = [], []
-    block = max(block, width) if block % width or width > block else block
-    for first in range(0, inputs, block):
-        check()
-        last = min(first + block, inputs)
-        part, factor = work[:, first:last], upper[first:last, first:last]
-        errors = torch.empty_like(part)
-        for column in range(last - first):
-            if (first + column) % width == 0:
-                group = part[:, column : column + width]
-                if blocks is None:
-                    scale, zero = grid.parameters(*grid.ranges(group))
-                else:
-                    at = (first + column) // width
-                    scale, zero = (
-                        each[0] for each in search_ranges(group.unsqueeze(0), blocks[at : at + 1], grid)
-                    )
-                scales.append(scale)
-                zeros.append(zero)
-            current = part[:, column]
-            code = torch.round(current / scale + zero).clamp_(0, grid.top)
-            codes[:, first + column] = code.to(torch.uint8)
-            error = (current - (code - zero) * scale) / factor[column, column]
-            part[:, column + 1 :].addr_(error, factor[column, column + 1 :], alpha=-1)
-            errors[:, column] = error
-        work[:, last:].addmm_(errors, upper[first:last, last:], alpha=-1)
-    return Rounded(codes, torch.stack(scales, 1), torch.stack(zeros, 1))
-
-
-def _inverse_factor(gram: Tensor, silent: Tensor, damping: float) -> Tensor:
-    """The upper Cholesky factor of the damped Gram matrix's inverse."""
-    base = gram.clone()
-    base[silent, silent] = 1.0
-    mean = base.diagonal().mean()
-    for power in range(5):
-        damped = base.clone()
-        damped.diagonal().add_(damping * 10**power * mean)
-        factor, failed = torch.linalg.cholesky_ex(damped)
-        if not failed.item():
-            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(factor), upper=True)
-            if not failed.item():
-                return upper
-    raise ValueError("the inputs of a layer are not finite, or all the same")

@@ -14,12 +14,12 @@ from core.quantize.awq_math import (
     candidate_scales,
     diagonal_blocks,
     output_error,
-    round_gptq,
     round_nearest,
     search_ranges,
     search_scales,
     weight_magnitude,
 )
+from core.quantize.gptq import round_gptq
 
 
 @pytest.fixture
@@ -202,3 +202,44 @@ def test_a_search_stops_between_candidates(numbers: torch.Generator) -> None:
     with pytest.raises(Cancelled):
         search_scales(weight, inputs.T @ inputs, inputs.abs().mean(0), Grid(4, False, 32), check=check)
     assert next(calls) == 4
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("width", [16, 32, 64, 128])
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_kernel_finds_ranges_as_good_as_torch_does(
+    width: int, symmetric: bool, dtype: torch.dtype, numbers: torch.Generator
+) -> None:
+    inputs, weight = correlated(600, 256, numbers), torch.randn(100, 256, generator=numbers)
+    blocks, grid = diagonal_blocks(inputs.T @ inputs, width), Grid(4, symmetric, width, dtype)
+    groups = weight.unflatten(-1, (-1, width)).transpose(0, 1)
+
+    def error(scale: torch.Tensor, zero: torch.Tensor) -> float:
+        difference = grid.values(grid.codes(groups, scale, zero), scale, zero) - groups
+        return float((torch.bmm(difference, blocks) * difference).sum())
+
+    there = search_ranges(groups.cuda(), blocks.cuda(), grid)
+    found = error(*(each.cpu() for each in there))
+    assert found == pytest.approx(error(*search_ranges(groups, blocks, grid)), rel=1e-3)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize(("outputs", "inputs", "width"), [(100, 256, 32), (16, 96, -1), (33, 384, 128)])
+@pytest.mark.parametrize("clip", [False, True])
+def test_the_kernel_rounds_columns_as_torch_does(
+    outputs: int, inputs: int, width: int, clip: bool, numbers: torch.Generator
+) -> None:
+    seen, weight = correlated(800, inputs, numbers), torch.randn(outputs, inputs, generator=numbers)
+    gram, grid = seen.T @ seen, Grid(4, False, width)
+    here = round_gptq(weight, gram, grid, clip=clip)
+    there = round_gptq(weight.cuda(), gram.cuda(), grid, clip=clip)
+    # Sums in another order move a weight over the edge between two codes now and then, and what follows it.
+    assert (there.codes.cpu() == here.codes).float().mean() > 0.97
+    errors = [output_error(grid_of.weight(grid).cpu() - weight, gram).item() for grid_of in (here, there)]
+    assert errors[1] == pytest.approx(errors[0], rel=0.01)
