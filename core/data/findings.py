@@ -9,11 +9,13 @@ import unicodedata
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import IO
 
 from core.data.types import BLOCKING, Finding, Problem
 
 IN_MEMORY = 20_000
+_LONGEST = 2_000
 
 
 class Findings:
@@ -55,7 +57,9 @@ class Findings:
         return self._first[:count]
 
     def add(self, finding: Finding) -> None:
-        """Append one."""
+        """Append one; of a very long message, which quotes the row, the beginning."""
+        if len(finding.message) > _LONGEST:
+            finding = replace(finding, message=finding.message[: _LONGEST - 1] + "…")
         self.counts[finding.kind] += 1
         if finding.row:
             self.of_rows += 1

@@ -94,6 +94,10 @@ _SPEAKERS = re.compile(r"(?:\A|\n\n)\s*(Human|Assistant):")
 _TWO_SPEAKERS = re.compile(r"\s*Human:.*\n\nAssistant:", re.DOTALL)
 
 
+_PRINTED = 1 << 20
+"""Characters of a list as Python prints it, up to which it is read: its parser takes a hundred bytes for each."""
+
+
 class BadMessages(ValueError):
     """A field that should hold a conversation and does not; the message says why."""
 
@@ -125,6 +129,8 @@ def unpacked(value: Any) -> Any:
             return json.loads(value)
         except (ValueError, RecursionError):
             pass
+        if len(value) > _PRINTED:
+            return value
         try:
             return ast.literal_eval(value.strip())  # as Python prints a list into a CSV cell
         except (ValueError, SyntaxError, RecursionError, MemoryError):

@@ -36,6 +36,8 @@ _KEYS = frozenset(
 )
 _ANSWERS = frozenset((*names.CLEAR_RESPONSE, *(f"{name}s" for name in names.CLEAR_RESPONSE)))
 _COMPARED = 50
+_MOST = 1_000
+"""Different names that are counted; of a file in which every row has names of its own the first ones tell enough."""
 
 
 @dataclass
@@ -119,6 +121,8 @@ class UnusedCounter:
     def _count(self, each: Unused, row: Row) -> None:
         known = self.found.get(each)
         if known is None:
+            if len(self.found) >= _MOST:
+                return
             known = self.found[each] = NotUsed(each.what, each.name, 0, row.file, row.line)
         known.rows += 1
 

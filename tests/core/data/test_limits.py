@@ -120,6 +120,19 @@ def test_the_tokens_of_a_very_long_row_are_estimated_from_its_beginning(
     assert long == pytest.approx(exact, rel=0.02)
 
 
+def test_of_names_without_end_the_first_are_counted_and_messages_are_cut(tmp_path: Path) -> None:
+    rows = [{"prompt": f"What is {n}?", "response": f"It, {n}.", f"extra {n}": 1} for n in range(1500)]
+    rows.append({"x" * 50_000: "no prompt"})
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    report = summary(tmp_path, Recipe().with_values({"data.file": "a.jsonl"}))
+    assert len(report.not_used) == 1000
+    (missing,) = [
+        each for each in report.findings if each.kind == "missing-field" and "prompt" in each.message
+    ]
+    assert len(missing.message) == 2000
+    assert missing.message.endswith("…")
+
+
 # Bytes of any kind
 
 
