@@ -14,7 +14,7 @@ from core.errors import Cancelled, StageError
 from core.events import RecordingReporter
 from core.files import digest
 from core.olive.checkpoint import load_model
-from tests.core.awq.conftest import Made, some_rows
+from tests.core.quantize.conftest import Made, some_rows
 from tests.tiny_models import ARCHITECTURES, make_tiny
 
 Quantize = Callable[..., Made]
@@ -70,7 +70,7 @@ def test_the_saved_checkpoint_reloads_to_the_same_logits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from core.quantize import awq
-    from tests.core.awq.conftest import quantized
+    from tests.core.quantize.conftest import quantized
 
     in_memory = {}
     write = awq._Run._write

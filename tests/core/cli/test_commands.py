@@ -23,7 +23,7 @@ from core.cli.show import EventPrinter, print_error
 from core.stages import STAGES
 from core.version import __version__
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 Captured = pytest.CaptureFixture[str]
 
 
