@@ -220,9 +220,12 @@ def _disk_full(scene: Scene) -> None:
     filler = scene.lab.root.parent / "filler"
     scene.undo.append(lambda: filler.unlink(missing_ok=True))
     scene.start()
-    with suppress(OSError), filler.open("wb") as stream:
+    with suppress(OSError), filler.open("wb", buffering=0) as stream:
+        most = shutil.disk_usage(filler.parent).free - (1 << 20)  # at once, before the job has ended
+        os.posix_fallocate(stream.fileno(), 0, most)
+        stream.seek(most)
         while True:
-            stream.write(b"\0" * 65536)
+            stream.write(b"\0" * 4096)
 
 
 def _read_only(scene: Scene) -> None:
@@ -435,6 +438,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--at-once", type=int, default=2)
     options = parser.parse_args()
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # in the background it is ignored, by children too
     began = time.monotonic()
     outcomes: list[Outcome] = []
     failures: list[str] = []
