@@ -10,7 +10,6 @@ import re
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import core
 import tui
@@ -26,8 +25,14 @@ def test_the_recipe_page_is_fresh() -> None:
     )
 
 
-def undocumented(module: ModuleType) -> Iterator[str]:
+def undocumented(module_name: str) -> Iterator[str]:
     """Public methods of a module's public classes of which neither they nor a base class says the meaning."""
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as missing:
+        if missing.name != "triton":  # which only builds of torch for GPUs bring along
+            raise
+        return
     for name, cls in vars(module).items():
         if not inspect.isclass(cls) or cls.__module__ != module.__name__ or name.startswith("_"):
             continue
@@ -51,7 +56,7 @@ def test_every_public_method_says_what_it_means() -> None:
         if not found.name.endswith("__main__")
     ]
     assert len(names) > 100
-    assert not [each for name in names for each in undocumented(importlib.import_module(name))]
+    assert not [each for name in names for each in undocumented(name)]
 
 
 def conditional(node: ast.AST, under: bool = False) -> Iterator[int]:
