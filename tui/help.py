@@ -9,15 +9,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 
 from core.user_dirs import config_dir
 from tui.keys import DATA, GLOBAL, LOG, Action, key_names
-from tui.screens.dialogs import Scrolled
+from tui.screens.dialogs import Dialog, Scrolled
 from tui.widgets.safe import Plain
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(Dialog[None]):
     """The keys, here and in the log, and where to change them."""
 
     CSS_PATH = "screens/dialogs.tcss"

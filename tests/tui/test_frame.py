@@ -14,8 +14,9 @@ from tests.tui.labs import job_in, made
 from tui.app import OlivePressApp
 from tui.help import HelpScreen
 from tui.keys import GLOBAL, LOG, read_settings
-from tui.screens.dialogs import CrashScreen, LeaveScreen
+from tui.screens.dialogs import CrashScreen, ErrorScreen, LeaveScreen
 from tui.steps import Step, steps
+from tui.widgets.button import Button
 
 
 def shows(app: OlivePressApp, step: Step) -> Callable[[], bool]:
@@ -50,6 +51,19 @@ async def test_every_step_is_reached_by_its_digit_and_by_back_and_next(lab: Lab)
         await pilot.press("f3")
         await pilot.pause()
         assert app.current.step.name == "check", "there is nothing before the first"
+
+
+async def test_a_dialog_closes_once_however_often_its_button_is_pressed(lab: Lab) -> None:
+    async with opened(lab.root, "optimize") as (app, pilot):
+        app.push_screen(ErrorScreen("Something is in the way."))
+        await until(pilot, lambda: isinstance(app.screen, ErrorScreen) and bool(app.screen.query("#close")))
+        close = app.screen.query_one("#close", Button)
+        for _ in range(4):
+            close.action_press()
+        await until(pilot, lambda: not isinstance(app.screen, ErrorScreen))
+        await pilot.press("2")
+        await until(pilot, lambda: app.current.step.name == "data")
+    assert app.return_code in (None, 0)
 
 
 async def test_the_rail_goes_there_by_mouse(lab: Lab) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from textual.app import ComposeResult
+from textual.await_complete import AwaitComplete
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
@@ -16,6 +17,9 @@ from textual.screen import ModalScreen
 from core.errors import LabError
 from tui.widgets.button import Button
 from tui.widgets.safe import Plain
+
+Answer = TypeVar("Answer")
+"""What a dialog is answered with."""
 
 _MOVES: list[BindingType] = [
     Binding("left,up", "app.focus_previous", show=False),
@@ -27,7 +31,19 @@ class Scrolled(VerticalScroll, can_focus=True):
     """Text that can be scrolled with the keys when it is long."""
 
 
-class ErrorScreen(ModalScreen[None]):
+class Dialog(ModalScreen[Answer]):
+    """A screen above another that is closed with an answer, once.
+
+    Keys that come in one go, as from a paste or a held key, press its button several times before it is
+    gone; each of them would take one more screen away.
+    """
+
+    def dismiss(self, result: Answer | None = None) -> AwaitComplete:
+        """Close it with its answer; what comes after the first answer is not for it."""
+        return super().dismiss(result) if self.is_current else AwaitComplete()
+
+
+class ErrorScreen(Dialog[None]):
     """What happened, where, and what to do; scrolled and copied as a whole."""
 
     LOOK: ClassVar[str] = "dialog -error"
@@ -93,7 +109,7 @@ class ReadScreen(ErrorScreen):
     AUTO_FOCUS = ".dialog-text"
 
 
-class AskScreen(ModalScreen[bool]):
+class AskScreen(Dialog[bool]):
     """A question before something is lost; the answer that loses nothing is the first.
 
     Args:

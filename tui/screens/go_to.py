@@ -7,15 +7,15 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Input
 
 from core.formats import number
+from tui.screens.dialogs import Dialog
 from tui.widgets.line import Line
 from tui.widgets.safe import Plain
 
 
-class GoToScreen(ModalScreen[int | None]):
+class GoToScreen(Dialog[int | None]):
     """Gives the number of a row, from 1, or None.
 
     Args:

@@ -13,12 +13,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.message import Message
-from textual.screen import ModalScreen
 from textual.widgets import Input
 
 from core.formats import human_bytes
 from core.text import clean
 from tui.glyphs import glyph
+from tui.screens.dialogs import Dialog
 from tui.widgets.line import Line
 from tui.widgets.plain_list import PlainList
 from tui.widgets.safe import Plain
@@ -37,7 +37,7 @@ class Entry:
     bytes: int = 0
 
 
-class PickScreen(ModalScreen[Path | None]):
+class PickScreen(Dialog[Path | None]):
     """Gives the path that was picked, or None."""
 
     CSS_PATH = "dialogs.tcss"

@@ -11,7 +11,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input
 from textual.worker import Worker
 
@@ -19,7 +18,7 @@ from core.errors import LabError
 from core.formats import duration, human_bytes
 from core.text import clean
 from tui.child import Commands
-from tui.screens.dialogs import Scrolled
+from tui.screens.dialogs import Dialog, Scrolled
 from tui.widgets.button import Button
 from tui.widgets.line import Line
 from tui.widgets.plain_list import PlainList
@@ -55,7 +54,7 @@ def code_to_enter(prompt: dict[str, Any]) -> Content:
     )
 
 
-class Working(ModalScreen[dict[str, Any] | None]):
+class Working(Dialog[dict[str, Any] | None]):
     """A dialog around one command at a time. Esc ends the work, and closes when there is none."""
 
     CSS_PATH: ClassVar[list[str]] = ["dialogs.tcss", "upload.tcss"]  # type: ignore[assignment]

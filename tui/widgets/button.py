@@ -63,11 +63,11 @@ class Button(Widget, can_focus=True):
         return Content(f"[ {self._text}{key} ]")
 
     def on_click(self, event: Click) -> None:
-        """Button it with the mouse."""
+        """A click presses it."""
         event.stop()
         self.action_press()
 
     def action_press(self) -> None:
-        """Button it."""
+        """Press it, unless it is disabled."""
         if not self.disabled:
             self.post_message(self.Pressed(self))

@@ -10,10 +10,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input
 
 from core.text import clean
+from tui.screens.dialogs import Dialog
 from tui.widgets.button import Button
 from tui.widgets.form import Form
 from tui.widgets.line import Line
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 STYLES: list[str | PurePath] = ["../dialogs.tcss", "dialogs.tcss"]
 
 
-class ChooseScreen(ModalScreen[str | None]):
+class ChooseScreen(Dialog[str | None]):
     """One of a few: gives its key, or None."""
 
     CSS_PATH = STYLES
@@ -59,7 +59,7 @@ class ChooseScreen(ModalScreen[str | None]):
         self.dismiss(self._choices[event.index][0])
 
 
-class SettingsScreen(ModalScreen[tuple[dict[str, Any], bool] | None]):
+class SettingsScreen(Dialog[tuple[dict[str, Any], bool] | None]):
     """How answers are chosen: gives the values, and whether to keep them in ``lab.toml``."""
 
     CSS_PATH = STYLES
@@ -106,7 +106,7 @@ class SettingsScreen(ModalScreen[tuple[dict[str, Any], bool] | None]):
         self.dismiss((self.form.values(), keep))
 
 
-class ChatsScreen(ModalScreen[tuple[str, str] | None]):
+class ChatsScreen(Dialog[tuple[str, str] | None]):
     """Earlier chats, and this one's name. Gives ("open", file), ("name", text), ("new", "") or ("save", "")."""
 
     CSS_PATH = STYLES

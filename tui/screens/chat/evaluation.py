@@ -10,13 +10,13 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.message import Message
-from textual.screen import ModalScreen
 
 from core.chat.evaluate import Evaluation, evaluate
 from core.text import clean
 from tui.glyphs import bar, glyph
 from tui.screens.chat.controller import problem_of
 from tui.screens.chat.dialogs import STYLES
+from tui.screens.dialogs import Dialog
 from tui.widgets.button import Button
 from tui.widgets.problem import ProblemBox
 from tui.widgets.safe import Plain
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from core.lab import Lab
 
 
-class EvaluationScreen(ModalScreen[None]):
+class EvaluationScreen(Dialog[None]):
     """Runs the evaluation, or shows the one made last; one question a page."""
 
     CSS_PATH = STYLES
