@@ -42,7 +42,7 @@ def snap_compare(snap_compare: Callable[..., bool], request: pytest.FixtureReque
 
 
 async def drawn(pilot: Any, stored: Path | None) -> None:
-    """Wait until the screen is the stored picture at two looks; without one, until it is the same at ten."""
+    """Wait until the screen is the stored picture at two looks; without one, until it is the same at five."""
     wanted = normalize_svg(stored.read_text(encoding="utf-8")) if stored is not None else None
     end = asyncio.get_running_loop().time() + LONGEST_S
     last, times = wanted, 0
@@ -52,6 +52,6 @@ async def drawn(pilot: Any, stored: Path | None) -> None:
         times = times + 1 if seen == last else 0
         if wanted is None:
             last = seen
-        if times >= (10 if wanted is None else 2):
+        if times >= (5 if wanted is None else 2):  # a cursor blinks twice a second
             return
     assert wanted is not None, "the screen does not come to rest"
