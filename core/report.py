@@ -11,7 +11,7 @@ from core.files import MANIFEST, read_if_whole, read_json, write_atomic
 from core.folder import LabFolder
 from core.model.auto import Chosen
 from core.recipe import Recipe
-from core.stages import STAGES, result_lines
+from core.stages import STAGES, assessment, result_lines
 from core.text import clean
 
 
@@ -47,8 +47,11 @@ def report_text(lab: LabFolder, recipe: Recipe) -> str:
         if not manifest:
             continue
         parts.append(f"## {title}")
+        result = manifest.get("result") or {}
+        if sentence := assessment(stage, result).text:
+            parts.append(_escape(sentence))
         parts.append(f"`{folder.relative_to(lab.root)}`")
-        parts.append(_table(stage, manifest.get("result") or {}))
+        parts.append(_table(stage, result))
         if manifest.get("auto"):
             parts.append("What followed the model and the data:")
             parts.append(auto_table(manifest["auto"]))
@@ -68,7 +71,12 @@ def with_upload(text: str, uploaded: dict[str, Any] | None) -> str:
     The part stands last; an upload leaves it out of the report that it sends.
     """
     text = text.split("\n## Upload\n", 1)[0].rstrip("\n") + "\n"
-    return text if uploaded is None else f"{text}\n## Upload\n\n{_table('upload', uploaded)}\n"
+    if uploaded is None:
+        return text
+    sentence = _escape(assessment("upload", uploaded).text)
+    return (
+        f"{text}\n## Upload\n\n" + (f"{sentence}\n\n" if sentence else "") + f"{_table('upload', uploaded)}\n"
+    )
 
 
 def _table(stage: str, result: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from core.algorithms import is_calibrated
+from core.assessments import Assessment, none, of_finetune, of_optimize, of_quantize, of_upload
 from core.errors import RequestError
 from core.folder import LabFolder
 from core.formats import duration, human_bytes
@@ -85,6 +86,7 @@ class Stage:
         form: the tables of ``lab.toml`` whose options stand in its form.
         reads: the tables it reads in which a value may be "auto".
         records: whether those values depend on the training records.
+        assessment: its result in one sentence.
         figures: what people read of its result, in this order.
         sizes: fields of its result that are drawn as bars, with a word for each; the first is what the others
             are compared with.
@@ -102,6 +104,7 @@ class Stage:
     form: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     records: Callable[[Recipe], bool] = _never
+    assessment: Callable[[Mapping[str, Any]], Assessment] = none
     figures: tuple[Figure, ...] = ()
     sizes: tuple[tuple[str, str], ...] = ()
     metrics: tuple[str, ...] = ("gpu_mem_gib", "ram_gib", "cpu_util")
@@ -139,6 +142,7 @@ _ALL = (
         records=lambda recipe: (
             is_calibrated(recipe.quantize.algorithm) and not recipe.quantize.calibration_file
         ),
+        assessment=of_quantize,
         figures=(
             Figure("algorithm", "Algorithm", main=True),
             Figure("bits", "Bits", main=True),
@@ -169,6 +173,7 @@ _ALL = (
         form=("finetune",),
         reads=("data", "finetune"),
         records=lambda recipe: True,
+        assessment=of_finetune,
         figures=(
             Figure("adapter", "Adapter"),
             Figure("eval_loss_base|eval_loss_tuned", "Held-out loss", main=True),
@@ -211,6 +216,7 @@ _ALL = (
         makes=Makes("ONNX model", lambda lab, adapter: lab.onnx_dir, "genai_config.json"),
         form=("optimize",),
         reads=("quantize",),
+        assessment=of_optimize,
         figures=(
             Figure("provider", "Provider", main=True),
             Figure("precision", "Precision", main=True),
@@ -255,6 +261,7 @@ _ALL = (
         run="core.upload.stage",
         needs="optimize",
         form=("upload",),
+        assessment=of_upload,
         figures=(
             Figure("name", "Model", main=True),
             Figure("version", "Version", main=True),
@@ -314,6 +321,11 @@ def result_lines(stage: str, result: Mapping[str, Any], *, main: bool = False) -
     figures = STAGES[stage].figures if stage in STAGES else ()
     shown = ((figure, figure.text(result)) for figure in figures if figure.main or not main)
     return [(figure.label, text) for figure, text in shown if text]
+
+
+def assessment(stage: str, result: Mapping[str, Any]) -> Assessment:
+    """A stage's result in one sentence; an empty one of a stage that is not known here."""
+    return STAGES[stage].assessment(result) if stage in STAGES else Assessment()
 
 
 if _plugin := os.environ.get("OLIVEPRESS_PLUGIN"):

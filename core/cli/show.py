@@ -12,7 +12,7 @@ from core.cli.parser import UsageError
 from core.errors import Cancelled, LabError
 from core.events import Event, log_line
 from core.formats import duration, human_bytes, number, time_left
-from core.stages import result_lines
+from core.stages import assessment, result_lines
 from core.text import clean
 
 
@@ -116,7 +116,9 @@ class EventPrinter:
 
 
 def print_result(stage: str, numbers: dict[str, Any], *, reused: bool = False) -> None:
-    """A stage's result, a figure a line, on standard output."""
+    """A stage's result on standard output: a sentence, then a figure a line."""
     print(f"{stage}: {'unchanged, nothing to do' if reused else 'done'}")
+    if sentence := assessment(stage, numbers).text:
+        print(f"  {sentence}")
     for label, value in result_lines(stage, numbers):
         print(f"  {label}: {value}")

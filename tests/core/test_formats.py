@@ -14,7 +14,7 @@ from core.folder import LabFolder
 from core.formats import duration, human_bytes, number, time_left
 from core.recipe import Recipe
 from core.report import report_text
-from core.stages import STAGES, result_lines
+from core.stages import STAGES, assessment, result_lines
 from tests.tui.labs import RESULTS
 
 
@@ -117,6 +117,9 @@ def test_report_and_command_line_say_the_same(tmp_path: Path, capsys: pytest.Cap
     print_result("quantize", json.loads(json.dumps(RESULTS["quantize"])))
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "quantize: done"
-    for line, (label, value) in zip(printed[1:], result_lines("quantize", RESULTS["quantize"]), strict=True):
+    sentence = assessment("quantize", RESULTS["quantize"]).text
+    assert printed[1] == f"  {sentence}"
+    assert f"## Quantized model\n\n{sentence}\n\n" in report
+    for line, (label, value) in zip(printed[2:], result_lines("quantize", RESULTS["quantize"]), strict=True):
         assert line == f"  {label}: {value}"
         assert f"| {label} | {value} |" in report

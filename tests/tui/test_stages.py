@@ -9,9 +9,10 @@ import pytest
 from core.data.records import count
 from core.events import Reporter
 from core.lab import Lab
+from core.stages import assessment
 from tests.tiny_models import make_tiny
 from tests.tui.conftest import opened, screen_text, until
-from tests.tui.labs import BEFORE, ERROR, job_in, made
+from tests.tui.labs import BEFORE, ERROR, RESULTS, job_in, made
 from tui.screens.base import StepScreen
 from tui.widgets.button import Button
 
@@ -246,3 +247,18 @@ async def test_settings_that_changed_since_the_run_are_named(lab: Lab) -> None:
         await until(pilot, lambda: "settings have changed since" in screen_text(app))
         await pilot.press("e")
         await until(pilot, lambda: "Not as finetune-001 ran: Rank." in screen_text(app))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_the_sentence_stands_first_and_the_numbers_below_it(lab: Lab, stage: str) -> None:
+    job_in(lab, stage, "succeeded")
+    async with opened(lab.root, stage) as (app, pilot):
+        await until(pilot, lambda: "Done" in screen_text(app))
+        text = " ".join(line.strip(" │") for line in screen_text(app).splitlines())
+        sentence, done = (
+            text.index(assessment(stage, RESULTS[stage]).text[:50]),
+            text.index(f"Done  {stage}-001"),
+        )
+        assert sentence < done
+        await pilot.press("c")
+        assert app.clipboard.startswith(assessment(stage, RESULTS[stage]).text)

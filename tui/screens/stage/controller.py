@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual.content import Content
 
+from core.assessments import Assessment
 from core.stages import Stage, result_lines
 from tui.labels import columns, headline, label, measured, obstacle
 from tui.screens.stage.texts import StageTexts
@@ -28,6 +29,7 @@ class StageState:
         job: the newest job of the stage.
         settings: whether the form stands in place of the run.
         log: whether the log fills the screen.
+        assessment: the result in one sentence; an empty one while there is none.
         headline, progress, numbers: what is said of the job; nothing where that is empty.
         error: what went wrong. What was stopped on purpose is no error.
         sizes: bytes, drawn as bars.
@@ -44,6 +46,7 @@ class StageState:
     job: JobView | None
     settings: bool
     log: bool
+    assessment: Assessment
     headline: Content | str
     progress: Content | str
     numbers: Content | str
@@ -130,6 +133,7 @@ class StageController:
             job=job,
             settings=settings,
             log=self.log_large and job is not None,
+            assessment=Assessment() if self.busy else self._assessment(job),
             headline="Starting …" if self.busy else headline(job, time.time(), bool(changed)) if job else "",
             progress=self.texts.progress(job) if job and (active or job.state == "cancelled") else "",
             numbers=self._numbers(job, width),
@@ -157,6 +161,10 @@ class StageController:
         if job is not None and job.state == "succeeded" and changed:
             return f"Not as {job.id} ran: {', '.join(changed)}. Run again to have it so."
         return "" if typed is None else self.texts.advice({**typed, **settled}, snapshot)
+
+    def _assessment(self, job: JobView | None) -> Assessment:
+        done = job is not None and job.state == "succeeded"
+        return self.stage.assessment((job.result if job else None) or {}) if done else Assessment()
 
     def _numbers(self, job: JobView | None, width: int) -> Content | str:
         """The figures that matter most; all of them are copied and stand in report.md."""
@@ -215,9 +223,8 @@ class StageController:
         """The result or the error, as text."""
         if job.error:
             return "\n".join(str(job.error.get(key, "")) for key in ("title", "detail", "hint"))
-        return "\n".join(
-            f"{name}: {value}" for name, value in result_lines(self.stage.name, job.result or {})
-        )
+        lines = [f"{name}: {value}" for name, value in result_lines(self.stage.name, job.result or {})]
+        return "\n".join([*filter(None, [self._assessment(job).text]), *lines])
 
 
 def _last_step(job: JobView | None) -> float | None:

@@ -51,6 +51,7 @@ class StageScreen(StepScreen):
         self.texts = texts or TEXTS.get(name, StageTexts())
         self.log_pane = LogPane(id="log")
         self.problem = ProblemBox(id="problem")
+        self.assessment = Plain(id="assessment")
         self.headline = Plain(id="headline")
         self.progress = Plain(id="progress")
         self.numbers = Plain(id="numbers")
@@ -80,6 +81,7 @@ class StageScreen(StepScreen):
             yield self.form
             yield self.note
         with Vertical(id="job"):
+            yield self.assessment
             yield self.headline
             yield self.progress
             yield self.chart
@@ -135,6 +137,9 @@ class StageScreen(StepScreen):
         state = self.state()
         self._arrange(state)
         self.command.show(self.session.command(*self._words()))
+        self.assessment.show(state.assessment.text)
+        self.assessment.display = bool(state.assessment.text)
+        self.assessment.set_class(state.assessment.poor, "-poor")
         self.headline.show(state.headline)
         self.progress.show(state.progress)
         self.progress.display = bool(state.progress)
