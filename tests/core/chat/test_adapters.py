@@ -16,7 +16,7 @@ from tests.core.chat.conftest import Reference
 def test_adapters_are_switched_in_a_loaded_model(chat: ChatSession, reference: Reference) -> None:
     base = chat.ask("Where?").answer
     pid = chat.pid
-    assert chat.set_adapter("one") >= 0
+    chat.set_adapter("one")
     assert chat.adapter == "one"
     chat.new()
     tuned = chat.ask("Where?")
@@ -25,8 +25,8 @@ def test_adapters_are_switched_in_a_loaded_model(chat: ChatSession, reference: R
     assert base == reference.greedy(question, 16)
     assert tuned.answer == reference.greedy(question, 16, "one")
     assert tuned.answer != base
-    assert chat.set_adapter("two") >= 0
-    assert chat.set_adapter(None) >= 0
+    chat.set_adapter("two")
+    chat.set_adapter(None)
     chat.new()
     assert chat.ask("Where?").answer == base
 

@@ -25,8 +25,8 @@ def test_turns_adapters_comparison_and_stop_tokens(rehearsal_lab: Path) -> None:
         second = chat.ask("Thank you. And in Rome?")
         assert second.prompt_tokens < first.prompt_tokens + 12
         pid = chat.pid
-        assert chat.set_adapter(None) >= 0
-        assert chat.set_adapter("travel") >= 0
+        chat.set_adapter(None)
+        chat.set_adapter("travel")
         base, tuned = chat.compare("What should I see in Lisbon?")
         assert (base.adapter, tuned.adapter) == (None, "travel")
         assert base.answer != tuned.answer
