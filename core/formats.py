@@ -38,6 +38,13 @@ def time_left(seconds: float | None) -> str:
     return f"about {round(seconds / 3600, 1):g} h left"
 
 
+def rough_duration(seconds: float) -> str:
+    """Seconds that are an estimate: ``20 s``, ``13 min``, ``2.5 h``."""
+    if seconds < 90:
+        return f"{max(10, round(seconds, -1)):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def number(value: float) -> str:
     """A number with as many digits as help, ``11,832``, ``2.612``, ``0.00014``."""
     if not math.isfinite(value):

@@ -12,7 +12,7 @@ from core.check.model import config_of, facts_of
 from core.check.needs import Machine, StageNeed, stage_needs
 from core.check.settings import record_lengths, resolved
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
-from core.formats import human_bytes
+from core.formats import human_bytes, rough_duration
 from core.hardware import free_ram, load_nvml, read_gpus, usable_cores
 from core.model.folder import config_facts
 from core.model.gguf import check_gguf, is_unpacked, unpacking_memory
@@ -29,21 +29,29 @@ def machine() -> Machine:
     return Machine(free, usable_cores(), free_ram(), bool(torch_cuda()))
 
 
-def needs(subject: Subject) -> Iterator[Check]:
-    """RAM, GPU memory, disk and time for each stage that is to run."""
+def estimates(subject: Subject) -> dict[str, StageNeed]:
+    """What each stage would need here; empty where the model's configuration is not at hand."""
     config = config_of(subject)
     facts = None if config is None else config_facts(config)
     if facts is None or not facts.has_sizes:
+        return {}
+    recipe = resolved(subject, facts_of(subject)).recipe
+    every = stage_needs(facts, recipe, machine(), record_lengths(subject, recipe.data.max_seq_len))
+    every["quantize"] = replace(every["quantize"], ram=max(every["quantize"].ram, _unpacking(subject)))
+    return every
+
+
+def needs(subject: Subject) -> Iterator[Check]:
+    """RAM, GPU memory, disk and time for each stage that is to run."""
+    every = estimates(subject)
+    if not every:
         yield Check("memory", SKIP, "The model's config.json is not at hand, so nothing can be estimated.")
         return
-    here = machine()
-    recipe = resolved(subject, facts_of(subject)).recipe
-    every = stage_needs(facts, recipe, here, record_lengths(subject, recipe.data.max_seq_len))
-    every["quantize"] = replace(every["quantize"], ram=max(every["quantize"].ram, _unpacking(subject)))
     wanted = [need for name, need in every.items() if name in subject.stages]
     if not wanted:
         return
     yield judge_ram(wanted, free_ram())
+    here = machine()
     if here.has_gpu:
         yield judge_gpu(wanted, here.gpu_free)
     existing = subject.lab.root
@@ -102,15 +110,9 @@ def judge_disk(wanted: list[StageNeed], free: int, where: Path) -> Check:
 def judge_time(wanted: list[StageNeed]) -> Check:
     """Time: rough, and only worth a warning when it is long."""
     total = sum(need.seconds for need in wanted)
-    found = "about " + ", ".join(f"{need.stage} {_rough(need.seconds)}" for need in wanted)
+    found = "about " + ", ".join(f"{need.stage} {rough_duration(need.seconds)}" for need in wanted)
     if total > LONG_S:
         return Check(
             "time", WARN, found, "A GPU, fewer finetune.steps or a shorter data.max_seq_len shorten it."
         )
     return Check("time", OK, found)
-
-
-def _rough(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(10, round(seconds, -1)):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

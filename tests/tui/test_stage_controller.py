@@ -104,3 +104,11 @@ def test_what_a_run_would_replace_is_that_of_the_same_adapter(lab: Lab, controll
     adapter = lab.recipe.finetune.adapter
     assert controller.would_replace({"finetune.adapter": adapter}) == f"models/finetuned/{adapter}"
     assert controller.would_replace({"finetune.adapter": "another"}) == ""
+
+
+def test_the_time_stands_on_the_button_of_a_whole_run_alone(controller: StageController) -> None:
+    controller.takes = 9000
+    assert controller.state(snapshot(), None, {}).run == "Run Finetune, about 2.5 h"
+    ended = job("cancelled", train=((1.0, 2.0),))
+    assert controller.state(snapshot(ended), None, {}).run == "Go on"
+    assert controller.state(snapshot(made=frozenset()), None, {}).run == "Run Finetune"

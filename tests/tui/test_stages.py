@@ -262,3 +262,14 @@ async def test_the_sentence_stands_first_and_the_numbers_below_it(lab: Lab, stag
         assert sentence < done
         await pilot.press("c")
         assert app.clipboard.startswith(assessment(stage, RESULTS[stage]).text)
+
+
+async def test_the_run_button_carries_the_time_and_learns_it_anew(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = [780.0, 25.0]
+    monkeypatch.setattr("core.check.durations.expected_seconds", lambda root, stage: seconds.pop(0))
+    async with opened(lab.root, "quantize") as (app, pilot):
+        await until(pilot, lambda: "[ Run Quantize, about 13 min F8 ]" in screen_text(app))
+        lab.set({"quantize.group_size": 64})
+        await until(pilot, lambda: "[ Run Quantize, about 20 s F8 ]" in screen_text(app))

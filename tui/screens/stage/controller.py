@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from textual.content import Content
 
 from core.assessments import Assessment
+from core.formats import rough_duration
 from core.stages import Stage, result_lines
 from tui.labels import columns, headline, label, measured, obstacle
-from tui.screens.stage.texts import StageTexts
+from tui.screens.stage.texts import StageTexts, goes_on
 from tui.steps import Step, step_named, steps
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class StageController:
         settings_wanted: whether the user wants to see the settings; None: whatever fits.
         log_large: whether the user wants the log large.
         busy: whether a job is being started.
+        takes: how many seconds a run will take; None where that is not known.
     """
 
     def __init__(self, stage: Stage, session: Session, texts: StageTexts) -> None:
@@ -85,6 +87,7 @@ class StageController:
         self.settings_wanted: bool | None = None
         self.log_large = False
         self.busy = False
+        self.takes: float | None = None
         self._seen_job = ""
 
     def new_job(self, snapshot: Snapshot) -> JobView | None:
@@ -143,7 +146,7 @@ class StageController:
             note=note,
             blocked=broken is not None or missing is not None,
             goal=goal,
-            run="" if active else self.texts.run(self.step, job),
+            run="" if active else self._run(job, can_run),
             next=following,
             switch="" if job is None else "Last run" if settings else "Settings",
             can_run=can_run,
@@ -161,6 +164,13 @@ class StageController:
         if job is not None and job.state == "succeeded" and changed:
             return f"Not as {job.id} ran: {', '.join(changed)}. Run again to have it so."
         return "" if typed is None else self.texts.advice({**typed, **settled}, snapshot)
+
+    def _run(self, job: JobView | None, can_run: bool) -> str:
+        """The run button, with the time that the run will take; of what is left of one, nobody has told."""
+        word = self.texts.run(self.step, job)
+        if self.takes is None or not can_run or (job is not None and goes_on(job)):
+            return word
+        return f"{word}, about {rough_duration(self.takes)}"
 
     def _assessment(self, job: JobView | None) -> Assessment:
         done = job is not None and job.state == "succeeded"

@@ -45,6 +45,13 @@ class StageScreen(StepScreen):
             super().__init__()
             self.error = error
 
+    class Expected(Message):
+        """How long a run will take, for what the recipe and the last run were when it was asked."""
+
+        def __init__(self, key: object, seconds: float | None) -> None:
+            super().__init__()
+            self.key, self.seconds = key, seconds
+
     def __init__(self, name: str, texts: StageTexts | None = None) -> None:
         super().__init__(name)
         self.stage = STAGES[name]
@@ -61,6 +68,7 @@ class StageScreen(StepScreen):
         self._controller: StageController | None = None
         self._form: Form | None = None
         self._drawn: tuple[object, ...] = ()
+        self._asked: object = None
 
     @property
     def controller(self) -> StageController:
@@ -128,7 +136,32 @@ class StageScreen(StepScreen):
         recipe = self.session.recipe()
         self.form.put(recipe)
         self.form.follow(self.session.root, recipe)
+        self._ask_how_long(snapshot)
         self.draw()
+
+    def _ask_how_long(self, snapshot: Snapshot) -> None:
+        """Have the time of a run estimated anew when the recipe, or what an earlier run took, is another."""
+        job = snapshot.jobs.get(self.stage.name)
+        if not self.stage.computes or (job is not None and job.active):
+            return
+        key = (self.session.stamp(), job and job.id)
+        if key != self._asked:
+            self._asked, self.controller.takes = key, None
+            # After the screen is drawn: nobody waits for an estimate.
+            self.call_after_refresh(self._expect, key)
+
+    @work(thread=True, exit_on_error=False, group="expect")
+    def _expect(self, key: object) -> None:
+        from core.check.durations import expected_seconds
+
+        self.post_message(self.Expected(key, expected_seconds(self.session.root, self.stage.name)))
+
+    def on_stage_screen_expected(self, event: Expected) -> None:
+        """Put the time on the run button."""
+        event.stop()
+        if event.key == self._asked:
+            self.controller.takes = event.seconds
+            self.draw()
 
     def draw(self) -> None:
         """The one place where the state gets onto the screen."""

@@ -36,11 +36,16 @@ def _no_more(result: Values) -> list[Content]:
     return []
 
 
+def goes_on(job: JobView) -> bool:
+    """Whether the next run goes on where this one ended."""
+    return job.state in ("cancelled", "crashed") and bool(job.train)
+
+
 def _run(step: Step, job: JobView | None) -> str:
     """What a run would do, or do again."""
     if job is None:
         return f"Run {step.title}"
-    if job.state in ("cancelled", "crashed") and job.train:
+    if goes_on(job):
         return "Go on"
     return "Run again" if job.state in ("succeeded", "cancelled") else "Try again"
 
