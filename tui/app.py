@@ -264,11 +264,11 @@ class OlivePressApp(App[None]):
     # Help, themes, leaving
 
     def action_help(self) -> None:
-        """Show the keys."""
+        """Show what this step is about, and the keys."""
         from tui.help import HelpScreen
 
         if not any(isinstance(screen, HelpScreen) for screen in self.screen_stack):
-            self.push_screen(HelpScreen(dict(self.settings.keymap)))
+            self.push_screen(HelpScreen(self.current.step, dict(self.settings.keymap)))
 
     def action_next_theme(self) -> None:
         """The next of four themes, kept for next time."""

@@ -44,7 +44,14 @@ class Action:
 
 
 GLOBAL: tuple[Action, ...] = (
-    Action("help", "f2,question_mark", "app.help", "Help", "this list of keys", True),
+    Action(
+        "help",
+        "f2,question_mark",
+        "app.help",
+        "Help",
+        "what this screen is about, and this list of keys",
+        True,
+    ),
     Action("back", "f3,comma", "app.back", "Back", "the step before", True),
     Action("next", "f4,full_stop", "app.next", "Next", "the step after, or the one that is missing", True),
     Action("commands", "f7,colon", "app.command_palette", "Commands", "search all commands by name", True),

@@ -9,11 +9,12 @@ import pytest
 from textual.events import Key
 
 from core.lab import Lab
+from core.stages import STAGES
 from core.user_dirs import config_dir
 from tests.tui.conftest import opened, screen_text, until
 from tests.tui.labs import job_in, made
 from tui.app import OlivePressApp
-from tui.help import HelpScreen
+from tui.help import TOPICS, HelpScreen
 from tui.keys import GLOBAL, LOG, read_settings
 from tui.screens.dialogs import CrashScreen, ErrorScreen, LeaveScreen
 from tui.steps import Step, steps
@@ -103,6 +104,24 @@ async def test_help_lists_every_action(lab: Lab) -> None:
             assert action.id in text or action.help in text
         await pilot.press("escape")
         await until(pilot, lambda: app.screen is app.current)
+
+
+@pytest.mark.parametrize("step", [step.name for step in steps()])
+async def test_help_is_about_this_screen(lab: Lab, step: str) -> None:
+    async with opened(lab.root, step) as (app, pilot):
+        await pilot.press("f2")
+        await until(pilot, lambda: app.screen.query("Scrolled Plain"))
+        text = str(app.screen.query_one("Scrolled Plain").text)  # type: ignore[attr-defined]
+        parts = ("What the numbers mean", "What is good and what is bad", "What to do if it is bad", "Keys")
+        places = [text.index(part) for part in parts]
+        assert places == sorted(places)
+        assert f"{app.current.step.title}: help" in screen_text(app)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_help_explains_every_number_of_a_result(stage: str) -> None:
+    shown = {figure.label for figure in STAGES[stage].figures if figure.main}
+    assert shown <= TOPICS[stage].numbers.keys()
 
 
 async def test_the_palette_opens_on_a_key_that_arrives(lab: Lab) -> None:
@@ -248,7 +267,8 @@ async def test_a_keymap_of_ones_own(lab: Lab) -> None:
             assert len(app.settings.problems) == 3
             await pilot.press("f12")
             await until(pilot, lambda: isinstance(app.screen, HelpScreen))
-            assert "F12 h" in screen_text(app)
+            await until(pilot, lambda: app.screen.query("Scrolled Plain"))
+            assert "F12 h" in str(app.screen.query_one("Scrolled Plain").text)  # type: ignore[attr-defined]
     finally:
         path.unlink()
 
