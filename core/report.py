@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from core.errors import RequestError
@@ -13,6 +15,56 @@ from core.model.auto import Chosen
 from core.recipe import Recipe
 from core.stages import STAGES, assessment, result_lines
 from core.text import clean
+
+UPLOADED = "upload.json"
+"""The file of the lab's own folder that keeps what was last registered."""
+
+
+@dataclass(frozen=True)
+class LastResult:
+    """What a stage last gave.
+
+    Attributes:
+        stage: its name.
+        heading: what people call it.
+        where: the folder that it made, or the page of what it registered.
+        numbers: the result, as the stage's own documentation lists it.
+    """
+
+    stage: str
+    heading: str
+    where: str
+    numbers: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON gives it."""
+        return {"stage": self.stage, "where": self.where, "result": self.numbers}
+
+
+def last_results(lab: LabFolder) -> list[LastResult]:
+    """The last result of every stage that has one, each adapter's for itself, in the order of the lab.
+
+    Raises:
+        RequestError: the file that keeps one is damaged.
+    """
+    found = []
+    for stage, heading, folder in what_is_made(lab):
+        manifest = read_json(folder / MANIFEST)
+        if manifest:
+            found.append(LastResult(stage, heading, str(folder), manifest.get("result") or {}))
+    uploaded = read_if_whole(lab.state_dir / UPLOADED)
+    if isinstance(uploaded, dict):
+        found.append(LastResult("upload", "Upload", str(uploaded.get("url") or ""), uploaded))
+    return found
+
+
+def what_is_made(lab: LabFolder) -> Iterator[tuple[str, str, Path]]:
+    """What the stages have left in the lab: the stage's name, a heading and the folder of each."""
+    for stage in STAGES.values():
+        if (makes := stage.makes) is None:
+            continue
+        for folder in makes.folders(lab):
+            yield stage.name, makes.heading(lab, folder), folder
 
 
 def write_report(lab: LabFolder, recipe: Recipe) -> None:
@@ -31,13 +83,7 @@ def report_text(lab: LabFolder, recipe: Recipe) -> str:
         f"Model `{_escape(recipe.model.source)}`, data `{_escape(recipe.data.file)}`. "
         f"Written {now()[:19]}Z by OlivePress.",
     ]
-    made = [
-        (stage.name, stage.makes.heading(lab, folder), folder)
-        for stage in STAGES.values()
-        if stage.makes
-        for folder in stage.makes.folders(lab)
-    ]
-    for stage, heading, folder in made:
+    for stage, heading, folder in what_is_made(lab):
         title = _escape(heading)
         try:
             manifest = read_json(folder / MANIFEST)
@@ -60,7 +106,7 @@ def report_text(lab: LabFolder, recipe: Recipe) -> str:
             parts.append(
                 "Made with " + ", ".join(f"{name} {version}" for name, version in packages.items()) + "."
             )
-    uploaded = read_if_whole(lab.state_dir / "upload.json")
+    uploaded = read_if_whole(lab.state_dir / UPLOADED)
     text = "\n\n".join(parts) + "\n"
     return with_upload(text, uploaded) if isinstance(uploaded, dict) else text
 

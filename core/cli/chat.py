@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_folder(parser)
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
-        "--adapter", metavar="NAME", help="the adapter to use (default: the lab's, if it has one)"
+        "--adapter", metavar="ADAPTER", help="the adapter to use (default: the lab's, if it has one)"
     )
     which.add_argument("--no-adapter", action="store_true", help="talk to the base")
     parser.add_argument(
@@ -183,14 +182,17 @@ class _LoadingLine:
     """How far the loading is, on a terminal's standard error; nothing where nobody looks."""
 
     def __init__(self) -> None:
-        self._on = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        from core.cli.show import redraws
+
+        self._on = redraws(sys.stderr)
 
     def __call__(self, event: Any) -> None:
         from core.chat.protocol import Progress
         from core.cli.show import moving
 
         if self._on and isinstance(event, Progress) and event.total:
-            moving.show(f"Loading the model: {int(100 * event.done / event.total)} %")
+            share = event.done / event.total
+            moving.show(f"  Loading the model: {int(100 * share)} %", share)
 
     def end(self) -> None:
         """Take the line away."""

@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the checks; exit status 4 if one failed."""
     from core.check import run_checks, settings_of
     from core.check.types import as_markdown, overall
-    from core.cli.show import print_json
+    from core.cli.show import TONES, print_json, say
     from core.errors import MachineError
     from core.folder import lab_folder
     from core.report import auto_table
@@ -52,9 +52,16 @@ def run(options: argparse.Namespace) -> int:
     else:
         width = max(len(check.name) for check in checks)
         for check in checks:
-            print(f"{check.state:<4} {check.name:<{width}}  {clean(check.found, keep_newlines=False)}")
+            say(
+                f"{check.name:<{width}}  {clean(check.found, keep_newlines=False)}",
+                head=(f"{check.state:<4} ", TONES.get(check.state, "")),
+            )
             if check.fix and check.state != "OK":
-                print(f"     {'':<{width}}  -> {clean(check.fix, keep_newlines=False)}")
+                say(
+                    (clean(check.fix, keep_newlines=False), "cyan"),
+                    head=f"     {'':<{width}}  -> ",
+                    fold=False,
+                )
         if chosen:
             print("\nsettings that follow the model and the data (auto):")
             wide = max(len(each.option) for each in chosen)

@@ -10,6 +10,7 @@ COMMANDS = (
     "data",
     "run",
     "status",
+    "show",
     "logs",
     "cancel",
     "chat",
@@ -20,6 +21,7 @@ COMMANDS = (
     "models",
     "fetch",
     "export",
+    "completion",
 )
 
 

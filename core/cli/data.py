@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from core.data.survey import DataReport
-    from core.events import Event, Reporter
     from core.recipe import Recipe
 
 SHOWN = 20
@@ -46,14 +45,17 @@ def run(options: argparse.Namespace) -> int:
     """Look at every row; 0 when training can start with the file, else 2."""
     from pathlib import Path
 
+    from core.cli.show import StderrReporter, moving, redraws
     from core.data.survey import summary
+    from core.events import Reporter
     from core.lab import Lab
 
     keep = _kinds(options.keep)
     lab = Lab.open(options.folder)
     given = parse_settings(options.set, "data")
     recipe = lab.set(given) if given else lab.recipe
-    reporter = _reporter()
+    # Beside a report of one page, progress is for people at a terminal only.
+    reporter = StderrReporter() if redraws(sys.stderr) else Reporter()
     if options.accept:
         recipe = _accept(lab.folder.recipe_path, lab.root, recipe)
     report = summary(lab.root, recipe, reporter)
@@ -68,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
             "kept": done.kept,
             "left_out": done.left_out,
         }
+    moving.end()
     if options.json:
         _print_json(report, cleaned)
     else:
@@ -112,23 +115,6 @@ def _accept(recipe_path: Path, root: Path, recipe: Recipe) -> Recipe:
         )
     print(f"accepted: {_clean(proposal.mapping.words())}", file=sys.stderr)
     return write_values(recipe_path, proposal.settings())
-
-
-def _reporter() -> Reporter:
-    """Progress on standard error, for people at a terminal only."""
-    from core.cli.show import EventPrinter
-    from core.events import Reporter, TimeLeft
-
-    printer = EventPrinter()
-    left = TimeLeft()
-
-    class Shown(Reporter):
-        def progress(self, phase: str, done: float, total: float | None) -> None:
-            eta = left.update(phase, done, total)
-            event: Event = {"type": "progress", "phase": phase, "done": done, "total": total, "eta_s": eta}
-            printer(event)
-
-    return Shown() if sys.stderr.isatty() else Reporter()
 
 
 def _print_json(report: DataReport, cleaned: dict[str, Any] | None) -> None:

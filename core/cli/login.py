@@ -88,7 +88,7 @@ def signed_in(work: Callable[[Stop, Reporter], T], *, as_json: bool) -> T:
     """
     from core.azure.retry import cancellable
     from core.azure.signin import current, remembered
-    from core.cli.progress import StderrReporter
+    from core.cli.show import StderrReporter, moving
 
     def both(stop: Stop, report: Reporter) -> T:
         choice = remembered()
@@ -96,15 +96,17 @@ def signed_in(work: Callable[[Stop, Reporter], T], *, as_json: bool) -> T:
             current(stop=stop, on_prompt=show_prompt(as_json))
         return work(stop, report)
 
-    return cancellable(both, StderrReporter())
+    try:
+        return cancellable(both, StderrReporter())
+    finally:
+        moving.end()
 
 
 def login(options: argparse.Namespace) -> int:
     """Sign in and remember it; or show who is signed in."""
     from core.azure.retry import cancellable
     from core.azure.signin import KEEP, Identity, current, sign_in
-    from core.cli.progress import StderrReporter
-    from core.cli.show import print_json
+    from core.cli.show import StderrReporter, print_json
     from core.text import clean
 
     # Asked before the work moves to another thread, where a question cannot be interrupted.

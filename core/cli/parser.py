@@ -19,7 +19,14 @@ from core.stages import STAGES
 from core.text import command
 from core.version import __version__
 
-_MODULES = {"logs": "status", "cancel": "status", "logout": "login", "workspaces": "login", "fetch": "models"}
+_MODULES = {
+    "show": "status",
+    "logs": "status",
+    "cancel": "status",
+    "logout": "login",
+    "workspaces": "login",
+    "fetch": "models",
+}
 
 _SETTING = re.compile(r"[a-z_]+(\.[a-z_]+)?=", re.ASCII)
 _KEY = re.compile(r"[a-z_]+(\.[a-z_]+)?", re.ASCII)

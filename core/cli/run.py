@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from core.cli.commands import COMMANDS
@@ -47,8 +48,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.set_defaults(run=run)
 
 
-def split_words(words: list[str]) -> tuple[str, list[str]]:
+def split_words(words: list[str], unnamed: Sequence[str]) -> tuple[str, list[str]]:
     """The folder and the stages among the command's words. A first word that names a stage is one.
+
+    Args:
+        unnamed: the stages that are meant where none is named.
 
     Raises:
         RequestError: a word after the first is not a stage.
@@ -59,7 +63,7 @@ def split_words(words: list[str]) -> tuple[str, list[str]]:
     for word in stages:
         if word not in STAGES:
             raise _no_stage(word, words)
-    return folder, stages or list(default_stages())
+    return folder, stages or list(unnamed)
 
 
 def _no_stage(word: str, words: list[str]) -> RequestError:
@@ -113,7 +117,7 @@ class _Events:
 
 def run(options: argparse.Namespace) -> int:
     """Run the stages."""
-    folder, stages = split_words(options.words)
+    folder, stages = split_words(options.words, default_stages())
     lab = _open(options.words, folder)
     if not options.no_check:
         from core.check import require
@@ -147,5 +151,5 @@ def run(options: argparse.Namespace) -> int:
                 lost.hint = f"{newest.id} goes on by itself. Follow it: {follow}"
             raise
         if not options.json:
-            print_result(stage, result.numbers, reused=result.reused)
+            print_result(stage, result.numbers, "unchanged, nothing to do" if result.reused else "done")
     return 0

@@ -1,19 +1,99 @@
-"""How the command line shows events, results and errors. All foreign text is cleaned here."""
+"""How the command line shows events, results and errors. All foreign text is cleaned here.
+
+On a terminal there is colour, lines are folded at words, and progress is one line that is redrawn; Rich does
+that, loaded only then. With ``NO_COLOR`` or ``TERM=dumb``, in a pipe or a file, the same words stay plain text.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TextIO
 
 from core.cli.parser import UsageError
 from core.errors import Cancelled, LabError
-from core.events import Event, log_line
+from core.events import Event, Reporter, TimeLeft, log_line
 from core.formats import duration, human_bytes, number, time_left
-from core.stages import assessment, result_lines
+from core.stages import STAGES, assessment, result_lines
 from core.text import clean
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Part = str | tuple[str, str]
+"""A piece of a line: text, or text and its style. Text is never read as markup."""
+
+TONES = {
+    "OK": "green",
+    "WARN": "yellow",
+    "FAIL": "bold red",
+    "succeeded": "green",
+    "failed": "bold red",
+    "cancelled": "yellow",
+    "cancelling": "yellow",
+    "running": "cyan",
+}
+"""The colours of states, of checks and of jobs."""
+
+_BAR = 24
+_REDRAWN_S = 0.1
+_TOLD_FROM_S = 2.0
+_FIRST_S = 10.0
+_MOST_S = 300.0
+
+
+def redraws(stream: TextIO) -> bool:
+    """Whether a line may be written over: it is a terminal, and not a dumb one."""
+    return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+
+
+def colours(stream: TextIO) -> bool:
+    """Whether there may be colour: on a terminal that can, unless ``NO_COLOR`` is set."""
+    return redraws(stream) and not os.environ.get("NO_COLOR")
+
+
+def say(*parts: Part, head: Part = "", to: TextIO | None = None, fold: bool = True) -> None:
+    """Print a line for people.
+
+    Args:
+        head: what stands before it; the lines it is folded into begin under the first, not under this.
+        to: standard output, if not given.
+        fold: whether it is folded at words; not where it may be a command that is to be copied.
+    """
+    stream = sys.stdout if to is None else to
+    moving.end()
+    if not colours(stream):
+        print("".join(_plain(part) for part in (head, *parts)), file=stream, flush=True)
+        return
+    from rich.text import Text
+
+    console = _console(stream)
+    before, text = Text.assemble(head), Text.assemble(*parts)
+    inside = max(20, console.width - before.cell_len)
+    for line in text.wrap(console, inside) if fold and text.plain else [text]:
+        console.print(Text.assemble(before, line), soft_wrap=True)
+        before = Text(" " * before.cell_len)
+
+
+def _plain(part: Part) -> str:
+    return part if isinstance(part, str) else part[0]
+
+
+def _console(stream: TextIO) -> Console:
+    from rich.console import Console
+
+    return Console(file=stream, highlight=False, markup=False, emoji=False, width=_width(stream))
+
+
+def _width(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return shutil.get_terminal_size().columns
 
 
 def print_error(error: LabError, *, as_json: bool = False) -> None:
@@ -21,18 +101,18 @@ def print_error(error: LabError, *, as_json: bool = False) -> None:
     moving.end()
     if isinstance(error, UsageError):
         print(error.usage, end="", file=sys.stderr)
-    print(f"error: {clean(error.title)}", file=sys.stderr)
-    for part in (error.detail, error.hint):
-        for line in clean(part).splitlines():
-            print(f"  {line}", file=sys.stderr)
+    say((clean(error.title), "bold"), head=("error: ", "bold red"), to=sys.stderr)
+    for line in clean(error.detail).splitlines():
+        say(line, head="  ", to=sys.stderr)
+    for line in clean(error.hint).splitlines():
+        say((line, "cyan"), head="  ", to=sys.stderr, fold=False)
     if as_json:
         print_json({"type": "error", "error": error.as_dict(), "exit_status": error.exit_status})
 
 
 def print_cancelled(*, as_json: bool = False) -> None:
     """Says on standard error that the user stopped the command; as JSON on standard output too, if asked."""
-    moving.end()
-    print("cancelled", file=sys.stderr)
+    say(("cancelled", TONES["cancelled"]), to=sys.stderr)
     if as_json:
         error = Cancelled()
         print_json({"type": "error", "error": error.as_dict(), "exit_status": error.exit_status})
@@ -49,18 +129,32 @@ class MovingLine:
     def __init__(self) -> None:
         self._shown = False
 
-    def show(self, text: str) -> None:
-        """Put this text where the line stands."""
-        width = shutil.get_terminal_size().columns - 1
-        print("\r" + text[:width].ljust(width), end="", file=sys.stderr, flush=True)
+    def show(self, text: str, share: float | None = None) -> None:
+        """Put this text where the line stands, and a bar before it that is filled to a share of one."""
+        width = _width(sys.stderr) - 1
+        coloured = colours(sys.stderr)
+        drawn = self._drawn(text, share, width) + "\x1b[K" if coloured else text[:width].ljust(width)
+        print("\r" + drawn, end="", file=sys.stderr, flush=True)
         self._shown = True
+
+    @staticmethod
+    def _drawn(text: str, share: float | None, width: int) -> str:
+        from rich.cells import set_cell_size
+        from rich.progress_bar import ProgressBar
+
+        if share is None or width < 2 * _BAR:
+            return set_cell_size(text, width).rstrip()
+        console = _console(sys.stderr)
+        with console.capture() as bar:
+            console.print(ProgressBar(total=1.0, completed=share, width=_BAR), end="")
+        return f"  {bar.get()}{set_cell_size(text, width - _BAR - 2).rstrip()}"
 
     def end(self) -> None:
         """Take it away, if it is there."""
         if self._shown:
-            width = shutil.get_terminal_size().columns - 1
-            print("\r" + " " * width + "\r", end="", file=sys.stderr, flush=True)
             self._shown = False
+            blank = "\x1b[K" if colours(sys.stderr) else " " * (_width(sys.stderr) - 1) + "\r"
+            print("\r" + blank, end="", file=sys.stderr, flush=True)
 
 
 moving = MovingLine()
@@ -68,14 +162,21 @@ moving = MovingLine()
 
 
 class EventPrinter:
-    """Shows a job's events to people on standard error: one moving line on a terminal, else a line now and then."""
+    """Shows a job's events to people on standard error.
 
-    def __init__(self) -> None:
-        self._moving = sys.stderr.isatty()
+    On a terminal progress is one line that is redrawn. Elsewhere a phase has a line when it begins, then after
+    10 seconds, after 20, 40 and so on, at least every five minutes. How long it took is told of a phase that
+    was long enough to wonder.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._phase = ""
-        self._tenth = -1
+        self._begun: dict[str, float] = {}
+        self._next: dict[str, float] = {}
+        self._ended: set[str] = set()
         self._loss: float | None = None
-        self._started = time.monotonic()
+        self._started = clock()
 
     def __call__(self, event: Event) -> None:
         kind = event["type"]
@@ -86,14 +187,35 @@ class EventPrinter:
             if event["name"] == "eval_loss" and event["value"] is not None:
                 self._line(f"  eval loss {event['value']:.4f} at step {event.get('step')}")
         elif kind == "log" and event["level"] in ("info", "warning", "error"):
-            self._line(f"  {log_line(event['text'], event['level'])}")
-        elif kind == "state" and event["state"] in ("running", "cancelling"):
-            self._line(f"{event['job']}: {event['state']}")
+            style = {"warning": "yellow", "error": "red"}.get(event["level"], "")
+            self._line("  ", (log_line(event["text"], event["level"]), style))
         elif kind == "state" and event["state"] != "queued":
-            self._line(f"{event['job']}: {event['state']} after {duration(time.monotonic() - self._started)}")
+            self._state(event["job"], event["state"])
+
+    def _state(self, job: str, state: str) -> None:
+        stage = STAGES.get(job.rpartition("-")[0])
+        who = clean(stage.title if stage else job, keep_newlines=False)
+        words = {
+            "running": f"{who} begins, as job {clean(job, keep_newlines=False)}.",
+            "cancelling": f"{who} is asked to stop.",
+            "succeeded": f"{who} is done, after ",
+            "failed": f"{who} failed, after ",
+            "cancelled": f"{who} was stopped, after ",
+        }
+        text = words.get(state, f"{who}: {clean(state, keep_newlines=False)}, after ")
+        if text.endswith(" "):
+            self._took(self._phase, finished=state == "succeeded")
+            text += f"{duration(self._clock() - self._started)}."
+        self._line((text, TONES.get(state, "")))
 
     def _progress(self, event: Event) -> None:
         phase, done, total = clean(event["phase"], keep_newlines=False), event["done"], event["total"]
+        at = self._clock()
+        if phase != self._phase:
+            self._took(self._phase, finished=False)
+            self._begun.setdefault(phase, at)
+            self._next.setdefault(phase, at)
+            self._phase = phase
         text = f"  {phase}"
         if total:
             count = number if total < 1e6 else human_bytes
@@ -102,23 +224,51 @@ class EventPrinter:
                 text += f", {time_left(event['eta_s'])}"
         if self._loss is not None and phase == "training":
             text += f", loss {self._loss:.4f}"
-        if self._moving:
-            moving.show(text)
-            return
-        tenth = int(10 * done / total) if total else 0
-        if phase != self._phase or tenth > self._tenth:
+        over = bool(total) and done >= total
+        if redraws(sys.stderr):
+            if over or at >= self._next[phase]:
+                moving.show(text, min(1.0, done / total) if total else None)
+                self._next[phase] = at + _REDRAWN_S
+        elif at >= self._next[phase]:
             self._line(text)
-        self._phase, self._tenth = phase, tenth
+            self._next[phase] = at + min(_MOST_S, max(_FIRST_S, at - self._begun[phase]))
+        if over:
+            self._took(phase, finished=True)
 
-    def _line(self, text: str) -> None:
-        moving.end()
-        print(text, file=sys.stderr, flush=True)
+    def _took(self, phase: str, *, finished: bool) -> None:
+        """Say once how long a phase took that has ended."""
+        if finished and phase in self._begun and phase not in self._ended:
+            self._ended.add(phase)
+            took = self._clock() - self._begun[phase]
+            if took >= _TOLD_FROM_S:
+                self._line(f"  {phase}: done in {duration(took)}")
+
+    @staticmethod
+    def _line(*parts: Part) -> None:
+        head = parts[0] if len(parts) > 1 else ""
+        say(*parts[1 if head else 0 :], head=head, to=sys.stderr)
 
 
-def print_result(stage: str, numbers: dict[str, Any], *, reused: bool = False) -> None:
+class StderrReporter(Reporter):
+    """Progress and log lines of work that runs in the command's own process, for people."""
+
+    def __init__(self) -> None:
+        self._printer = EventPrinter()
+        self._left = TimeLeft()
+
+    def progress(self, phase: str, done: float, total: float | None) -> None:
+        eta = self._left.update(phase, done, total)
+        self._printer({"type": "progress", "phase": phase, "done": done, "total": total, "eta_s": eta})
+
+    def log(self, text: str, level: str = "info") -> None:
+        self._printer({"type": "log", "level": level, "text": text})
+
+
+def print_result(stage: str, numbers: dict[str, Any], state: str = "done") -> None:
     """A stage's result on standard output: a sentence, then a figure a line."""
-    print(f"{stage}: {'unchanged, nothing to do' if reused else 'done'}")
-    if sentence := assessment(stage, numbers).text:
-        print(f"  {sentence}")
+    say((stage, "bold"), f": {state}")
+    judged = assessment(stage, numbers)
+    if judged.text:
+        say((judged.text, "yellow" if judged.poor else "green"), head="  ")
     for label, value in result_lines(stage, numbers):
-        print(f"  {label}: {value}")
+        say(value, head=(f"  {label}: ", "dim"))

@@ -1,4 +1,4 @@
-"""``olivepress status``, ``logs`` and ``cancel``: what the lab's jobs do, say, and how to stop them."""
+"""``olivepress status``, ``show``, ``logs`` and ``cancel``: what the lab's jobs do, gave and say; how to stop them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,21 @@ if TYPE_CHECKING:
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the three commands."""
+    """Declare the four commands."""
     parser = commands.add_parser("status", help="every job, its state and progress")
     add_folder(parser)
     add_json(parser)
     parser.set_defaults(run=status)
+
+    parser = commands.add_parser("show", help="the last result of each stage, in all its figures")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="[DIR] STAGE",
+        help="the lab's folder (default: here), then the stages (default: all that have a result)",
+    )
+    add_json(parser)
+    parser.set_defaults(run=show)
 
     parser = commands.add_parser("logs", help="what a job told and printed")
     parser.add_argument(
@@ -42,7 +52,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def status(options: argparse.Namespace) -> int:
     """List the jobs."""
-    from core.cli.show import print_json
+    from core.cli.show import TONES, print_json, say
     from core.formats import number, time_left
     from core.lab import Lab
     from core.text import clean
@@ -54,13 +64,40 @@ def status(options: argparse.Namespace) -> int:
     if not states:
         print(f"No job has run in this lab yet. Start with: {command('run', options.folder)}")
     for state in states:
-        line = f"{state.id:<14} {state.state:<11} {(state.started or '')[:19]:<20}"
+        line = f" {(state.started or '')[:19]:<20}"
         if state.phase and state.total and state.state in ("running", "cancelling"):
             line += f" {clean(state.phase)} {number(state.done or 0)} of {number(state.total)}"
             line += f", {time_left(state.eta_s)}" if state.eta_s is not None else ""
         if state.error:
             line += f" {clean(state.error['title'], keep_newlines=False)}"
-        print(line.rstrip())
+        say((f"{state.state:<11}", TONES.get(state.state, "")), line.rstrip(), head=f"{state.id:<14} ")
+    return 0
+
+
+def show(options: argparse.Namespace) -> int:
+    """Print what each stage last gave."""
+    from core.cli.run import split_words
+    from core.cli.show import print_json, print_result
+    from core.lab import Lab
+    from core.report import last_results
+    from core.text import clean
+
+    folder, named = split_words(options.words, ())
+    results = [each for each in last_results(Lab.at(folder).folder) if each.stage in (named or STAGES)]
+    missing = [stage for stage in named if all(each.stage != stage for each in results)]
+    if missing:
+        raise RequestError(
+            f"{missing[0]} has no result in this lab yet.",
+            hint=f"Make it with: {command('run', folder, missing[0])}",
+            code="result.missing",
+        )
+    if options.json:
+        print_json({"results": [each.as_dict() for each in results]})
+        return 0
+    if not results:
+        print(f"No stage has a result in this lab yet. Start with: {command('run', folder)}")
+    for each in results:
+        print_result(each.stage, each.numbers, clean(f"{each.heading}, {each.where}", keep_newlines=False))
     return 0
 
 

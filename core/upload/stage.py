@@ -264,9 +264,9 @@ def _register(plan: UploadPlan, lab: LabFolder, recipe: Recipe) -> tuple[Registe
 
 def remember(lab: LabFolder, result: dict[str, Any], report: Reporter) -> None:
     """Let ``lab.toml`` and the report know what was registered; a recipe that is being edited is left alone."""
-    from core.report import with_upload
+    from core.report import UPLOADED, with_upload
 
-    write_json(lab.state_dir / "upload.json", result)
+    write_json(lab.state_dir / UPLOADED, result)
     if lab.report_path.is_file():
         text = lab.report_path.read_text(encoding="utf-8", errors="replace")
         write_atomic(lab.report_path, with_upload(text, result))

@@ -22,6 +22,7 @@ from core.chat.session import choose_adapter
 from core.check import run_checks
 from core.cli import main
 from core.cli.commands import COMMANDS
+from core.cli.completion import SCRIPTS
 from core.cli.login import METHODS
 from core.cli.parser import parse
 from core.folder import lab_command
@@ -112,12 +113,13 @@ def words_of(text: str) -> list[str]:
     first, *rest = text.split()
     words = [first.strip(".,:;")]
     for word in rest:
+        bare = word.strip('.,;)"')
         if (
             word in STAGES
-            or word.strip(".,;)") in METHODS
-            or re.fullmatch(r"--[a-z-]+|[A-Z]+(\.jsonl)?|\./.*", word.strip(".,;)"))
+            or bare in (*METHODS, *SCRIPTS)
+            or re.fullmatch(r"--[a-z-]+|[A-Z]+(\.jsonl)?|\./.*", bare)
         ):
-            words.append(word.strip(".,;)"))
+            words.append(bare)
         else:
             break
     return words

@@ -20,7 +20,7 @@ from core.cli.commands import COMMANDS, wizard_folder
 from core.cli.parser import parse, parse_settings
 from core.cli.run import split_words
 from core.cli.show import EventPrinter, print_error
-from core.stages import STAGES
+from core.stages import STAGES, default_stages
 from core.version import __version__
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -115,12 +115,12 @@ def test_the_wizard_opens_on_a_folder_and_nothing_else(words: list[str], folder:
     ],
 )
 def test_a_folder_may_stand_before_the_stages(words: list[str], folder: str, stages: list[str]) -> None:
-    assert split_words(words) == (folder, stages)
+    assert split_words(words, default_stages()) == (folder, stages)
 
 
 def test_a_word_that_is_no_stage_is_refused_with_those_there_are() -> None:
     with pytest.raises(RequestError) as caught:
-        split_words(["lab", "finetune", "quantise"])
+        split_words(["lab", "finetune", "quantise"], ())
     assert "quantise" in caught.value.title
     assert all(stage in caught.value.hint for stage in STAGES)
 
@@ -333,7 +333,8 @@ def test_people_read_results_on_standard_output_and_progress_beside_it(
         "finetune: done",
     ]
     assert "  Size: 10 B" in shown.out
-    assert "quantize-001: succeeded" in shown.err
+    assert "Quantize begins, as job quantize-001." in shown.err
+    assert re.search(r"^Quantize is done, after [\d.]+ s\.$", shown.err, re.MULTILINE)
     assert main(["run", str(lab.root), "quantize", "--no-check"]) == 0
     assert "quantize: unchanged, nothing to do" in capsys.readouterr().out
     assert main(["run", str(lab.root), "quantize", "--force", "--no-check"]) == 0
@@ -470,13 +471,44 @@ def test_a_reader_that_leaves_early_is_no_error(make: Callable[[str], Lab]) -> N
         assert process.wait(timeout=60) == 141
 
 
-def test_progress_without_a_terminal_is_a_line_for_each_tenth(capsys: Captured) -> None:
-    printer = EventPrinter()
-    for step in range(1, 101):
-        printer({"type": "progress", "phase": "training", "done": step, "total": 100, "eta_s": 5.0})
+def test_progress_without_a_terminal_is_a_line_now_and_then(capsys: Captured) -> None:
+    at = 0.0
+    printer = EventPrinter(lambda: at)
+    for step in range(1, 36_001):  # an hour, ten events a second
+        at += 0.1
+        printer({"type": "progress", "phase": "training", "done": step, "total": 36_000, "eta_s": 5.0})
     printer({"type": "metric", "name": "eval_loss", "step": 100, "value": 1.25})
     printer({"type": "metric", "name": "eval_loss", "step": 100, "value": None})
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 12
-    assert lines[-2] == "  training 100 of 100"
-    assert lines[-1] == "  eval loss 1.2500 at step 100"
+    assert 10 < len(lines) < 25
+    assert lines[0] == "  training 1 of 36,000, a few seconds left"
+    assert lines[-2:] == ["  training: done in 1 h 00 min", "  eval loss 1.2500 at step 100"]
+
+
+def test_phases_that_take_turns_are_not_told_each_time(capsys: Captured) -> None:
+    at = 0.0
+    printer = EventPrinter(lambda: at)
+    for step in range(100):
+        at += 0.05
+        for phase, done in (("training", step), ("evaluating", step + 1)):
+            printer({"type": "progress", "phase": phase, "done": done, "total": 1000, "eta_s": None})
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_show_gives_the_last_results(make: Callable[[str], Lab], capsys: Captured) -> None:
+    lab = make("ok")
+    assert main(["show", str(lab.root)]) == 0
+    assert "No stage has a result" in capsys.readouterr().out
+    assert main(["show", str(lab.root), "finetune"]) == 2
+    assert f"olivepress run {lab.root} finetune" in capsys.readouterr().err
+    lab.run("finetune")
+    made = lab.folder.finetuned_dir(lab.recipe.finetune.adapter)
+    assert main(["show", str(lab.root)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == f"finetune: Adapter {made.name}, {made}"
+    assert "  Size: 10 B" in shown
+    assert main(["show", str(lab.root), "finetune", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    manifest = lab.manifest("finetune")
+    assert manifest is not None
+    assert told["results"] == [{"stage": "finetune", "where": str(made), "result": manifest["result"]}]

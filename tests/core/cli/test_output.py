@@ -22,6 +22,8 @@ needs_full = pytest.mark.skipif(not FULL.exists(), reason="this system has no /d
 TOLD = {
     "new": ["new", "other"],
     "status": ["status", "lab"],
+    "show": ["show", "lab"],
+    "completion": ["completion", "bash"],
     "data": ["data", "lab"],
     "logs": ["logs", "lab", "quantize"],
     "export": ["export", "lab", "--olive", "flow.json"],
@@ -32,6 +34,7 @@ TOLD = {
 JSON = {
     "new": ["new", "more", "--json"],
     "status": ["status", "lab", "--json"],
+    "show": ["show", "lab", "--json"],
     "data": ["data", "lab", "--json"],
     "check": ["check", "lab", "--json"],
     "run": ["run", "lab", "quantize", "--no-check", "--json"],

@@ -1,0 +1,295 @@
+"""``olivepress completion``: the script that lets a shell complete our command lines.
+
+The script hands the line back to us, and what fits is read off the parser: commands, options, stages, labs,
+jobs, files and the keys of ``--set`` with their values. One module knows that, not three scripts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from core.cli.commands import COMMANDS
+from core.cli.parser import build_parser, command_parser
+from core.errors import LabError
+from core.folder import lab_folder
+from core.stages import STAGES
+from core.text import clean
+
+Candidate = tuple[str, str]
+"""A word that fits, and what it means. One that ends with a slash or an equals sign is not whole yet."""
+
+SCRIPTS: Final = {
+    "bash": """\
+# Completion of olivepress in bash. Put into ~/.bashrc: eval "$(olivepress completion bash)"
+_olivepress() {
+    local line
+    COMPREPLY=()
+    while IFS= read -r line; do
+        COMPREPLY+=("$line")
+    done < <(COMP_WORDBREAKS="$COMP_WORDBREAKS" "${1/#\\~/$HOME}" completion bash \\
+        --line "${COMP_LINE:0:COMP_POINT}" 2>/dev/null)
+    [[ ${#COMPREPLY[@]} -gt 0 && ${COMPREPLY[0]} == *[/=] ]] && compopt -o nospace 2>/dev/null
+    return 0
+}
+complete -F _olivepress olivepress
+""",
+    "zsh": """\
+#compdef olivepress
+# Completion of olivepress in zsh. Put after compinit in ~/.zshrc: eval "$(olivepress completion zsh)"
+_olivepress() {
+    local line whole=() part=() command=${~words[1]}
+    for line in ${(f)"$($command completion zsh \\
+        --line "${(j: :)words[1,CURRENT-1]} $PREFIX" 2>/dev/null)"}; do
+        case ${line%%:*} in (*[/=]) part+=$line ;; (*) whole+=$line ;; esac
+    done
+    (( $#whole )) && _describe -V olivepress whole
+    (( $#part )) && _describe -V olivepress part -S ''
+    return 0
+}
+compdef _olivepress olivepress
+""",
+    "fish": """\
+# Completion of olivepress in fish. Put into ~/.config/fish/config.fish: olivepress completion fish | source
+complete -c olivepress -f -k -a '(olivepress completion fish --line=(commandline -cp | string collect) 2>/dev/null)'
+""",
+}
+
+_MARK = "\x1f"
+"""Stands where the cursor is, so that an empty last word is one, too."""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "completion",
+        help="print a script that lets your shell complete olivepress",
+        description='Print a script for your shell. In bash: eval "$(olivepress completion bash)"; its first '
+        "lines say where to put it so that it stays.",
+    )
+    parser.add_argument("shell", choices=tuple(SCRIPTS), help="your shell")
+    parser.add_argument("--line", help=argparse.SUPPRESS)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the script; with ``--line``, as the script asks, what may stand at the end of that line."""
+    if options.line is None:
+        print(SCRIPTS[options.shell], end="")
+        return 0
+    words, begun = split_line(options.line)
+    found = [each for each in candidates(words, begun) if each[0].startswith(begun)]
+    for value, about in found:
+        # A name with a line break or an escape code cannot be handed over by lines.
+        if clean(value, keep_newlines=False) == value:
+            print(_WRITTEN[options.shell](value, about, options.line, begun))
+    return 0
+
+
+def split_line(line: str) -> tuple[list[str], str]:
+    """The words after the program's name, unquoted, and the word that is being typed (empty after a space)."""
+    for end in ("", '"', "'"):
+        try:
+            words = shlex.split(line + _MARK + end)
+            break
+        except ValueError:
+            continue
+    else:
+        return [], ""
+    begun = words.pop().replace(_MARK, "")
+    while words and re.match(r"\w+=", words[0]):  # as in LANG=C olivepress …
+        words.pop(0)
+    return words[1:], begun
+
+
+def candidates(words: list[str], begun: str) -> Iterable[Candidate]:
+    """What may stand after these words, whether it begins as ``begun`` does or not."""
+    if words[:1] == ["help"] or not words:
+        names = _subcommands(build_parser())
+        if words:
+            return names if len(words) == 1 else []
+        if begun.startswith("-"):
+            return [("--help", "help"), ("--version", "the version")]
+        return [*names, *_folders(begun)]
+    name, *given = words
+    if name not in COMMANDS:
+        return []
+    parser = command_parser(name)
+    options = parser._option_string_actions
+    if given and (action := options.get(given[-1])) is not None and action.nargs is None:
+        return _values(action, name, given[:-1], begun)
+    option, equals, value = begun.partition("=")
+    if equals and (action := options.get(option)) is not None and action.nargs is None:
+        return [(f"{option}={each}", about) for each, about in _values(action, name, given, value)]
+    if begun.startswith("-"):
+        return [
+            (string, action.help or "")
+            for action in parser._actions
+            if action.help != argparse.SUPPRESS
+            for string in action.option_strings
+            if string.startswith("--") and (string not in given or isinstance(action, argparse._AppendAction))
+        ]
+    return _positional(parser, name, given, begun)
+
+
+def _subcommands(parser: argparse.ArgumentParser) -> list[Candidate]:
+    chosen = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return [(each.dest, each.help or "") for each in chosen._choices_actions]
+
+
+def _positional(
+    parser: argparse.ArgumentParser, name: str, given: list[str], begun: str
+) -> Iterable[Candidate]:
+    plain = _plain_words(parser, given)
+    actions = [action for action in parser._actions if not action.option_strings]
+    for at, action in enumerate(actions):
+        if at == len(plain) or action.nargs in ("*", "+"):
+            return _values(action, name, plain, begun)
+    return []
+
+
+def _plain_words(parser: argparse.ArgumentParser, given: list[str]) -> list[str]:
+    """Those that are neither options nor their values."""
+    plain, left = [], iter(given)
+    for word in left:
+        if not word.startswith("-"):
+            plain.append(word)
+        elif (action := parser._option_string_actions.get(word)) is not None and action.nargs is None:
+            next(left, None)
+    return plain
+
+
+def _values(action: argparse.Action, name: str, given: list[str], begun: str) -> Iterable[Candidate]:
+    """What an option or a plain word may be: its choices, or what its name in the help stands for."""
+    if action.choices is not None:
+        return [(str(choice), "") for choice in action.choices]
+    plain = _plain_words(command_parser(name), given)
+    find = BY_METAVAR.get(str(action.metavar))
+    return find(name, plain, begun) if find is not None else []
+
+
+def _lab_or_stages(name: str, plain: list[str], begun: str) -> Iterator[Candidate]:
+    yield from ((stage.name, stage.title) for stage in STAGES.values() if stage.name not in plain)
+    if not plain:
+        yield from _folders(begun)
+
+
+def _lab_or_jobs(name: str, plain: list[str], begun: str) -> Iterator[Candidate]:
+    from core.jobs import list_jobs
+
+    if len(plain) > 1:
+        return
+    try:
+        jobs = list_jobs(lab_folder(os.path.expanduser(plain[0]) if plain else "."))
+    except (LabError, OSError):
+        jobs = []
+    yield from ((job.id, job.state) for job in reversed(jobs))
+    if not plain:
+        yield from _folders(begun)
+
+
+def _adapters(name: str, plain: list[str], begun: str) -> Iterator[Candidate]:
+    from core.lab import Lab
+
+    try:
+        found = Lab(lab_folder(os.path.expanduser(plain[0]) if plain else ".")).adapters()
+    except (LabError, OSError):
+        found = []
+    yield from ((adapter, "") for adapter in found)
+
+
+def _settings(name: str, plain: list[str], begun: str) -> Iterator[Candidate]:
+    from core.recipe import OPTIONS
+
+    before = "chat." if name == "chat" else ""
+    for section in OPTIONS.values():
+        for option in section.values():
+            if not option.name.startswith(before):
+                continue
+            key = option.name.removeprefix(before)
+            if not begun.startswith(f"{key}="):
+                yield f"{key}=", option.help
+                continue
+            choices = ["true", "false"] if option.kind is bool else [str(each) for each in option.choices]
+            for value in [*choices, *(["auto"] if option.auto and "auto" not in choices else [])]:
+                yield f"{key}={value}", ""
+
+
+def _listed(begun: str) -> Iterator[os.DirEntry[str]]:
+    """What lies in the folder that has been typed so far."""
+    head, tail = os.path.split(os.path.expanduser(begun))
+    try:
+        entries = sorted(os.scandir(head or "."), key=lambda entry: entry.name)
+    except (OSError, ValueError):
+        return
+    for entry in entries:
+        if entry.name.startswith(tail) and (tail or not entry.name.startswith(".")):
+            yield entry
+
+
+def _folders(begun: str) -> list[Candidate]:
+    """The labs there; where there is none, the folders that lead on."""
+    head = begun[: begun.rfind("/") + 1]
+    folders = [entry for entry in _listed(begun) if _is_dir(entry)]
+    labs = [entry for entry in folders if os.path.exists(os.path.join(entry.path, "lab.toml"))]
+    return [(f"{head}{entry.name}", "a lab") for entry in labs] or [
+        (f"{head}{entry.name}/", "") for entry in folders
+    ]
+
+
+def _files(name: str, plain: list[str], begun: str) -> Iterator[Candidate]:
+    head = begun[: begun.rfind("/") + 1]
+    for entry in _listed(begun):
+        yield f"{head}{entry.name}" + ("/" if _is_dir(entry) else ""), ""
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+BY_METAVAR: Final[dict[str, Callable[[str, list[str], str], Iterable[Candidate]]]] = {
+    "DIR": lambda name, plain, begun: _folders(begun),
+    "LAB": lambda name, plain, begun: _folders(begun),
+    "[DIR] STAGE": _lab_or_stages,
+    "[DIR] JOB": _lab_or_jobs,
+    "FILE": _files,
+    "FILE.json": _files,
+    "OUT": _files,
+    "SRC": lambda name, plain, begun: [
+        ("rehearsal", "a small model that comes along"),
+        *_files(name, plain, begun),
+    ],
+    "KEY=VALUE": _settings,
+    "ADAPTER": _adapters,
+}
+"""How to find what may stand for a word of the help."""
+
+
+def _for_bash(value: str, about: str, line: str, begun: str) -> str:
+    # Bash replaces no more than what follows the last sign that breaks words for it.
+    breaks = [at for at, sign in enumerate(begun) if sign in os.environ.get("COMP_WORDBREAKS", "=:")]
+    rest = value[breaks[-1] + 1 :] if breaks else value
+    in_quotes = re.search(r"""(?:^|[\s=])["'][^"']*\Z""", line) is not None
+    return rest if in_quotes else re.sub(r"([^\w@%+=:,./~-])", r"\\\1", rest)
+
+
+def _for_zsh(value: str, about: str, line: str, begun: str) -> str:
+    return value.replace("\\", "\\\\").replace(":", "\\:") + f":{_short(about)}"
+
+
+def _for_fish(value: str, about: str, line: str, begun: str) -> str:
+    return f"{value}\t{_short(about)}"
+
+
+def _short(about: str) -> str:
+    return about if len(about) <= 70 else about[:69].rstrip() + "…"
+
+
+_WRITTEN: Final = {"bash": _for_bash, "zsh": _for_zsh, "fish": _for_fish}
