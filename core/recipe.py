@@ -123,8 +123,17 @@ class FinetuneSection:
         0.03, "share of the steps in which the rate rises", low=0.0, high=0.5, advanced=True
     )
     dropout: float | Auto = option(AUTO, "dropout in front of the adapter", low=0.0, high=0.9, advanced=True)
-    eval_steps: int = option(
-        0, "measure on held-out records every so many steps (0: before and after)", low=0, advanced=True
+    eval_every: int | Auto = option(
+        AUTO, "measure on held-out records every so many steps (0: before and after)", low=0, advanced=True
+    )
+    stop_early: int = option(
+        0, "stop when so many measurements in a row are no better (0: never)", low=0, high=1000, advanced=True
+    )
+    keep: str = option(
+        "last",
+        "whose weights become the adapter: the last step's, or the one's with the lowest held-out loss",
+        choices=("last", "best"),
+        advanced=True,
     )
     save_steps: int = option(50, "keep a checkpoint every so many steps", low=1, advanced=True)
     memory: str = option("auto", "trade memory for speed", choices=("auto", "fast", "low"), advanced=True)
@@ -272,6 +281,10 @@ OLD_CHAT_TEMPLATE = Option("data", "chat_template", bool, False, 'true is the sa
 written. False says nothing: the template that stands beside it holds."""
 
 
+RENAMED = {"finetune.eval_steps": "finetune.eval_every"}
+"""Options by the names that they had: still read, no longer written."""
+
+
 def _template_meant(chat_template: Any, template: str) -> str:
     """What ``data.chat_template`` beside a template amounts to. Raises RequestError for no true or false."""
     try:
@@ -286,6 +299,7 @@ def find_option(name: str, where: str = "the request") -> Option:
     Raises:
         RequestError: there is none; the message names the nearest one.
     """
+    name = RENAMED.get(name, name)
     section, _, key = name.partition(".")
     if name == OLD_CHAT_TEMPLATE.name:
         return OLD_CHAT_TEMPLATE
@@ -363,7 +377,7 @@ def parse_recipe(text: str, path: Path) -> Recipe:
             where = f"{path}, line {_line_of(text, section, key)}"
             declared = find_option(f"{section}.{key}", where)
             try:
-                checked[key] = declared.check(value)
+                checked[declared.key] = declared.check(value)
             except ValueError as error:
                 raise RequestError(
                     f"{section}.{key} is wrong.",
@@ -403,6 +417,14 @@ def check_whole(recipe: Recipe, where: str) -> None:
             f"{where}: {recipe.optimize.provider} does not run on {recipe.optimize.device}.",
             f"For {recipe.optimize.device} use {' or '.join(providers)}.",
             code="recipe.provider",
+        )
+    if recipe.finetune.eval_every == 0 and (recipe.finetune.stop_early or recipe.finetune.keep == "best"):
+        asked = "stop_early" if recipe.finetune.stop_early else "keep"
+        raise RequestError(
+            f"finetune.{asked} needs measurements.",
+            f"{where}: finetune.eval_every = 0 measures only before and after the training.",
+            'Use finetune.eval_every = "auto", or leave it out.',
+            code="recipe.value",
         )
     bad_tags = [key for key, value in recipe.upload.tags.items() if not isinstance(value, str)]
     if bad_tags:
@@ -450,6 +472,8 @@ def write_values(path: Path, values: dict[str, Any]) -> Recipe:
         if declared.section == "data" and declared.key in ("template", OLD_CHAT_TEMPLATE.key):
             declared = OPTIONS["data"]["template"]
             document["data"].pop(OLD_CHAT_TEMPLATE.key, None)
+        for old in (old for old, new in RENAMED.items() if new == declared.name):
+            document[declared.section].pop(old.partition(".")[2], None)
         value = getattr(getattr(recipe, declared.section), declared.key)
         if isinstance(value, dict):
             table = tomlkit.inline_table()

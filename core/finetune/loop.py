@@ -28,6 +28,13 @@ MAX_GRAD_NORM = 1.0
 SAVE_EVERY_S = 120.0
 """A checkpoint is kept at least so often, whatever ``save_steps`` says: a kill loses no more than that."""
 
+MEASURED_SHARE = 0.15
+"""Rows of a measurement while training, as a share of the rows trained on since the one before: of the time
+it is about a third, since nothing goes backward."""
+
+LEAST_MEASURED = 16
+"""Held-out rows that are measured while training in any case, if there are so many."""
+
 WARM_STEPS = 2
 """The first steps are left out of the speed that is reported: kernels are chosen in them."""
 
@@ -39,7 +46,9 @@ class Settings:
     Attributes:
         warmup_ratio: share of the steps in which the learning rate rises from near 0 to its highest;
             after that it falls along a cosine to a tenth of it.
-        eval_steps: measure on held-out rows every so many steps besides before and after; 0: no.
+        eval_every: measure on held-out rows every so many steps besides before and after; 0: no.
+        stop_early: end when so many measurements in a row are no better than the best; 0: never.
+        keep_best: end with the weights of the measurement that was best, not with the last ones.
         save_steps: keep a checkpoint every so many steps.
     """
 
@@ -49,8 +58,16 @@ class Settings:
     learning_rate: float
     warmup_ratio: float
     seed: int
-    eval_steps: int = 0
+    eval_every: int = 0
+    stop_early: int = 0
+    keep_best: bool = False
     save_steps: int = 50
+
+    @property
+    def measured_rows(self) -> int:
+        """Held-out rows that a measurement while training takes at most, so that it costs little."""
+        trained = self.eval_every * self.batch_size * self.accumulation
+        return max(LEAST_MEASURED, round(MEASURED_SHARE * trained))
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, from 1."""
@@ -68,15 +85,21 @@ class Course:
     Attributes:
         losses: training loss of each step, from step 1.
         eval_losses: [step, held-out loss]; step 0 is the base.
+        kept_step, kept_loss: the step whose weights the training ended with, and their loss on all
+            held-out rows; None where there are none.
         resumed_from: the step of the checkpoint that this run resumed; 0 for none.
         training_s: time in all steps of this run, without measuring and saving.
+        measuring_s: time in the measurements between steps of this run.
         seconds, steps_timed, tokens_timed: the same without the first steps, for the speed.
     """
 
     losses: list[float] = field(default_factory=list)
     eval_losses: list[list[float]] = field(default_factory=list)
+    kept_step: int = 0
+    kept_loss: float | None = None
     resumed_from: int = 0
     training_s: float = 0.0
+    measuring_s: float = 0.0
     seconds: float = 0.0
     steps_timed: int = 0
     tokens_timed: int = 0
@@ -85,6 +108,24 @@ class Course:
     def eval_at(self, step: int) -> float | None:
         """The held-out loss at a step, None if it was not measured there."""
         return next((loss for at, loss in self.eval_losses if at == step), None)
+
+    def measured(self, step: int, loss: float) -> None:
+        """Note the held-out loss at a step, in place of an earlier one of the same step."""
+        self.eval_losses = [pair for pair in self.eval_losses if pair[0] != step] + [[step, loss]]
+
+    def without_gain(self) -> int:
+        """How many measurements came after the best one."""
+        losses = [loss for _, loss in self.eval_losses]
+        return len(losses) - 1 - losses.index(min(losses)) if losses else 0
+
+
+@dataclass(frozen=True)
+class Best:
+    """The weights, on the CPU, at the measurement while training whose loss was the lowest."""
+
+    step: int
+    loss: float
+    trained: dict[str, torch.Tensor]
 
 
 class Trainer:
@@ -113,6 +154,7 @@ class Trainer:
         self.model = model
         self.rows = rows
         self.held_out = sorted(held_out, key=lambda row: len(row.ids))
+        self.sample = _spread(self.held_out, settings.measured_rows)
         self.settings = settings
         self.report = report
         self.pad_id = pad_id
@@ -130,6 +172,9 @@ class Trainer:
         self._saved_at = time.monotonic()
         self._kept = 0
         self._step_s = 0.0
+        self._measure_s = 0.0
+        self._sample_ratio = 1.0
+        self._best: Best | None = None
         self._ahead: dict[int, list[TokenBatch]] = {}
 
     def train(self) -> Course:
@@ -150,8 +195,10 @@ class Trainer:
         try:
             if done == 0:
                 torch.manual_seed(settings.seed)
-                self._evaluate(0, "evaluating base")
-            while done < settings.steps:
+                self._evaluate_base()
+            # A stop may have come between a step and its measurement.
+            self._measure(done)
+            while done < settings.steps and not self._gains_nothing(done):
                 self.report.check_cancelled()
                 began = time.monotonic()
                 with self.report.unbroken():
@@ -162,12 +209,15 @@ class Trainer:
                 self.report.progress("training", done, settings.steps)
                 if done == settings.steps:
                     break
-                if settings.eval_steps and done % settings.eval_steps == 0:
-                    self._evaluate(done, "evaluating")
+                self._measure(done)
                 # By the clock too, so that the next step ends within the time that may be lost.
-                if done % settings.save_steps == 0 or time.monotonic() - self._saved_at + took > SAVE_EVERY_S:
+                ahead = took + self._measure_s
+                if (
+                    done % settings.save_steps == 0
+                    or time.monotonic() - self._saved_at + ahead > SAVE_EVERY_S
+                ):
                     self._save(done)
-            self._evaluate(done, "evaluating")
+            self._finish(done)
         except (Cancelled, KeyboardInterrupt):
             with self.report.unbroken():
                 raise self._stopped(done) from None
@@ -211,11 +261,8 @@ class Trainer:
             self._ahead[step + 1] = self._batches(step + 1)  # while the GPU works
         mean, size = torch.stack((total, norm)).tolist()  # the step's one wait for the GPU
         if not (math.isfinite(mean) and math.isfinite(size)):
-            raise StageError(
-                "The training went astray.",
-                f"At step {step} of {settings.steps} the loss is {mean:.4g} and its gradient {size:.4g}.",
-                f"Lower finetune.learning_rate (it is {settings.learning_rate:g}), "
-                "raise finetune.warmup_ratio, or look for broken records with: olivepress data DIR",
+            raise self._astray(
+                f"At step {step} of {settings.steps} the loss is {mean:.4g} and its gradient {size:.4g}."
             )
         seconds = time.perf_counter() - started
         tokens = sum(batch.tokens for batch in batches)
@@ -233,6 +280,14 @@ class Trainer:
             self.course.gpu_peak = torch.cuda.max_memory_allocated(self.device)
         self._whole = True
 
+    def _astray(self, detail: str) -> StageError:
+        return StageError(
+            "The training went astray.",
+            detail,
+            f"Lower finetune.learning_rate (it is {self.settings.learning_rate:g}), "
+            "raise finetune.warmup_ratio, or look for broken records with: olivepress data DIR",
+        )
+
     def _batches(self, step: int) -> list[TokenBatch]:
         accumulation = self.settings.accumulation
         return [
@@ -244,32 +299,106 @@ class Trainer:
             for number in range((step - 1) * accumulation, step * accumulation)
         ]
 
-    @torch.no_grad()
-    def _evaluate(self, step: int, phase: str) -> None:
-        """Mean loss over the held-out rows' trained tokens."""
+    def _evaluate_base(self) -> None:
+        """Measure the base, and how far the rows measured while training stand from all of them."""
         if not self.held_out:
             return
+        loss = self._held_out_loss(0, self.held_out, "evaluating base")
+        if self.settings.eval_every and len(self.sample) < len(self.held_out):
+            sampled = self._held_out_loss(0, self.sample)
+            self._sample_ratio = loss / sampled if sampled > 0 else 1.0
+        self._note(0, loss)
+
+    def _measure(self, step: int) -> None:
+        """Measure between two steps where one is due and was not taken yet."""
+        every, steps = self.settings.eval_every, self.settings.steps
+        due = every > 0 and 0 < step < steps and step % every == 0
+        if not due or not self.held_out or self.course.eval_at(step) is not None:
+            return
+        began = time.monotonic()
+        # No progress of its own: the training's would begin its estimate of the time anew after each.
+        loss = self._held_out_loss(step, self.sample) * self._sample_ratio
+        if self.settings.keep_best and (self._best is None or loss < self._best.loss):
+            self._best = Best(step, loss, self._weights())
+        self._measure_s = time.monotonic() - began
+        self.course.measuring_s += self._measure_s
+        self._note(step, loss)
+
+    def _gains_nothing(self, step: int) -> bool:
+        """Whether the training ends here because the held-out loss no longer becomes lower."""
+        wanted = self.settings.stop_early
+        if not wanted or self.course.without_gain() < wanted:
+            return False
+        self.report.log(
+            f"Stopped early at step {step} of {self.settings.steps}: the held-out loss has not become lower "
+            f"over the last {wanted} measurements."
+        )
+        return True
+
+    def _finish(self, step: int) -> None:
+        """Measure on all held-out rows, and end with the weights that are to be kept."""
+        course, best = self.course, self._best
+        course.kept_step = step
+        if not self.held_out:
+            return
+        course.kept_loss = self._held_out_loss(step, self.held_out, "evaluating")
+        if best is not None and best.step < step and best.loss < course.kept_loss:
+            # A stop while other weights are in the model must not keep them as those of this step.
+            self._save(step)
+            self._whole = False
+            last = self._weights()
+            self._put(best.trained)
+            # The sample only nominates: all rows decide.
+            loss = self._held_out_loss(best.step, self.held_out, "evaluating best")
+            if loss < course.kept_loss:
+                self._note(step, course.kept_loss)
+                course.kept_step, course.kept_loss = best.step, loss
+                self.report.log(
+                    f"The held-out loss was lowest at step {best.step}: the adapter is that of this step."
+                )
+                return
+            self._put(last)
+        self._note(step, course.kept_loss)
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {name: p.detach().to("cpu", copy=True) for name, p in self.trained.items()}
+
+    @torch.no_grad()
+    def _put(self, weights: dict[str, torch.Tensor]) -> None:
+        for name, parameter in self.trained.items():
+            parameter.copy_(weights[name])
+
+    @torch.no_grad()
+    def _held_out_loss(self, step: int, rows: Sequence[TokenRow], phase: str = "") -> float:
+        """Mean loss over the trained tokens of these rows; with the name of a phase, its progress is told."""
         self.model.eval()
         size = self.settings.batch_size
         total, targets = torch.zeros((), device=self.device), 0
-        for start in range(0, len(self.held_out), size):
+        for start in range(0, len(rows), size):
             self.report.check_cancelled()
-            self.report.progress(phase, start, len(self.held_out))
-            batch = collate(self.held_out[start : start + size], self.pad_id, self.device)
+            if phase:
+                self.report.progress(phase, start, len(rows))
+            batch = collate(rows[start : start + size], self.pad_id, self.device)
             total += self.measure(batch)
             targets += len(batch.targets)
         mean = float(total) / targets
-        self.report.progress(phase, len(self.held_out), len(self.held_out))
+        if phase:
+            self.report.progress(phase, len(rows), len(rows))
+        if not math.isfinite(mean) and step:
+            raise self._astray(
+                f"After step {step} of {self.settings.steps} the loss on held-out records is {mean}."
+            )
         if not math.isfinite(mean):
             raise StageError(
                 "The model gives no numbers.",
-                f"Its loss on the held-out records is {mean} at step {step}.",
-                "Quantize again, with more bits or another algorithm."
-                if step == 0
-                else f"Lower finetune.learning_rate (it is {self.settings.learning_rate:g}).",
+                f"Its loss on the held-out records is {mean} at step 0.",
+                "Quantize again, with more bits or another algorithm.",
             )
-        self.course.eval_losses.append([step, mean])
-        self.report.metric("eval_loss", mean, step)
+        return mean
+
+    def _note(self, step: int, loss: float) -> None:
+        self.course.measured(step, loss)
+        self.report.metric("eval_loss", loss, step)
 
     def _save(self, step: int) -> None:
         if self.checkpoints is None or step == self._kept:
@@ -282,7 +411,10 @@ class Trainer:
             "random": torch.get_rng_state(),
             "losses": self.course.losses,
             "eval_losses": self.course.eval_losses,
+            "sample_ratio": self._sample_ratio,
         }
+        if self._best is not None:
+            state["best"] = vars(self._best)
         if self.device.type == "cuda":
             state["random_gpu"] = torch.cuda.get_rng_state(self.device)
         self.checkpoints.save(state)
@@ -296,9 +428,7 @@ class Trainer:
             if self.checkpoints is not None and self.checkpoints.damaged():
                 self.report.log("The checkpoint is damaged: the training begins anew.", "warning")
             return 0
-        with torch.no_grad():
-            for name, parameter in self.trained.items():
-                parameter.copy_(state["trained"][name])
+        self._put(state["trained"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
         if self.device.type == "cuda" and "random_gpu" in state:
@@ -308,6 +438,8 @@ class Trainer:
         self.course.resumed_from = self._kept = step
         self.course.losses = list(state["losses"])
         self.course.eval_losses = [list(pair) for pair in state["eval_losses"]]
+        self._sample_ratio = float(state.get("sample_ratio", 1.0))
+        self._best = Best(**state["best"]) if "best" in state else None
         self.report.log(f"Goes on from the checkpoint of step {step}.")
         # The new job shows the whole curve, as if it had not been interrupted.
         for at, loss in self.course.eval_losses:
@@ -316,3 +448,9 @@ class Trainer:
             self.report.metric("loss", loss, at)
         self.report.progress("training", step, self.settings.steps)
         return step
+
+
+def _spread(rows: Sequence[TokenRow], most: int) -> list[TokenRow]:
+    """At most ``most`` of the rows, at even distances, so that short and long ones are among them."""
+    count = min(most, len(rows))
+    return [rows[(2 * at + 1) * len(rows) // (2 * count)] for at in range(count)]

@@ -149,6 +149,12 @@ class _Training:
                     "warning",
                 )
                 most = 1
+        if not held_out.rows and (self.options.stop_early or self.options.keep == "best"):
+            raise RequestError(
+                "There is nothing to measure with.",
+                'finetune.stop_early and finetune.keep = "best" go by the loss on held-out records; there are none.',
+                'Raise data.eval_fraction, or set finetune.stop_early = 0 and finetune.keep = "last".',
+            )
         start = tokenizer.start[0] if tokenizer.start else text.ids.get(text.bos)
         return train, held_out, JoinedTurns(most, between or (), start, limit, self.options.seed)
 
@@ -230,7 +236,9 @@ class _Training:
             learning_rate=wanted.learning_rate,
             warmup_ratio=wanted.warmup_ratio,
             seed=wanted.seed,
-            eval_steps=wanted.eval_steps,
+            eval_every=wanted.eval_every,
+            stop_early=wanted.stop_early,
+            keep_best=wanted.keep == "best",
             save_steps=wanted.save_steps,
         )
         trainer = Trainer(
@@ -249,7 +257,7 @@ class _Training:
         checked = check_adapter(peft_model, folder, prompt)
         report.progress("verifying", 1, 1)
         return {
-            **_course_numbers(course, settings),
+            **_course_numbers(course, settings.steps),
             **_row_numbers(self.train, self.held_out),
             "rank": wanted.rank,
             "alpha": float(wanted.alpha),
@@ -265,17 +273,20 @@ class _Training:
         }
 
 
-def _course_numbers(course: Course, settings: Settings) -> dict[str, Any]:
-    base, tuned = course.eval_at(0), course.eval_at(settings.steps)
+def _course_numbers(course: Course, steps_wanted: int) -> dict[str, Any]:
+    done = len(course.losses)
     seconds = course.seconds / course.steps_timed if course.steps_timed else None
     numbers: dict[str, Any] = {
-        "eval_loss_base": base,
-        "eval_loss_tuned": tuned,
+        "eval_loss_base": course.eval_at(0),
+        "eval_loss_tuned": course.kept_loss,
         "loss_first": course.losses[0],
         "loss_last": sum(course.losses[-10:]) / len(course.losses[-10:]),
-        "steps": settings.steps,
+        "steps": done,
+        "kept_step": course.kept_step,
+        "stopped_early_of": steps_wanted if done < steps_wanted else None,
         "resumed_from": course.resumed_from,
         "training_s": round(course.training_s, 2),
+        "measuring_s": round(course.measuring_s, 2),
         "seconds_per_step": None if seconds is None else round(seconds, 4),
         "tokens_per_s": round(course.tokens_timed / course.seconds) if course.seconds else None,
         "loss_curve": [[step, round(loss, 5)] for step, loss in _thinned(course.losses)],

@@ -45,6 +45,9 @@ STEPS = (20, 10_000)
 MANY_ROUNDS = 10
 """Rounds through the records from which an adapter begins to learn them by heart."""
 
+MEASUREMENTS = 10
+"""About so many times the held-out loss is measured while training."""
+
 SMALL = 50_000_000
 """Parameters below which a model has narrow matrices, and has to be taught that a conversation goes on."""
 
@@ -201,6 +204,7 @@ class SettledFinetune(FinetuneSection):
     batch_size: int = field(kw_only=True)
     learning_rate: float = field(kw_only=True)
     turns: int = field(kw_only=True)
+    eval_every: int = field(kw_only=True)
     dropout: float = field(kw_only=True)
 
 
@@ -442,6 +446,11 @@ def _dropout(case: _Case) -> tuple[Any, str]:
     return 0.0, "not needed for a few rounds"
 
 
+def _eval_every(case: _Case) -> tuple[Any, str]:
+    every = max(1, round(int(case.values["finetune.steps"]) / MEASUREMENTS))
+    return every, f"about {MEASUREMENTS} measurements over the training"
+
+
 @dataclass(frozen=True)
 class _Rule:
     """How an option is chosen, and what has to be known for it: the model, the records, or another option."""
@@ -465,6 +474,7 @@ _RULES: dict[str, _Rule] = {
     "finetune.steps": _Rule(_steps, of_records=True),
     "finetune.learning_rate": _Rule(_learning_rate),
     "finetune.dropout": _Rule(_dropout, of_model=False, follows="finetune.steps"),
+    "finetune.eval_every": _Rule(_eval_every, of_model=False, follows="finetune.steps"),
 }
 """In the order in which they need each other's answers. None is for where nothing fits: what is wrong then,
 :mod:`core.model.faults` tells."""

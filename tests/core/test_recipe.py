@@ -95,6 +95,24 @@ def test_labs_from_before_auto_mean_what_they_meant(text: str, template: str, tm
     assert read_recipe(path).data.template == AUTO
 
 
+def test_an_option_by_its_old_name_is_read_and_written_by_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "lab.toml"
+    path.write_text("[finetune]\neval_steps = 7\n")
+    assert read_recipe(path).finetune.eval_every == 7
+    assert write_values(path, {"finetune.eval_every": 9}).finetune.eval_every == 9
+    assert "eval_steps" not in path.read_text()
+    assert read_recipe(path).finetune.eval_every == 9
+    assert write_values(path, {"finetune.eval_steps": 5}).finetune.eval_every == 5
+    assert read_recipe(path).finetune.eval_every == 5
+
+
+def test_the_best_cannot_be_found_without_measurements() -> None:
+    parse_recipe('[finetune]\neval_every = 5\nkeep = "best"\nstop_early = 2', PATH)
+    for asked in ('keep = "best"', "stop_early = 2"):
+        with pytest.raises(RequestError, match="needs measurements"):
+            parse_recipe(f"[finetune]\neval_every = 0\n{asked}", PATH)
+
+
 def test_numbers_of_an_old_lab_stay() -> None:
     old = (
         "[quantize]\ngroup_size = 128\n[finetune]\nrank = 64\nalpha = 16\nsteps = 100\nlearning_rate = 2e-4\n"

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tui
 from tui import glyphs
@@ -17,7 +19,7 @@ from tui.keys import EVERY, GLOBAL, key_names, read_settings, save_theme
 from tui.labels import label
 from tui.session import Session
 from tui.terminal import default_theme, few_colours, plain_glyphs, refusal
-from tui.widgets.chart import plot, thin
+from tui.widgets.chart import lowest, plot, round_values, smooth, step_axis, thin
 
 TAKEN = {
     "VS Code": {"f1", "f5", "f6", "f10", "f11", "ctrl+p", "ctrl+e", "ctrl+k", "ctrl+j"},
@@ -115,6 +117,48 @@ def test_a_curve_is_thinned_to_its_columns_and_joined() -> None:
 
 def test_a_curve_with_what_is_no_number() -> None:
     assert thin([(1, math.nan), (2, math.inf), (3, 1.0)], 10, 3) == [(9, 1.0)]
+
+
+def test_the_lowest_measurement_is_the_best_and_one_alone_is_none() -> None:
+    assert lowest([(0, 3.0)]) is None
+    assert lowest([(0, 3.0), (5, math.nan)]) is None
+    assert lowest([(0, 3.0), (5, 1.0), (7, math.nan), (10, 1.0), (15, 2.0)]) == (5, 1.0)
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=300))
+def test_a_smoothed_curve_keeps_its_ends_and_its_range(values: list[float]) -> None:
+    smoothed = [value for _, value in smooth(list(enumerate(values, 1)))]
+    assert len(smoothed) == len(values)
+    assert (smoothed[0], smoothed[-1]) == (values[0], values[-1])
+    assert all(min(values) - 1e-9 <= value <= max(values) + 1e-9 for value in smoothed)
+
+
+def test_a_smoothed_curve_is_steadier() -> None:
+    points = [(float(step), 2.0 + (-1) ** step) for step in range(200)]
+    middle = [value for _, value in smooth(points)][20:-20]
+    assert all(abs(value - 2.0) < 0.1 for value in middle)
+
+
+@given(st.floats(0, 1e6), st.floats(1e-6, 1e6), st.integers(1, 20))
+def test_ticks_are_few_round_and_within(low: float, width: float, most: int) -> None:
+    high = low + width
+    values = round_values(low, high, most)
+    assert len(values) <= most
+    slack = 1e-6 * max(1.0, width)
+    assert all(low - slack <= value <= high + slack for value in values)
+    assert values == sorted(set(values))
+
+
+def test_without_points_there_is_no_curve() -> None:
+    assert not smooth([])
+
+
+def test_the_axis_of_steps_has_round_ones_where_they_are() -> None:
+    axis = step_axis(73, 100)
+    assert len(axis) == 73
+    assert axis.endswith(" step 100")
+    assert [axis.index(each) for each in ("20", "40", "60", "80")] == [13, 27, 42, 56]
+    assert len(step_axis(10, 1_000_000)) == 10
 
 
 def test_commands_name_the_lab_as_seen_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

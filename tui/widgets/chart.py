@@ -1,10 +1,11 @@
-"""The loss, drawn: the training curve as a line and the measurements on held-out records as marks."""
+"""The loss, drawn: the smoothed training curve as a line, the measurements on held-out records as marks."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Sequence
+from itertools import accumulate
 
 from textual.content import Content
 from textual.widget import Widget
@@ -16,9 +17,10 @@ Points = Sequence[tuple[float, float]]
 
 
 class LossChart(Widget):
-    """Training loss as braille dots (``*`` in ASCII), evaluation loss as ``o``; both are told in words above.
+    """Training loss as braille dots (``*`` in ASCII), held-out loss as ``o``, its lowest as a mark of its own.
 
-    The curve is thinned to the columns there are, by mean, so that a long run costs no more to draw.
+    All are told in words above. The curve is smoothed, and thinned to the columns there are, by mean, so that a long
+    run costs no more to draw.
     """
 
     DEFAULT_CSS = """
@@ -58,7 +60,8 @@ class LossChart(Widget):
         width, height = self.size.width - self.LEFT, self.size.height - 2
         if width < 10 or height < 2:
             return Content("")
-        points = [p for p in (*self._train, *self._held) if math.isfinite(p[1])]
+        train = smooth(self._train)
+        points = [p for p in (*train, *self._held) if math.isfinite(p[1])]
         legend = self._legend()
         if not points:
             return Content.assemble(
@@ -68,27 +71,32 @@ class LossChart(Widget):
         if high - low < 1e-9:
             low, high = low - 0.5, high + 0.5
         right = max(self._last or 0.0, *(p[0] for p in points), 1.0)
-        rows = plot(self._train, width, height, low, high, right)
+        rows = plot(train, width, height, low, high, right)
+        best = lowest(self._held)
+        # The best comes last: it is seen where several fall into one cell.
         marks = {
-            (_place(value, low, high, height), min(width - 1, int(step / right * (width - 1))))
-            for step, value in self._held
-            if math.isfinite(value)
+            (_place(point[1], low, high, height), _column(point[0], width, right)): point == best
+            for point in sorted(self._held, key=lambda point: point == best)
+            if math.isfinite(point[1])
+        }
+        ticks = {
+            _place(value, low, high, height): f"{value:g}" for value in round_values(low, high, height // 2)
         }
         lines = [legend]
         for y, row in enumerate(rows):
-            tick = number(high) if y == 0 else number(low) if y == height - 1 else ""
+            tick = ticks.get(y, "")
             line = [Content.styled(f"{tick:>{self.LEFT - 1}}", "$foreground 60%"), Content(glyph("bar"))]
             start = 0
             for x in sorted(x for my, x in marks if my == y):
+                mark = ("best", "bold $text-success") if marks[y, x] else ("held", "bold $text-warning")
                 line += [
                     Content.styled(row[start:x], "$text-primary"),
-                    Content.styled("o", "bold $text-warning"),
+                    Content.styled(glyph(mark[0]), mark[1]),
                 ]
                 start = x + 1
             line.append(Content.styled(row[start:], "$text-primary"))
             lines.append(Content.assemble(*line))
-        end = f"step {number(right)}"
-        axis = " " * (self.LEFT - 1) + glyph("corner") + glyph("line") * (width - len(end) - 1) + " " + end
+        axis = " " * (self.LEFT - 1) + glyph("corner") + step_axis(width, right)
         lines.append(Content.styled(axis, "$foreground 60%"))
         return Content("\n").join(lines)
 
@@ -98,7 +106,14 @@ class LossChart(Widget):
             dots = "*" if ascii_only() else "⠤⠤"
             parts += [(f" {dots} training ", "$text-primary"), (number(self._train[-1][1]), "bold")]
         if self._held:
-            parts += [("   o held out ", "$text-warning"), (number(self._held[-1][1]), "bold")]
+            parts += [(f"   {glyph('held')} held out ", "$text-warning"), (number(self._held[-1][1]), "bold")]
+        best = lowest(self._held)
+        if best is not None:
+            parts += [
+                (f"   {glyph('best')} best ", "$text-success"),
+                (number(best[1]), "bold"),
+                (f" at step {number(best[0])}", ""),
+            ]
         return Content.assemble(*parts)
 
 
@@ -106,12 +121,60 @@ def _place(value: float, low: float, high: float, height: int) -> int:
     return min(height - 1, max(0, round((high - value) / (high - low) * (height - 1))))
 
 
+def _column(step: float, width: int, right: float) -> int:
+    return min(width - 1, max(0, int(step / right * (width - 1))))
+
+
+def lowest(held: Points) -> tuple[float, float] | None:
+    """The best measurement, the first of equal ones; None while fewer than two can be compared."""
+    found = [(step, value) for step, value in held if math.isfinite(value)]
+    return min(found, key=lambda point: point[1]) if len(found) > 1 else None
+
+
+def smooth(points: Points) -> Points:
+    """Each point as the mean of those around it, of a tenth of the curve; the first and the last stay themselves."""
+    found = [(step, value) for step, value in points if math.isfinite(value)]
+    most = len(found) // 20
+    sums = [0.0, *accumulate(value for _, value in found)]
+    smoothed = []
+    for at, (step, value) in enumerate(found):
+        reach = min(most, at, len(found) - 1 - at)
+        mean = (sums[at + reach + 1] - sums[at - reach]) / (2 * reach + 1)
+        smoothed.append((step, mean if reach else value))
+    return smoothed
+
+
+def round_values(low: float, high: float, most: int) -> list[float]:
+    """At most ``most`` round values from low to high, one, two or five times a power of ten apart."""
+    if most < 1 or not high > low:
+        return []
+    size = 10.0 ** math.floor(math.log10((high - low) / most))
+    for apart in (size, 2 * size, 5 * size, 10 * size, 20 * size):
+        first, last = math.ceil(low / apart - 1e-9), math.floor(high / apart + 1e-9)
+        if last - first < most:
+            return [float(f"{at * apart:.12g}") for at in range(first, last + 1)]
+    return []
+
+
+def step_axis(width: int, right: float) -> str:
+    """The line below the curve, with round steps where they are and the last one at its end."""
+    end = f" step {number(right)}"
+    line = [*glyph("line") * width]
+    line[max(0, width - len(end)) :] = end[:width]
+    for step in round_values(0.0, right, max(1, width // 9)):
+        text = number(step)
+        start = _column(step, width, right) - len(text) // 2
+        if step.is_integer() and step > 0 and 0 <= start < width - len(end) - len(text) - 1:
+            line[start : start + len(text)] = text
+    return "".join(line)
+
+
 def thin(points: Points, columns: int, right: float) -> list[tuple[int, float]]:
     """Mean of the points that fall in each of ``columns``, in order; empty columns are left out."""
     sums: dict[int, tuple[float, int]] = {}
     for step, value in points:
         if math.isfinite(value):
-            column = min(columns - 1, max(0, int(step / right * (columns - 1))))
+            column = _column(step, columns, right)
             total, count = sums.get(column, (0.0, 0))
             sums[column] = (total + value, count + 1)
     return [(column, total / count) for column, (total, count) in sorted(sums.items())]

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,186 @@ def test_it_learns_and_tells_of_every_step(base: Path, rows: list[TokenRow]) -> 
 
 
 def test_evaluation_every_so_many_steps(base: Path, rows: list[TokenRow]) -> None:
-    course = trainer(base, rows, RecordingReporter(), dataclasses.replace(SETTINGS, eval_steps=4)).train()
+    course = trainer(base, rows, RecordingReporter(), dataclasses.replace(SETTINGS, eval_every=4)).train()
     assert [step for step, _ in course.eval_losses] == [0, 4, 8, 12]
+
+
+MEASURED = dataclasses.replace(SETTINGS, eval_every=2)
+BEST = dataclasses.replace(MEASURED, keep_best=True, save_steps=4)
+EARLY = dataclasses.replace(BEST, stop_early=2)
+
+
+def replace(made: Trainer, method: str, by: Callable[..., Any]) -> None:
+    """Have the trainer do something else in a method."""
+    setattr(made, method, by)
+
+
+def measures(made: Trainer, losses: dict[int, float]) -> list[tuple[int, int]]:
+    """Have the trainer find these held-out losses by step, and note each look as (step, rows)."""
+    looks: list[tuple[int, int]] = []
+
+    def loss(step: int, rows: list[TokenRow], phase: str = "") -> float:
+        made.report.check_cancelled()
+        looks.append((step, len(rows)))
+        return losses[step]
+
+    replace(made, "_held_out_loss", loss)
+    return looks
+
+
+UP_AGAIN = {0: 3.0, 2: 2.0, 4: 1.0, 6: 1.5, 8: 1.4, 10: 1.3, 12: 1.2}
+
+
+def test_measuring_changes_nothing_in_the_training(base: Path, rows: list[TokenRow]) -> None:
+    plain, measured = (trainer(base, rows, RecordingReporter(), each) for each in (SETTINGS, MEASURED))
+    wanted, course = plain.train(), measured.train()
+    assert course.losses == wanted.losses
+    assert [course.eval_at(step) for step in (0, 12)] == [wanted.eval_at(step) for step in (0, 12)]
+    for name, weight in weights(plain).items():
+        assert torch.equal(weights(measured)[name], weight), name
+
+
+def test_measuring_while_training_takes_few_of_many_rows(base: Path, rows: list[TokenRow]) -> None:
+    report = RecordingReporter()
+    many = [
+        TokenRow([*row.ids, *[4] * (at % 9)], [*row.trained, *[True] * (at % 9)])
+        for at, row in enumerate(rows * 2)
+    ]
+    made = Trainer(trainer(base, rows, report).model, rows, many, MEASURED, report)
+    looks = measures(made, {**UP_AGAIN, 0: 2.0})
+    inner: Any = made._held_out_loss
+
+    def sampled(step: int, rows: list[TokenRow], phase: str = "") -> float:
+        """Of the base, the rows measured while training have a lower loss than all of them."""
+        loss: float = inner(step, rows, phase)
+        return 1.6 if (step, len(rows)) == (0, 16) else loss
+
+    replace(made, "_held_out_loss", sampled)
+    course = made.train()
+    assert looks == [(0, 60), (0, 16), *((step, 16) for step in (2, 4, 6, 8, 10)), (12, 60)]
+    assert course.eval_at(4) == pytest.approx(1.0 * 2.0 / 1.6), "told on the scale of all rows"
+    assert (course.eval_at(0), course.eval_at(12)) == (2.0, 1.2)
+    lengths = [len(row.ids) for row in made.sample]
+    assert lengths == sorted(lengths)
+    assert len({id(row) for row in made.sample}) == 16
+
+
+def test_the_best_weights_are_kept_on_request(base: Path, rows: list[TokenRow]) -> None:
+    at_four = trainer(base, rows, RecordingReporter(), SETTINGS)
+    taken: dict[str, torch.Tensor] = {}
+    step = at_four._step
+
+    def note(number: int) -> None:
+        step(number)
+        if number == 4:
+            taken.update(weights(at_four))
+
+    replace(at_four, "_step", note)
+    at_four.train()
+    made = trainer(base, rows, RecordingReporter(), BEST)
+    measures(made, UP_AGAIN)
+    course = made.train()
+    assert (course.kept_step, course.kept_loss, len(course.losses)) == (4, 1.0, 12)
+    for name, weight in weights(made).items():
+        assert torch.equal(weight, taken[name]), name
+
+
+def test_all_rows_decide_which_weights_are_best(base: Path, rows: list[TokenRow]) -> None:
+    """The few rows measured while training say 1.0, all of them 1.25: the last weights, at 1.2, are better."""
+    straight = trainer(base, rows, RecordingReporter())
+    straight.train()
+    made = trainer(base, rows, RecordingReporter(), BEST)
+    looks = measures(made, UP_AGAIN)
+    inner: Any = made._held_out_loss
+
+    def worse(step: int, rows: list[TokenRow], phase: str = "") -> float:
+        loss: float = inner(step, rows, phase)
+        return 1.25 if phase == "evaluating best" else loss
+
+    replace(made, "_held_out_loss", worse)
+    course = made.train()
+    assert looks[-2:] == [(12, 6), (4, 6)]
+    assert (course.kept_step, course.kept_loss) == (12, 1.2)
+    for name, weight in weights(straight).items():
+        assert torch.equal(weights(made)[name], weight), name
+
+
+def test_it_stops_early_on_request_when_nothing_is_gained(base: Path, rows: list[TokenRow]) -> None:
+    report = RecordingReporter()
+    made = trainer(base, rows, report, EARLY)
+    measures(made, UP_AGAIN)
+    course = made.train()
+    assert len(course.losses) == 8, "two measurements after that of step 4"
+    assert course.kept_step == 4
+    assert any("Stopped early at step 8 of 12" in e["text"] for e in report.events if e["type"] == "log")
+    last = trainer(base, rows, RecordingReporter(), dataclasses.replace(EARLY, keep_best=False))
+    measures(last, UP_AGAIN)
+    assert last.train().kept_step == 8
+    learning = trainer(base, rows, RecordingReporter(), EARLY)
+    measures(learning, {step: 3.0 - step / 10 for step in UP_AGAIN})
+    assert len(learning.train().losses) == 12
+
+
+@pytest.mark.parametrize("settings", [MEASURED, BEST, EARLY], ids=["measured", "best", "early"])
+@pytest.mark.parametrize("killed_in", [3, 5, 6, 7, 8])
+def test_killed_and_run_again_it_measures_keeps_and_stops_the_same(
+    base: Path, rows: list[TokenRow], tmp_path: Path, settings: Settings, killed_in: int
+) -> None:
+    straight = trainer(base, rows, RecordingReporter(), settings)
+    measures(straight, UP_AGAIN)
+    wanted = straight.train()
+    kept = Checkpoints(tmp_path / "kept", "key")
+    killed = trainer(base, rows, RecordingReporter(), settings, kept)
+    measures(killed, UP_AGAIN)
+    step = killed._step
+
+    def kill(number: int) -> None:
+        if number == killed_in:
+            raise ZeroDivisionError
+        step(number)
+
+    replace(killed, "_step", kill)
+    with pytest.raises(ZeroDivisionError):
+        killed.train()
+    again = trainer(base, rows, RecordingReporter(), settings, kept)
+    measures(again, UP_AGAIN)
+    course = again.train()
+    assert course.losses == wanted.losses
+    assert course.eval_losses == wanted.eval_losses
+    assert (course.kept_step, course.kept_loss) == (wanted.kept_step, wanted.kept_loss)
+    for name, weight in weights(straight).items():
+        assert torch.equal(weights(again)[name], weight), name
+
+
+@pytest.mark.parametrize("phase", ["", "evaluating", "evaluating best"])
+def test_a_stop_while_measuring_loses_no_measurement_and_no_weights(
+    base: Path, rows: list[TokenRow], tmp_path: Path, phase: str
+) -> None:
+    straight = trainer(base, rows, RecordingReporter(), BEST)
+    measures(straight, UP_AGAIN)
+    wanted = straight.train()
+    kept = Checkpoints(tmp_path / "kept", "key")
+    stopped = trainer(base, rows, RecordingReporter(), BEST, kept)
+    measures(stopped, UP_AGAIN)
+    inner: Any = stopped._held_out_loss
+
+    def stop(step: int, rows: list[TokenRow], named: str = "") -> float:
+        if named == phase and step >= 4:
+            raise Cancelled
+        loss: float = inner(step, rows, named)
+        return loss
+
+    replace(stopped, "_held_out_loss", stop)
+    with pytest.raises(Cancelled) as caught:
+        stopped.train()
+    assert f"step {4 if phase == '' else 12} of 12" in (caught.value.detail or "")
+    again = trainer(base, rows, RecordingReporter(), BEST, kept)
+    measures(again, UP_AGAIN)
+    course = again.train()
+    assert (course.losses, course.eval_losses) == (wanted.losses, wanted.eval_losses)
+    assert course.kept_step == wanted.kept_step == 4
+    for name, weight in weights(straight).items():
+        assert torch.equal(weights(again)[name], weight), name
 
 
 def test_a_stopped_training_goes_on_to_the_same_bits(
@@ -257,7 +436,7 @@ def test_a_rate_that_is_far_too_high_is_named(
     made = trainer(base, rows, RecordingReporter())
     with torch.no_grad():
         next(iter(made.trained.values())).fill_(float("nan"))
-    monkeypatch.setattr(made, "_evaluate", lambda step, phase: None)
+    monkeypatch.setattr(made, "_held_out_loss", lambda step, rows, phase="": 1.0)
     with pytest.raises(StageError) as failure:
         made.train()
     assert "step 1 of 12" in failure.value.detail

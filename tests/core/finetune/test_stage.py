@@ -78,7 +78,10 @@ def test_it_makes_an_adapter_that_is_better_on_held_out_records(
     result = run(lab, report)
 
     assert result["eval_loss_tuned"] < 0.9 * result["eval_loss_base"]
-    assert report.metrics("eval_loss") == [result["eval_loss_base"], result["eval_loss_tuned"]]
+    measured = report.metrics("eval_loss")
+    assert (measured[0], measured[-1]) == (result["eval_loss_base"], result["eval_loss_tuned"])
+    assert [step for step, _ in result["eval_curve"]] == list(range(13)), "a tenth of 12 steps is one"
+    assert (result["steps"], result["kept_step"], result["stopped_early_of"]) == (12, 12, None)
     assert result["train_rows"] + result["eval_rows"] == 40
     assert [step for step, _ in result["loss_curve"]] == list(range(1, 13))
     phases = [e["phase"] for e in report.events if e["type"] == "progress"]
@@ -166,6 +169,41 @@ def test_cancelled_and_run_again_it_goes_on(lab: LabFolder) -> None:
     assert not lab.checkpoints_dir("travel").exists()
 
 
+def test_the_best_step_becomes_the_adapter_across_a_stop(
+    lab: LabFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Best at step 5, and worse from there on: three measurements later the training ends."""
+    from core.finetune import loop
+
+    monkeypatch.setattr(
+        loop.Trainer, "_held_out_loss", lambda self, step, rows, phase="": 1.0 + abs(step - 5) / 10
+    )
+    asked: dict[str, Any] = {"finetune__keep": "best", "finetune__stop_early": 3}
+    wanted = run(lab, **asked)
+    assert (wanted["kept_step"], wanted["steps"], wanted["stopped_early_of"]) == (5, 8, 12)
+    assert (wanted["eval_loss_base"], wanted["eval_loss_tuned"]) == (1.5, 1.0)
+    first = (lab.finetuned_dir("travel") / "adapter_model.safetensors").read_bytes()
+    shutil.rmtree(lab.finetuned_root)
+    run(lab)
+    assert (lab.finetuned_dir("travel") / "adapter_model.safetensors").read_bytes() != first
+    shutil.rmtree(lab.finetuned_root)
+    with pytest.raises(Cancelled):
+        run(lab, CancelAt(wanted["steps"] - 1), **asked)
+    result = run(lab, **asked)
+    assert result["resumed_from"] == wanted["steps"] - 1
+    assert (result["eval_curve"], result["kept_step"]) == (wanted["eval_curve"], wanted["kept_step"])
+    assert (lab.finetuned_dir("travel") / "adapter_model.safetensors").read_bytes() == first
+
+
+def test_without_held_out_records_there_is_no_best(lab: LabFolder) -> None:
+    with pytest.raises(RequestError, match="nothing to measure with"):
+        run(lab, finetune__keep="best", data__eval_fraction=0.0)
+    with pytest.raises(RequestError, match="needs measurements"):
+        run(lab, finetune__keep="best", finetune__eval_every=0)
+    result = run(lab, data__eval_fraction=0.0)
+    assert (result["eval_loss_tuned"], result["eval_curve"], result["kept_step"]) == (None, [], 12)
+
+
 def test_another_recipe_or_other_records_start_anew(lab: LabFolder) -> None:
     with pytest.raises(Cancelled):
         run(lab, CancelAt(6))
@@ -224,13 +262,17 @@ def test_rows_that_are_cut_are_counted_and_said(lab: LabFolder) -> None:
     assert any("cut at 64 tokens" in e["text"] for e in report.events if e["type"] == "log")
 
 
-def test_numbers_gone_astray_publish_nothing(lab: LabFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("every", "step"), [(0, 2), ("auto", 1)])
+def test_numbers_gone_astray_publish_nothing(
+    lab: LabFolder, monkeypatch: pytest.MonkeyPatch, every: int | str, step: int
+) -> None:
     from core.finetune import loop
 
     monkeypatch.setattr(loop.Settings, "rate", lambda self, step: float("inf"))
     with pytest.raises(StageError) as failure:
-        run(lab)
-    assert "step 2 of 12" in failure.value.detail
+        run(lab, finetune__eval_every=every)
+    assert "astray" in failure.value.title
+    assert f"step {step} of 12" in failure.value.detail
     assert "finetune.learning_rate" in failure.value.hint
     assert not lab.finetuned_root.exists()
 
