@@ -32,7 +32,7 @@ from core.errors import LabError, MachineError, RequestError, StageError
 from core.events import Reporter
 from core.files import explained, publish, read_if_whole, write_atomic, write_json
 from core.folder import RECIPE_NAME, REPORT_NAME, LabFolder
-from core.formats import human_bytes
+from core.formats import counted, human_bytes
 from core.recipe import OPTIONS, Recipe, parse_recipe, recipe_text
 from core.text import clean
 
@@ -125,7 +125,9 @@ def download_model(uri: str, cache: Path, report: Reporter) -> Path:
         if not _is_whole(folder):
             sizes = _receive(container, prefix, folder, stop, relay)
             write_json(folder / WHOLE, {"files": sizes})
-            relay.log(f"Downloaded {len(sizes)} files, {human_bytes(sum(sizes.values()))}, to {folder}.")
+            relay.log(
+                f"Downloaded {counted(len(sizes), 'file')}, {human_bytes(sum(sizes.values()))}, to {folder}."
+            )
         return folder
 
     with _told(folder):

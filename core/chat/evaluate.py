@@ -14,6 +14,7 @@ from core.data import Example, load_examples
 from core.errors import RequestError
 from core.events import now
 from core.files import read_if_whole, write_json
+from core.formats import counted
 from core.model.text import read_text
 from core.similarity import rouge_l
 
@@ -141,7 +142,7 @@ def held_out(lab: Lab) -> list[Example]:
             why, hint = "they ask one and the same question", "Give records with other questions."
         else:
             why, hint = "data.eval_fraction is 0", "Set data.eval_fraction in lab.toml, to 0.1 for example."
-        raise RequestError("There are no held-out questions.", f"Of {rows} rows: {why}.", hint)
+        raise RequestError("There are no held-out questions.", f"Of {counted(rows, 'row')}: {why}.", hint)
     return found
 
 

@@ -21,6 +21,7 @@ from core.chat.protocol import (
     Token,
 )
 from core.errors import LabError
+from core.formats import counted
 
 ChatEvent = Progress | Dropped | Notice | Token | Done | Finished | Error
 """What a response tells. Finished or Error is always the last."""
@@ -97,7 +98,7 @@ class Answer:
         if self.stop == FAILED:  # nobody was left to measure
             return "broke off: the model failed"
         parts = [
-            f"{self.new_tokens} tokens",
+            counted(self.new_tokens, "token"),
             f"first after {self.time_to_first_token_s * 1000:.0f} ms",
         ]
         if self.tokens_per_s:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.cli.parser import add_folder, add_json, add_set, parse_settings, whole_number
 from core.errors import Cancelled, RequestError
-from core.formats import human_bytes
+from core.formats import counted, human_bytes
 from core.process import LONGEST_LINE
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _evaluate(lab: Lab, session: ChatSession, options: argparse.Namespace) -> in
     if options.json:
         print_json({**result.as_dict(), "path": str(path)})
         return 0
-    print(f"{len(result.rows)} of {result.total} held-out questions, base and {result.adapter}:")
+    print(f"{len(result.rows)} of {counted(result.total, 'held-out question')}, base and {result.adapter}:")
     for figure in ("loss", "similarity"):
         base, tuned = result.mean("base", figure), result.mean("tuned", figure)
         print(f"  {figure:<10} {_number(base)} -> {_number(tuned)}")

@@ -34,7 +34,7 @@ from core.finetune.lora_layer import add_lora, save_adapter
 from core.finetune.memory import MemoryPlan, TrainingSize
 from core.finetune.rows import JoinedTurns, Tokenized, tokenize, tokens_between
 from core.finetune.verify import check_adapter
-from core.formats import human_bytes
+from core.formats import counted, human_bytes
 from core.model.auto import Facts, Settled, resolve
 from core.model.folder import config_facts, read_config
 from core.model.prompt_format import prompt_format
@@ -126,14 +126,14 @@ class _Training:
         for rows, what in (train, "training"), (held_out, "held-out"):
             if rows.truncated or rows.dropped:
                 report.log(
-                    f"{rows.truncated} {what} rows were cut at {limit} tokens, and {rows.dropped} left out "
+                    f"{counted(rows.truncated, what + ' row')} cut at {limit} tokens, and {rows.dropped} left out "
                     "since nothing to learn stood within them. Raise data.max_seq_len to keep them whole.",
                     "warning",
                 )
         if not train.rows:
             raise RequestError(
                 "There is nothing to train on.",
-                f"{recipe.data.file}: of {len(split.train)} training rows none has an answer "
+                f"{recipe.data.file}: of {counted(len(split.train), 'training row')} none has an answer "
                 f"within {limit} tokens.",
                 "Raise data.max_seq_len, lower data.eval_fraction, or give more records.",
             )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import RequestError
 from core.files import MANIFEST, read_if_whole
 from core.folder import LabFolder
+from core.formats import counted
 from core.model.template import PLAIN
 from core.options import AUTO, Option
 from core.recipe import (
@@ -385,7 +386,7 @@ def _rank(case: _Case) -> tuple[Any, str]:
     rank = 16 if rows < 10_000 else 32 if rows < 100_000 else 64
     if case.facts.parameters < SMALL and rank < 32:
         return 32, "the narrow matrices of a small model need a higher one to learn as much"
-    return rank, f"room enough for {rows:,} records"
+    return rank, f"room enough for {counted(rows, 'record')}"
 
 
 def _alpha(case: _Case) -> tuple[Any, str]:
@@ -400,12 +401,12 @@ def _batch_size(case: _Case) -> tuple[Any, str]:
     room = max(1, int(BATCH_TOKENS / tokens))
     batch = max(1, min(usual, room, rows))
     if batch == rows:
-        return batch, f"all {rows} records"
+        return batch, "the only record" if rows == 1 else f"all {rows} records"
     if batch == room < usual:
         return batch, f"records of {tokens:,.0f} tokens on average, {BATCH_TOKENS:,} tokens in a step at most"
     if joined:
         return batch, "several conversations a step, of several records each"
-    return batch, f"usual for {rows:,} records"
+    return batch, f"usual for {counted(rows, 'record')}"
 
 
 def _rounds(case: _Case) -> float:
@@ -424,7 +425,7 @@ def _steps(case: _Case) -> tuple[Any, str]:
     told = (
         f"{rounds:.0f} rounds" if rounds >= 1.5 else "one round" if rounds > 0.9 else f"{rounds:.1f} rounds"
     )
-    return steps, f"{told} through {rows:,} records of {batch} a step, for {case.size}"
+    return steps, f"{told} through {counted(rows, 'record')} of {batch} a step, for {case.size}"
 
 
 def _learning_rate(case: _Case) -> tuple[Any, str]:

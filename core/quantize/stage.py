@@ -20,7 +20,7 @@ from core.data import load_examples, resolve_data_file
 from core.errors import RequestError
 from core.files import as_umask_says, content_stamp, explained, publish, require_disk
 from core.folder import LabFolder
-from core.formats import human_bytes
+from core.formats import counted, human_bytes
 from core.model.auto import Settled
 from core.model.faults import refuse
 from core.model.folder import ModelFacts, model_facts
@@ -178,7 +178,8 @@ def chosen_rows(
     tokens = sum(map(len, rows))
     if is_calibrated(settings.algorithm) and (len(rows) < FEW_ROWS or tokens < facts.hidden_size):
         context.report.log(
-            f"Only {len(rows)} calibration rows with {tokens} tokens: too few to know which channels matter. "
+            f"Only {counted(len(rows), 'calibration row')} with {counted(tokens, 'token')}: "
+            "too few to know which channels matter. "
             f"Give more records, or raise quantize.calibration_samples; {max(FEW_ROWS, 64)} rows do well.",
             "warning",
         )

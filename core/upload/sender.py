@@ -26,6 +26,7 @@ from typing import Any
 from core.azure.retry import Stop, in_parallel, retry_limit
 from core.azure.storage import Container, Found
 from core.errors import LabError, StageError
+from core.formats import counted
 from core.upload.contents import PREFIX, Item, unreadable
 
 BLOCK = 4 << 20
@@ -209,7 +210,7 @@ class Sender:
         if wrong:
             raise StageError(
                 "Not everything has arrived.",
-                f"{len(wrong)} of {len(self._items)} files are missing or damaged, such as {wrong[0]}.",
+                f"Missing or damaged of {counted(len(self._items), 'file')}: {len(wrong)}, such as {wrong[0]}.",
                 "Run the upload again; what is there is kept. Nothing was registered.",
                 code="upload.incomplete",
             )

@@ -18,7 +18,7 @@ from core.errors import Cancelled, RequestError, StageError
 from core.events import Reporter
 from core.files import write_atomic, write_json
 from core.folder import LabFolder
-from core.formats import human_bytes
+from core.formats import counted, human_bytes
 from core.model.auto import Settled
 from core.recipe import Recipe, write_values
 from core.stage_context import StageContext
@@ -220,8 +220,8 @@ def upload(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop) -> dict
             report.log(f"Left out: {name} ({why}).")
         kept = f"; {human_bytes(plan.kept)} are there already" if plan.kept else ""
         report.log(
-            f"Sending {human_bytes(plan.to_send)} of {len(plan.contents.items)} files, {human_bytes(total)}, "
-            f"to {plan.store.account}/{plan.store.container}{kept}."
+            f"Sending {human_bytes(plan.to_send)} of {counted(len(plan.contents.items), 'file')}, "
+            f"{human_bytes(total)}, to {plan.store.account}/{plan.store.container}{kept}."
         )
         report.progress("upload", plan.kept, total)
         sent = plan.sender.send()
