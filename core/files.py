@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +287,11 @@ def _existing_parent(path: Path) -> Path:
     return path
 
 
+@lru_cache(maxsize=64)
+def _digest_then(path: Path, inode: int, size: int, changed: int) -> str:
+    return digest(path)
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file's bytes, as hexadecimal."""
     with path.open("rb") as stream:
@@ -306,8 +312,14 @@ def folder_stamp(folder: Path) -> str:
 
 
 def content_stamp(path: Path) -> str:
-    """What tells a file, or a folder, from another: a digest of its bytes, or :func:`folder_stamp`."""
-    return folder_stamp(path) if path.is_dir() else digest(path)
+    """What tells a file, or a folder, from another: a digest of its bytes, or :func:`folder_stamp`.
+
+    A process reads a file again only when its size or time has changed.
+    """
+    if path.is_dir():
+        return folder_stamp(path)
+    stat = path.stat()
+    return _digest_then(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
 def folder_bytes(folder: Path) -> int:

@@ -14,6 +14,7 @@ from core.folder import LabFolder
 from core.model.auto import Chosen
 from core.recipe import Recipe
 from core.stages import STAGES, assessment, result_lines
+from core.stale import stale
 from core.text import clean
 
 UPLOADED = "upload.json"
@@ -83,6 +84,7 @@ def report_text(lab: LabFolder, recipe: Recipe) -> str:
         f"Model `{_escape(recipe.model.source)}`, data `{_escape(recipe.data.file)}`. "
         f"Written {now()[:19]}Z by OlivePress.",
     ]
+    old = stale(lab, recipe)
     for stage, heading, folder in what_is_made(lab):
         title = _escape(heading)
         try:
@@ -97,6 +99,8 @@ def report_text(lab: LabFolder, recipe: Recipe) -> str:
         if sentence := assessment(stage, result).text:
             parts.append(_escape(sentence))
         parts.append(f"`{folder.relative_to(lab.root)}`")
+        if stage in old and folder == _now(lab, recipe, stage):
+            parts.append(f"Stale: {_escape(old[stage])}.")
         parts.append(_table(stage, result))
         if manifest.get("auto"):
             parts.append("What followed the model and the data:")
@@ -109,6 +113,12 @@ def report_text(lab: LabFolder, recipe: Recipe) -> str:
     uploaded = read_if_whole(lab.state_dir / UPLOADED)
     text = "\n\n".join(parts) + "\n"
     return with_upload(text, uploaded) if isinstance(uploaded, dict) else text
+
+
+def _now(lab: LabFolder, recipe: Recipe, stage: str) -> Path | None:
+    """The folder of a stage's result that the recipe means, where there is one for each adapter."""
+    makes = STAGES[stage].makes
+    return makes.folder(lab, recipe.finetune.adapter) if makes else None
 
 
 def with_upload(text: str, uploaded: dict[str, Any] | None) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.errors import RequestError
 from core.events import AT_ONCE, Event, read_events
@@ -19,6 +20,9 @@ from core.jobs import FINAL, Job, list_jobs
 from core.stages import made_in
 from tui.log_file import LogFile
 from tui.snapshot import JobView, Snapshot
+
+if TYPE_CHECKING:
+    from core.stale import StaleReader
 
 PERIOD_S = 0.1
 _LISTING_EVERY = 5
@@ -131,6 +135,7 @@ class LabWatch:
         self._made: frozenset[str] = frozenset()
         self._recipe: tuple[int, int] | None = None
         self._first = True
+        self._stale: StaleReader | None = None
         self.log: LogFile | None = None
 
     def start(self) -> None:
@@ -164,7 +169,8 @@ class LabWatch:
 
     def look(self, listing: bool = True) -> bool:
         """Read what is new in the lab; returns whether anything is."""
-        changed = self._first
+        # Not with the first look, which the first screen waits for.
+        changed = self._first or (listing and self._look_for_stale())
         self._first = False
         if listing:
             try:
@@ -188,6 +194,16 @@ class LabWatch:
                 self._made = made_in(self.lab)
         return changed
 
+    def _look_for_stale(self) -> bool:
+        """See whether what was made is as the lab describes it now; a lab in which nothing was made loads nothing."""
+        if self._stale is None:
+            if not self._made:
+                return False
+            from core.stale import StaleReader
+
+            self._stale = StaleReader(self.lab)
+        return self._stale.look()
+
     def snapshot(self) -> Snapshot:
         """The lab as it was last read."""
         newest: dict[str, JobView] = {}
@@ -198,7 +214,8 @@ class LabWatch:
                 newest[view.stage] = view
         if "finetune" in newest:
             newest["finetune"] = self._whole_curve(newest["finetune"])
-        return Snapshot(newest, self._made)
+        old = self._stale
+        return Snapshot(newest, self._made, old.stages if old else {}, old.answers if old else {})
 
     def _whole_curve(self, view: JobView) -> JobView:
         """A run that went on from a checkpoint gets the points of the runs before it in front."""

@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from core.stale import Older
 
 ACTIVE = ("queued", "running", "cancelling")
 """The states in which a job still has a process, as :data:`core.jobs.ACTIVE`."""
@@ -73,16 +76,21 @@ class Snapshot:
     Attributes:
         jobs: the newest job of each stage.
         made: what stands under ``models/``: ``quantize``, ``finetune``, ``optimize``.
+        stale: the stages whose result is older than what it was made from, with the reason.
+        older: why the base (``""``) or an adapter would not answer as the lab describes it now.
         active: the job that runs, if one does.
     """
 
     jobs: Mapping[str, JobView] = field(default_factory=dict)
     made: frozenset[str] = frozenset()
+    stale: Mapping[str, str] = field(default_factory=dict)
+    older: Mapping[str, Older] = field(default_factory=dict)
 
     @property
     def outline(self) -> tuple[object, ...]:
         """What is shown at once when it changes: which jobs there are, their states, and what is made."""
-        return (self.made, tuple((view.id, view.state, bool(view.train)) for view in self.jobs.values()))
+        jobs = tuple((view.id, view.state, bool(view.train)) for view in self.jobs.values())
+        return (self.made, tuple(self.stale.items()), tuple(self.older.items()), jobs)
 
     @property
     def active(self) -> JobView | None:

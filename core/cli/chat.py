@@ -5,16 +5,21 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from core.cli.parser import add_folder, add_json, add_set, parse_settings, whole_number
 from core.errors import Cancelled, RequestError
 from core.formats import counted, human_bytes
 from core.process import LONGEST_LINE
+from core.text import clean, command
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from core.chat import ChatSession
     from core.lab import Lab
+    from core.stale import Older
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -53,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
     """Answer once, compare once, evaluate, or converse."""
     from core.chat import ChatSession
     from core.lab import Lab
+    from core.stale import older_answers
 
     lab = Lab.open(options.folder)
     if options.compare and options.no_adapter:
@@ -70,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
             hint='Give it with --prompt "..." or on standard input.',
             code="chat.question",
         )
+    older = older_answers(lab.folder, lab.recipe)
     question = None if talk or options.evaluate else _question(options.prompt)
     adapter = None if options.no_adapter else options.adapter or "auto"
     progress = _LoadingLine()
@@ -81,13 +88,25 @@ def run(options: argparse.Namespace) -> int:
             ready = session.wait_ready()
         finally:
             progress.end()
+        say_if_older(older, (session.adapter,), lab.root)
         if options.evaluate:
             return _evaluate(lab, session, options)
         if question is None:
             from core.cli.chat_lines import LineChat
 
             return LineChat(lab, session, ready, compare=options.compare).run()
-        return _ask(session, question, options.compare, options.json)
+        found = older.get(session.adapter or "")
+        told = {"stale": found.reason} if found is not None else {}
+        return _ask(session, question, options.compare, options.json, told)
+
+
+def say_if_older(older: Mapping[str, Older], adapters: Iterable[str | None], root: Path) -> None:
+    """Tell on standard error that who answers is older than what the lab describes now."""
+    for adapter in adapters:
+        found = older.get(adapter or "")
+        if found is not None:
+            again = command("run", root)
+            print(f"[{clean(found.reason, keep_newlines=False)} Make it anew: {again}]", file=sys.stderr)
 
 
 def _settings(words: list[str]) -> dict[str, Any]:
@@ -133,7 +152,7 @@ def _question(given: str | None) -> str:
     return text
 
 
-def _ask(session: ChatSession, question: str, compare: bool, as_json: bool) -> int:
+def _ask(session: ChatSession, question: str, compare: bool, as_json: bool, told: Mapping[str, Any]) -> int:
     from core.cli.chat_lines import AnswerPrinter
     from core.cli.show import print_json
 
@@ -143,7 +162,7 @@ def _ask(session: ChatSession, question: str, compare: bool, as_json: bool) -> i
     found = response.result()
     answers = [found[adapter] for adapter in turn.adapters]
     if as_json:
-        told: dict[str, Any] = {"notices": turn.notices} if turn.notices else {}
+        told = {**told, "notices": turn.notices} if turn.notices else told
         each = [answer.as_dict() for answer in answers]
         print_json({**(dict(zip(("base", "tuned"), each, strict=True)) if compare else each[0]), **told})
     elif not compare:

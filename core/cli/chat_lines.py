@@ -189,6 +189,14 @@ class LineChat:
     def _use(self, adapter: str | None) -> None:
         seconds = self._session.set_adapter(adapter)
         print(f"[{self._who()} answers from now on; switched in {seconds * 1000:.0f} ms]", file=sys.stderr)
+        self._say_if_older()
+
+    def _say_if_older(self) -> None:
+        from core.cli.chat import say_if_older
+        from core.stale import older_answers
+
+        older = older_answers(self._lab.folder, self._lab.recipe)
+        say_if_older(older, (self._session.adapter,), self._lab.root)
 
     def _edit(self, text: str) -> None:
         if not self._session.turns:

@@ -9,13 +9,14 @@ import time
 from typing import TYPE_CHECKING
 
 from core.cli.parser import add_folder, add_json, folder_word
-from core.errors import RequestError
+from core.errors import LabError, RequestError
 from core.folder import lab_folder
 from core.stages import STAGES
 from core.text import command
 
 if TYPE_CHECKING:
     from core.jobs import Job
+    from core.lab import Lab
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -57,9 +58,12 @@ def status(options: argparse.Namespace) -> int:
     from core.lab import Lab
     from core.text import clean
 
-    states = [job.status() for job in Lab.at(options.folder).jobs()]
+    lab = Lab.at(options.folder)
+    states = [job.status() for job in lab.jobs()]
+    old = _stale(lab)
     if options.json:
-        print_json({"jobs": [state.as_dict() for state in states]})
+        told = None if old is None else [{"stage": stage, "reason": reason} for stage, reason in old.items()]
+        print_json({"jobs": [state.as_dict() for state in states], "stale": told})
         return 0
     if not states:
         print(f"No job has run in this lab yet. Start with: {command('run', options.folder)}")
@@ -71,6 +75,10 @@ def status(options: argparse.Namespace) -> int:
         if state.error:
             line += f" {clean(state.error['title'], keep_newlines=False)}"
         say((f"{state.state:<11}", TONES.get(state.state, "")), line.rstrip(), head=f"{state.id:<14} ")
+    for stage, reason in (old or {}).items():
+        say((f"{stage} is stale:", TONES["WARN"]), f" {clean(reason, keep_newlines=False)}")
+    if old:
+        say(f"Make it anew: {command('run', options.folder)}", fold=False)
     return 0
 
 
@@ -99,6 +107,16 @@ def show(options: argparse.Namespace) -> int:
     for each in results:
         print_result(each.stage, each.numbers, clean(f"{each.heading}, {each.where}", keep_newlines=False))
     return 0
+
+
+def _stale(lab: Lab) -> dict[str, str] | None:
+    """The stages whose result is stale, with the reason; None where the recipe cannot be read."""
+    from core.stale import stale
+
+    try:
+        return stale(lab.folder, lab.recipe)
+    except LabError:
+        return None
 
 
 def _job(name: str, words: list[str]) -> Job:

@@ -93,5 +93,7 @@ def _print_plan(plan: dict[str, Any]) -> None:
         else f"This content is registered already as {plan['name']}:{plan['version']}; "
         f"{human_bytes(plan['bytes_to_send'])} would be sent."
     )
+    if plan["stale"]:
+        print(f"The ONNX model is stale: {clean(plan['stale'], keep_newlines=False)}.")
     for what, state in plan["rights"].items():
         print(f"right ({what}): {state}")

@@ -14,14 +14,15 @@ from core.azure.retry import Beside, Stop, cancellable
 from core.azure.signin import Identity, current, prompt_to
 from core.azure.storage import Container
 from core.azure.workspace import Datastore, Place, Registered, VersionTaken, Workspace, check_name
-from core.errors import Cancelled, RequestError, StageError
+from core.errors import Cancelled, LabError, RequestError, StageError
 from core.events import Reporter
 from core.files import write_atomic, write_json
 from core.folder import LabFolder
 from core.formats import counted, human_bytes
 from core.model.auto import Settled
-from core.recipe import Recipe, write_values
+from core.recipe import Recipe, read_recipe, write_values
 from core.stage_context import StageContext
+from core.stale import stale
 from core.upload.contents import Contents, collect, described, digested
 from core.upload.sender import Sender
 
@@ -216,6 +217,8 @@ def upload(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop) -> dict
     plan = make_plan(lab, recipe, report, stop)
     try:
         total = plan.contents.total
+        if old := _stale(lab):
+            report.log(f"The ONNX model is stale: {old}. It is sent as it is.", "warning")
         for name, why in plan.contents.left_out:
             report.log(f"Left out: {name} ({why}).")
         kept = f"; {human_bytes(plan.kept)} are there already" if plan.kept else ""
@@ -236,6 +239,14 @@ def upload(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop) -> dict
         plan.close()
     remember(lab, result, report)
     return result
+
+
+def _stale(lab: LabFolder) -> str:
+    """Why the ONNX model is stale, by ``lab.toml`` as it is now; empty where it is not, or that cannot be read."""
+    try:
+        return stale(lab, read_recipe(lab.recipe_path)).get("optimize", "")
+    except LabError:
+        return ""
 
 
 def _register(plan: UploadPlan, lab: LabFolder, recipe: Recipe) -> tuple[Registered, str]:
@@ -283,6 +294,7 @@ def dry_run(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop) -> dic
         tags, properties, _ = described(lab, recipe, plan.contents)
         return {
             "dry_run": True,
+            "stale": _stale(lab),
             **plan.as_dict(plan.there),
             "bytes_sent": 0,
             "bytes_to_send": plan.to_send,

@@ -328,6 +328,7 @@ class PlanScreen(Working):
     def _list(self, plan: dict[str, Any]) -> None:
         lines = [f"{human_bytes(item['bytes']):>9}  {item['name']}" for item in plan.get("contents", ())]
         lines += [f"{'left out':>9}  {item['name']}: {item['why']}" for item in plan.get("left_out", ())]
+        lines += [f"{'stale':>9}  {plan['stale']}"] if plan.get("stale") else []
         lines += [f"{'right':>9}  {what}: {state}" for what, state in plan.get("rights", {}).items()]
         lines += [f"{'tag':>9}  {key} = {value}" for key, value in plan.get("tags", {}).items()]
         self.query_one("#plan-text", Plain).show(

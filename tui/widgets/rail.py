@@ -76,7 +76,7 @@ def _style(word: str) -> str:
         return "bold $text-accent"
     if word.endswith("found"):
         return "bold $text-warning"
-    if word in ("stopped", "changed", "WARN"):
+    if word in ("stopped", "stale", "WARN"):
         return "$text-warning"
     return "$foreground 60%"
 
@@ -93,7 +93,7 @@ def rail_labels(snapshot: Snapshot, notes: Mapping[str, str]) -> dict[str, str]:
                 f"{share:.0%}" if share is not None and job.state == "running" else STATE_WORDS[job.state]
             )
         elif step.name in snapshot.made and (job is None or job.state == "succeeded"):
-            labels[step.name] = "done"
+            labels[step.name] = "stale" if step.name in snapshot.stale else "done"
         elif job is not None:
             labels[step.name] = STATE_WORDS.get(job.state, job.state)
         elif needed is not None:

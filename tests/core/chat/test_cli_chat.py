@@ -22,6 +22,7 @@ import pytest
 from core import Lab
 from core.chat.evaluate import read_evaluation
 from core.chat.transcript import list_chats
+from core.files import folder_stamp
 from core.model.messages import Segment
 
 ANSWER_KEYS = {
@@ -58,6 +59,27 @@ def test_a_prompt_gives_one_object_with_the_fields_of_the_contract(lab: Path) ->
     other = json.loads(run(lab, "--prompt", "Where<|end|>", "--json", "--no-adapter")[1])
     assert other["adapter"] is None
     assert ["<|end|>" in notice for notice in other["notices"]] == [True]
+
+
+def test_an_adapter_older_than_the_last_finetune_does_not_answer_without_a_word(lab: Path) -> None:
+    folder = Lab.open(lab).folder
+    trained = folder.finetuned_dir("one")
+    trained.mkdir(parents=True)
+    (trained / "adapter_config.json").write_text("{}")
+    note_path = folder.adapter_file("one").with_name("one.json")
+    note = json.loads(note_path.read_text())
+    note_path.write_text(json.dumps({**note, "source": folder_stamp(trained)}))
+    _, out, err = run(lab, "--prompt", "Where?", "--json")
+    assert "stale" not in json.loads(out)
+    assert "older" not in err
+    (trained / "adapter_config.json").write_text('{"r": 8}')
+    status, out, err = run(lab, "--prompt", "Where?", "--json")
+    assert status == 0
+    assert json.loads(out)["stale"] == "This adapter is older than your last finetune."
+    assert "This adapter is older than your last finetune. Make it anew: olivepress run" in err
+    _, out, err = run(lab, "--prompt", "Where?", "--json", "--no-adapter")
+    assert "stale" not in json.loads(out)
+    assert "older" not in err
 
 
 def test_a_question_comes_from_standard_input(lab: Path) -> None:

@@ -12,10 +12,12 @@ from core.errors import LabError, RequestError
 from core.formats import human_bytes
 from core.text import clean
 from tui.glyphs import bar, glyph
+from tui.steps import step_named
 
 if TYPE_CHECKING:
     from core.chat import ChatEvent, ChatSession, Response, Turn
     from core.lab import Lab
+    from core.stale import Older
 
 SHOWN = 20
 """Turns on the screen; earlier ones come back with a button."""
@@ -51,6 +53,7 @@ class ChatView:
         turns: the conversation's newest turns.
         live: the one that is being answered; the last of ``turns``, unless it was asked outside of them.
         status: who answers and how, or what is missing.
+        stale: that who answers is older than what the lab describes, and what to press; empty where that is not so.
         problem: what went wrong, with ``word`` before it.
         notes: what the model's loading told; shown as long as nothing was asked (``intro``).
         buttons: those that make sense now.
@@ -59,6 +62,7 @@ class ChatView:
     turns: tuple[Turn, ...] = ()
     live: Live | None = None
     status: str = ""
+    stale: str = ""
     problem: Mapping[str, str] | None = None
     word: str = ""
     notes: tuple[str, ...] = ()
@@ -79,6 +83,7 @@ class ChatController:
         chat: the session; None until the first model's process is there.
         response: the question that is being answered.
         compare: the two adapters that answer side by side, if two do.
+        older: why the base (``""``) and adapters are older than what the lab describes now, where they are.
     """
 
     def __init__(self, lab: Callable[[], Lab], changed: Callable[[], object]) -> None:
@@ -88,6 +93,7 @@ class ChatController:
         self.chat: ChatSession | None = None
         self.response: Response | None = None
         self.compare: tuple[str | None, str | None] | None = None
+        self.older: Mapping[str, Older] = {}
         self.editing = False
         self._shown = SHOWN
         self._attempt = 0
@@ -331,6 +337,7 @@ class ChatController:
             turns=tuple(turns[-self._shown :]),
             live=None if response is None else self._live(response),
             status=missing or self._status(),
+            stale="" if missing else self._stale(),
             problem=problem,
             word=word,
             notes=notes,
@@ -346,6 +353,18 @@ class ChatController:
         turn = response.turn
         texts = {adapter: response.so_far(adapter) for adapter in turn.adapters}
         return Live(turn, texts, self._waiting)
+
+    def _stale(self) -> str:
+        """That who answers is older than what the lab describes now, and what to press."""
+        if self.chat is None:
+            return ""
+        names = (self.chat.adapter,) if self.compare is None else self.compare
+        # One sentence is enough for a comparison: what makes the adapter anew makes the base anew.
+        keys = sorted((name or "" for name in names), key=lambda name: not name)
+        older = next((self.older[key] for key in keys if key in self.older), None)
+        if older is None:
+            return ""
+        return f"{older.reason} Press Esc, then {step_named(older.stage).number}, to make it anew."
 
     def _status(self) -> str:
         """Who answers, what has just changed about that, how, and how much of the context is used."""

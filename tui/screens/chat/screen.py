@@ -88,6 +88,7 @@ class ChatScreen(StepScreen):
             self.intro, Button("Show earlier turns", id="earlier"), id="transcript"
         )
         self.status = Plain("", id="chat-state")
+        self.stale = Plain("", id="chat-stale")
         self.field = Question(
             placeholder="Ask; Enter sends, Up edits the last question, /help lists commands",
             id="ask",
@@ -112,6 +113,7 @@ class ChatScreen(StepScreen):
     def body(self) -> ComposeResult:
         yield self.problem
         yield self.transcript
+        yield self.stale
         yield self.status
         yield self.field
         with Horizontal(classes="buttons"):
@@ -136,6 +138,7 @@ class ChatScreen(StepScreen):
     def show(self, snapshot: Snapshot) -> None:
         """Load the model when there is one."""
         missing = self.missing(snapshot)
+        self.controller.older = snapshot.older
         self._missing = ""
         if missing is not None:
             self._missing = f"Nothing to talk to yet: step {missing.number}, {missing.title}, makes it."
@@ -156,6 +159,8 @@ class ChatScreen(StepScreen):
         self.command.show(self.session.command("chat", *(["--compare"] if view.compare else [])))
         self.field.disabled = bool(self._missing)
         self.problem.tell(view.problem, view.word)
+        self.stale.show(view.stale)
+        self.stale.display = bool(view.stale)
         self.status.show(view.status)
         self.intro.show(self.step.about if self._missing else _intro(self.step.about, view.notes))
         self.intro.display = view.intro

@@ -35,6 +35,7 @@ class StageState:
         error: what went wrong. What was stopped on purpose is no error.
         sizes: bytes, drawn as bars.
         last_step: the right edge of the curve of the loss.
+        stale: why the result is older than what it was made from; empty where it is not.
         note: what there is to say of the settings.
         blocked: whether the note says what keeps the stage from running.
         goal: where Next leads: the step whose result is missing, or the one after this.
@@ -54,6 +55,7 @@ class StageState:
     error: Mapping[str, str] | None
     sizes: tuple[tuple[str, float], ...]
     last_step: float | None
+    stale: str
     note: str
     blocked: bool
     goal: Step | None
@@ -143,6 +145,7 @@ class StageController:
             error=job.error if job and job.state in ("failed", "crashed") else None,
             sizes=self._sizes(job),
             last_step=_last_step(job),
+            stale="" if active else self._stale(snapshot),
             note=note,
             blocked=broken is not None or missing is not None,
             goal=goal,
@@ -153,6 +156,22 @@ class StageController:
             focus="next" if following else focus,
         )
 
+    def _stale(self, snapshot: Snapshot) -> str:
+        """That the result is stale, why, and which step is to be run first."""
+        source = self.stage.name if self.stage.makes is not None else self.stage.needs
+        if source not in snapshot.stale:
+            return ""
+        what = (
+            "This result" if source == self.stage.name else f"The result of step {step_named(source).number}"
+        )
+        first = next(iter(snapshot.stale))
+        again = (
+            "Run it again."
+            if first == self.stage.name
+            else f"Run step {step_named(first).number} again first."
+        )
+        return f"{what} is stale: {snapshot.stale[source]}. {again}"
+
     def _advice(
         self,
         job: JobView | None,
@@ -161,7 +180,7 @@ class StageController:
         settled: Mapping[str, Any],
         snapshot: Snapshot,
     ) -> str:
-        if job is not None and job.state == "succeeded" and changed:
+        if job is not None and job.state == "succeeded" and changed and self.stage.name not in snapshot.stale:
             return f"Not as {job.id} ran: {', '.join(changed)}. Run again to have it so."
         return "" if typed is None else self.texts.advice({**typed, **settled}, snapshot)
 

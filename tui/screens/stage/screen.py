@@ -63,6 +63,7 @@ class StageScreen(StepScreen):
         self.progress = Plain(id="progress")
         self.numbers = Plain(id="numbers")
         self.note = Plain(id="note")
+        self.stale = Plain(id="stale")
         self.chart = LossChart(id="loss")
         self.bars = SizeBars(id="sizes")
         self._controller: StageController | None = None
@@ -85,6 +86,7 @@ class StageScreen(StepScreen):
         return self._form
 
     def body(self) -> ComposeResult:
+        yield self.stale
         with Vertical(id="settings"):
             yield self.form
             yield self.note
@@ -178,6 +180,8 @@ class StageScreen(StepScreen):
         self.progress.display = bool(state.progress)
         self.numbers.show(state.numbers)
         self.numbers.display = bool(self.numbers.text)
+        self.stale.show(state.stale)
+        self.stale.display = bool(state.stale) and not state.log
         self.note.show(state.note)
         self.note.set_class(state.blocked, "-stop")
         self.problem.tell(state.error, "")
