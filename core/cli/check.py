@@ -53,8 +53,8 @@ def run(options: argparse.Namespace) -> int:
         width = max(len(check.name) for check in checks)
         for check in checks:
             say(
-                f"{check.name:<{width}}  {clean(check.found, keep_newlines=False)}",
-                head=(f"{check.state:<4} ", TONES.get(check.state, "")),
+                clean(check.found, keep_newlines=False),
+                head=[(f"{check.state:<4} ", TONES.get(check.state, "")), f"{check.name:<{width}}  "],
             )
             if check.fix and check.state != "OK":
                 say(
@@ -66,5 +66,8 @@ def run(options: argparse.Namespace) -> int:
             print("\nsettings that follow the model and the data (auto):")
             wide = max(len(each.option) for each in chosen)
             for each in chosen:
-                print(f"     {each.option:<{wide}}  {clean(each.words)}: {clean(each.reason)}")
+                say(
+                    f"{clean(each.words)}: {clean(each.reason)}",
+                    head=f"     {each.option:<{wide}}  ",
+                )
     return 0 if good else MachineError.exit_status

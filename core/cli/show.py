@@ -56,7 +56,7 @@ def colours(stream: TextIO) -> bool:
     return redraws(stream) and not os.environ.get("NO_COLOR")
 
 
-def say(*parts: Part, head: Part = "", to: TextIO | None = None, fold: bool = True) -> None:
+def say(*parts: Part, head: Part | list[Part] = "", to: TextIO | None = None, fold: bool = True) -> None:
     """Print a line for people.
 
     Args:
@@ -65,14 +65,15 @@ def say(*parts: Part, head: Part = "", to: TextIO | None = None, fold: bool = Tr
         fold: whether it is folded at words; not where it may be a command that is to be copied.
     """
     stream = sys.stdout if to is None else to
+    heads = head if isinstance(head, list) else [head]
     moving.end()
     if not colours(stream):
-        print("".join(_plain(part) for part in (head, *parts)), file=stream, flush=True)
+        print("".join(_plain(part) for part in (*heads, *parts)), file=stream, flush=True)
         return
     from rich.text import Text
 
     console = _console(stream)
-    before, text = Text.assemble(head), Text.assemble(*parts)
+    before, text = Text.assemble(*heads), Text.assemble(*parts)
     inside = max(20, console.width - before.cell_len)
     for line in text.wrap(console, inside) if fold and text.plain else [text]:
         console.print(Text.assemble(before, line), soft_wrap=True)
