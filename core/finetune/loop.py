@@ -342,13 +342,13 @@ class Trainer:
         if not self.held_out:
             return
         course.kept_loss = self._held_out_loss(step, self.held_out, "evaluating")
-        if best is not None and best.step < step and best.loss < course.kept_loss:
+        if best is not None and best.step < step:
             # A stop while other weights are in the model must not keep them as those of this step.
             self._save(step)
             self._whole = False
             last = self._weights()
             self._put(best.trained)
-            # The sample only nominates: all rows decide.
+            # The sample only nominates, and its loss cannot be held against that of all rows: these decide.
             loss = self._held_out_loss(best.step, self.held_out, "evaluating best")
             if loss < course.kept_loss:
                 self._note(step, course.kept_loss)

@@ -192,6 +192,23 @@ def test_all_rows_decide_which_weights_are_best(base: Path, rows: list[TokenRow]
         assert torch.equal(weights(made)[name], weight), name
 
 
+def test_few_rows_that_say_too_much_keep_no_better_step_from_being_the_best(
+    base: Path, rows: list[TokenRow]
+) -> None:
+    """The few rows say 1.3 of step 4, which is more than the 1.2 of the last; all of them say 1.0."""
+    made = trainer(base, rows, RecordingReporter(), BEST)
+    measures(made, UP_AGAIN)
+    inner: Any = made._held_out_loss
+
+    def too_high(step: int, rows: list[TokenRow], phase: str = "") -> float:
+        loss: float = inner(step, rows, phase)
+        return loss if phase else loss + 0.3
+
+    replace(made, "_held_out_loss", too_high)
+    course = made.train()
+    assert (course.kept_step, course.kept_loss) == (4, 1.0)
+
+
 def test_it_stops_early_on_request_when_nothing_is_gained(base: Path, rows: list[TokenRow]) -> None:
     report = RecordingReporter()
     made = trainer(base, rows, report, EARLY)
