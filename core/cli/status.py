@@ -85,13 +85,14 @@ def status(options: argparse.Namespace) -> int:
 def show(options: argparse.Namespace) -> int:
     """Print what each stage last gave."""
     from core.cli.run import split_words
-    from core.cli.show import print_json, print_result
+    from core.cli.show import TONES, print_json, print_result, say
     from core.lab import Lab
     from core.report import last_results
     from core.text import clean
 
     folder, named = split_words(options.words, ())
-    results = [each for each in last_results(Lab.at(folder).folder) if each.stage in (named or STAGES)]
+    lab = Lab.at(folder)
+    results = [each for each in last_results(lab.folder) if each.stage in (named or STAGES)]
     missing = [stage for stage in named if all(each.stage != stage for each in results)]
     if missing:
         raise RequestError(
@@ -99,13 +100,16 @@ def show(options: argparse.Namespace) -> int:
             hint=f"Make it with: {command('run', folder, missing[0])}",
             code="result.missing",
         )
+    old = _stale(lab) or {}
     if options.json:
-        print_json({"results": [each.as_dict() for each in results]})
+        print_json({"results": [{**each.as_dict(), "stale": old.get(each.stage)} for each in results]})
         return 0
     if not results:
         print(f"No stage has a result in this lab yet. Start with: {command('run', folder)}")
     for each in results:
         print_result(each.stage, each.numbers, clean(f"{each.heading}, {each.where}", keep_newlines=False))
+        if each.stage in old:
+            say(("  stale:", TONES["WARN"]), f" {clean(old[each.stage], keep_newlines=False)}")
     return 0
 
 

@@ -22,6 +22,7 @@ from core.cli.run import split_words
 from core.cli.show import EventPrinter, print_error
 from core.stages import STAGES, default_stages
 from core.version import __version__
+from tests.core.stale_labs import make_anew
 
 ROOT = Path(__file__).resolve().parents[3]
 Captured = pytest.CaptureFixture[str]
@@ -511,4 +512,15 @@ def test_show_gives_the_last_results(make: Callable[[str], Lab], capsys: Capture
     told = json.loads(capsys.readouterr().out)
     manifest = lab.manifest("finetune")
     assert manifest is not None
-    assert told["results"] == [{"stage": "finetune", "where": str(made), "result": manifest["result"]}]
+    expected = {"stage": "finetune", "where": str(made), "result": manifest["result"], "stale": None}
+    assert told["results"] == [expected]
+
+
+def test_show_says_what_is_stale(here: Path, capsys: Captured) -> None:
+    lab = Lab.create("lab")
+    make_anew(lab, "quantize")
+    assert main(["show", "lab"]) == 0
+    assert "  stale: " not in capsys.readouterr().out
+    lab.set({"quantize.group_size": 32})
+    assert main(["show", "lab"]) == 0
+    assert "  stale: " in capsys.readouterr().out
