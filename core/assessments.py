@@ -22,10 +22,11 @@ SAME_WORDS: Mapping[int, tuple[float, float]] = {4: (0.85, 0.75), 8: (0.95, 0.85
 At 4 bits: on two real models (docs/awq.md) the best methods kept 88 to 93 of 100, AWQ alone 73 to 85, and
 methods that look at no records 55 to 75, which answers show. At 8 bits a rounding step is a sixteenth of that."""
 
-LEARNT, HARDLY = 0.7, 0.95
+LEARNT, HARDLY = 0.5, 0.95
 """The part of the held-out loss that may be left when an adapter has learnt, and from which on it hardly has.
 
-Two real models (docs/real-models.md) were left with 23 and 35 %; the lab's own test asks for less than 70 %."""
+Two real models (docs/real-models.md) were left with 23 and 35 %; the rehearsal model, stopped after 20 steps, with
+61 %, and answered nothing as trained."""
 
 ROSE = 1.03
 """How far above its lowest the held-out loss ends when the training went on too long; less is chance."""
