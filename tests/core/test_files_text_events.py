@@ -59,7 +59,9 @@ def test_publish_replaces_a_whole_folder(tmp_path: Path) -> None:
         (made / text).write_text(text)
         publish(made, target, {"result": text})
         assert sorted(p.name for p in target.iterdir()) == sorted([text, "olivepress.json"])
-        assert json.loads((target / "olivepress.json").read_text()) == {"result": text}
+        manifest = json.loads((target / "olivepress.json").read_text())
+        assert manifest["result"] == text
+        assert list(manifest["files"]) == [text]
     assert [p.name for p in target.parent.iterdir()] == ["x"]
 
 
