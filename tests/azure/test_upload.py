@@ -77,7 +77,7 @@ def test_every_byte_arrives_and_the_model_says_what_it_is(world: World, lab: Lab
     assert result["bytes_sent"] == result["bytes"] > sum(map(len, local.values()))
     assert (result["name"], result["version"]) == ("ft-for-travel", "1")
     said = world.fake.models["ft-for-travel"]["1"]["properties"]
-    assert said["tags"]["algorithm"] == "awq"
+    assert said["tags"]["algorithm"] == "awq+gptq"
     assert said["tags"]["adapter"] == "travel"
     assert said["tags"]["base_model"] == "rehearsal"
     assert said["properties"]["olivepress.eval_loss"] == "1.25"
