@@ -159,6 +159,7 @@ def _reasons(stage: Stage, lab: LabFolder, recipe: Recipe, skip: tuple[str, ...]
         now = stage.load().fingerprint(lab, resolved.recipe)
     except (LabError, OSError):
         return {}
+    automatic = {each.option for each in resolved.chosen}
     unknown = {each.option for each in resolved.chosen if each.value is None}
     before, after = _flat(stage.name, kept), _flat(stage.name, json.loads(json.dumps(now, default=str)))
     settings, inputs = {}, {}
@@ -171,6 +172,9 @@ def _reasons(stage: Stage, lab: LabFolder, recipe: Recipe, skip: tuple[str, ...]
             inputs[key] = _INPUTS[stage.name, key]
         elif option not in unknown:
             settings[option] = f"{option} is {_value(after[key])}, it was {_value(before[key])}"
+    # An automatic value that follows a changed setting is no news beside it.
+    own = {option: words for option, words in settings.items() if option not in automatic}
+    settings = own or settings
     if settings.keys() & {"data.file", "quantize.calibration_file"}:
         inputs = {key: words for key, words in inputs.items() if not key.endswith("records")}
     if "model.source" in settings:

@@ -13,6 +13,7 @@ import io
 import logging
 import os
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -122,12 +123,15 @@ def run_workflow(
     }
     scratch = work / "tmp"
     scratch.mkdir(exist_ok=True)
+    before = tempfile.tempdir
     with _captured_log(report) as log, reporting(report, phases), _tee(on_line):
         report.check_cancelled()
         try:
             output = run(whole, package_config=package_config(), tempdir=str(scratch))
         except Exception as error:
             raise _failed(log.error or error, failure, hint) from error
+        finally:
+            tempfile.tempdir = before  # Olive leaves its own, which goes with the work folder
         if log.error is not None and not output.has_output_model():
             raise _failed(log.error, failure, hint) from log.error
     if not output.has_output_model():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,9 @@ def test_bars_become_progress_and_nothing_is_drawn_or_left_behind(
     assert "it/s" not in out + err
     assert "%|" not in out + err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["work"]  # no .olive-cache
+    assert not Path(tempfile.gettempdir()).is_relative_to(tmp_path), (
+        "temporary files go where they did before"
+    )
 
 
 def test_olives_telemetry_has_no_sender(model: Path, tmp_path: Path) -> None:
