@@ -97,6 +97,7 @@ TOPICS: Mapping[str, Topic] = {
             "Training": "in the curve: the loss on the records that it learns",
             "Steps": "how often the adapter was changed",
             "Went on from step": "where a stopped run was taken up",
+            "Stopped early, of steps": "how many there were to be; see `stop_early`",
             "A step took": "the time of one step",
             "Tokens/s": "how fast it learns",
             "Records": "that it learns from",

@@ -368,7 +368,7 @@ async def test_nothing_waits_while_a_file_opens(
         async with opened(lab.root, "data") as (app, pilot):
             await until(pilot, lambda: "Reading" in screen_text(app))
             await pilot.press("f2")
-            await until(pilot, lambda: "Keys" in screen_text(app), 5)
+            await until(pilot, lambda: "Data: help" in screen_text(app))
             await pilot.press("escape")
             go_on.set()
             await until(pilot, lambda: "In town 1 there" in screen_text(app))
