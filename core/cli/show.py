@@ -172,12 +172,16 @@ class EventPrinter:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._begin()
+
+    def _begin(self) -> None:
+        """Another job: its phases and its time begin anew."""
         self._phase = ""
         self._begun: dict[str, float] = {}
         self._next: dict[str, float] = {}
         self._ended: set[str] = set()
         self._loss: float | None = None
-        self._started = clock()
+        self._started = self._clock()
 
     def __call__(self, event: Event) -> None:
         kind = event["type"]
@@ -194,6 +198,8 @@ class EventPrinter:
             self._state(event["job"], event["state"])
 
     def _state(self, job: str, state: str) -> None:
+        if state == "running":
+            self._begin()
         stage = STAGES.get(job.rpartition("-")[0])
         who = clean(stage.title if stage else job, keep_newlines=False)
         words = {

@@ -472,6 +472,18 @@ def test_a_reader_that_leaves_early_is_no_error(make: Callable[[str], Lab]) -> N
         assert process.wait(timeout=60) == 141
 
 
+def test_each_job_is_told_its_own_time(capsys: pytest.CaptureFixture[str]) -> None:
+    at = 0.0
+    printer = EventPrinter(lambda: at)
+    for job, ends in (("quantize-001", 9.0), ("finetune-001", 78.0)):
+        printer({"type": "state", "job": job, "state": "running", "t": 0.0})
+        at = ends
+        printer({"type": "state", "job": job, "state": "succeeded", "t": 0.0})
+    said = capsys.readouterr().err
+    assert "Quantize is done, after 9 s." in said
+    assert "Finetune is done, after 1 min 09 s." in said
+
+
 def test_progress_without_a_terminal_is_a_line_now_and_then(capsys: Captured) -> None:
     at = 0.0
     printer = EventPrinter(lambda: at)
