@@ -49,7 +49,7 @@ class RowPager:
         self._child = Child("core.data.pager", str(path), what="The process that reads the data")
         try:
             self.files = [str(name) for name in self._ask("files")["files"]]
-        except BaseException:
+        except BaseException:  # Ctrl-C too: nobody has this object yet who could end its process
             self._child.close(0)
             raise
 

@@ -52,6 +52,7 @@ def out_of_memory_words(error: BaseException) -> str:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error of torch's says that the device is full; its libraries have words of their own."""
+    # CUDA's and cuDNN's own failures come as plain RuntimeErrors without a code; these are the names of their statuses.
     return isinstance(error, torch.OutOfMemoryError) or any(
         words in str(error) for words in ("CUDA error: out of memory", "ALLOC_FAILED", "CUDNN_STATUS_ALLOC")
     )
