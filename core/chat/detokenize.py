@@ -146,6 +146,12 @@ class Detokenizers:
         self._tokenizer = tokenizer
         self._table = table_for(tokenizer)
 
+    def bytes_of(self, token: int) -> bytes:
+        """What one token stands for, by itself."""
+        if self._table is not None:
+            return self._table[0][token]
+        return str(self._tokenizer.decode([token], skip_special_tokens=False)).encode("utf-8", "replace")
+
     def new(self) -> Detokenizer:
         """A fresh one."""
         if self._table is not None:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import bisect
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from core.chat.caches import Caches
 from core.chat.detokenize import Detokenizers
 from core.chat.generation import Generation
-from core.chat.kv_cache import KVCache, context_that_fits
+from core.chat.kv_cache import WORDS_BETWEEN, KVCache, caches_that_fit, context_that_fits
 from core.chat.protocol import Ask, Dropped, Finished, Load, Notice, ProtocolMessage, Ready, Score, Scored
 from core.chat.sampler import Sampler
 from core.chat.settings import Sampling
 from core.errors import RequestError
 from core.model.messages import Message, Segment, text_of
 from core.model.prompt_format import PromptFormat, read_prompt_format
-from core.model.template import ChatTemplate, TemplateError
+from core.model.template import ChatTemplate, Guard, TemplateError
 from core.optimize.adapters import check_adapter
 from core.optimize.genai import import_genai
 from core.optimize.trusted import check_config, check_onnx_folder
@@ -29,7 +29,7 @@ from core.options import AUTO
 og = import_genai()
 
 CACHES = 2
-"""Caches kept at once: a comparison needs two. The weights are there once."""
+"""Caches kept at once unless told otherwise: a comparison needs two. The weights are there once."""
 
 _END = Finished()
 
@@ -57,12 +57,15 @@ class Engine:
         self._detokenizers = Detokenizers(self._tokens.tokenizer)
         self._notes = notes_on(self._prompts)
         limit = int(config.get("model", {}).get("context_length", request.context_tokens))
-        self._context, note = context_that_fits(config, min(request.context_tokens, limit), CACHES)
+        wanted, caches = min(request.context_tokens, limit), CACHES
+        if request.cache_bytes:
+            caches = caches_that_fit(config, wanted, request.cache_bytes)
+        self._context, note = context_that_fits(config, wanted, caches)
         self._notes += [note] if note else []
         self._ends = self._end_tokens(config)
         self._adapters = og.Adapters(self._model)
         self._loaded: set[str] = set()
-        self._caches: OrderedDict[str, KVCache] = OrderedDict()
+        self._caches = Caches(self._new_cache, caches)
         self._refused: dict[str, str] = {}
         names = sorted(path.stem for path in (folder / "adapters").glob("*.onnx_adapter"))
         for name in names:
@@ -71,7 +74,7 @@ class Engine:
             except RequestError as error:
                 self._refused[name] = error.detail
         if not request.adapter or (request.adapter in names and request.adapter not in self._refused):
-            self._cache(request.adapter).warm()
+            self._caches.take(request.adapter, "").warm()
         Sampler(Sampling())
         self.ready = Ready(
             model=str(config.get("model", {}).get("type", "")),
@@ -107,19 +110,12 @@ class Engine:
             RequestError: no such adapter, or it does not fit this model.
         """
         started = time.perf_counter()
-        self._cache(adapter)
+        self._use(adapter)
         return time.perf_counter() - started
 
-    def _cache(self, adapter: str) -> KVCache:
-        if adapter in self._caches:
-            self._caches.move_to_end(adapter)
-            return self._caches[adapter]
+    def _new_cache(self, adapter: str) -> KVCache:
         self._use(adapter)
-        while len(self._caches) >= CACHES:
-            self._caches.popitem(last=False)
-        cache = KVCache(og, self._model, self._adapters, adapter, self._context)
-        self._caches[adapter] = cache
-        return cache
+        return KVCache(og, self._model, self._adapters, adapter, self._context)
 
     def _use(self, adapter: str) -> None:
         """Load an adapter's file unless it is loaded. Raises RequestError if it cannot be used."""
@@ -143,18 +139,15 @@ class Engine:
             RequestError: an adapter that cannot be used, or a question that does not fit the context.
         """
         settings = Sampling().changed(**request.settings)
-        notice = self._lookalikes(request.prompts[0]["messages"])
+        notice = self._lookalikes(request.prompts[0].get("messages", ()))
         if notice is not None:
             yield notice
-        names = [str(prompt.get("adapter", "")) for prompt in request.prompts]
         runs: list[Generation] = []
-        for name, prompt in zip(names, request.prompts, strict=True):
+        caches: list[KVCache] = []
+        for prompt in request.prompts:
             begun = arrived if not runs else time.perf_counter()
-            try:
-                run = self._generation(name, prompt["messages"], settings, stopped, prompt.get("tools", ()))
-            except RuntimeError:
-                self._caches.pop(name, None)
-                raise
+            caches.append(self._caches.take(str(prompt.get("adapter", "")), _words(prompt)))
+            run = self._generation(caches[-1], prompt, settings, stopped)
             run.watch.spent += time.perf_counter() - begun
             runs.append(run)
         steps = [run.steps() for run in runs]
@@ -167,7 +160,7 @@ class Engine:
                 except (
                     BaseException
                 ):  # native failure or anything else: nobody knows what its cache holds now
-                    self._caches.pop(names[place], None)
+                    self._caches.forget(caches[place])
                     raise
                 runs[place].watch.stop()
                 if message is _END:
@@ -187,23 +180,27 @@ class Engine:
         )
 
     def _generation(
-        self,
-        name: str,
-        messages: list[dict[str, Any]],
-        settings: Sampling,
-        stopped: Callable[[], bool],
-        tools: Sequence[dict[str, Any]] = (),
+        self, cache: KVCache, prompt: dict[str, Any], settings: Sampling, stopped: Callable[[], bool]
     ) -> Generation:
-        cache = self._cache(name)
-        text, ids, dropped = self.fit(messages, cache, settings, tools)
+        messages, tools, dropped = prompt.get("messages", []), prompt.get("tools", ()), 0
+        if prompt.get("whole"):
+            given = prompt.get("text")
+            segments = self._written(messages, tools) if given is None else self._plain(given)
+            text, ids = text_of(segments), cache.encode(segments, self._tokens)
+            if len(ids) >= self._context:
+                raise self._too_long(len(ids))
+        else:
+            text, ids, dropped = self.fit(messages, cache, settings, tools)
+        name = cache.adapter
         return Generation(
             name,
             cache,
             (text, ids),
             settings,
+            asked=prompt,
             room=min(settings.max_new_tokens, self._context - len(ids)),
             ends=self._ends,
-            detokenizer=self._detokenizers.new(),
+            detokenizers=self._detokenizers,
             stopped=stopped,
             dropped=Dropped(name, dropped, self._context) if dropped else None,
         )
@@ -244,14 +241,23 @@ class Engine:
         fitting = bisect.bisect_left(starts, True, lo=least, key=lambda start: len(without(start)[1]) <= room)
         dropped = min(fitting, len(starts) - 1)
         text, ids = without(starts[dropped])
+        cache.words = _words({"messages": [*head, *turns[starts[dropped] :]]})
         if len(ids) <= room or len(ids) <= self._context - 16:
             return text, ids, dropped  # the last question alone: a shorter answer is better than none
-        raise RequestError(
+        raise self._too_long(len(ids))
+
+    def _too_long(self, tokens: int) -> RequestError:
+        return RequestError(
             "The question is longer than the context.",
-            f"It has {len(ids)} tokens with its template; the context holds {self._context}.",
+            f"It has {tokens} tokens with its template; the context holds {self._context}.",
             "Shorten it, or raise chat.context_tokens in lab.toml.",
             code="chat.too-long",
         )
+
+    def _plain(self, text: str) -> tuple[Segment, ...]:
+        """A text as it is, in which letters that look like a special token are letters."""
+        guard = Guard(self._tokens.special, text)
+        return (guard.segment(guard.text(text), False),)
 
     def _least_dropped(self, turns: list[dict[str, Any]], starts: list[int], room: int) -> int:
         """How many must go for the words of the turns alone: to write a thousand with their template takes long."""
@@ -303,6 +309,12 @@ class Engine:
             ]
             place += len(chunk)
         return Scored(float(np.mean(losses)) if losses else 0.0, len(losses))
+
+
+def _words(prompt: Mapping[str, Any]) -> str:
+    """The texts of a prompt, by which the cache of its conversation is found again."""
+    texts = [str(turn["content"]) for turn in prompt.get("messages", ())]
+    return WORDS_BETWEEN.join([*texts, prompt["text"]] if "text" in prompt else texts)
 
 
 def _loss(logits: Any, target: int) -> float:

@@ -6,7 +6,7 @@ adapter are wrong under another, so each has its own cache and a switch reads th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,23 @@ from core.formats import human_bytes
 from core.model.messages import Segment, after, text_of
 from core.model.tokenizer import ModelTokenizer
 
+WORDS_BETWEEN = "\0"
+"""Stands between the texts of a conversation in :attr:`KVCache.words`."""
+
 READ_CHUNK = 512
 """Tokens read at once. Between chunks reading can be stopped, and tells how far it is."""
 
 
-def common_prefix(left: list[int], right: list[int]) -> int:
-    """How many tokens two sequences share from the start."""
-    size = min(len(left), len(right))
-    if left[:size] == right[:size]:
-        return size
-    return next(place for place in range(size) if left[place] != right[place])
+def common_prefix(left: Sequence[Any], right: Sequence[Any]) -> int:
+    """How many items two sequences share from the start."""
+    low, high = 0, min(len(left), len(right))
+    while low < high:  # slices are compared without Python's steps
+        middle = (low + high + 1) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 SMALLEST = 64
@@ -34,14 +41,20 @@ SMALLEST = 64
 
 
 class KVCache:
-    """The cache of one adapter."""
+    """The cache of one conversation with one adapter.
+
+    Attributes:
+        adapter: its name, or "" for the base.
+        words: the texts of the conversation, joined, by which it is found again.
+    """
 
     def __init__(self, runtime: Any, model: Any, adapters: Any, adapter: str, context_tokens: int) -> None:
         """``runtime``: onnxruntime_genai; ``adapters``: its ``Adapters``, with ``adapter`` loaded."""
         self._runtime = runtime
         self._model = model
         self._adapters = adapters
-        self._adapter = adapter
+        self.adapter = adapter
+        self.words = ""
         self._context = context_tokens
         self._generator = self._new()
         self.ids: list[int] = []
@@ -56,8 +69,8 @@ class KVCache:
         params = self._runtime.GeneratorParams(self._model)
         params.set_search_options(max_length=self._context, do_sample=False, num_beams=1)
         generator = self._runtime.Generator(self._model, params)
-        if self._adapter:
-            generator.set_active_adapter(self._adapters, self._adapter)
+        if self.adapter:
+            generator.set_active_adapter(self._adapters, self.adapter)
         return generator
 
     def warm(self) -> None:
@@ -116,16 +129,24 @@ class KVCache:
         self._text, self._marks = "", []
         return kept
 
-    def choose(self, sampler: Sampler) -> int:
-        """The next token; :meth:`accept` makes it part of the conversation."""
-        if sampler.plain:
+    def choose(self, sampler: Sampler, look: Callable[[Any, int], None] | None = None) -> int:
+        """The next token; :meth:`accept` makes it part of the conversation.
+
+        Args:
+            look: is shown the logits of this place, and the choice.
+        """
+        if sampler.plain and look is None:
             self._generator.generate_next_token()
             self._computed = len(self.ids)
             return int(self._generator.get_next_tokens()[0])
         if self._computed < len(self.ids):
             self._generator.append_tokens(np.array(self.ids[self._computed :], dtype=np.int32))
             self._computed = len(self.ids)
-        return sampler.choose(self._generator.get_logits(), self.ids)
+        logits = self._generator.get_logits()
+        token = sampler.choose(logits, self.ids)
+        if look is not None:
+            look(logits, token)
+        return token
 
     def accept(self, token: int) -> None:
         """Make the chosen token part of the conversation. It is computed when the next one is asked for."""
@@ -133,6 +154,7 @@ class KVCache:
 
     def answered(self, answer: str) -> None:
         """Remember where the answer ended, so that the next turn continues from its ids."""
+        self.words += WORDS_BETWEEN + answer
         if not self._marks:
             return  # reading was stopped in the middle: there is no text to go on from
         self._text += answer
@@ -161,6 +183,16 @@ def cache_bytes_per_token(config: dict[str, Any]) -> int:
     if not all(isinstance(size, int) and size > 0 for size in sizes):
         return 0
     return int(2 * 4 * sizes[0] * sizes[1] * sizes[2])
+
+
+def caches_that_fit(config: dict[str, Any], context: int, memory: int) -> int:
+    """How many caches of ``context`` tokens fit in so many bytes, and in half of what is free; at least one."""
+    each = cache_bytes_per_token(config) * context
+    if not each:
+        return 1
+    import psutil
+
+    return int(max(1, min(memory, psutil.virtual_memory().available // 2) // each))
 
 
 def context_that_fits(

@@ -55,6 +55,7 @@ class Load(ProtocolMessage):
         template: how turns are written: "auto", or the recipe's `{field}` template.
         answer: the field of that template that is the answer; empty to find it by its name.
         adapter: the adapter that will be used first; made ready at once. An unfit one is no error here.
+        cache_bytes: what the conversations kept may take; 0 for two of them.
     """
 
     type: ClassVar[str] = "load"
@@ -63,6 +64,7 @@ class Load(ProtocolMessage):
     template: str = "auto"
     adapter: str = BASE
     answer: str = ""
+    cache_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,10 @@ class Ask(ProtocolMessage):
 
     Attributes:
         prompts: [{"adapter": name or "", "messages": [{"role", "content"}, …]}, …]; two are a comparison.
-            Messages may have what :class:`core.model.messages.Message` has, and a prompt ``tools``.
+            Messages may have what :class:`core.model.messages.Message` has. A prompt may have ``tools``; ``text``
+            in place of the messages, to go on with as it is; ``stop``, texts that end the answer and are no part of
+            it; ``logprobs``, how many alternatives each token is told with; ``whole``, to be refused rather
+            than cut where it is longer than the context.
         settings: the fields of :class:`core.chat.settings.Sampling`.
 
     Answered by Progress, Notice, Dropped, Token and one Done for each adapter.
@@ -143,11 +148,18 @@ class Ready(ProtocolMessage):
 
 @dataclass(frozen=True)
 class Token(ProtocolMessage):
-    """A piece of an answer: whole characters only."""
+    """A piece of an answer: whole characters only.
+
+    Attributes:
+        tokens: where they were asked for, the tokens it is made of: [bytes, log probability, [[bytes, log
+            probability], …]], the likeliest alternative first. The probabilities are the model's own, before
+            temperature and penalties. A token whose characters came earlier may be among them.
+    """
 
     type: ClassVar[str] = "token"
     adapter: str
     text: str
+    tokens: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -184,7 +196,7 @@ class Done(ProtocolMessage):
         new_tokens: tokens of the answer.
         time_to_first_token_s: from the request's arrival to the first token (own time, in a comparison).
         tokens_per_s: decoding speed after the first token; 0 where there was one token or none.
-        stop: ``end`` (the model ended its turn), ``length`` or ``cancelled``.
+        stop: ``end`` (the model ended its turn), ``text`` (one of the stop texts came), ``length`` or ``cancelled``.
         context_full: ``length`` was the end of the context and not of max_new_tokens.
         dropped_turns: oldest turns left out of the prompt.
     """

@@ -14,6 +14,17 @@ import numpy as np
 from core.chat.settings import Sampling
 
 
+def log_probabilities(logits: Any, token: int, count: int) -> tuple[float, list[tuple[int, float]]]:
+    """The log probability that the model itself gives a token, and the ``count`` likeliest ones with theirs."""
+    scores = np.asarray(logits, dtype=np.float64).reshape(-1)
+    scores = scores - scores.max()
+    scores -= np.log(np.exp(scores).sum())
+    count = min(count, scores.size)
+    best = np.argpartition(scores, -count)[-count:] if count else np.array([], dtype=np.int64)
+    best = best[np.lexsort((best, -scores[best]))]  # likeliest first, ties by number
+    return float(scores[token]), [(int(number), float(scores[number])) for number in best]
+
+
 class Sampler:
     """Chooses tokens for one answer.
 

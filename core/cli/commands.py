@@ -14,6 +14,7 @@ COMMANDS = (
     "logs",
     "cancel",
     "chat",
+    "serve",
     "upload",
     "login",
     "logout",

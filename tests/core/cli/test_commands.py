@@ -46,7 +46,19 @@ def make(here: Path) -> Callable[[str], Lab]:
 
 
 def test_every_command_of_the_contract_is_there_and_helps(capsys: Captured) -> None:
-    promised = {"new", "check", "data", "run", "status", "logs", "cancel", "chat", "upload", "export"}
+    promised = {
+        "new",
+        "check",
+        "data",
+        "run",
+        "status",
+        "logs",
+        "cancel",
+        "chat",
+        "serve",
+        "upload",
+        "export",
+    }
     assert promised <= set(COMMANDS)
     for command in COMMANDS:
         with pytest.raises(SystemExit) as left:

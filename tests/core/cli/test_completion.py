@@ -24,7 +24,7 @@ from core.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[3]
 
-TYPED_FREELY = {"CHAT", "ID", "KINDS", "N", "NAME", "NAME[:VERSION]", "TEXT"}
+TYPED_FREELY = {"ADDRESS", "CHAT", "ID", "KINDS", "N", "NAME", "NAME[:VERSION]", "ORIGIN", "TEXT"}
 """What a word of the help stands for that only the user, or the network, knows."""
 
 
