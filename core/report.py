@@ -80,27 +80,27 @@ def write_report(lab: LabFolder, recipe: Recipe) -> None:
 def report_text(lab: LabFolder, recipe: Recipe) -> str:
     """The report as Markdown."""
     parts = [
-        f"# {_escape(lab.root.name)}",
-        f"Model `{_escape(recipe.model.source)}`, data `{_escape(recipe.data.file)}`. "
+        f"# {escape(lab.root.name)}",
+        f"Model `{escape(recipe.model.source)}`, data `{escape(recipe.data.file)}`. "
         f"Written {now()[:19]}Z by OlivePress.",
     ]
     old = stale(lab, recipe)
     for stage, heading, folder in what_is_made(lab):
-        title = _escape(heading)
+        title = escape(heading)
         try:
             manifest = read_json(folder / MANIFEST)
         except RequestError as error:
-            parts += [f"## {title}", _escape(f"{error.title} {error.detail}")]
+            parts += [f"## {title}", escape(f"{error.title} {error.detail}")]
             continue
         if not manifest:
             continue
         parts.append(f"## {title}")
         result = manifest.get("result") or {}
         if sentence := assessment(stage, result).text:
-            parts.append(_escape(sentence))
+            parts.append(escape(sentence))
         parts.append(f"`{folder.relative_to(lab.root)}`")
         if stage in old and folder == _now(lab, recipe, stage):
-            parts.append(f"Stale: {_escape(old[stage])}.")
+            parts.append(f"Stale: {escape(old[stage])}.")
         parts.append(_table(stage, result))
         if manifest.get("auto"):
             parts.append("What followed the model and the data:")
@@ -129,7 +129,7 @@ def with_upload(text: str, uploaded: dict[str, Any] | None) -> str:
     text = text.split("\n## Upload\n", 1)[0].rstrip("\n") + "\n"
     if uploaded is None:
         return text
-    sentence = _escape(assessment("upload", uploaded).text)
+    sentence = escape(assessment("upload", uploaded).text)
     return (
         f"{text}\n## Upload\n\n" + (f"{sentence}\n\n" if sentence else "") + f"{_table('upload', uploaded)}\n"
     )
@@ -137,7 +137,7 @@ def with_upload(text: str, uploaded: dict[str, Any] | None) -> str:
 
 def _table(stage: str, result: dict[str, Any]) -> str:
     rows = [("what", "value"), ("---", "---")]
-    rows += [(label, _escape(value)) for label, value in result_lines(stage, result)]
+    rows += [(label, escape(value)) for label, value in result_lines(stage, result)]
     return "\n".join(f"| {label} | {value} |" for label, value in rows)
 
 
@@ -146,11 +146,11 @@ def auto_table(chosen: Iterable[Mapping[str, Any]]) -> str:
     rows = ["| setting | value | why |", "| --- | --- | --- |"]
     for each in chosen:
         words = Chosen(each["option"], each["value"], each["reason"]).words
-        rows.append(f"| {each['option']} | {_escape(words)} | {_escape(each['reason'])} |")
+        rows.append(f"| {each['option']} | {escape(words)} | {escape(each['reason'])} |")
     return "\n".join(rows)
 
 
-def _escape(text: str) -> str:
-    """Foreign text that Markdown must not read as its own."""
+def escape(text: str) -> str:
+    """Foreign text, so that Markdown does not read it as its own."""
     text = clean(text, keep_newlines=False)
     return "".join("\\" + c if c in "\\`*_[]<>|#" else c for c in text)

@@ -120,10 +120,13 @@ def candidates(words: list[str], begun: str) -> Iterable[Candidate]:
         return []
     parser = command_parser(name)
     options = parser._option_string_actions
-    if given and (action := options.get(given[-1])) is not None and action.nargs is None:
-        return _values(action, name, given[:-1], begun)
+    for back in (1, 2):  # an option stands so many words before the one that is typed
+        action = options.get(given[-back]) if len(given) >= back else None
+        if action is not None and _takes(action) >= back:
+            return _values(action, name, given[:-back], begun, back - 1)
     option, equals, value = begun.partition("=")
-    if equals and (action := options.get(option)) is not None and action.nargs is None:
+    action = options.get(option) if equals else None
+    if action is not None and _takes(action) == 1:
         return [(f"{option}={each}", about) for each, about in _values(action, name, given, value)]
     if begun.startswith("-"):
         return [
@@ -158,17 +161,26 @@ def _plain_words(parser: argparse.ArgumentParser, given: list[str]) -> list[str]
     for word in left:
         if not word.startswith("-"):
             plain.append(word)
-        elif (action := parser._option_string_actions.get(word)) is not None and action.nargs is None:
-            next(left, None)
+        elif (action := parser._option_string_actions.get(word)) is not None:
+            for _ in range(_takes(action)):
+                next(left, None)
     return plain
 
 
-def _values(action: argparse.Action, name: str, given: list[str], begun: str) -> Iterable[Candidate]:
+def _takes(action: argparse.Action) -> int:
+    """How many words an option takes."""
+    return 1 if action.nargs is None else action.nargs if isinstance(action.nargs, int) else 0
+
+
+def _values(
+    action: argparse.Action, name: str, given: list[str], begun: str, place: int = 0
+) -> Iterable[Candidate]:
     """What an option or a plain word may be: its choices, or what its name in the help stands for."""
     if action.choices is not None:
         return [(str(choice), "") for choice in action.choices]
     plain = _plain_words(command_parser(name), given)
-    find = BY_METAVAR.get(str(action.metavar))
+    metavar = action.metavar[place] if isinstance(action.metavar, tuple) else action.metavar
+    find = BY_METAVAR.get(str(metavar))
     return find(name, plain, begun) if find is not None else []
 
 
@@ -200,6 +212,12 @@ def _adapters(name: str, plain: list[str], begun: str) -> Iterator[Candidate]:
     except (LabError, OSError):
         found = []
     yield from ((adapter, "") for adapter in found)
+
+
+def _forms(name: str, plain: list[str], begun: str) -> Iterator[Candidate]:
+    from core.export.forms import FORMS
+
+    yield from ((form.name, form.about) for form in FORMS.values())
 
 
 def _settings(name: str, plain: list[str], begun: str) -> Iterator[Candidate]:
@@ -268,6 +286,7 @@ BY_METAVAR: Final[dict[str, Callable[[str, list[str], str], Iterable[Candidate]]
     ],
     "KEY=VALUE": _settings,
     "ADAPTER": _adapters,
+    "FORM": _forms,
 }
 """How to find what may stand for a word of the help."""
 

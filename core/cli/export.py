@@ -1,27 +1,97 @@
-"""``olivepress export``: the lab's stages as one Olive workflow file."""
+"""``olivepress export``: take the result along, in a form that other programs read."""
 
 from __future__ import annotations
 
 import argparse
 
-from core.cli.parser import add_folder
+from core.cli.parser import add_folder, add_json
+from core.export.forms import FORMS
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
-    parser = commands.add_parser("export", help="the same stages as an Olive workflow file")
+    width = max(map(len, FORMS)) + 2
+    parser = commands.add_parser(
+        "export",
+        help="take the result along, in a form that other programs read",
+        description="Write the lab's result in a form that other programs read.",
+        epilog="forms:\n"
+        + "\n".join(f"  {form.name:{width}}{form.out:12}{form.about}" for form in FORMS.values()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add_folder(parser)
-    parser.add_argument("--olive", metavar="FILE.json", required=True, help="where to write it")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument(
+        "--to",
+        nargs=2,
+        metavar=("FORM", "OUT"),
+        help="the form, and where to: a folder or file that is not there yet, or OWNER/NAME of the hub",
+    )
+    where.add_argument("--olive", metavar="FILE.json", help="the same as --to olive FILE.json")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--adapter",
+        metavar="ADAPTER",
+        help="the adapter that goes with it (default: the lab's, if it has one)",
+    )
+    which.add_argument("--no-adapter", action="store_true", help="the base alone")
+    types = sorted({each for form in FORMS.values() for each in form.types})
+    parser.add_argument(
+        "--type",
+        choices=types,
+        default="",
+        help="type of the weights: "
+        + "; ".join(f"{form.name}: {', '.join(form.types)}" for form in FORMS.values() if form.types),
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace an earlier export; take a result older than the settings",
+    )
+    folders = [form.name for form in FORMS.values() if form.is_folder]
+    parser.add_argument(
+        "--form", choices=folders, default="onnx", help="with --to hub: the form to send (default: onnx)"
+    )
+    parser.add_argument(
+        "--public", action="store_true", help="with --to hub: a new repository is for everybody"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="with --to hub: say what would be sent, and send nothing"
+    )
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the workflow file, and the package config that it needs beside it."""
-    from pathlib import Path
-
-    from core.export import export_olive
+    """Write it, and say what it is and how it is used."""
+    from core.cli.show import print_json
+    from core.export.write import export
+    from core.formats import human_bytes
     from core.lab import Lab
+    from core.text import clean
 
-    for path, what in export_olive(Lab.open(options.folder), Path(options.olive).expanduser()).items():
-        print(f"{path}: {what}")
+    form, out = options.to or ("olive", options.olive)
+    done = export(
+        Lab.open(options.folder),
+        form,
+        out,
+        adapter=None if options.no_adapter else options.adapter or "auto",
+        type=options.type,
+        force=options.force,
+        hub_form=options.form,
+        public=options.public,
+        dry_run=options.dry_run,
+    )
+    if options.json:
+        print_json(done.as_dict())
+        return 0
+    for path, what in done.files.items():
+        print(clean(f"{path}: {what}", keep_newlines=False))
+    if not done.files:
+        size = f" ({human_bytes(done.bytes)})" if done.bytes else ""
+        print(clean(f"{FORMS[form].title}: {done.path}{size}", keep_newlines=False))
+    for note in done.notes:
+        print(clean(f"Note: {note}", keep_newlines=False))
+    if done.next:
+        print(clean(f"Next: {done.next}", keep_newlines=False))
     return 0

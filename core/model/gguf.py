@@ -759,7 +759,7 @@ def float_folder(file: Path, report: Reporter) -> Path:
                 if (text := _text_place(header)).is_dir():
                     shutil.copytree(text, made, dirs_exist_ok=True)
                 else:
-                    _text_files(header, made, report)
+                    text_files(header, made, report)
                 _weights(header, made, report)
                 publish(made, target, {"source": str(file), "stamp": header.stamp})
                 report.log(f"{file.name} was unpacked into {target}.")
@@ -909,7 +909,13 @@ def _by_itself(file: Path, near: Path) -> Iterator[tuple[str, str]]:
         shutil.rmtree(place)
 
 
-def _text_files(header: Header, folder: Path, report: Reporter) -> None:
+def text_files(header: Header, folder: Path, report: Reporter) -> None:
+    """Write the tokenizer, the templates and the configuration of a file into a folder, by transformers' reader.
+
+    Raises:
+        RequestError: the tokenizer cannot be read, or not be kept as it is.
+        Cancelled: asked to stop.
+    """
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
     report.progress("Reading the tokenizer", 0, None)
@@ -1061,7 +1067,7 @@ def _answer(request: Request) -> None:
     with _alone(target, report):
         if not target.is_dir():
             with _beside(target) as made:
-                _text_files(header, made, report)
+                text_files(header, made, report)
                 publish(made, target, {"source": str(header.path), "stamp": header.stamp})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -259,6 +260,88 @@ def unpack_linears(model: PreTrainedModel, dtype: torch.dtype) -> int:
 
 
 # The files of a checkpoint
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A rounded matrix as a checkpoint has it: (``codes`` - ``zeros``) * ``scales``, group by group of a row.
+
+    Attributes:
+        codes: [outputs, inputs], whole numbers.
+        scales, zeros: [outputs, groups].
+    """
+
+    codes: torch.Tensor
+    scales: torch.Tensor
+    zeros: torch.Tensor
+    bits: int
+
+    @property
+    def group_size(self) -> int:
+        """Inputs that share a scale."""
+        return int(self.codes.shape[1] // self.scales.shape[1])
+
+    def weight(self) -> torch.Tensor:
+        """The float matrix, float32."""
+        rows, groups = self.scales.shape
+        codes = self.codes.view(rows, groups, -1).float()
+        scales, zeros = self.scales.float().unsqueeze(-1), self.zeros.float().unsqueeze(-1)
+        return codes.sub_(zeros).mul_(scales).view(rows, -1)
+
+
+def read_tensors(checkpoint: Path) -> Iterator[tuple[str, torch.Tensor | Packed]]:
+    """Every matrix of a checkpoint by its name in a float model, one at a time; rounded ones as they are packed.
+
+    Raises:
+        RequestError: a file is damaged, or a matrix is packed in a way that is not known here.
+    """
+    from safetensors import safe_open
+
+    entries = tensor_entries(checkpoint)
+    config = read_config(checkpoint).get("quantization_config") or {}
+    overrides = config.get("overrides") or {}
+    for file in weight_files(checkpoint):
+        with safe_open(str(file), "pt") as stream:
+            for name in stream.keys():  # noqa: SIM118 - not a dictionary
+                module, _, kind = name.rpartition(".")
+                if f"{module}.qweight" not in entries or kind not in _TENSORS or kind == "bias":
+                    yield name, stream.get_tensor(name)
+                elif kind == "qweight":
+                    bits = int((overrides.get(module) or {}).get("bits") or config.get("bits") or 4)
+                    zeros = f"{module}.qzeros"
+                    yield (
+                        f"{module}.weight",
+                        _unpacked(
+                            stream.get_tensor(name),
+                            stream.get_tensor(f"{module}.scales"),
+                            stream.get_tensor(zeros) if zeros in entries else None,
+                            bits,
+                            f"{file}: {module}",
+                        ),
+                    )
+
+
+def _unpacked(
+    packed: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor | None, bits: int, where: str
+) -> Packed:
+    rows, groups = scales.shape
+    if bits not in (4, 8) or packed.shape[0] != rows or packed.dtype != torch.uint8:
+        raise RequestError(
+            "The quantized model is packed in a way that is not known here.",
+            f"{where} has {bits} bits, scales of {list(scales.shape)} and codes of {list(packed.shape)}.",
+            "Run quantize again.",
+            code="export.packing",
+        )
+    if zeros is None:
+        known = torch.full((rows, groups), 1 << (bits - 1), dtype=torch.uint8)
+    else:
+        known = _halves(zeros)[:, :groups] if bits == 4 else zeros
+    return Packed(_halves(packed) if bits == 4 else packed, scales, known, bits)
+
+
+def _halves(packed: torch.Tensor) -> torch.Tensor:
+    """Two numbers of each byte, the one in its low half first."""
+    return torch.stack((packed & 15, packed >> 4), dim=-1).flatten(1)
 
 
 def has_no_zero_points(checkpoint: Path) -> bool:

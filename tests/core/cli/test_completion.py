@@ -46,11 +46,12 @@ def fitting(line: str) -> set[str]:
 
 def test_every_word_of_the_help_is_either_found_or_known_to_be_free() -> None:
     strange = {
-        (command, action.metavar)
+        (command, word)
         for command in COMMANDS
         for action in command_parser(command)._actions
         if action.nargs != 0 and action.choices is None and action.help != argparse.SUPPRESS
-        if action.metavar not in BY_METAVAR and action.metavar not in TYPED_FREELY
+        for word in (action.metavar if isinstance(action.metavar, tuple) else (action.metavar,))
+        if word not in BY_METAVAR and word not in TYPED_FREELY
     }
     assert not strange
 
@@ -73,6 +74,9 @@ def test_commands_stages_labs_and_settings_are_offered(here: Path) -> None:
     assert fitting("new x --data r") == {"rows.jsonl"}
     assert fitting("fetch model elsewh") == {"elsewhere/"}
     assert fitting("login --method d") == {"device"}
+    assert fitting("export my-lab --to gg") == {"gguf"}
+    assert fitting("export my-lab --to olive ro") == {"rows.jsonl"}
+    assert fitting("export my-lab --to gguf out --ty") == {"--type"}
     assert fitting("login --method=d") == {"--method=device"}
     assert fitting("completion ") == set(SCRIPTS)
     assert fitting("help ") == set(COMMANDS)

@@ -10,11 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.events import Reporter
+from core.export.write import Exported, ExportRequest
 from core.files import write_atomic, write_json
 from core.recipe import recipe_text
 
 if TYPE_CHECKING:
     from core.lab import Lab
+
+
+def run(wanted: ExportRequest) -> Exported:
+    """Write the workflow and what stands beside it. A workflow that is there already is written anew."""
+    path = Path(wanted.out).expanduser().absolute()
+    written = export_olive(wanted.lab, path)
+    return Exported("olive", str(path), files={str(file): what for file, what in written.items()})
 
 
 def export_olive(lab: Lab, path: Path) -> dict[Path, str]:

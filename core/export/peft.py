@@ -1,0 +1,52 @@
+"""The adapter as PEFT reads it, beside the base that it was trained on: the lab's rounded model, unpacked to float."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from core.errors import RequestError
+from core.export.merged import dtype_of, float_bytes, folded, write_float
+from core.export.onnx import lab_prompts
+from core.export.programs import ask_peft
+from core.export.prompts import starts_by_tokenizer
+from core.export.write import Exported, ExportRequest, into_folder
+from core.files import read_json, write_json
+from core.optimize.adapters import read_lora
+from core.text import command
+
+BASE, ADAPTER = "base", "adapter"
+_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def run(wanted: ExportRequest) -> Exported:
+    """Write base, adapter and the program that puts them together."""
+    adapter = wanted.adapter
+    if adapter is None:
+        raise RequestError(
+            "There is no adapter to export.",
+            f"{wanted.folder.finetuned_root} has none, or --no-adapter left it out.",
+            f"Train one: {command('run', wanted.lab.root, 'finetune')}; the base alone is --to merged --no-adapter.",
+            code="export.adapter",
+        )
+    checkpoint, source = wanted.folder.quantized_dir, wanted.folder.finetuned_dir(adapter)
+    lora = read_lora(source)
+    dtype = dtype_of(checkpoint, wanted.type)
+
+    def write(folder: Path) -> dict[str, Any]:
+        (folder / BASE).mkdir()
+        notes = write_float(wanted, folder / BASE, dtype, None)
+        (folder / ADAPTER).mkdir()
+        for name in _FILES:
+            shutil.copyfile(source / name, folder / ADAPTER / name)
+        config = read_json(folder / ADAPTER / _FILES[0])
+        write_json(folder / ADAPTER / _FILES[0], {**config, "base_model_name_or_path": BASE})
+        prompts = lab_prompts(wanted, folder / BASE)
+        program = ask_peft(wanted.lab.recipe, adapter, starts_by_tokenizer(prompts))
+        (folder / "ask.py").write_text(program, encoding="utf-8")
+        return {"dtype": str(dtype).removeprefix("torch."), "rank": lora.rank, "notes": notes}
+
+    for _ in folded(checkpoint, lora):  # refuses an adapter that does not fit before anything is written
+        pass
+    return into_folder(wanted, float_bytes(checkpoint, dtype), write)
