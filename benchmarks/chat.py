@@ -170,7 +170,7 @@ async def on_screen(model: Path, rounds: int, tokens: int, bare: Bare) -> dict[s
             for number in range(rounds + 1):
                 screen.controller.chat.new()
                 await screen.draw()
-                screen.field.value = question(number)
+                screen.field.text = question(number)
                 began = time.perf_counter()
                 await pilot.press("enter")
                 first = 0.0

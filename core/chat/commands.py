@@ -1,30 +1,36 @@
-"""What can be typed behind a / in a chat, by lines as in the wizard."""
+"""What can be typed behind a / in a chat, by lines as in the wizard; and how it can go on while it is typed."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Container
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from core.errors import RequestError
 
-_USAGE = (
-    ("/again", "answer the last question anew"),
-    ("/edit [TEXT]", "another in its place"),
-    ("/compare [TEXT]", "base and tuned side by side, on or off"),
-    ("/adapter [NAME]", "who answers; /base for none"),
-    ("/set [NAME VALUE]", "such as /set temperature 0.7"),
-    ("/chats, /open CHAT", "earlier chats; go on with one"),
-    ("/new, /name TEXT", "begin another chat; name this one"),
-    ("/save [FILE]", "write it as Markdown"),
-    ("/copy", "copy the last answer"),
-    ("/evaluate [N]", "the held-out questions, base and tuned"),
-    ("/restart", "start the model again"),
-    ("/help, /quit", "this list; end the chat"),
+_COMMANDS = (
+    ("again", "", "answer the last question anew"),
+    ("edit", "[TEXT]", "put another question in its place"),
+    ("compare", "[TEXT]", "base and tuned side by side, on or off"),
+    ("adapter", "[NAME]", "who answers; none for the base"),
+    ("set", "[NAME VALUE]", "how answers are chosen"),
+    ("chats", "", "earlier chats"),
+    ("open", "CHAT", "go on with an earlier chat"),
+    ("new", "", "begin another chat"),
+    ("name", "TEXT", "name this chat"),
+    ("save", "[FILE]", "write it as Markdown"),
+    ("copy", "", "copy the last answer"),
+    ("evaluate", "[N]", "the held-out questions, base and tuned"),
+    ("restart", "", "start the model again"),
+    ("help", "", "this list"),
+    ("quit", "", "end the chat"),
 )
-_NAMES = frozenset(re.findall(r"(?<!\S)/(\w+)", " ".join(f"{usage} {meaning}" for usage, meaning in _USAGE)))
+"""Name, words behind it, meaning."""
+_NAMES = frozenset(name for name, _, _ in _COMMANDS)
 _SAME = {"regen": "again", "list": "chats", "exit": "quit", "q": "quit"}
 """Other names that are understood."""
+
+Words = Mapping[str, Callable[[], Iterable[tuple[str, str]]]]
+"""What can stand behind a command, and what each means; asked for only when that command was typed."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +41,27 @@ class Command:
     words: str = ""
 
 
+@dataclass(frozen=True)
+class Completion:
+    """A way in which a line that begins with / can go on.
+
+    Attributes:
+        line: the line as it would be.
+        shown: what it is called in a list of them, and ``meaning`` beside it.
+        whole: the line can be done as it is; else more words are needed.
+    """
+
+    line: str
+    shown: str
+    meaning: str
+    whole: bool
+
+
 def help_text(without: Container[str] = ()) -> str:
     """The commands, one a line, but for those that a place does not have."""
-    lines = [f"{usage:<19}{meaning}" for usage, meaning in _USAGE if usage.split()[0][1:] not in without]
+    lines = [
+        f"{_usage(name, words):<19}{meaning}" for name, words, meaning in _COMMANDS if name not in without
+    ]
     return "\n".join(lines)
 
 
@@ -53,6 +77,8 @@ def parse(line: str, without: Container[str] = ()) -> Command | str:
     if not line.startswith("/") or line.startswith("//"):
         return line.removeprefix("/")
     typed, _, words = line[1:].strip().partition(" ")
+    if typed == "base":
+        return Command("adapter", "none")
     name = _SAME.get(typed, typed)
     if name not in _NAMES or name in without:
         raise RequestError(
@@ -60,10 +86,42 @@ def parse(line: str, without: Container[str] = ()) -> Command | str:
             hint="/help lists them. A question is typed with //.",
             code="chat.command",
         )
-    return Command("adapter", "none") if name == "base" else Command(name, words.strip())
+    return Command(name, words.strip())
+
+
+def complete(line: str, words: Words, without: Container[str] = ()) -> list[Completion]:
+    """How a line that begins with / can go on; nothing for a question.
+
+    Args:
+        words: for a command, what can stand behind it.
+        without: commands that this place does not have.
+    """
+    if not line.startswith("/") or line.startswith("//") or "\n" in line:
+        return []
+    typed, space, begun = line[1:].partition(" ")
+    if not space:
+        return [
+            Completion(
+                f"/{name}{' ' if more else ''}", _usage(name, more), meaning, not more or more.startswith("[")
+            )
+            for name, more, meaning in _COMMANDS
+            if name.startswith(typed) and name not in without
+        ]
+    if typed in without or typed not in words:
+        return []
+    begun = begun.lstrip()
+    return [
+        Completion(f"/{typed} {word}", word.strip(), meaning, not word.endswith(" "))
+        for word, meaning in words[typed]()
+        if word.lower().startswith(begun.lower()) and word != begun
+    ]
 
 
 def setting(words: str) -> tuple[str, str]:
     """The name and the value behind ``/set``, each empty if it is not there."""
     name, _, value = words.replace("=", " ", 1).partition(" ")
     return name, value.strip()
+
+
+def _usage(name: str, words: str) -> str:
+    return f"/{name} {words}".rstrip()

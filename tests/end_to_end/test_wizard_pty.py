@@ -77,7 +77,7 @@ def test_from_an_empty_folder_to_a_tuned_answer(tmp_path: Path) -> None:
 
         terminal.until("Enter sends", 60)
         terminal.until("likeliest words", 120)
-        terminal.until(lambda text: terminal.marked("Ask; Enter"), 60)
+        terminal.until(lambda text: terminal.marked("Ask the model"), 60)
         terminal.send("What should I see in Chicago?")
         terminal.until("What should I see in Chicago?")
         terminal.send("enter")

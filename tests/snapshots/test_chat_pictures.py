@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from textual.widgets import Input
+from textual.widgets import TextArea
 
 from core.chat.protocol import Ready
+from core.data import load_examples
 from core.errors import MachineError, StageError
 from core.lab import Lab
 from tests.snapshots.conftest import Compare
@@ -53,9 +54,9 @@ Do = Callable[[Any, ChatScreen, Puppet], Awaitable[None]]
 async def say(pilot: Any, screen: ChatScreen, text: str, *, wait: bool = True) -> None:
     """Send a line; wait until it is answered."""
     screen.field.focus()
-    screen.field.value = text
+    screen.field.text = text
     await pilot.press("enter")
-    await until(pilot, lambda: screen.field.value == "")
+    await until(pilot, lambda: screen.field.text == "")
     if wait:
         await until(pilot, lambda: not screen.view.busy)
 
@@ -94,6 +95,43 @@ async def compared(pilot: Any, screen: ChatScreen, puppet: Puppet) -> None:
     screen.controller.compare_with((None, "travel"))
     puppet.will_say(BASE_WORDS, MARKDOWN)
     await say(pilot, screen, TALK[0][0])
+
+
+ALIKE = (
+    "In Bruges, see the old bridge and the market. There are many boats, and many people.",
+    "In Bruges, see the *old bridge*, the market and the river. Go early: by noon the boats are full.",
+)
+CIRCLES = (
+    "Bruges is a city in Belgium. " + "There are many things to see there, and many people see them. " * 4
+)
+
+
+async def differing(pilot: Any, screen: ChatScreen, puppet: Puppet) -> None:
+    screen.controller.compare_with((None, "travel"))
+    puppet.will_say(*ALIKE)
+    await say(pilot, screen, TALK[0][0])
+
+
+async def circles(pilot: Any, screen: ChatScreen, puppet: Puppet) -> None:
+    await say(pilot, screen, TALK[0][0], wait=False)
+    puppet.token(CIRCLES)
+    await until(pilot, lambda: "repeats itself" in screen_text(pilot.app))
+
+
+async def commands(pilot: Any, screen: ChatScreen, puppet: Puppet) -> None:
+    await talk(pilot, screen, puppet)
+    await pilot.press("/")
+    await until(pilot, lambda: screen.field.completing)
+
+
+async def lines(pilot: Any, screen: ChatScreen, puppet: Puppet) -> None:
+    await talk(pilot, screen, puppet)
+    screen.field.put("Make a table of these towns:\nAvila\nBruges\nCusco\nDelft\nEvora")
+
+
+async def begin(pilot: Any, screen: ChatScreen, puppet: Puppet) -> None:
+    await until(pilot, lambda: screen.field.offers.display)
+    await pilot.press("up")
 
 
 async def editing(pilot: Any, screen: ChatScreen, puppet: Puppet) -> None:
@@ -159,6 +197,11 @@ STATES: dict[str, Do] = {
     "streaming": streaming,
     "stopped": stopped,
     "compared": compared,
+    "differing": differing,
+    "circles": circles,
+    "commands": commands,
+    "lines": lines,
+    "begin": begin,
     "editing": editing,
     "dropped": dropped,
     "died": died,
@@ -170,7 +213,7 @@ STATES: dict[str, Do] = {
 }
 
 
-SMALL = ("reading", "editing", "too-long", "nasty-problem")
+SMALL = ("reading", "circles", "lines", "editing", "too-long", "nasty-problem")
 """States of which one size tells all."""
 
 
@@ -180,7 +223,7 @@ def puppet(monkeypatch: pytest.MonkeyPatch) -> Puppet:
     found = Puppet()
     monkeypatch.setattr("core.chat.model_process.Child", found.begin)
     monkeypatch.setattr("core.chat.transcript.now", lambda: "2026-11-20T10:00:00.000Z")
-    monkeypatch.setattr(Input, "_toggle_cursor", lambda self: None)
+    monkeypatch.setattr(TextArea, "_toggle_cursor_blink_visible", lambda self: None)
     return found
 
 
@@ -250,6 +293,9 @@ def test_chat(snap_compare: Compare, pinned: Lab, puppet: Puppet, state: str, si
         puppet.ready = Ready("llama", 4096, 131072, ["travel"], UNFIT, 2.0)
     elif state.startswith("nasty"):
         adapters = (HOSTILE_ADAPTER, "travel") if state == "nasty-compared" else ("travel",)
+    elif state == "begin":
+        pinned.set({"data.eval_fraction": 0.5})
+        load_examples(pinned.recipe, pinned.root)  # the rows are split, as by a training
     picture(snap_compare, with_model(pinned, adapters), puppet, size, STATES[state])
 
 

@@ -30,7 +30,8 @@ def changes() -> list[int]:
 
 @pytest.fixture
 def controller(lab: Lab, puppet: Puppet, changes: list[int]) -> ChatController:
-    return ChatController(lambda: with_model(lab), lambda: changes.append(1))
+    with_model(lab)
+    return ChatController(lambda: lab, lambda: changes.append(1))
 
 
 @pytest.fixture

@@ -42,9 +42,9 @@ async def talking(lab: Lab, **more: Any) -> AsyncIterator[tuple[OlivePressApp, A
 
 async def ask(pilot: Any, screen: ChatScreen, text: str) -> None:
     screen.field.focus()
-    screen.field.value = text
+    screen.field.text = text
     await pilot.press("enter")
-    await until(pilot, lambda: screen.field.value == "")
+    await until(pilot, lambda: screen.field.text == "")
 
 
 def shown(screen: ChatScreen, name: str) -> bool:

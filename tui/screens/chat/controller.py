@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from core.chat.commands import Command, help_text, setting
+from core.chat.commands import Command, Completion, complete, help_text, setting
+from core.chat.repetition import advice
 from core.errors import LabError, RequestError
 from core.formats import human_bytes
 from core.text import clean
@@ -26,8 +27,9 @@ NOT_HERE = ("quit",)
 HELP = f"""\
 {help_text(without=("help",))}
 
-F9 stops an answer, Up in the empty field edits the last question,
-PgUp and PgDn scroll, Esc leaves the field.
+Enter sends, Ctrl+J begins another line; what is pasted keeps its lines.
+Up in the empty box edits the last question. F9 stops an answer.
+PgUp and PgDn scroll, Esc leaves the box.
 A question that begins with / is typed with two."""
 
 
@@ -57,6 +59,9 @@ class ChatView:
         problem: what went wrong, with ``word`` before it.
         notes: what the model's loading told; shown as long as nothing was asked (``intro``).
         buttons: those that make sense now.
+        samples: questions to begin with, as long as nothing was asked.
+        hint: the keys that matter in the box now.
+        advice: what may help where an answer repeats itself.
     """
 
     turns: tuple[Turn, ...] = ()
@@ -72,6 +77,9 @@ class ChatView:
     editing: bool = False
     compare: bool = False
     buttons: frozenset[str] = frozenset()
+    samples: tuple[str, ...] = ()
+    hint: str = ""
+    advice: str = ""
 
 
 class ChatController:
@@ -103,6 +111,8 @@ class ChatController:
         self._waiting = ""
         self._first_word = False
         self._refused = ""
+        self._samples: tuple[str, ...] = ()
+        self._listed: list[tuple[str, str]] | None = None
 
     # The model
 
@@ -136,6 +146,8 @@ class ChatController:
                 return
             self.chat = chat
             self._changed()
+            self._samples = self._read_samples()
+            self._changed()
             chat.wait_ready()
         except Exception as error:  # shown, whatever it was
             if attempt != self._attempt:
@@ -144,6 +156,14 @@ class ChatController:
         if attempt == self._attempt:
             self._loading = None
             self._changed()
+
+    def _read_samples(self) -> tuple[str, ...]:
+        from core.chat.questions import first_questions
+
+        try:
+            return tuple(first_questions(self._lab()))
+        except (LabError, OSError):  # step 2 tells what is wrong with the data; a chat can do without
+            return ()
 
     def _hear_load(self, event: object) -> None:
         from core.chat.protocol import Progress
@@ -346,6 +366,9 @@ class ChatController:
             loading=self.loading,
             editing=self.editing,
             compare=self.compare is not None,
+            samples=() if turns or busy or missing else self._samples,
+            hint="" if missing else self._hint(),
+            advice=advice(chat.settings) if chat is not None else "",
             buttons=frozenset(name for name, shown in buttons.items() if shown),
         )
 
@@ -366,6 +389,40 @@ class ChatController:
             return ""
         return f"{older.reason} Press Esc, then {step_named(older.stage).number}, to make it anew."
 
+    def _hint(self) -> str:
+        dot = f" {glyph('dot')} "
+        if self.editing:
+            return f"Enter asks it anew{dot}Esc leaves it as it was"
+        sends = "F9 stops the answer" if self.response is not None else "Enter sends"
+        edits = f"{dot}Up edits the last" if self._turns and self.response is None else ""
+        return f"{sends}{dot}Ctrl+J new line{dot}/ commands{edits}"
+
+    def completions(self, line: str) -> list[Completion]:
+        """How a line that begins with / can go on here."""
+        if not line.startswith("/open "):
+            self._listed = None
+        return complete(
+            line, {"adapter": self._adapters, "set": self._settings, "open": self._chats}, NOT_HERE
+        )
+
+    def _adapters(self) -> list[tuple[str, str]]:
+        names = self.chat.adapters() if self.chat is not None else []
+        refused = self.chat.ready.refused if self.chat is not None and self.chat.ready is not None else {}
+        found = [(name, "does not fit" if name in refused else "") for name in names]
+        return [*found, ("none", "the base")]
+
+    def _settings(self) -> list[tuple[str, str]]:
+        now = self.chat.settings.as_dict() if self.chat is not None else {}
+        return [(f"{name} ", f"now {value:g}") for name, value in now.items()]
+
+    def _chats(self) -> list[tuple[str, str]]:
+        if self._listed is None:  # they are read once for all that is typed behind the command
+            from core.chat.transcript import list_chats
+
+            chats = list_chats(self._lab().folder.chats_dir)
+            self._listed = [(chat.name or chat.path.stem, chat.title) for chat in chats]
+        return self._listed
+
     def _status(self) -> str:
         """Who answers, what has just changed about that, how, and how much of the context is used."""
         chat, dot = self.chat, f" {glyph('dot')} "
@@ -376,7 +433,7 @@ class ChatController:
         if chat is None:
             return ""
         if self.editing:
-            return f"Editing the last question{dot}Enter asks it anew{dot}Esc leaves it as it was"
+            return "Editing the last question"
         if chat.ready is None or not chat.alive:
             return f"The model is not there{dot}Start again, or /restart, loads it anew"
         pair = self.compare

@@ -9,21 +9,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
-from textual.events import Paste, Resize, ScreenSuspend
+from textual.events import Resize, ScreenSuspend
 from textual.message import Message
-from textual.widgets import Input
 
 from core.chat.commands import Command, parse, setting
-from core.formats import human_bytes
 from core.text import clean
 from tui.screens.base import StepScreen
 from tui.screens.chat.controller import HELP, NOT_HERE, ChatController, ChatView
+from tui.screens.chat.question import Offers, Question
 from tui.screens.chat.transcript_view import TranscriptView
 from tui.widgets.button import Button
-from tui.widgets.line import Line
 from tui.widgets.problem import ProblemBox
 from tui.widgets.safe import Plain
 
@@ -31,32 +28,11 @@ if TYPE_CHECKING:
     from tui.snapshot import Snapshot
 
 DRAW_S = 0.05
-LONGEST_PASTE = 1 << 20
 
 INTRO = """\
-[b]Enter     [/]sends what you type below; the answer comes here.
 [b]Compare   [/]has base and tuned answer side by side: what has changed?
 [b]Evaluate  [/]puts the held-out questions to both, and measures who is closer."""
 """What stands where the conversation will be."""
-
-
-class Question(Line):
-    """Where questions are typed. The line breaks of what is pasted are kept."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up", "screen.edit_last", show=False),
-        Binding("down", "app.focus_next", show=False),
-        Binding("pageup", "screen.scroll_body(-1)", show=False),
-        Binding("pagedown", "screen.scroll_body(1)", show=False),
-    ]
-
-    def _on_paste(self, event: Paste) -> None:
-        event.stop()
-        event.prevent_default()  # Textual's own takes the first line and drops the others
-        if len(event.text) > LONGEST_PASTE:
-            self.notify(f"That is {human_bytes(len(event.text))}, too much for a question.", markup=False)
-            return
-        self.replace(event.text.replace("\r\n", "\n").replace("\r", "\n").strip("\n"), *self.selection)
 
 
 class ChatScreen(StepScreen):
@@ -87,13 +63,8 @@ class ChatScreen(StepScreen):
         self.transcript = TranscriptView(
             self.intro, Button("Show earlier turns", id="earlier"), id="transcript"
         )
-        self.status = Plain("", id="chat-state")
         self.stale = Plain("", id="chat-stale")
-        self.field = Question(
-            placeholder="Ask; Enter sends, Up edits the last question, /help lists commands",
-            id="ask",
-            compact=True,
-        )
+        self.field = Question(self.controller.completions, id="ask")
         self._missing = ""
         self._actions: dict[str, Callable[[], None]] = {
             "help": self._help,
@@ -114,7 +85,7 @@ class ChatScreen(StepScreen):
         yield self.problem
         yield self.transcript
         yield self.stale
-        yield self.status
+        yield self.field.offers
         yield self.field
         with Horizontal(classes="buttons"):
             yield Button("Go to", id="goal", primary=True)
@@ -161,7 +132,8 @@ class ChatScreen(StepScreen):
         self.problem.tell(view.problem, view.word)
         self.stale.show(view.stale)
         self.stale.display = bool(view.stale)
-        self.status.show(view.status)
+        self.field.tell(view.status, view.hint)
+        self.field.offer(view.samples)
         self.intro.show(self.step.about if self._missing else _intro(self.step.about, view.notes))
         self.intro.display = view.intro
         for button in self.query(Button):
@@ -175,12 +147,12 @@ class ChatScreen(StepScreen):
         ended = self.controller.settle()
         before, view = self.view, self._look()
         self._draw_frame(view)
-        await self.transcript.show(view.turns, view.live)
+        await self.transcript.show(view.turns, view.live, view.advice)
         if view.notes != before.notes and view.turns:  # the conversation stands where they would
             for note in view.notes:
                 self.notify(clean(note, keep_newlines=False)[:300], markup=False, timeout=8)
         if refused := self.controller.take_back():
-            self.field.value = self.field.value or refused
+            self.field.put(self.field.text or refused)
         if ended and self.olive.current is not self:
             self._leave()
         if view.loading != before.loading and self.focused is None:
@@ -215,10 +187,10 @@ class ChatScreen(StepScreen):
 
     # What is typed and pushed
 
-    async def on_input_submitted(self, event: Input.Submitted) -> None:
+    async def on_question_sent(self, event: Question.Sent) -> None:
         """Ask, or do what a line that begins with / says."""
         event.stop()
-        text = event.value.strip()
+        text = event.text.strip()
         if text and self.controller.chat is None:
             self.notify("The model is still loading. The question stays: press Enter again.", markup=False)
         if not text or self.controller.chat is None:
@@ -226,7 +198,7 @@ class ChatScreen(StepScreen):
         try:
             command = parse(text, NOT_HERE)
             if isinstance(command, Command):
-                self.field.value = ""
+                self.field.put("")
                 self._do(command)
             elif self.controller.response is not None:
                 self.notify("An answer is on its way: F9 stops it.", markup=False)
@@ -239,7 +211,17 @@ class ChatScreen(StepScreen):
         finally:
             await self.draw()
         if not isinstance(command, Command):
-            self.field.value = ""
+            self.field.put("")
+
+    def on_question_edit_wanted(self, event: Question.EditWanted) -> None:
+        """The last question, to be changed."""
+        event.stop()
+        self._do_safely(Command("edit"))
+
+    def on_offers_chosen(self, event: Offers.Chosen) -> None:
+        """What was clicked above the box goes into it."""
+        event.stop()
+        self.field.choose(event.index)
 
     async def on_button_pressed(self, event: Button.Pressed) -> None:
         """A button."""
@@ -259,8 +241,7 @@ class ChatScreen(StepScreen):
         """Do what was typed behind a /, or what a button stands for. Raises what that raises."""
         name, words = command.name, command.words
         if name == "edit" and not words:
-            self.field.value = self.controller.edit() or self.field.value
-            self.field.cursor_position = len(self.field.value)
+            self.field.put(self.controller.edit() or self.field.text)
             return
         self._stop_editing()
         if name == "adapter":
@@ -294,12 +275,8 @@ class ChatScreen(StepScreen):
 
     def _stop_editing(self) -> None:
         """Something else is done: what was changed of the question stays in the field, to be asked as another."""
-        if self.field.value == self.controller.leave_editing():
-            self.field.value = ""
-
-    def action_edit_last(self) -> None:
-        """Up in the empty field: the last question, to be changed; else to what stands above it."""
-        self.focus_previous() if self.field.value else self._do_safely(Command("edit"))
+        if self.field.text == self.controller.leave_editing():
+            self.field.put("")
 
     def _switch(self, name: str) -> None:
         adapter = None if name in ("", "none", "base") else name
@@ -454,7 +431,7 @@ class ChatScreen(StepScreen):
         """Esc: give up editing; else leave the field, so that letters are keys; else back into it."""
         if self.view.editing:
             self.controller.leave_editing()
-            self.field.value = ""
+            self.field.put("")
         elif self.focused is self.field:
             self.set_focus(None)
         else:

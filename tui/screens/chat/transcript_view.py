@@ -10,10 +10,13 @@ from markdown_it import MarkdownIt
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
+from textual.message import Message
 from textual.widget import Widget
-from textual.widgets import Markdown
+from textual.widgets import Markdown, Static
 from textual.widgets.markdown import MarkdownStream
 
+from core.chat.difference import Spans, difference
+from core.chat.repetition import repetition
 from core.text import StreamCleaner, clean
 from tui.glyphs import glyph
 from tui.widgets.safe import Plain
@@ -23,21 +26,35 @@ if TYPE_CHECKING:
     from tui.screens.chat.controller import Live
 
 
+LOOK_AGAIN = 200
+"""Characters after which it is looked again whether an answer goes round in circles."""
+MARK = "underline $text-accent"
+"""Words that only one of two answers has."""
+
+
 def parser() -> MarkdownIt:
     """Markdown without HTML: tags such as ``<think>`` are text, and shown."""
     return MarkdownIt("gfm-like", {"html": False, "linkify": False})
 
 
 class AnswerView(Vertical):
-    """One answer: who gave it, its text, its figures."""
+    """One answer: who gave it, its text, its figures, and what helps if it goes round in circles."""
 
-    def __init__(self, adapter: str, answer: Answer | None = None) -> None:
+    class Drawn(Message):
+        """An answer that was complete from the first stands there."""
+
+    def __init__(self, adapter: str, answer: Answer | None, advice: str) -> None:
+        """``advice``: what may help where it repeats itself."""
         super().__init__()
         self.adapter = adapter
         self.raw = answer.answer if answer else ""
+        self._complete = answer is not None
+        self._advice = advice
+        self._looked_at = 0
         self._who = Plain(Content(clean(adapter or "base", keep_newlines=False)), classes="who")
-        self._markdown = Markdown(clean(self.raw), parser_factory=parser, open_links=False)
+        self._markdown = Markdown(parser_factory=parser, open_links=False)
         self._figures = Plain(_figures(answer) if answer else "", classes="figures")
+        self._circles = Plain("", classes="circles")
         self._cleaner = StreamCleaner()
         self._stream: MarkdownStream | None = None
 
@@ -45,6 +62,14 @@ class AnswerView(Vertical):
         yield self._who
         yield self._markdown
         yield self._figures
+        yield self._circles
+
+    async def on_mount(self) -> None:
+        """Draw what is known already."""
+        if self._complete:
+            await self._markdown.update(clean(self.raw))
+            self._look_for_circles()
+            self.post_message(self.Drawn())
 
     async def grow(self, text: str, waiting: str = "") -> None:
         """The answer as far as it has come; ``waiting``: what happens before its first word."""
@@ -57,6 +82,8 @@ class AnswerView(Vertical):
             self._stream = Markdown.get_stream(self._markdown)
             self._figures.show("writing … (F9 stops)")
         await self._stream.write(self._cleaner.add(piece))
+        if len(text) >= self._looked_at + LOOK_AGAIN:
+            self._look_for_circles()
 
     async def end(self, answer: Answer | None) -> None:
         """The answer is complete, or as complete as it will be (None)."""
@@ -69,26 +96,61 @@ class AnswerView(Vertical):
             await self._stream.stop()
             self._stream = None
         self._figures.show(_figures(answer) if answer else "no more came")
+        self._look_for_circles()
+
+    def _look_for_circles(self) -> None:
+        self._looked_at = len(self.raw)
+        found = repetition(self.raw)
+        self._circles.display = found is not None
+        if found is not None:
+            phrase = clean(found.phrase, keep_newlines=False)
+            phrase = phrase if len(phrase) <= 40 else phrase[:39] + glyph("cut")
+            self._circles.show(f"It repeats itself, {found.times} times “{phrase}”: {self._advice}.")
 
     @property
     def figures(self) -> str:
         """The line below the answer."""
         return self._figures.text
 
+    def _texts(self) -> list[tuple[Static, Content]]:
+        """What of the drawn answer is text: paragraphs, list items, cells, code."""
+        found = ((each, each.content) for each in self._markdown.query(Static))
+        return [(each, text) for each, text in found if isinstance(text, Content) and text.plain]
+
+    @property
+    def shown(self) -> str:
+        """The answer's words as they are drawn, without what made them bold or a list."""
+        return "\n".join(text.plain for _, text in self._texts())
+
+    def mark(self, spans: Spans) -> None:
+        """Mark places of :attr:`shown`."""
+        begin = 0
+        for widget, text in self._texts():
+            end = begin + len(text.plain)
+            inside = [(max(a, begin) - begin, min(b, end) - begin) for a, b in spans if a < end and b > begin]
+            marked = text
+            for a, b in inside:
+                marked = marked.stylize(MARK, a, b)
+            if inside:
+                widget.update(marked, layout=False)
+            begin = end + 1
+
 
 class TurnView(Vertical):
     """A question and its answers, side by side where there are two."""
 
-    def __init__(self, turn: Turn, *, coming: bool = False) -> None:
+    def __init__(self, turn: Turn, *, coming: bool = False, advice: str = "") -> None:
         """``coming``: the answers will be added piece by piece, from the first."""
         super().__init__()
         self.turn = turn
         self.coming = coming
         self.views = {
-            adapter: AnswerView(adapter, None if coming else turn.answers.get(adapter))
+            adapter: AnswerView(adapter, None if coming else turn.answers.get(adapter), advice)
             for adapter in turn.adapters
         }
         self._told = Plain("", classes="told")
+        self._compared = Plain("", classes="compared")
+        self._drawn = 0
 
     def compose(self) -> ComposeResult:
         asked = Content.assemble(("You  ", "bold $text-accent"), clean(self.turn.question))
@@ -101,6 +163,7 @@ class TurnView(Vertical):
             for place, view in enumerate(self.views.values()):
                 view.set_class(place > 0, "-second")
                 yield view
+        yield self._compared
 
     def on_mount(self) -> None:
         """No empty line stands where there is nothing to notice."""
@@ -124,6 +187,32 @@ class TurnView(Vertical):
         await asyncio.gather(
             *(view.end(self.turn.answers.get(adapter)) for adapter, view in self.views.items())
         )
+        self._compare()
+
+    def on_answer_view_drawn(self, event: AnswerView.Drawn) -> None:
+        """Two answers of an earlier chat stand there."""
+        event.stop()
+        self._drawn += 1
+        if self._drawn == 2:
+            self._compare()
+
+    def _compare(self) -> None:
+        """Mark the words of two answers in which they differ."""
+        if len(self.views) != 2 or len(self.turn.answers) != 2:
+            return
+        first, second = self.views.values()
+        found = difference(first.shown, second.shown)
+        first.mark(found.first)
+        second.mark(found.second)
+        said = (
+            "Word for word the same."
+            if found.same
+            else "They have few words in common."
+            if found.unlike
+            else Content.assemble(("Underlined", MARK), ": words that only this answer has.")
+        )
+        self._compared.show(said)
+        self._compared.display = True
 
 
 class TranscriptView(VerticalScroll, can_focus=False):
@@ -136,8 +225,11 @@ class TranscriptView(VerticalScroll, can_focus=False):
     def compose(self) -> ComposeResult:
         yield from self._above
 
-    async def show(self, turns: Sequence[Turn], live: Live | None) -> None:
-        """Bring what stands here to these turns, of which ``live`` is being answered."""
+    async def show(self, turns: Sequence[Turn], live: Live | None, advice: str = "") -> None:
+        """Bring what stands here to these turns, of which ``live`` is being answered.
+
+        ``advice``: what may help where an answer repeats itself.
+        """
         there = {id(view.turn): view for view in self.query(TurnView)}
         wanted = {id(turn) for turn in turns}
         coming = None if live is None else live.turn
@@ -149,7 +241,7 @@ class TranscriptView(VerticalScroll, can_focus=False):
         new: list[TurnView] = []
         for turn in turns:
             if id(turn) not in there:
-                new.append(TurnView(turn, coming=turn is coming))
+                new.append(TurnView(turn, coming=turn is coming, advice=advice))
             elif new:
                 await self.mount_all(new, before=there[id(turn)])
                 new = []
