@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from core.errors import LabError
@@ -642,11 +642,13 @@ class ChatTemplate:
             spans = self._own_marks(text, known, turns, given, guard)
         if spans is None:
             spans = []
-            for place, message in enumerate(known):
-                if message.role == "assistant":
-                    at = spans[-1][1] if spans else 0
-                    start = self._start(text, turns, place, given, guard, at)
-                    spans.append((start, self._stop(text, turns, place, given, ends[place]), message.learnt))
+            starts = self._starts(text, turns, given, guard, ends, write)
+            for place, start in starts.items():
+                at = spans[-1][1] if spans else 0
+                if start < at:
+                    start = self._probed(text, turns, place, given, guard)
+                stop = self._stop(text, turns, place, given, ends[place])
+                spans.append((start, stop, known[place].learnt))
         if not opened:
             self._demand_order(known, ends)
         result: list[Segment] = []
@@ -718,16 +720,31 @@ class ChatTemplate:
             named = [_renamed(tool, guard.open) for tool in tools]
             if self._render(turns, False, named).count(guard.open) < len(tools):
                 raise TemplateError("the model's chat template does not write the row's tools", NO_TOOLS)
-        for place, turn in enumerate(turns):
-            calls = turn.get("tool_calls") or ()
-            if not calls:
-                continue
-            other = {**turn, "tool_calls": [_renamed(call, guard.open) for call in calls]}
-            shown = self._render([*turns[:place], other, *turns[place + 1 :]], False, tools)
-            if shown.count(guard.open) < len(calls):
-                raise TemplateError(
-                    f"the model's chat template does not write the tool call of turn {place + 1}", NO_TOOLS
-                )
+        called = [place for place, turn in enumerate(turns) if turn.get("tool_calls")]
+        if called and not self._shown_calls(turns, called, tools, guard):
+            for place in called:  # which of them
+                if not self._shown_calls(turns, [place], tools, guard):
+                    raise TemplateError(
+                        f"the model's chat template does not write the tool call of turn {place + 1}",
+                        NO_TOOLS,
+                    )
+
+    def _shown_calls(
+        self, turns: list[dict[str, Any]], places: list[int], tools: list[Any], guard: Guard
+    ) -> bool:
+        """Whether the template writes the calls of these turns."""
+        names = []
+        other = list(turns)
+        for place in places:
+            calls = turns[place]["tool_calls"]
+            here = [f"{guard.open}{place}.{number}{guard.open}" for number in range(len(calls))]
+            other[place] = {
+                **turns[place],
+                "tool_calls": [_renamed(call, name) for call, name in zip(calls, here, strict=True)],
+            }
+            names += here
+        shown = self._render(other, False, tools)
+        return all(name in shown for name in names)
 
     def _own_marks(
         self,
@@ -758,24 +775,79 @@ class ChatTemplate:
             result.append((start, stop, learnt))
         return result
 
-    def _start(
+    def _starts(
         self,
         text: str,
         turns: list[dict[str, Any]],
-        place: int,
         tools: list[Any],
         guard: Guard,
-        at: int,
+        ends: list[int],
+        write: Callable[[list[dict[str, Any]]], str],
+    ) -> dict[int, int]:
+        """Where the answer of each turn that is one begins: where the chat would have it begin.
+
+        To find that out costs a rendering of all turns before it. Where the same text stands between a turn and
+        the answer to it as at another place, the answer begins there as it does at that one.
+        """
+        contents = self._contents(text, turns, guard, write)
+        places = [place for place, turn in enumerate(turns) if turn["role"] == "assistant"]
+        found: dict[int, int] = {}
+        same: dict[tuple[str, str], int] = {}
+        for place in reversed(
+            places
+        ):  # the last turns are written as the chat has them; earlier ones may not be
+            before = ends[place - 1] if place else 0
+            content = contents.get(place, -1)
+            if not 0 < before <= content:
+                found[place] = self._start(text, turns, place, tools, guard)
+                continue
+            key = (turns[place - 1]["role"], text[before:content])
+            if key not in same:
+                same[key] = self._start(text, turns, place, tools, guard) - before
+            found[place] = before + same[key]
+        return {place: found[place] for place in places}
+
+    @staticmethod
+    def _contents(
+        text: str,
+        turns: list[dict[str, Any]],
+        guard: Guard,
+        write: Callable[[list[dict[str, Any]]], str],
+    ) -> dict[int, int]:
+        """Where the words of each answer begin; nothing where a mark before them changes the rendering."""
+        marked = []
+        for place, turn in enumerate(turns):
+            body = turn["content"].lstrip()
+            if turn["role"] == "assistant" and body:
+                blank = turn["content"][: -len(body)]
+                turn = {**turn, "content": f"{blank}{guard.end}{place}{guard.end}{body}"}
+            marked.append(turn)
+        try:
+            pieces = re.split(f"{guard.end}(\\d+){guard.end}", write(marked))
+        except TemplateError:
+            return {}
+        if "".join(pieces[::2]) != text:
+            return {}
+        lengths = accumulate(map(len, pieces[:-1:2]))
+        return dict(zip(map(int, pieces[1::2]), lengths, strict=True))
+
+    def _start(
+        self, text: str, turns: list[dict[str, Any]], place: int, tools: list[Any], guard: Guard
     ) -> int:
-        """Where the answer in this turn begins: where the chat would have it begin."""
+        """Where the answer in this turn begins."""
         if place:
             try:
                 before = self._opened(turns[:place], tools)
             except TemplateError:
                 before = ""  # a template may refuse a conversation that ends otherwise
-            if before and text.startswith(before) and len(before) >= at:
+            if before and text.startswith(before):
                 return len(before)
-        # Later turns change how earlier ones are written: the place where the answer's text begins.
+        return self._probed(text, turns, place, tools, guard)
+
+    def _probed(
+        self, text: str, turns: list[dict[str, Any]], place: int, tools: list[Any], guard: Guard
+    ) -> int:
+        """The place where an answer's own text begins: later turns may change how earlier ones are written."""
         probed = [*turns[:place], {**turns[place], "content": guard.end}, *turns[place + 1 :]]
         before, found, _ = self._render(probed, False, tools).partition(guard.end)
         if not found or not text.startswith(before):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -240,3 +241,27 @@ def test_a_template_that_drops_the_system_text_says_what_to_do_about_it() -> Non
             (Message("system", "Be kind."), Message("user", "q"), Message("assistant", "a"))
         )
     assert "system message" in caught.value.fix
+
+
+@pytest.mark.parametrize("template", [PHI, LLAMA2, CHATML, THINKING])
+def test_a_conversation_of_a_thousand_turns_is_rendered_a_few_times(
+    template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = tuple(
+        Message(role, f"{role} says {number}.") for number in range(500) for role in ("user", "assistant")
+    )
+    chat = ChatTemplate(template, "</s>", "<s>")
+    short = chat.segments(turns[:8])
+    rendered: list[int] = []
+    render = ChatTemplate._render
+
+    def count(self: ChatTemplate, turns: list[Any], *more: Any, **marks: Any) -> str:
+        rendered.append(len(turns))
+        return render(self, turns, *more, **marks)
+
+    monkeypatch.setattr(ChatTemplate, "_render", count)
+    found = chat.segments(turns)
+    assert len(trained(found)) == 500
+    assert found[:7] == short[:7]
+    assert whole(chat.opening((*turns, Message("user", "last")))) != ""
+    assert len(rendered) < 40
