@@ -22,6 +22,9 @@ DEEPEST = 200
 CORRECT = "correct the record or remove it"
 Found = dict[str, Any] | Noted | Problem
 TOO_LONG = Problem("broken-json", f"the record is longer than {LONGEST_RECORD >> 20} MiB", CORRECT)
+MOST_BRACKETS = 500_000
+"""Lists and objects (brackets in its texts too) in a record: each costs a hundred times its two bytes."""
+TOO_MANY = Problem("broken-json", f"the record has more than {MOST_BRACKETS:,} brackets", CORRECT)
 _CHUNK = 1 << 18
 _BLANK = b" \t\r\n"
 _DECODER = json.JSONDecoder()
@@ -46,6 +49,13 @@ def as_record(value: Any, text: str) -> Found:
     return Problem(
         "wrong-type", f"it holds {name}, not an object with fields", 'write it as {"field": "text"}'
     )
+
+
+def _too_many(text: str, start: int = 0, end: int | None = None) -> bool:
+    """Whether a record's text has more brackets than any record has."""
+    if (len(text) if end is None else end) - start < MOST_BRACKETS:
+        return False
+    return text.count("[", start, end) + text.count("{", start, end) > MOST_BRACKETS
 
 
 def _too_deep(value: Any) -> bool:
@@ -122,6 +132,8 @@ def parse_line(raw: bytes) -> Found | None:
         text = raw.decode()
     except UnicodeDecodeError as error:
         return not_utf8(raw[error.start], f"byte {error.start + 1} of the line")
+    if _too_many(text):
+        return TOO_MANY
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -210,6 +222,21 @@ def not_utf8(byte: int, where: str) -> Problem:
     return Problem("invalid-utf8", f"{where} (0x{byte:02x}{letter}) is not UTF-8", fix)
 
 
+def _judged(value: Any, piece: str) -> Found:
+    """A decoded value as a record, or what is wrong with it or with its text, in which bad bytes are escaped."""
+    if len(piece) > LONGEST_RECORD:
+        return TOO_LONG
+    if _too_many(piece):
+        return TOO_MANY
+    if not piece.isascii() or "\\u" in piece:
+        bad = next((char for char in piece if "\udc80" <= char <= "\udcff"), "")
+        if bad:
+            return not_utf8(ord(bad) - 0xDC00, "a byte of the record")
+        if has_lone_surrogate(value):
+            return Problem("invalid-utf8", "it has half of a surrogate pair (\\ud800 to \\udfff)", CORRECT)
+    return as_record(value, piece)
+
+
 class JsonValues:
     """JSON values one after another: the elements of an array, or objects without one.
 
@@ -290,9 +317,8 @@ class JsonValues:
                     self._mark()
                     yield self._line, Problem("broken-json", "there is more text behind the array", CORRECT)
                 return
-            found = self._value()
-            broken = isinstance(found, Problem) and found.kind == "broken-json" and found is not TOO_LONG
-            ended = broken and not self._resume()
+            found, behind = self._value()
+            ended = not behind and not self._resume()
             yield line, found
             if ended:
                 return
@@ -301,8 +327,8 @@ class JsonValues:
             message = "the file ends before the array is closed with ]"
             yield self._line, Problem("broken-json", message, "add the missing end, or make the file again")
 
-    def _value(self) -> Found:
-        """The value at the present place; on success the place is behind it."""
+    def _value(self) -> tuple[Found, bool]:
+        """The value at the present place, and whether the place is behind it: not so where it is broken."""
         size = _CHUNK
         while True:
             try:
@@ -312,28 +338,20 @@ class JsonValues:
                 # A value that the buffer cuts fails near the buffer's end, or in a text that it leaves open.
                 cut = error.pos >= len(self._text) - 16 or error.msg.startswith("Unterminated")
                 small = len(self._text) - self._at < LONGEST_RECORD
+                if cut and _too_many(self._text, self._at):
+                    return TOO_MANY, False
                 if cut and small and not self._ended:
                     self._more(size)
                     size = min(size * 2, 1 << 24)
                     continue
-                return self._broken(error)
+                return self._broken(error), False
             except (ValueError, RecursionError) as error:
-                return Problem("broken-json", _odd(error), CORRECT)
-        piece = self._text[self._at : end]
+                return Problem("broken-json", _odd(error), CORRECT), False
+        start, self._at = self._at, end
+        piece = self._text[start:end]
         key = _FIRST_KEY.match(piece)
         self._key = key.group(1) if key else self._key
-        self._at = end
-        if len(piece) > LONGEST_RECORD:
-            return TOO_LONG
-        if not piece.isascii() or "\\u" in piece:
-            bad = next((char for char in piece if "\udc80" <= char <= "\udcff"), "")
-            if bad:
-                return not_utf8(ord(bad) - 0xDC00, "a byte of the record")
-            if has_lone_surrogate(value):
-                return Problem(
-                    "invalid-utf8", "it has half of a surrogate pair (\\ud800 to \\udfff)", CORRECT
-                )
-        return as_record(value, piece)
+        return _judged(value, piece), True
 
     def _broken(self, error: json.JSONDecodeError) -> Problem:
         self._mark()

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
 from core.data.json_records import LONGEST_RECORD, TOO_LONG, Found
 from core.data.types import UnreadableFile
+from core.data.unpacked import BadHeader, Part, arrow_parts, parquet_pages
 
 _BATCH = 512
 _AT_ONCE = 1 << 28
 """Bytes that the rows of one batch may have. A dictionary lets a file of a kilobyte have rows of many gigabytes."""
 MOST_ROWS = 100_000_000
 _LARGE, _RATIO = 1 << 30, 1_000
-"""What unpacks to more bytes than this, and than so many times its packed size, is no data."""
+"""What unpacks to more bytes than this, and than so many times its packed size, is no data. What is unpacked at once
+may not have more either."""
+_MOST_PAGES = 500_000
 _KEPT = 1 << 28
 """Bytes of the group of rows that was asked for last, up to which it is kept."""
 
@@ -36,6 +40,7 @@ class TableRecords:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        self._path = path
         self._parquet = form == "parquet"
         self._row = 0
         self._size = path.stat().st_size
@@ -50,7 +55,12 @@ class TableRecords:
                 sizes = [each.num_rows for each in self._groups]
             else:
                 self._file = pa.memory_map(str(path))
-                sizes = [each.num_rows for each in _arrow_batches(self._file)]
+                _refuse_huge(arrow_parts(memoryview(self._file.read_buffer())))
+                sizes = []
+                for each in _arrow_batches(self._file):
+                    if not sizes:
+                        _refuse_views(each.schema)
+                    sizes.append(each.num_rows)
         self._ends = list(accumulate(sizes))
         self.rows = self._ends[-1] if self._ends else 0
         if self.rows > MOST_ROWS:
@@ -66,7 +76,7 @@ class TableRecords:
 
         try:
             yield
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError, BadHeader) as error:
             form = "Parquet" if self._parquet else "Arrow"
             message = f"the {form} file is damaged ({error})"
             raise UnreadableFile(message, "make or copy the file again") from None
@@ -126,12 +136,22 @@ class TableRecords:
             return self._kept[1]
         group = self._groups[number]
         columns = [group.column(each) for each in range(group.num_columns)]
-        size = sum(each.total_uncompressed_size for each in columns)
-        packed = sum(each.total_compressed_size for each in columns)
+        with self._path.open("rb", buffering=0) as raw:
+
+            def read(at: int, size: int) -> bytes:
+                return os.pread(raw.fileno(), size, at)
+
+            every = (page for each in columns for page in parquet_pages(read, each))
+            pages = list(islice(every, _MOST_PAGES))
+        _refuse_huge(pages)
+        size = sum(max(each.total_uncompressed_size, 0) for each in columns)
+        size = max(size, sum(page.unpacked for page in pages))
+        packed = sum(page.packed for page in pages)
         values = max((each.num_values for each in columns), default=0)
-        if (size > _LARGE and size > _RATIO * packed) or values > MOST_ROWS:
+        if (size > _LARGE and size > _RATIO * packed) or values > MOST_ROWS or len(pages) == _MOST_PAGES:
             raise UnreadableFile(
-                f"a group of its rows unpacks from {packed:,} to {size:,} bytes and {values:,} values",
+                f"a group of its rows unpacks from {packed:,} to {size:,} bytes, with {values:,} values "
+                f"in {len(pages):,} pages",
                 "make it again, with smaller groups of rows",
             )
         rows = max(1, min(_BATCH, _AT_ONCE // max(1, size)))
@@ -142,13 +162,9 @@ class TableRecords:
         return found  # type: ignore[no-any-return]
 
     def _arrow(self, group: int) -> Iterator[tuple[int, Any]]:
-        import pyarrow as pa
-
         first = self._ends[group - 1] if group else 0
         for batch in _arrow_batches(self._file, group):
-            shared = sum(
-                each.dictionary.nbytes for each in batch.columns if pa.types.is_dictionary(each.type)
-            )
+            shared = sum(_shared(each) for each in batch.columns)
             rows = max(1, min(_BATCH, _AT_ONCE // max(1, shared)))
             for start in range(0, batch.num_rows, rows):
                 part = batch.slice(start, rows)
@@ -159,6 +175,52 @@ class TableRecords:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _refuse_huge(parts: Iterable[Part]) -> None:
+    """Raise UnreadableFile for a table with a part that takes too much memory, or with too many that are kept."""
+    kept = 0
+    for part in parts:
+        kept += part.unpacked if part.shared and part.compressed else 0
+        size = max(kept, part.unpacked if part.compressed else 0)
+        if size > _LARGE:
+            raise UnreadableFile(
+                f"a part of it unpacks from {part.packed:,} to {size:,} bytes, and all of that is needed at once",
+                "make it again in smaller parts: pages of a megabyte, or batches of some thousand rows",
+            )
+
+
+def _shared(column: Any) -> int:
+    """Bytes that each row of a column may have without the file having them more than once."""
+    import numpy as np
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        return int(column.dictionary.nbytes)
+    if pa.types.is_string_view(column.type) or pa.types.is_binary_view(column.type):
+        lengths = np.frombuffer(column.buffers()[1], np.int32)[::4]
+        return int(lengths[column.offset : column.offset + len(column)].max(initial=0))
+    return 0
+
+
+def _refuse_views(schema: Any) -> None:
+    """Raise UnreadableFile for columns whose rows may have the same elements any number of times."""
+    import pyarrow as pa
+
+    views = (pa.types.is_list_view, pa.types.is_large_list_view, pa.types.is_run_end_encoded)
+    inside = (pa.types.is_string_view, pa.types.is_binary_view, pa.types.is_dictionary)
+    for field in schema:
+        waiting = [(field.type, 0)]
+        while waiting:
+            kind, depth = waiting.pop()
+            if any(is_view(kind) for is_view in (*views, *(inside if depth else ()))):
+                raise UnreadableFile(
+                    f"its column {field.name!r} is of the type {field.type}, which is not read",
+                    "write it with plain lists and texts, or as Parquet",
+                )
+            inner = [kind.field(number).type for number in range(kind.num_fields)]
+            inner += [kind.value_type] if pa.types.is_dictionary(kind) else []
+            waiting += [(each, depth + 1) for each in inner]
 
 
 def _arrow_batches(mapped: Any, start: int = 0) -> Iterator[Any]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from core.data import tables
 from core.data.reader import RowIndex, RowReader
 from core.data.survey import summary
 from core.data.tokens import TokenCounter
@@ -42,6 +46,22 @@ def test_a_record_longer_than_any_is_refused_and_the_file_read_on(tmp_path: Path
     assert found[-1].fields == rows[1]
     with RowIndex(tmp_path / name) as index:
         assert index.rows(0, 9) == found
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+@pytest.mark.parametrize("inner", ["[],", '{"z":{}},', "[[[[[[]]]]]],", '"[[[[[[[[",'])
+def test_a_record_of_brackets_without_end_is_refused_and_the_file_read_on(
+    tmp_path: Path, name: str, inner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.data.json_records.MOST_BRACKETS", 5_000)
+    records = ['{"a": "x", "b": [%s1]}' % (inner * 200_000), '{"a": "y", "b": 2}']
+    (tmp_path / name).write_text("\n".join(records) if name == "a.jsonl" else "[" + ",\n".join(records) + "]")
+    first, *rest = RowReader(tmp_path / name)
+    assert first.problem is not None
+    assert "brackets" in first.problem.message
+    assert rest[-1].fields == {"a": "y", "b": 2}
+    with RowIndex(tmp_path / name) as index:
+        assert index.rows(0, 9) == [first, *rest]
 
 
 def test_a_quote_that_is_opened_costs_one_record_however_many_quotes_follow(tmp_path: Path) -> None:
@@ -133,6 +153,99 @@ def test_of_names_without_end_the_first_are_counted_and_messages_are_cut(tmp_pat
     assert missing.message.endswith("…")
 
 
+def arrow(path: Path, table: pa.Table, form: str, compression: str | None = "zstd") -> None:
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    begin = pa.ipc.new_file if form == "file" else pa.ipc.new_stream
+    with pa.OSFile(str(path), "wb") as stream, begin(stream, table.schema, options=options) as out:
+        out.write_table(table, max_chunksize=100)
+
+
+@pytest.mark.parametrize("form", ["file", "stream"])
+@pytest.mark.parametrize("compression", ["lz4", "zstd", None])
+def test_packed_tables_are_read(tmp_path: Path, form: str, compression: str | None) -> None:
+    table = pa.Table.from_pylist(ROWS)
+    views = table.set_column(0, "question", table["question"].cast(pa.string_view()))
+    arrow(tmp_path / "a.arrow", views, form, compression)
+    assert [row.fields for row in RowReader(tmp_path / "a.arrow")] == ROWS
+
+
+@pytest.mark.parametrize("form", ["file", "stream"])
+@pytest.mark.parametrize("where", ["rows", "dictionary"])
+def test_an_arrow_file_that_unpacks_to_too_much_at_once_is_refused_before(
+    tmp_path: Path, form: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.data.tables._LARGE", 1 << 20)
+    texts = pa.array([f"{number}" * 100_000 for number in range(20)])
+    table = pa.table({"a": texts if where == "rows" else texts.dictionary_encode()})
+    arrow(tmp_path / "a.arrow", table, form)
+    monkeypatch.setattr("core.data.tables._arrow_batches", None)  # nothing is unpacked
+    (row,) = RowReader(tmp_path / "a.arrow")
+    assert row.problem is not None
+    assert "unpacks from" in row.problem.message
+
+
+def test_a_parquet_file_whose_footer_says_less_than_its_pages_unpack_to_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pa.table({"a": ["x" * 3_000_000], "b": ["y"]})
+    pq.write_table(
+        table, tmp_path / "a.parquet", compression="zstd", use_dictionary=False, write_statistics=False
+    )
+    data = (tmp_path / "a.parquet").read_bytes()
+    size = pq.ParquetFile(tmp_path / "a.parquet").metadata.row_group(0).column(0).total_uncompressed_size
+    told = varint(size)
+    assert data.count(told) == 1
+    monkeypatch.setattr("core.data.tables._LARGE", 1 << 20)
+    (tmp_path / "a.parquet").write_bytes(data.replace(told, varint(1 << 20)))  # as many bytes
+    assert (
+        pq.ParquetFile(tmp_path / "a.parquet").metadata.row_group(0).column(0).total_uncompressed_size
+        == 1 << 20
+    )
+    (row,) = RowReader(tmp_path / "a.parquet")
+    assert row.problem is not None
+    assert "unpacks from" in row.problem.message
+
+
+def varint(number: int) -> bytes:
+    """A number in Thrift's compact form."""
+    number, found = number << 1, bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*found, number])
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_view(pa.int8()), pa.list_(pa.string_view()), pa.struct([("x", pa.list_view(pa.int8()))])]
+)
+def test_columns_whose_rows_may_share_elements_are_refused(tmp_path: Path, kind: pa.DataType) -> None:
+    arrow(tmp_path / "a.arrow", pa.table({"a": pa.array([None], kind)}), "file", None)
+    (row,) = RowReader(tmp_path / "a.arrow")
+    assert row.problem is not None
+    assert "is not read" in row.problem.message
+
+
+def test_texts_that_all_rows_share_are_unpacked_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views, data = struct.pack("<i4sii", 100_000, b"xxxx", 0, 0) * 90, b"x" * 100_000
+    buffers = [None, pa.py_buffer(views), pa.py_buffer(data)]
+    table = pa.table({"a": pa.Array.from_buffers(pa.string_view(), 90, buffers)})
+    arrow(tmp_path / "a.arrow", table, "file", None)
+    assert (tmp_path / "a.arrow").stat().st_size < 200_000
+    monkeypatch.setattr("core.data.tables._AT_ONCE", 1_000_000)
+    sizes: list[int] = []
+    rows = tables.table_rows
+
+    def counted(batch: pa.RecordBatch) -> Iterator[Any]:
+        sizes.append(batch.num_rows)
+        return rows(batch)
+
+    monkeypatch.setattr(tables, "table_rows", counted)
+    assert [row.fields for row in RowReader(tmp_path / "a.arrow")] == [{"a": "x" * 100_000}] * 90
+    assert max(sizes) == 10
+
+
 # Bytes of any kind
 
 
@@ -168,6 +281,14 @@ def arrow_bytes() -> bytes:
     return bytes(sink.getvalue())
 
 
+def packed_arrow_bytes() -> bytes:
+    sink = pa.BufferOutputStream()
+    table = pa.Table.from_pylist(ROWS)
+    with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as out:
+        out.write_table(table, max_chunksize=70)
+    return bytes(sink.getvalue())
+
+
 FILES = {
     "a.jsonl": LINES,
     "a.json": json.dumps(ROWS, indent=1).encode(),
@@ -177,6 +298,7 @@ FILES = {
     "a.csv.gz": gzip.compress(CSV),
     "a.parquet": parquet_bytes(),
     "a.arrow": arrow_bytes(),
+    "b.arrow": packed_arrow_bytes(),
 }
 
 
