@@ -6,15 +6,17 @@ shows everything again when it is opened, and two wizards on one lab show the sa
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import RequestError
-from core.events import AT_ONCE, Event, read_events
+from core.events import AT_ONCE, Event, last_event, read_events
 from core.folder import LabFolder
 from core.jobs import FINAL, Job, list_jobs
 from core.stages import made_in
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from core.stale import StaleReader
 
 PERIOD_S = 0.1
+AT_MOST_S = 0.3
+"""How long one look may read events before what is known so far is shown."""
+
 _LISTING_EVERY = 5
 _KEPT_POINTS = 20_000
 
@@ -41,27 +46,40 @@ class JobReader:
         self._progress: Event = {}
         self._started: float | None = None
         self._ended: float | None = None
+        self._all_told = False
+        self._newest_until = 0
         try:
             self._spec = job.spec
         except RequestError:  # the job is shown all the same
             self._spec = {}
         self.view = JobView(job.id, job.stage, "queued", job.folder, spec=self._spec)
 
-    def poll(self) -> bool:
-        """Read what is new; returns whether the view changed. A job that is over is not read again."""
-        if self.view.state in FINAL:
+    def poll(self, until: float = math.inf) -> bool:
+        """Read what is new; returns whether the view changed. A job that is over is not read again.
+
+        Args:
+            until: when to leave off (``time.monotonic()``); the next call goes on there.
+        """
+        if self._all_told:
             return False
         # The state first: were it read last, events written between the two looks would be lost for good.
         state = self.job.state
+        if not self._offset:  # of many events the newest comes last
+            self._newest_until = _size(self.job.events_path)
+            self._progress = last_event(self.job.events_path, "progress") or {}
         new = False
         while True:
             before = self._offset
             events, self._offset = read_events(self.job.events_path, before, AT_ONCE)
             for event in events:
-                self._take(event)
+                if event["type"] != "progress" or self._offset >= self._newest_until:
+                    self._take(event)
             if self._offset == before:
+                self._all_told = state in FINAL
                 break
             new = True
+            if time.monotonic() > until:
+                break
         if not new and state == self.view.state:
             return False
         over = state in FINAL
@@ -188,8 +206,11 @@ class LabWatch:
             made, recipe = made_in(self.lab), _stamp(self.lab.recipe_path)
             changed = changed or made != self._made or recipe != self._recipe
             self._made, self._recipe = made, recipe
-        for reader in list(self._readers.values()):
-            if reader.poll():
+        until = time.monotonic() + AT_MOST_S
+        for reader in _newest_first(self._readers.values()):
+            if time.monotonic() > until:
+                break
+            if reader.poll(until):
                 changed = True
                 self._made = made_in(self.lab)
         return changed
@@ -235,12 +256,27 @@ class LabWatch:
         return replace(view, train=tuple(train), held=tuple(held))
 
 
+def _newest_first(readers: Iterable[JobReader]) -> list[JobReader]:
+    """The newest of each stage, which are what the screens show, then those before them: there may be hundreds."""
+    seen: dict[str, int] = {}
+    ranked = []
+    for reader in sorted(readers, key=lambda each: _order(each.view.id), reverse=True):
+        seen[reader.view.stage] = seen.get(reader.view.stage, 0) + 1
+        ranked.append((seen[reader.view.stage], reader))
+    return [reader for _, reader in sorted(ranked, key=lambda each: each[0])]
+
+
 def _stamp(path: Path) -> tuple[int, int] | None:
     try:
         found = path.stat()
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size
+
+
+def _size(path: Path) -> int:
+    stamp = _stamp(path)
+    return stamp[1] if stamp else 0
 
 
 def seconds(text: object) -> float | None:

@@ -1,0 +1,102 @@
+"""Labs of many jobs and of many events: a look takes its time in pieces, and loses nothing."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from core.lab import Lab
+from tests.tui.labs import FakeJob, job_in
+from tui import lab_watch
+from tui.lab_watch import JobReader, LabWatch
+
+
+def watch(lab: Lab) -> LabWatch:
+    return LabWatch(lab.folder, lambda _: None, lambda: None)
+
+
+def many_events(job: FakeJob, count: int) -> None:
+    """Metrics and progress as a long training tells them."""
+    with (job.folder / "events.jsonl").open("a", encoding="utf-8") as stream:
+        for step in range(1, count + 1):
+            metric = {"v": 1, "t": "2026-11-20T10:01:00.000Z", "job": job.id, "type": "metric"}
+            stream.write(json.dumps({**metric, "name": "loss", "step": step, "value": 1 / step}) + "\n")
+            done = {"v": 1, "t": "", "job": job.id, "type": "progress", "phase": "training", "done": step}
+            stream.write(json.dumps({**done, "total": count, "eta_s": None}) + "\n")
+
+
+def test_the_newest_is_shown_while_older_events_are_still_read(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = FakeJob(lab, "finetune").run()
+    many_events(job, 20_000)
+    job.end("succeeded", {"steps": 20_000})
+    monkeypatch.setattr(lab_watch, "AT_ONCE", 1 << 16)
+    reader = JobReader(lab.job("finetune"))
+    assert reader.poll(until=0)
+    assert (reader.view.state, reader.view.done) == ("succeeded", 20_000)
+    assert len(reader.view.train) < 1000
+    while reader.poll(until=0):
+        assert reader.view.done == 20_000
+    assert reader.view.train[0][0] == 1
+    assert reader.view.train[-1][0] == 20_000
+    assert not reader.poll()
+
+
+def test_a_job_that_goes_on_is_followed_after_many_events(lab: Lab) -> None:
+    job = FakeJob(lab, "finetune").run()
+    many_events(job, 1000)
+    reader = JobReader(lab.job("finetune"))
+    assert reader.poll(until=0)
+    job.progress("writing", 1, 2)
+    while reader.poll(until=0):
+        pass
+    assert (reader.view.phase, reader.view.done) == ("writing", 1)
+    job.end("failed")
+    assert reader.poll()
+    assert reader.view.state == "failed"
+
+
+def test_of_hundreds_of_jobs_the_newest_of_each_stage_are_read_first(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 201):
+        FakeJob(lab, "quantize", number).run().end("failed" if number % 2 else "succeeded")
+    job_in(lab, "finetune", "succeeded")
+    look = watch(lab)
+    monkeypatch.setattr(lab_watch, "AT_MOST_S", -1.0)
+    look.look()
+    assert {name: view.state for name, view in look.snapshot().jobs.items()} == {
+        "quantize": "queued",
+        "finetune": "queued",
+    }
+    polled: list[str] = []
+    poll = JobReader.poll
+
+    def note(self: JobReader, until: float) -> bool:
+        polled.append(self.job.id)
+        return poll(self, until)
+
+    monkeypatch.setattr(JobReader, "poll", note)
+    monkeypatch.setattr(lab_watch, "AT_MOST_S", 60.0)
+    look.look()
+    assert set(polled[:2]) == {"quantize-200", "finetune-001"}
+    assert len(polled) == 201
+    assert look.snapshot().jobs["quantize"].state == "succeeded"
+
+
+def test_many_events_take_little_memory(lab: Lab, tmp_path: Path) -> None:
+    job = FakeJob(lab, "finetune").run()
+    many_events(job, 50_000)
+    reader = JobReader(lab.job("finetune"))
+    tracemalloc.start()
+    while reader.poll():
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    job.let_go()
+    assert len(reader.view.train) <= 20_000
+    assert peak < 50 << 20
