@@ -245,22 +245,43 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = human_bytes(shutil.disk_usage(_existing_parent(path)).free)
-            raise MachineError(
-                "The disk is full.",
-                f"Writing {path} needed more than the {free} that are free.",
-                "Free some space, or make the lab in a folder on another disk.",
-                code="disk.full",
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise MachineError(
-                "The folder cannot be written.",
-                f"{path}: {error.strerror}.",
-                "Give yourself the right to write there, or use another folder.",
-                code="disk.not-writable",
-            ) from error
-        raise
+        refused = refusal(error, path)
+        if refused is None:
+            raise
+        raise refused from error
+
+
+def refusal(error: OSError, path: Path) -> MachineError | None:
+    """The error for what the operating system says when it does not let a file be written; None for anything else.
+
+    Args:
+        path: what was to be written, where the system does not say it.
+    """
+    path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
+    if error.errno == errno.ENOSPC:
+        free = human_bytes(shutil.disk_usage(_existing_parent(path)).free)
+        return MachineError(
+            "The disk is full.",
+            f"Writing {path} needed more than the {free} that are free.",
+            "Free some space, or make the lab in a folder on another disk. Nothing half made was kept.",
+            code="disk.full",
+        )
+    if error.errno in (errno.EDQUOT, errno.EFBIG):
+        return MachineError(
+            "A limit on your files is reached.",
+            f"{path}: {error.strerror}.",
+            "Free some of what is yours (quota -s shows how much you may have), make the lab on another disk, or "
+            "raise the limit on the size of a file (ulimit -f). Nothing half made was kept.",
+            code="disk.quota",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return MachineError(
+            "The folder cannot be written.",
+            f"{path}: {error.strerror}.",
+            "Give yourself the right to write there, or use another folder.",
+            code="disk.not-writable",
+        )
+    return None
 
 
 def require_disk(

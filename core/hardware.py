@@ -23,6 +23,7 @@ class GpuReading:
     memory_total: int
     memory_used: int
     load: float | None
+    uuid: str = ""
 
 
 def load_nvml() -> Any | None:
@@ -46,9 +47,32 @@ def read_gpus(nvml: Any) -> list[GpuReading]:
             load = None
             with suppress(nvml.NVMLError):
                 load = float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
-            name = nvml.nvmlDeviceGetName(handle)
-            text = name.decode() if isinstance(name, bytes) else str(name)
-            found.append(GpuReading(index, text, int(memory.total), int(memory.used), load))
+            name, uuid = _text(nvml.nvmlDeviceGetName(handle)), _text(nvml.nvmlDeviceGetUUID(handle))
+            found.append(GpuReading(index, name, int(memory.total), int(memory.used), load, uuid))
+    return found
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def usable_gpus(gpus: list[GpuReading]) -> list[GpuReading]:
+    """Those GPUs that CUDA programs started from here can use, in their order: as CUDA_VISIBLE_DEVICES says."""
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if wanted is None:
+        return gpus
+    found: list[GpuReading] = []
+    for word in map(str.strip, wanted.split(",")):
+        named = [
+            gpu
+            for gpu in gpus
+            if word == str(gpu.index) or (word.startswith("GPU-") and gpu.uuid.startswith(word))
+        ]
+        if (
+            len(named) != 1
+        ):  # CUDA stops at the first that it does not know; of a MIG slice nothing is told here
+            break
+        found += named
     return found
 
 

@@ -35,16 +35,20 @@ def _parts(name: str) -> tuple[str, int] | None:
 
 
 def list_jobs(lab: LabFolder) -> list[Job]:
-    """The lab's jobs, oldest first."""
-    found = []
+    """The lab's jobs, oldest first; those of a stage by their numbers, whatever the clock said at their start."""
+    found: list[tuple[int, int, Job]] = []
     with suppress(FileNotFoundError, NotADirectoryError):
         for folder in lab.jobs_dir.iterdir():
             parts = _parts(folder.name)
             at = _started(folder) if parts else None
             if parts and at is not None:
-                found.append(((at, parts[1]), Job(folder)))
-    found.sort(key=lambda item: item[0])
-    return [job for _, job in found]
+                found.append((at, parts[1], Job(folder)))
+    after: dict[str, int] = {}
+    jobs = []
+    for at, number, job in sorted(found, key=lambda item: item[1], reverse=True):
+        after[job.stage] = min(at, after.get(job.stage, at))  # none began after its next
+        jobs.append((after[job.stage], number, job))
+    return [job for _, _, job in sorted(jobs, key=lambda item: item[:2])]
 
 
 def _started(folder: Path) -> int | None:

@@ -28,6 +28,7 @@ _SIGNAL_HINTS = {
     signal.SIGKILL: "Most often this is the system's out-of-memory killer: use a smaller batch, rank or "
     "sequence length, or a machine with more memory.",
     signal.SIGSEGV: "Native code crashed. Check that the package versions fit: {check}",
+    signal.SIGBUS: "A file was cut off while it was read, or the disk could not give it: look at the data file.",
     signal.SIGILL: "A package was built for another processor. Check with: {check}",
 }
 

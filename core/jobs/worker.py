@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import signal
 import sys
@@ -15,9 +14,10 @@ from typing import Any
 
 from core.errors import Cancelled, LabError, MachineError, RequestError, StageError
 from core.events import JobReporter, now
-from core.files import MANIFEST, damage, read_if_whole, refuse_damaged, write_json
+from core.files import MANIFEST, damage, read_if_whole, refusal, refuse_damaged, write_json
 from core.folder import LabFolder
 from core.jobs import reserve
+from core.jobs.gpu import gpus_of, held
 from core.jobs.job import Job
 from core.jobs.monitor import Monitor
 from core.recipe import OPTIONS, Recipe
@@ -121,8 +121,9 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
-        began = time.monotonic()
-        with Monitor(reporter) as monitor:
+        gpus = gpus_of(job.stage, recipe) if stage.computes else []
+        with held(gpus, job, reporter), Monitor(reporter) as monitor:
+            began = time.monotonic()
             context = StageContext(
                 lab,
                 recipe,
@@ -132,8 +133,11 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
                 options,
             )
             result = module.run(context)
+            seconds = time.monotonic() - began
     finally:
         shutil.rmtree(work, ignore_errors=True)
+    if output is not None:
+        _mark_changed(output, {"stage": job.stage, **module.fingerprint(lab, recipe)}, reporter)
     if stage.makes is not None:
         write_report(lab, written)
     peaks = {name: round(value) for name, value in monitor.peaks().items()}
@@ -141,7 +145,7 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
         "result": _plain(result),
         "auto": manifest["auto"],
         "peaks": peaks,
-        "seconds": round(time.monotonic() - began, 2),
+        "seconds": round(seconds, 2),
     }
 
 
@@ -156,6 +160,30 @@ def _refuse_damaged_inputs(stage: Stage, lab: LabFolder, adapter: str, *, verify
         if earlier.makes and (earlier.name == stage.needs or (stage.needs and earlier.needs == stage.needs)):
             again = "Make it again: " + command("run", lab.root, earlier.name)
             refuse_damaged(earlier.makes.folder(lab, adapter), again, verify=verify)
+
+
+def _mark_changed(output: Path, now: dict[str, Any], reporter: JobReporter) -> None:
+    """Say of a result that what it was made from has changed meanwhile: it may be of either, and is none to keep."""
+    manifest = read_if_whole(output / MANIFEST)
+    kept = manifest.get("fingerprint") if isinstance(manifest, dict) else None
+    if not isinstance(kept, dict) or kept == (now := _plain(now)):
+        return
+    write_json(output / MANIFEST, {**manifest, "fingerprint": _of_either(kept, now)})
+    reporter.log(
+        f"What {output} is made from was changed while it was made: run this stage again.", "warning"
+    )
+
+
+def _of_either(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """A fingerprint whose changed parts are like no other."""
+    found: dict[str, Any] = {}
+    for name, value in before.items():
+        other = after.get(name)
+        if isinstance(value, dict) and isinstance(other, dict):
+            found[name] = _of_either(value, other)
+        else:
+            found[name] = value if value == other else "changed while it was made"
+    return found
 
 
 def _plain(data: Any) -> Any:
@@ -179,19 +207,8 @@ def _explain(failure: BaseException, job: Job) -> LabError:
             "Use a smaller batch, rank or sequence length.",
             code="machine.memory",
         )
-    if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f"While writing {failure.filename}." if failure.filename else f"During {job.stage}."
-        return MachineError(
-            "The disk is full.", where, "Free some space; nothing half made was kept.", code="disk.full"
-        )
-    if isinstance(failure, OSError) and failure.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        where = str(failure.filename or job.folder)
-        return MachineError(
-            "The folder cannot be written.",
-            f"{where}: {failure.strerror}.",
-            "Give yourself the right to write there, or use another folder.",
-            code="disk.not-writable",
-        )
+    if isinstance(failure, OSError) and (refused := refusal(failure, job.folder)):
+        return refused
     return StageError(
         f"{job.stage} stopped on an error that it did not expect.",
         f"{type(failure).__name__}: {failure}",

@@ -8,10 +8,10 @@ Imports olive, and with it torch: only for a job's process.
 
 from __future__ import annotations
 
-import errno
 import io
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections import deque
@@ -23,6 +23,7 @@ from typing import Any
 
 from core.errors import LabError, MachineError, StageError
 from core.events import Reporter
+from core.files import refusal
 from core.olive.passes import package_config
 from core.telemetry import switch_off
 from core.tqdm_progress import current_report, reporting
@@ -111,7 +112,6 @@ def run_workflow(
         LabError: as a pass of ours raised it, Cancelled included.
     """
     work.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("HF_DATASETS_CACHE", str(work / "datasets"))
     import_olive()
     from olive.workflows import run
 
@@ -123,17 +123,14 @@ def run_workflow(
     }
     scratch = work / "tmp"
     scratch.mkdir(exist_ok=True)
-    before = tempfile.tempdir
-    with _captured_log(report) as log, reporting(report, phases), _tee(on_line):
+    with _captured_log(report) as log, reporting(report, phases), _tee(on_line), _as_it_was():
         report.check_cancelled()
         try:
             output = run(whole, package_config=package_config(), tempdir=str(scratch))
         except Exception as error:
-            raise _failed(log.error or error, failure, hint) from error
-        finally:
-            tempfile.tempdir = before  # Olive leaves its own, which goes with the work folder
+            raise _failed(log.error or error, failure, hint, work) from error
         if log.error is not None and not output.has_output_model():
-            raise _failed(log.error, failure, hint) from log.error
+            raise _failed(log.error, failure, hint, work) from log.error
     if not output.has_output_model():
         raise StageError(failure, f"Olive says: {log.last_line()}", hint)
     best = output.get_best_candidate()
@@ -156,7 +153,7 @@ def reason_of(error: BaseException) -> BaseException:
     return seen[-1]
 
 
-def _failed(error: BaseException, title: str, hint: str) -> LabError:
+def _failed(error: BaseException, title: str, hint: str, work: Path) -> LabError:
     root = reason_of(error)
     if isinstance(root, LabError):
         return root
@@ -168,13 +165,12 @@ def _failed(error: BaseException, title: str, hint: str) -> LabError:
             hint or "Close what else uses the memory, or choose smaller numbers.",
             code="machine.memory",
         )
-    if (isinstance(root, OSError) and root.errno in (errno.ENOSPC, errno.EDQUOT)) or "os error 28" in text:
-        return MachineError(
-            "The disk is full.",
-            _short(text),
-            "Free some space, or make the lab on another disk.",
-            code="disk.full",
-        )
+    # Libraries written in Rust, safetensors among them, say it so.
+    number = re.search(r"\(os error (\d+)\)", text)
+    if number and not isinstance(root, OSError):
+        root = OSError(int(number[1]), os.strerror(int(number[1])))
+    if isinstance(root, OSError) and (refused := refusal(root, work)):
+        return refused
     return StageError(title, f"{type(root).__name__}: {_short(text)}" if text else type(root).__name__, hint)
 
 
@@ -194,6 +190,7 @@ def _short(text: str, longest: int = 600) -> str:
 _NOISE = (
     "No output model produced",
     "Run history",
+    "run history:",  # the table of it, where tabulate is installed
     "Save footprint",
     "Pass ",
     "Please install tabulate",
@@ -227,6 +224,20 @@ class _LogCapture(logging.Handler):
         """The lines before the one that says that nothing was made."""
         words = [line for line in self.lines if not line.startswith(_NOISE)]
         return words[-1] if words else "no output model was made"
+
+
+@contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Take back what Olive sets for the whole process: its folders go with the work folder."""
+    name = "OLIVE_CACHE_DIR"
+    folder, variable = tempfile.tempdir, os.environ.get(name)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = folder
+        os.environ.pop(name, None)
+        if variable is not None:
+            os.environ[name] = variable
 
 
 @contextmanager

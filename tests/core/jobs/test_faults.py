@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from core import Job, Lab, MachineError, RequestError, StageError
 from core.errors import Cancelled
 from core.events import JobReporter, last_event, read_events, stop_takes
-from core.jobs import alive, stopping
+from core.folder import lab_folder
+from core.jobs import alive, list_jobs, stopping
 from core.jobs.job import FINAL
 from core.jobs.start import _tidy
 from tests.core.jobs.test_jobs import ROOT, cli
@@ -294,6 +295,47 @@ def test_events_are_read_in_pieces(tmp_path: Path) -> None:
     assert last_event(path, "progress") is None
 
 
+# Clocks, and what changes under a job
+
+
+def test_the_newest_job_is_the_newest_though_the_clock_was_set_back(tmp_path: Path) -> None:
+    for number, (name, at) in enumerate(
+        [("quantize-001", 500), ("finetune-001", 510), ("quantize-002", 100), ("quantize-1000", 120)]
+    ):
+        folder = tmp_path / "jobs" / name
+        folder.mkdir(parents=True)
+        (folder / "spec.json").write_text(str(number))
+        os.utime(folder / "spec.json", (at, at))
+    names = [job.id for job in list_jobs(lab_folder(tmp_path))]
+    assert names == ["quantize-001", "quantize-002", "quantize-1000", "finetune-001"]
+
+
+def test_jobs_from_the_future_are_told(make: Callable[[str], Lab]) -> None:
+    lab = make("ok")
+    lab.run("quantize")
+    ahead = time.time() + 10 * 365 * 86_400
+    for path in [*lab.job("quantize").folder.iterdir(), *lab.folder.quantized_dir.iterdir()]:
+        os.utime(path, (ahead, ahead))
+    assert lab.job("quantize").state == "succeeded"
+    assert lab.run("quantize").reused
+    assert lab.job("quantize").id == "quantize-002"
+    assert [job.state for job in lab.jobs()] == ["succeeded"] * 2
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_what_changes_while_it_is_read_is_made_again(make: Callable[[str], Lab], gone: bool) -> None:
+    lab = make("steps")
+    (lab.root / "input").write_text("before")
+    job = lab.start("quantize")
+    until(lambda: last_event(job.events_path, "metric") is not None)
+    (lab.root / "input").unlink() if gone else (lab.root / "input").write_text("after")
+    assert job.wait(timeout=60) == "succeeded"
+    assert any("was changed while it was made" in line for line in job.log_tail())
+    (lab.root / "input").write_text("before")
+    assert not lab.run("quantize").reused
+    assert lab.run("quantize").reused
+
+
 # What killed jobs leave
 
 
@@ -364,4 +406,6 @@ def test_what_the_system_refuses_in_a_worker_is_told_as_it_is() -> None:
     job = Job(Path("quantize-001"))
     assert _explain(OSError(30, "Read-only file system", "/lab/x"), job).code == "disk.not-writable"
     assert _explain(OSError(28, "No space left on device", "/lab/x"), job).code == "disk.full"
+    assert _explain(OSError(27, "File too large", "/lab/x"), job).code == "disk.quota"
+    assert _explain(OSError(122, "Disk quota exceeded"), job).code == "disk.quota"
     assert _explain(StageError("x", code="y"), job).code == "y"

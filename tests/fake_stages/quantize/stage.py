@@ -2,7 +2,7 @@
 
 It is one of ok, error, crash, hang, deaf, flood, full, fill, go, step, steps.
 
-``steps`` goes on from a checkpoint, and its bytes depend on every step.
+``steps`` goes on from a checkpoint, and its bytes depend on every step and on the file ``input``.
 ``go`` and ``step`` wait for a file ``go`` in the lab; ``step`` does it where no signal may end it.
 """
 
@@ -17,14 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import Cancelled, StageError
-from core.files import publish, read_if_whole, write_json
+from core.files import content_stamp, publish, read_if_whole, write_json
 from core.folder import LabFolder
 from core.recipe import Recipe
 from core.stage_context import StageContext
 
 
 def fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
-    return {"system": recipe.chat.system, "bits": recipe.quantize.bits}
+    read = lab.root / INPUT
+    return {
+        "system": recipe.chat.system,
+        "bits": recipe.quantize.bits,
+        "input": content_stamp(read) if read.is_file() else "",
+    }
 
 
 def output(lab: LabFolder, recipe: Recipe) -> Path:
@@ -32,13 +37,18 @@ def output(lab: LabFolder, recipe: Recipe) -> Path:
 
 
 STEPS, KEEP_EVERY = 40, 10
+INPUT = "input"
+"""A file of the lab that ``steps`` reads, if it is there."""
 
 
 def steps(context: StageContext, target: Path) -> dict[str, Any]:
     """Work as a training does it, in a fraction of a second."""
     checkpoint = context.lab.checkpoints_dir("steps") / "last.json"
     saved = read_if_whole(checkpoint)
-    done, state = (int(saved["step"]), str(saved["state"])) if isinstance(saved, dict) else (0, "begin")
+    read = context.lab.root / INPUT
+    begin = read.read_text(errors="replace") if read.is_file() else "begin"
+    same = isinstance(saved, dict) and saved.get("begin") == begin
+    done, state = (int(saved["step"]), str(saved["state"])) if same else (0, begin)
     try:
         while done < STEPS:
             context.report.check_cancelled()
@@ -48,9 +58,9 @@ def steps(context: StageContext, target: Path) -> dict[str, Any]:
             context.report.metric("loss", 1 / done, done)
             context.report.progress("working", done, STEPS)
             if done % KEEP_EVERY == 0:
-                write_json(checkpoint, {"step": done, "state": state})
+                write_json(checkpoint, {"begin": begin, "step": done, "state": state})
     except (Cancelled, KeyboardInterrupt):
-        write_json(checkpoint, {"step": done, "state": state})
+        write_json(checkpoint, {"begin": begin, "step": done, "state": state})
         raise
     made = context.work / "made"
     made.mkdir()
