@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import platform
@@ -13,6 +14,7 @@ import random
 import shutil
 import signal
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 import psutil
@@ -50,6 +53,8 @@ class Scene:
         moment: how many events the job has told when the fault happens, a few milliseconds later.
         undo: what makes the lab usable again, such as putting a file back.
         harmed: whether the fault was to the result itself.
+        altered: whether it was to what the stage reads, so that another result is right.
+        reasons: the codes of errors that are true, if the job fails.
     """
 
     lab: Lab
@@ -58,6 +63,8 @@ class Scene:
     moment: int
     undo: list[Callable[[], object]] = field(default_factory=list)
     harmed: bool = False
+    altered: bool = False
+    reasons: tuple[str, ...] = ()
 
     @property
     def job(self) -> Job:
@@ -187,6 +194,72 @@ def _cut(scene: Scene) -> None:
             os.truncate(file, file.stat().st_size // 2)
 
 
+def _half_written(scene: Scene) -> None:
+    _recipe_comes_back(scene)
+    scene.start()
+    if file := _some_file(scene):
+        with suppress(FileNotFoundError):
+            _zero_the_end(file)
+
+
+def _zero_the_end(file: Path) -> None:
+    """As a loss of power leaves a file: as long as it was, its last half never written."""
+    with file.open("r+b") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(size // 2)
+        stream.write(b"\0" * (size - size // 2))
+
+
+def _input_altered(scene: Scene) -> None:
+    root = scene.lab.root
+    inputs = [root / "input", root / "records.jsonl", *sorted((root / "model").glob("*"))]
+    file = scene.chance.choice([each for each in inputs if each.is_file()])
+    kept = file.read_bytes()
+    scene.undo.append(lambda: file.write_bytes(kept))
+    scene.altered = True
+    scene.start()
+    how = scene.chance.randrange(3)
+    if how == 0:
+        file.unlink()
+    elif how == 1:
+        os.truncate(file, len(kept) // 2)
+    else:
+        _zero_the_end(file)
+
+
+def _quota(scene: Scene) -> None:
+    scene.reasons = ("disk.quota",)
+    scene.start()
+    most = scene.chance.choice((2048, 1 << 15))
+    for process in pids(scene.job.folder).values():
+        with suppress(psutil.Error):
+            psutil.Process(process).rlimit(psutil.RLIMIT_FSIZE, (most, most))
+
+
+def _clock_moved(scene: Scene) -> None:
+    clock = scene.lab.root.parent / "clock"
+    clock.write_bytes(struct.pack("l", 0))
+    words = ["run", str(scene.lab.root), scene.stage, "--detach", "--no-check", "--force"]
+    moved = {**os.environ, "LD_PRELOAD": str(moved_clock()), "FAULT_CLOCK": str(clock)}
+    subprocess.run(
+        [sys.executable, "-m", "core.cli", *words], cwd=ROOT, env=moved, check=True, capture_output=True
+    )
+    job = scene.job
+    scene.wait(lambda: _events(job) >= scene.moment or not job.active)
+    with clock.open("r+b") as stream:
+        stream.write(struct.pack("l", scene.chance.choice((-3 * 86_400, -3600, 30 * 86_400))))
+
+
+@lru_cache(maxsize=1)
+def moved_clock() -> Path:
+    """What is preloaded to move a program's clock, compiled."""
+    made = Path(tempfile.mkdtemp(prefix="olivepress-clock-")) / "clock.so"
+    atexit.register(shutil.rmtree, made.parent, ignore_errors=True)
+    source = str(Path(__file__).with_name("clock.c"))
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(made), source, "-ldl"], check=True)
+    return made
+
+
 def _recipe_edited(scene: Scene) -> None:
     _recipe_comes_back(scene)
     scene.start()
@@ -263,13 +336,18 @@ FAULTS: dict[str, Callable[[Scene], None]] = {
     "four starts at once": _two_starts,
     "a file of the lab deleted": _deleted,
     "a file of the lab cut": _cut,
+    "a file of the lab half written": _half_written,
+    "an input deleted, cut or half written": _input_altered,
     "lab.toml half edited": _recipe_edited,
     "checkpoints removed, worker killed": _checkpoints_removed,
     "a file of the result cut, flipped or removed": _result_harmed,
+    "the clock set back or forward": _clock_moved,
+    "a limit on the size of files": _quota,
     "the disk full": _disk_full,
     "the lab read-only at the start": _read_only,
 }
 NEEDS_A_DISK = ("the disk full", "the lab read-only at the start")
+NEEDS_A_COMPILER = ("the clock set back or forward",)
 
 
 @dataclass(frozen=True)
@@ -346,7 +424,10 @@ def strike(name: str, scene: Scene, wanted: dict[str, bytes]) -> Outcome:
         until(lambda: not processes(lab), ENDS_S, "its processes are gone")
         told = until(lambda: job.state in FINAL, TOLD_S, "its end is told")
         status = job.status()
-        assert (job.error() is None) == (status.state == "succeeded")
+        error = job.error()
+        assert (error is None) == (status.state == "succeeded")
+        if scene.reasons and error and status.state == "failed":
+            assert error.code in scene.reasons, f"it says {error}"
         with suppress(OSError, ValueError):  # the file may have been harmed
             said = json.loads((job.folder / "outcome.json").read_bytes())["state"]
             assert status.state == said, "what the worker said of itself is told"
@@ -355,7 +436,7 @@ def strike(name: str, scene: Scene, wanted: dict[str, bytes]) -> Outcome:
         if not scene.harmed:
             if scene.result.exists():
                 assert damage(scene.result, verify=True) == []
-                assert contents(scene.result) == wanted, "what stands there is whole"
+                assert scene.altered or contents(scene.result) == wanted, "what stands there is whole"
             assert scene.result.exists() or status.state != "succeeded"
         again = lab.run(scene.stage)
         assert contents(scene.result) == wanted, f"after {name} the next run made something else"
@@ -396,6 +477,8 @@ def run_one(seed: int, plain: Undisturbed, place: Path, names: list[str]) -> Out
     """One fault in a copy of the lab; half of them where a result stands already. None: not possible here."""
     chance = random.Random(seed)
     name = names[seed % len(names)]
+    if name in NEEDS_A_COMPILER and not shutil.which("cc"):
+        return None
     disk = small_disk(place / "disk", "200m") if name in NEEDS_A_DISK else None
     with disk or _no_disk(place / "disk") as mounted:
         if name in NEEDS_A_DISK and not mounted:
@@ -414,7 +497,9 @@ def _no_disk(place: Path) -> Iterator[bool]:
 
 def light_lab(place: Path) -> Path:
     """A lab whose quantize is a quick stage that works as a training does."""
-    return Lab.create(place / "light", settings={"chat.system": "steps"}).root
+    lab = Lab.create(place / "light", settings={"chat.system": "steps"})
+    (lab.root / "input").write_text("where the steps begin\n" * 100, encoding="utf-8")
+    return lab.root
 
 
 def real_lab(place: Path) -> Path:
@@ -422,12 +507,12 @@ def real_lab(place: Path) -> Path:
     from tests.end_to_end.labs import TINY
     from tests.tiny_models import make_tiny
 
-    model = make_tiny("llama", place / "model", tie=True)
-    records = place / "records.jsonl"
+    root = place / "real"
+    make_tiny("llama", root / "model", tie=True)
     rows = [{"prompt": f"Where is {name}?", "response": f"{name} is good."} for name in "abcdefghijklmnop"]
-    records.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (root / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     settings = {**TINY, "finetune.steps": 60, "finetune.save_steps": 10}
-    return Lab.create(place / "real", model=str(model), data=records, settings=settings).root
+    return Lab.create(root, model="model", data="records.jsonl", settings=settings).root
 
 
 def main() -> None:
@@ -469,7 +554,7 @@ def _told(seed: int, plain: Undisturbed, place: Path) -> Outcome | str | None:
     here.mkdir()
     try:
         outcome = run_one(seed, plain, here, list(FAULTS))
-    except (AssertionError, LabError, TimeoutError) as error:
+    except (AssertionError, LabError, OSError, subprocess.SubprocessError) as error:
         words = f"{plain.stage}, seed {seed}, {list(FAULTS)[seed % len(FAULTS)]}: {error}"
         print(words, file=sys.stderr, flush=True)
         return words

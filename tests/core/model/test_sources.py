@@ -29,7 +29,7 @@ class Hub:
         self.files |= {"odd.py": b"raise SystemExit", "flax_model.msgpack": b"x", "onnx/model.onnx": b"x"}
         self.requests: list[str] = []
         self.tokens: list[str | None] = []
-        self.gated = self.private = self.broken = False
+        self.gated = self.private = self.broken = self.cut = False
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -97,7 +97,11 @@ class Hub:
         for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
             to.send_header(name, value)
         to.end_headers()
-        if body:
+        if body and self.cut and len(data) > 10_000:
+            to.wfile.write(data[: len(data) // 2])
+            to.close_connection = True
+            self.broken = True
+        elif body:
             to.wfile.write(data)
 
     def fetched(self) -> set[str]:
@@ -248,6 +252,19 @@ def test_a_hub_in_trouble_is_told_from_none(hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="answered with an error") as caught:
         resolve_model("lab/tiny", tmp_path, Reporter())
     assert "503" in caught.value.detail
+
+
+def test_a_network_that_goes_in_the_middle_leaves_nothing_half(
+    hub: Hub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the library tries again
+    hub.cut = True
+    with pytest.raises(MachineError):
+        resolve_model("lab/tiny", tmp_path, Reporter())
+    hub.cut = hub.broken = False
+    found = resolve_model("lab/tiny", tmp_path, Reporter())
+    for path in folder.iterdir():
+        assert (found.path / path.name).read_bytes() == path.read_bytes()
 
 
 def test_a_cancel_stops_a_download(hub: Hub, tmp_path: Path) -> None:
