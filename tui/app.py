@@ -17,7 +17,7 @@ from core.errors import LabError
 from tui.keys import GLOBAL, JUMPS, UserSettings, read_settings
 from tui.session import Session
 from tui.snapshot import Snapshot
-from tui.steps import step_named, steps
+from tui.steps import first_step, step_named, steps
 from tui.terminal import default_theme
 from tui.theme import CYCLE, DARK, LIGHT
 
@@ -81,7 +81,7 @@ class OlivePressApp(App[None]):
             self._make_watch().look()
             self.snapshot = self._make_watch().snapshot()
         # The first screen's sheets are read with the app's own: reading them later means parsing all again.
-        first = step_named(step or self._first_step())
+        first = step_named(step) if step else first_step(self.snapshot)
         # Each step is a mode, a stack of screens of its own: its screen is made once and keeps what was typed in it.
         self.DEFAULT_MODE = first.name  # type: ignore[misc]  # which is first is known here
         super().__init__(css_path=[*stylesheets(OlivePressApp), *stylesheets(first.load())])
@@ -130,14 +130,6 @@ class OlivePressApp(App[None]):
                 lambda: self._post(self.LogGrew()),
             )
         return self._watch
-
-    def _first_step(self) -> str:
-        """Where a person who opens the lab most likely wants to be: at what runs, else at the beginning."""
-        active = self.snapshot.active
-        if active is not None:
-            return active.stage
-        newest = max(self.snapshot.jobs.values(), key=lambda view: view.started or 0, default=None)
-        return newest.stage if newest else "check"
 
     def on_mount(self) -> None:
         """Start to watch once the first screen stands."""
@@ -323,12 +315,7 @@ class OlivePressApp(App[None]):
             self.current.keep_typed()
         active = self.snapshot.active
         if active is not None:
-            self.farewell = (
-                f"{active.id} goes on by itself.\n"
-                f"  come back:  {self.session.command(absolute=True)}\n"
-                f"  its log:    {self.session.command('logs', active.id, '--follow', absolute=True)}\n"
-                f"  stop it:    {self.session.command('cancel', active.id, absolute=True)}"
-            )
+            self.farewell = self.session.goes_on(active.id)
         self.exit()
 
     def on_unmount(self) -> None:

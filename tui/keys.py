@@ -129,12 +129,17 @@ class UserSettings:
     Attributes:
         theme: the theme's name, or empty for the default.
         keymap: keys by action id.
+        plain: whether to ask by lines in place of drawing screens.
         problems: lines for people; unknown settings are told, not lost.
     """
 
     theme: str = ""
     keymap: tuple[tuple[str, str], ...] = ()
+    plain: bool = False
     problems: tuple[str, ...] = ()
+
+
+_SETTINGS = ("theme", "plain", "keys")
 
 
 def read_settings(path: Path | None = None) -> UserSettings:
@@ -143,6 +148,7 @@ def read_settings(path: Path | None = None) -> UserSettings:
     The file::
 
         theme = "olive-light"
+        plain = true
         [keys]
         run = "f8,g"
     """
@@ -169,12 +175,15 @@ def read_settings(path: Path | None = None) -> UserSettings:
             problems.append(f'{path}: the keys of {name} must be text, such as "f8,r".')
         else:
             keymap.append((name, value))
-    problems += [f"{path}: there is no setting {name!r}." for name in data if name not in ("keys", "theme")]
+    problems += [f"{path}: there is no setting {name!r}." for name in data if name not in _SETTINGS]
     theme = data.get("theme", "")
     if not isinstance(theme, str):
         problems.append(f"{path}: theme must be text.")
         theme = ""
-    return UserSettings(theme, tuple(keymap), tuple(problems))
+    plain = data.get("plain", False)
+    if not isinstance(plain, bool):
+        problems.append(f"{path}: plain must be true or false.")
+    return UserSettings(theme, tuple(keymap), plain is True, tuple(problems))
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -101,6 +101,15 @@ class Session:
         )
         return command(*words[:1], place, *words[1:])
 
+    def goes_on(self, job: str) -> str:
+        """What to know when one leaves while a job runs."""
+        return (
+            f"{job} goes on by itself.\n"
+            f"  come back:  {self.command(absolute=True)}\n"
+            f"  its log:    {self.command('logs', job, '--follow', absolute=True)}\n"
+            f"  stop it:    {self.command('cancel', job, absolute=True)}"
+        )
+
 
 def value_of(recipe: Recipe, name: str) -> Any:
     """The value of ``section.key``."""

@@ -106,3 +106,10 @@ _STAGE_SCREEN = "tui.screens.stage.screen:StageScreen"
 def step_named(name: str) -> Step:
     """The step of that name."""
     return next(step for step in steps() if step.name == name)
+
+
+def first_step(snapshot: Snapshot) -> Step:
+    """Where a person who opens the lab most likely wants to be: at what runs, else at what ran last, else the first."""
+    newest = max(snapshot.jobs.values(), key=lambda view: view.started or 0, default=None)
+    found = snapshot.active or newest
+    return step_named(found.stage) if found else steps()[0]

@@ -1,4 +1,4 @@
-"""What the terminal can do: whether to start at all, which theme fits, which glyphs it can draw."""
+"""What the terminal can do: whether to draw at all, which theme fits, which glyphs it can draw."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ import locale
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
-DUMB = """\
-This terminal (TERM={term}) cannot show the wizard: it cannot place text on the screen.
-Everything works from the command line as well:
-  olivepress check DIR      olivepress run DIR      olivepress chat DIR
-or set TERM to what your terminal is, for example: TERM=xterm-256color olivepress
-"""
+SPEAKUP = Path("/sys/accessibility/speakup")
+"""What Linux has where a screen reader speaks its console."""
 
 
-def refusal(environ: Mapping[str, str] = os.environ) -> str | None:
-    """Why the wizard cannot be drawn here, in words; None when it can."""
+def wants_plain(environ: Mapping[str, str] = os.environ, speakup: Path = SPEAKUP) -> bool:
+    """Whether to ask by lines in place of drawing: the user says so, the terminal is dumb, or the console is spoken."""
+    if environ.get("OLIVEPRESS_PLAIN", "0") not in ("", "0"):
+        return True
     term = environ.get("TERM", "")
     if sys.platform != "win32" and term in ("", "dumb", "unknown"):
-        return DUMB.format(term=term or "not set")
-    return None
+        return True
+    return term == "linux" and speakup.is_dir()
 
 
 def few_colours(environ: Mapping[str, str] = os.environ) -> bool:

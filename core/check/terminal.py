@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 80, 24
 def terminal(subject: Subject) -> Iterator[Check]:
     """How the wizard will look here."""
     if not sys.stdout.isatty() and not sys.stderr.isatty():
-        yield Check("terminal", SKIP, "No terminal: the commands work, the wizard needs one.")
+        yield Check("terminal", SKIP, "No terminal: the commands work, and the wizard by lines (--plain).")
         return
     size = shutil.get_terminal_size()
     yield judge(os.environ, size.columns, size.lines, locale.getpreferredencoding(False))
@@ -39,7 +39,7 @@ def judge(environment: Mapping[str, str], columns: int, lines: int, encoding: st
             "terminal",
             WARN,
             found,
-            "The wizard needs a real terminal; the commands work. Try: export TERM=xterm",
+            "The wizard asks by lines here. To have it drawn: export TERM=xterm",
         )
     if columns < WIDTH or lines < HEIGHT:
         return Check("terminal", WARN, f"{found}: small", f"Make it at least {WIDTH} by {HEIGHT}.")

@@ -29,7 +29,7 @@ def script() -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; return its exit status. Foreseeable failures are printed, not raised."""
-    from core.cli.commands import wizard_folder
+    from core.cli.commands import PLAIN, wizard_folder
 
     as_json = "--json" in arguments
     try:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         if folder is not None:
             from core.cli.wizard import open_wizard
 
-            return open_wizard(folder)
+            return open_wizard(folder, plain=PLAIN in arguments)
         from core.cli.parser import parse
 
         options = parse(arguments)

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from core.cli.parser import add_folder, add_json
+
+if TYPE_CHECKING:
+    from core.check import Check
+    from core.model.auto import Chosen
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -27,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the checks; exit status 4 if one failed."""
     from core.check import run_checks, settings_of
     from core.check.types import as_markdown, overall
-    from core.cli.show import TONES, print_json, say
+    from core.cli.show import print_json
     from core.errors import MachineError
     from core.folder import lab_folder
     from core.report import auto_table
@@ -50,24 +56,41 @@ def run(options: argparse.Namespace) -> int:
         if chosen:
             print(clean(f"\n{auto_table(each.as_dict() for each in chosen)}"))
     else:
-        width = max(len(check.name) for check in checks)
-        for check in checks:
-            say(
-                clean(check.found, keep_newlines=False),
-                head=[(f"{check.state:<4} ", TONES.get(check.state, "")), f"{check.name:<{width}}  "],
-            )
-            if check.fix and check.state != "OK":
-                say(
-                    (clean(check.fix, keep_newlines=False), "cyan"),
-                    head=f"     {'':<{width}}  -> ",
-                    fold=False,
-                )
-        if chosen:
-            print("\nsettings that follow the model and the data (auto):")
-            wide = max(len(each.option) for each in chosen)
-            for each in chosen:
-                say(
-                    f"{clean(each.words)}: {clean(each.reason)}",
-                    head=f"     {each.option:<{wide}}  ",
-                )
+        print_checks(checks)
+        print_settings(chosen)
     return 0 if good else MachineError.exit_status
+
+
+def print_checks(checks: Sequence[Check]) -> None:
+    """The checks, each with what to do where there is something."""
+    from core.cli.show import TONES, say
+    from core.text import clean
+
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        say(
+            clean(check.found, keep_newlines=False),
+            head=[(f"{check.state:<4} ", TONES.get(check.state, "")), f"{check.name:<{width}}  "],
+        )
+        if check.fix and check.state != "OK":
+            say(
+                (clean(check.fix, keep_newlines=False), "cyan"),
+                head=f"     {'':<{width}}  -> ",
+                fold=False,
+            )
+
+
+def print_settings(chosen: Sequence[Chosen]) -> None:
+    """The settings that are "auto", with what they are and why."""
+    from core.cli.show import say
+    from core.text import clean
+
+    if not chosen:
+        return
+    print("\nsettings that follow the model and the data (auto):")
+    wide = max(len(each.option) for each in chosen)
+    for each in chosen:
+        say(
+            f"{clean(each.words)}: {clean(each.reason)}",
+            head=f"     {each.option:<{wide}}  ",
+        )

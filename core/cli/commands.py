@@ -26,8 +26,13 @@ COMMANDS = (
 )
 
 
+PLAIN = "--plain"
+"""The wizard by lines. The one option that is the wizard's and no command's."""
+
+
 def wizard_folder(arguments: Sequence[str]) -> str | None:
-    """The folder to open the wizard on, or None when a command or an option was given."""
+    """The folder to open the wizard on, or None when a command or another option was given."""
+    arguments = [word for word in arguments if word != PLAIN]
     if not arguments:
         return "."
     first = arguments[0]

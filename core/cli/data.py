@@ -74,7 +74,11 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         _print_json(report, cleaned)
     else:
-        _print_words(report, cleaned, None if options.all else SHOWN, options.folder)
+        print_report(report)
+        if report.to_confirm and report.proposal is not None:
+            _print_question(report, options.folder)
+        print_findings(report, None if options.all else SHOWN)
+        _print_cleaned(report, cleaned, options.folder)
     return 0 if report.ok or cleaned else 2
 
 
@@ -141,14 +145,10 @@ def _escaped(template: str) -> str:
     return template.replace("\\", "\\\\").replace("\n", "\\n")
 
 
-def _print_words(  # noqa: C901, PLR0912 - each line of the report, if there is something to say
-    report: DataReport, cleaned: dict[str, Any] | None, shown: int | None, folder: str
-) -> None:
-    from core.data.plan import FIELDS, options_of
-    from core.data.survey import to_words
+def print_report(report: DataReport) -> None:
+    """The figures of a data file, and what of it is not used."""
     from core.data.unused import unused_words
     from core.formats import counted, human_bytes
-    from core.text import command
 
     print(f"file      {_clean(str(report.path))}, {human_bytes(report.bytes)}")
     print(f"rows      {report.rows:,}, {report.usable:,} of them usable")
@@ -173,13 +173,26 @@ def _print_words(  # noqa: C901, PLR0912 - each line of the report, if there is 
         print(
             f"training  {report.epochs:.1f} times through the rows, {report.padding:.0%} of a batch is padding"
         )
-    if report.to_confirm and report.proposal is not None:
-        why = _clean(report.proposal.why)
-        print(f"\nTo confirm: {_clean(report.proposal.mapping.words())} ({why}).")
-        print(f"This report goes by that. If it is right: {command('data', folder, '--accept')}")
-        print(f"If not: set {' and '.join(FIELDS[:2])} (or {FIELDS[2]}) in lab.toml.")
-        if given := options_of(report.proposal):
-            print(f"The same in a new lab, by options of `olivepress new`: {_clean(given)}")
+
+
+def _print_question(report: DataReport, folder: str) -> None:
+    """What the rows suggest, and how to say yes or no to it."""
+    from core.data.plan import FIELDS, options_of
+    from core.text import command
+
+    assert report.proposal is not None
+    why = _clean(report.proposal.why)
+    print(f"\nTo confirm: {_clean(report.proposal.mapping.words())} ({why}).")
+    print(f"This report goes by that. If it is right: {command('data', folder, '--accept')}")
+    print(f"If not: set {' and '.join(FIELDS[:2])} (or {FIELDS[2]}) in lab.toml.")
+    if given := options_of(report.proposal):
+        print(f"The same in a new lab, by options of `olivepress new`: {_clean(given)}")
+
+
+def print_findings(report: DataReport, shown: int | None = SHOWN) -> None:
+    """The findings by kind, and the first of them, or all for None."""
+    from core.data.survey import to_words
+
     total = len(report.findings)
     print(f"\nfindings  {total:,}" + ("" if total else ": nothing to mend"))
     for kind, count in sorted(report.findings.counts.items()):
@@ -189,6 +202,12 @@ def _print_words(  # noqa: C901, PLR0912 - each line of the report, if there is 
             print(f"… and {total - shown:,} more: --all prints them, --json gives them to a script.")
             break
         print(_clean(to_words(finding))[:400])
+
+
+def _print_cleaned(report: DataReport, cleaned: dict[str, Any] | None, folder: str) -> None:
+    from core.formats import counted
+    from core.text import command
+
     if cleaned is not None:
         print(f"\n{_clean(cleaned['file'])}: {counted(cleaned['kept'], 'row')}")
         print(f"{_clean(cleaned['left_out_file'])}: {counted(cleaned['left_out'], 'row')} left out, and why")

@@ -33,7 +33,7 @@ _KEY = re.compile(r"[a-z_]+(\.[a-z_]+)?", re.ASCII)
 _NUMBER = re.compile(r"-\d+|-\d*\.\d+")
 
 _EPILOG = """\
-With no command, `olivepress [DIR]` opens the wizard on a lab's folder.
+With no command, `olivepress [DIR]` opens the wizard on a lab's folder; with --plain it asks by lines.
 Exit statuses: 0 done, 2 wrong request, 3 a stage failed, 4 this machine cannot do it, 130 cancelled.
 """
 

@@ -19,12 +19,17 @@ Without one, the same steps are commands:
   olivepress check DIR     can this machine run it?
   olivepress run DIR       quantize, finetune, optimize
   olivepress chat DIR      talk to the result
+The wizard itself, as questions and answers on lines, works through a pipe too:
+  olivepress --plain DIR
 `olivepress --help` lists them all.
 """
 
 
-def open_wizard(folder: str) -> int:
+def open_wizard(folder: str, *, plain: bool = False) -> int:
     """Open the wizard on a lab's folder; return its exit status.
+
+    Args:
+        plain: as questions and answers on lines.
 
     Raises:
         RequestError: the folder's name is a misspelt command, or a file is in the way.
@@ -35,10 +40,10 @@ def open_wizard(folder: str) -> int:
             "A file is in the way.", f"{folder} is not a folder.", "Name a lab's folder.", code="lab.file"
         )
     _refuse_misspelt(folder)
-    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM", "") in ("dumb", ""):
+    if not (plain or (sys.stdin.isatty() and sys.stdout.isatty())):
         print(_NO_TERMINAL, file=sys.stderr, end="")
         return 2
-    return int(import_module(WIZARD).run_wizard(folder))
+    return int(import_module(WIZARD).run_wizard(folder, plain=plain))
 
 
 def _refuse_misspelt(folder: str) -> None:

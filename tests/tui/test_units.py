@@ -18,7 +18,7 @@ from tui.app import OlivePressApp
 from tui.keys import EVERY, GLOBAL, key_names, read_settings, save_theme
 from tui.labels import label
 from tui.session import Session
-from tui.terminal import default_theme, few_colours, plain_glyphs, refusal
+from tui.terminal import default_theme, few_colours, plain_glyphs, wants_plain
 from tui.widgets.chart import lowest, plot, round_values, smooth, step_axis, thin
 
 TAKEN = {
@@ -66,12 +66,35 @@ def test_a_kept_theme_leaves_the_rest_of_the_file(tmp_path: Path) -> None:
     assert (found.theme, found.keymap) == ("olive-light", (("help", "h"),))
 
 
-@pytest.mark.parametrize("term", ["dumb", "", "unknown"])
-def test_a_terminal_that_cannot_is_refused_in_words(term: str) -> None:
-    said = refusal({"TERM": term})
-    assert said is not None
-    assert "olivepress run" in said
-    assert refusal({"TERM": "xterm"}) is None
+@pytest.mark.parametrize(
+    ("environ", "spoken", "plain"),
+    [
+        ({"TERM": "dumb"}, False, True),
+        ({"TERM": ""}, False, True),
+        ({"TERM": "unknown"}, False, True),
+        ({"TERM": "xterm"}, False, False),
+        ({"TERM": "xterm"}, True, False),
+        ({"TERM": "linux"}, True, True),
+        ({"TERM": "linux"}, False, False),
+        ({"TERM": "xterm", "OLIVEPRESS_PLAIN": "1"}, False, True),
+        ({"TERM": "xterm", "OLIVEPRESS_PLAIN": "0"}, False, False),
+    ],
+)
+def test_it_asks_by_lines_where_nothing_can_be_drawn_or_the_user_says_so(
+    environ: dict[str, str], spoken: bool, plain: bool, tmp_path: Path
+) -> None:
+    speakup = tmp_path if spoken else tmp_path / "none"
+    assert wants_plain(environ, speakup) is plain
+
+
+def test_the_settings_can_ask_for_lines(tmp_path: Path) -> None:
+    path = tmp_path / "wizard.toml"
+    path.write_text("plain = true\n")
+    assert read_settings(path).plain
+    path.write_text('plain = "yes"\n')
+    found = read_settings(path)
+    assert not found.plain
+    assert "must be true or false" in found.problems[0]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
     from core.check import Check
+    from tui.session import Session
     from tui.snapshot import Snapshot
 
 STYLES = {
@@ -95,6 +96,15 @@ class CheckState:
         return Content.assemble(*parts)
 
 
+def as_here(check: Check, session: Session) -> Check:
+    """Without a lab the command line says how to make one; the wizard makes it by itself."""
+    if check.name == "recipe" and not session.exists and session.broken is None:
+        return replace(
+            check, state="SKIP", found="There is no lab here yet: it is made when you go on.", fix=""
+        )
+    return check
+
+
 class CheckScreen(StepScreen):
     """The checks as they come in; the marked one in full below, with what to do."""
 
@@ -153,25 +163,17 @@ class CheckScreen(StepScreen):
 
         def came(check: Check) -> None:
             nonlocal state
-            state = replace(state, checks=(*state.checks, self._as_here(check)))
+            state = replace(state, checks=(*state.checks, as_here(check, self.session)))
             self.post_message(self.Seen(attempt, state))
 
         try:
             from core.check import run_checks
 
             found = run_checks(self.session.root, on_check=came)
-            state = CheckState(tuple(map(self._as_here, found)), over=True)
+            state = CheckState(tuple(as_here(each, self.session) for each in found), over=True)
         except Exception as error:  # shown; the wizard goes on without the checks
             state = CheckState(over=True, problem=f"{type(error).__name__}: {error}")
         self.post_message(self.Seen(attempt, state))
-
-    def _as_here(self, check: Check) -> Check:
-        """Without a lab the command line says how to make one; the wizard makes it by itself."""
-        if check.name == "recipe" and not self.session.exists and self.session.broken is None:
-            return replace(
-                check, state="SKIP", found="There is no lab here yet: it is made when you go on.", fix=""
-            )
-        return check
 
     def on_check_screen_seen(self, event: Seen) -> None:
         """Show it; an answer to an older look is dropped."""

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 WORKSPACE = ("upload.subscription", "upload.resource_group", "upload.workspace")
 """What names the workspace."""
 
+STOPPED = "What has arrived is kept for the next upload; nothing is registered."
+"""What becomes of the work when an upload is stopped."""
+
 _BYTES = ("upload", "reading", "arrived")
 """The phases that count bytes."""
 
@@ -53,7 +56,8 @@ def who() -> str:
     return f"Signed in as {user}, by {by}." if user else f"Would sign in by {by}."
 
 
-def _run_label(step: Step, job: JobView | None) -> str:
+def run_label(step: Step, job: JobView | None) -> str:
+    """What the button says that starts it."""
     if job is None:
         return "Upload"
     return {"succeeded": "Upload again", "cancelled": "Go on"}.get(job.state, "Try again")
@@ -188,10 +192,10 @@ class UploadScreen(StageScreen):
             self.NAME,
             StageTexts(
                 lambda values, snapshot: self.upload.advice(values, snapshot),
-                _run_label,
+                run_label,
                 progress=lambda job: self.upload.progress(job),
                 more_of=_place_lines,
-                stopped="What has arrived is kept for the next upload; nothing is registered.",
+                stopped=STOPPED,
             ),
         )
         self.commands = Commands()

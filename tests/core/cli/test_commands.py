@@ -111,7 +111,16 @@ def test_options_that_do_not_exist_or_are_missing_exit_2(words: list[str], capsy
 
 @pytest.mark.parametrize(
     ("words", "folder"),
-    [([], "."), (["my-lab"], "my-lab"), (["run"], None), (["--version"], None), (["my-lab", "x"], None)],
+    [
+        ([], "."),
+        (["my-lab"], "my-lab"),
+        (["run"], None),
+        (["--version"], None),
+        (["my-lab", "x"], None),
+        (["--plain"], "."),
+        (["my-lab", "--plain"], "my-lab"),
+        (["run", "--plain"], None),
+    ],
 )
 def test_the_wizard_opens_on_a_folder_and_nothing_else(words: list[str], folder: str | None) -> None:
     assert wizard_folder(words) == folder

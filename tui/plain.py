@@ -1,0 +1,576 @@
+"""The plain mode: the wizard's seven steps as questions and answers on lines, for screen readers and dumb terminals.
+
+No box, no colour, nothing drawn over. It reads lines and prints lines, so it works through a pipe as well. What it
+shows and does comes from where the screens and the commands have it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from io import TextIOWrapper
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.cli.parser import parse, parse_settings
+from core.cli.show import EventPrinter, StderrReporter, print_error
+from core.errors import Cancelled, LabError
+from core.recipe import on_form
+from core.stages import STAGES, result_lines
+from core.text import clean
+from tui.lab_watch import LabWatch
+from tui.session import Session, value_of
+from tui.steps import Step, first_step, step_named, steps
+
+if TYPE_CHECKING:
+    from core.data.survey import DataReport
+    from core.jobs import Job
+    from core.model.auto import Chosen
+    from core.recipe import Recipe
+    from tui.screens.stage.controller import StageController, StageState
+    from tui.snapshot import Snapshot
+
+_HOW = """\
+Enter takes what is offered; ? lists the other answers, and explains the step. Ctrl-C stops what runs, after a
+question; q leaves, and a job that runs goes on."""
+_LOG_LINES = 20
+_WIDE = 10_000
+
+
+class _Left(Exception):
+    """The user wants to leave."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What can be answered.
+
+    Attributes:
+        word: what is typed for it; its beginning will do.
+        says: what it does, as the wizard's button says it.
+        do: does it, with the words behind it; the result is where to go on, None for here.
+    """
+
+    word: str
+    says: str
+    do: Callable[[str], Step | None]
+
+
+def run_plain(folder: str | Path) -> int:
+    """Lead through a lab's steps by lines; the exit status is that of the last step that did something.
+
+    End of input ends it as ``q`` does. Ctrl-C at a question asks whether to leave, which is status 130.
+    """
+    # What asks the terminal whether it may colour, redraw or edit is told no: our prints, readline, every child.
+    os.environ["TERM"] = "dumb"
+    if sys.stdin is None:  # the caller closed it
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - it is this process's input
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    with redirect_stderr(sys.stdout):  # one conversation, in order, whatever becomes of it in a pipe
+        return PlainWizard(Path(folder)).run()
+
+
+class PlainWizard:
+    """The conversation.
+
+    Attributes:
+        status: the exit status, as the commands have it, of the last step that did something.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.session = Session(root)
+        self.status = 0
+        self._watch = LabWatch(self.session.folder, lambda snapshot: None, lambda: None)
+        self._controllers: dict[str, StageController] = {}
+        self._report: DataReport | None = None
+
+    # The conversation
+
+    def run(self) -> int:
+        """Talk until the user leaves or the input ends; returns the exit status."""
+        print(f"OlivePress, by lines. Lab: {clean(str(self.session.root), keep_newlines=False)}\n{_HOW}")
+        step = first_step(self._look())
+        try:
+            while True:
+                step = self._visit(step)
+        except _Left:
+            pass
+        except EOFError:
+            print("\nEnd of input.")
+        except KeyboardInterrupt:
+            print()
+            self.status = Cancelled.exit_status
+        active = self._look().active
+        if active is not None:
+            print(self.session.goes_on(active.id))
+        return self.status
+
+    def _look(self) -> Snapshot:
+        self._watch.look()
+        self._watch.look()  # what is stale is read from the second look on
+        return self._watch.snapshot()
+
+    def _visit(self, step: Step) -> Step:
+        """Show a step, and take answers until one leads to another step."""
+        print(f"\nStep {step.number} of {len(steps())}: {step.title}\n{step.about}")
+        shows = {"check": self._check, "data": self._data, "chat": self._chat}.get(step.name, self._stage)
+        self._trying(lambda: shows(step))
+        while True:
+            answers = self._answers(step)
+            goal = self._answered(step, answers)
+            if goal is not None:
+                if goal.number > 1 and not self.session.exists:
+                    self._trying(self.session.lab)  # made on leaving the first step, as in the wizard
+                    if not self.session.exists:
+                        continue
+                return goal
+
+    def _answered(self, step: Step, answers: list[Answer]) -> Step | None:
+        """One question and what was answered; None to stay here."""
+        try:
+            typed = self._ask(f"\n{answers[0].says} (Enter) > ")
+        except KeyboardInterrupt:
+            if not _can_be_asked() or self._agreed("\nLeave?"):
+                raise
+            return None
+        word, _, rest = typed.partition(" ")
+        if word.isdecimal() and not rest:
+            number = int(word)
+            if 1 <= number <= len(steps()):
+                return steps()[number - 1]
+        common = [
+            Answer("back", "the step before", lambda _: steps()[max(0, step.number - 2)]),
+            Answer("set", "set KEY=VALUE changes a setting of lab.toml", self._set),
+            Answer("help", "this list, and what the step is about", lambda _: self._help(step, every)),
+            Answer("quit", "leave; a job that runs goes on", self._leave),
+        ]
+        every = [*answers, *common]
+        if not word:
+            chosen: Answer | None = answers[0]
+        elif word == "?":
+            chosen = every[-2]
+        else:
+            fitting = [each for each in every if each.word.startswith(word.lower())]
+            chosen = next((each for each in fitting if each.word == word.lower()), next(iter(fitting), None))
+        if chosen is None:
+            print(f"{clean(word, keep_newlines=False)[:40]!r} is not understood. ? lists the answers.")
+            return None
+        act, goal = chosen.do, None
+
+        def do() -> None:
+            nonlocal goal
+            goal = act(rest.strip())
+
+        self._trying(do)
+        return goal
+
+    def _trying(self, do: Callable[[], object]) -> None:
+        """Do something; what goes wrong is told, and decides the exit status until something else is done."""
+        try:
+            do()
+        except LabError as error:
+            print_error(error)
+            self.status = error.exit_status
+        except KeyboardInterrupt:
+            if not _can_be_asked():
+                raise
+            print("\nStopped.")
+            self.status = Cancelled.exit_status
+
+    def _leave(self, _: str) -> None:
+        raise _Left
+
+    def _ask(self, question: str) -> str:
+        answer = input(question)
+        if not sys.stdin.isatty():
+            print(answer)  # nobody sees it typed
+        return answer.strip()
+
+    def _agreed(self, question: str) -> bool:
+        return self._ask(f"{question} [y/N] ").lower() in ("y", "yes")
+
+    def _help(self, step: Step, answers: list[Answer]) -> None:
+        from tui.help import TOPICS
+
+        topic = TOPICS.get(step.name)
+        if topic is not None:
+            print(topic.happens)
+            for name, meaning in topic.numbers.items():
+                print(f"  {name}: {meaning}")
+            print(f"{topic.good}\n{topic.otherwise}")
+        print(f"Answers ({answers[0].word} is Enter; the first letters do):")
+        for each in answers:
+            print(f"  {each.word:<9} {each.says}")
+        print(f"  {f'1 to {len(steps())}':<9} {', '.join(f'{each.number} {each.title}' for each in steps())}")
+
+    def _next(self, step: Step) -> Answer:
+        goal = steps()[min(step.number, len(steps()) - 1)]
+        return Answer("next", f"Next: {goal.title}", lambda _: goal)
+
+    # Settings
+
+    def _set(self, words: str) -> None:
+        recipe = self.session.save(parse_settings([words]))
+        name = words.partition("=")[0].strip()
+        print(f"{name} = {clean(str(value_of(recipe, name)), keep_newlines=False)}")
+        self._report = None
+
+    def _settings(self, *sections: str) -> None:
+        """Ask for each setting of a form; Enter keeps it."""
+        usual, further = on_form(sections)
+        print("Enter keeps what stands in brackets. A full stop leaves the rest as it is.")
+        if self._ask_each(usual) and further and self._agreed(f"More settings, {len(further)} of them?"):
+            self._ask_each(further)
+
+    def _ask_each(self, names: tuple[str, ...]) -> bool:
+        """Ask for each of these; False where the rest was left."""
+        from core.recipe import find_option
+        from tui.labels import label
+
+        for name in names:
+            option = find_option(name)
+            print(f"{label(option.key)} ({name}): {option.help}")
+            while True:
+                recipe = self.session.recipe()
+                value = option.typed(value_of(recipe, name))
+                chosen = self._settled(recipe).get(name)
+                known = f" ({option.typed(chosen.value)})" if chosen and chosen.value is not None else ""
+                choices = f", of {', '.join(map(str, option.choices))}" if option.choices else ""
+                typed = self._ask(f"  [{clean(value + known, keep_newlines=False)}{choices}] ")
+                if typed in ("", "."):
+                    break
+                try:
+                    self.session.save({name: option.parse(typed)})
+                    self._report = None
+                    break
+                except ValueError as error:
+                    print(f"  {clean(str(error), keep_newlines=False)}.")
+                except LabError as error:
+                    print_error(error)
+            if typed == ".":
+                return False
+        return True
+
+    def _settled(self, recipe: Recipe) -> Mapping[str, Chosen]:
+        """What the settings that are "auto" come to, by option."""
+        from core.data.records import remembered
+        from core.model.auto import facts_at_hand, resolve
+
+        root = self.session.root
+        found = resolve(recipe, facts_at_hand(self.session.folder, recipe), remembered(recipe, root))
+        return {each.option: each for each in found.chosen}
+
+    # What can be answered
+
+    def _answers(self, step: Step) -> list[Answer]:
+        """The answers of a step; the first is what Enter takes."""
+        if step.name == "check":
+            return [
+                self._next(step),
+                Answer("again", "look again", lambda _: self._check(step)),
+            ]
+        if step.name == "data":
+            return self._data_answers(step)
+        if step.name == "chat":
+            missing = step.missing(self._look())
+            if missing is not None:
+                return [Answer("go", f"Go to {missing.number} {missing.title}", lambda _: missing)]
+            return [
+                Answer("talk", "Talk to the model; /quit comes back here", lambda _: self._talk()),
+                self._next(step),
+            ]
+        return self._stage_answers(step)
+
+    # Check
+
+    def _check(self, step: Step) -> None:
+        from core.check import run_checks
+        from core.cli.check import print_checks
+        from tui.screens.check import CheckState, as_here
+
+        found = [as_here(each, self.session) for each in run_checks(self.session.root)]
+        print_checks(found)
+        state = CheckState(tuple(found), over=True)
+        print(state.headline.plain)
+        self.status = 0 if state.worst != "FAIL" else 4
+
+    # Data
+
+    def _data(self, step: Step) -> None:
+        from core.cli.data import print_findings, print_report
+        from core.data.survey import summary
+
+        self._report = None
+        self._report = report = summary(self.session.root, self._recipe(), StderrReporter())
+        print_report(report)
+        if report.to_confirm and report.proposal is not None:
+            proposal = report.proposal
+            print(f"To confirm: {clean(proposal.mapping.words())} ({clean(proposal.why)}).")
+        print_findings(report)
+        self.status = 0 if report.ok else 2
+
+    def _data_answers(self, step: Step) -> list[Answer]:
+        report = self._report
+        answers = [
+            self._next(step),
+            Answer("again", "look again", lambda _: self._data(step)),
+            Answer("row", "row N shows a row as the model sees it", self._row),
+            Answer("settings", "another file, template or fields", lambda _: self._change(step, "data")),
+        ]
+        if report is None:
+            return [answers[3], *answers[:3]]
+        if report.to_confirm and report.proposal is not None:
+            answers.insert(0, Answer("accept", "Use the proposal", lambda _: self._accept(step)))
+        if report.findings:
+            answers.append(Answer("findings", "list all findings", lambda _: self._findings()))
+        return answers
+
+    def _recipe(self) -> Recipe:
+        """The recipe. Raises what is wrong with it."""
+        recipe = self.session.recipe()
+        if self.session.broken is not None:
+            raise self.session.broken
+        return recipe
+
+    def _change(self, step: Step, *sections: str) -> None:
+        self._settings(*sections)
+        if step.name == "data":
+            self._data(step)
+
+    def _accept(self, step: Step) -> None:
+        if self._report is not None and self._report.proposal is not None:
+            self.session.save(self._report.proposal.settings())
+            self._data(step)
+
+    def _findings(self) -> None:
+        from core.cli.data import print_findings
+
+        if self._report is not None:
+            print_findings(self._report, None)
+
+    def _row(self, words: str) -> None:
+        from core.data.examples import resolve_data_file
+        from core.data.pager import RowPager
+        from core.data.preview import Previewer
+
+        if not (words.isdecimal() and 0 < int(words) < 10**12):
+            print("Write row and its number, such as: row 7")
+            return
+        recipe = self._recipe()
+        with RowPager(resolve_data_file(recipe, self.session.root)) as pager:
+            rows = pager.rows(int(words) - 1, 1)
+        if not rows:
+            print("There is no such row.")
+            return
+        row = rows[0]
+        print(f"Row {words}, line {row.line} of {clean(row.file, keep_newlines=False)}")
+        seen = Previewer(self.session.root, recipe).row(row.fields) if row.problem is None else None
+        for each in [row.problem] if row.problem else seen.problems if seen else ():
+            print(f"It cannot be used: {clean(each.message)}; {clean(each.fix)}")
+        learnt = None
+        for piece in seen.pieces if seen else ():
+            if piece.trained is not learnt:
+                learnt = piece.trained
+                print("\nIt learns to say:" if learnt else "\nThe model reads:")
+            print(clean(piece.text), end="")
+        print()
+
+    # Chat
+
+    def _chat(self, step: Step) -> None:
+        snapshot = self._look()
+        missing = step.missing(snapshot)
+        if missing is not None:
+            print(f"This step starts from what step {missing.number} makes. Do {missing.title} first.")
+
+    def _talk(self) -> None:
+        from core.chat import ChatSession
+        from core.cli.chat import say_if_older
+        from core.cli.chat_lines import LineChat
+        from core.stale import older_answers
+
+        lab = self.session.lab()
+        print("Loading the model.")
+        with ChatSession.open(lab) as session:
+            ready = session.wait_ready()
+            say_if_older(older_answers(lab.folder, lab.recipe), (session.adapter,), lab.root)
+            self.status = LineChat(lab, session, ready).run()
+
+    # Stages
+
+    def _controller(self, name: str) -> StageController:
+        if name not in self._controllers:
+            from tui.screens.stage.controller import StageController
+            from tui.screens.stage.texts import TEXTS, StageTexts
+
+            texts = TEXTS.get(name, StageTexts())
+            if name == "upload":
+                from tui.screens.upload import STOPPED, run_label
+
+                texts = StageTexts(run=run_label, stopped=STOPPED)
+            self._controllers[name] = StageController(STAGES[name], self.session, texts)
+        return self._controllers[name]
+
+    def _state(self, name: str) -> tuple[StageState, dict[str, Any]]:
+        """What the stage's screen would show, and the settings on its form."""
+        from core.check.durations import expected_seconds
+
+        controller, snapshot = self._controller(name), self._look()
+        recipe = self.session.recipe()
+        typed = {each: value_of(recipe, each) for each in sum(on_form(STAGES[name].form), ())}
+        known = {
+            each: chosen.value for each, chosen in self._settled(recipe).items() if chosen.value is not None
+        }
+        if STAGES[name].computes:
+            controller.takes = expected_seconds(self.session.root, name)
+        return controller.state(snapshot, typed, known, _WIDE), typed
+
+    def _stage(self, step: Step) -> None:
+        state, _ = self._state(step.name)
+        for words in (state.stale, state.note):
+            if words:
+                print(clean(words))
+        if state.job is not None:
+            print(getattr(state.headline, "plain", state.headline))
+            if state.error is not None:
+                for part in ("title", "detail", "hint"):
+                    if state.error.get(part):
+                        print(clean(str(state.error[part])))
+            self._result(step, state.job.result if state.job.state == "succeeded" else None)
+        if step.name == "upload":
+            self._upload()
+
+    def _result(self, step: Step, numbers: Mapping[str, Any] | None) -> None:
+        """A result in a sentence, then the figures that matter most."""
+        if not numbers:
+            return
+        judged = STAGES[step.name].assessment(numbers).text
+        if judged:
+            print(judged)
+        for name, value in result_lines(step.name, numbers, main=True):
+            print(f"  {name}: {value}")
+
+    def _stage_answers(self, step: Step) -> list[Answer]:
+        state, _ = self._state(step.name)
+        answers = []
+        if state.run:
+            answers.append(Answer("run", state.run, lambda _: self._run(step)))
+        if state.active:
+            answers.append(Answer("watch", "Wait until it is over", lambda _: self._watch_job(step)))
+            answers.append(self._next(step))
+        elif state.next and state.goal is not None:
+            goal = state.goal
+            answers.insert(0, Answer("next", state.next, lambda _: goal))
+        else:
+            answers.append(self._next(step))
+        form = STAGES[step.name].form
+        answers.append(Answer("settings", "its settings, one by one", lambda _: self._settings(*form)))
+        if state.job is not None:
+            answers.append(Answer("log", "the end of its log", lambda _: self._log(step)))
+            answers.append(
+                Answer("figures", "all figures of the result", lambda _: self._command("show", step.name))
+            )
+        if step.name == "upload":
+            answers += self._azure_answers()
+            if not self._signed_in():
+                answers.sort(key=lambda each: each.word != "login")  # it comes first, as on the screen
+        return answers
+
+    def _run(self, step: Step) -> None:
+        """Start the stage, after a question where it would replace a result, and wait for it."""
+        state, typed = self._state(step.name)
+        if not state.can_run:
+            print(clean(state.note))
+            return
+        controller = self._controller(step.name)
+        replaced = controller.would_replace(typed)
+        if replaced and not self._agreed(
+            f"A run replaces {replaced}, once it has succeeded. Run and replace?"
+        ):
+            return
+        self._follow(controller.start(self._look(), typed))
+
+    def _watch_job(self, step: Step) -> None:
+        job = self.session.lab().newest(step.name)
+        if job is not None:
+            self._follow(job)
+
+    def _follow(self, job: Job) -> None:
+        """Tell what a job does until it is over, and what came of it."""
+        printer, told = EventPrinter(), 0
+        while True:
+            try:
+                for event in islice(job.follow(), told, None):
+                    told += 1
+                    printer(event)
+                break
+            except KeyboardInterrupt:
+                self._stop(job)
+        error = job.error()
+        if error is not None:
+            raise error
+        self.status = 0
+        self._result(step_named(job.stage), job.result)
+
+    def _stop(self, job: Job) -> None:
+        """Ask whether the job is to stop. Where nobody can be asked, Ctrl-C means it."""
+        if not job.active:
+            return
+        print()
+        if _can_be_asked():
+            print(f"Stop {job.id}? {self._controller(job.stage).texts.stopped}")
+            if self._ask("y stops it, Enter lets it run > ").lower() not in ("y", "yes"):
+                return
+        if job.active:
+            job.cancel()
+
+    def _log(self, step: Step) -> None:
+        job = self.session.lab().newest(step.name)
+        for line in job.log_tail(_LOG_LINES) if job is not None else ():
+            print(line)
+
+    # Upload
+
+    def _azure_answers(self) -> list[Answer]:
+        return [
+            Answer("login", "Sign in", lambda _: self._command("login")),
+            Answer(
+                "workspace",
+                "workspace NAME chooses the workspace; without a name they are listed",
+                lambda words: self._command("workspaces", *(("--use", words) if words else ())),
+            ),
+            Answer("dry", "Dry run: what would be sent", lambda _: self._command("upload", "--dry-run")),
+        ]
+
+    @staticmethod
+    def _signed_in() -> str:
+        from tui.screens.upload import who
+
+        return who()
+
+    def _upload(self) -> None:
+        from core.formats import counted, human_bytes
+        from core.upload.contents import collect
+
+        print(self._signed_in() or "Nobody is signed in to Azure.")
+        try:
+            goes = collect(self.session.folder, self.session.recipe())
+        except LabError:  # said by whoever tries to send it
+            return
+        print(f"{counted(len(goes.items), 'file')}, {human_bytes(goes.total)}, would go; dry lists them.")
+
+    def _command(self, name: str, *words: str) -> None:
+        """Do what a command does."""
+        place = () if name == "login" else (str(self.session.root),)
+        options = parse([name, *place, *words])
+        self.status = int(options.run(options))
+
+
+def _can_be_asked() -> bool:
+    """Whether a person types the answers."""
+    return sys.stdin.isatty()
