@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI
@@ -91,6 +92,40 @@ class StreamCleaner:
         """The rest, at the end of an answer."""
         text, self._held = self._held, ""
         return clean(text)
+
+
+# What is no part of text: controls but tab and line feed, controls of the reading direction that override it,
+# halves of surrogate pairs (bytes that are no UTF-8). Direction marks belong to good text in Arabic script.
+_ODD = re.compile("([\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff])")
+_MARKS = re.compile("[\u061c\u200e\u200f]")
+
+
+def told_apart(text: str) -> Iterator[tuple[str, bool]]:
+    r"""Foreign text in pieces, all of it harmless: text as it is, and what stands for a control character (True).
+
+    Nothing is hidden: a control character is written as its escape, ``\x1b``. Tabs become four spaces.
+    """
+    text = _MARKS.sub("", text.replace("\r\n", "\n")).expandtabs(4)
+    for number, piece in enumerate(_ODD.split(text)):
+        if piece:
+            yield (_escape(piece), True) if number % 2 else (piece, False)
+
+
+def visible(text: str, *, on_one_line: bool = False) -> str:
+    """Foreign text with each control character written as its escape: seen, and harmless.
+
+    Args:
+        on_one_line: tabs and line breaks as well.
+    """
+    if on_one_line:
+        text = "".join(_escape(each) if each in "\r\n\t" else each for each in text)
+    return "".join(piece for piece, _ in told_apart(text))
+
+
+def _escape(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":  # a byte, as Python reads it where it is no UTF-8
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape", "surrogatepass").decode()
 
 
 def masked(text: str, mask: str) -> str:

@@ -90,6 +90,9 @@ DATA: tuple[Action, ...] = (
     Action("data.goto", "g", "goto", "Go to row", "go to a row by its number"),
     Action("data.findings", "f", "findings", "Findings", "list the findings, or the rows again"),
     Action("data.accept", "a", "accept", "Use the proposal", "use the fields and template that are proposed"),
+    Action(
+        "data.clean", "w", "clean", "Clean copy", "write a copy of the file without rows that have findings"
+    ),
     Action("data.browse", "o", "browse", "Browse", "pick the data file"),
 )
 

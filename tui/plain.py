@@ -21,7 +21,7 @@ from core.cli.show import EventPrinter, StderrReporter, print_error
 from core.errors import Cancelled, LabError
 from core.recipe import on_form
 from core.stages import STAGES, result_lines
-from core.text import clean
+from core.text import clean, visible
 from tui.lab_watch import LabWatch
 from tui.session import Session, value_of
 from tui.steps import Step, first_step, step_named, steps
@@ -328,6 +328,8 @@ class PlainWizard:
             answers.insert(0, Answer("accept", "Use the proposal", lambda _: self._accept(step)))
         if report.findings:
             answers.append(Answer("findings", "list all findings", lambda _: self._findings()))
+        if report.cleanable:
+            answers.append(Answer("clean", "write a clean copy", lambda _: self._clean(step)))
         return answers
 
     def _recipe(self) -> Recipe:
@@ -353,6 +355,28 @@ class PlainWizard:
         if self._report is not None:
             print_findings(self._report, None)
 
+    def _clean(self, step: Step) -> None:
+        """Write a copy without rows that have findings, and use it if that is wanted."""
+        from core.data.clean import clean_path, write_clean
+        from core.data.types import WARNINGS
+        from core.formats import counted
+
+        report = self._report
+        if report is None:
+            return
+        all_of_them = True
+        if report.findings.blocking and len(report.findings) > report.findings.blocking:
+            all_of_them = self._agreed("Leave out rows that are only doubtful as well, such as duplicates?")
+        path = clean_path(self.session.root, report.path)
+        done = write_clean(report, path, keep=() if all_of_them else WARNINGS, progress=StderrReporter())
+        print(
+            f"{counted(done.kept, 'row')} in {done.path.name}. {counted(done.left_out, 'row')} left out, with the "
+            f"reason, in {done.left_out_path.name}."
+        )
+        if self._agreed("Use it in place of the old file?"):
+            self.session.save({"data.file": done.path.name})
+            self._data(step)
+
     def _row(self, words: str) -> None:
         from core.data.examples import resolve_data_file
         from core.data.pager import RowPager
@@ -372,12 +396,14 @@ class PlainWizard:
         seen = Previewer(self.session.root, recipe).row(row.fields) if row.problem is None else None
         for each in [row.problem] if row.problem else seen.problems if seen else ():
             print(f"It cannot be used: {clean(each.message)}; {clean(each.fix)}")
+            if each.quote is not None:
+                print(f"  {each.quote}")
         learnt = None
         for piece in seen.pieces if seen else ():
             if piece.trained is not learnt:
                 learnt = piece.trained
                 print("\nIt learns to say:" if learnt else "\nThe model reads:")
-            print(clean(piece.text), end="")
+            print(visible(piece.text), end="")
         print()
 
     # Chat

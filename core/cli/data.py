@@ -202,6 +202,8 @@ def print_findings(report: DataReport, shown: int | None = SHOWN) -> None:
             print(f"… and {total - shown:,} more: --all prints them, --json gives them to a script.")
             break
         print(_clean(to_words(finding))[:400])
+        if finding.quote is not None:
+            print(f"    {finding.quote}")
 
 
 def _print_cleaned(report: DataReport, cleaned: dict[str, Any] | None, folder: str) -> None:

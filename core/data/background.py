@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from core.data.clean import Cleaned
 from core.data.types import Finding
-from core.errors import LabError
+from core.errors import LabError, RequestError
 from core.events import TimeLeft
 from core.process import Child, Message, Request, serve
 from core.recipe import read_recipe
@@ -68,7 +70,16 @@ class BackgroundSurvey:
             LabError: the process is gone.
         """
         found = self._child.ask({"what": "findings", "start": start, "count": count})["findings"]
-        return [Finding(*each) for each in found]
+        return [Finding.of_row(each) for each in found]
+
+    def write_clean(self, out: Path, keep: Collection[str] = ()) -> Cleaned:
+        """As :func:`core.data.clean.write_clean`, by the findings of a survey that is done.
+
+        Raises:
+            LabError: it cannot be written, or the process is gone.
+        """
+        done = self._child.ask({"what": "clean", "out": str(out), "keep": sorted(keep)})
+        return Cleaned(Path(done["path"]), Path(done["left_out_path"]), done["kept"], done["left_out"])
 
     def cancel(self) -> None:
         """Ask it to stop; `poll` tells when it has."""
@@ -81,20 +92,27 @@ class BackgroundSurvey:
 
 def main(root: Path) -> None:
     """Survey a lab when asked to, and give the findings page by page until nobody asks any more."""
-    from core.data.findings import Findings
-    from core.data.survey import summary
+    from core.data.clean import write_clean
+    from core.data.survey import DataReport, summary
 
-    findings = Findings()
+    report: DataReport | None = None
 
     def answer(request: Request) -> Message:
-        nonlocal findings
-        if request.ask["what"] == "findings":
-            start, count = request.ask["start"], request.ask["count"]
-            page = islice(findings, start, None if count is None else start + count)
-            return {"findings": [each.as_row() for each in page]}
-        report = summary(root, read_recipe(root / "lab.toml"), request.reporter())
-        findings = report.findings
-        return report.as_dict()
+        nonlocal report
+        ask = request.ask
+        if ask["what"] == "survey":
+            report = summary(root, read_recipe(root / "lab.toml"), request.reporter())
+            return report.as_dict()
+        if report is None:
+            raise RequestError("The rows have not been checked.")
+        if ask["what"] == "clean":
+            done = write_clean(report, Path(ask["out"]), keep=ask["keep"])
+            return {
+                name: str(value) if isinstance(value, Path) else value for name, value in asdict(done).items()
+            }
+        start, count = ask["start"], ask["count"]
+        page = islice(report.findings, start, None if count is None else start + count)
+        return {"findings": [each.as_row() for each in page]}
 
     serve(answer, grace_s=0)
 

@@ -7,16 +7,19 @@ import os
 from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from core.data.files import LEFT_OUT
 from core.data.reader import RowReader
-from core.data.survey import DataReport
 from core.data.types import Finding
 from core.errors import RequestError
 from core.events import Reporter
 from core.files import explained, half_made
+
+if TYPE_CHECKING:
+    from core.data.survey import DataReport
 
 CLEANING = "writing the clean file"
 
@@ -29,6 +32,13 @@ class Cleaned:
     left_out_path: Path
     kept: int
     left_out: int
+
+
+def clean_path(root: Path, data: Path) -> Path:
+    """Where a lab keeps the clean copy of its data: a file in its folder that is not there yet."""
+    name = data.name.split(".")[0] or "data"
+    tried = (root / f"{name}.clean{f'-{number}' if number > 1 else ''}.jsonl" for number in count(1))
+    return next(path for path in tried if not os.path.lexists(path))
 
 
 def write_clean(
@@ -61,8 +71,8 @@ def write_clean(
         left_file, left_name = _open(beside, undo)
         with good_file, left_file:
             reader = RowReader(report.path)
-            for count, row in enumerate(reader):
-                if count % 1024 == 0:
+            for number, row in enumerate(reader):
+                if number % 1024 == 0:
                     progress.check_cancelled()
                     progress.progress(CLEANING, reader.done_bytes, reader.total_bytes)
                 why = bad.get((row.file, row.number), [])

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from core.data.json_records import LONGEST_RECORD, TOO_LONG, not_utf8
-from core.data.types import Problem
+from core.data.types import Problem, quote
 
 MOST_LINES = 2_000
 """Lines that one quoted text may go over before the quote counts as forgotten."""
@@ -26,6 +26,23 @@ _NUMBER = re.compile(r"[-+]?[\d.,]+%?")
 def _is_sentence(cell: str) -> bool:
     """Whether a cell of the first line is more than a name for a column."""
     return len(cell.split()) > 3 or (len(cell.split()) > 1 and cell.rstrip()[-1:] in tuple(".?!؟。？！"))
+
+
+def wrong_quote(line: str, delimiter: str) -> int:
+    """Where the quotes of a line go wrong: behind one that closes in the middle of a text, or at one left open."""
+    opened, at = -1, 0
+    while at < len(line):
+        if opened < 0:
+            opened = at if line[at] == '"' and (at == 0 or line[at - 1] in (delimiter, " ")) else -1
+        elif line[at] == '"':
+            if line[at + 1 : at + 2] == '"':
+                at += 1
+            elif line[at + 1 : at + 2] not in (delimiter, "\r", "\n", ""):
+                return at + 1
+            else:
+                opened = -1
+        at += 1
+    return max(0, opened)
 
 
 class CsvRecords:
@@ -92,17 +109,22 @@ class CsvRecords:
             rows = csv.reader(texts(), delimiter=self._delimiter, strict=True, skipinitialspace=self._spaced)
             return line, next(rows, [])
         except UnicodeDecodeError as error:
-            return line, not_utf8(error.object[error.start], "a byte of the row")
+            return line, not_utf8(error.object, error.start, "a byte of the row")
         except csv.Error as error:
             self._go_to(behind)
             if len(raw) >= LONGEST_RECORD:
                 return line, TOO_LONG
+            text = raw.decode("utf-8", "surrogateescape")
+            place = quote(text, wrong_quote(text, self._delimiter))
             if unclosed:
                 return line, Problem(
-                    "broken-csv", "a quote is opened here and never closed", "close the quote"
+                    "broken-csv", "a quote is opened here and never closed", "close the quote", place
                 )
             return line, Problem(
-                "broken-csv", f"its quotes are wrong ({error})", 'write a quote inside quoted text as ""'
+                "broken-csv",
+                f"its quotes are wrong ({error})",
+                'write a quote inside quoted text as ""',
+                place,
             )
 
     def _read_header(self) -> None:
@@ -176,5 +198,6 @@ class CsvRecords:
                         "wrong-columns",
                         f"it has {len(cells)} values, and the first line names {len(names)} columns",
                         "put text with the separator in it into quotes",
+                        quote(self._delimiter.join(cells), len(self._delimiter.join(cells[: len(names)]))),
                     ),
                 )

@@ -60,8 +60,18 @@ def sample_fields(path: Path) -> list[dict[str, object]]:
 
 
 def first_problem(path: Path) -> Problem | None:
-    """What is wrong with the first row of a file or folder."""
-    return next((row.problem for row in RowReader(path)), None)
+    """What is wrong with the first row of a file or folder; where there is none, why that is."""
+    reader = RowReader(path)
+    first = next(iter(reader), None)
+    return first.problem if first is not None else no_rows(reader.total_bytes)
+
+
+def no_rows(bytes: int) -> Problem:
+    """That a file of so many bytes holds no record."""
+    if not bytes:
+        return Problem("no-rows", "the file is empty", "give a file with records")
+    what = "the file has no records: blank lines, an empty list or the names of columns are all"
+    return Problem("no-rows", what, "give a file with records")
 
 
 def load_examples(

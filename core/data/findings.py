@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import IO
 
-from core.data.types import BLOCKING, Finding, Problem
+from core.data.types import BLOCKING, Finding, Problem, quote
 
+OFTEN = 40
+"""Seen more often than this, a record is seen very often: it is twice the rounds that "auto" takes at most."""
 IN_MEMORY = 20_000
 _LONGEST = 2_000
 
@@ -44,7 +46,7 @@ class Findings:
         if self._file is not None:
             self._file.seek(0)
             for line in self._file:
-                yield Finding(*json.loads(line))
+                yield Finding.of_row(json.loads(line))
             self._file.seek(0, 2)
 
     @property
@@ -101,7 +103,7 @@ def control_characters(texts: Iterable[str]) -> Problem | None:
             code = ord(match.group())
             name = _NAMES.get(code) or unicodedata.name(match.group(), "a control character").lower()
             message = f"it has {name} (U+{code:04X}) at character {match.start() + 1}"
-            return Problem("control-characters", message, "remove the character")
+            return Problem("control-characters", message, "remove the character", quote(text, match.start()))
     return None
 
 
@@ -117,17 +119,27 @@ def special_tokens(
         match = pattern.search(text) if pattern is not None else None
         if match and read:
             message = f"its text contains {match.group()}, which the model reads as a token of its own"
-            return Problem("special-token", message, f"remove {match.group()} if it is not meant so")
+            return Problem(
+                "special-token",
+                message,
+                f"remove {match.group()} if it is not meant so",
+                quote(text, match.start()),
+            )
         if match:
             message = f"its text contains {match.group()}, a token of the model, here learnt as mere letters"
             return Problem(
-                "special-token", message, f"remove {match.group()}; the template writes such tokens"
+                "special-token",
+                message,
+                f"remove {match.group()}; the template writes such tokens",
+                quote(text, match.start()),
             )
         match = _FOREIGN.search(text)
         if match:
             message = f"its text contains {match.group()}, a mark of another model's chat template"
             fix = "bring the question and the answer without such marks; the template writes this model's own"
-            return Problem("special-token", f"{message}, here learnt as mere letters", fix)
+            return Problem(
+                "special-token", f"{message}, here learnt as mere letters", fix, quote(text, match.start())
+            )
     return None
 
 

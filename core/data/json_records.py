@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import IO, Any
 
-from core.data.types import Noted, Problem
+from core.data.types import BEFORE, BEHIND, Noted, Problem, quote
 
 LONGEST_RECORD = 1 << 24
 """Bytes (or characters) after which a record is refused rather than kept in memory: no model reads as much."""
@@ -131,7 +131,7 @@ def parse_line(raw: bytes) -> Found | None:
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        return not_utf8(raw[error.start], f"byte {error.start + 1} of the line")
+        return not_utf8(raw, error.start, f"byte {error.start + 1} of the line")
     if _too_many(text):
         return TOO_MANY
     try:
@@ -140,8 +140,11 @@ def parse_line(raw: bytes) -> Found | None:
         if text.endswith(","):  # as lines cut out of an array have
             return parse_line(raw[:-1])
         if text.startswith(("//", "#", "/*")):
-            return Problem("broken-json", "it is a comment, which JSON does not have", "remove the line")
-        return Problem("broken-json", f"{_plain(error.msg)}, at column {error.colno}", CORRECT)
+            return Problem(
+                "broken-json", "it is a comment, which JSON does not have", "remove the line", quote(text, 0)
+            )
+        message = f"{_plain(error.msg)}, at column {error.colno}"
+        return Problem("broken-json", message, CORRECT, quote(text, error.pos))
     except (ValueError, RecursionError) as error:
         return Problem("broken-json", _odd(error), CORRECT)
     if "\\u" in text and has_lone_surrogate(value):
@@ -212,14 +215,24 @@ def _odd(error: Exception) -> str:
     )
 
 
-def not_utf8(byte: int, where: str) -> Problem:
-    """A byte that is not UTF-8, with the letter that it most likely is."""
+def not_utf8(raw: bytes, place: int, where: str) -> Problem:
+    """A byte that is not UTF-8, with the letter that it most likely is.
+
+    Args:
+        raw: the line, or as much of it as there is.
+        place: of the byte in it.
+        where: the same in words.
+    """
+    byte = raw[place]
     try:
         letter = f", {bytes([byte]).decode('cp1252')!r} in Windows' and Latin-1 files"
     except UnicodeDecodeError:
         letter = ""
     fix = "save the file as UTF-8 (iconv -f WINDOWS-1252 -t UTF-8 does, if that is what it is)"
-    return Problem("invalid-utf8", f"{where} (0x{byte:02x}{letter}) is not UTF-8", fix)
+    line = raw.decode("utf-8", "surrogateescape")
+    before = raw[:place].decode("utf-8", "surrogateescape")
+    message = f"{where} (0x{byte:02x}{letter}) is not UTF-8"
+    return Problem("invalid-utf8", message, fix, quote(line, len(before)))
 
 
 def _judged(value: Any, piece: str) -> Found:
@@ -229,9 +242,11 @@ def _judged(value: Any, piece: str) -> Found:
     if _too_many(piece):
         return TOO_MANY
     if not piece.isascii() or "\\u" in piece:
-        bad = next((char for char in piece if "\udc80" <= char <= "\udcff"), "")
-        if bad:
-            return not_utf8(ord(bad) - 0xDC00, "a byte of the record")
+        bad = next((at for at, char in enumerate(piece) if "\udc80" <= char <= "\udcff"), -1)
+        if bad >= 0:
+            near = piece[max(0, bad - 2 * BEFORE) : bad + 2 * BEHIND]
+            place = len(piece[max(0, bad - 2 * BEFORE) : bad].encode("utf-8", "surrogateescape"))
+            return not_utf8(near.encode("utf-8", "surrogateescape"), place, "a byte of the record")
         if has_lone_surrogate(value):
             return Problem("invalid-utf8", "it has half of a surrogate pair (\\ud800 to \\udfff)", CORRECT)
     return as_record(value, piece)
@@ -357,14 +372,15 @@ class JsonValues:
         self._mark()
         down = self._text.count("\n", self._at, error.pos)
         before = self._text.rfind("\n", 0, error.pos)
+        place = quote(self._text, error.pos)
         if self._ended and error.pos >= len(self._text.rstrip()):
-            return Problem("broken-json", "the file ends inside this record", CORRECT)
+            return Problem("broken-json", "the file ends inside this record", CORRECT, place)
         where = f"line {self._line + down}, column {error.pos - before}" if before >= 0 or down == 0 else "it"
         if self._text.startswith(("//", "#", "/*"), self._at):
-            return Problem("broken-json", "there is a comment, which JSON does not have", "remove it")
+            return Problem("broken-json", "there is a comment, which JSON does not have", "remove it", place)
         if down == 0 and before < 0:
-            return Problem("broken-json", _plain(error.msg), CORRECT)
-        return Problem("broken-json", f"{_plain(error.msg)}, at {where}", CORRECT)
+            return Problem("broken-json", _plain(error.msg), CORRECT, place)
+        return Problem("broken-json", f"{_plain(error.msg)}, at {where}", CORRECT, place)
 
     def _resume(self) -> bool:
         """Go behind a broken record, to where the next seems to begin; False if none does."""

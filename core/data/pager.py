@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from core.data.reader import RowIndex
-from core.data.types import Problem, Row
+from core.data.types import Problem, Quote, Row
 from core.errors import LabError, RequestError
 from core.process import Child, Message, Request, serve
 
@@ -123,8 +123,15 @@ class RowPager:
 
 
 def _row(data: dict[str, Any]) -> Row:
-    problem, note = (Problem(**each) if each else None for each in (data.pop("problem"), data.pop("note")))
+    problem, note = (_problem(data.pop(key)) for key in ("problem", "note"))
     return Row(**data, problem=problem, note=note)
+
+
+def _problem(data: dict[str, Any] | None) -> Problem | None:
+    if not data:
+        return None
+    place = data.pop("quote")
+    return Problem(**data, quote=None if place is None else Quote(*place))
 
 
 # In the process

@@ -367,15 +367,17 @@ def settle(
     """Settle the plan for a file from some of its rows, or by what they suggest.
 
     Args:
-        unreadable: what is wrong with its first row, where none of them can be read.
+        unreadable: what is wrong with its first row, where none of them can be read, or why there is none.
     """
     proposal = propose(recipe, rows, text)
     if not rows:
-        detail, hint = f"data.file = {recipe.data.file!r} is empty.", "Give a file with records."
-        if unreadable is not None:
-            detail = f"data.file = {recipe.data.file!r}: {unreadable.message}."
-            hint = f"{unreadable.fix[:1].upper()}{unreadable.fix[1:]}."
-        return SettledPlan(proposal, None, RequestError("The data file has no records.", detail, hint))
+        wrong = unreadable or Problem("no-rows", "it holds no record", "give a file with records")
+        title = "The data file has no records."
+        if wrong.kind != "no-rows":
+            title = "No record of the data file can be read."
+        detail = f"data.file = {recipe.data.file!r}: {wrong.message}."
+        hint = f"{wrong.fix[:1].upper()}{wrong.fix[1:]}."
+        return SettledPlan(proposal, None, RequestError(title, detail, hint))
     try:
         return SettledPlan(proposal, make_plan(recipe, rows, text, proposal=proposal))
     except RequestError as error:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.data.examples import resolve_data_file, sample_fields
+from core.data.examples import no_rows, resolve_data_file, sample_fields
 from core.data.files import passed_over, sets_in
-from core.data.findings import Findings, control_characters, special_tokens, too_long
+from core.data.findings import OFTEN, Findings, control_characters, special_tokens, too_long
 from core.data.mapping import FieldMap, Proposal, columns_of
 from core.data.messages import verdict
 from core.data.model_text import read_model_text
@@ -92,6 +92,7 @@ class DataReport:
         """JSON form, without the findings (there may be millions); their counts are in it."""
         return {
             "ok": self.ok,
+            "cleanable": self.cleanable,
             "file": str(self.path),
             "bytes": self.bytes,
             "rows": self.rows,
@@ -133,6 +134,10 @@ COMPARING = "comparing the rows"
 NEAR_ANSWER = 0.8
 NEAR_QUESTION = 0.7
 """Overlap (Jaccard) of words from which question and answer make a near duplicate."""
+FEWEST_COPIES = 3
+"""A record that stands there twice is a duplicate like any other."""
+SHOWN_OFTEN = 20
+"""At most so many such records are told."""
 _BATCH = 256
 
 
@@ -252,8 +257,8 @@ class Survey:
         self._flush()
         self.report.progress(READING, self.reader.total_bytes, self.reader.total_bytes)
         if not self.result.rows:
-            message = "the file has no records" if self.reader.total_bytes else "the file is empty"
-            self.findings.add(Finding(self.path.name, 1, "no-rows", message, "give it some"))
+            wrong = no_rows(self.reader.total_bytes)
+            self.findings.add(Finding(self.path.name, 1, wrong.kind, wrong.message, wrong.fix))
         self._judge()
 
     def _judge(self) -> None:
@@ -332,7 +337,9 @@ class Survey:
     def _add(self, row: Row, problem: Problem | None) -> None:
         if problem is not None:
             self.findings.add(
-                Finding(row.file, row.line, problem.kind, problem.message, problem.fix, row.number)
+                Finding(
+                    row.file, row.line, problem.kind, problem.message, problem.fix, row.number, problem.quote
+                )
             )
 
     def _compare(self) -> None:
@@ -358,7 +365,7 @@ class Survey:
         leaks = self._leaks(held_out)
         self.report.check_cancelled()
         self.report.progress(COMPARING, 2, 3)
-        self._duplicates(held_out, leaks)
+        first = self._duplicates(held_out, leaks)
         self.report.progress(COMPARING, 3, 3)
         train = lengths[~held_out]
         records = of_lengths(result.train, train[:MEASURED].tolist())
@@ -370,6 +377,26 @@ class Survey:
         if result.train:
             result.epochs = tune.steps * tune.batch_size * tune.gradient_accumulation / result.train
             result.padding = padding_share(train, self.limit, tune.batch_size, tune.seed)
+            self._seen_often(first[~held_out])
+
+    def _seen_often(self, first: NDArray[Any]) -> None:
+        """Tell which records stand in the file so often that training would see little else.
+
+        Args:
+            first: of each row to train on the first one that says the same.
+        """
+        import numpy as np
+
+        rows, times = np.unique(first, return_counts=True)
+        often = (times >= FEWEST_COPIES) & (times * self.result.epochs > OFTEN)
+        for at in np.flatnonzero(often)[np.argsort(-times[often], kind="stable")][:SHOWN_OFTEN].tolist():
+            file, line = self._where(int(rows[at]))
+            seen = round(int(times[at]) * self.result.epochs)
+            message = (
+                f"what it says stands {int(times[at]):,} times among the rows to learn, so training would see it "
+                f"{seen:,} times and learn it by heart"
+            )
+            self.findings.add(Finding(file, line, "seen-often", message, "leave its repetitions out"))
 
     def _where(self, index: int) -> tuple[str, int]:
         return self.reader.files[self._file_of[index]].name, self._lines[index]
@@ -399,7 +426,8 @@ class Survey:
             self._note(index, int(witness[roots[index]]), "in-held-out", message, "remove one of the two")
         return np.asarray(leaks)
 
-    def _duplicates(self, held_out: NDArray[Any], leaks: NDArray[Any]) -> None:
+    def _duplicates(self, held_out: NDArray[Any], leaks: NDArray[Any]) -> NDArray[Any]:
+        """Report rows that say the same, or nearly so; of each row the first one that says the same is returned."""
         import numpy as np
 
         keys = np.frombuffer(self._keys, dtype=np.uint64)
@@ -431,6 +459,7 @@ class Survey:
         message = "it says nearly the same as {place}"
         for index in np.flatnonzero(nearest < len(keys)).tolist():
             self._note(index, int(nearest[index]), "near-duplicate", message, "keep the better of the two")
+        return first
 
 
 def _direct_map(plan: Plan) -> FieldMap:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from core.model.messages import Message as Message
 from core.model.messages import Segment as Segment
+from core.text import visible
 
 BLOCKING = frozenset(
     {
@@ -35,6 +37,7 @@ WARNINGS = frozenset(
         "special-token",
         "duplicate",
         "near-duplicate",
+        "seen-often",
         "in-held-out",
         "not-used",
         "key-twice",
@@ -107,13 +110,44 @@ class Split:
     eval: list[Example]
 
 
+class Quote(NamedTuple):
+    """The piece of a file where something is wrong, harmless: control characters are written as escapes.
+
+    Attributes:
+        before: what stands before the place, as far as it helps to find it.
+        at: what stands there and behind; "" at the end of a line.
+    """
+
+    before: str = ""
+    at: str = ""
+
+    def __str__(self) -> str:
+        """With a sign at the place."""
+        return f"{self.before}>>>{self.at}"
+
+
+BEFORE, BEHIND = 40, 28
+
+
+def quote(text: str, place: int) -> Quote:
+    """The line around a place in a text, or of a long one the part near it."""
+    start = text.rfind("\n", 0, place) + 1
+    end = text.find("\n", place)
+    end = len(text) if end < 0 else end
+    left, right = max(start, place - BEFORE), min(end, place + BEHIND)
+    before = visible(text[left:place], on_one_line=True)
+    at = visible(text[place:right].removesuffix("\r"), on_one_line=True)
+    return Quote(("…" if left > start else "") + before, at + ("…" if right < end else ""))
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with one row: a `kind` scripts can test, words, and what to do."""
+    """What is wrong with one row: a `kind` scripts can test, words, what to do, and the place in the file."""
 
     kind: str
     message: str
     fix: str
+    quote: Quote | None = None
 
 
 class UnreadableFile(Exception):
@@ -166,7 +200,8 @@ class Row:
 class Finding:
     """Something to look at in the data: where, what, and what to do.
 
-    `row` is the number of the row in its file, from 1; 0 where the finding is of the file as a whole.
+    `row` is the number of the row in its file, from 1; 0 where the finding is of the file as a whole. `quote`
+    is the piece where it is wrong, for what is not seen otherwise.
     """
 
     file: str
@@ -175,16 +210,24 @@ class Finding:
     message: str
     fix: str
     row: int = 0
+    quote: Quote | None = None
 
     @property
     def level(self) -> str:
         """`error` where training does not start with it, else `warning`."""
         return "error" if self.kind in BLOCKING else "warning"
 
-    def as_row(self) -> tuple[str, int, str, str, str, int]:
-        """Its values in order, for writing many."""
-        return self.file, self.line, self.kind, self.message, self.fix, self.row
+    def as_row(self) -> tuple[Any, ...]:
+        """Its values in order, for writing many; :meth:`of_row` reads them."""
+        return self.file, self.line, self.kind, self.message, self.fix, self.row, self.quote
+
+    @classmethod
+    def of_row(cls, values: Sequence[Any]) -> Finding:
+        """A finding from the values of :meth:`as_row`, which may have gone through JSON."""
+        place = values[-1]
+        return replace(cls(*values[:-1]), quote=None if place is None else Quote(*place))
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form, as `olivepress data --json` prints it."""
-        return {**asdict(self), "level": self.level}
+        place = None if self.quote is None else self.quote._asdict()
+        return {**asdict(self), "quote": place, "level": self.level}

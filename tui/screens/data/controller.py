@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from core.errors import LabError
@@ -13,6 +14,7 @@ from tui.screens.data.rows import RowSource, View, stamp
 
 if TYPE_CHECKING:
     from core.data.background import BackgroundSurvey, SurveyState
+    from core.data.clean import Cleaned
     from core.data.mapping import Proposal
     from core.data.preview import Preview
     from core.data.types import Finding
@@ -212,10 +214,16 @@ class DataController:
             self._thread(before.close)
         changes: dict[str, Any] = {"opening": False, "recipe": recipe, "view": view, "error": error}
         changes |= {"source": source, "count": source.count if source is not None else 0}
+        marked = self.state.marked
         if before is None or source is None or before.path != source.path:  # other rows, from the first on
             changes |= {"marked": 0, "goal": None, "jumped": None, "listing": False, "whole": None}
+            marked = 0
+        elif before is not source:  # the same file, written anew
+            changes["jumped"] = None
         self._wanted = None
         self._set(**changes, exact=source is not None and source.exact)
+        if marked >= self.state.count > 0:  # there may be fewer rows now, or not all are counted yet
+            self.go(marked)
         if source is not None:
             source.look_by(view)
         self._check_if_kept()
@@ -391,6 +399,34 @@ class DataController:
             done(index is not None)
 
         self._later(find, found)
+
+    @property
+    def cleanable(self) -> bool:
+        """Whether a clean copy of the file can be written."""
+        return self._survey is not None and bool((self.state.report or {}).get("cleanable"))
+
+    def clean_path(self) -> Path | None:
+        """Where it would be written."""
+        from core.data.clean import clean_path
+
+        source = self.state.source
+        return clean_path(self._session.root, source.path) if source is not None else None
+
+    def write_clean(
+        self, out: Path, keep: Collection[str], then: Callable[[Cleaned | LabError], None]
+    ) -> None:
+        """Write it without the rows that have findings, but for kinds to `keep`; `then` is told what came of it."""
+        survey = self._survey
+        if survey is None:
+            return
+
+        def write() -> Cleaned | LabError:
+            try:
+                return survey.write_clean(out, keep)
+            except LabError as error:
+                return error
+
+        self._later(write, then)
 
     def finding_words(self) -> list[str]:
         """The first findings as they are copied."""

@@ -9,7 +9,7 @@ from textual.content import Content
 
 from core.formats import counted, human_bytes, number, time_left
 from core.options import AUTO
-from core.text import clean
+from core.text import clean, told_apart
 from tui.glyphs import ascii_only, bar, glyph
 from tui.screens.data.rows import ShownRow, as_text
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from core.data.background import SurveyState
     from core.data.mapping import Proposal
     from core.data.preview import Piece
-    from core.data.types import Finding
+    from core.data.types import Finding, Quote
     from core.recipe import Recipe
     from tui.screens.data.controller import DataState, Whole
 
@@ -88,12 +88,16 @@ def row_text(state: DataState) -> Content:
         problem = "; ".join(f"{each.message}; {each.fix}" for each in seen.problems)
     if problem:
         parts.append(Content.styled(clean(f"It cannot be used: {problem}") + "\n", "bold $text-error"))
+    if row.row.problem is not None:
+        parts += [*quoted(row.row.problem.quote), Content("\n")]
     if seen is not None and seen.pieces and not any(piece.trained for piece in seen.pieces):
         parts.append(Content.styled("NOT LEARNT: the row itself says so\n", "$text-warning"))
     if state.jumped is not None and state.jumped[0] == whole.index:
         finding = state.jumped[1]
         note = f"{finding.kind}: {finding.message}. What to do: {finding.fix}."
         parts.append(Content.styled(clean(note) + "\n", "$text-warning"))
+        if row.row.problem is None and finding.quote is not None:
+            parts += [*quoted(finding.quote), Content("\n")]
     if seen is not None and seen.pieces:
         proposed = state.proposed is not None
         by = "With the proposed fields and template" if proposed else "What the model sees"
@@ -111,18 +115,34 @@ def row_text(state: DataState) -> Content:
             if used is not None and name not in used:
                 parts += [Content.styled(told, "bold"), Content.styled(" (not used)", "$text-warning")]
                 told = ""
-            parts += [Content.styled(f"{told}: ", "bold"), Content(cut(as_text(value)) + "\n")]
+            parts += [Content.styled(f"{told}: ", "bold"), *cut(as_text(value)), Content("\n")]
     return Content.assemble(*parts)
 
 
 CELL_NAME = 80
 
 
-def cut(text: str) -> str:
-    """Foreign text, cleaned, with a word on what was left out of very long text."""
-    if len(text) <= MOST:
-        return clean(text)
-    return f"{clean(text[:MOST])}\n({number(len(text) - MOST)} characters more)"
+def cut(text: str, style: str = "") -> list[Content]:
+    """Foreign text, control characters as escapes that stand out, with a word on what of a long one was left out."""
+    parts = [
+        Content.styled(piece, f"{style} {ESCAPED}" if escape else style)
+        for piece, escape in told_apart(text[:MOST])
+    ]
+    if len(text) > MOST:
+        parts.append(Content.styled(f"\n({number(len(text) - MOST)} characters more)", style))
+    return parts
+
+
+ESCAPED = "bold $text-warning"
+"""The style of an escape that stands for a control character."""
+
+
+def quoted(place: Quote | None) -> list[Content]:
+    """A piece of the file with the place marked where it is wrong."""
+    if place is None:
+        return []
+    here, behind = place.at[:1] or glyph("break"), place.at[1:]
+    return [Content(place.before), Content.styled(here, "reverse bold $text-error"), Content(f"{behind}\n")]
 
 
 def pieces(found: Sequence[Piece]) -> list[Content]:
@@ -137,9 +157,8 @@ def pieces(found: Sequence[Piece]) -> list[Content]:
             for word, holds in (("reverse", piece.kind == "special"), ("underline", piece.trained))
             if holds
         )
-        text = cut(piece.text)
-        left -= len(text)
-        parts.append(Content.styled(text, style) if style else Content(text))
+        parts += cut(piece.text, style)
+        left -= len(piece.text)
     return parts
 
 
@@ -166,6 +185,8 @@ def progress_line(state: SurveyState, wide: int) -> Content:
 
 def report_lines(report: Mapping[str, Any], recipe: Recipe, wide: int) -> Content:
     """Rows, split, token counts, lengths drawn, rounds and padding on two lines; below, what is not used."""
+    from core.data.findings import OFTEN
+
     tokens = report.get("tokens") or {}
     first = [
         counted(report.get("rows", 0), "row"),
@@ -182,7 +203,7 @@ def report_lines(report: Mapping[str, Any], recipe: Recipe, wide: int) -> Conten
     drawn = lengths(tokens.get("histogram") or [], wide)
     if drawn is not None:
         second.append(drawn)
-    more = []
+    more: list[tuple[str, str]] = []
     if report.get("train"):
         tune = recipe.finetune
         if tune.steps == AUTO or tune.batch_size == AUTO:
@@ -190,16 +211,18 @@ def report_lines(report: Mapping[str, Any], recipe: Recipe, wide: int) -> Conten
         else:
             rounds = tune.steps * tune.batch_size * tune.gradient_accumulation / report["train"]
             steps = f"{tune.steps} steps see"
-        more.append(f"{steps} each row {rounds:.{0 if rounds >= 10 else 1}f} times")
+        often = ", very often" if rounds > OFTEN else ""
+        style = "$text-warning" if often else QUIET
+        more.append((f"{steps} each row {rounds:.{0 if rounds >= 10 else 1}f} times{often}", style))
     if tokens.get("lost"):
-        more.append(f"{number(tokens['lost'])} tokens are cut off")
+        more.append((f"{number(tokens['lost'])} tokens are cut off", QUIET))
     if report.get("padding"):
-        more.append(f"padding {report['padding']:.0%}")
+        more.append((f"padding {report['padding']:.0%}", QUIET))
     taken = sum(part.cell_length for part in second)
-    for words in more:
+    for words, style in more:
         gap = f"  {glyph('dot')}  " if second else ""
         if taken + len(gap) + len(words) <= wide:  # what does not fit is left out whole
-            second.append(Content.styled(gap + words, QUIET))
+            second.append(Content.styled(gap + words, style))
             taken += len(gap) + len(words)
     if second:
         lines.append(Content("").join(second))
@@ -249,7 +272,9 @@ def counts_line(counts: Mapping[str, int]) -> Content:
     told = ", ".join(f"{number(count)} {kind}" for kind, count in kinds[:4])
     rest = f" {glyph('cut')}" if len(kinds) > 4 else ""
     words = f"{counted(many, 'finding')}: "
-    return Content.assemble((words, "bold $text-warning"), f"{told}{rest}", ("  (f lists them)", QUIET))
+    return Content.assemble(
+        (words, "bold $text-warning"), f"{told}{rest}", ("  (f lists them, w writes a clean copy)", QUIET)
+    )
 
 
 def finding_line(finding: Finding | None, index: int, many_files: bool) -> Content:
@@ -274,8 +299,9 @@ def finding_text(finding: Finding) -> Content:
         Content.styled(f"{clean(finding.file, keep_newlines=False)}, line {finding.line}\n", "bold"),
         (finding.kind, "bold $text-error" if bad else "bold $text-warning"),
         (f" ({what})\n\n", QUIET),
-        clean(finding.message) + "\n\n",
-        ("What to do: ", "bold"),
+        clean(finding.message) + "\n",
+        *quoted(finding.quote),
+        ("\nWhat to do: ", "bold"),
         clean(finding.fix) + "\n\n",
         ("Enter goes to the row.", QUIET),
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import LabError
-from core.text import clean
+from core.text import visible
 from tui.screens.data.pages import PageCache
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class RowSource:
     """
 
     def __init__(self, path: Path, changed: Callable[[], object]) -> None:
+        from core.data.examples import no_rows
         from core.data.pager import RowPager
 
         self.path = path
@@ -89,7 +90,7 @@ class RowSource:
         try:
             first = self._pager.rows(0, SAMPLE)
             self.sample = [row.fields for row in first if row.fields is not None]
-            self.unreadable = first[0].problem if first else None
+            self.unreadable = first[0].problem if first else no_rows(self.bytes)
             self.count, self.exact = self._pager.count_estimate()
         except BaseException:  # whatever ends this, the pager's process shall not outlive it
             self._pager.close()
@@ -176,7 +177,7 @@ def shown(row: Row, view: View, columns: Sequence[str]) -> ShownRow:
 
 def brief(value: Any) -> str:
     """The beginning of a field on one line."""
-    return clean(as_text(value)[: 4 * CELL], keep_newlines=False).strip()[:CELL]
+    return visible(as_text(value)[: 4 * CELL]).replace("\n", " ").strip()[:CELL]
 
 
 def as_text(value: Any) -> str:

@@ -16,6 +16,7 @@ from textual.message import Message
 from textual.widgets import Input
 
 from core.errors import LabError
+from core.formats import counted
 from core.text import clean
 from tui.keys import DATA
 from tui.screens.base import StepScreen
@@ -33,7 +34,7 @@ from tui.screens.data.formats import (
     row_text,
     side_by_side,
 )
-from tui.screens.dialogs import ErrorScreen
+from tui.screens.dialogs import AskScreen, ErrorScreen
 from tui.widgets.button import Button
 from tui.widgets.form import Form
 from tui.widgets.plain_list import PlainList
@@ -41,10 +42,17 @@ from tui.widgets.problem import ProblemBox
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
+    from core.data.clean import Cleaned
     from core.recipe import Recipe
     from tui.snapshot import Snapshot
 
 _WAIT_S = 0.3
+
+
+class UseCopyScreen(AskScreen):
+    """Whether the lab is to go on with the copy; nothing is lost by that."""
+
+    AUTO_FOCUS = "#yes"
 
 
 class DataScreen(StepScreen):
@@ -130,6 +138,7 @@ class DataScreen(StepScreen):
             yield Button("Browse", id="browse", key="o")
             yield Button("Go to", id="goto", key="g")
             yield Button("Findings", id="findings", key="f")
+            yield Button("Write a clean copy", id="clean", key="w")
         yield self.command
         with Horizontal(id="records"):
             with Vertical(id="left"):
@@ -141,7 +150,7 @@ class DataScreen(StepScreen):
 
     def on_mount(self) -> None:
         """Open the file, and check it all."""
-        for name in ("accept", "findings"):
+        for name in ("accept", "findings", "clean"):
             self.query_one(f"#{name}", Button).display = False
         self.set_interval(_WAIT_S, self.controller.follow)
         self.look()
@@ -214,7 +223,11 @@ class DataScreen(StepScreen):
             told = proposal_error(told, state.proposed)
         self.problem.tell(told, "CONFIRM" if state.proposed else "FAIL")
         self.query_one("#accept", Button).display = state.proposed is not None
-        self.query_one("#goto", Button).display = state.proposed is None
+        # With the findings before one's eyes a clean copy is what is near; all would not fit into 80 columns.
+        clean_copy = state.listing and self.controller.cleanable
+        self.query_one("#clean", Button).display = clean_copy
+        self.query_one("#browse", Button).display = not clean_copy
+        self.query_one("#goto", Button).display = state.proposed is None and not clean_copy
         findings = self.query_one("#findings", Button)
         findings.display = state.findings > 0 and state.proposed is None
         findings.label("Rows" if state.listing else "Findings")
@@ -359,7 +372,7 @@ class DataScreen(StepScreen):
         if name == "next":
             if self.save():
                 self.app.run_worker(self.olive.go_to("quantize"))
-        elif name in ("run", "browse", "goto", "findings", "accept"):
+        elif name in ("run", "browse", "goto", "findings", "accept", "clean"):
             getattr(self, f"action_{name}")()
 
     def save(self, more: dict[str, Any] | None = None) -> bool:
@@ -387,6 +400,40 @@ class DataScreen(StepScreen):
         if proposed is not None and self.save(settings := proposed.settings()):
             self.form.set(settings)
             self.look()
+
+    def action_clean(self) -> None:
+        """Ask which rows a clean copy is to leave out."""
+        from core.data.types import BLOCKING
+        from tui.screens.data.clean_copy import CleanCopyScreen
+
+        path = self.controller.clean_path()
+        if path is None or not self.controller.cleanable:
+            return
+        counts = (self.state.report or {}).get("counts", {})
+        unusable = sum(count for kind, count in counts.items() if kind in BLOCKING)
+        asked = CleanCopyScreen(path.name, unusable, self.state.findings - unusable)
+        self.app.push_screen(asked, lambda which: self._write_clean(path, which))
+
+    def _write_clean(self, path: Path, which: str | None) -> None:
+        from core.data.types import WARNINGS
+
+        if which is not None:
+            keep = WARNINGS if which == "unusable" else ()
+            self.controller.write_clean(path, keep, self._cleaned)
+
+    def _cleaned(self, done: Cleaned | LabError) -> None:
+        """Tell what was written, and ask whether the lab is to go on with it."""
+        if isinstance(done, LabError):
+            self.app.push_screen(ErrorScreen.of(done))
+            return
+        text = (
+            f"{counted(done.kept, 'row')} in {done.path.name}. {counted(done.left_out, 'row')} left out, with the "
+            f"reason, in {done.left_out_path.name}."
+        )
+        asked = UseCopyScreen(
+            "The clean copy is written.", text, yes="Use it", no="Keep the old file", keys=("u",)
+        )
+        self.app.push_screen(asked, lambda use: self._picked(done.path) if use else None)
 
     def action_browse(self) -> None:
         """Pick a file."""
@@ -417,6 +464,8 @@ class DataScreen(StepScreen):
             return self.state.checking
         if action == "accept":
             return self.state.proposed is not None
+        if action == "clean":
+            return self.controller.cleanable
         return super().check_action(action, parameters)
 
 
