@@ -41,11 +41,16 @@ def first_line(error: BaseException) -> str:
 
 
 def command(*words: object) -> str:
-    """``olivepress WORDS`` as a shell takes it: each word is quoted where it needs to be.
+    """``olivepress WORDS`` as a shell takes it."""
+    return shell("olivepress", *words)
+
+
+def shell(*words: object) -> str:
+    """A command line as a shell takes it: each word is quoted where it needs to be.
 
     A word with a line break or another control character is written as ``$'…'``, which bash and zsh read.
     """
-    return " ".join(["olivepress", *(_shell_word(str(word)) for word in words)])
+    return " ".join(_shell_word(str(word)) for word in words)
 
 
 def _shell_word(word: str) -> str:

@@ -262,6 +262,17 @@ class OlivePressApp(App[None]):
         if not any(isinstance(screen, HelpScreen) for screen in self.screen_stack):
             self.push_screen(HelpScreen(self.current.step, dict(self.settings.keymap)))
 
+    def action_take(self) -> None:
+        """Show what there is to take along, and how."""
+        from core.takeaway import TITLE, takeaway
+        from tui.screens.dialogs import ReadScreen
+
+        found = takeaway(self.session.folder)
+        if found is None:
+            self.notify("There is nothing to take along yet: step 5 makes it.", markup=False)
+        elif not any(isinstance(screen, ReadScreen) for screen in self.screen_stack):
+            self.push_screen(ReadScreen(TITLE, "\n".join(found.lines())))
+
     def action_next_theme(self) -> None:
         """The next of four themes, kept for next time."""
         from tui.keys import save_theme

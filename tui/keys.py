@@ -61,6 +61,7 @@ GLOBAL: tuple[Action, ...] = (
     Action("log", "l", "screen.log", "Log", "show the log large, or small again"),
     Action("copy", "y", "screen.copy_command", "Copy command", "copy the command line that does the same"),
     Action("report", "c", "screen.copy_report", "Copy", "copy what this screen found, as text"),
+    Action("take", "k", "app.take", "Take it with you", "what was made, and how to use it elsewhere"),
     Action("theme", "t", "app.next_theme", "Theme", "dark, light, or your terminal's 16 colours"),
     Action(
         "leave",

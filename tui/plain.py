@@ -145,7 +145,9 @@ class PlainWizard:
                 return steps()[number - 1]
         common = [
             Answer("back", "the step before", lambda _: steps()[max(0, step.number - 2)]),
-            Answer("set", "set KEY=VALUE changes a setting of lab.toml", self._set),
+            Answer(
+                "set", "set KEY=VALUE changes a setting of lab.toml", lambda words: self._set(step, words)
+            ),
             Answer("help", "this list, and what the step is about", lambda _: self._help(step, every)),
             Answer("quit", "leave; a job that runs goes on", self._leave),
         ]
@@ -214,18 +216,24 @@ class PlainWizard:
 
     # Settings
 
-    def _set(self, words: str) -> None:
+    def _set(self, step: Step, words: str) -> None:
         recipe = self.session.save(parse_settings([words]))
         name = words.partition("=")[0].strip()
         print(f"{name} = {clean(str(value_of(recipe, name)), keep_newlines=False)}")
-        self._report = None
+        self._changed(step, name)
 
-    def _settings(self, *sections: str) -> None:
+    def _changed(self, step: Step, *names: str) -> None:
+        """Look at the records again where what is set says another thing of them."""
+        if step.name == "data" and any(name.startswith(("data.", "model.")) for name in names):
+            self._data(step)
+
+    def _settings(self, step: Step, *sections: str) -> None:
         """Ask for each setting of a form; Enter keeps it."""
         usual, further = on_form(sections)
         print("Enter keeps what stands in brackets. A full stop leaves the rest as it is.")
         if self._ask_each(usual) and further and self._agreed(f"More settings, {len(further)} of them?"):
             self._ask_each(further)
+        self._changed(step, *usual)
 
     def _ask_each(self, names: tuple[str, ...]) -> bool:
         """Ask for each of these; False where the rest was left."""
@@ -246,7 +254,6 @@ class PlainWizard:
                     break
                 try:
                     self.session.save({name: option.parse(typed)})
-                    self._report = None
                     break
                 except ValueError as error:
                     print(f"  {clean(str(error), keep_newlines=False)}.")
@@ -320,7 +327,7 @@ class PlainWizard:
             self._next(step),
             Answer("again", "look again", lambda _: self._data(step)),
             Answer("row", "row N shows a row as the model sees it", self._row),
-            Answer("settings", "another file, template or fields", lambda _: self._change(step, "data")),
+            Answer("settings", "another file, template or fields", lambda _: self._settings(step, "data")),
         ]
         if report is None:
             return [answers[3], *answers[:3]]
@@ -338,11 +345,6 @@ class PlainWizard:
         if self.session.broken is not None:
             raise self.session.broken
         return recipe
-
-    def _change(self, step: Step, *sections: str) -> None:
-        self._settings(*sections)
-        if step.name == "data":
-            self._data(step)
 
     def _accept(self, step: Step) -> None:
         if self._report is not None and self._report.proposal is not None:
@@ -469,7 +471,16 @@ class PlainWizard:
                         print(clean(str(state.error[part])))
             self._result(step, state.job.result if state.job.state == "succeeded" else None)
         if step.name == "upload":
+            self._take()
             self._upload()
+
+    def _take(self) -> None:
+        """What there is to take along, and how."""
+        from core.takeaway import TITLE, takeaway
+
+        found = takeaway(self.session.folder)
+        if found is not None:
+            print("\n".join([f"{TITLE}.", *found.lines()]))
 
     def _result(self, step: Step, numbers: Mapping[str, Any] | None) -> None:
         """A result in a sentence, then the figures that matter most."""
@@ -495,7 +506,7 @@ class PlainWizard:
         else:
             answers.append(self._next(step))
         form = STAGES[step.name].form
-        answers.append(Answer("settings", "its settings, one by one", lambda _: self._settings(*form)))
+        answers.append(Answer("settings", "its settings, one by one", lambda _: self._settings(step, *form)))
         if state.job is not None:
             answers.append(Answer("log", "the end of its log", lambda _: self._log(step)))
             answers.append(

@@ -26,7 +26,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_json(parser)
     parser.set_defaults(run=status)
 
-    parser = commands.add_parser("show", help="the last result of each stage, in all its figures")
+    parser = commands.add_parser("show", help="the last result of each stage, and how to take it along")
     parser.add_argument(
         "words",
         nargs="*",
@@ -88,6 +88,7 @@ def show(options: argparse.Namespace) -> int:
     from core.cli.show import TONES, print_json, print_result, say
     from core.lab import Lab
     from core.report import last_results
+    from core.takeaway import TITLE, takeaway
     from core.text import clean
 
     folder, named = split_words(options.words, ())
@@ -101,8 +102,10 @@ def show(options: argparse.Namespace) -> int:
             code="result.missing",
         )
     old = _stale(lab) or {}
+    taken = None if named else takeaway(lab.folder)
     if options.json:
-        print_json({"results": [{**each.as_dict(), "stale": old.get(each.stage)} for each in results]})
+        told = [{**each.as_dict(), "stale": old.get(each.stage)} for each in results]
+        print_json({"results": told, "takeaway": taken and taken.as_dict()})
         return 0
     if not results:
         print(f"No stage has a result in this lab yet. Start with: {command('run', folder)}")
@@ -110,6 +113,10 @@ def show(options: argparse.Namespace) -> int:
         print_result(each.stage, each.numbers, clean(f"{each.heading}, {each.where}", keep_newlines=False))
         if each.stage in old:
             say(("  stale:", TONES["WARN"]), f" {clean(old[each.stage], keep_newlines=False)}")
+    if taken is not None:
+        say((TITLE, "bold"))
+        for line in taken.lines():
+            say(line, head="  ", fold=False)
     return 0
 
 

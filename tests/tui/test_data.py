@@ -209,6 +209,84 @@ async def test_findings_are_listed_by_line_and_lead_to_their_rows(lab: Lab) -> N
         assert "rows.jsonl:7: broken-json" in app.clipboard
 
 
+async def test_the_broken_line_itself_is_shown_and_the_place_marked(lab: Lab, checked: None) -> None:
+    write_rows(lab, [*rows_of(1), '{"prompt": "Where?" "response": "Here."}', *rows_of(1)])
+    async with opened(lab.root, "data") as (app, pilot):
+        await until(pilot, lambda: "BAD" in screen_text(app))
+        screen_of(app).controller.go(1)
+        await until(pilot, lambda: '{"prompt": "Where?" "response": "Here."}' in screen_of(app).whole.text)
+        shown = screen_of(app).whole._shown
+        marked = [
+            shown.plain[span.start : span.end]  # type: ignore[union-attr]
+            for span in shown.spans  # type: ignore[union-attr]
+            if str(span.style).startswith("reverse bold")
+        ]
+        assert marked == ['"']
+
+
+async def test_control_characters_are_seen_in_the_list_and_in_the_row(lab: Lab, checked: None) -> None:
+    write_rows(lab, [{"prompt": "a \x1b[31mred\u202e one?", "response": "a bell\x07 rings"}])
+    async with opened(lab.root, "data", size=(120, 40)) as (app, pilot):
+        await until(pilot, lambda: r"a \x1b[31mred\u202e one?" in screen_of(app).whole.text)
+        assert r"a bell\x07 rings<|end|>" in screen_of(app).whole.text
+        assert r"a \x1b[31mred" in "".join(screen_of(app).rows.render_line(0).text)
+        assert not {"\x1b", "\u202e", "\x07"} & set(screen_text(app))
+
+
+async def test_a_clean_copy_is_written_by_a_button_and_used(lab: Lab) -> None:
+    rows = rows_of(8)
+    write_rows(lab, [*rows[:4], "{ not json", *rows[4:], rows[0]])
+    async with opened(lab.root, "data") as (app, pilot):
+        await until(pilot, lambda: "2 findings" in screen_text(app), 60)
+        await pilot.press("f")
+        await until(pilot, lambda: "Write a clean copy" in screen_text(app))
+        assert all(len(line.rstrip()) <= 80 for line in screen_text(app).splitlines())
+        await pilot.click("#clean")
+        await until(pilot, lambda: "rows.clean.jsonl" in screen_text(app))
+        await pilot.press("a")
+        await until(pilot, lambda: "The clean copy is written." in screen_text(app), 60)
+        assert "8 rows in rows.clean.jsonl. 2 rows left out" in " ".join(screen_text(app).split())
+        await pilot.press("enter")
+        await until(pilot, lambda: lab.recipe.data.file == "rows.clean.jsonl")
+        await until(pilot, lambda: "No findings: every row can be used." in screen_text(app), 60)
+    assert (lab.root / "rows.jsonl").read_text().count("\n") == 10, "the file itself is not changed"
+
+
+async def test_a_clean_copy_may_leave_out_only_what_cannot_be_used_or_not_be_written(lab: Lab) -> None:
+    rows = rows_of(4)
+    write_rows(lab, [*rows, "{ not json", rows[0]])
+    async with opened(lab.root, "data") as (app, pilot):
+        await until(pilot, lambda: "2 findings" in screen_text(app), 60)
+        await pilot.press("w", "escape")
+        await until(pilot, lambda: len(app.screen_stack) == 1)
+        assert not (lab.root / "rows.clean.jsonl").exists()
+        await pilot.press("w")
+        await until(pilot, lambda: "Leave out the unusable" in screen_text(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: "The clean copy is written." in screen_text(app), 60)
+        await pilot.press("escape")
+        await until(pilot, lambda: len(app.screen_stack) == 1)
+    assert lab.recipe.data.file == "rows.jsonl"
+    assert (lab.root / "rows.clean.jsonl").read_text().count("\n") == 5
+
+
+async def test_the_marked_row_stays_when_the_file_is_written_anew(lab: Lab, checked: None) -> None:
+    write_rows(lab, rows_of(30))
+    async with opened(lab.root, "data") as (app, pilot):
+        await until(pilot, lambda: screen_of(app).state.exact)
+        screen_of(app).controller.go(20)
+        await until(pilot, lambda: "Row 21 of 30" in screen_text(app))
+        write_rows(lab, rows_of(25))
+        screen_of(app).look()
+        await until(pilot, lambda: "Row 21 of 25" in screen_text(app))
+        write_rows(lab, rows_of(5))
+        screen_of(app).look()
+        await until(pilot, lambda: "Row 5 of 5" in screen_text(app))
+        write_rows(lab, rows_of(9), "other.jsonl")
+        screen_of(app).controller.look(lab.recipe)
+        await until(pilot, lambda: "Row 1 of 9" in screen_text(app))
+
+
 async def test_a_finding_in_the_recipe_leads_to_its_field(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     finding = Finding(
         "lab.toml", 9, "template-model", "<|x|> is no token of this model", "use the model's tokens"

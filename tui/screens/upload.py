@@ -228,6 +228,7 @@ class UploadScreen(StageScreen):
         for widget in super().body():
             if widget is self.command:
                 yield Horizontal(
+                    Button("Take it with you", id="take", key="k"),
                     Button("Sign in", id="sign-in", key="s"),
                     Button("Workspace", id="workspace", key="w"),
                     Button("Dry run", id="dry-run", key="d"),
@@ -261,6 +262,7 @@ class UploadScreen(StageScreen):
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """The step's own buttons; Textual hands the others to the handler of every stage."""
         own = {
+            "take": self.app.action_take,  # type: ignore[attr-defined]
             "sign-in": self.action_sign_in,
             "workspace": self.action_workspace,
             "dry-run": self.action_dry_run,

@@ -357,24 +357,28 @@ def test_every_kind_of_finding_is_in_the_guide() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "detail"),
+    ("text", "title", "detail"),
     [
-        (b"", "is empty"),
-        (b"\n \n", "is empty"),
-        ('{"question": "O\u00f9?", "answer": "L\u00e0."}\n'.encode("latin-1"), "is not UTF-8"),
+        (b"", "The data file has no records.", "is empty"),
+        (b"\n \n", "The data file has no records.", "blank lines"),
+        (
+            '{"question": "O\u00f9?", "answer": "L\u00e0."}\n'.encode("latin-1"),
+            "No record of the data file can be read.",
+            "is not UTF-8",
+        ),
     ],
 )
 def test_a_file_without_a_readable_record_is_called_so(
-    tmp_path: Path, text: bytes, detail: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, text: bytes, title: str, detail: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = lab(tmp_path, [])
     (folder / "own.jsonl").write_bytes(text)
     previewer = Previewer(folder, read_recipe(folder / "lab.toml"))
     assert previewer.problem is not None
-    assert previewer.problem.title == "The data file has no records."
+    assert previewer.problem.title == title
     assert detail in previewer.problem.detail
     assert main(["data", str(folder), "--accept"]) == 2
-    assert "has no records" in capsys.readouterr().err
+    assert title in capsys.readouterr().err
 
 
 def test_a_text_column_that_no_template_can_name_is_to_be_renamed(

@@ -133,6 +133,11 @@ def _fitting_target(values: Values) -> Values:
     return {"optimize.provider": provider, "optimize.precision": precision}
 
 
+def _take(result: Values) -> list[Content]:
+    """That it can be taken along."""
+    return [Content("Press k to take it with you: where it lies, what is in it, how to use it elsewhere.")]
+
+
 TEXTS: Mapping[str, StageTexts] = {
     "quantize": StageTexts(_quantize_advice),
     "finetune": StageTexts(
@@ -140,7 +145,10 @@ TEXTS: Mapping[str, StageTexts] = {
         stopped="It finishes its step and keeps a checkpoint: the next run goes on from there.",
     ),
     "optimize": StageTexts(
-        _optimize_advice, words=lambda: {"optimize.provider": _provider_words}, follows=_fitting_target
+        _optimize_advice,
+        words=lambda: {"optimize.provider": _provider_words},
+        follows=_fitting_target,
+        more_of=_take,
     ),
 }
 """By stage; a stage that is not here has the usual texts."""
