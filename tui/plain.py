@@ -20,7 +20,7 @@ from core.cli.parser import parse, parse_settings
 from core.cli.show import EventPrinter, StderrReporter, print_error
 from core.errors import Cancelled, LabError
 from core.recipe import on_form
-from core.stages import STAGES, result_lines
+from core.stages import STAGES, default_stages, result_lines
 from core.text import clean, visible
 from tui.lab_watch import LabWatch
 from tui.session import Session, value_of
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _HOW = """\
 Enter takes what is offered; ? lists the other answers, and explains the step. Ctrl-C stops what runs, after a
 question; q leaves, and a job that runs goes on."""
+_MORE = "findings lists them all"
 _LOG_LINES = 20
 _WIDE = 10_000
 
@@ -183,6 +184,11 @@ class PlainWizard:
                 raise
             print("\nStopped.")
             self.status = Cancelled.exit_status
+        except (EOFError, _Left):
+            raise
+        except Exception as error:  # whatever it is, it is told and not the end of the conversation
+            print(f"That did not work. {type(error).__name__}: {clean(str(error))}")
+            self.status = 1
 
     def _leave(self, _: str) -> None:
         raise _Left
@@ -204,14 +210,16 @@ class PlainWizard:
             print(topic.happens)
             for name, meaning in topic.numbers.items():
                 print(f"  {name}: {meaning}")
-            print(f"{topic.good}\n{topic.otherwise}")
+            print(topic.good)
+            if step.name in default_stages():  # those of the others name keys of the screen
+                print(topic.otherwise)
         print(f"Answers ({answers[0].word} is Enter; the first letters do):")
         for each in answers:
             print(f"  {each.word:<9} {each.says}")
         print(f"  {f'1 to {len(steps())}':<9} {', '.join(f'{each.number} {each.title}' for each in steps())}")
 
     def _next(self, step: Step) -> Answer:
-        goal = steps()[min(step.number, len(steps()) - 1)]
+        goal = steps()[step.number]
         return Answer("next", f"Next: {goal.title}", lambda _: goal)
 
     # Settings
@@ -318,7 +326,7 @@ class PlainWizard:
         if report.to_confirm and report.proposal is not None:
             proposal = report.proposal
             print(f"To confirm: {clean(proposal.mapping.words())} ({clean(proposal.why)}).")
-        print_findings(report)
+        print_findings(report, more=_MORE)
         self.status = 0 if report.ok else 2
 
     def _data_answers(self, step: Step) -> list[Answer]:
@@ -499,11 +507,10 @@ class PlainWizard:
             answers.append(Answer("run", state.run, lambda _: self._run(step)))
         if state.active:
             answers.append(Answer("watch", "Wait until it is over", lambda _: self._watch_job(step)))
-            answers.append(self._next(step))
         elif state.next and state.goal is not None:
             goal = state.goal
             answers.insert(0, Answer("next", state.next, lambda _: goal))
-        else:
+        if step.number < len(steps()) and all(each.word != "next" for each in answers):
             answers.append(self._next(step))
         form = STAGES[step.name].form
         answers.append(Answer("settings", "its settings, one by one", lambda _: self._settings(step, *form)))

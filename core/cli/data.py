@@ -189,8 +189,12 @@ def _print_question(report: DataReport, folder: str) -> None:
         print(f"The same in a new lab, by options of `olivepress new`: {_clean(given)}")
 
 
-def print_findings(report: DataReport, shown: int | None = SHOWN) -> None:
-    """The findings by kind, and the first of them, or all for None."""
+def print_findings(
+    report: DataReport,
+    shown: int | None = SHOWN,
+    more: str = "--all prints them, --json gives them to a script",
+) -> None:
+    """The findings by kind, and the first of them, or all for None; `more` says how to see the others."""
     from core.data.survey import to_words
 
     total = len(report.findings)
@@ -199,7 +203,7 @@ def print_findings(report: DataReport, shown: int | None = SHOWN) -> None:
         print(f"  {count:>9,}  {kind}")
     for number, finding in enumerate(report.findings):
         if shown is not None and number >= shown:
-            print(f"… and {total - shown:,} more: --all prints them, --json gives them to a script.")
+            print(f"… and {total - shown:,} more: {more}.")
             break
         print(_clean(to_words(finding))[:400])
         if finding.quote is not None:
