@@ -122,8 +122,7 @@ class PlainWizard:
         shows = {"check": self._check, "data": self._data, "chat": self._chat}.get(step.name, self._stage)
         self._trying(lambda: shows(step))
         while True:
-            answers = self._answers(step)
-            goal = self._answered(step, answers)
+            goal = self._answered(step)
             if goal is not None:
                 if goal.number > 1 and not self.session.exists:
                     self._trying(self.session.lab)  # made on leaving the first step, as in the wizard
@@ -131,9 +130,10 @@ class PlainWizard:
                         continue
                 return goal
 
-    def _answered(self, step: Step, answers: list[Answer]) -> Step | None:
+    def _answered(self, step: Step) -> Step | None:
         """One question and what was answered; None to stay here."""
         try:
+            answers = self._answers(step)
             typed = self._ask(f"\n{answers[0].says} (Enter) > ")
         except KeyboardInterrupt:
             if not _can_be_asked() or self._agreed("\nLeave?"):
@@ -196,7 +196,7 @@ class PlainWizard:
     def _ask(self, question: str) -> str:
         answer = input(question)
         if not sys.stdin.isatty():
-            print(answer)  # nobody sees it typed
+            print(clean(answer))  # nobody sees it typed
         return answer.strip()
 
     def _agreed(self, question: str) -> bool:

@@ -302,8 +302,9 @@ class JsonValues:
         self._text, self._at, self._counted, self._measured = self._text[self._at :], 0, 0, 0
         raw = self._stream.read1(size)  # type: ignore[attr-defined] # at damage `read` would lose what is before
         self._ended = not raw
-        self._text += self._decode(raw, self._ended)
-        return not self._ended
+        more = self._decode(raw, self._ended)  # at the end there may be a letter that was begun
+        self._text += more
+        return bool(raw or more)
 
     def _mark(self) -> None:
         """Bring line and byte offset up to the present place."""
@@ -372,10 +373,15 @@ class JsonValues:
         self._mark()
         down = self._text.count("\n", self._at, error.pos)
         before = self._text.rfind("\n", 0, error.pos)
-        place = quote(self._text, error.pos)
-        if self._ended and error.pos >= len(self._text.rstrip()):
-            return Problem("broken-json", "the file ends inside this record", CORRECT, place)
+        inside = self._ended and error.pos >= len(self._text.rstrip())
         where = f"line {self._line + down}, column {error.pos - before}" if before >= 0 or down == 0 else "it"
+        # Only what is sure to be there whatever was read at once: from the record's beginning on.
+        into = error.pos - self._at
+        while len(self._text) - self._at - into <= BEHIND and self._more():
+            pass
+        place = quote(self._text[self._at : self._at + into + BEHIND + 1], into)
+        if inside:
+            return Problem("broken-json", "the file ends inside this record", CORRECT, place)
         if self._text.startswith(("//", "#", "/*"), self._at):
             return Problem("broken-json", "there is a comment, which JSON does not have", "remove it", place)
         if down == 0 and before < 0:

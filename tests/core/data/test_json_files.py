@@ -211,3 +211,11 @@ def test_a_comment_is_called_one(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
     comment, *rows = read(tmp_path / name)
     assert (comment.kind, "comment" in comment.message, rows) == ("broken-json", True, ROWS)
+
+
+def test_a_file_that_ends_inside_a_letter_is_read_alike_in_order_and_by_pages(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'[{"a": "b"}, \xc2')
+    rows = list(RowReader(tmp_path / "a.json"))
+    assert rows[1].problem is not None
+    with RowIndex(tmp_path / "a.json") as index:
+        assert index.rows(0, 9) == rows

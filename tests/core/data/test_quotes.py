@@ -32,7 +32,7 @@ BROKEN = {
         ROW.replace('", "', '" "').encode(),
         '{"prompt": "Where is the bridge?" >>>"response":',
     ),
-    "cut": ("rows.jsonl", ROW[:-6].encode(), '>>>"Over the riv'),
+    "cut": ("rows.jsonl", ROW[:-6].encode(), '>>>"Over the ri'),
     "raw tab": (
         "rows.jsonl",
         ROW.replace("is the", "is\tthe").encode(),

@@ -1,4 +1,4 @@
-"""The question which rows a clean copy leaves out."""
+"""The questions of a clean copy: which rows it leaves out, and whether the lab goes on with it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 
-from tui.screens.dialogs import Dialog
+from tui.screens.dialogs import AskScreen, Dialog
 from tui.widgets.button import Button
 from tui.widgets.safe import Plain
 
@@ -60,3 +60,10 @@ class CleanCopyScreen(Dialog[str | None]):
         offered = {"unusable": self._unusable, "all": self._doubtful, "": 1}
         if offered[which]:
             self.dismiss(which or None)
+
+
+class UseCopyScreen(AskScreen):
+    """Whether the lab is to go on with the copy; nothing is lost by that."""
+
+    CSS_PATH = "../dialogs.tcss"
+    AUTO_FOCUS = "#yes"

@@ -34,7 +34,7 @@ from tui.screens.data.formats import (
     row_text,
     side_by_side,
 )
-from tui.screens.dialogs import AskScreen, ErrorScreen
+from tui.screens.dialogs import ErrorScreen
 from tui.widgets.button import Button
 from tui.widgets.form import Form
 from tui.widgets.plain_list import PlainList
@@ -47,12 +47,6 @@ if TYPE_CHECKING:
     from tui.snapshot import Snapshot
 
 _WAIT_S = 0.3
-
-
-class UseCopyScreen(AskScreen):
-    """Whether the lab is to go on with the copy; nothing is lost by that."""
-
-    AUTO_FOCUS = "#yes"
 
 
 class DataScreen(StepScreen):
@@ -423,6 +417,8 @@ class DataScreen(StepScreen):
 
     def _cleaned(self, done: Cleaned | LabError) -> None:
         """Tell what was written, and ask whether the lab is to go on with it."""
+        from tui.screens.data.clean_copy import UseCopyScreen
+
         if isinstance(done, LabError):
             self.app.push_screen(ErrorScreen.of(done))
             return
