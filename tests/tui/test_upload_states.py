@@ -38,7 +38,7 @@ async def test_enter_does_what_comes_next(lab: Lab, monkeypatch: pytest.MonkeyPa
     choice: list[Choice | None] = [None]
     monkeypatch.setattr("core.azure.signin.remembered", lambda: choice[0])
     async with opened(lab.root, "upload") as (app, pilot):
-        await until(pilot, lambda: app.focused is app.current.query_one("#sign-in"))
+        await until(pilot, lambda: app.focused is app.current.query_one("#take"))
         assert "Nobody is signed in" in screen_text(app)
         choice[0] = Choice("device", user="you@example.org")
         app.current.focus_first()

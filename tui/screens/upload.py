@@ -131,7 +131,8 @@ class UploadController:
         empty = [key.split(".")[1].replace("_", " ") for key in WORKSPACE if not values[key]]
         signed_in = who()
         if not signed_in:
-            return f"Nobody is signed in to Azure: press s. Then choose the workspace: press w.{goes}"
+            what = "Nobody is signed in to Azure: press s. Then choose the workspace: press w. Other ways: press k."
+            return f"{what}{goes}"
         if empty:
             return f"{signed_in} Choose the workspace: press w (still empty: {', '.join(empty)}).{goes}"
         return f"{signed_in}{goes}"
@@ -142,7 +143,7 @@ class UploadController:
         if stage.job is None or stage.job.state == "failed":
             recipe = self.session.recipe()
             if not who():
-                first = "sign-in"
+                first = "take"  # signing in is for one way of several
             elif not all(value_of(recipe, key) for key in WORKSPACE):
                 first = "workspace"
         return UploadState(
@@ -242,9 +243,9 @@ class UploadScreen(StageScreen):
 
     def _draw_buttons(self, state: StageState) -> None:
         super()._draw_buttons(state)
-        # What Enter does is what comes next: sign in, choose, upload.
+        # What Enter does is what comes next: see what there is, choose, upload.
         own = self.upload.state(state)
-        for name in ("run", "sign-in", "workspace", "dry-run"):
+        for name in ("take", "run", "sign-in", "workspace", "dry-run"):
             self.query_one(f"#{name}", Button).set_class(name == own.first, "-primary")
         self.query_one("#dry-run", Button).disabled = not own.can_look
         self.query_one("#azure").display = own.shown
