@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from core.errors import RequestError
+from core.export.kinds import KINDS
 from core.files import MANIFEST, read_json
 from core.folder import RECIPE_NAME, LabFolder
 from core.formats import counted, human_bytes
@@ -125,6 +126,20 @@ def _ways(lab: LabFolder) -> tuple[Way, ...]:
             f"{shell('mkdir', name)} && {shell('tar', '-C', name, '-xf', f'{name}.tar')} && {command('chat', name)}",
         ),
         Way("Let programs here ask it, as they ask OpenAI's", command("serve", lab.root)),
+        *(
+            Way(
+                f"{kind.title}. {kind.about}".rstrip("."),
+                command(
+                    "export",
+                    lab.root,
+                    "--to",
+                    kind.name,
+                    f"{name}-{kind.name}" if kind.is_folder else kind.out,
+                ),
+            )
+            for kind in KINDS.values()
+            if kind.made_from
+        ),
         Way("Azure Machine Learning, one way of several", command("upload", lab.root)),
     )
 
