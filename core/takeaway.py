@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from core.errors import RequestError
-from core.export.kinds import KINDS
+from core.export.forms import FORMS
 from core.files import MANIFEST, read_json
 from core.folder import RECIPE_NAME, LabFolder
 from core.formats import counted, human_bytes
@@ -128,17 +128,17 @@ def _ways(lab: LabFolder) -> tuple[Way, ...]:
         Way("Let programs here ask it, as they ask OpenAI's", command("serve", lab.root)),
         *(
             Way(
-                f"{kind.title}. {kind.about}".rstrip("."),
+                f"{form.title}. {form.about}".rstrip("."),
                 command(
                     "export",
                     lab.root,
                     "--to",
-                    kind.name,
-                    f"{name}-{kind.name}" if kind.is_folder else kind.out,
+                    form.name,
+                    f"{name}-{form.name}" if form.is_folder else form.out,
                 ),
             )
-            for kind in KINDS.values()
-            if kind.made_from
+            for form in FORMS.values()
+            if form.made_from
         ),
         Way("Azure Machine Learning, one way of several", command("upload", lab.root)),
     )
