@@ -25,6 +25,7 @@ from core.model.folder import (
 )
 from core.model.gguf import Header, check_gguf
 from core.model.gguf import config_of as gguf_config
+from core.model.licence import read_licence
 from core.model.sources import at_hand, kind_of, local_place
 from core.model.weights import weight_files
 from core.user_dirs import cache_dir
@@ -71,7 +72,7 @@ def model(subject: Subject) -> Iterator[Check]:
         except LabError as error:
             yield Check("model", FAIL, f"{error.title} {error.detail}", error.hint, error.code)
             return
-        licence = _licence_of(path)
+        licence = read_licence(path).name
         yield Check("model", OK, f"{source}" + (f", licence {licence}" if licence else ""))
     yield from _abilities(subject)
 
@@ -196,16 +197,3 @@ def _ask(source: str) -> hub.HubAnswer:
 def forget_answers() -> None:
     """Ask the hub anew next time."""
     _ask.cache_clear()
-
-
-def _licence_of(path: Path) -> str:
-    """The licence that a folder's model card or licence file names."""
-    try:
-        head = (path / "README.md").read_text(encoding="utf-8", errors="replace")[:4000]
-    except OSError:
-        return next((p.name for p in path.glob("LICENSE*")), "")
-    for line in head.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in ("license", "license_name"):
-            return value.strip()
-    return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from core.cli.parser import add_folder, add_json
 from core.export.forms import FORMS
@@ -64,13 +65,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write it, and say what it is and how it is used."""
-    from core.cli.show import print_json
+    from core.cli.show import StderrReporter, moving, print_json, redraws, say
+    from core.events import Reporter
     from core.export.write import export
     from core.formats import human_bytes
     from core.lab import Lab
     from core.text import clean
 
     form, out = options.to or ("olive", options.olive)
+    report = StderrReporter() if redraws(sys.stderr) and not options.json else Reporter()
     done = export(
         Lab.open(options.folder),
         form,
@@ -81,17 +84,19 @@ def run(options: argparse.Namespace) -> int:
         hub_form=options.form,
         public=options.public,
         dry_run=options.dry_run,
+        report=report,
     )
+    moving.end()
     if options.json:
         print_json(done.as_dict())
         return 0
     for path, what in done.files.items():
-        print(clean(f"{path}: {what}", keep_newlines=False))
+        say(clean(f"{path}: {what}", keep_newlines=False))
     if not done.files:
         size = f" ({human_bytes(done.bytes)})" if done.bytes else ""
-        print(clean(f"{FORMS[form].title}: {done.path}{size}", keep_newlines=False))
+        say(clean(f"{FORMS[form].title}: {done.path}{size}", keep_newlines=False))
     for note in done.notes:
-        print(clean(f"Note: {note}", keep_newlines=False))
+        say(clean(f"Note: {note}", keep_newlines=False))
     if done.next:
-        print(clean(f"Next: {done.next}", keep_newlines=False))
+        say(clean(f"Next: {done.next}", keep_newlines=False), fold=False)
     return 0

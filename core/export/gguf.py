@@ -17,16 +17,17 @@ import numpy
 import torch
 
 from core.errors import RequestError, StageError
+from core.events import Reporter
 from core.export.gguf_text import compare_text, write_text
-from core.export.merged import copy_text, float_bytes, folded
+from core.export.merged import copy_text, fitting_lora, float_bytes, folded, refuse_float
 from core.export.modelfile import modelfile
 from core.export.onnx import lab_prompts
 from core.export.prompts import put_template, turns_of
 from core.export.write import Exported, ExportRequest, into_folder
 from core.model.folder import ModelFacts, model_facts
 from core.model.gguf import ARCHITECTURES, check_gguf, config_of
-from core.olive.checkpoint import Packed, read_tensors
-from core.optimize.adapters import Lora, Pair, read_lora
+from core.olive.checkpoint import Packed, matrix_sizes, read_tensors
+from core.optimize.adapters import Lora, Pair
 
 if TYPE_CHECKING:
     import gguf
@@ -51,9 +52,10 @@ def run(wanted: ExportRequest) -> Exported:
     facts = model_facts(checkpoint)
     arch = architecture(facts)
     as_packed = wanted.type == "q4_1"
+    refuse_float(wanted)
     if as_packed:
         _refuse_other_packing(checkpoint)
-    lora = read_lora(wanted.folder.finetuned_dir(wanted.adapter)) if wanted.adapter else None
+    lora = fitting_lora(wanted)
 
     def write(folder: Path) -> dict[str, Any]:
         copy_text(checkpoint, folder)
@@ -63,7 +65,7 @@ def run(wanted: ExportRequest) -> Exported:
         writer = _writer(folder / MODEL, arch, facts)
         write_text(writer, folder, prompts, facts)
         tensors = _as_packed(checkpoint) if as_packed else _as_floats(checkpoint, lora, wanted.type)
-        _write(writer, arch, facts, tensors)
+        _write(writer, arch, facts, tensors, wanted.report)
         _compare(folder / MODEL, facts)
         compare_text(folder / MODEL, folder, prompts, wanted.report)
         beside = as_packed and lora is not None
@@ -294,13 +296,21 @@ def _as_packed(checkpoint: Path) -> Iterator[tuple[str, Any, str]]:
 
 
 def _write(
-    writer: gguf.GGUFWriter, arch: str, facts: ModelFacts, tensors: Iterator[tuple[str, Any, str]]
+    writer: gguf.GGUFWriter,
+    arch: str,
+    facts: ModelFacts,
+    tensors: Iterator[tuple[str, Any, str]],
+    report: Reporter,
 ) -> None:
     import gguf
 
+    total = len(matrix_sizes(facts.path))
+
     names = _names(arch, facts)
     most: dict[str, int] = {}
-    for name, tensor, type in tensors:
+    for done, (name, tensor, type) in enumerate(tensors):
+        report.check_cancelled()
+        report.progress("Writing the weights", min(done, total), total)
         if name.endswith("rotary_emb.inv_freq"):
             continue
         told = names.get_name(name, (".weight", ".bias"))

@@ -7,27 +7,28 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from core.errors import RequestError, StageError
+from core.export.compressed import Scheme, as_packed, quantization_config, rounded
 from core.export.onnx import lab_prompts
 from core.export.prompts import put_template, turns_of
 from core.export.write import Exported, ExportRequest, into_folder
 from core.files import write_json
 from core.model.folder import config_facts, read_config
-from core.olive.checkpoint import Packed, read_tensors
+from core.olive.checkpoint import Packed, matrix_sizes, read_tensors
 from core.optimize.adapters import Lora, read_lora
+from core.text import command
 
 SHARD = 4 << 30
 """Bytes of a weight file; what is larger goes into several."""
 
-INT8 = "int8"
-_GROUP = 32
-_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+INT8, INT4 = "int8", "int4"
+FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _TEXT = (
     "generation_config.json",
     "chat_template.jinja",
@@ -39,20 +40,45 @@ _TEXT = (
 def run(wanted: ExportRequest) -> Exported:
     """Write the merged model and see that transformers finds every tensor it needs in it."""
     checkpoint = wanted.folder.quantized_dir
-    dtype = dtype_of(checkpoint, "model" if wanted.type == INT8 else wanted.type)
-    lora = read_lora(wanted.folder.finetuned_dir(wanted.adapter)) if wanted.adapter else None
+    if wanted.type == INT4 and wanted.adapter is not None:
+        raise RequestError(
+            "An adapter cannot be folded into 4-bit numbers.",
+            "They would have to be rounded again, and most of what was learnt is smaller than a step.",
+            "Take --type int8, or --to peft --type int4, which keeps the adapter beside them.",
+            code="export.type",
+        )
+    refuse_float(wanted)
+    lora = fitting_lora(wanted)
+    dtype = dtype_of(checkpoint, wanted.type)
 
     def write(folder: Path) -> dict[str, Any]:
-        notes = write_float(wanted, folder, dtype, lora, rounded=wanted.type == INT8)
+        notes = write_float(wanted, folder, wanted.type, lora)
         return {"dtype": str(dtype).removeprefix("torch."), "notes": notes}
 
     return into_folder(wanted, float_bytes(checkpoint, dtype), write)
 
 
+def refuse_float(wanted: ExportRequest) -> None:
+    """Refuse to write the lab's own 4-bit numbers where it has none.
+
+    Raises:
+        RequestError: the lab's model has no packed matrices.
+    """
+    if wanted.type in (INT4, "q4_1") and not read_config(wanted.folder.quantized_dir).get(
+        "quantization_config"
+    ):
+        raise RequestError(
+            "The lab's model has no 4-bit numbers.",
+            f"{wanted.folder.quantized_dir} is float: quantize.algorithm is none.",
+            "Leave --type out, or choose another.",
+            code="export.type",
+        )
+
+
 def dtype_of(checkpoint: Path, type: str) -> torch.dtype:
-    """The type of the weights; ``model`` for the one that the model has of its own."""
+    """The type of the float weights: the one that is asked for, else the model's own."""
     own = str(config_facts(read_config(checkpoint)).dtype)
-    return _TYPES.get(own if type == "model" else type, torch.bfloat16)
+    return FLOATS.get(type) or FLOATS.get(own, torch.bfloat16)
 
 
 def float_bytes(checkpoint: Path, dtype: torch.dtype) -> int:
@@ -63,75 +89,89 @@ def float_bytes(checkpoint: Path, dtype: torch.dtype) -> int:
 
 
 def folded(checkpoint: Path, lora: Lora | None) -> Iterator[tuple[str, torch.Tensor]]:
-    """The checkpoint's tensors as float32 (others as they are), the adapter folded into those it was trained on.
+    """The checkpoint's tensors as float32 (others as they are), the adapter folded into those it was trained on."""
+    pairs = lora.pairs if lora is not None else {}
+    for name, stored in read_tensors(checkpoint):
+        tensor = stored.weight() if isinstance(stored, Packed) else stored
+        pair = pairs.get(name.removesuffix(".weight"))
+        if pair is not None:
+            tensor = tensor.float().addmm_(pair.b, pair.a, alpha=pair.scale)
+        yield name, tensor
+
+
+def fitting_lora(wanted: ExportRequest) -> Lora | None:
+    """The adapter that goes along, if it fits the lab's quantized model; None where the base goes alone.
 
     Raises:
         RequestError: the adapter was trained on a layer that the model has not, or one of another size.
     """
-    left = dict(lora.pairs) if lora is not None else {}
-    for name, stored in read_tensors(checkpoint):
-        tensor = stored.weight() if isinstance(stored, Packed) else stored
-        pair = left.pop(name.removesuffix(".weight"), None)
-        if pair is not None:
-            size = (pair.b.shape[0], pair.a.shape[1])
-            if tensor.shape != size:
-                raise not_for_this(f"{name} is {list(tensor.shape)}, the adapter's {list(size)}")
-            tensor = tensor.float().addmm_(pair.b, pair.a, alpha=pair.scale)
-        yield name, tensor
-    if left:
-        raise not_for_this(f"the model has no {next(iter(left))}")
+    if wanted.adapter is None:
+        return None
+    lora = read_lora(wanted.folder.finetuned_dir(wanted.adapter))
+    sizes = matrix_sizes(wanted.folder.quantized_dir)
+    for module, pair in lora.pairs.items():
+        trained = (pair.b.shape[0], pair.a.shape[1])
+        if sizes.get(module) != trained:
+            there = f"is {list(sizes[module])} in the model" if module in sizes else "is not in the model"
+            raise RequestError(
+                f"The adapter {wanted.adapter} was trained on another base.",
+                f"{module} {there}, and {list(trained)} in the adapter.",
+                "Train it again: " + command("run", wanted.lab.root, "finetune"),
+                code="export.other-base",
+            )
+    return lora
 
 
-def not_for_this(what: str) -> RequestError:
-    """The error of an adapter that does not fit the lab's quantized model."""
-    return RequestError(
-        "The adapter was trained on another base.",
-        f"{what}.",
-        "Run finetune again.",
-        code="export.other-base",
-    )
-
-
-def write_float(
-    wanted: ExportRequest, folder: Path, dtype: torch.dtype, lora: Lora | None, *, rounded: bool = False
-) -> list[str]:
+def write_float(wanted: ExportRequest, folder: Path, type: str, lora: Lora | None) -> list[str]:
     """Write the lab's quantized model, with an adapter folded in, as a plain checkpoint; what is to be said of it.
 
     Args:
-        rounded: round the matrices of the layers to 8 bits, in the form of compressed-tensors.
+        type: of the weights: one of :data:`FLOATS`, :data:`INT8` or, without an adapter, :data:`INT4`.
 
     Raises:
         StageError: transformers would not find all that it needs in it.
     """
-    from core.model.load import check_tensors
-
     checkpoint = wanted.folder.quantized_dir
+    dtype = dtype_of(checkpoint, type)
     copy_text(checkpoint, folder)
     config = {**read_config(checkpoint), "dtype": str(dtype).removeprefix("torch.")}
     was_packed = config.pop("quantization_config", None) is not None
-    writer = _Shards(folder)
-    for name, tensor in folded(checkpoint, lora):
+    writer, total = _Shards(folder), len(matrix_sizes(checkpoint))
+    schemes: dict[str, Scheme] = {}
+    tensors = read_tensors(checkpoint) if type == INT4 else folded(checkpoint, lora)
+    for done, (name, tensor) in enumerate(tensors):
         wanted.report.check_cancelled()
-        if rounded and tensor.dim() == 2 and ".layers." in name:
-            for part, value in _to_int8(tensor.float(), dtype).items():
-                writer.put(f"{name.removesuffix('.weight')}.{part}", value)
+        wanted.report.progress("Writing the weights", min(done, total), total)
+        module = name.removesuffix(".weight")
+        if isinstance(tensor, Packed):
+            parts, schemes[module] = as_packed(tensor)
+        elif type == INT8 and tensor.dim() == 2 and ".layers." in name:
+            parts, schemes[module] = rounded(tensor, dtype)
+        else:
+            writer.put(name, (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous())
             continue
-        writer.put(name, (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous())
+        for part, value in parts.items():
+            writer.put(f"{module}.{part}", value)
     names = writer.close()
     if was_packed:
-        config["tie_word_embeddings"] = "lm_head.weight" not in names
-    if rounded:
-        config["quantization_config"] = _compressed(names)
+        config["tie_word_embeddings"] = not any(name.startswith("lm_head.") for name in names)
+    if schemes:
+        floats = [] if "lm_head" in schemes else ["lm_head"]
+        config["quantization_config"] = quantization_config(schemes, floats)
     write_json(folder / "config.json", config)
-    if not rounded:
-        try:
-            check_tensors(folder, wanted.lab.recipe.model.trust_remote_code)
-        except RequestError as error:
-            raise StageError(
-                error.title, error.detail, "Run quantize again.", code="export.unusable"
-            ) from None
+    if not schemes:
+        _see_that_all_is_there(wanted, folder)
     prompts = lab_prompts(wanted, folder)
     return put_template(prompts, turns_of(prompts), folder)
+
+
+def _see_that_all_is_there(wanted: ExportRequest, folder: Path) -> None:
+    from core.model.load import check_tensors
+
+    try:
+        check_tensors(folder, wanted.lab.recipe.model.trust_remote_code)
+    except RequestError as error:
+        raise StageError(error.title, error.detail, "Run quantize again.", code="export.unusable") from None
 
 
 def copy_text(source: Path, folder: Path) -> None:
@@ -192,42 +232,3 @@ class _Shards:
             json.dumps(index, indent=2), encoding="utf-8"
         )
         return list(self._where)
-
-
-# Eight bits, in the form of compressed-tensors
-
-
-def _to_int8(weight: torch.Tensor, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """A matrix rounded to 8 bits, group by group of a row around zero: four numbers in each word, the first lowest."""
-    rows, columns = weight.shape
-    size = _GROUP if columns % _GROUP == 0 else columns
-    grouped = weight.view(rows, -1, size)
-    scales = (grouped.abs().amax(-1) / 127).clamp_min_(1e-10).to(dtype)
-    codes = (grouped / scales.float().unsqueeze(-1)).round_().clamp_(-127, 127).view(rows, columns)
-    stored = (codes.to(torch.int32) + 128).to(torch.uint8)
-    if columns % 4:
-        stored = torch.nn.functional.pad(stored, (0, 4 - columns % 4))
-    return {
-        "weight_packed": stored.contiguous().view(torch.int32),
-        "weight_scale": scales.contiguous(),
-        "weight_shape": torch.tensor([rows, columns]),
-    }
-
-
-def _compressed(names: list[str]) -> Mapping[str, Any]:
-    left = sorted(name.removesuffix(".weight") for name in names if name.endswith("lm_head.weight"))
-    weights = {
-        "num_bits": 8,
-        "type": "int",
-        "symmetric": True,
-        "strategy": "group",
-        "group_size": _GROUP,
-        "dynamic": False,
-    }
-    return {
-        "quant_method": "compressed-tensors",
-        "format": "pack-quantized",
-        "quantization_status": "compressed",
-        "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights, "format": "pack-quantized"}},
-        "ignore": left or ["lm_head"],
-    }

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import RequestError
-from core.export.merged import dtype_of, float_bytes, folded, write_float
+from core.export.merged import INT4, dtype_of, fitting_lora, float_bytes, refuse_float, write_float
 from core.export.onnx import lab_prompts
 from core.export.programs import ask_peft
 from core.export.prompts import starts_by_tokenizer
 from core.export.write import Exported, ExportRequest, into_folder
 from core.files import read_json, write_json
-from core.optimize.adapters import read_lora
 from core.text import command
 
 BASE, ADAPTER = "base", "adapter"
@@ -31,22 +30,24 @@ def run(wanted: ExportRequest) -> Exported:
             code="export.adapter",
         )
     checkpoint, source = wanted.folder.quantized_dir, wanted.folder.finetuned_dir(adapter)
-    lora = read_lora(source)
+    refuse_float(wanted)
+    lora = fitting_lora(wanted)
+    assert lora is not None
     dtype = dtype_of(checkpoint, wanted.type)
 
     def write(folder: Path) -> dict[str, Any]:
         (folder / BASE).mkdir()
-        notes = write_float(wanted, folder / BASE, dtype, None)
+        notes = write_float(wanted, folder / BASE, wanted.type, None)
         (folder / ADAPTER).mkdir()
         for name in _FILES:
             shutil.copyfile(source / name, folder / ADAPTER / name)
         config = read_json(folder / ADAPTER / _FILES[0])
         write_json(folder / ADAPTER / _FILES[0], {**config, "base_model_name_or_path": BASE})
         prompts = lab_prompts(wanted, folder / BASE)
-        program = ask_peft(wanted.lab.recipe, adapter, starts_by_tokenizer(prompts))
+        program = ask_peft(
+            wanted.lab.recipe, adapter, starts_by_tokenizer(prompts), packed=wanted.type == INT4
+        )
         (folder / "ask.py").write_text(program, encoding="utf-8")
         return {"dtype": str(dtype).removeprefix("torch."), "rank": lora.rank, "notes": notes}
 
-    for _ in folded(checkpoint, lora):  # refuses an adapter that does not fit before anything is written
-        pass
     return into_folder(wanted, float_bytes(checkpoint, dtype), write)

@@ -83,14 +83,16 @@ def ask_onnx(recipe: Recipe, adapter: str | None) -> str:
     return _whole("onnxruntime-genai", _ONNX, _ASK_ONNX, recipe, _ADAPTER.format(adapter=adapter or ""))
 
 
-def ask_peft(recipe: Recipe, adapter: str | None, special: bool) -> str:
+def ask_peft(recipe: Recipe, adapter: str | None, special: bool, *, packed: bool = False) -> str:
     """The program of a PEFT folder.
 
     Args:
         special: whether the tokenizer shall put its start token before a text.
+        packed: whether the base is in the form of compressed-tensors.
     """
     ask = _ASK_PEFT.replace("{special}", str(special))
-    return _whole("peft transformers torch", _PEFT, ask, recipe, _ADAPTER.format(adapter=adapter or ""))
+    needs = "peft transformers torch" + (" compressed-tensors" if packed else "")
+    return _whole(needs, _PEFT, ask, recipe, _ADAPTER.format(adapter=adapter or ""))
 
 
 def _whole(needs: str, imports: str, ask: str, recipe: Recipe, adapter: str) -> str:

@@ -31,6 +31,7 @@ from core.files import (
 from core.folder import LabFolder
 from core.stale import older_answers, stale
 from core.text import command
+from core.tqdm_progress import reporting
 
 if TYPE_CHECKING:
     from core.lab import Lab
@@ -158,7 +159,8 @@ def export(
         report or Reporter(),
     )
     _look(wanted, source)
-    return chosen.load().run(wanted)
+    with reporting(wanted.report):
+        return chosen.load().run(wanted)
 
 
 def _adapter(lab: Lab, form: ExportForm, wanted: str | None) -> str | None:

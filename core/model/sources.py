@@ -25,13 +25,17 @@ PATTERNS = (
     "generation_config.json",
     "tokenizer*",
     "special_tokens_map.json",
+    "README.md",
+    "LICEN[CS]E*",
+    "NOTICE*",
+    "USE_POLICY*",
     "added_tokens.json",
     "vocab.*",
     "merges.txt",
     "spiece.model",
     "chat_template*",
 )
-"""What is fetched of a hub model: weights in safetensors, configuration, tokenizer."""
+"""What is fetched of a hub model: weights in safetensors, configuration, tokenizer, card and licence."""
 
 SKIPPED = ("*/*", "consolidated*.safetensors", "*.fp32.safetensors", "adapter_model.safetensors")
 """What is left out of it: subfolders (other formats) and second copies of the weights."""

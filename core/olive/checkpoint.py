@@ -299,7 +299,6 @@ def read_tensors(checkpoint: Path) -> Iterator[tuple[str, torch.Tensor | Packed]
 
     entries = tensor_entries(checkpoint)
     config = read_config(checkpoint).get("quantization_config") or {}
-    overrides = config.get("overrides") or {}
     for file in weight_files(checkpoint):
         with safe_open(str(file), "pt") as stream:
             for name in stream.keys():  # noqa: SIM118 - not a dictionary
@@ -307,7 +306,6 @@ def read_tensors(checkpoint: Path) -> Iterator[tuple[str, torch.Tensor | Packed]
                 if f"{module}.qweight" not in entries or kind not in _TENSORS or kind == "bias":
                     yield name, stream.get_tensor(name)
                 elif kind == "qweight":
-                    bits = int((overrides.get(module) or {}).get("bits") or config.get("bits") or 4)
                     zeros = f"{module}.qzeros"
                     yield (
                         f"{module}.weight",
@@ -315,10 +313,28 @@ def read_tensors(checkpoint: Path) -> Iterator[tuple[str, torch.Tensor | Packed]
                             stream.get_tensor(name),
                             stream.get_tensor(f"{module}.scales"),
                             stream.get_tensor(zeros) if zeros in entries else None,
-                            bits,
+                            _bits(config, module),
                             f"{file}: {module}",
                         ),
                     )
+
+
+def matrix_sizes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
+    """The size of each layer's weight, from the files' headers: [outputs, inputs] of a matrix, rounded or not."""
+    config = read_config(checkpoint).get("quantization_config") or {}
+    sizes: dict[str, tuple[int, ...]] = {}
+    for name, entry in tensor_entries(checkpoint).items():
+        module, _, kind = name.rpartition(".")
+        if kind == "qweight":
+            sizes[module] = (entry.shape[0], entry.shape[1] * 8 // _bits(config, module))
+        elif kind == "weight":
+            sizes[module] = entry.shape
+    return sizes
+
+
+def _bits(config: Mapping[str, Any], module: str) -> int:
+    own = (config.get("overrides") or {}).get(module) or {}
+    return int(own.get("bits") or config.get("bits") or 4)
 
 
 def _unpacked(
