@@ -6,13 +6,16 @@ that is damaged, older than the settings, or of another base is not taken along 
 
 from __future__ import annotations
 
+import glob
+import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from core.errors import RequestError
 from core.events import Reporter
@@ -320,8 +323,13 @@ def _may_go(target: Path, wanted: ExportRequest) -> bool:
 @contextmanager
 def beside(target: Path) -> Iterator[Path]:
     """A folder to make ``target`` in; gone afterwards if it was not renamed."""
-    made = target.with_name(f".{target.name}.making-{uuid.uuid4().hex[:8]}")
+    made = target.with_name(f".{target.name}.making-{os.getpid()}")
     with explained(target):
+        for left in target.parent.glob(f".{glob.escape(target.name)}.making-*"):
+            pid = left.name.rpartition("-")[2]
+            if pid.isdigit() and not psutil.pid_exists(int(pid)):
+                shutil.rmtree(left, ignore_errors=True)  # of an export that was killed
+        shutil.rmtree(made, ignore_errors=True)
         made.mkdir(parents=True)
         try:
             yield made

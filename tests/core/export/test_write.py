@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,16 @@ def test_a_full_disk_leaves_nothing(lab: Lab, tmp_path: Path, monkeypatch: pytes
         export(lab, "merged", tmp_path / "out")
     assert caught.value.code == "disk.full"
     assert left(tmp_path) == []
+
+
+def test_what_a_killed_export_left_goes(lab: Lab, tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    half = tmp_path / f".out.making-{child.pid}"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"x")
+    export(lab, "merged", tmp_path / "out")
+    assert left(tmp_path) == ["out"]
 
 
 def test_a_small_disk_is_told_before_the_work(
