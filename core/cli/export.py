@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 
 from core.cli.parser import add_folder, add_json
-from core.export.forms import FORMS
+from core.errors import RequestError
+from core.export.forms import FORMS, ExportForm
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
-    width = max(map(len, FORMS)) + 2
     parser = commands.add_parser(
         "export",
         help="take the result along, in a form that other programs read",
         description="Write the lab's result in a form that other programs read.",
-        epilog="forms:\n"
-        + "\n".join(f"  {form.name:{width}}{form.out:12}{form.about}" for form in FORMS.values()),
+        epilog="forms:\n" + "\n".join(map(_about, FORMS.values())),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_folder(parser)
-    where = parser.add_mutually_exclusive_group(required=True)
+    where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--to",
         nargs=2,
@@ -40,6 +40,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--type",
         choices=types,
+        metavar="TYPE",
         default="",
         help="type of the weights: "
         + "; ".join(f"{form.name}: {', '.join(form.types)}" for form in FORMS.values() if form.types),
@@ -51,7 +52,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     folders = [form.name for form in FORMS.values() if form.is_folder]
     parser.add_argument(
-        "--form", choices=folders, default="onnx", help="with --to hub: the form to send (default: onnx)"
+        "--form",
+        choices=folders,
+        metavar="FORM",
+        default="onnx",
+        help="with --to hub: the form to send (default: onnx)",
     )
     parser.add_argument(
         "--public", action="store_true", help="with --to hub: a new repository is for everybody"
@@ -63,6 +68,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.set_defaults(run=run)
 
 
+def _about(form: ExportForm) -> str:
+    head = f"  {form.name} {form.out}"
+    return textwrap.fill(form.about, 78, initial_indent=f"{head:29}", subsequent_indent=" " * 29)
+
+
 def run(options: argparse.Namespace) -> int:
     """Write it, and say what it is and how it is used."""
     from core.cli.show import StderrReporter, moving, print_json, redraws, say
@@ -70,8 +80,14 @@ def run(options: argparse.Namespace) -> int:
     from core.export.write import export
     from core.formats import human_bytes
     from core.lab import Lab
-    from core.text import clean
+    from core.text import clean, command
 
+    if options.to is None and options.olive is None:
+        raise RequestError(
+            "The form is not named.",
+            hint=f"{command('export', options.folder, '--to')} FORM OUT, where FORM is {' or '.join(FORMS)}.",
+            code="usage",
+        )
     form, out = options.to or ("olive", options.olive)
     report = StderrReporter() if redraws(sys.stderr) and not options.json else Reporter()
     done = export(

@@ -64,6 +64,7 @@ class Parser(argparse.ArgumentParser):
         """
         words = self._one_setting_each(words)
         self._refuse_missing_values(words)
+        self._refuse_missing_words(words)
         options, rest = self.parse_known_intermixed_args(words)
         if rest:
             self._refuse(rest)
@@ -111,6 +112,20 @@ class Parser(argparse.ArgumentParser):
                     f"{word} needs a value.",
                     f"The next word is {value!r}, an option.",
                     f"A value that begins with a dash is written {word}=VALUE.",
+                    usage=self.format_usage(),
+                )
+
+    def _refuse_missing_words(self, words: Sequence[str]) -> None:
+        """As argparse would, for an option of several words; with what they are called."""
+        for at, word in enumerate(words):
+            action = self._option_string_actions.get(word)
+            if action is None or not isinstance(action.nargs, int) or action.nargs < 2:
+                continue
+            values = words[at + 1 : at + 1 + action.nargs]
+            if len(values) < action.nargs or any(value.startswith("-") for value in values):
+                raise UsageError(
+                    f"{word} needs {' and '.join(action.metavar or ())}.",
+                    f"Given is: {' '.join(words[at:])}.",
                     usage=self.format_usage(),
                 )
 

@@ -68,7 +68,7 @@ def base_licence(wanted: ExportRequest) -> Licence:
 def card_text(wanted: ExportRequest, folder: Path, licence: Licence) -> str:
     """The card as Markdown with the hub's front matter."""
     recipe, form = wanted.lab.recipe, wanted.form
-    title = recipe.upload.name or wanted.lab.root.name
+    title = wanted.lab.root.name
     source = recipe.model.source
     base = source if kind_of(source, wanted.lab.root) == "hub" else Path(source).name
     adapter = wanted.adapter
@@ -80,8 +80,9 @@ def card_text(wanted: ExportRequest, folder: Path, licence: Licence) -> str:
         + f": {form.about}",
         "\n".join(_from(wanted, base)),
     ]
-    if usage := form.next:
-        parts += ["## Use", f"```\n{usage.format(out='.', name=folder.name.split('.')[1] or title)}\n```"]
+    if form.next:
+        usage = form.next.format(out=".", name=title).removeprefix("cd . && ")
+        parts += ["## Use", f"```\n{usage}\n```"]
     parts += [
         "## Licence",
         f"The base model's licence is {escape(licence.name)}."

@@ -18,6 +18,7 @@ import torch
 
 from core.errors import RequestError, StageError
 from core.events import Reporter
+from core.export.card import base_licence
 from core.export.gguf_text import compare_text, write_text
 from core.export.merged import copy_text, fitting_lora, float_bytes, folded, refuse_float
 from core.export.modelfile import modelfile
@@ -63,6 +64,9 @@ def run(wanted: ExportRequest) -> Exported:
         turns = turns_of(prompts)
         notes = put_template(prompts, turns, folder)
         writer = _writer(folder / MODEL, arch, facts)
+        writer.add_name(wanted.lab.root.name)
+        if licence := base_licence(wanted).name:
+            writer.add_license(licence)
         write_text(writer, folder, prompts, facts)
         tensors = _as_packed(checkpoint) if as_packed else _as_floats(checkpoint, lora, wanted.type)
         _write(writer, arch, facts, tensors, wanted.report)

@@ -149,6 +149,10 @@ def test_the_command_line_and_its_json(lab: Lab, tmp_path: Path, capsys: pytest.
     assert (told["form"], told["adapter"], told["type"]) == ("merged", "travel", "float16")
     assert main(words) == 2
     assert "--force" in capsys.readouterr().err
+    assert main(words[:2]) == 2
+    assert "foundry-local" in capsys.readouterr().err, "the forms are named"
+    assert main(words[:4]) == 2
+    assert "--to needs FORM and OUT" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
