@@ -111,6 +111,9 @@ def run(options: argparse.Namespace) -> int:
     if not done.files:
         size = f" ({human_bytes(done.bytes)})" if done.bytes else ""
         say(clean(f"{FORMS[form].title}: {done.path}{size}", keep_newlines=False))
+    if options.dry_run:
+        for each in done.numbers.get("contents", ()):
+            say(f"{human_bytes(each['bytes']):>12}  {clean(each['name'], keep_newlines=False)}")
     for note in done.notes:
         say(clean(f"Note: {note}", keep_newlines=False))
     if done.next:

@@ -8,7 +8,6 @@ next try. The repository changes in one step, when everything is there.
 from __future__ import annotations
 
 import dataclasses
-import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ from core.errors import LabError, MachineError, RequestError
 from core.export.forms import form_named, type_of
 from core.export.write import Exported, ExportRequest
 from core.files import MANIFEST
-from core.folder import REPORT_NAME
 from core.formats import counted, human_bytes
 from core.text import first_line
 from core.tqdm_progress import reporting
@@ -26,8 +24,6 @@ from core.version import __version__
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-_REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
-_NOT_SENT = frozenset({MANIFEST, REPORT_NAME})
 _LOGIN = "Log in with `hf auth login`, or put a token that may write into HF_TOKEN."
 
 
@@ -36,51 +32,62 @@ def run(wanted: ExportRequest) -> Exported:
     from huggingface_hub import HfApi
 
     name = wanted.out
-    if not _REPOSITORY.fullmatch(name):
-        raise RequestError(
-            "That is no name of a repository.",
-            f"{name!r} is not OWNER/NAME.",
-            "Name it as its page is named, such as my-name/travel.",
-            code="hub.name",
-        )
+    _refuse_name(name)
     api = HfApi(library_name="olivepress", library_version=__version__)
     seen = _look(api, name)
     made = _made(wanted)
     folder = Path(made.path)
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in _NOT_SENT]
-    total = sum(path.stat().st_size for path in files)
-    private = not wanted.public if seen["private"] is None else bool(seen["private"])
+    try:
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
+        files = [(path.relative_to(folder).as_posix(), path) for path in paths]
+        contents: list[dict[str, Any]] = [
+            {"name": sent, "bytes": path.stat().st_size} for sent, path in files
+        ]
+        if not wanted.dry_run:
+            _send(wanted, api, name, files)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    url, total = f"{api.endpoint}/{name}", sum(each["bytes"] for each in contents)
     notes = list(made.notes)
+    if wanted.dry_run:
+        notes.insert(
+            0, f"{counted(len(files), 'file')}, {human_bytes(total)}, would be sent to {url}; nothing was."
+        )
     if wanted.public and seen["private"]:
         notes.append(f"{name} is there already and private: it stays so.")
     if not wanted.public and seen["private"] is False:
         notes.append(f"{name} is there already and open to everybody.")
-    url = f"{api.endpoint}/{name}"
-    if not wanted.dry_run:
-        _send(wanted, api, name, [(path.relative_to(folder).as_posix(), path) for path in files])
-        shutil.rmtree(folder, ignore_errors=True)
-    else:
-        notes.insert(
-            0, f"{counted(len(files), 'file')}, {human_bytes(total)}, would be sent to {url}; nothing was."
-        )
     return Exported(
         "hub",
         url,
         total,
         notes=tuple(notes),
         numbers={
-            "form": wanted.hub_form,
+            "hub_form": wanted.hub_form,
             "user": seen["user"],
-            "private": private,
+            "private": not wanted.public if seen["private"] is None else bool(seen["private"]),
             "sent": not wanted.dry_run,
-            "contents": [
-                {"name": path.relative_to(folder).as_posix(), "bytes": size}
-                for path, size in ((path, path.stat().st_size if path.exists() else 0) for path in files)
-            ]
-            if wanted.dry_run
-            else [],
+            "contents": contents,
         },
     )
+
+
+def _refuse_name(name: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+        right = name.count("/") == 1
+    except HFValidationError:
+        right = False
+    if not right:
+        raise RequestError(
+            "That is no name of a repository.",
+            f"{name!r} is not OWNER/NAME, as the hub takes it.",
+            "Name it as its page is named, such as my-name/travel.",
+            code="hub.name",
+        )
 
 
 def _made(wanted: ExportRequest) -> Exported:

@@ -289,7 +289,7 @@ def free_place(wanted: ExportRequest) -> Path:
     Raises:
         RequestError: something does, or it is a place of the lab's own.
     """
-    target = Path(wanted.out).expanduser().absolute()
+    target = Path(os.path.abspath(Path(wanted.out).expanduser()))
     models = wanted.folder.models_dir
     if target in (wanted.lab.root, models) or models in target.parents or target in wanted.lab.root.parents:
         raise RequestError(
