@@ -144,7 +144,7 @@ def _from(wanted: ExportRequest, base: str) -> Iterator[str]:
         records = (manifest.get("fingerprint") or {}).get("records")
         name = Path((manifest.get("fingerprint") or {}).get("data", {}).get("file") or recipe.data.file).name
         yield f"| Trained on | {escape(name)}" + (
-            f", SHA-256 `{escape(str(records))}` |" if records else " |"
+            f", fingerprint `{escape(str(records))}` |" if records else " |"
         )
     if wanted.type:
         yield f"| Type of the weights | {escape(wanted.type)} |"

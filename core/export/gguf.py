@@ -261,15 +261,8 @@ def _layer_windows(arch: str, facts: ModelFacts) -> tuple[bool, ...]:
 
 def _alike(one: Any, other: Any) -> bool:
     if isinstance(one, Mapping) and isinstance(other, Mapping):
-        left, right = (
-            {key: value for key, value in each.items() if value is not None and (key, value) not in _USUAL}
-            if not any(isinstance(value, Mapping | list) for value in each.values())
-            else dict(each)
-            for each in (one, other)
-        )
-        return all(_alike(left.get(key), right.get(key)) for key in left.keys() & right.keys()) and not (
-            (left.keys() ^ right.keys()) - _NOT_COMPARED
-        )
+        left, right = _without_usual(one), _without_usual(other)
+        return left.keys() == right.keys() and all(_alike(left[key], right[key]) for key in left)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(_alike, one, other))
     if isinstance(one, int | float) and isinstance(other, int | float):
@@ -277,10 +270,14 @@ def _alike(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-_USUAL = {("partial_rotary_factor", 1.0)}
-_NOT_COMPARED = frozenset(
-    {"attention_factor", "original_max_position_embeddings", "type", "beta_fast", "beta_slow", "factor"}
-)
+def _without_usual(rope: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of positions without those that say what holds anyway."""
+    usual = {"partial_rotary_factor": 1.0, "beta_fast": 32, "beta_slow": 1}
+    told = {key: value for key, value in rope.items() if value is not None and usual.get(key) != value}
+    told.pop("type", None)  # an older name of rope_type
+    if told.get("rope_type") == "longrope":
+        told.pop("factor", None)  # follows from the two lengths
+    return told
 
 
 # The weights

@@ -74,6 +74,42 @@ def test_llama3s_stretched_positions_go_along(tmp_path: Path) -> None:
     assert factors[-1] == 8.0
 
 
+@pytest.mark.parametrize(
+    ("arch", "options"),
+    [
+        ("qwen2", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}}),
+        (
+            "qwen3",
+            {
+                "rope_parameters": {
+                    "rope_type": "yarn",
+                    "rope_theta": 1e6,
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 128,
+                }
+            },
+        ),
+        (
+            "phi3",
+            {
+                "rope_parameters": {
+                    "rope_type": "longrope",
+                    "rope_theta": 1e4,
+                    "long_factor": [1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0],
+                    "short_factor": [1.0, 1.0, 1.1, 1.1, 1.2, 1.3, 1.4, 1.5],
+                    "original_max_position_embeddings": 128,
+                },
+                "original_max_position_embeddings": 128,
+            },
+        ),
+    ],
+)
+def test_other_stretched_positions_go_along(arch: str, options: dict[str, Any], tmp_path: Path) -> None:
+    lab = lab_with(arch, tmp_path / "lab", **options)
+    export(lab, "gguf", tmp_path / "out", type="f32")
+    assert torch.allclose(logits(read(tmp_path / "out")), tuned_logits(lab, None), atol=2e-4)
+
+
 def test_what_llama_cpp_does_not_know_is_refused_by_name(tmp_path: Path) -> None:
     lab = lab_with("granite", tmp_path / "lab")
     with pytest.raises(RequestError) as caught:
