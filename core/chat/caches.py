@@ -25,8 +25,8 @@ class Caches:
     def take(self, adapter: str, words: str) -> KVCache:
         """The cache for a question: of a conversation that it goes on with, or an empty one.
 
-        A cache is gone on with if at least half of it stays, in characters: what is lost must be read again by
-        whoever comes back to it. Which one is taken changes the time and never the answer.
+        A cache is gone on with if at least half of it stays, in characters, since what is lost must be read again by
+        whoever comes back to it; or if the same is asked again. The choice changes the time and never the answer.
 
         Args:
             words: the texts of the conversation, joined; :attr:`KVCache.words` is compared with it.
@@ -35,7 +35,7 @@ class Caches:
         for cache in self._kept:
             if cache.adapter == adapter:
                 same = common_prefix(cache.words, words)
-                if 2 * same >= len(cache.words) and same >= kept:
+                if (2 * same >= len(cache.words) or same == len(words)) and same >= kept:
                     best, kept = cache, same
         if best is None and len(self._kept) >= self._most:
             oldest = self._kept.pop(0)

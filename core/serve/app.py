@@ -270,7 +270,7 @@ class _Answer(Response):
         super().__init__()
         self._app, self._model, self._wanted = app, model, wanted
         asked = [("logprobs" in prompt) for prompt in wanted.prompts for _ in range(wanted.choices)]
-        self._reply = Reply(wanted.chat, wanted.model, model.fingerprint, asked)
+        self._reply = Reply(wanted.chat, wanted.model, asked)
         self._events: asyncio.Queue[tuple[int, Token | Done] | _End] = asyncio.Queue()
         self._begun = False
 
@@ -306,16 +306,18 @@ class _Answer(Response):
             if isinstance(event, Exception):
                 raise event
             index, told = event
-            if not self._begun and wanted.stream:
-                await self._start(send, b"text/event-stream; charset=utf-8")
             if not reply.begun:
+                reply.fingerprint = self._model.fingerprint
                 metrics.first.labels(wanted.model).observe(time.monotonic() - arrived)
+                if wanted.stream:
+                    await self._start(send, b"text/event-stream; charset=utf-8")
             if isinstance(told, Token):
                 choice = reply.add(index, told.text, told.tokens)
             else:
                 choice = reply.end(index, told, index % wanted.choices == 0)
             if wanted.stream:
                 await self._write(send, reply.chunk([choice], wanted.usage))
+        self._count(time.monotonic() - arrived)
         if wanted.stream:
             if wanted.usage:
                 await self._write(send, reply.chunk([], True, last=True))
@@ -324,13 +326,12 @@ class _Answer(Response):
             body = JSONResponse(reply.whole()).body
             await self._start(send, b"application/json", len(body))
             await self._send(send, bytes(body), more=False)
-        metrics.took.labels(wanted.model).observe(time.monotonic() - arrived)
-        for kind, count in (
-            ("prompt", reply.usage.prompt),
-            ("cached", reply.usage.cached),
-            ("answer", reply.usage.answer),
-        ):
-            metrics.tokens.labels(wanted.model, kind).inc(count)
+
+    def _count(self, seconds: float) -> None:
+        metrics, model, usage = self._model.metrics, self._wanted.model, self._reply.usage
+        metrics.took.labels(model).observe(seconds)
+        for kind, count in (("prompt", usage.prompt), ("cached", usage.cached), ("answer", usage.answer)):
+            metrics.tokens.labels(model, kind).inc(count)
 
     async def _start(self, send: Send, kind: bytes, size: int | None = None) -> None:
         self._begun = True

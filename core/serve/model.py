@@ -74,6 +74,7 @@ class ServedModel:
         self._process: ModelProcess | None = None
         self._loading: asyncio.Future[None] | None = None
         self._files: object = None
+        self._known: tuple[object, bool] | None = None  # files, and whether they are a whole model
         self._failed_at = 0.0
         self._recipe = lab.recipe
 
@@ -82,11 +83,12 @@ class ServedModel:
     def models(self) -> dict[str, str]:
         """The names that clients may use now, each with its adapter (or "")."""
         folder = self._lab.folder.onnx_dir
-        try:
-            check_model(folder)
-        except LabError:
+        stamp = _stamp(folder)
+        if self._known is None or self._known[0] != stamp:
+            self._known = stamp, _whole(folder)
+        if not self._known[1]:
             return {}
-        refused = self.ready.refused if self.ready is not None and self._files == _stamp(folder) else {}
+        refused = self.ready.refused if self.ready is not None and self._files == stamp else {}
         there = [name for name in self._lab.adapters() if name not in refused]
         return {self.name: BASE, **{f"{self.name}:{adapter}": adapter for adapter in there}}
 
@@ -321,6 +323,14 @@ class ServedModel:
             self._log("The model's process did not obey, and was ended.")
             await asyncio.to_thread(process.close)
             await asyncio.wait({over})
+
+
+def _whole(folder: Path) -> bool:
+    try:
+        check_model(folder)
+    except LabError:
+        return False
+    return True
 
 
 def _stamp(folder: Path) -> object:

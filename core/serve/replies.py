@@ -69,19 +69,20 @@ class Reply:
 
     Attributes:
         usage: what it took so far.
+        fingerprint: changes with the model; known when the answer begins.
     """
 
-    def __init__(self, chat: bool, model: str, fingerprint: str, logprobs: list[bool]) -> None:
+    def __init__(self, chat: bool, model: str, logprobs: list[bool]) -> None:
         """``logprobs``: whether each of the choices is told with its tokens' probabilities."""
         self._chat = chat
         self._head = {
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}",
             "created": int(time.time()),
             "model": model,
-            "system_fingerprint": fingerprint,
         }
         self._choices = [_Choice(each) for each in logprobs]
         self.usage = Usage()
+        self.fingerprint = ""
 
     @property
     def begun(self) -> bool:
@@ -113,7 +114,7 @@ class Reply:
     def chunk(self, choices: list[dict[str, Any]], usage: bool, last: bool = False) -> dict[str, Any]:
         """A piece of the answer; where usage was asked for every one has the field, and the last one the numbers."""
         kind = "chat.completion.chunk" if self._chat else "text_completion"
-        found = {**self._head, "object": kind, "choices": choices}
+        found = self._object(kind, choices)
         return {**found, "usage": self.usage.as_dict() if last else None} if usage else found
 
     def whole(self) -> dict[str, Any]:
@@ -124,7 +125,10 @@ class Reply:
             found = self._choice(index, each.tokens, 0, each.finish)
             choices.append(found | (message if self._chat else {"text": each.text}))
         kind = "chat.completion" if self._chat else "text_completion"
-        return {**self._head, "object": kind, "choices": choices, "usage": self.usage.as_dict()}
+        return {**self._object(kind, choices), "usage": self.usage.as_dict()}
+
+    def _object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {**self._head, "object": kind, "system_fingerprint": self.fingerprint, "choices": choices}
 
     def _choice(self, index: int, tokens: list[Any], at: int, finish: str | None) -> dict[str, Any]:
         logprobs = None

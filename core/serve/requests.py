@@ -204,10 +204,20 @@ def _checked(kind: type[Kind], body: bytes) -> Kind:
         raise Refusal(400, f"The body is not JSON: {why}.", "invalid_json") from None
     if not isinstance(data, dict):
         raise Refusal(400, "The body must be a JSON object.", "invalid_json")
+    if b"\\u" in body and not _writable(data):
+        raise Refusal(400, "The body has half of a surrogate pair, which is no character.", "invalid_json")
     try:
         return kind.model_validate(_asked(kind, data))
     except ValidationError as error:
         raise _refusal(error) from None
+
+
+def _writable(data: Any) -> bool:
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return True
 
 
 def _asked(kind: type[_Common], data: dict[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ def loaded_by(statement: str) -> set[str]:
         "import core; core.Lab, core.Job, core.Recipe",
         "import core.cli.parser as p; p.build_parser()",
         "import core.chat.session",
+        "import core.serve.server",
         "import core.check",
         "import core.data",
         "import tui.app",
