@@ -17,7 +17,7 @@ from textual.content import Content
 
 from core.assessments import HARDLY, LEARNT, SAME_WORDS
 from core.user_dirs import config_dir
-from tui.keys import DATA, GLOBAL, LOG, Action, key_names
+from tui.keys import DATA, GLOBAL, LOG, STAGE, Action, key_names
 from tui.screens.dialogs import Dialog, Scrolled
 from tui.steps import Step
 from tui.widgets.safe import Plain
@@ -194,13 +194,18 @@ class HelpScreen(Dialog[None]):
             Content.styled("In the data step", "bold"),
             *(self._of(action) for action in DATA),
             Content(""),
+            Content.styled("In the step with the model", "bold"),
+            *(self._of(action) for action in STAGE),
+            Content(""),
             Content.styled(
                 "Letters and digits are text while a field has the focus: Esc leaves it.", "$foreground 60%"
             ),
             Content.styled("Your own keys: put for example", "$foreground 60%"),
             Content('  [keys]\n  run = "f8,g"'),
             Content.styled(f"into {config_dir() / 'wizard.toml'}. Names of actions:", "$foreground 60%"),
-            Content("  " + ", ".join(action.id for action in (*GLOBAL, *LOG, *DATA)) + ", step1 to step7"),
+            Content(
+                "  " + ", ".join(action.id for action in (*GLOBAL, *LOG, *DATA, *STAGE)) + ", step1 to step7"
+            ),
         ]
         return Content("\n").join(lines)
 

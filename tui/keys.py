@@ -97,7 +97,11 @@ DATA: tuple[Action, ...] = (
     Action("data.browse", "o", "browse", "Browse", "pick the data file"),
 )
 
-EVERY: tuple[Action, ...] = GLOBAL + JUMPS + LOG + DATA
+STAGE: tuple[Action, ...] = (
+    Action("stage.model", "m", "pick_model", "Pick a model", "pick one of the models on this machine"),
+)
+
+EVERY: tuple[Action, ...] = GLOBAL + JUMPS + LOG + DATA + STAGE
 
 
 _NAMES = {

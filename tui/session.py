@@ -89,6 +89,10 @@ class Session:
         changed = {name: value for name, value in values.items() if value_of(before, name) != value}
         if changed:
             lab.set(changed)
+        if "model.source" in changed:
+            from core.model.found import remember
+
+            remember(changed["model.source"])
         return self.recipe()
 
     def command(self, *words: str, absolute: bool = False) -> str:

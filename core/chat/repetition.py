@@ -17,6 +17,7 @@ _LEAST_SIGNS = 200
 """The same for what has neither letters nor digits, such as the rule of a table."""
 _LEAST_COUNTED = 200
 """The same for rounds that differ in their numbers: `1. See it. 2. See it.`; a table has some of those."""
+_QUOTED = 40
 _SENTENCE = 25
 """Characters from which a sentence that comes back tells something."""
 _SENTENCES = 4
@@ -38,6 +39,15 @@ def repetition(text: str) -> Repetition | None:
     return _loop(end, _LEAST) or _loop(_NUMBER.sub("0", end), _LEAST_COUNTED) or _sentence(text)
 
 
+def warning(text: str, settings: Sampling) -> str:
+    """That an answer repeats itself, what, and what may help; empty where it does not. Not cleaned for a terminal."""
+    found = repetition(text)
+    if found is None:
+        return ""
+    phrase = found.phrase if len(found.phrase) <= _QUOTED else found.phrase[: _QUOTED - 1] + "…"
+    return f"It repeats itself, {found.times} times “{phrase}”: {advice(settings)}."
+
+
 def advice(settings: Sampling) -> str:
     """What to do about it, with settings as they are; the same words in every chat."""
     if settings.repetition_penalty < 1.1:
@@ -57,7 +67,8 @@ def _loop(end: str, least: int) -> Repetition | None:
         phrase = end[len(end) - period :]
         if length >= (least if any(each.isalnum() for each in phrase) else _LEAST_SIGNS):
             begins = len(end) - length
-            return Repetition(_from_a_word(end[begins : begins + period]), length // period)
+            # The space behind the last round is not looked at, and counts.
+            return Repetition(_from_a_word(end[begins : begins + period]), (length + 1) // period)
     return None
 
 

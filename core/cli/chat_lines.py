@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.chat import ChatError, ChatEvent, ChatSession, Response
-from core.chat.commands import Command, help_text, parse, setting
+from core.chat.commands import Command, complete, help_text, parse, setting
 from core.chat.protocol import Done, Dropped, Error, Finished, Notice, Ready, Token
+from core.chat.repetition import warning
 from core.errors import LabError, RequestError
 from core.text import StreamCleaner, clean
 
@@ -114,8 +115,12 @@ class LineChat:
     def run(self) -> int:
         """Converse until the user leaves; returns the exit status."""
         with contextlib.suppress(ImportError):
-            # Gives input() editing and history; several lines that are pasted come as one.
-            import readline  # noqa: F401
+            # Gives input() editing, history and completion; several lines that are pasted come as one.
+            import readline
+
+            readline.set_completer_delims("")
+            readline.set_completer(self._completed)
+            readline.parse_and_bind("tab: complete")
         notes = [*self._ready.notes, *(f"adapter {name}: {why}" for name, why in self._ready.refused.items())]
         for note in notes:
             print(f"[{clean(note, keep_newlines=False)}]", file=sys.stderr)
@@ -142,6 +147,15 @@ class LineChat:
                 _show(error)
             except KeyboardInterrupt:
                 print("\n[stopped]", file=sys.stderr)
+
+    def _completed(self, line: str, number: int) -> str | None:
+        """One of the ways in which a line can go on, as readline asks for them."""
+        words = {
+            "adapter": lambda: [(name, "") for name in (*self._session.adapters(), "none")],
+            "set": lambda: [(f"{name} ", "") for name in self._session.settings.as_dict()],
+        }
+        found = complete(line, words, NOT_HERE)
+        return found[number].line if number < len(found) else None
 
     def _who(self) -> str:
         return self._session.adapter or "base"
@@ -175,6 +189,10 @@ class LineChat:
         answers = response.result()
         if len(answers) == 1:
             print(f"[{answers[response.turn.main].figures}]", file=sys.stderr)
+        for name, answer in answers.items():
+            if told := warning(answer.answer, self._session.settings):
+                told = told if len(answers) == 1 else f"{name or 'base'}: {told}"
+                print(f"[{clean(told, keep_newlines=False)}]", file=sys.stderr)
 
     def _adapter(self, name: str) -> None:
         if name:

@@ -1,8 +1,9 @@
-"""A file picker: folders and data files, by keyboard or mouse, or a path that is typed."""
+"""Two pickers: of a file, by typing as in a shell; and of a model, from what lies on this machine."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -16,15 +17,40 @@ from textual.message import Message
 from textual.widgets import Input
 
 from core.formats import human_bytes
+from core.model.found import FoundModel, found_models
 from core.text import clean
 from tui.glyphs import glyph
 from tui.screens.dialogs import Dialog
 from tui.widgets.line import Line
-from tui.widgets.plain_list import PlainList
+from tui.widgets.plain_list import DIM, PlainList
 from tui.widgets.safe import Plain
 
 _ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")
 _MOST = 5000
+
+_KEYS: list[BindingType] = [
+    Binding("escape", "close", "Close", show=False),
+    Binding("up", "move(-1)", show=False),
+    Binding("down", "move(1)", show=False),
+    Binding("pageup", "move(-10)", show=False),
+    Binding("pagedown", "move(10)", show=False),
+]
+
+
+class Typed(Line):
+    """Where a picker is typed into: it has the focus all the time, and the arrows go through the list below."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("backspace", "back", show=False),
+        Binding("tab", "screen.complete", show=False),
+    ]
+
+    def action_back(self) -> None:
+        """Take a letter away; where there is none, go a folder up."""
+        if self.value:
+            self.action_delete_left()
+        else:
+            self.post_message(PickScreen.Up())
 
 
 @dataclass(frozen=True)
@@ -38,14 +64,18 @@ class Entry:
 
 
 class PickScreen(Dialog[Path | None]):
-    """Gives the path that was picked, or None."""
+    """Gives the path that was picked, or None.
+
+    What is typed filters the folder that is shown; with a ``/`` it goes into one, so that whole paths can be typed,
+    and Tab completes them.
+    """
 
     CSS_PATH = "dialogs.tcss"
-    AUTO_FOCUS = "#entries"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "close", "Close", show=False),
-        Binding("backspace,left", "up", "Up", show=False),
-    ]
+    AUTO_FOCUS = "#typed"
+    BINDINGS: ClassVar[list[BindingType]] = _KEYS
+
+    class Up(Message):
+        """Backspace in the empty line."""
 
     class Read(Message):
         """A folder was read."""
@@ -56,20 +86,48 @@ class PickScreen(Dialog[Path | None]):
 
     def __init__(self, start: Path, endings: tuple[str, ...] = _ENDINGS) -> None:
         super().__init__()
-        self._folder = start
+        self._base = start
         self._endings = endings
+        self._shown: Path | None = None
         self._entries: list[Entry] = []
+        self._fitting: list[Entry] = []
+        self._typed = Typed(
+            compact=True, id="typed", placeholder="type to filter, or a path; Tab completes it"
+        )
+        self._list = PlainList(id="entries")
+        self._list.can_focus = False
+        self._where = Plain("", id="where")
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -pick"):
             yield Plain("Pick a file  (Enter opens, Backspace goes up, Esc closes)", classes="dialog-title")
-            yield Line(compact=True, id="typed", placeholder="or type a path and press Enter")
-            yield Plain("", id="where")
-            yield PlainList(id="entries")
+            yield self._typed
+            yield self._where
+            yield self._list
 
     def on_mount(self) -> None:
         """Read the first folder."""
-        self._read(self._folder)
+        self._look()
+
+    @property
+    def _place(self) -> tuple[Path, str]:
+        """The folder that what is typed leads to, and the words behind it, which filter."""
+        head, _, tail = self._typed.value.rpartition("/")
+        if self._typed.value.startswith("/"):
+            head = head or "/"
+        try:
+            folder = Path(head).expanduser()
+        except RuntimeError:  # the home of a user whom nobody knows
+            folder = Path(head)
+        return (folder if folder.is_absolute() else self._base / folder), tail
+
+    def _look(self) -> None:
+        """Show what fits; a folder that is not shown yet is read first."""
+        folder, _ = self._place
+        if folder == self._shown:
+            self._filter()
+        else:
+            self._read(folder)
 
     @work(thread=True, exit_on_error=False, exclusive=True, group="pick")
     def _read(self, folder: Path) -> None:
@@ -79,72 +137,222 @@ class PickScreen(Dialog[Path | None]):
     def on_pick_screen_read(self, event: Read) -> None:
         """Show what is in it."""
         event.stop()
-        if not self.is_current:
+        if not self.is_current or event.folder != self._place[0]:
             return
         if event.problem:
-            self.query_one("#where", Plain).show(event.problem)
+            self._entries, self._shown = [], None
+            self._where.show(event.problem)
+            self._filter()
             return
-        self._folder, self._entries = event.folder, event.entries
-        self.query_one("#where", Plain).show(str(event.folder))
-        entries = self.query_one(PlainList)
-        entries.index = 0
-        entries.show(len(self._entries), self._line, "No folders and no data files here.")
+        self._shown, self._entries = event.folder, event.entries
+        self._where.show(str(event.folder))
+        self._filter()
+
+    def _filter(self) -> None:
+        _, words = self._place
+        wanted = words.lower()
+        fitting = [
+            each
+            for each in self._entries
+            if wanted in each.name.lower() and (words.startswith(".") or not each.name.startswith("."))
+        ]
+        # What begins with it first; the folder above only where nothing is looked for.
+        fitting.sort(key=lambda each: not each.name.lower().startswith(wanted))
+        if not words and self._shown is not None and self._shown.parent != self._shown:
+            fitting.insert(0, Entry(self._shown.parent, "..", True))
+        self._fitting = fitting
+        self._list.index = 1 if not words and len(fitting) > 1 and fitting[0].name == ".." else 0
+        self._list.show(len(fitting), self._line, "Nothing here fits." if words else "No data files here.")
 
     def _line(self, index: int) -> Content:
-        entry = self._entries[index]
+        entry = self._fitting[index]
         if entry.folder:
             return Content.styled(clean(entry.name, keep_newlines=False) + "/", "bold")
         return Content.assemble(
-            clean(entry.name, keep_newlines=False), (f"  {human_bytes(entry.bytes)}", "$foreground 60%")
+            clean(entry.name, keep_newlines=False), (f"  {human_bytes(entry.bytes)}", DIM)
         )
 
-    def on_plain_list_chosen(self, event: PlainList.Chosen) -> None:
-        """Open a folder, or give back a file."""
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Filter with each letter."""
         event.stop()
-        entry = self._entries[event.index]
+        self._look()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """A path that was typed whole, or else the marked line."""
+        event.stop()
+        folder, words = self._place
+        typed = folder / words if words else folder
+        if words and typed.is_file():
+            self.dismiss(typed)
+        elif self._fitting and folder == self._shown:
+            self._open(self._fitting[self._list.index])
+        else:
+            self._where.show(f"There is no {typed} {glyph('dot')} type another, or pick below.")
+
+    def _open(self, entry: Entry) -> None:
         if entry.folder:
-            self._read(entry.path)
+            self._base = entry.path
+            self._typed.value = ""
+            self._look()
         else:
             self.dismiss(entry.path)
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """A typed path: a folder is opened, a file is given back."""
+    def on_plain_list_chosen(self, event: PlainList.Chosen) -> None:
+        """A click on the marked line."""
         event.stop()
-        path = Path(event.value).expanduser()
-        path = path if path.is_absolute() else self._folder / path
-        if path.is_dir():
-            self._read(path.resolve())
-        elif path.is_file():
-            self.dismiss(path)
-        else:
-            self.query_one("#where", Plain).show(
-                f"There is no {path} {glyph('dot')} type another, or pick below."
-            )
+        self._open(self._fitting[event.index])
 
-    def action_up(self) -> None:
+    def action_complete(self) -> None:
+        """Complete what is typed as far as all that begins with it agree; else to the marked line."""
+        folder, words = self._place
+        if folder != self._shown or not self._fitting:
+            return
+        begun = [each for each in self._fitting if each.name.startswith(words) and each.name != ".."]
+        marked = self._fitting[self._list.index]
+        common = _common([each.name for each in begun])
+        if len(begun) == 1 or len(common) <= len(words):
+            whole = begun[0] if len(begun) == 1 else marked
+            if whole.name == "..":
+                return
+            common = whole.name + ("/" if whole.folder else "")
+        self._typed.value = self._typed.value[: len(self._typed.value) - len(words)] + common
+        self._typed.cursor_position = len(self._typed.value)
+
+    def on_pick_screen_up(self, event: Up) -> None:
         """The folder above."""
-        self._read(self._folder.parent)
+        event.stop()
+        self._base = self._place[0].resolve().parent
+        self._look()
+
+    def action_move(self, by: int) -> None:
+        """Mark a line above or below."""
+        self._list.go(self._list.index + by)
 
     def action_close(self) -> None:
         """Nothing was picked."""
         self.dismiss(None)
 
 
+class PickModelScreen(Dialog[str | None]):
+    """Gives what ``model.source`` is to be, or None: a model that was found here, or what was typed."""
+
+    CSS_PATH = "dialogs.tcss"
+    AUTO_FOCUS = "#typed"
+    BINDINGS: ClassVar[list[BindingType]] = _KEYS
+
+    class Found(Message):
+        """What there is."""
+
+        def __init__(self, models: list[FoundModel]) -> None:
+            super().__init__()
+            self.models = models
+
+    def __init__(self, lab_root: Path, current: str = "") -> None:
+        super().__init__()
+        self._root = lab_root
+        self._current = current
+        self._models: Sequence[FoundModel] = ()
+        self._fitting: list[FoundModel] = []
+        self._typed = Line(
+            compact=True,
+            id="typed",
+            placeholder="type to filter, or a hub id such as Qwen/Qwen3-0.6B, or a path",
+        )
+        self._list = PlainList(id="entries", empty="Looking …")
+        self._list.can_focus = False
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog -pick"):
+            yield Plain("Pick a model  (Enter takes it, Esc closes)", classes="dialog-title")
+            yield self._typed
+            yield self._list
+
+    def on_mount(self) -> None:
+        """Look around in a thread: a cache may be large, and a disk slow."""
+        self._find()
+
+    @work(thread=True, exit_on_error=False, group="models")
+    def _find(self) -> None:
+        self.post_message(self.Found(found_models(self._root)))
+
+    def on_pick_model_screen_found(self, event: Found) -> None:
+        """Show them, the present one marked."""
+        event.stop()
+        self._models = event.models
+        self._filter()
+        sources = [model.source for model in self._fitting]
+        if self._current in sources:
+            self._list.go(sources.index(self._current))
+
+    def _filter(self) -> None:
+        typed = self._typed.value.strip()
+        words = typed.lower().split()
+        self._fitting = [
+            model
+            for model in self._models
+            if all(word in f"{model.name} {model.source} {model.place}".lower() for word in words)
+        ]
+        if typed and typed not in (model.source for model in self._fitting):
+            # A hub id or a path is meant as it stands, though something that was found has a longer one.
+            as_typed = FoundModel(typed, "as typed", typed, None)
+            self._fitting.insert(0 if "/" in typed else len(self._fitting), as_typed)
+        self._list.index = 0
+        self._list.show(len(self._fitting), self._line)
+
+    def _line(self, index: int) -> Content:
+        model = self._fitting[index]
+        size = human_bytes(model.bytes) if model.bytes else ""
+        name = clean(model.name, keep_newlines=False)
+        where = clean(model.source, keep_newlines=False) if model.source != model.name else ""
+        return Content.assemble((f"{model.place:<10} ", DIM), f"{name}  ", (f"{size}  {where}".rstrip(), DIM))
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Filter with each letter."""
+        event.stop()
+        self._filter()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """The marked one."""
+        event.stop()
+        if self._fitting:
+            self.dismiss(self._fitting[self._list.index].source)
+
+    def on_plain_list_chosen(self, event: PlainList.Chosen) -> None:
+        """A click on the marked line."""
+        event.stop()
+        self.dismiss(self._fitting[event.index].source)
+
+    def action_move(self, by: int) -> None:
+        """Mark a line above or below."""
+        self._list.go(self._list.index + by)
+
+    def action_close(self) -> None:
+        """Nothing was picked."""
+        self.dismiss(None)
+
+
+def _common(names: Sequence[str]) -> str:
+    """The letters that all names begin with."""
+    first, last = min(names, default=""), max(names, default="")
+    same = 0
+    while same < min(len(first), len(last)) and first[same] == last[same]:
+        same += 1
+    return first[:same]
+
+
 def list_folder(folder: Path, endings: tuple[str, ...]) -> tuple[list[Entry], str]:
     """What can be picked in a folder, folders first, and why it could not be read."""
-    entries = [Entry(folder.parent, "..", True)] if folder.parent != folder else []
+    entries = []
     try:
         with os.scandir(folder) as found:
             for item in found:
-                if item.name.startswith("."):
-                    continue
                 if item.is_dir():
                     entries.append(Entry(Path(item.path), item.name, True))
-                elif item.name.lower().endswith(endings):
+                elif item.name.lower().endswith(endings) and item.is_file():
                     entries.append(Entry(Path(item.path), item.name, False, item.stat().st_size))
                 if len(entries) >= _MOST:
                     break
-    except OSError as error:
-        return [], f"{folder} cannot be read: {error.strerror}"
-    entries.sort(key=lambda entry: (entry.name != "..", not entry.folder, entry.name.lower()))
+    except (OSError, ValueError) as error:
+        return [], f"{folder} cannot be read: {getattr(error, 'strerror', None) or error}"
+    entries.sort(key=lambda entry: (not entry.folder, entry.name.lower()))
     return entries, ""

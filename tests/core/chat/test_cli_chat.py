@@ -256,7 +256,7 @@ def test_a_conversation_by_lines(terminal: Terminal, lab: Path) -> None:
         ("Where?\n", "read "),
         ("/base\n", "base answers from now on"),
         ("And?\n", "read "),
-        ("/set max_new_tokens 3\n", "max_new_tokens = 3"),
+        ("/set max_new_t\t3\n", "max_new_tokens = 3"),
         ("/set warmth 3\n", "no setting"),
         ("/regen\n", "3 tokens"),
         ("/edit Then?\n", "3 tokens"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from core.chat.repetition import advice, repetition
+from core.chat.repetition import advice, repetition, warning
 from core.chat.settings import Sampling
 
 PEOPLE = "There are many things to see in Bruges, and many people go there. "
@@ -58,6 +58,15 @@ def test_a_loop_is_found_wherever_it_is_cut(phrase: str, data: st.DataObject) ->
     assume(any(each.isalnum() for each in phrase))
     assert found is not None
     assert found.times >= 3
+
+
+def test_the_warning_quotes_what_comes_again_and_says_what_may_help() -> None:
+    assert warning(GOOD[0], Sampling()) == ""
+    told = warning(PEOPLE * 4, Sampling())
+    assert told == (
+        "It repeats itself, 4 times “There are many things to see in Bruges,…”: "
+        "/set repetition_penalty 1.1 may help."
+    )
 
 
 def test_what_is_advised_is_what_was_not_tried() -> None:

@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from core.chat.commands import Command, Completion, complete, help_text, setting
-from core.chat.repetition import advice
 from core.errors import LabError, RequestError
 from core.formats import human_bytes
 from core.text import clean
@@ -61,7 +60,6 @@ class ChatView:
         buttons: those that make sense now.
         samples: questions to begin with, as long as nothing was asked.
         hint: the keys that matter in the box now.
-        advice: what may help where an answer repeats itself.
     """
 
     turns: tuple[Turn, ...] = ()
@@ -79,7 +77,6 @@ class ChatView:
     buttons: frozenset[str] = frozenset()
     samples: tuple[str, ...] = ()
     hint: str = ""
-    advice: str = ""
 
 
 class ChatController:
@@ -368,7 +365,6 @@ class ChatController:
             compare=self.compare is not None,
             samples=() if turns or busy or missing else self._samples,
             hint="" if missing else self._hint(),
-            advice=advice(chat.settings) if chat is not None else "",
             buttons=frozenset(name for name, shown in buttons.items() if shown),
         )
 

@@ -19,7 +19,7 @@ from core.text import clean
 from tui.screens.base import StepScreen
 from tui.screens.chat.controller import HELP, NOT_HERE, ChatController, ChatView
 from tui.screens.chat.question import Offers, Question
-from tui.screens.chat.transcript_view import TranscriptView
+from tui.screens.chat.transcript_view import USUAL, TranscriptView
 from tui.widgets.button import Button
 from tui.widgets.problem import ProblemBox
 from tui.widgets.safe import Plain
@@ -147,7 +147,8 @@ class ChatScreen(StepScreen):
         ended = self.controller.settle()
         before, view = self.view, self._look()
         self._draw_frame(view)
-        await self.transcript.show(view.turns, view.live, view.advice)
+        chat = self.controller.chat
+        await self.transcript.show(view.turns, view.live, chat.settings if chat is not None else USUAL)
         if view.notes != before.notes and view.turns:  # the conversation stands where they would
             for note in view.notes:
                 self.notify(clean(note, keep_newlines=False)[:300], markup=False, timeout=8)

@@ -16,7 +16,8 @@ from textual.widgets import Markdown, Static
 from textual.widgets.markdown import MarkdownStream
 
 from core.chat.difference import Spans, difference
-from core.chat.repetition import repetition
+from core.chat.repetition import warning
+from core.chat.settings import Sampling
 from core.text import StreamCleaner, clean
 from tui.glyphs import glyph
 from tui.widgets.safe import Plain
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from tui.screens.chat.controller import Live
 
 
+USUAL = Sampling()
 LOOK_AGAIN = 200
 """Characters after which it is looked again whether an answer goes round in circles."""
 MARK = "underline $text-accent"
@@ -43,13 +45,13 @@ class AnswerView(Vertical):
     class Drawn(Message):
         """An answer that was complete from the first stands there."""
 
-    def __init__(self, adapter: str, answer: Answer | None, advice: str) -> None:
-        """``advice``: what may help where it repeats itself."""
+    def __init__(self, adapter: str, answer: Answer | None, settings: Sampling) -> None:
+        """``settings``: how answers are chosen; what may help against repetition depends on them."""
         super().__init__()
         self.adapter = adapter
         self.raw = answer.answer if answer else ""
         self._complete = answer is not None
-        self._advice = advice
+        self._settings = settings
         self._looked_at = 0
         self._who = Plain(Content(clean(adapter or "base", keep_newlines=False)), classes="who")
         self._markdown = Markdown(parser_factory=parser, open_links=False)
@@ -100,12 +102,9 @@ class AnswerView(Vertical):
 
     def _look_for_circles(self) -> None:
         self._looked_at = len(self.raw)
-        found = repetition(self.raw)
-        self._circles.display = found is not None
-        if found is not None:
-            phrase = clean(found.phrase, keep_newlines=False)
-            phrase = phrase if len(phrase) <= 40 else phrase[:39] + glyph("cut")
-            self._circles.show(f"It repeats itself, {found.times} times “{phrase}”: {self._advice}.")
+        told = warning(self.raw, self._settings)
+        self._circles.display = bool(told)
+        self._circles.show(told)
 
     @property
     def figures(self) -> str:
@@ -139,13 +138,13 @@ class AnswerView(Vertical):
 class TurnView(Vertical):
     """A question and its answers, side by side where there are two."""
 
-    def __init__(self, turn: Turn, *, coming: bool = False, advice: str = "") -> None:
+    def __init__(self, turn: Turn, *, coming: bool = False, settings: Sampling = USUAL) -> None:
         """``coming``: the answers will be added piece by piece, from the first."""
         super().__init__()
         self.turn = turn
         self.coming = coming
         self.views = {
-            adapter: AnswerView(adapter, None if coming else turn.answers.get(adapter), advice)
+            adapter: AnswerView(adapter, None if coming else turn.answers.get(adapter), settings)
             for adapter in turn.adapters
         }
         self._told = Plain("", classes="told")
@@ -225,11 +224,8 @@ class TranscriptView(VerticalScroll, can_focus=False):
     def compose(self) -> ComposeResult:
         yield from self._above
 
-    async def show(self, turns: Sequence[Turn], live: Live | None, advice: str = "") -> None:
-        """Bring what stands here to these turns, of which ``live`` is being answered.
-
-        ``advice``: what may help where an answer repeats itself.
-        """
+    async def show(self, turns: Sequence[Turn], live: Live | None, settings: Sampling = USUAL) -> None:
+        """Bring what stands here to these turns, of which ``live`` is being answered with these settings."""
         there = {id(view.turn): view for view in self.query(TurnView)}
         wanted = {id(turn) for turn in turns}
         coming = None if live is None else live.turn
@@ -241,7 +237,7 @@ class TranscriptView(VerticalScroll, can_focus=False):
         new: list[TurnView] = []
         for turn in turns:
             if id(turn) not in there:
-                new.append(TurnView(turn, coming=turn is coming, advice=advice))
+                new.append(TurnView(turn, coming=turn is coming, settings=settings))
             elif new:
                 await self.mount_all(new, before=there[id(turn)])
                 new = []

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
 from textual.app import ComposeResult
+from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.events import Resize
 from textual.message import Message
 
 from core.recipe import on_form
 from core.stages import STAGES
+from tui.keys import STAGE
 from tui.screens.base import StepScreen
 from tui.screens.dialogs import AskScreen, ErrorScreen
 from tui.screens.stage.controller import StageController, StageState
@@ -37,6 +39,7 @@ class StageScreen(StepScreen):
     """Draws the :class:`StageState` that its controller gives, and hands on what the user does."""
 
     CSS_PATH = "stage.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [action.binding() for action in STAGE]
 
     class Tried(Message):
         """The attempt to start or stop a job came to an end."""
@@ -104,6 +107,7 @@ class StageScreen(StepScreen):
             yield Button("Stop", id="stop", key="F9")
             yield Button("Copy error", id="copy-error", key="c")
             yield Button("Settings", id="settings-or-job", key="e")
+            yield Button("Pick a model", id="pick-model", key="m")
         yield self.command
         yield self.log_pane
 
@@ -238,6 +242,7 @@ class StageScreen(StepScreen):
             ("#stop", "Stop" if state.active else "", job is not None and job.state == "cancelling"),
             ("#copy-error", "Copy error" if state.error else "", False),
             ("#settings-or-job", state.switch, False),
+            ("#pick-model", "Pick a model" if state.settings and self._has_model else "", False),
         ):
             button = self.query_one(name, Button)
             button.display = bool(text)
@@ -269,9 +274,31 @@ class StageScreen(StepScreen):
             "copy-error": self.action_copy_report,
             "settings-or-job": self.action_settings,
             "next": self._go_on,
+            "pick-model": self.action_pick_model,
         }.get(event.button.id or "")
         if act is not None:
             act()
+
+    @property
+    def _has_model(self) -> bool:
+        """The form says which model it is."""
+        return "model.source" in self.form.fields
+
+    def action_pick_model(self) -> None:
+        """One of the models that are found on this machine."""
+        from tui.screens.pick import PickModelScreen
+
+        if not self._has_model or not self.state().settings:
+            return
+
+        def picked(source: str | None) -> None:
+            if source is not None:
+                self.form.set({"model.source": source})
+                self.on_form_left(Form.Left({}))
+                self.draw()
+
+        current = str(self.form.fields["model.source"].control.value)
+        self.app.push_screen(PickModelScreen(self.session.root, current), picked)
 
     def _go_on(self) -> None:
         self.app.run_worker(self.olive.action_next())
@@ -302,6 +329,8 @@ class StageScreen(StepScreen):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Run while it can be run, Stop while it runs."""
+        if action == "pick_model":
+            return self._has_model
         if action not in ("run", "stop", "log", "settings", "copy_report"):
             return super().check_action(action, parameters)
         if not self.is_attached:

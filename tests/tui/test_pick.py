@@ -1,0 +1,145 @@
+"""The pickers by keys: typing filters, Tab completes, the arrows choose while the line keeps the focus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.lab import Lab
+from core.model.found import FoundModel
+from tests.tui.conftest import opened, screen_text, until
+from tests.tui.nasty import NASTY, harmless
+from tui.screens.pick import PickModelScreen, PickScreen
+from tui.widgets.line import Line
+
+MODELS = [
+    FoundModel("rehearsal", "rehearsal", "rehearsal", 8_133_992),
+    FoundModel("Qwen/Qwen3-0.6B-Base", "hub cache", "Qwen/Qwen3-0.6B-Base", 1_200_000_000),
+    FoundModel("/models/smol", "near by", "smol", 270_000_000),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    home = tmp_path / "data"
+    (home / "sub" / "deep").mkdir(parents=True)
+    for name in ("rows-1.jsonl", "rows-2.jsonl", "towns.csv", "notes.txt", "sub/more.jsonl"):
+        (home / name).write_text("{}\n")
+    return home
+
+
+async def picking(app: Any, pilot: Any, screen: Any) -> list[Any]:
+    got: list[Any] = []
+    app.push_screen(screen, got.append)
+    await until(pilot, lambda: app.screen is screen and screen.focused is not None)
+    return got
+
+
+def typed(app: Any) -> str:
+    return str(app.screen.query_one("#typed").value)
+
+
+async def test_typing_filters_and_enter_takes_the_marked_file(lab: Lab, folder: Path) -> None:
+    async with opened(lab.root, "check") as (app, pilot):
+        got = await picking(app, pilot, PickScreen(folder))
+        await until(pilot, lambda: "towns.csv" in screen_text(app))
+        assert "notes.txt" not in screen_text(app)
+        await pilot.press(*"row")
+        await until(pilot, lambda: "towns.csv" not in screen_text(app))
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: got)
+        assert got == [folder / "rows-2.jsonl"]
+
+
+async def test_tab_completes_as_in_a_shell_and_goes_into_folders(lab: Lab, folder: Path) -> None:
+    async with opened(lab.root, "check") as (app, pilot):
+        got = await picking(app, pilot, PickScreen(folder))
+        await until(pilot, lambda: "towns.csv" in screen_text(app))
+        await pilot.press("r", "tab")
+        await until(pilot, lambda: typed(app) == "rows-")
+        await pilot.press("ctrl+u", *"su", "tab")
+        await until(pilot, lambda: typed(app) == "sub/" and "more.jsonl" in screen_text(app))
+        await pilot.press("m", "tab")
+        await until(pilot, lambda: typed(app) == "sub/more.jsonl")
+        await pilot.press("enter")
+        await until(pilot, lambda: got)
+        assert got == [folder / "sub" / "more.jsonl"]
+
+
+async def test_folders_are_gone_through_by_enter_and_backspace(lab: Lab, folder: Path) -> None:
+    async with opened(lab.root, "check") as (app, pilot):
+        got = await picking(app, pilot, PickScreen(folder / "sub"))
+        await until(pilot, lambda: "more.jsonl" in screen_text(app))
+        await pilot.press("backspace")
+        await until(pilot, lambda: "towns.csv" in screen_text(app))
+        await pilot.press(*"sub", "enter")
+        await until(pilot, lambda: "more.jsonl" in screen_text(app))
+        assert typed(app) == ""
+        await pilot.press("escape")
+        await until(pilot, lambda: got == [None])
+
+
+async def test_an_absolute_path_and_the_home_are_typed(
+    lab: Lab, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    async with opened(lab.root, "check") as (app, pilot):
+        got = await picking(app, pilot, PickScreen(lab.root))
+        line = app.screen.query_one("#typed", Line)
+        line.value = "~/sub/"
+        await until(pilot, lambda: "more.jsonl" in screen_text(app))
+        line.value = f"{folder}/towns.csv"
+        await pilot.press("enter")
+        await until(pilot, lambda: got == [folder / "towns.csv"])
+
+
+async def test_a_folder_that_cannot_be_read_is_told_and_nothing_is_taken(lab: Lab, folder: Path) -> None:
+    async with opened(lab.root, "check") as (app, pilot):
+        got = await picking(app, pilot, PickScreen(folder))
+        await until(pilot, lambda: "towns.csv" in screen_text(app))
+        await pilot.press(*"nowhere/x")
+        await until(pilot, lambda: "cannot be read" in screen_text(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: "There is no" in screen_text(app))
+        assert got == []
+
+
+@pytest.fixture
+def at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tui.screens.pick.found_models", lambda root: MODELS)
+
+
+async def test_a_model_is_filtered_and_taken(lab: Lab, at_hand: None) -> None:
+    async with opened(lab.root, "check") as (app, pilot):
+        got = await picking(app, pilot, PickModelScreen(lab.root, "/models/smol"))
+        await until(pilot, lambda: "270" in screen_text(app) or "257" in screen_text(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: got == ["/models/smol"])
+        got = await picking(app, pilot, PickModelScreen(lab.root))
+        await until(pilot, lambda: "hub cache" in screen_text(app))
+        await pilot.press(*"hub", "enter")
+        await until(pilot, lambda: got == ["Qwen/Qwen3-0.6B-Base"])
+
+
+async def test_a_hub_id_is_taken_as_it_was_typed_though_a_longer_one_is_there(
+    lab: Lab, at_hand: None
+) -> None:
+    async with opened(lab.root, "check") as (app, pilot):
+        got = await picking(app, pilot, PickModelScreen(lab.root))
+        await until(pilot, lambda: "hub cache" in screen_text(app))
+        await pilot.press(*"Qwen/Qwen3-0.6B")
+        await until(pilot, lambda: "as typed" in screen_text(app))
+        assert "Qwen3-0.6B-Base" in screen_text(app)
+        await pilot.press("enter")
+        await until(pilot, lambda: got == ["Qwen/Qwen3-0.6B"])
+
+
+async def test_hostile_names_are_drawn_harmlessly(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    hostile = [FoundModel(text, "near by", text, 1) for text in NASTY[:-1]]
+    monkeypatch.setattr("tui.screens.pick.found_models", lambda root: hostile)
+    async with opened(lab.root, "check", size=(120, 40)) as (app, pilot):
+        await picking(app, pilot, PickModelScreen(lab.root))
+        await until(pilot, lambda: "near by" in screen_text(app))
+        assert harmless(screen_text(app))
