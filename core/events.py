@@ -20,6 +20,7 @@ from typing import Any
 
 from core.errors import Cancelled, LabError
 from core.files import folder_bytes, read_if_whole, write_json
+from core.log_lines import written
 from core.text import clean, without_logins
 
 VERSION = 1
@@ -140,8 +141,8 @@ class JobReporter(Reporter):
     Progress is written at most ten times a second, save the first and last of a phase: a bar that
     moves faster tells nobody more and makes the file grow.
 
-    Log lines are also appended to the job's ``log.txt``, which is what people read; those of level debug
-    are left out there.
+    Log lines are also appended to the job's ``log.txt``, which is what people read, with the time and the level
+    in front; those of level debug are left out there.
     """
 
     def __init__(self, folder: Path, job: str) -> None:
@@ -186,7 +187,7 @@ class JobReporter(Reporter):
         self.emit("log", level=level, text=text)
         if level != "debug":
             with self._log.open("a", encoding="utf-8") as stream:
-                stream.write(log_line(text, level) + "\n")
+                stream.write(written(text, level) + "\n")
 
     def check_cancelled(self) -> None:
         if self._asked or os.path.exists(self._cancel):

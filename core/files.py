@@ -10,13 +10,13 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from core.errors import MachineError, RequestError
+from core.errors import Hint, MachineError, RequestError
 from core.formats import human_bytes
 
 MANIFEST = "olivepress.json"
@@ -195,7 +195,16 @@ def damage(folder: Path, *, verify: bool = False) -> list[str]:
     return found
 
 
-def refuse_damaged(folder: Path, again: str, *, verify: bool = False) -> None:
+def newest(paths: Iterable[Path]) -> float:
+    """When the newest of these files, or of those in these folders, was changed; 0.0 where none is there."""
+    times = [0.0]
+    for path in paths:
+        with suppress(OSError, ValueError):
+            times += [each.stat().st_mtime for each in ([path, *path.iterdir()] if path.is_dir() else [path])]
+    return max(times)
+
+
+def refuse_damaged(folder: Path, again: Hint, *, verify: bool = False) -> None:
     """Refuse a published folder that is not as it was made.
 
     Args:
@@ -285,7 +294,7 @@ def refusal(error: OSError, path: Path) -> MachineError | None:
 
 
 def require_disk(
-    place: Path, needed: int, hint: str = "Free some space, or make the lab on another disk."
+    place: Path, needed: int, hint: Hint = "Free some space, or make the lab on another disk."
 ) -> None:
     """Refuse before the work what would end with a full disk.
 

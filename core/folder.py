@@ -7,14 +7,13 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import RequestError
-from core.text import command
+from core.errors import Do, RequestError
 
 
-def lab_command(path: Path, command_name: str, *words: str) -> str:
-    """The command line that does this to the lab in which ``path`` lies; in no lab, ``DIR`` stands for one."""
+def lab_command(path: Path, command_name: str, *words: str) -> Do:
+    """The command that does this to the lab in which ``path`` lies; in no lab, ``DIR`` stands for one."""
     lab = next((str(each) for each in (path, *path.parents) if (each / RECIPE_NAME).is_file()), "DIR")
-    return command(command_name, lab, *words)
+    return Do.of(command_name, lab, *words)
 
 
 def lab_folder(root: str | Path) -> LabFolder:

@@ -35,7 +35,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
-from core.errors import Cancelled, LabError, MachineError, RequestError, StageError, error_from
+from core.errors import Cancelled, Hint, LabError, MachineError, RequestError, StageError, error_from
 from core.events import Reporter
 from core.text import clean_line, without_logins
 
@@ -129,7 +129,7 @@ class Child:
         module: str,
         *arguments: str,
         what: str = "The helper process",
-        hint: str = "",
+        hint: Hint = "",
         log: Path | None = None,
         python: str | None = None,
         longest_line: int = LONGEST_LINE,
@@ -362,12 +362,7 @@ class Child:
             call._settle(result)
         elif isinstance(error, dict):
             status = error.pop("status", None)
-            call._settle(
-                error_from(
-                    {key: str(value) for key, value in error.items()},
-                    status if isinstance(status, int) else StageError.exit_status,
-                )
-            )
+            call._settle(error_from(error, status if isinstance(status, int) else StageError.exit_status))
         elif "event" not in message:
             call._settle(
                 StageError(

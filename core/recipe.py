@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from core.algorithms import ALGORITHMS
-from core.errors import RequestError
+from core.errors import Do, RequestError
 from core.files import explained, write_atomic
 from core.options import AUTO, Auto, Option, option, options_of
 from core.resources import REHEARSAL
-from core.text import command
 
 SAMPLE_FILE = "data_sample_travel.jsonl"
 ADAPTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -325,7 +324,7 @@ def read_recipe(path: Path) -> Recipe:
         raise RequestError(
             "There is no lab here.",
             f"{path} does not exist.",
-            f"Make one with: {command('new', path.parent)}",
+            ("Make one with: ", Do.of("new", path.parent)),
             code="lab.missing",
         ) from None
     except UnicodeDecodeError as error:

@@ -242,17 +242,17 @@ class StaleReader:
         return before != (self.stages, self.answers)
 
     def _stamps(self) -> tuple[object, ...]:
-        lab = self.lab
-        paths = [lab.recipe_path, lab.records_path, lab.quantized_dir / MANIFEST, lab.onnx_dir / MANIFEST]
-        paths += [lab.onnx_dir / "adapters", *sorted(lab.finetuned_root.glob(f"*/{MANIFEST}"))]
-        if self._recipe is not None:
-            files = (
-                self._recipe.data.file,
-                self._recipe.quantize.calibration_file,
-                self._recipe.model.source,
-            )
-            paths += [local_place(each, lab.root) for each in files if each and "://" not in each]
-        return tuple((path, *_stamp(path)) for path in paths)
+        return tuple((path, *_stamp(path)) for path in inputs(self.lab, self._recipe))
+
+
+def inputs(lab: LabFolder, recipe: Recipe | None) -> list[Path]:
+    """The files and folders that the stages start from, there or not; without a recipe those of the lab alone."""
+    paths = [lab.recipe_path, lab.records_path, lab.quantized_dir / MANIFEST, lab.onnx_dir / MANIFEST]
+    paths += [lab.onnx_dir / "adapters", *sorted(lab.finetuned_root.glob(f"*/{MANIFEST}"))]
+    if recipe is not None:
+        files = (recipe.data.file, recipe.quantize.calibration_file, recipe.model.source)
+        paths += [local_place(each, lab.root) for each in files if each and "://" not in each]
+    return paths
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -83,6 +83,8 @@ LOG: tuple[Action, ...] = (
     Action("log.search", "slash", "search", "Search", "search the log"),
     Action("log.next", "n", "found(1)", "Next match", "next place found"),
     Action("log.previous", "N,p", "found(-1)", "Previous", "previous place found"),
+    Action("log.wrap", "w", "wrap", "Wrap", "fold long lines, or cut them"),
+    Action("log.open", "enter", "open", "Open", "open a folded traceback, or fold it again"),
     Action("log.error", "exclamation_mark,g", "first_error", "First error", "go to the first error"),
     Action("log.path", "o", "copy_path", "Copy path", "copy the path of the log file"),
 )

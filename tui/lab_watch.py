@@ -100,6 +100,7 @@ class JobReader:
             held=tuple(self._series["eval_loss"]),
             notes=tuple(self._notes[-50:]),
             error=error.as_dict() if error else None,
+            hopeless=isinstance(error, RequestError),
             result=self.job.result if over else None,
             reused=self.job.reused if over else False,
             spec=self._spec,

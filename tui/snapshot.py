@@ -28,6 +28,7 @@ class JobView:
         train, held: training and evaluation loss as (step, loss).
         notes: warnings and errors that the stage told, newest last.
         error: title, detail and hint when it failed, crashed or was cancelled.
+        hopeless: whether the request itself was wrong: the same again would fail the same way.
         result: numbers of a job that succeeded; ``reused`` when nothing had changed.
         options: what stands in the job's spec: recipe and options.
     """
@@ -46,7 +47,8 @@ class JobView:
     train: tuple[tuple[float, float], ...] = ()
     held: tuple[tuple[float, float], ...] = ()
     notes: tuple[tuple[str, str], ...] = ()
-    error: Mapping[str, str] | None = None
+    error: Mapping[str, Any] | None = None
+    hopeless: bool = False
     result: Mapping[str, Any] | None = None
     reused: bool = False
     spec: Mapping[str, Any] = field(default_factory=dict)

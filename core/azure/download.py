@@ -28,7 +28,7 @@ from core.azure.retry import Stop, cancellable, in_parallel
 from core.azure.signin import current, prompt_to
 from core.azure.storage import Access, Container, Found
 from core.azure.workspace import ML, Place, Workspace
-from core.errors import LabError, MachineError, RequestError, StageError
+from core.errors import Do, LabError, MachineError, RequestError, StageError
 from core.events import Reporter
 from core.files import explained, publish, read_if_whole, write_atomic, write_json
 from core.folder import RECIPE_NAME, REPORT_NAME, LabFolder
@@ -195,7 +195,7 @@ def locate(address: Address, credential: Any, stop: Stop, report: Reporter) -> t
         raise RequestError(
             f"There is no model {address.name}:{version} in {workspace.subject}.",
             f"Versions there: {', '.join(known[:10]) or 'none'}.",
-            "See what is there: olivepress models DIR --all",
+            ("See what is there: ", Do.of("models", "DIR", "--all")),
             code="azure.model",
         )
     where = parse(model.uri)

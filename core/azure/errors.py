@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from core.errors import LabError, MachineError, RequestError, StageError
-from core.text import clean, command, without_logins
+from core.errors import Do, Hint, LabError, MachineError, RequestError, StageError
+from core.text import clean, without_logins
 
-LOGIN = "Run: olivepress login"
-CHOOSE = "Choose again: olivepress workspaces"
+LOGIN = ("Run: ", Do("login"))
+CHOOSE = ("Choose again: ", Do("workspaces"))
+TENANT = Do("login", ("--tenant", "ID"))
+DEVICE = Do("login", ("--method", "device"))
 AGAIN = "Look at the network and try again; nothing sent is lost."
 SUPPORT = "Try again; if it stays so, show this to the workspace's owner."
 CLOCK_OFF = 300.0
@@ -60,27 +62,27 @@ class _Saying:
     kind: type[LabError]
     code: str
     title: str
-    hint: str
+    hint: Hint
 
     def about(self, detail: str) -> LabError:
         return self.kind(self.title, detail, self.hint, code=self.code)
 
 
-_TABLE: tuple[tuple[str, type[LabError], str, str, str], ...] = (
+_TABLE: tuple[tuple[str, type[LabError], str, str, Hint], ...] = (
     # Entra's error numbers, https://learn.microsoft.com/entra/identity-platform/reference-error-codes
     ("53003 53000 53001 53004 530032 530035 530084", MachineError, "azure.policy",
      "Your organisation does not allow signing in this way (conditional access).",
-     "Run az login on this machine, then: olivepress login --method cli. Or ask for a service principal."),
+     ("Run az login on this machine, then: ", Do("login", ("--method", "cli")), ". Or ask for a service principal.")),
     ("50173 70008 700082 700084 70043 70044 50132 50133 50089 50078 ExpiredAuthenticationToken", MachineError,
      "azure.expired", "Your Azure sign-in has expired.", LOGIN),
     ("70016 70020 70019 50199 expired_token authorization_pending", MachineError, "azure.sign-in",
-     "The code was not entered in time.", "Run olivepress login again and enter the new code."),
+     "The code was not entered in time.", ("Sign in again and enter the new code: ", Do("login"))),
     ("authorization_declined access_denied", MachineError, "azure.sign-in", "The sign-in was declined.", LOGIN),
     ("90002 900023 90072 900021", MachineError, "azure.tenant", "There is no such tenant.",
-     "Check the tenant's id or domain: olivepress login --tenant ID"),
+     ("Check the tenant's id or domain: ", TENANT)),
     ("50020 50034 500011 50178 16000", MachineError, "azure.tenant",
      "This account does not belong to that tenant.",
-     "Sign in with an account of the workspace's tenant: olivepress login --tenant ID"),
+     ("Sign in with an account of the workspace's tenant: ", TENANT)),
     ("50076 50079 50072 50074", MachineError, "azure.sign-in",
      "Your organisation wants a second factor for this sign-in.", LOGIN),
     ("50105", MachineError, "azure.right", "You are not assigned to this application in your organisation.",
@@ -93,13 +95,13 @@ _TABLE: tuple[tuple[str, type[LabError], str, str, str], ...] = (
     ("50126 50053 50057", MachineError, "azure.sign-in", "The account or its password was refused.", LOGIN),
     # What azure-identity tells by its words alone.
     ("cli-missing", MachineError, "azure.cli", "The Azure CLI is not installed.",
-     "Use another way: olivepress login --method device"),
+     ("Use another way: ", DEVICE)),
     ("cli-signed-out", MachineError, "azure.cli", "The Azure CLI is not signed in.",
-     "Run az login, or: olivepress login --method device"),
+     ("Run az login, or: ", DEVICE)),
     ("cli-silent", MachineError, "azure.connection", "The Azure CLI does not answer.",
-     "Try az account show, or: olivepress login --method device"),
+     ("Try az account show, or: ", DEVICE)),
     ("no-keeper", MachineError, "azure.keep", "This machine has no place that keeps secrets.",
-     "Run olivepress login again, and agree to a file that only you can read."),
+     ("Sign in again, and agree to a file that only you can read: ", Do("login"))),
     # No answer at all.
     ("line-untrusted", MachineError, "azure.certificate", "The connection to Azure is not trusted.",
      "Behind an inspecting proxy, set REQUESTS_CA_BUNDLE to its certificate."),
@@ -113,14 +115,14 @@ _TABLE: tuple[tuple[str, type[LabError], str, str, str], ...] = (
     ("line-broken", StageError, "azure.connection", "The line to Azure broke.", AGAIN),
     # Error codes in the bodies of Resource Manager, the ML front end and Blob Storage.
     ("InvalidAuthenticationTokenTenant", MachineError, "azure.tenant",
-     "You are signed in to another tenant than the workspace's.", "Run: olivepress login --tenant ID"),
+     "You are signed in to another tenant than the workspace's.", ("Run: ", TENANT)),
     ("AuthorizationFailed LinkedAuthorizationFailed", MachineError, "azure.right",
      "You have no right to do this in the workspace.", "Ask for the role AzureML Data Scientist on it."),
     ("SubscriptionNotFound", RequestError, "azure.subscription",
      "There is no such subscription, or you cannot see it.", CHOOSE),
     ("ResourceGroupNotFound", RequestError, "azure.workspace", "There is no such resource group.", CHOOSE),
     ("ReadOnlyDisabledSubscription", MachineError, "azure.subscription",
-     "The subscription is disabled and can only be read.", "Choose another: olivepress workspaces"),
+     "The subscription is disabled and can only be read.", ("Choose another: ", Do("workspaces"))),
     ("AuthorizationPermissionMismatch InsufficientAccountPermissions", MachineError, "azure.right",
      "You have no right to the workspace's storage.",
      "Ask for the role Storage Blob Data Contributor on its storage account."),
@@ -138,7 +140,7 @@ _TABLE: tuple[tuple[str, type[LabError], str, str, str], ...] = (
      "Upload the model again, or take another version."),
     ("AuthenticationFailed", MachineError, "azure.expired",
      "The storage did not accept our access (expired or withdrawn).",
-     "Try again; if it stays so: olivepress login"),
+     ("Try again; if it stays so: ", Do("login"))),
     ("Md5Mismatch", StageError, "upload.damaged", "A block arrived damaged.",
      "Try again; what has arrived whole is kept."),
     ("InvalidBlockList InvalidBlobOrBlock InvalidBlockId BlockCountExceedsLimit", StageError, "upload.blocks",
@@ -149,7 +151,7 @@ _TABLE: tuple[tuple[str, type[LabError], str, str, str], ...] = (
     # What is left, by the status alone.
     ("InvalidAuthenticationToken 401", MachineError, "azure.sign-in", "Azure did not accept the sign-in.", LOGIN),
     ("403", MachineError, "azure.right", "Azure refuses this to you.",
-     "Ask for the right, or choose another: olivepress workspaces"),
+     ("Ask for the right, or choose another: ", Do("workspaces"))),
     ("404", RequestError, "azure.missing", "There is no such thing in Azure.", CHOOSE),
     ("409", StageError, "azure.conflict", "Azure reports a conflict with what is there.",
      "Try again, or use another name or version."),
@@ -314,7 +316,7 @@ def _wrong_tenant(text: str, subject: str) -> LabError:
     detail = f"{subject}: signed in to {tenants[0]}, it belongs to {wanted}." if wanted else f"{subject}."
     saying = _SAYINGS["InvalidAuthenticationTokenTenant"]
     return saying.kind(
-        saying.title, detail, "Run: " + command("login", "--tenant", wanted or "ID"), code=saying.code
+        saying.title, detail, ("Run: ", Do("login", ("--tenant", wanted or "ID"))), code=saying.code
     )
 
 

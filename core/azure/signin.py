@@ -22,10 +22,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from core.azure.errors import LOGIN
+from core.azure.errors import LOGIN, TENANT
 from core.azure.rest import cloud
 from core.azure.retry import Stop, retried, retry_limit
-from core.errors import MachineError, RequestError
+from core.errors import Do, MachineError, RequestError
 from core.events import Reporter
 from core.files import PRIVATE, explained, read_if_whole, write_json
 from core.user_dirs import config_dir
@@ -200,7 +200,7 @@ class Credential:
                 "Check AZURE_TENANT_ID, AZURE_CLIENT_ID, and the file that AZURE_CLIENT_CERTIFICATE_PATH or "
                 "AZURE_FEDERATED_TOKEN_FILE names."
                 if principal
-                else "Check the tenant's id or domain: olivepress login --tenant ID",
+                else ("Check the tenant's id or domain: ", TENANT),
                 code="azure.principal" if principal else "azure.tenant",
             ) from None
 
@@ -400,7 +400,7 @@ def current(*, stop: Stop | None = None, on_prompt: Ask | None = None) -> Identi
         raise MachineError(
             "Your Azure sign-in was not kept.",
             f"{choice.user} signed in with a device code, and the token was not to be written.",
-            "Run olivepress login again and agree to a file, or use another method.",
+            ("Sign in again and agree to a file, or use another method: ", Do("login")),
             code="azure.keep",
         )
     try:

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from core.azure.errors import TENANT
 from core.azure.rest import Rest, cloud, segment, storage_url
 from core.azure.retry import Stop, retried
 from core.azure.signin import current, prompt_to
 from core.azure.storage import Access, Container
-from core.errors import LabError, MachineError, RequestError, StageError
+from core.errors import Do, LabError, MachineError, RequestError, StageError
 from core.events import Reporter
 from core.recipe import Recipe, write_values
-from core.text import command
 
 ML = "Microsoft.MachineLearningServices"
 MODELS_API = "2023-08-01-preview"
@@ -57,7 +57,7 @@ class Place:
             raise RequestError(
                 "No workspace is chosen.",
                 "lab.toml has no upload." + ", upload.".join(missing) + ".",
-                "Choose one: " + command("workspaces", lab, "--use", "NAME"),
+                ("Choose one: ", Do.of("workspaces", lab, "--use", "NAME")),
                 code="azure.workspace",
             )
         return cls(upload.subscription.strip(), upload.resource_group.strip(), upload.workspace.strip())
@@ -451,7 +451,7 @@ def workspaces(rest: Rest) -> WorkspaceList:
         raise MachineError(
             "This account sees no Azure subscription.",
             "Azure listed none for it.",
-            "Ask for access to one, or sign in to another tenant: olivepress login --tenant ID",
+            ("Ask for access to one, or sign in to another tenant: ", TENANT),
             code="azure.subscription",
         )
     try:

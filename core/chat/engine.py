@@ -17,7 +17,7 @@ from core.chat.kv_cache import WORDS_BETWEEN, KVCache, caches_that_fit, context_
 from core.chat.protocol import Ask, Dropped, Finished, Load, Notice, ProtocolMessage, Ready, Score, Scored
 from core.chat.sampler import Sampler
 from core.chat.settings import Sampling
-from core.errors import RequestError
+from core.errors import RequestError, Use
 from core.model.messages import Message, Segment, text_of
 from core.model.prompt_format import PromptFormat, read_prompt_format
 from core.model.template import ChatTemplate, Guard, TemplateError
@@ -250,7 +250,7 @@ class Engine:
         return RequestError(
             "The question is longer than the context.",
             f"It has {tokens} tokens with its template; the context holds {self._context}.",
-            "Shorten it, or raise chat.context_tokens in lab.toml.",
+            ("Shorten it, or raise ", Use("chat.context_tokens"), "."),
             code="chat.too-long",
         )
 

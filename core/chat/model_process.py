@@ -26,12 +26,11 @@ from core.chat.protocol import (
     from_wire,
     to_wire,
 )
-from core.errors import LabError, MachineError, RequestError, StageError
+from core.errors import Do, Hint, LabError, MachineError, RequestError, StageError
 from core.files import refuse_damaged
 from core.folder import LabFolder, lab_command
 from core.optimize.trusted import CONFIG_FILE, check_config, graph_name
 from core.process import Call, Child
-from core.text import command
 
 Listener = Callable[[ProtocolMessage], None]
 LoadListener = Callable[[Progress | Ready | Error], None]
@@ -209,7 +208,7 @@ def _chat_error(error: LabError) -> LabError:
     if not isinstance(error, StageError):
         return error
     died = error.code in ("process.died", "process.closed")
-    return ChatError(error.title, error.detail, error.hint, code=error.code, died=died)
+    return ChatError(error.title, error.detail, error.advice, code=error.code, died=died)
 
 
 def weights_bytes(model_dir: Path) -> int:
@@ -252,14 +251,14 @@ def _refuse_missing(file: Path) -> None:
         )
 
 
-def _again(folder: Path) -> str:
+def _again(folder: Path) -> Hint:
     """What makes the model again: the stage, where there is what it starts from."""
     if folder.name == "onnx" and not (folder.parent / "quantized").is_dir():
         return "Fetch it again; there is nothing here to make it from."
-    return "Make it again: " + lab_command(folder, "run", "optimize")
+    return "Make it again: ", lab_command(folder, "run", "optimize")
 
 
-def _next_step(lab: LabFolder | None) -> str:
+def _next_step(lab: LabFolder | None) -> Hint:
     if lab is None:
         return "Name a folder with genai_config.json and model.onnx."
     missing = []
@@ -267,4 +266,4 @@ def _next_step(lab: LabFolder | None) -> str:
         missing.append("quantize")
     if not lab.finetuned_root.is_dir() or not any(lab.finetuned_root.iterdir()):
         missing.append("finetune")
-    return "The optimize step makes it. Run: " + command("run", lab.root, *missing, "optimize")
+    return "The optimize step makes it. Run: ", Do.of("run", lab.root, *missing, "optimize")

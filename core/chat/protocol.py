@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_type_hints
 
-from core.errors import LabError, StageError
+from core.errors import Hint, LabError, StageError
 
 BASE = ""
 """Where an adapter is named: the model with none."""
@@ -23,7 +23,7 @@ class ChatError(StageError):
     """
 
     def __init__(
-        self, title: str, detail: str = "", hint: str = "", *, code: str = "", died: bool = False
+        self, title: str, detail: str = "", hint: Hint = "", *, code: str = "", died: bool = False
     ) -> None:
         super().__init__(title, detail, hint, code=code)
         self.died = died

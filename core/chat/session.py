@@ -13,7 +13,7 @@ from core.chat.protocol import BASE, Done, Load, ProtocolMessage, Ready, Token
 from core.chat.response import Answer, ChatEvent, Response, Turn
 from core.chat.settings import Sampling
 from core.chat.transcript import Chat, History
-from core.errors import LabError, RequestError
+from core.errors import LabError, RequestError, Use
 from core.folder import lab_command
 from core.formats import human_bytes
 from core.model.messages import Message, Segment
@@ -237,7 +237,7 @@ class ChatSession:
             raise RequestError(
                 "There is nothing to compare.",
                 f"The adapters of this model: {', '.join(self.adapters()) or 'none'}.",
-                "Train one with: " + lab_command(self.model_dir, "run", "finetune", "optimize"),
+                ("Train one with: ", lab_command(self.model_dir, "run", "finetune", "optimize")),
             )
         main = self._adapter if self._adapter in names else names[1]
         return self._begin(Turn(self._asked(text), names, main), on_event)
@@ -461,7 +461,7 @@ class ChatSession:
             raise RequestError(
                 "The question is longer than the context.",
                 f"It has {human_bytes(size)}; {human_bytes(self._longest)} is the most for this context.",
-                "Shorten it, or raise chat.context_tokens in lab.toml.",
+                ("Shorten it, or raise ", Use("chat.context_tokens"), "."),
                 code="chat.too-long",
             )
 
@@ -488,5 +488,5 @@ def choose_adapter(model_dir: Path, there: list[str], wanted: str | None, usual:
     raise RequestError(
         f"There is no adapter {wanted!r}.",
         f"The model has: {', '.join(there) or 'no adapter'}.",
-        "Name one of those, or train it: " + lab_command(model_dir, "run", "finetune", "optimize"),
+        ("Name one of those, or train it: ", lab_command(model_dir, "run", "finetune", "optimize")),
     )

@@ -94,7 +94,7 @@ def _native(message: ProtocolMessage, error: Exception) -> LabError:
         return _no_memory(text)
     if isinstance(message, Load):
         again = lab_command(Path(message.model_dir), "run", "optimize", "--force")
-        return ChatError("The model could not be loaded.", text, "Run the optimize stage again: " + again)
+        return ChatError("The model could not be loaded.", text, ("Run the optimize stage again: ", again))
     return ChatError("The model failed while it answered.", text, "Ask again, or start the chat again.")
 
 

@@ -110,7 +110,7 @@ def require(lab: Lab, stages: Sequence[str]) -> None:
     """
     from core.check.types import run_probes
     from core.data.model_text import model_folder
-    from core.errors import MachineError, RequestError
+    from core.errors import Do, MachineError, RequestError, joined
 
     wanted = [probe for probe in probes() if set(probe.stages) & set(stages)]
     subject = subject_of(lab.root, stages)
@@ -127,6 +127,11 @@ def require(lab: Lab, stages: Sequence[str]) -> None:
     raise (RequestError if wrong else MachineError)(
         "This cannot be run as it is asked for." if wrong else "This machine cannot run that as it is.",
         "\n".join(f"{check.name}: {check.found}" for check in failed),
-        "\n".join([*(check.fix for check in failed if check.fix), "To run it all the same: --no-check"]),
+        joined(
+            [
+                *(check.advice for check in failed if check.fix),
+                ("To run it all the same: ", Do.of("run", lab.root, *stages, "--no-check")),
+            ]
+        ),
         code=next((check.code for check in failed if check.code), ""),
     )

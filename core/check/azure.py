@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from core.azure.signin import found, remembered
 from core.check.types import OK, SKIP, WARN, Check, Subject
-from core.text import command
+from core.errors import Do
 
 
 def azure(subject: Subject) -> Iterator[Check]:
@@ -16,7 +16,7 @@ def azure(subject: Subject) -> Iterator[Check]:
     choice = remembered() or found()
     if choice is None:
         if wanted:
-            yield Check("azure sign-in", WARN, "Nobody is signed in.", "olivepress login")
+            yield Check("azure sign-in", WARN, "Nobody is signed in.", (Do("login"),))
         else:
             yield Check("azure sign-in", SKIP, "Nobody is signed in; only upload needs it.")
     else:
@@ -30,5 +30,5 @@ def azure(subject: Subject) -> Iterator[Check]:
             "azure workspace",
             WARN,
             "The recipe names no whole workspace.",
-            command("workspaces", subject.lab.root, "--use", "NAME"),
+            (Do.of("workspaces", subject.lab.root, "--use", "NAME"),),
         )

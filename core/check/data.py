@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from core.check.settings import small_split
 from core.check.types import FAIL, OK, Check, Subject
 from core.data import resolve_data_file
-from core.errors import LabError
+from core.errors import Do, LabError
 from core.files import folder_bytes
 from core.formats import human_bytes
-from core.text import command
 
 
 def data(subject: Subject) -> Iterator[Check]:
@@ -18,7 +17,7 @@ def data(subject: Subject) -> Iterator[Check]:
     try:
         path = resolve_data_file(subject.recipe, subject.lab.root)
     except LabError as error:
-        yield Check("data", FAIL, f"{error.title} {error.detail}", error.hint, error.code)
+        yield Check("data", FAIL, f"{error.title} {error.detail}", error.advice, error.code)
         return
     size = folder_bytes(path) if path.is_dir() else path.stat().st_size
     if size == 0:
@@ -29,8 +28,11 @@ def data(subject: Subject) -> Iterator[Check]:
     try:
         small_split(subject)
     except LabError as error:
-        yield Check("data", FAIL, f"{error.title} {error.detail}", error.hint, error.code)
+        yield Check("data", FAIL, f"{error.title} {error.detail}", error.advice, error.code)
         return
     yield Check(
-        "data", OK, f"{path}, {human_bytes(size)}; look closer with: {command('data', subject.lab.root)}"
+        "data",
+        OK,
+        f"{path}, {human_bytes(size)}",
+        ("Look closer with: ", Do.of("data", subject.lab.root)),
     )

@@ -12,6 +12,7 @@ from core.check.model import config_of, facts_of
 from core.check.needs import Machine, StageNeed, stage_needs
 from core.check.settings import record_lengths, resolved
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
+from core.errors import Hint, Use
 from core.formats import human_bytes, rough_duration
 from core.hardware import free_ram, load_nvml, read_gpus, usable_cores
 from core.model.folder import config_facts
@@ -19,6 +20,15 @@ from core.model.gguf import check_gguf, is_unpacked, unpacking_memory
 from core.model.sources import kind_of, local_place
 
 LONG_S = 3600.0
+LESS = (
+    "Lower ",
+    Use("finetune.batch_size"),
+    ", ",
+    Use("data.max_seq_len"),
+    " or ",
+    Use("finetune.rank"),
+    ".",
+)
 
 
 def machine() -> Machine:
@@ -79,11 +89,16 @@ def judge_ram(wanted: list[StageNeed], free: int) -> Check:
     most = max(wanted, key=lambda need: need.ram)
     found = f"{_table(wanted, 'ram')}; {human_bytes(free)} free"
     if most.ram > free:
-        fix = {
-            "quantize": "Use a smaller model, fewer calibration_samples, or a machine with more memory.",
-            "finetune": "Lower finetune.batch_size, data.max_seq_len or finetune.rank.",
-        }.get(most.stage, "Use a machine with more memory, or free some.")
-        return Check("memory", FAIL, found, fix)
+        hints: dict[str, Hint] = {
+            "quantize": (
+                "Use a smaller model, fewer ",
+                Use("quantize.calibration_samples"),
+                ", or a machine with more memory.",
+            ),
+            "finetune": LESS,
+        }
+        hint = hints.get(most.stage, "Use a machine with more memory, or free some.")
+        return Check("memory", FAIL, found, hint)
     return Check("memory", WARN if most.ram > 0.85 * free else OK, found)
 
 
@@ -92,9 +107,7 @@ def judge_gpu(wanted: list[StageNeed], free: int) -> Check:
     most = max(wanted, key=lambda need: need.gpu)
     found = f"{_table([need for need in wanted if need.gpu], 'gpu')}; {human_bytes(free)} free"
     if most.gpu > free:
-        return Check(
-            "gpu memory", FAIL, found, "Lower finetune.batch_size, data.max_seq_len or finetune.rank."
-        )
+        return Check("gpu memory", FAIL, found, LESS)
     return Check("gpu memory", OK, found)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from core.check import hub
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
-from core.errors import LabError
+from core.errors import Do, LabError
 from core.formats import human_bytes
 from core.model.architectures import TRIED, judge
 from core.model.auto import Facts, resolve
@@ -52,14 +52,14 @@ def model(subject: Subject) -> Iterator[Check]:
     kind = kind_of(source, subject.lab.root)
     if kind == "azureml":
         yield Check(
-            "model", SKIP, f"{source} is asked for when quantize runs.", "Sign in first: olivepress login"
+            "model", SKIP, f"{source} is asked for when quantize runs.", ("Sign in first: ", Do("login"))
         )
         return
     if kind == "gguf":
         try:
             header = check_gguf(local_place(source, subject.lab.root))
         except LabError as error:
-            yield Check("model", FAIL, f"{error.title} {error.detail}", error.hint, error.code)
+            yield Check("model", FAIL, f"{error.title} {error.detail}", error.advice, error.code)
             return
         yield Check("model", OK, _about(header))
     elif kind == "hub":
@@ -70,7 +70,7 @@ def model(subject: Subject) -> Iterator[Check]:
         try:
             check_folder(path)
         except LabError as error:
-            yield Check("model", FAIL, f"{error.title} {error.detail}", error.hint, error.code)
+            yield Check("model", FAIL, f"{error.title} {error.detail}", error.advice, error.code)
             return
         licence = read_licence(path).name
         yield Check("model", OK, f"{source}" + (f", licence {licence}" if licence else ""))
@@ -117,7 +117,7 @@ def _abilities(subject: Subject) -> Iterator[Check]:
     for fault in every:
         name = _NAMES.get(fault.code.rpartition(".")[2], "weights")
         state = FAIL if fault.stops else WARN
-        yield Check(name, state, f"{fault.title} {fault.detail}", fault.hint, fault.code)
+        yield Check(name, state, f"{fault.title} {fault.detail}", fault.advice, fault.code)
     if not any(fault.code == "model.architecture" for fault in every):
         verdict = judge(facts.config)
         yield Check("architecture", OK if verdict.state == TRIED else WARN, f"{verdict.reason}")
@@ -144,7 +144,7 @@ def weights(subject: Subject) -> Iterator[Check]:
             yield Check("weights", OK, f"{facts.parameters:,} numbers in {facts.dtype}, every one finite")
         return
     fault = not_finite(found)
-    yield Check("weights", FAIL, f"{fault.title} {fault.detail}", fault.hint, fault.code)
+    yield Check("weights", FAIL, f"{fault.title} {fault.detail}", fault.advice, fault.code)
 
 
 def adapter(subject: Subject) -> Iterator[Check]:
@@ -152,7 +152,7 @@ def adapter(subject: Subject) -> Iterator[Check]:
     try:
         refuse_model_as_adapter(subject.lab.finetuned_dir(subject.recipe.finetune.adapter))
     except LabError as error:
-        yield Check("adapter", FAIL, f"{error.title} {error.detail}", error.hint, error.code)
+        yield Check("adapter", FAIL, f"{error.title} {error.detail}", error.advice, error.code)
 
 
 def facts_of(subject: Subject) -> ModelFacts | None:

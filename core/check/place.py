@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
-from core.errors import LabError
+from core.errors import Do, Hint, LabError, Use
 from core.files import MANIFEST, damage
 from core.jobs import list_jobs
 from core.recipe import read_recipe
 from core.stages import STAGES, Stage
-from core.text import command
 
 NETWORK_TYPES = frozenset(
     {
@@ -31,13 +30,13 @@ def recipe(subject: Subject) -> Iterator[Check]:
             "recipe",
             WARN,
             f"No {path.name} yet; the defaults are looked at.",
-            command("new", subject.lab.root),
+            ("", Do.of("new", subject.lab.root)),
         )
         return
     try:
         read = read_recipe(path)
     except LabError as error:
-        yield Check("recipe", FAIL, f"{error.title} {error.detail}", error.hint)
+        yield Check("recipe", FAIL, f"{error.title} {error.detail}", error.advice)
     else:
         yield Check(
             "recipe",
@@ -96,7 +95,7 @@ def other_job(subject: Subject) -> Iterator[Check]:
     elif active:
         job = active[0]
         yield Check("jobs", FAIL, f"{job.id} is {job.state} in this lab.",
-                    f"Wait for it, or: {command('cancel', subject.lab.root, job.id)}")  # fmt: skip
+                    ("Wait for it, or: ", Do.of("cancel", subject.lab.root, job.id)))  # fmt: skip
     else:
         yield Check("jobs", OK, "No job is running in this lab.")
 
@@ -124,12 +123,12 @@ def results(subject: Subject) -> Iterator[Check]:
         yield Check("results", SKIP, "Nothing has been made here yet.")
 
 
-def _again(subject: Subject, stage: Stage, folder: Path) -> str:
+def _again(subject: Subject, stage: Stage, folder: Path) -> Hint:
     """What makes a stage's result again; where that cannot be done here, what can."""
     source = STAGES[stage.needs].makes if stage.needs else None
     if source and not any(each.is_dir() for each in source.folders(subject.lab)):
         return "Fetch it again; there is nothing here to make it from."
-    run = command("run", subject.lab.root, stage.name)
+    run = Do.of("run", subject.lab.root, stage.name)
     if stage.makes and folder != stage.makes.folder(subject.lab, subject.recipe.finetune.adapter):
-        return f"Set finetune.adapter to {folder.name!r}, then: {run}. Or remove the folder."
-    return run
+        return "Set ", Use("finetune.adapter", folder.name), ", then: ", run, ". Or remove the folder."
+    return (run,)

@@ -6,9 +6,10 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
+from core.errors import Help, Hint, as_plain, has_help, parts_of
 from core.folder import LabFolder
 from core.recipe import Recipe
 from core.stages import default_stages
@@ -26,23 +27,33 @@ class Check:
         name: what was looked at, short and stable.
         state: OK, WARN, FAIL or SKIP.
         found: what was found there.
-        fix: a command or a sentence; empty where there is nothing to do.
+        hint: what to do; empty where there is nothing.
         code: the fault's stable code, where it has one.
     """
 
     name: str
     state: str
     found: str
-    fix: str = ""
+    hint: Hint = ""
     code: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "found", without_logins(self.found))
-        object.__setattr__(self, "fix", without_logins(self.fix))
+
+    @property
+    def advice(self) -> tuple[str | Help, ...]:
+        """What to do, in its parts."""
+        return parts_of(self.hint)
+
+    @property
+    def fix(self) -> str:
+        """What to do, as the command line says it."""
+        return "".join(map(str, self.advice))
 
     def as_dict(self) -> dict[str, Any]:
         """The object that ``check --json`` gives."""
-        return asdict(self)
+        told = {key: getattr(self, key) for key in ("name", "state", "found", "fix", "code")}
+        return {**told, "advice": as_plain(self.advice)} if has_help(self.advice) else told
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from core.data.files import LEFT_OUT
 from core.data.reader import RowReader
 from core.data.types import Finding
-from core.errors import RequestError
+from core.errors import Do, RequestError
 from core.events import Reporter
 from core.files import explained, half_made
 
@@ -93,7 +93,12 @@ def write_clean(
                 raise RequestError(
                     "The clean file would have no row.",
                     f"All {left:,} rows have findings.",
-                    "Mend what `olivepress data` lists, or keep some kinds with --keep.",
+                    (
+                        "Mend what ",
+                        Do.of("data", "DIR"),
+                        " lists, or keep some kinds: ",
+                        Do.of("data", "DIR", "--clean", "OUT.jsonl", "--keep", "KIND"),
+                    ),
                 )
             for stream in (good_file, left_file):
                 stream.flush()

@@ -13,7 +13,7 @@ from core.data.plan import SAMPLE, Plan, Record, make_plan
 from core.data.reader import RowReader
 from core.data.split import Splitter, split_rows
 from core.data.types import Example, Problem, Row, Split
-from core.errors import RequestError
+from core.errors import Do, RequestError, Use
 from core.events import Reporter
 from core.model.template import TemplateError
 from core.model.text import ModelText
@@ -49,7 +49,7 @@ def resolve_data_file(recipe: Recipe, lab_root: Path) -> Path:
     raise RequestError(
         "The data file does not exist.",
         f"data.file = {recipe.data.file!r} was looked for at {path}.",
-        "Put the file there, or set data.file in lab.toml.",
+        ("Put the file there, or set ", Use("data.file"), "."),
     )
 
 
@@ -117,7 +117,7 @@ def load_examples(
         raise RequestError(
             "The data file has no records to learn from.",
             f"{path} is empty, or every row in it says that it is not to be learnt.",
-            "Give a file with records; `olivepress data` says what is in this one.",
+            ("Give a file with records; ", Do.of("data", lab_root), " says what is in this one."),
         )
     held_out = split_rows(splitter, recipe, lab_root)
     if limited:
@@ -182,7 +182,9 @@ def _refused(path: Path, row: Row, problem: Problem | None) -> RequestError:
     where = path / row.file if path.is_dir() else path
     fix = problem.fix[:1].upper() + problem.fix[1:]
     hint = (
-        f"{fix}. `olivepress data DIR` lists all such rows, and whether a file can be written without them."
+        f"{fix}. ",
+        Do.of("data", "DIR"),
+        " lists all such rows, and whether a file can be written without them.",
     )
     number = f" (row {row.number})" if row.number > row.line else ""
     detail = f"{where}, line {row.line}{number}: {problem.message}."

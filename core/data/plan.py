@@ -28,7 +28,7 @@ from core.data.messages import (
     verdict,
 )
 from core.data.types import Message, Problem, Segment, Unused
-from core.errors import RequestError
+from core.errors import Do, Hint, RequestError
 from core.model.template import PLAIN, ChatTemplate, PlainTurns, Template, TemplateError, all_learnt
 from core.model.text import ModelText
 from core.options import AUTO
@@ -605,14 +605,19 @@ def options_of(proposal: Proposal) -> str:
 
 def _unmapped(proposal: Proposal, columns: Sequence[str], what: str) -> RequestError:
     shown = ", ".join(map(repr, columns)) or "none"
-    hint = f"{proposal.why[:1].upper()}{proposal.why[1:]}."
-    if len(columns) > 1:
-        hint += " If there are such fields, name them: data.prompt_field and data.response_field in lab.toml."
+    why = f"{proposal.why[:1].upper()}{proposal.why[1:]}."
+    hint: Hint = why
     if proposal.mapping.complete:
-        hint = f"It seems that {proposal.mapping.words()} ({proposal.why}). `olivepress data DIR --accept` takes that"
-        hint += f"; else set {' and '.join(FIELDS[:2])} in lab.toml"
         given = options_of(proposal)
-        hint += f" (with `olivepress new`: {given})." if given else "."
+        hint = (
+            f"It seems that {proposal.mapping.words()} ({proposal.why}). ",
+            Do.of("data", "DIR", "--accept"),
+            f" takes that; else set {' and '.join(FIELDS[:2])} in lab.toml",
+            *((" (for a new lab: ", Do.of("new", "DIR", *shlex.split(given)), ")") if given else ()),
+            ".",
+        )
+    elif len(columns) > 1:
+        hint = f"{why} If there are such fields, name them: data.prompt_field and data.response_field in lab.toml."
     return RequestError(
         "It is not clear which field is the answer.",
         f"{what[:1].upper()}{what[1:]}; the rows have {shown}.",

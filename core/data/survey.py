@@ -23,7 +23,7 @@ from core.data.split import SAME_QUESTION, Splitter, split_rows
 from core.data.tokens import COUNTED, TokenCounter, TokenStats, padding_share, token_stats
 from core.data.types import Finding, Problem, Row, Segment
 from core.data.unused import NotUsed, UnusedCounter
-from core.errors import RequestError
+from core.errors import RequestError, has_help
 from core.events import Reporter
 from core.folder import LabFolder
 from core.formats import some
@@ -213,9 +213,9 @@ class Survey:
     def _recipe_finding(self, error: RequestError) -> None:
         kind = "unmapped" if error.code == "data.unmapped" else "template-field"
         message = f"{error.title.rstrip('.')}: {error.detail.rstrip('.')}"
-        self.findings.add(
-            Finding("lab.toml", recipe_line(self.root, "data"), kind, message, error.hint.rstrip("."))
-        )
+        # How the proposal is taken is told beside the findings, in the words of who shows them.
+        fix = "take the proposal, or name the fields" if has_help(error.advice) else error.hint.rstrip(".")
+        self.findings.add(Finding("lab.toml", recipe_line(self.root, "data"), kind, message, fix))
 
     def _template_markers(self) -> None:
         """Marks in the template that are not what they look like: no tokens of the model, no line breaks."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from core.data.batch_order import BatchOrder
-from core.errors import Cancelled, StageError
+from core.errors import Cancelled, Do, StageError, Use
 from core.events import Reporter
 from core.finetune.checkpoints import Checkpoints
 from core.finetune.loss import Measure
@@ -284,8 +284,14 @@ class Trainer:
         return StageError(
             "The training went astray.",
             detail,
-            f"Lower finetune.learning_rate (it is {self.settings.learning_rate:g}), "
-            "raise finetune.warmup_ratio, or look for broken records with: olivepress data DIR",
+            (
+                "Lower ",
+                Use("finetune.learning_rate"),
+                f" (it is {self.settings.learning_rate:g}), raise ",
+                Use("finetune.warmup_ratio"),
+                ", or look for broken records with: ",
+                Do.of("data", "DIR"),
+            ),
         )
 
     def _batches(self, step: int) -> list[TokenBatch]:

@@ -17,7 +17,7 @@ from olive.model import HfModelHandler
 from olive.passes import Pass
 from olive.passes.pass_config import PassConfigParam
 
-from core.errors import MachineError, RequestError
+from core.errors import MachineError, RequestError, Use, either
 from core.finetune.checkpoints import Checkpoints
 from core.finetune.device import (
     free_bytes,
@@ -135,7 +135,13 @@ class _Training:
                 "There is nothing to train on.",
                 f"{recipe.data.file}: of {counted(len(split.train), 'training row')} none has an answer "
                 f"within {limit} tokens.",
-                "Raise data.max_seq_len, lower data.eval_fraction, or give more records.",
+                (
+                    "Raise ",
+                    Use("data.max_seq_len"),
+                    ", lower ",
+                    Use("data.eval_fraction"),
+                    ", or give more records.",
+                ),
             )
         most, between = self.options.turns, None
         if most > 1:
@@ -188,7 +194,7 @@ class _Training:
     def _too_little(self, plan: MemoryPlan, reason: str) -> MachineError:
         free, size = free_bytes(self.device), self.size
         if plan.way == "fast" and size.plan(free, "low").fits:
-            fitting = ["finetune.memory = auto"]
+            fitting = [Use("finetune.memory", "auto")]
         else:
             fitting = size.what_fits(free, plan.need.total if plan.way == "low" else None)
         where = "GPU memory" if self.device.type == "cuda" else "RAM"
@@ -196,7 +202,7 @@ class _Training:
             f"There is not enough {where} for this training.",
             f"{reason}; {human_bytes(free)} of {where} are free. Asked for were rank {size.rank}, "
             f"{size.batch} rows a batch, {size.length} tokens in the longest row.",
-            "What would fit: " + ", or ".join(fitting) + "." if fitting else "Use a smaller model.",
+            ("What would fit: ", *either(fitting), ".") if fitting else "Use a smaller model.",
         )
 
     def _train(self, plan: MemoryPlan, folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from core.errors import Use
 from core.formats import human_bytes
 from core.model.folder import ModelFacts
 
@@ -150,8 +151,8 @@ class TrainingSize:
                 return plan
         return planned("low", layers)
 
-    def what_fits(self, free: int, failed: int | None = None) -> list[str]:
-        """Smaller settings that should fit into ``free`` bytes, each a recipe key with its value.
+    def what_fits(self, free: int, failed: int | None = None) -> list[Use]:
+        """Smaller settings that should fit into ``free`` bytes.
 
         Args:
             failed: the estimate for a run that ran out of memory. Where it had seemed to fit, the estimate was
@@ -169,17 +170,17 @@ class TrainingSize:
 
         found = []
         if batch := _largest(self.batch - 1, lambda value: fits(batch=value)):
-            found.append(f"finetune.batch_size = {batch}")
+            found.append(Use("finetune.batch_size", batch))
         if (length := _largest(self.length - 1, lambda value: fits(length=value))) >= 16:
-            found.append(f"data.max_seq_len = {length // 8 * 8}")
+            found.append(Use("data.max_seq_len", length // 8 * 8))
         if rank := _largest(self.rank - 1, lambda value: fits(rank=value)):
-            found.append(f"finetune.rank = {rank}")
+            found.append(Use("finetune.rank", rank))
         if found:
             return found
         short = min(self.length, 512)
         for r, n in ((self.rank, short), (min(self.rank, 16), short), (8, 128)):
             if fits(rank=r, batch=1, length=n):
-                return [f"finetune.rank = {r} with finetune.batch_size = 1 and data.max_seq_len = {n}"]
+                return [Use("finetune.rank", r, (("finetune.batch_size", 1), ("data.max_seq_len", n)))]
         return []
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from core.data import resolve_data_file
-from core.errors import RequestError, StageError
+from core.errors import Do, RequestError, StageError
 from core.files import MANIFEST, content_stamp, folder_bytes, folder_stamp, publish, read_json, write_atomic
 from core.folder import LabFolder
 from core.model.auto import Settled
 from core.recipe import recipe_text
 from core.stage_context import StageContext, versions
-from core.text import command
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -37,7 +36,7 @@ def fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
         raise RequestError(
             "There is no quantized model to train on.",
             f"{base} does not hold one.",
-            "Make it first with: " + command("run", lab.root, "quantize"),
+            ("Make it first with: ", Do.of("run", lab.root, "quantize")),
         )
     manifest = read_json(base / MANIFEST)
     data = resolve_data_file(recipe, lab.root)

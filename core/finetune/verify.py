@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from core.errors import StageError
+from core.errors import StageError, Use
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -45,13 +45,15 @@ def check_tensors(peft_model: PeftModel, folder: Path) -> tuple[int, int]:
             raise StageError("The adapter does not fit the base.", found, AGAIN)
         if not bool(torch.isfinite(tensor).all()):
             raise StageError(
-                "The adapter has numbers that are not finite.", name, "Lower finetune.learning_rate."
+                "The adapter has numbers that are not finite.",
+                name,
+                ("Lower ", Use("finetune.learning_rate"), "."),
             )
     if not any(bool(tensor.any()) for name, tensor in saved.items() if "lora_B" in name):
         raise StageError(
             "The training changed nothing.",
             "Every B matrix of the adapter is still zero.",
-            "Raise finetune.steps or finetune.learning_rate.",
+            ("Raise ", Use("finetune.steps"), " or ", Use("finetune.learning_rate"), "."),
         )
     return len(saved), sum(tensor.numel() for tensor in saved.values())
 

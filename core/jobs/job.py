@@ -51,7 +51,7 @@ class JobStatus:
     done: float | None
     total: float | None
     eta_s: float | None
-    error: dict[str, str] | None
+    error: dict[str, Any] | None
 
     def as_dict(self) -> dict[str, Any]:
         """The object that ``status --json`` gives."""
@@ -165,8 +165,7 @@ class Job:
         told = end.get("error")
         if isinstance(told, dict) and told:
             status = end.get("exit_status")
-            words = {key: value for key, value in told.items() if isinstance(value, str)}
-            return error_from(words, status if isinstance(status, int) else StageError.exit_status)
+            return error_from(told, status if isinstance(status, int) else StageError.exit_status)
         if state == "cancelled":
             return error_from({"title": f"{self.id} was cancelled.", "code": "cancelled"}, 130)
         why = why_nothing_is_written(self.folder)

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from core.errors import RequestError
+from core.errors import Do, RequestError
 from core.events import LOG_NAME, JobReporter, now
 from core.files import explained, remove_half_made, restore, write_json
 from core.folder import LabFolder
@@ -24,7 +24,6 @@ from core.jobs.job import Job
 from core.recipe import Recipe
 from core.stages import STAGES
 from core.telemetry import OFF
-from core.text import command
 from core.version import __version__
 
 
@@ -186,8 +185,12 @@ def _refuse_second(lab: LabFolder, stage: str, after: str | None) -> None:
             raise RequestError(
                 f"{job.id} is running in this lab.",
                 f"{lab.root}: one job at a time, so that they do not take each other's memory.",
-                f"Follow it: {command('logs', lab.root, job.id, '--follow')}\n"
-                f"Stop it:   {command('cancel', lab.root, job.id)}",
+                (
+                    "Follow it: ",
+                    Do.of("logs", lab.root, job.id, "--follow"),
+                    "\nStop it:   ",
+                    Do.of("cancel", lab.root, job.id),
+                ),
                 code="job.running",
             )
 

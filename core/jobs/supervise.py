@@ -15,22 +15,28 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from core.errors import Cancelled, LabError, StageError
+from core.errors import Cancelled, Hint, LabError, StageError
 from core.events import JobReporter, now
 from core.files import write_json
 from core.folder import lab_command
 from core.jobs import alive, reserve
 from core.jobs.job import Job
 from core.jobs.stopping import Escalation, signal_group
-from core.jobs.worker import folder_and_recipe, work_folder
+from core.jobs.worker import folder_and_recipe, less_memory, work_folder
 
-_SIGNAL_HINTS = {
-    signal.SIGKILL: "Most often this is the system's out-of-memory killer: use a smaller batch, rank or "
-    "sequence length, or a machine with more memory.",
-    signal.SIGSEGV: "Native code crashed. Check that the package versions fit: {check}",
-    signal.SIGBUS: "A file was cut off while it was read, or the disk could not give it: look at the data file.",
-    signal.SIGILL: "A package was built for another processor. Check with: {check}",
-}
+
+def _signal_hint(job: Job, number: int) -> Hint:
+    """What most often is behind the end of a process by this signal."""
+    check = lab_command(job.folder, "check")
+    if number == signal.SIGKILL:
+        return "Most often this is the system's out-of-memory killer. ", *less_memory(job.stage)
+    if number == signal.SIGSEGV:
+        return "Native code crashed. Check that the package versions fit: ", check
+    if number == signal.SIGBUS:
+        return ("A file was cut off while it was read, or the disk could not give it: look at the data file.",)
+    if number == signal.SIGILL:
+        return "A package was built for another processor. Check with: ", check
+    return ()
 
 
 def main(folder: Path, held: int) -> int:
@@ -114,8 +120,7 @@ def _verdict(job: Job, code: int, *, asked: bool) -> dict[str, Any]:
         }
     if outcome is None:
         name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        hint = _SIGNAL_HINTS.get(signal.Signals(-code), "") if code < 0 else ""
-        hint = hint.replace("{check}", lab_command(job.folder, "check"))
+        hint = _signal_hint(job, -code) if code < 0 else ()
         tail = "\n".join(job.log_tail())
         outcome = {
             "state": "crashed",
@@ -148,7 +153,9 @@ def _start_next(job: Job, rest: tuple[str, ...]) -> None:
         force = bool(job.spec.get("force"))
         start_job(lab, recipe, rest[0], force=force, then=rest[1:], options=kept, after=job.id)
     except LabError as error:
-        JobReporter(job.folder, job.id).log(f"{rest[0]} was not started. {error}", "error")
+        JobReporter(job.folder, job.id).log(
+            f"{rest[0]} was not started. {error.title} {error.detail}", "error"
+        )
 
 
 if __name__ == "__main__":

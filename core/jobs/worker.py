@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from core.errors import Cancelled, LabError, MachineError, RequestError, StageError
+from core.errors import Cancelled, Do, Help, LabError, MachineError, RequestError, StageError, Use
 from core.events import JobReporter, now
 from core.files import MANIFEST, damage, read_if_whole, refusal, refuse_damaged, write_json
 from core.folder import LabFolder
@@ -24,7 +24,7 @@ from core.recipe import OPTIONS, Recipe
 from core.report import write_report
 from core.stage_context import StageContext, resolve_for_stage
 from core.stages import STAGES, Stage, stage_named
-from core.text import command, without_logins
+from core.text import without_logins
 
 
 def folder_and_recipe(job: Job) -> tuple[LabFolder, Recipe]:
@@ -74,7 +74,8 @@ def main(folder: Path) -> int:
         known = _explain(failure, job)
         if known.code == "job.unexpected" or (failure is known and failure.__cause__ is not None):
             _say(without_logins("".join(traceback.format_exception(failure))))
-        _say(str(known))
+        # What to do about it is told with the outcome, in the words of who shows it.
+        _say("\n".join(filter(None, (known.title, known.detail))))
         outcome = {}
         state = "cancelled" if isinstance(known, Cancelled) else "failed"
         status, error = known.exit_status, known.as_dict()
@@ -158,7 +159,7 @@ def _refuse_damaged_inputs(stage: Stage, lab: LabFolder, adapter: str, *, verify
         if earlier.name == stage.name:
             return
         if earlier.makes and (earlier.name == stage.needs or (stage.needs and earlier.needs == stage.needs)):
-            again = "Make it again: " + command("run", lab.root, earlier.name)
+            again = ("Make it again: ", Do.of("run", lab.root, earlier.name))
             refuse_damaged(earlier.makes.folder(lab, adapter), again, verify=verify)
 
 
@@ -193,18 +194,35 @@ def _plain(data: Any) -> Any:
     return json.loads(json.dumps(data, default=str))
 
 
+def less_memory(stage: str) -> tuple[str | Help, ...]:
+    """What makes a stage take less memory."""
+    if stage == "finetune":
+        return (
+            "Lower ",
+            Use("finetune.batch_size"),
+            ", ",
+            Use("finetune.rank"),
+            " or ",
+            Use("data.max_seq_len"),
+            ", or use a machine with more memory.",
+        )
+    if stage == "quantize":
+        return "Lower ", Use("quantize.calibration_samples"), ", or use a machine with more memory."
+    return ("Close other programs, or use a machine with more memory.",)
+
+
 def _explain(failure: BaseException, job: Job) -> LabError:
     """Any exception as an error that says what happened and what to do."""
     if isinstance(failure, LabError) and not isinstance(failure, Cancelled):
         return failure
     if isinstance(failure, KeyboardInterrupt | Cancelled):
         said = failure if isinstance(failure, Cancelled) else Cancelled()
-        return Cancelled(f"{job.id} was cancelled.", said.detail, said.hint)
+        return Cancelled(f"{job.id} was cancelled.", said.detail, said.advice)
     if isinstance(failure, MemoryError):
         return MachineError(
             "The machine ran out of memory.",
             f"During {job.stage}.",
-            "Use a smaller batch, rank or sequence length.",
+            less_memory(job.stage),
             code="machine.memory",
         )
     if isinstance(failure, OSError) and (refused := refusal(failure, job.folder)):

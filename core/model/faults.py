@@ -5,11 +5,11 @@ Every fault has a stable code, names the file or tensor, and says what would wor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import RequestError
+from core.errors import Hint, RequestError, Use
 from core.events import Reporter
 from core.formats import human_bytes, some
 from core.model.architectures import REFUSED, judge
@@ -46,19 +46,24 @@ class Fault:
         code: its kind, ``model.…``.
         title: what is wrong.
         detail: the file, tensor or key, and what was found there.
-        hint: what would work.
+        advice: what would work.
         stops: False for what should be read, and does not keep the lab from working.
     """
 
     code: str
     title: str
     detail: str
-    hint: str = ""
+    advice: Hint = ""
     stops: bool = True
+
+    @property
+    def hint(self) -> str:
+        """What would work, as the command line says it."""
+        return self.error().hint
 
     def error(self) -> RequestError:
         """As it is raised."""
-        return RequestError(self.title, self.detail, self.hint, code=self.code)
+        return RequestError(self.title, self.detail, self.advice, code=self.code)
 
 
 def refuse(path: Path, recipe: Settled, report: Reporter) -> ModelFacts:
@@ -107,7 +112,7 @@ def faults(facts: ModelFacts, recipe: Settled) -> list[Fault]:
 
 
 def _as_fault(error: RequestError) -> Fault:
-    return Fault(error.code, error.title, error.detail, error.hint)
+    return Fault(error.code, error.title, error.detail, error.advice)
 
 
 def not_finite(found: NotFinite) -> Fault:
@@ -178,7 +183,7 @@ def _remote_code(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
             "model.remote-code",
             "The model brings Python code of its own, and the recipe does not allow it.",
             "config.json: auto_map.",
-            "If you trust its author: model.trust_remote_code = true",
+            ("If you trust its author: ", Use("model.trust_remote_code", True)),
         )
     elif allowed:
         yield Fault(
@@ -187,7 +192,9 @@ def _remote_code(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
             if facts.remote_code
             else "The recipe allows the model's own code, and this model brings none.",
             "model.trust_remote_code = true.",
-            "Only for authors you trust." if facts.remote_code else "Set model.trust_remote_code = false",
+            "Only for authors you trust."
+            if facts.remote_code
+            else ("Set ", Use("model.trust_remote_code", False)),
             stops=False,
         )
 
@@ -406,10 +413,17 @@ def _group_size(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
         if fitting
         else "No group size divides the model's weights.",
         f"{name} has {width} inputs{more}.",
-        f"Set quantize.group_size to {' or '.join(map(str, reversed(fitting)))}."
+        _fitting_size(fitting)
         if fitting
-        else 'Set quantize.algorithm = "none" and optimize.precision = "fp16".',
+        else ("Set ", Use("quantize.algorithm", "none"), " and ", Use("optimize.precision", "fp16"), "."),
     )
+
+
+def _fitting_size(fitting: Sequence[int]) -> Hint:
+    """The largest group size that fits, and the others."""
+    *others, largest = sorted(fitting)
+    told = " or ".join(map(str, reversed(others)))
+    return "Set ", Use("quantize.group_size", largest), f"; {told} would do as well." if told else "."
 
 
 def _leftovers(facts: ModelFacts) -> Iterator[Fault]:

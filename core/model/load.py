@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import RequestError
+from core.errors import RequestError, Use
 from core.formats import some
 from core.model.folder import config_facts, read_config
 from core.model.tensors import not_merged, of_adapters, unread, unread_of_layers
@@ -46,7 +46,7 @@ def cannot_load(path: Path, error: Exception, title: str) -> RequestError:
         return RequestError(
             "The model brings code of its own.",
             f"{path} can be loaded only by running Python files that come with it.",
-            "If you trust its author, set model.trust_remote_code = true in lab.toml.",
+            ("If you trust its author: ", Use("model.trust_remote_code", True)),
             code="model.remote-code",
         )
     return RequestError(title, f"{path}: {first_line(error)}", "Fetch the model again, or use another.")

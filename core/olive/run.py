@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import LabError, MachineError, StageError
+from core.errors import Hint, LabError, MachineError, StageError
 from core.events import Reporter
 from core.files import refusal
 from core.olive.passes import package_config
@@ -91,7 +91,7 @@ def run_workflow(
     work: Path,
     report: Reporter,
     failure: str = "The stage failed.",
-    hint: str = "",
+    hint: Hint = "",
     phases: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> OliveResult:
@@ -153,7 +153,7 @@ def reason_of(error: BaseException) -> BaseException:
     return seen[-1]
 
 
-def _failed(error: BaseException, title: str, hint: str, work: Path) -> LabError:
+def _failed(error: BaseException, title: str, hint: Hint, work: Path) -> LabError:
     root = reason_of(error)
     if isinstance(root, LabError):
         return root

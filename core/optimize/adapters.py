@@ -127,7 +127,7 @@ def read_layout(folder: Path) -> AdapterLayout:
         raise RequestError(
             "The ONNX model has no place for adapters.",
             f"{folder / LAYOUT_FILE} is not there, or cannot be read.",
-            "Make the model with: " + lab_command(folder, "run", "optimize"),
+            ("Make the model with: ", lab_command(folder, "run", "optimize")),
         ) from None
 
 
@@ -169,7 +169,7 @@ def read_lora(folder: Path) -> Lora:
         raise RequestError(
             "There is no adapter to optimize.",
             f"{folder} has no adapter_config.json with adapter_model.safetensors.",
-            "Make one with: " + lab_command(folder, "run", "finetune"),
+            ("Make one with: ", lab_command(folder, "run", "finetune")),
         )
     refuse_links(folder)
     _refuse_other_kinds(folder, config)
@@ -343,7 +343,7 @@ def read_shapes(path: Path) -> Shapes:
         raise RequestError(
             "The adapter file cannot be read.",
             f"{path}: {first_line(error)}",
-            "Make it again: " + lab_command(path, "run", "optimize"),
+            ("Make it again: ", lab_command(path, "run", "optimize")),
         ) from error
 
 
@@ -389,7 +389,7 @@ def check_adapter(model_folder: Path, adapter_file: Path) -> dict[str, Any]:
         raise RequestError(
             f"There is no adapter {adapter_file.name.removesuffix(SUFFIX)}.",
             f"{adapter_file} does not exist; there are: {', '.join(there) or 'none'}.",
-            "Name one of those, or make it: " + lab_command(model_folder, "run", "finetune", "optimize"),
+            ("Name one of those, or make it: ", lab_command(model_folder, "run", "finetune", "optimize")),
         )
     problems = differences(read_shapes(adapter_file), read_layout(model_folder))
     note = read_json(note_path(adapter_file))
@@ -402,7 +402,7 @@ def check_adapter(model_folder: Path, adapter_file: Path) -> dict[str, Any]:
         raise RequestError(
             f"The adapter {adapter_file.name.removesuffix(SUFFIX)} does not fit this model.",
             f"{adapter_file}: {'; '.join(problems[:_MOST])}{more}.",
-            "Make it again for this model: " + lab_command(model_folder, "run", "finetune", "optimize"),
+            ("Make it again for this model: ", lab_command(model_folder, "run", "finetune", "optimize")),
         )
     return note
 

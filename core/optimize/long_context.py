@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import StageError
+from core.errors import StageError, Use
 from core.events import Reporter
 from core.model.folder import ModelFacts
 from core.model.tokenizer import ModelTokenizer
@@ -199,5 +199,5 @@ def _wrong(place: int, apart: float, limit: float, windows: Sequence[int]) -> St
         "The ONNX model goes wrong in a long text.",
         f"At token {place + 1:,}{where}, its logits are {apart:.0%} of their spread from PyTorch's, where "
         f"rounding explains {limit:.0%}.",
-        "Nothing was published. Choose another model, or optimize.precision = fp32.",
+        ("Nothing was published. Choose another model, or ", Use("optimize.precision", "fp32"), "."),
     )

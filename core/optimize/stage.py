@@ -13,14 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import RequestError
+from core.errors import Do, RequestError
 from core.files import MANIFEST, damage, folder_stamp, publish, read_if_whole, read_json, require_disk, seal
 from core.folder import LabFolder
 from core.formats import human_bytes
 from core.model.auto import Settled, remembered_facts
 from core.model.folder import ModelFacts, model_facts, read_config, refuse_model_as_adapter
 from core.stage_context import StageContext, versions
-from core.text import command
 
 if TYPE_CHECKING:
     from core.optimize.build import BuildChoice
@@ -46,7 +45,7 @@ def base_fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
         raise RequestError(
             "There is no quantized model yet.",
             f"{lab.quantized_dir} does not exist.",
-            "Run: " + command("run", lab.root, "quantize"),
+            ("Run: ", Do.of("run", lab.root, "quantize")),
         )
     optimize = recipe.optimize
     return {
@@ -131,7 +130,7 @@ class _Run:
             raise RequestError(
                 f"The adapter {self.name} was trained on another quantized model.",
                 f"{self.finetuned} was made before {self.lab.quantized_dir} was made anew.",
-                "Run: " + command("run", self.lab.root, "finetune"),
+                ("Run: ", Do.of("run", self.lab.root, "finetune")),
             )
 
     def _fits_base(self, finetuned: Path) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from core.errors import MachineError, RequestError
+from core.errors import MachineError, RequestError, Use, either
 from core.hardware import load_nvml, package_version, read_gpus
 
 PRECISIONS: dict[tuple[str, str], tuple[str, ...]] = {
@@ -73,7 +73,9 @@ def require_target(device: str, provider: str, precision: str) -> Target:
         raise RequestError(
             f"{precision} is no precision for {provider}.",
             f"optimize: device = {device}, provider = {provider}, precision = {precision}.",
-            f"Set optimize.precision to {' or '.join(fitting)}." if fitting else "Choose another provider.",
+            ("Set ", *either(Use("optimize.precision", each) for each in fitting), ".")
+            if fitting
+            else "Choose another provider.",
         )
     target = _judge(device, provider, precision)
     if not target.can_build:

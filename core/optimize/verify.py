@@ -18,7 +18,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from core.errors import StageError
+from core.errors import StageError, Use
 
 if TYPE_CHECKING:
     import torch
@@ -171,7 +171,7 @@ def demand(name: str, comparison: Comparison, tolerance: float) -> None:
         f"{len(comparison.wrong)} of {comparison.prompts} prompts differ; in prompt "
         f"{worst.prompt + 1} token {worst.token + 1} is {worst.gap:.3g} below PyTorch's choice, "
         f"{worst.gap / worst.spread:.0%} of the logits' spread where rounding explains {tolerance:.0%}.",
-        "Nothing was published. Set optimize.precision to fp32 or quantize again.",
+        ("Nothing was published. Set ", Use("optimize.precision", "fp32"), " or quantize again."),
     )
 
 

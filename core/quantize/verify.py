@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from core.errors import RequestError, StageError
+from core.errors import RequestError, StageError, Use
 from core.events import Reporter
 from core.model.folder import ModelFacts, model_facts
 from core.model.load import load_tokenizer
@@ -52,14 +52,20 @@ def verify(
             raise StageError(
                 "The quantized model gives numbers that are not finite.",
                 f"On the first calibration row of {len(rows[0])} tokens.",
-                "Use a smaller quantize.group_size or another quantize.algorithm.",
+                (
+                    "Use a smaller ",
+                    Use("quantize.group_size"),
+                    " or another ",
+                    Use("quantize.algorithm"),
+                    ".",
+                ),
             )
         quality = compare(expected, of_model(model), measured, report)
     if not quality.similarity > 0.2:
         raise StageError(
             "The quantized model has nothing in common with the float one.",
             f"Its logits agree with a cosine of {quality.similarity:.2f} on {quality.tokens} tokens.",
-            "Use a smaller quantize.group_size or another quantize.algorithm.",
+            ("Use a smaller ", Use("quantize.group_size"), " or another ", Use("quantize.algorithm"), "."),
         )
     return quality
 

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from core.azure.download import check_names
-from core.errors import RequestError, StageError
+from core.errors import Do, RequestError, StageError
 from core.files import MANIFEST, read_if_whole, read_json, write_json
 from core.folder import RECIPE_NAME, REPORT_NAME, LabFolder
 from core.model.inside import refuse_links
 from core.recipe import Recipe, UploadSection, recipe_text
-from core.text import command
 from core.version import __version__
 
 PREFIX = "olivepress"
@@ -94,7 +93,7 @@ def collect(lab: LabFolder, recipe: Recipe) -> Contents:
         raise RequestError(
             "There is nothing to upload yet.",
             f"{folder} has no ONNX model.",
-            "Run: " + command("run", lab.root, "optimize"),
+            ("Run: ", Do.of("run", lab.root, "optimize")),
             code="upload.nothing",
         )
     refuse_links(folder, below=True)

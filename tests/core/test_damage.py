@@ -191,7 +191,7 @@ def test_checks_advice_never_leads_in_a_circle(tmp_path: Path) -> None:
     assert ["Fetch it again" in check.fix for check in results(subject)] == [True, True]
     lab.folder.quantized_dir.mkdir()
     fixes = [check.fix for check in results(subject)]
-    assert "Set finetune.adapter to 'other'" in fixes[0]
+    assert "Set finetune.adapter = other" in fixes[0]
     assert fixes[1].endswith("optimize")
 
 

@@ -130,7 +130,7 @@ def test_a_model_folder_that_is_not_whole_is_refused(
 def test_a_group_size_that_does_not_divide_names_the_layer_and_what_would(make: Callable[..., Lab]) -> None:
     lab = make(quantize__group_size=128)
     ran = refused("run", str(lab.root), "quantize", status=2, says=("128", "model.layers.0", "64 inputs"))
-    assert re.search(r"group_size to 64 or 32 or 16\b", ran.stderr), ran.stderr
+    assert re.search(r"group_size = 64; 32 or 16\b", ran.stderr), ran.stderr
     assert not lab.folder.quantized_dir.exists()
     assert not half_made(lab.root)
 

@@ -6,8 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core.lab import Lab
+from core.log_lines import LEVELS, LogLine, entries, read, written
+from core.text import clean
 from tests.tui.conftest import opened, screen_text, until
 from tests.tui.labs import FakeJob
 from tui.log_file import BLOCK, ERROR, LogFile
@@ -171,4 +175,136 @@ async def test_a_flood_is_answered_and_nothing_is_lost(lab: Lab) -> None:
         await until(pilot, lambda: log.count == 100_000)
         assert log.log_file is not None
         assert log.log_file.lines(99_999, 1)[0].startswith("flood 99999 ")
+    job.let_go()
+
+
+# --- as people read it ------------------------------------------------------------------------------
+
+TRACE = """Traceback (most recent call last):
+  File "/x/engine.py", line 5, in run
+    go()
+KeyError: 'weights'
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "/x/run.py", line 9, in main
+    raise RuntimeError("it did not load") from None
+RuntimeError: it did not load
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "time", "level", "text"),
+    [
+        (
+            "[2026-11-27 13:45:11,539] [INFO] [run.py:99:run_engine] Running workflow x",
+            "13:45:11",
+            "info",
+            "Running workflow x",
+        ),
+        ("[2026-11-27 13:45:11] [WARNING] [7] is odd", "13:45:11", "warning", "[7] is odd"),
+        (
+            "2026-11-27 13:45:11.53 [W:onnxruntime:, graph.cc:12 Clean] Unused.",
+            "13:45:11",
+            "warning",
+            "Unused.",
+        ),
+        (
+            "/x/y.py:12: FutureWarning: old is old",
+            "",
+            "warning",
+            "FutureWarning: old is old",
+        ),
+        ("[transformers] `torch_dtype` is deprecated!", "", "info", "`torch_dtype` is deprecated!"),
+        ("ERROR:olive.engine:It failed", "", "error", "It failed"),
+        ("warning: of an older log", "", "warning", "of an older log"),
+        ("[INST] a row that was printed", "", "info", "[INST] a row that was printed"),
+    ],
+)
+def test_a_line_is_a_time_a_level_and_what_it_says(line: str, time: str, level: str, text: str) -> None:
+    assert read(line) == LogLine(time, level, text)
+
+
+@given(st.text(max_size=60), st.sampled_from(LEVELS))
+def test_what_is_written_is_read_back(text: str, level: str) -> None:
+    line = written(text, level).split("\n")[0]
+    found = read(line)
+    assert found.level == level
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", found.time)
+    assert found.text == clean(text).split("\n")[0]
+
+
+@given(st.lists(st.sampled_from(["a line", "", "  indented", *TRACE.splitlines()]), max_size=30))
+def test_entries_leave_no_line_out(lines: list[str]) -> None:
+    found = list(entries(lines, 7))
+    assert [line for entry in found for line in entry.lines] == lines
+    assert [entry.first for entry in found] == [7, *(entry.after for entry in found)][: len(found)]
+
+
+def test_a_chain_of_tracebacks_is_one_entry_and_ends_with_its_reason() -> None:
+    found = list(entries(["before", *TRACE.splitlines(), "after"]))
+    assert [entry.traceback for entry in found] == [False, True, False]
+    assert found[1].reason == "RuntimeError: it did not load"
+
+
+async def test_the_log_has_time_sign_and_folded_tracebacks(lab: Lab) -> None:
+    job = FakeJob(lab, "quantize").run()
+    job.reporter.log("it begins")
+    job.reporter.log("it is tight", "warning")
+    job.log(TRACE)
+    job.reporter.log("it ends", "error")
+    async with opened(lab.root, "quantize") as (app, pilot):
+        await until(pilot, lambda: "it ends" in screen_text(app))
+        await pilot.press("l")
+        await until(pilot, lambda: app.focused is app.current.log_pane.lines)  # type: ignore[attr-defined]
+        await until(pilot, lambda: "Enter opens" in screen_text(app))
+        text = screen_text(app)
+        assert re.search(r"\d\d:\d\d:\d\d   it begins", text)
+        assert re.search(r"\d\d:\d\d:\d\d ! it is tight", text)
+        assert re.search(r"\d\d:\d\d:\d\d ✗ it ends", text)
+        assert "▸ RuntimeError: it did not load  (traceback of 11 lines)" in text
+        assert "engine.py" not in text
+        assert "[INFO]" not in text
+        await pilot.press("enter")
+        await until(pilot, lambda: "engine.py" in screen_text(app))
+        assert "▾ Traceback (most recent call last)" in screen_text(app)
+        await pilot.press("enter")
+        await until(pilot, lambda: "engine.py" not in screen_text(app))
+    job.let_go()
+
+
+async def test_long_lines_are_folded_on_a_key(lab: Lab) -> None:
+    job = FakeJob(lab, "quantize").run()
+    job.reporter.log(" ".join(f"word{n:03d}" for n in range(40)))
+    async with opened(lab.root, "quantize") as (app, pilot):
+        await until(pilot, lambda: "word000" in screen_text(app))
+        assert "word039" not in screen_text(app)
+        await pilot.press("l", "w")
+        await until(pilot, lambda: "word039" in screen_text(app))
+        await pilot.press("w")
+        await until(pilot, lambda: "word039" not in screen_text(app))
+        await pilot.press("right", "right")
+        await until(pilot, lambda: "word000" not in screen_text(app))
+    job.let_go()
+
+
+async def test_every_line_comes_into_sight_on_the_way_down(lab: Lab) -> None:
+    job = FakeJob(lab, "quantize").run()
+    for number in range(30):
+        job.log(f"line {number}\n{TRACE}")
+    async with opened(lab.root, "quantize") as (app, pilot):
+        await until(pilot, lambda: "line 29" in screen_text(app))
+        await pilot.press("l", "home")
+        await until(pilot, lambda: "line 0" in screen_text(app))
+        lines = app.current.log_pane.lines  # type: ignore[attr-defined]
+        seen = [each.entry for each in lines.shown]
+        for _ in range(30):
+            await pilot.press("pagedown")
+            seen += [each.entry for each in lines.shown]
+        assert lines.follow
+        assert {entry.first for entry in seen} == set(range(0, 30 * 12, 12)) | set(range(1, 30 * 12, 12))
+        for _ in range(80):
+            await pilot.press("up")
+        await until(pilot, lambda: lines.top == 0)
     job.let_go()

@@ -110,7 +110,7 @@ async def test_a_running_job_is_followed_as_it_goes(lab: Lab) -> None:
         await until(pilot, lambda: "60 of 100" in screen_text(app))
         await until(pilot, lambda: "a new line of the log" in screen_text(app))
         job.reporter.log("what the stage has to tell", "warning")
-        await until(pilot, lambda: "warning: what the stage has to tell" in screen_text(app))
+        await until(pilot, lambda: "! what the stage has to tell" in screen_text(app))
         await until(pilot, lambda: screen_text(app).splitlines()[2].count("60%") == 1)
         job.end("succeeded", {"loss_last": 0.5})
         made(lab, ("finetune",))

@@ -159,6 +159,13 @@ class StepScreen(Screen[None]):
         """A step was clicked."""
         await self.olive.action_step(event.number)
 
+    def run_now(self, *, checked: bool = True) -> None:
+        """Run this step as its button does; ``checked``: look first whether it can be."""
+
+    def show_setting(self, option: str) -> bool:
+        """Put the focus into the field of this option, ``section.key``; whether there is one."""
+        return False
+
     def action_primary(self) -> None:
         """Enter with the focus nowhere, as just after a step was opened: press what would have it."""
         from tui.widgets.button import Button

@@ -13,9 +13,11 @@ from textual.content import Content
 from textual.message import Message
 
 from core.text import clean
+from tui.actions import helps_of, in_words
 from tui.screens.base import StepScreen
 from tui.widgets.button import Button
 from tui.widgets.plain_list import PlainList
+from tui.widgets.problem import Helps
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
@@ -92,7 +94,7 @@ class CheckState:
             Content(clean(check.found)),
         ]
         if check.fix:
-            parts += [("\nWhat to do: ", "bold"), Content(clean(check.fix))]
+            parts += [("\nWhat to do: ", "bold"), Content(clean(in_words(check.advice)))]
         return Content.assemble(*parts)
 
 
@@ -124,6 +126,7 @@ class CheckScreen(StepScreen):
         self.headline = Plain("Looking …", id="headline")
         self.list = PlainList(id="checks", empty="")
         self.detail = Plain("", id="check-detail")
+        self.helps = Helps()
         self.state = CheckState()
         self._attempt = 0
         self._looked_at: object = None
@@ -132,6 +135,7 @@ class CheckScreen(StepScreen):
         yield self.headline
         yield self.list
         yield self.detail
+        yield self.helps
         with Horizontal(classes="buttons"):
             yield Button("Next: Data", id="next", key="F4", primary=True)
             yield Button("Check again", id="run", key="F8")
@@ -150,6 +154,10 @@ class CheckScreen(StepScreen):
         """On Next, for a warning does not stop anybody; after a FAIL on looking again."""
         failed = self.state.over and self.state.worst == "FAIL"
         self.set_focus(self.query_one("#run" if failed else "#next", Button))
+
+    def run_now(self, *, checked: bool = True) -> None:
+        """Look again."""
+        self.action_run()
 
     def action_run(self) -> None:
         """Look at everything again."""
@@ -194,12 +202,18 @@ class CheckScreen(StepScreen):
         self.state = state
         self.headline.show(state.headline)
         self.list.show(len(state.checks), state.line)
-        self.detail.show(state.detail(self.list.index))
+        self._draw_detail(self.list.index)
+
+    def _draw_detail(self, index: int) -> None:
+        """The marked check in full, and what helps."""
+        self.detail.show(self.state.detail(index))
+        checks = self.state.checks
+        self.helps.offer(helps_of(checks[min(index, len(checks) - 1)].advice) if checks else [], "")
 
     def on_plain_list_moved(self, event: PlainList.Moved) -> None:
         """Show the marked one in full."""
         event.stop()
-        self.detail.show(self.state.detail(event.index))
+        self._draw_detail(event.index)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """A button."""

@@ -14,8 +14,10 @@ from textual.content import Content
 from textual.events import Key
 from textual.screen import ModalScreen
 
-from core.errors import LabError
+from core.errors import Hint, LabError, parts_of
+from tui.actions import helps_of, in_words
 from tui.widgets.button import Button
+from tui.widgets.problem import Helps
 from tui.widgets.safe import Plain
 
 Answer = TypeVar("Answer")
@@ -55,24 +57,29 @@ class ErrorScreen(Dialog[None]):
         Binding("y,c", "copy", "Copy", show=False),
     ]
 
-    def __init__(self, title: str, detail: str = "", hint: str = "") -> None:
+    def __init__(self, title: str, detail: str = "", hint: Hint = "", stage: str = "") -> None:
+        """``stage``: what is to be run once a setting is another."""
         super().__init__()
-        self.error = (title, detail, hint)
+        self.error = (title, detail)
+        self.advice = parts_of(hint)
+        self._stage = stage
+        self._helps = Helps()
 
     @classmethod
-    def of(cls, error: Exception) -> ErrorScreen:
+    def of(cls, error: Exception, stage: str = "") -> ErrorScreen:
         """For an exception; one that was not foreseen is named by its class."""
         if isinstance(error, LabError):
-            return cls(error.title, error.detail, error.hint)
+            return cls(error.title, error.detail, error.advice, stage)
         return cls("That did not work.", f"{type(error).__name__}: {error}", "")
 
     @property
     def text(self) -> str:
-        """All of it, as it is copied."""
-        return "\n".join(part for part in self.error if part)
+        """All of it, as it is copied: with commands, for it is read elsewhere."""
+        return "\n".join(part for part in (*self.error, "".join(map(str, self.advice))) if part)
 
     def compose(self) -> ComposeResult:
-        title, detail, hint = self.error
+        title, detail = self.error
+        hint = in_words(self.advice)
         with Vertical(classes=self.LOOK):
             yield Plain(title, classes="dialog-title")
             with Scrolled(classes="dialog-text"):
@@ -80,9 +87,14 @@ class ErrorScreen(Dialog[None]):
                     yield Plain(detail)
                 if hint:
                     yield Plain(f"What to do: {hint}", classes="dialog-hint")
+            yield self._helps
             with Horizontal(classes="dialog-buttons"):
                 yield Button("Close", id="close", key="Esc", primary=True)
                 yield Button("Copy", id="copy", key="y")
+
+    def on_mount(self) -> None:
+        """Offer what helps."""
+        self._helps.offer(helps_of(self.advice, self._stage), self._stage)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """Close or copy."""

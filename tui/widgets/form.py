@@ -263,6 +263,12 @@ class Form(Vertical):
             if control.value != value:
                 control.value = value
 
+    def show_field(self, name: str) -> None:
+        """Put the focus into this field, which may be folded away."""
+        if name in self._more:
+            self.unfold(True)
+        self.call_after_refresh(self.fields[name].control.focus)
+
     def first_wrong(self) -> Field | None:
         """The first field with an impossible value."""
         return next((field for field in self.fields.values() if not field.check()), None)

@@ -1,10 +1,12 @@
-"""A job's log: follow or hold, search, first error, the file's path."""
+"""A job's log: follow or hold, fold long lines, open a traceback, search, first error, the file's path."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.cells import cell_len
 from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -16,6 +18,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from core.formats import number
+from core.log_lines import TRACEBACK, Entry, entries, may_go_on, read
 from core.text import clean
 from tui.glyphs import glyph
 from tui.keys import LOG
@@ -27,9 +30,38 @@ if TYPE_CHECKING:
 
 _ERROR_TEXT = re.compile(ERROR.pattern.decode(), re.IGNORECASE)
 
+LONGEST_TRACEBACK = 400
+"""Lines that are looked at to find where a traceback begins or ends."""
+
+_LEVELS = {
+    "debug": ("$foreground 60%", ""),
+    "info": ("", ""),
+    "warning": ("$text-warning", "warning"),
+    "error": ("$text-error", "error"),
+}
+"""How a line of each level is drawn: its colour, and the glyph in front of it."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An entry of the log as it is drawn.
+
+    Attributes:
+        entry: the lines that it is of.
+        rows: how many rows it takes.
+        content: those rows.
+    """
+
+    entry: Entry
+    rows: int
+    content: Content
+
 
 class LogLines(Widget, can_focus=True):
-    """The lines that fit, read from the file when they are drawn."""
+    """The lines that fit, read from the file when they are drawn.
+
+    A traceback is one line until it is opened.
+    """
 
     DEFAULT_CSS = """
     LogLines { height: 1fr; width: 1fr; padding: 0 1; background: $surface; color: $foreground; }
@@ -56,13 +88,16 @@ class LogLines(Widget, can_focus=True):
         self.follow = True
         self.top = 0
         self.left = 0
+        self.wrap = False
         self.pattern: re.Pattern[str] | None = None
         self.marked: int | None = None
+        self.opened: set[int] = set()
+        self.shown: list[Shown] = []
 
     def open(self, log: LogFile | None) -> None:
         """Show another file, following its end."""
         self.log_file, self.follow, self.top, self.left = log, True, 0, 0
-        self.pattern, self.marked = None, None
+        self.pattern, self.marked, self.opened, self.shown = None, None, set(), []
         self.grown()
 
     @property
@@ -70,37 +105,136 @@ class LogLines(Widget, can_focus=True):
         """Lines in the file."""
         return self.log_file.count if self.log_file else 0
 
+    @property
+    def folded(self) -> list[Entry]:
+        """The tracebacks in sight."""
+        return [each.entry for each in self.shown if each.entry.traceback]
+
     def grown(self) -> None:
         """The file has more lines."""
-        if self.follow:
-            self.top = max(0, self.count - self.size.height)
         self.refresh()
         self.post_message(self.Changed())
 
     def render(self) -> Content:
-        width, height = self.size
-        if self.log_file is None or not self.count:
+        height = self.size.height
+        self._look(height)
+        if not self.shown:
             return Content.styled("The log is empty so far.", "$foreground 60%")
-        if self.follow:
-            self.top = max(0, self.count - height)
+        rows = Content("\n").join([each.content for each in self.shown]).split(allow_blank=True)
+        return Content("\n").join(rows[-height:] if self.follow else rows[:height])
+
+    # Which entries are in sight
+
+    def _look(self, height: int) -> None:
+        """Find the entries that are in sight."""
+        if self.log_file is None or not self.count or not height:
+            self.shown = []
+        elif self.follow:
+            self.shown = self._up_to_the_end(height)
+            self.top = self.shown[0].entry.first
+        else:
+            self.top = self._begin_of(self.top)
+            self.shown = self._from(self.top, height)
+
+    def _entries(self, first: int, count: int) -> list[Entry]:
+        """The entries of some lines; the last is whole, however far it goes on."""
+        assert self.log_file is not None
+        lines = self.log_file.lines(first, count)
+        found = list(entries(lines, first))
+        if len(lines) < count or not any(each.traceback for each in found):
+            return found
+        last = max(place for place, each in enumerate(found) if each.traceback)
+        if all(may_go_on(each.lines[0]) for each in found[last + 1 :]):
+            longer = self.log_file.lines(found[last].first, LONGEST_TRACEBACK)
+            found[last:] = [next(entries(longer, found[last].first))]
+        return found
+
+    def _begin_of(self, line: int) -> int:
+        """The first line of the entry that a line belongs to."""
+        before = max(0, line - LONGEST_TRACEBACK)
+        assert self.log_file is not None
+        lines = self.log_file.lines(before, line - before + 1)
+        # Most lines are no part of a traceback, and need not be looked at as one.
+        if not any(each.strip() == TRACEBACK for each in lines):
+            return line
+        return next((each.first for each in self._entries(before, len(lines)) if each.after > line), line)
+
+    def _from(self, first: int, height: int) -> list[Shown]:
+        """The entries from a line on that fill so many rows."""
+        found: list[Shown] = []
+        rows = 0
+        while rows < height and first < self.count:
+            read = self._entries(first, height)
+            if not read:
+                break
+            for entry in read:
+                found.append(self._show(entry))
+                rows += found[-1].rows
+            first = read[-1].after
+        return found
+
+    def _up_to_the_end(self, height: int) -> list[Shown]:
+        """The last entries, that fill so many rows."""
+        found: list[Shown] = []
+        end = self.count
+        while end > 0 and sum(each.rows for each in found) < height:
+            first = self._begin_of(max(0, end - height))
+            earlier = [self._show(each) for each in self._entries(first, end - first) if each.first < end]
+            found, end = earlier + found, first
+        rows = 0
+        for place in range(len(found) - 1, -1, -1):
+            rows += found[place].rows
+            if rows >= height:
+                return found[place:]
+        return found
+
+    def _show(self, entry: Entry) -> Shown:
+        """An entry as it is drawn."""
+        width = max(20, self.size.width)
+        if entry.traceback and entry.first not in self.opened:
+            told = f"{clean(entry.reason, keep_newlines=False)}  (traceback of {len(entry.lines)} lines)"
+            rows = [self._row("", glyph("folded"), told, "$text-error", width)]
+        elif entry.traceback:
+            head = self._row("", glyph("opened"), entry.lines[0], "$text-error", width)
+            rows = [head, *(self._row("", " ", each, "$text-error", width) for each in entry.lines[1:])]
+        else:
+            line = read(entry.lines[0])
+            level = line.level if line.level != "info" or not _ERROR_TEXT.search(line.text) else "error"
+            style, sign = _LEVELS[level]
+            rows = [self._row(line.time, glyph(sign) if sign else " ", line.text, style, width)]
+        content = Content("\n").join(rows)
+        if self.marked is not None and entry.first <= self.marked < entry.after:
+            content = content.stylize("bold underline")
+        return Shown(entry, content.plain.count("\n") + 1, content)
+
+    def _row(self, time: str, sign: str, text: str, style: str, width: int) -> Content:
+        """Time, sign and text; on as many rows as it takes where lines are folded."""
+        before = f"{time:<8} {sign} "
+        room = max(10, width - len(before))
+        parts = _folded(text, room) if self.wrap else [text[self.left : self.left + room]]
         lines = []
-        for place, line in enumerate(self.log_file.lines(self.top, height), self.top):
-            text = line[self.left : self.left + width]
-            style = "$text-error" if _ERROR_TEXT.search(line) else ""
-            shown = Content.styled(text, style) if style else Content(text)
+        for place, part in enumerate(parts):
+            shown = Content.styled(part, style) if style else Content(part)
             if self.pattern is not None:
-                for match in self.pattern.finditer(text):
+                for match in self.pattern.finditer(part):
                     shown = shown.stylize("reverse", match.start(), match.end())
-            if place == self.marked:
-                shown = shown.stylize("bold underline")
-            lines.append(shown.truncate(width, ellipsis=False))
+            lead = Content.assemble(
+                (before[:9] if place == 0 else " " * 9, "$foreground 60%"),
+                (before[9:] if place == 0 else " " * (len(before) - 9), f"bold {style}".strip()),
+            )
+            lines.append(Content.assemble(lead, shown).truncate(width, ellipsis=False))
         return Content("\n").join(lines)
+
+    # Moving
 
     def go(self, top: int) -> None:
         """Show the lines from ``top`` on; at the end the log is followed again."""
-        last = max(0, self.count - self.size.height)
-        self.top = max(0, min(last, top))
-        self.follow = self.top >= last
+        self.top = max(0, min(self.count - 1, top))
+        last = (
+            self._up_to_the_end(max(1, self.size.height)) if self.log_file is not None and self.count else []
+        )
+        self.follow = not last or self.top >= last[0].entry.first
+        self._look(self.size.height)  # at once: the next key goes on from here
         self.refresh()
         self.post_message(self.Changed())
 
@@ -110,12 +244,18 @@ class LogLines(Widget, can_focus=True):
         self.go(line - self.size.height // 2)
 
     def action_move(self, by: int) -> None:
-        """Up or down by lines."""
-        self.go(self.top + by)
+        """Up or down by entries."""
+        if by > 0 and self.shown:
+            self.go(self.shown[0].entry.after)
+        elif self.log_file is not None and self.top > 0:
+            self.go(self._begin_of(self.top - 1))
 
     def action_page(self, by: int) -> None:
         """Up or down by pages."""
-        self.go(self.top + by * max(1, self.size.height - 1))
+        if by > 0 and self.shown:
+            self.go(self.shown[-1].entry.first)
+        else:
+            self.go(self.top - max(1, self.size.height - 1))
 
     def action_ends(self, end: int) -> None:
         """To the first or the last line."""
@@ -123,8 +263,39 @@ class LogLines(Widget, can_focus=True):
 
     def action_sideways(self, by: int) -> None:
         """Left or right, for long lines."""
-        self.left = max(0, self.left + by)
+        self.left = 0 if self.wrap else max(0, self.left + by)
         self.refresh()
+
+    def action_wrap(self) -> None:
+        """Fold long lines, or cut them."""
+        self.wrap, self.left = not self.wrap, 0
+        self.grown()
+
+    def action_open(self) -> None:
+        """Open the traceback that is marked, else the last in sight; or fold it again."""
+        marked = [
+            each for each in self.folded if self.marked is not None and each.first <= self.marked < each.after
+        ]
+        if chosen := (marked or self.folded)[-1:]:
+            self._toggle(chosen[0].first)
+
+    def _toggle(self, first: int) -> None:
+        self.opened ^= {first}
+        if first in self.opened:
+            # Its begin has to be seen, or nothing would seem to have happened.
+            self.top, self.follow = first, False
+        self.grown()
+
+    def on_click(self, event: Click) -> None:
+        """Open the traceback under the pointer."""
+        row = event.y
+        for each in self.shown:
+            if row < each.rows:
+                if each.entry.traceback:
+                    event.stop()
+                    self._toggle(each.entry.first)
+                return
+            row -= each.rows
 
     def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
         """Three lines back."""
@@ -140,6 +311,20 @@ class LogLines(Widget, can_focus=True):
         """Hold still, or follow the end again."""
         self.follow = not self.follow
         self.grown()
+
+
+def _folded(text: str, room: int) -> list[str]:
+    """A text on lines of so many cells, between words where that can be."""
+    lines = []
+    while cell_len(text) > room:
+        cut = room
+        while cell_len(text[:cut]) > room:
+            cut -= 1
+        space = text.rfind(" ", room // 2, cut + 1)
+        cut = space if space > 0 else max(1, cut)
+        lines.append(text[:cut])
+        text = text[cut:].lstrip(" ") if space > 0 else text[cut:]
+    return [*lines, text]
 
 
 class LogPane(Vertical):
@@ -197,17 +382,26 @@ class LogPane(Vertical):
         if log is None or not log.count:
             self._about.show("Log", "")
             return
+        fold = f"Enter opens {glyph('folded')}  " if lines.folded else ""
         if lines.follow:
             where = f"{number(log.count)} line{'s' if log.count > 1 else ''} {glyph('dot')} following"
-            keys = "f hold  / search  g first error  o path"
+            keys = f"{fold}f hold  w wrap  / search  g first error  o path"
         else:
             where = f"line {number(lines.top + 1)} of {number(log.count)} {glyph('dot')} held"
-            keys = "f follow  / search  n next  g first error  o path"
+            keys = f"{fold}f follow  w wrap  / search  n next  g first error  o path"
         self._about.show(f"Log {glyph('dot')} {where}", keys)
 
     def action_follow(self) -> None:
         """Hold still, or follow the end again."""
         self.lines.action_follow()
+
+    def action_wrap(self) -> None:
+        """Fold long lines, or cut them."""
+        self.lines.action_wrap()
+
+    def action_open(self) -> None:
+        """Open a traceback, or fold it again."""
+        self.lines.action_open()
 
     def action_search(self) -> None:
         """Show the search field."""

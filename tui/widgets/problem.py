@@ -1,17 +1,73 @@
-"""An error where it happened: what, where, and what to do."""
+"""An error where it happened: what, where, what to do, and the buttons that do it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
 
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
 from textual.content import Content
 
+from core.errors import Help
 from core.text import clean
+from tui.actions import MOST, advice_of, do, helps_of, in_words
+from tui.widgets.button import Button
 from tui.widgets.safe import Plain
 
+if TYPE_CHECKING:
+    from tui.app import OlivePressApp
 
-class ProblemBox(Plain):
-    """Title, the end of the detail, and the hint; nothing while there is no error."""
+
+class Helps(Horizontal):
+    """A button for each thing that helps; none while there is none.
+
+    Pressing one does it: in the step that is shown, whatever stands above it.
+    """
+
+    DEFAULT_CSS = """
+    Helps { height: 1; display: none; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._helps: list[tuple[str, Help]] = []
+        self._stage = ""
+
+    def compose(self) -> ComposeResult:
+        for number in range(MOST):
+            yield Button("", id=f"help-{number}", primary=number == 0)
+
+    def offer(self, helps: list[tuple[str, Help]], stage: str) -> None:
+        """Offer these, for a stage that is to be run with what was changed, or for none."""
+        self._helps, self._stage = helps, stage
+        self.display = bool(helps)
+        for number, button in enumerate(self.query(Button)):
+            button.display = number < len(helps)
+            if number < len(helps):
+                button.label(helps[number][0])
+
+    def on_mount(self) -> None:
+        """What was offered before the buttons were there."""
+        self.offer(self._helps, self._stage)
+
+    @property
+    def first(self) -> Button | None:
+        """The one to take; None where there is none."""
+        return self.query_one("#help-0", Button) if self._helps else None
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """Do it."""
+        event.stop()
+        place = int((event.button.id or "").rpartition("-")[2])
+        if place < len(self._helps):
+            app = cast("OlivePressApp", self.app)
+            # Of the app: it goes on where the screen that this stands in is left.
+            app.run_worker(do(app, self._helps[place][1], self._stage))
+
+
+class ProblemBox(Vertical):
+    """Title, the end of the detail, the advice with its buttons; nothing while there is no error."""
 
     DEFAULT_CSS = """
     ProblemBox { height: auto; border-left: outer $error; padding: 0 1; display: none; }
@@ -24,13 +80,27 @@ class ProblemBox(Plain):
         """``brief``: the place is low, so what to do stands before the detail, whose end may be cut off."""
         super().__init__(id=id)
         self._brief = brief
+        self._text = Plain(classes="problem-text")
+        self.helps = Helps()
 
-    def tell(self, error: Mapping[str, str] | None, word: str = "FAILED") -> None:
-        """Show this error, or none."""
+    def compose(self) -> ComposeResult:
+        yield self._text
+        yield self.helps
+
+    @property
+    def text(self) -> str:
+        """What is said."""
+        return self._text.text
+
+    def tell(self, error: Mapping[str, Any] | None, word: str = "FAILED", stage: str = "") -> None:
+        """Show this error, or none; ``stage``: what is to be run once a setting is another."""
         self.set_class(error is not None, "-shown")
         if error is None:
+            self.helps.offer([], "")
             return
-        title, detail, hint = (clean(str(error.get(key, "") or "")) for key in ("title", "detail", "hint"))
+        advice = advice_of(error)
+        title, detail = (clean(str(error.get(key, "") or "")) for key in ("title", "detail"))
+        hint = clean(in_words(advice))
         lines = detail.splitlines()
         if len(lines) > self.LINES and not self._brief:
             left = len(lines) - self.LINES
@@ -41,6 +111,9 @@ class ProblemBox(Plain):
             (title, "bold $text-error"),
         ]
         told: list[Content | tuple[str, str]] = [Content("\n" + "\n".join(lines))] if lines else []
-        advice: list[Content | tuple[str, str]] = [("\nWhat to do: ", "bold"), Content(hint)] if hint else []
-        parts += [*advice, *told] if self._brief else [*told, *advice]
-        self.show(Content.assemble(*parts))
+        told_to_do: list[Content | tuple[str, str]] = (
+            [("\nWhat to do: ", "bold"), Content(hint)] if hint else []
+        )
+        parts += [*told_to_do, *told] if self._brief else [*told, *told_to_do]
+        self._text.show(Content.assemble(*parts))
+        self.helps.offer(helps_of(advice, stage), stage)

@@ -94,10 +94,7 @@ def test_what_is_said_to_fit_does_fit(free: float) -> None:
     assert said
     names = {"finetune.rank": "rank", "finetune.batch_size": "batch", "data.max_seq_len": "length"}
     for suggestion in said:
-        changed = dict(asked)
-        for part in suggestion.replace(" with ", ";").replace(" and ", ";").split(";"):
-            key, value = part.split(" = ")
-            changed[names[key]] = int(value)
+        changed = {**asked, **{names[key]: value for key, value in suggestion.values.items()}}
         assert TrainingSize(PHI, **changed).plan(int(free * GIB)).fits, suggestion
 
 
@@ -106,7 +103,8 @@ def test_after_a_run_that_failed_clearly_less_is_suggested() -> None:
     tried = TrainingSize(PHI, **asked).plan(9 * GIB, "low")
     assert tried.fits  # and yet it ran out of memory
     said = TrainingSize(PHI, **asked).what_fits(9 * GIB, failed=tried.need.total)
-    (batch,) = (int(text.split(" = ")[1]) for text in said if text.startswith("finetune.batch_size"))
+    (batch,) = (use.value for use in said if use.option == "finetune.batch_size")
+    assert isinstance(batch, int)
     less = TrainingSize(PHI, **{**asked, "batch": batch}).plan(9 * GIB, "low").need.total
     assert batch < 7
     assert less < 0.86 * tried.need.total
@@ -115,7 +113,7 @@ def test_after_a_run_that_failed_clearly_less_is_suggested() -> None:
 def test_dropout_counts_in_what_is_suggested() -> None:
     asked: dict[str, Any] = {"rank": 64, "batch": 64, "length": 1024}
     batch, with_dropout = (
-        int(TrainingSize(PHI, **asked, dropout=dropout).what_fits(8 * GIB)[0].split(" = ")[1])
+        int(TrainingSize(PHI, **asked, dropout=dropout).what_fits(8 * GIB)[0].values["finetune.batch_size"])
         for dropout in (False, True)
     )
     assert with_dropout < batch

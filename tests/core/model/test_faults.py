@@ -302,7 +302,7 @@ def test_a_group_size_names_the_matrix_and_the_sizes_that_fit(tmp_path: Path) ->
     folder = make_tiny("llama", tmp_path / "m", hidden=64, intermediate=96)
     fault = found(folder, quantize__group_size=64)["model.group-size"]
     assert "model.layers.0.mlp.down_proj has 96 inputs" in fault.detail
-    assert "32 or 16" in fault.hint
+    assert "quantize.group_size = 32; 16 would do" in fault.hint
     for size in (32, 16):
         assert found(folder, quantize__group_size=size) == {}
     # Without the quantize step, optimize rounds by the same groups.

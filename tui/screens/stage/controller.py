@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 from textual.content import Content
 
 from core.assessments import Assessment
+from core.errors import has_help
+from core.files import newest
 from core.formats import rough_duration
 from core.stages import Stage, result_lines
+from tui.actions import advice_of, in_words
 from tui.labels import columns, headline, label, measured, obstacle
 from tui.screens.stage.texts import StageTexts, goes_on
 from tui.steps import Step, step_named, steps
@@ -42,7 +45,8 @@ class StageState:
         run, next: the words of these buttons; empty where they are not shown.
         switch: the words of the button between settings and run.
         can_run: whether the run button can be pressed.
-        focus: what has the focus when nothing was chosen: ``next``, ``run``, ``log`` or ``settings-or-job``.
+        focus: what has the focus when nothing was chosen: ``next``, ``run``, ``log``, ``settings-or-job``, or
+            ``helps``, the first of the buttons that an error brings.
     """
 
     job: JobView | None
@@ -52,7 +56,7 @@ class StageState:
     headline: Content | str
     progress: Content | str
     numbers: Content | str
-    error: Mapping[str, str] | None
+    error: Mapping[str, Any] | None
     sizes: tuple[tuple[str, float], ...]
     last_step: float | None
     stale: str
@@ -127,13 +131,17 @@ class StageController:
         elif goal is not None and done and missing is None:
             following = f"Next: {goal.title}"
         if broken is not None:
-            note = f"lab.toml cannot be used: {broken.title} {broken.detail} {broken.hint}"
+            note = f"lab.toml cannot be used: {broken.title} {broken.detail} {in_words(broken.advice)}"
         else:
             note = obstacle(self.stage.name, missing, snapshot.active) or self._advice(
                 job, changed, typed, settled, snapshot
             )
-        can_run = not (self.busy or active or missing is not None)
-        focus = "run" if can_run else "settings-or-job" if settings else "log"
+        again = job is None or not job.hopeless or bool(changed) or self._touched(job)
+        can_run = again and not (self.busy or active or missing is not None)
+        helps = (
+            job is not None and job.state in ("failed", "crashed") and has_help(advice_of(job.error or {}))
+        )
+        focus = "run" if can_run else "settings-or-job" if settings or not again else "log"
         return StageState(
             job=job,
             settings=settings,
@@ -149,12 +157,18 @@ class StageController:
             note=note,
             blocked=broken is not None or missing is not None,
             goal=goal,
-            run="" if active else self._run(job, can_run),
+            run="" if active or not again else self._run(job, can_run),
             next=following,
             switch="" if job is None else "Last run" if settings else "Settings",
             can_run=can_run,
-            focus="next" if following else focus,
+            focus="next" if following else "helps" if helps and not settings else focus,
         )
+
+    def _touched(self, job: JobView) -> bool:
+        """Whether a file that the stage starts from has changed since the job ended."""
+        from core.stale import inputs
+
+        return job.ended is None or newest(inputs(self.session.folder, self.session.recipe())) > job.ended
 
     def _stale(self, snapshot: Snapshot) -> str:
         """That the result is stale, why, and which step is to be run first."""
@@ -225,8 +239,11 @@ class StageController:
         folder = self.stage.makes.folder(lab, adapter)
         return str(folder.relative_to(lab.root)) if (folder / self.stage.makes.proof).is_file() else ""
 
-    def start(self, snapshot: Snapshot, typed: Mapping[str, Any]) -> Job:
+    def start(self, snapshot: Snapshot, typed: Mapping[str, Any], *, checked: bool = True) -> Job:
         """Save the settings and start the job. It takes a while: for a thread.
+
+        Args:
+            checked: look first whether this machine can do it.
 
         Raises:
             LabError: a setting is wrong, this machine cannot do it, or another job runs.
@@ -239,7 +256,8 @@ class StageController:
         again = job is not None and job.state == "succeeded" and not self.changed(job, typed)
         self.session.save(dict(typed))
         lab = self.session.lab()
-        require(lab, [self.stage.name])
+        if checked:
+            require(lab, [self.stage.name])
         return lab.start(self.stage.name, force=again and self.stage.makes is not None)
 
     def stop(self, job: str) -> None:
@@ -250,7 +268,7 @@ class StageController:
 
     def copied(self, job: JobView) -> str:
         """The result or the error, as text."""
-        if job.error:
+        if job.error:  # with commands: it is read elsewhere
             return "\n".join(str(job.error.get(key, "")) for key in ("title", "detail", "hint"))
         lines = [f"{name}: {value}" for name, value in result_lines(self.stage.name, job.result or {})]
         return "\n".join([*filter(None, [self._assessment(job).text]), *lines])

@@ -116,7 +116,9 @@ class StageScreen(StepScreen):
         self.set_interval(1.0, self._tick)
 
     def _tick(self) -> None:
-        if self.is_current and self.state().active:
+        job = self.olive.snapshot.jobs.get(self.stage.name)
+        # Where the same again cannot succeed, a file that is mended changes that.
+        if self.is_current and job is not None and (job.active or job.hopeless):
             self.draw()
 
     def on_resize(self, event: Resize) -> None:
@@ -188,7 +190,7 @@ class StageScreen(StepScreen):
         self.stale.display = bool(state.stale) and not state.log
         self.note.show(state.note)
         self.note.set_class(state.blocked, "-stop")
-        self.problem.tell(state.error, "")
+        self.problem.tell(state.error, "", self.stage.name)
         self._draw_pictures(state)
         self._draw_buttons(state)
         # The keys that are offered and the focus follow when another job, or another state of it, is shown.
@@ -253,7 +255,10 @@ class StageScreen(StepScreen):
     def focus_first(self) -> None:
         """On Next when the step is done, else on what starts it; while it runs, on the log."""
         name = self.state().focus
-        self.set_focus(self.log_pane.lines if name == "log" else self.query_one(f"#{name}"))
+        if name == "helps" and self.problem.helps.first is not None:
+            self.set_focus(self.problem.helps.first)
+            return
+        self.set_focus(self.log_pane.lines if name in ("log", "helps") else self.query_one(f"#{name}"))
 
     def log_to_watch(self) -> LogFile | None:
         """The newest job's log."""
@@ -338,7 +343,7 @@ class StageScreen(StepScreen):
         job = self.olive.snapshot.jobs.get(self.stage.name)
         active = job is not None and job.active
         if action == "run":
-            return not active and self.step.missing(self.olive.snapshot) is None
+            return bool(self.state().can_run or self.controller.busy)
         if action == "stop":
             return active
         return job is not None and not (action == "copy_report" and active)
@@ -372,9 +377,22 @@ class StageScreen(StepScreen):
             self.app.copy_to_clipboard(self.controller.copied(job))
             self.notify("Copied (if your terminal allows it).", markup=False)
 
+    def show_setting(self, option: str) -> bool:
+        """The form with the focus in that field."""
+        if option not in self.form.fields:
+            return False
+        if not self.state().settings:
+            self.action_settings()
+        self.form.show_field(option)
+        return True
+
     def action_run(self) -> None:
+        """Run it."""
+        self.run_now()
+
+    def run_now(self, *, checked: bool = True) -> None:
         """Save the settings and start the job; ask first where it would replace what there is."""
-        if self.controller.busy:
+        if self.controller.busy or not self.state().can_run:
             return
         wrong = self.form.first_wrong()
         if wrong is not None:
@@ -385,7 +403,7 @@ class StageScreen(StepScreen):
         typed = self.form.values()
         replaced = self.controller.would_replace(typed)
         if not replaced or self.olive.snapshot.active is not None:  # while another job runs, it is refused
-            self._begin(typed, True)
+            self._begin(typed, checked, True)
             return
         question = AskScreen(
             f"{self.step.title} has a result already.",
@@ -394,13 +412,13 @@ class StageScreen(StepScreen):
             no="Keep it",
             keys=("r", "f8"),
         )
-        self.app.push_screen(question, partial(self._begin, typed))
+        self.app.push_screen(question, partial(self._begin, typed, checked))
 
-    def _begin(self, typed: dict[str, Any], go: bool | None) -> None:
+    def _begin(self, typed: dict[str, Any], checked: bool, go: bool | None) -> None:
         if go:
             self.controller.busy = True
             self.draw()
-            self._try(partial(self.controller.start, self.olive.snapshot, typed))
+            self._try(partial(self.controller.start, self.olive.snapshot, typed, checked=checked))
 
     def action_stop(self) -> None:
         """Ask once, then ask the job to stop."""
@@ -431,4 +449,4 @@ class StageScreen(StepScreen):
         self.olive.look_now()
         self.refresh_from(self.olive.snapshot)
         if event.error is not None:
-            self.app.push_screen(ErrorScreen.of(event.error))
+            self.app.push_screen(ErrorScreen.of(event.error, self.stage.name))
