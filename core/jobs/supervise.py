@@ -33,7 +33,9 @@ def _signal_hint(job: Job, number: int) -> Hint:
     if number == signal.SIGSEGV:
         return "Native code crashed. Check that the package versions fit: ", check
     if number == signal.SIGBUS:
-        return ("A file was cut off while it was read, or the disk could not give it: look at the data file.",)
+        return (
+            "A file was cut off while it was read, or the disk could not give it: look at the data file.",
+        )
     if number == signal.SIGILL:
         return "A package was built for another processor. Check with: ", check
     return ()

@@ -102,7 +102,7 @@ def as_here(check: Check, session: Session) -> Check:
     """Without a lab the command line says how to make one; the wizard makes it by itself."""
     if check.name == "recipe" and not session.exists and session.broken is None:
         return replace(
-            check, state="SKIP", found="There is no lab here yet: it is made when you go on.", fix=""
+            check, state="SKIP", found="There is no lab here yet: it is made when you go on.", hint=""
         )
     return check
 
