@@ -16,6 +16,7 @@ from core.export.onnx import copy_model, finish, lab_prompts
 from core.export.prompts import turns_of
 from core.export.write import Exported, ExportRequest, free_place, into_folder
 from core.files import folder_bytes, write_json
+from core.folder import lab_command
 from core.optimize.adapters import LAYOUT_FILE, check_adapter, read_layout
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def build_in(source: Path, adapter_file: Path, folder: Path) -> None:
         raise StageError(
             "The ONNX model has not the places that its layout tells of.",
             f"{source}: {missing[0]}.",
-            "Run optimize again with --force.",
+            ("Make it anew: ", lab_command(source, "run", "optimize", "--force")),
             code="export.unusable",
         )
     with (folder / ADAPTER_DATA).open("wb") as stream:

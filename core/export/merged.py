@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from core.errors import RequestError, StageError
+from core.errors import Do, RequestError, StageError
 from core.export.compressed import Scheme, as_packed, quantization_config, rounded
 from core.export.onnx import lab_prompts
 from core.export.prompts import put_template, turns_of
@@ -22,7 +22,6 @@ from core.files import write_json
 from core.model.folder import config_facts, read_config
 from core.olive.checkpoint import Packed, matrix_sizes, read_tensors
 from core.optimize.adapters import Lora, read_lora
-from core.text import command
 
 SHARD = 4 << 30
 """Bytes of a weight file; what is larger goes into several."""
@@ -116,7 +115,7 @@ def fitting_lora(wanted: ExportRequest) -> Lora | None:
             raise RequestError(
                 f"The adapter {wanted.adapter} was trained on another base.",
                 f"{module} {there}, and {list(trained)} in the adapter.",
-                "Train it again: " + command("run", wanted.lab.root, "finetune"),
+                ("Train it again: ", Do.of("run", wanted.lab.root, "finetune")),
                 code="export.other-base",
             )
     return lora

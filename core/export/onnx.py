@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from core.errors import RequestError, StageError
+from core.errors import Do, RequestError, StageError
 from core.export.programs import ask_onnx
 from core.export.prompts import put_template, turns_of
 from core.export.write import Exported, ExportRequest, into_folder
@@ -77,7 +77,7 @@ def _reads_alike(wanted: ExportRequest, folder: Path, prompts: PromptFormat) -> 
         raise StageError(
             "The exported model cannot be opened.",
             f"{folder}: {first_line(error)}.",
-            "Run optimize again with --force, and export then.",
+            ("Make the ONNX model anew: ", Do.of("run", "DIR", "optimize", "--force")),
             code="export.unusable",
         ) from None
     try:

@@ -6,14 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from core.errors import RequestError
+from core.errors import Do, RequestError
 from core.export.merged import INT4, dtype_of, fitting_lora, float_bytes, refuse_float, write_float
 from core.export.onnx import lab_prompts
 from core.export.programs import ask_peft
 from core.export.prompts import starts_by_tokenizer
 from core.export.write import Exported, ExportRequest, into_folder
 from core.files import read_json, write_json
-from core.text import command
 
 BASE, ADAPTER = "base", "adapter"
 _FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -26,7 +25,12 @@ def run(wanted: ExportRequest) -> Exported:
         raise RequestError(
             "There is no adapter to export.",
             f"{wanted.folder.finetuned_root} has none, or --no-adapter left it out.",
-            f"Train one: {command('run', wanted.lab.root, 'finetune')}; the base alone is --to merged --no-adapter.",
+            (
+                "Train one: ",
+                Do.of("run", wanted.lab.root, "finetune"),
+                "; the base alone: ",
+                Do.of("export", wanted.lab.root, "--to", "merged", "--no-adapter"),
+            ),
             code="export.adapter",
         )
     checkpoint, source = wanted.folder.quantized_dir, wanted.folder.finetuned_dir(adapter)

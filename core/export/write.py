@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from core.errors import RequestError
+from core.errors import Do, RequestError
 from core.events import Reporter
 from core.export.forms import FORMS, ExportForm, form_named, type_of
 from core.files import (
@@ -33,7 +33,6 @@ from core.files import (
 )
 from core.folder import LabFolder
 from core.stale import older_answers, stale
-from core.text import command
 from core.tqdm_progress import reporting
 
 if TYPE_CHECKING:
@@ -178,7 +177,7 @@ def _adapter(lab: Lab, form: ExportForm, wanted: str | None) -> str | None:
         raise RequestError(
             f"There is no adapter {wanted!r}.",
             f"{lab.root} has: {', '.join(there) or 'none'}.",
-            "Name one of those, or train it: " + command("run", lab.root, "finetune", "optimize"),
+            ("Name one of those, or train it: ", Do.of("run", lab.root, "finetune", "optimize")),
             code="export.adapter",
         )
     return wanted
@@ -198,18 +197,18 @@ def _look(wanted: ExportRequest, form: ExportForm) -> None:
         if form.made_from == "optimize"
         else (lab.quantized_dir, "config.json")
     )
-    again = command("run", lab.root, form.made_from, "--force")
+    again = Do.of("run", lab.root, form.made_from, "--force")
     if not (place / proof).is_file():
         raise RequestError(
             "There is nothing to export yet.",
             f"{place} does not hold a model.",
-            "Make it: " + command("run", lab.root),
+            ("Make it: ", Do.of("run", lab.root)),
             code="export.nothing",
         )
-    refuse_damaged(place, "Make it anew: " + again)
+    refuse_damaged(place, ("Make it anew: ", again))
     if form.made_from == "quantize" and adapter is not None:
         refuse_damaged(
-            lab.finetuned_dir(adapter), "Make it anew: " + command("run", lab.root, "finetune", "--force")
+            lab.finetuned_dir(adapter), ("Make it anew: ", Do.of("run", lab.root, "finetune", "--force"))
         )
         _refuse_other_base(lab, adapter)
     if reason := _older(wanted, form):
@@ -217,7 +216,12 @@ def _look(wanted: ExportRequest, form: ExportForm) -> None:
             raise RequestError(
                 "The result is older than the lab's settings.",
                 reason,
-                f"Make it anew: {command('run', lab.root)}; or take it as it is with --force.",
+                (
+                    "Make it anew: ",
+                    Do.of("run", lab.root),
+                    "; or take it as it is: ",
+                    Do.of("export", lab.root, "--force"),
+                ),
                 code="export.stale",
             )
         wanted.report.log(reason, "warning")
@@ -244,7 +248,7 @@ def _refuse_other_base(lab: LabFolder, adapter: str) -> None:
         raise RequestError(
             f"The adapter {adapter} was trained on another base.",
             f"{lab.quantized_dir} was made anew since.",
-            "Train it again: " + command("run", lab.root, "finetune", "optimize"),
+            ("Train it again: ", Do.of("run", lab.root, "finetune", "optimize")),
             code="export.other-base",
         )
 
@@ -303,7 +307,9 @@ def free_place(wanted: ExportRequest) -> Path:
         raise RequestError(
             "Something stands there already.",
             f"{target} is {'an earlier export' if earlier else 'a folder' if target.is_dir() else 'a file'}.",
-            "Replace it with --force, or name another place." if earlier else "Name another place.",
+            ("Replace it: ", Do.of("export", "DIR", "--force"), ", or name another place.")
+            if earlier
+            else "Name another place.",
             code="export.exists",
         )
     return target

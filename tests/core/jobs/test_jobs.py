@@ -161,7 +161,7 @@ def test_the_command_line_follows_the_contract(make: Callable[[str], Lab]) -> No
     assert {"stage", "state", "started", "ended", "phase", "done", "total", "eta_s", "error"} <= job.keys()
     logs = cli("logs", str(lab.root), "quantize-001")
     assert "mode ok" in logs.stdout
-    assert "warning: a word to people\n" in logs.stdout, "what a stage tells stands in its log"
+    assert "[WARNING] a word to people\n" in logs.stdout, "what a stage tells stands in its log"
     assert "a word to nobody" not in logs.stdout
     assert cli("run", str(lab.root), "nonsense").returncode == 2
     assert cli("logs", str(lab.root), "quantize-9").returncode == 2
