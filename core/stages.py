@@ -259,7 +259,7 @@ _ALL = (
     Stage(
         "upload",
         "Upload",
-        "Registers the result in an Azure Machine Learning workspace, one way of several to take it with you."
+        "Registers the result in Azure Machine Learning, one way of several to take it with you."
         " Nothing leaves this machine until you press Upload.",
         run="core.upload.stage",
         needs="optimize",

@@ -273,7 +273,7 @@ def counts_line(counts: Mapping[str, int]) -> Content:
     rest = f" {glyph('cut')}" if len(kinds) > 4 else ""
     words = f"{counted(many, 'finding')}: "
     return Content.assemble(
-        (words, "bold $text-warning"), f"{told}{rest}", ("  (f lists them, w writes a clean copy)", QUIET)
+        (words, "bold $text-warning"), f"{told}{rest}", ("  (f lists them)", QUIET)
     )
 
 

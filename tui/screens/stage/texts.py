@@ -135,7 +135,7 @@ def _fitting_target(values: Values) -> Values:
 
 def _take(result: Values) -> list[Content]:
     """That it can be taken along."""
-    return [Content("Press k to take it with you: where it lies, what is in it, how to use it elsewhere.")]
+    return [Content("Press k to take it with you.")]
 
 
 TEXTS: Mapping[str, StageTexts] = {
