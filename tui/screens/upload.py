@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 WORKSPACE = ("upload.subscription", "upload.resource_group", "upload.workspace")
 """What names the workspace."""
 
+WIDE = 70
+"""Columns from which the step's own buttons fit beside each other with all their words."""
+
 STOPPED = "What has arrived is kept for the next upload; nothing is registered."
 """What becomes of the work when an upload is stopped."""
 
@@ -249,6 +252,7 @@ class UploadScreen(StageScreen):
             self.query_one(f"#{name}", Button).set_class(name == own.first, "-primary")
         self.query_one("#dry-run", Button).disabled = not own.can_look
         self.query_one("#azure").display = own.shown
+        self.query_one("#take", Button).label("Take it with you" if self.size.width >= WIDE else "Ways")
 
     def focus_first(self) -> None:
         """On what is to be done first, where nothing keeps the model from being uploaded."""

@@ -106,7 +106,7 @@ def test_a_pipe_gets_the_same_words_and_nothing_else(env: dict[str, str], tmp_pa
 def test_json_is_the_same_on_a_terminal(env: dict[str, str], tmp_path: Path) -> None:
     words = olivepress("show", str(tmp_path / "lab"), "--json")
     status, text = in_a_terminal(words, env)
-    assert (status, text) == (0, '{"results": []}\r\n')
+    assert (status, text) == (0, '{"results": [], "takeaway": null}\r\n')
 
 
 PROGRESS = """

@@ -272,9 +272,7 @@ def counts_line(counts: Mapping[str, int]) -> Content:
     told = ", ".join(f"{number(count)} {kind}" for kind, count in kinds[:4])
     rest = f" {glyph('cut')}" if len(kinds) > 4 else ""
     words = f"{counted(many, 'finding')}: "
-    return Content.assemble(
-        (words, "bold $text-warning"), f"{told}{rest}", ("  (f lists them)", QUIET)
-    )
+    return Content.assemble((words, "bold $text-warning"), f"{told}{rest}", ("  (f lists them)", QUIET))
 
 
 def finding_line(finding: Finding | None, index: int, many_files: bool) -> Content:
