@@ -10,7 +10,7 @@ from core.errors import Do, RequestError, StageError
 from core.export.programs import ask_onnx
 from core.export.prompts import put_template, turns_of
 from core.export.write import Exported, ExportRequest, into_folder
-from core.files import MANIFEST, folder_bytes
+from core.files import MANIFEST, folder_bytes, read_if_whole
 from core.model.inside import refuse_links
 from core.model.messages import Message
 from core.model.prompt_format import PromptFormat, read_prompt_format
@@ -53,7 +53,12 @@ def finish(wanted: ExportRequest, folder: Path) -> list[str]:
     notes = put_template(prompts, turns_of(prompts), folder)
     if prompts.plain_text:
         notes.append("The records are text without questions, so no conversation is as in training.")
-    if not _reads_alike(wanted, folder, prompts):
+    made = read_if_whole(wanted.folder.onnx_dir / MANIFEST)
+    result = (made.get("result") or {}) if isinstance(made, dict) else {}
+    if result.get("verified") is False:
+        why = str(result.get("why_not_verified") or "no such device").rstrip(".")
+        notes.append(f"It was not tried on this machine: {why}.")
+    elif not _reads_alike(wanted, folder, prompts):
         notes.append(
             "onnxruntime-genai's own tokenizer cuts a question into other tokens than the model was trained on: "
             "answers may differ from the lab's chat."
