@@ -3,7 +3,7 @@
     python benchmarks/exports.py LAB [--question TEXT] [--fetch]
 
 LAB is a lab that was run to the end, with an adapter. Each form is written to a temporary folder and asked: ONNX by its
-own program, safetensors by transformers, the adapter by PEFT, GGUF by llama.cpp (package xllamacpp), 8 and 4 bits
+own program, safetensors by transformers, the adapter by PEFT, GGUF by llama.cpp (package xllamacpp), 8 bits
 through compressed-tensors, Foundry Local's folder by Foundry Local itself (package foundry-local-sdk). Packages that
 OlivePress does not need lie in .cache/others, where --fetch puts them; without them those forms are not asked.
 """
@@ -123,9 +123,9 @@ def forms(
         ("foundry-local", "", "travel", python_of("foundry"), FOUNDRY, "Foundry Local"),
         ("merged", "model", "travel", own, TRANSFORMERS, "transformers"),
         ("merged", "int8", "travel", python_of("compressed"), TRANSFORMERS, "transformers"),
-        ("merged", "int4", None, python_of("compressed"), TRANSFORMERS, "transformers"),
+        ("merged", "int8", None, python_of("compressed"), TRANSFORMERS, "transformers"),
         ("peft", "model", "travel", own, "ask.py", "PEFT"),
-        ("peft", "int4", "travel", python_of("compressed"), "ask.py", "PEFT"),
+        ("peft", "int8", "travel", python_of("compressed"), "ask.py", "PEFT"),
         ("gguf", "q8_0", "travel", python_of("llama"), LLAMA, "llama.cpp"),
         ("gguf", "f16", "travel", python_of("llama"), LLAMA, "llama.cpp"),
         ("gguf", "q4_1", "travel", python_of("llama"), LLAMA, "llama.cpp"),

@@ -1,8 +1,7 @@
 """The form of compressed-tensors (``pack-quantized``), which transformers and vLLM open when that package is there.
 
-A matrix is ``weight_packed`` (whole numbers side by side in 32-bit words, the first in the lowest bits),
-``weight_scale`` and ``weight_zero_point`` by groups of a row, and ``weight_shape``. The lab's own codes go over as they
-are.
+A matrix is ``weight_packed`` (8-bit numbers around 128, side by side in 32-bit words, the first in the lowest bits),
+``weight_scale`` by groups of a row, and ``weight_shape``.
 """
 
 from __future__ import annotations
@@ -28,16 +27,15 @@ class Scheme:
 
 
 def as_packed(packed: Packed) -> tuple[dict[str, torch.Tensor], Scheme]:
-    """The lab's own rounded matrix in this form."""
+    """The lab's own 4-bit matrix: its codes less their zero points, which 8 bits hold without another rounding.
+
+    With 4 bits and zero points beside them it would be half as large, but compressed-tensors 0.20 tells transformers
+    another shape of zero points than it packs them in, and no such file is opened.
+    """
     rows, columns = packed.codes.shape
-    parts = {
-        "weight_packed": _words(packed.codes, packed.bits),
-        "weight_scale": packed.scales.contiguous(),
-        # Zero points lie side by side along the outputs.
-        "weight_zero_point": _words(packed.zeros.T.contiguous(), packed.bits).T.contiguous(),
-        "weight_shape": torch.tensor([rows, columns]),
-    }
-    return parts, Scheme(packed.bits, packed.group_size, symmetric=False)
+    groups = packed.codes.view(rows, packed.scales.shape[1], -1).to(torch.int16)
+    numbers = (groups - packed.zeros.to(torch.int16).unsqueeze(-1)).view(rows, columns)
+    return _parts(numbers, packed.scales), Scheme(8, packed.group_size, symmetric=True)
 
 
 def rounded(weight: torch.Tensor, dtype: torch.dtype) -> tuple[dict[str, torch.Tensor], Scheme]:
@@ -47,21 +45,21 @@ def rounded(weight: torch.Tensor, dtype: torch.dtype) -> tuple[dict[str, torch.T
     grouped = weight.float().view(rows, -1, size)
     scales = (grouped.abs().amax(-1) / 127).clamp_min_(1e-10).to(dtype)
     codes = (grouped / scales.float().unsqueeze(-1)).round_().clamp_(-127, 127).view(rows, columns)
-    parts = {
-        "weight_packed": _words((codes + 128).to(torch.uint8), 8),
+    return _parts(codes, scales), Scheme(8, size, symmetric=True)
+
+
+def _parts(numbers: torch.Tensor, scales: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {
+        "weight_packed": _words((numbers + 128).to(torch.uint8)),
         "weight_scale": scales.contiguous(),
-        "weight_shape": torch.tensor([rows, columns]),
+        "weight_shape": torch.tensor(numbers.shape),
     }
-    return parts, Scheme(8, size, symmetric=True)
 
 
-def _words(codes: torch.Tensor, bits: int) -> torch.Tensor:
-    """Numbers of a row side by side in 32-bit words, the last word filled up with zeros."""
-    in_a_word = 32 // bits
-    codes = torch.nn.functional.pad(codes, (0, -codes.shape[1] % in_a_word)).contiguous()
-    if bits == 4:
-        codes = codes[:, 0::2] | (codes[:, 1::2] << 4)
-    return codes.contiguous().view(torch.int32)
+def _words(numbers: torch.Tensor) -> torch.Tensor:
+    """Bytes of a row side by side in 32-bit words, the last word filled up with zeros."""
+    padded = torch.nn.functional.pad(numbers, (0, -numbers.shape[1] % 4))
+    return padded.contiguous().view(torch.int32)
 
 
 def quantization_config(schemes: Mapping[str, Scheme], floats: list[str]) -> dict[str, Any]:

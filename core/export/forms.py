@@ -78,7 +78,7 @@ _ALL = (
         "One float model with the adapter folded in, which transformers, vLLM and others open as any model.",
         run="core.export.merged",
         made_from="quantize",
-        types=("model", "float16", "bfloat16", "float32", "int8", "int4"),
+        types=("model", "float16", "bfloat16", "float32", "int8"),
         next="transformers: AutoModelForCausalLM.from_pretrained('{out}')",
     ),
     ExportForm(
@@ -96,7 +96,7 @@ _ALL = (
         "The adapter as PEFT reads it, beside the base that it was trained on, unpacked to float.",
         run="core.export.peft",
         made_from="quantize",
-        types=("model", "float16", "bfloat16", "float32", "int4"),
+        types=("model", "float16", "bfloat16", "float32", "int8"),
         next="python {out}/ask.py 'What should I see in Paris?'",
     ),
     ExportForm(

@@ -20,7 +20,7 @@ from core.errors import RequestError, StageError
 from core.events import Reporter
 from core.export.card import base_licence
 from core.export.gguf_text import compare_text, write_text
-from core.export.merged import copy_text, fitting_lora, float_bytes, folded, refuse_float
+from core.export.merged import copy_text, fitting_lora, float_bytes, folded
 from core.export.modelfile import modelfile
 from core.export.onnx import lab_prompts
 from core.export.prompts import put_template, turns_of
@@ -53,7 +53,13 @@ def run(wanted: ExportRequest) -> Exported:
     facts = model_facts(checkpoint)
     arch = architecture(facts)
     as_packed = wanted.type == "q4_1"
-    refuse_float(wanted)
+    if as_packed and not facts.quantization:
+        raise RequestError(
+            "The lab's model has no 4-bit numbers.",
+            f"{checkpoint} is float: quantize.algorithm is none.",
+            "Leave --type out, or choose another.",
+            code="export.type",
+        )
     if as_packed:
         _refuse_other_packing(checkpoint)
     lora = fitting_lora(wanted)
@@ -64,7 +70,6 @@ def run(wanted: ExportRequest) -> Exported:
         turns = turns_of(prompts)
         notes = put_template(prompts, turns, folder)
         writer = _writer(folder / MODEL, arch, facts)
-        writer.add_name(wanted.lab.root.name)
         if licence := base_licence(wanted).name:
             writer.add_license(licence)
         write_text(writer, folder, prompts, facts)

@@ -28,6 +28,9 @@ _PRE = {
 }
 """``tokenizer.ggml.pre`` by the expression that cuts text into words."""
 
+_PHI3_TOKENS = frozenset({"<unk>", "<s>", "</s>", "<|endoftext|>"})
+"""Without these llama.cpp does not open a model that is called Phi-3."""
+
 _PROBES = (
     "In 1863 it's  OPEN:\n\n  12,345 km — naïve café!?\t{x}",
     "What should I see in São Paulo, in 3 days?",
@@ -66,6 +69,7 @@ def write_text(writer: gguf.GGUFWriter, folder: Path, prompts: PromptFormat, fac
         writer.add_token_scores(_scores(tokens, model["merges"]))
         writer.add_token_types(kinds)
         writer.add_add_space_prefix(_leading_space(content))
+    _say_what_is_stripped(writer, content, tokens, facts, folder)
     text = read_text(folder)
     numbers = prompts.tokenizer.tokenizer
     ends = prompts.end_ids()
@@ -78,6 +82,25 @@ def write_text(writer: gguf.GGUFWriter, folder: Path, prompts: PromptFormat, fac
     writer.add_add_bos_token(bool(prompts.tokenizer.start))
     if text.template:
         writer.add_chat_template(text.template)
+
+
+def _say_what_is_stripped(
+    writer: gguf.GGUFWriter, content: Mapping[str, Any], tokens: list[str], facts: ModelFacts, folder: Path
+) -> None:
+    """GGUF cannot say that a special token swallows the spaces beside it: llama.cpp knows it of Phi-3, by its name.
+
+    No other name is written, for llama.cpp would look for Phi-3's tokens in a model that is merely called so.
+    """
+    stripping = [
+        each
+        for each in content.get("added_tokens", ())
+        if each["special"] and (each["rstrip"] or each["lstrip"])
+    ]
+    if not stripping:
+        return
+    if facts.model_type != "phi3" or not set(tokens) >= _PHI3_TOKENS:
+        raise _unknown(folder, f"its token {stripping[0]['content']!r} swallows the spaces beside it")
+    writer.add_name("Phi-3")
 
 
 def _unknown(folder: Path, what: str) -> RequestError:

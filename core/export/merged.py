@@ -26,7 +26,7 @@ from core.optimize.adapters import Lora, read_lora
 SHARD = 4 << 30
 """Bytes of a weight file; what is larger goes into several."""
 
-INT8, INT4 = "int8", "int4"
+INT8 = "int8"
 FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _TEXT = (
     "generation_config.json",
@@ -39,14 +39,6 @@ _TEXT = (
 def run(wanted: ExportRequest) -> Exported:
     """Write the merged model and see that transformers finds every tensor it needs in it."""
     checkpoint = wanted.folder.quantized_dir
-    if wanted.type == INT4 and wanted.adapter is not None:
-        raise RequestError(
-            "An adapter cannot be folded into 4-bit numbers.",
-            "They would have to be rounded again, and most of what was learnt is smaller than a step.",
-            "Take --type int8, or --to peft --type int4, which keeps the adapter beside them.",
-            code="export.type",
-        )
-    refuse_float(wanted)
     lora = fitting_lora(wanted)
     dtype = dtype_of(checkpoint, wanted.type)
 
@@ -55,23 +47,6 @@ def run(wanted: ExportRequest) -> Exported:
         return {"dtype": str(dtype).removeprefix("torch."), "notes": notes}
 
     return into_folder(wanted, float_bytes(checkpoint, dtype), write)
-
-
-def refuse_float(wanted: ExportRequest) -> None:
-    """Refuse to write the lab's own 4-bit numbers where it has none.
-
-    Raises:
-        RequestError: the lab's model has no packed matrices.
-    """
-    if wanted.type in (INT4, "q4_1") and not read_config(wanted.folder.quantized_dir).get(
-        "quantization_config"
-    ):
-        raise RequestError(
-            "The lab's model has no 4-bit numbers.",
-            f"{wanted.folder.quantized_dir} is float: quantize.algorithm is none.",
-            "Leave --type out, or choose another.",
-            code="export.type",
-        )
 
 
 def dtype_of(checkpoint: Path, type: str) -> torch.dtype:
@@ -87,12 +62,21 @@ def float_bytes(checkpoint: Path, dtype: torch.dtype) -> int:
     return model_facts(checkpoint).parameters * int(dtype.itemsize)
 
 
-def folded(checkpoint: Path, lora: Lora | None) -> Iterator[tuple[str, torch.Tensor]]:
-    """The checkpoint's tensors as float32 (others as they are), the adapter folded into those it was trained on."""
+def folded(
+    checkpoint: Path, lora: Lora | None, *, keep: bool = False
+) -> Iterator[tuple[str, torch.Tensor | Packed]]:
+    """The checkpoint's tensors, the adapter folded into those it was trained on, packed ones as float32.
+
+    Args:
+        keep: leave 4-bit matrices of the layers without an adapter as they are packed.
+    """
     pairs = lora.pairs if lora is not None else {}
     for name, stored in read_tensors(checkpoint):
-        tensor = stored.weight() if isinstance(stored, Packed) else stored
         pair = pairs.get(name.removesuffix(".weight"))
+        if keep and pair is None and isinstance(stored, Packed) and stored.bits == 4 and ".layers." in name:
+            yield name, stored
+            continue
+        tensor = stored.weight() if isinstance(stored, Packed) else stored
         if pair is not None:
             tensor = tensor.float().addmm_(pair.b, pair.a, alpha=pair.scale)
         yield name, tensor
@@ -125,7 +109,7 @@ def write_float(wanted: ExportRequest, folder: Path, type: str, lora: Lora | Non
     """Write the lab's quantized model, with an adapter folded in, as a plain checkpoint; what is to be said of it.
 
     Args:
-        type: of the weights: one of :data:`FLOATS`, :data:`INT8` or, without an adapter, :data:`INT4`.
+        type: of the weights: one of :data:`FLOATS`, :data:`INT8`, or the model's own.
 
     Raises:
         StageError: transformers would not find all that it needs in it.
@@ -137,8 +121,7 @@ def write_float(wanted: ExportRequest, folder: Path, type: str, lora: Lora | Non
     was_packed = config.pop("quantization_config", None) is not None
     writer, total = _Shards(folder), len(matrix_sizes(checkpoint))
     schemes: dict[str, Scheme] = {}
-    tensors = read_tensors(checkpoint) if type == INT4 else folded(checkpoint, lora)
-    for done, (name, tensor) in enumerate(tensors):
+    for done, (name, tensor) in enumerate(folded(checkpoint, lora, keep=type == INT8)):
         wanted.report.check_cancelled()
         wanted.report.progress("Writing the weights", min(done, total), total)
         module = name.removesuffix(".weight")
@@ -153,10 +136,9 @@ def write_float(wanted: ExportRequest, folder: Path, type: str, lora: Lora | Non
             writer.put(f"{module}.{part}", value)
     names = writer.close()
     if was_packed:
-        config["tie_word_embeddings"] = not any(name.startswith("lm_head.") for name in names)
+        config["tie_word_embeddings"] = "lm_head.weight" not in names
     if schemes:
-        floats = [] if "lm_head" in schemes else ["lm_head"]
-        config["quantization_config"] = quantization_config(schemes, floats)
+        config["quantization_config"] = quantization_config(schemes, ["lm_head"])
     write_json(folder / "config.json", config)
     if not schemes:
         _see_that_all_is_there(wanted, folder)

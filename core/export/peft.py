@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import Do, RequestError
-from core.export.merged import INT4, dtype_of, fitting_lora, float_bytes, refuse_float, write_float
+from core.export.merged import INT8, dtype_of, fitting_lora, float_bytes, write_float
 from core.export.onnx import lab_prompts
 from core.export.programs import ask_peft
 from core.export.prompts import starts_by_tokenizer
@@ -34,7 +34,6 @@ def run(wanted: ExportRequest) -> Exported:
             code="export.adapter",
         )
     checkpoint, source = wanted.folder.quantized_dir, wanted.folder.finetuned_dir(adapter)
-    refuse_float(wanted)
     lora = fitting_lora(wanted)
     assert lora is not None
     dtype = dtype_of(checkpoint, wanted.type)
@@ -49,7 +48,7 @@ def run(wanted: ExportRequest) -> Exported:
         write_json(folder / ADAPTER / _FILES[0], {**config, "base_model_name_or_path": BASE})
         prompts = lab_prompts(wanted, folder / BASE)
         program = ask_peft(
-            wanted.lab.recipe, adapter, starts_by_tokenizer(prompts), packed=wanted.type == INT4
+            wanted.lab.recipe, adapter, starts_by_tokenizer(prompts), packed=wanted.type == INT8
         )
         (folder / "ask.py").write_text(program, encoding="utf-8")
         return {"dtype": str(dtype).removeprefix("torch."), "rank": lora.rank, "notes": notes}

@@ -140,6 +140,27 @@ def test_a_tokenizer_that_gguf_has_not_is_refused(tmp_path: Path) -> None:
     assert caught.value.code == "export.tokenizer"
 
 
+def test_tokens_that_swallow_spaces_are_known_of_phi3_alone(tmp_path: Path) -> None:
+    for arch, named in (("phi3", True), ("llama", False)):
+        lab = lab_with(arch, tmp_path / arch)
+        file = lab.folder.quantized_dir / "tokenizer.json"
+        content = json.loads(file.read_text())
+        for each in content["added_tokens"]:
+            each["rstrip"] = each["content"] == "<|user|>"
+        for old, new in (("<|system|>", "<s>"), ("<|assistant|>", "</s>")):
+            number = content["model"]["vocab"].pop(old)
+            content["model"]["vocab"][new] = number
+            next(each for each in content["added_tokens"] if each["id"] == number)["content"] = new
+        file.write_text(json.dumps(content))
+        if named:
+            export(lab, "gguf", tmp_path / "out")
+            assert check_gguf(tmp_path / "out/model.gguf").metadata["general.name"] == "Phi-3"
+        else:
+            with pytest.raises(RequestError) as caught:
+                export(lab, "gguf", tmp_path / "other")
+            assert caught.value.code == "export.tokenizer"
+
+
 def test_four_bits_go_over_as_they_are() -> None:
     numbers = torch.Generator().manual_seed(0)
     packed = Packed(

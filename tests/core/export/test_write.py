@@ -49,10 +49,7 @@ def test_words_that_are_no_form_or_type(lab: Lab, tmp_path: Path) -> None:
     assert code_of(lab, "zip", tmp_path / "out") == "export.unknown"
     assert code_of(lab, "merged", tmp_path / "out", type="q4_1") == "export.type"
     assert code_of(lab, "onnx", tmp_path / "out", type="f16") == "export.type"
-    assert code_of(lab, "merged", tmp_path / "out", type="int4") == "export.type", "it would be rounded again"
-    for form in ("peft", "gguf"):
-        kept = {"peft": "int4", "gguf": "q4_1"}[form]
-        assert code_of(lab, form, tmp_path / "out", type=kept) == "export.type", "the lab's model is float"
+    assert code_of(lab, "gguf", tmp_path / "out", type="q4_1") == "export.type", "the lab's model is float"
     assert code_of(lab, "hub", "me/it", hub_form="script") == "export.form"
     assert [form_named(name).name for name in FORMS] == list(FORMS)
 
