@@ -82,7 +82,7 @@ def _reads_alike(wanted: ExportRequest, folder: Path, prompts: PromptFormat) -> 
         raise StageError(
             "The exported model cannot be opened.",
             f"{folder}: {first_line(error)}.",
-            ("Make the ONNX model anew: ", Do.of("run", "DIR", "optimize", "--force")),
+            ("Make the ONNX model anew: ", Do.of("run", wanted.lab.root, "optimize", "--force")),
             code="export.unusable",
         ) from None
     try:
