@@ -189,6 +189,10 @@ class Engine:
             text, ids = text_of(segments), cache.encode(segments, self._tokens)
             if len(ids) >= self._context:
                 raise self._too_long(len(ids))
+            if not ids:
+                raise RequestError(
+                    "There is nothing to go on with.", "The text is empty.", code="chat.question"
+                )
         else:
             text, ids, dropped = self.fit(messages, cache, settings, tools)
         name = cache.adapter

@@ -362,7 +362,8 @@ class _Answer(Response):
 
 
 def _json(data: dict[str, Any]) -> bytes:
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+    # In ASCII: there are readers of events that take U+2028 and its like for the end of a line.
+    return json.dumps(data, separators=(",", ":")).encode("ascii")
 
 
 async def _until_gone(receive: Receive) -> None:

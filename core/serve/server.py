@@ -60,16 +60,16 @@ class ModelServer:
             on_log: gets each line of the log, cleaned, from another thread.
 
         Raises:
-            RequestError: the port is taken, there is no such address, or there is no key where there must be one.
+            RequestError: the port is taken, there is no such address, there is no key where there must be one, or the
+                lab's recipe is wrong.
         """
-        self._lab, self._key, self._origins = lab, key, tuple(origins)
-        self._limits = limits or Limits()
+        self._key, self._origins = key, tuple(origins)
         self._on_log = on_log or (lambda line: None)
         self._loopback = _check_address(host, key)
+        self._model = ServedModel(lab, limits or Limits(), self._log)
         self._socket = _listen(host, port)
         name, self.port = self._socket.getsockname()[:2]
         self.url = f"http://{f'[{name}]' if ':' in name else name}:{self.port}/v1"
-        self._model: ServedModel | None = None
         self._fault: LabError | None = None
         self._ending = False
         self._loaded, self._begun = threading.Event(), threading.Event()
@@ -91,11 +91,11 @@ class ModelServer:
     @property
     def ready(self) -> bool:
         """The model is loaded."""
-        return self._model is not None and self._model.ready is not None
+        return self._model.ready is not None
 
     def models(self) -> list[str]:
         """The names by which clients ask for the base and for each adapter."""
-        return list(self._model.models()) if self._model is not None else []
+        return list(self._model.models())
 
     def wait_ready(self, timeout: float | None = None) -> None:
         """Wait until the model is loaded.
@@ -137,7 +137,7 @@ class ModelServer:
 
     async def _serve(self) -> None:
         self._loop, self._end_asked = asyncio.get_running_loop(), asyncio.Event()
-        model = self._model = ServedModel(self._lab, self._limits, self._log)
+        model = self._model
         app = ServedApp(model, self._log, key=self._key, any_host=not self._loopback, origins=self._origins)
         config = uvicorn.Config(
             app.asgi,

@@ -207,6 +207,13 @@ def test_the_client_gets_the_error_it_knows(
     assert (caught.value.status_code, caught.value.code) == (status, code)
 
 
+def test_an_empty_text_is_refused_and_an_empty_message_is_not(client: OpenAI) -> None:
+    with pytest.raises(APIStatusError, match="nothing to go on with") as caught:
+        client.completions.create(model="lab", prompt="")
+    assert caught.value.status_code == 400
+    assert client.chat.completions.create(model="lab", messages=[{"role": "user", "content": ""}]).choices
+
+
 def test_a_templates_own_refusal_is_told(own: Lab) -> None:
     template = (
         "{% for m in messages %}{% if m['content'] == 'no' %}{{ raise_exception('Not this') }}{% endif %}"

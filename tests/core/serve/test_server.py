@@ -31,6 +31,7 @@ from tests.waiting import soon, until
 WHERE: list[Any] = [{"role": "user", "content": "Where?"}]
 LONG: list[Any] = [{"role": "user", "content": "Where does it end?"}]
 KEY = "a-key-of-some-length"
+GONE = 'olivepress_requests_total{endpoint="/v1/chat/completions",status="499"}'
 
 
 def figure(server: ModelServer, name: str) -> float:
@@ -125,7 +126,6 @@ def test_one_that_waits_too_long_is_told(long_lab: Lab) -> None:
 
 
 def test_who_leaves_is_no_longer_answered(long_lab: Lab) -> None:
-    left = 'olivepress_requests_total{endpoint="/v1/chat/completions",status="499"}'
     with ModelServer(long_lab, port=0) as server, client_of(server) as client:
         server.wait_ready(60)
         stream = client.chat.completions.create(
@@ -140,7 +140,7 @@ def test_who_leaves_is_no_longer_answered(long_lab: Lab) -> None:
         waits.close()
         with soon():
             until(idle(server))
-        until(lambda: figure(server, left) == 2)
+        until(lambda: figure(server, GONE) == 2)
 
 
 def test_the_model_does_not_wait_for_who_reads_slowly(served: ModelServer, client: OpenAI) -> None:
@@ -155,6 +155,17 @@ def test_the_model_does_not_wait_for_who_reads_slowly(served: ModelServer, clien
         slow.shutdown(socket.SHUT_WR)
         text = stream.read()
     assert text.count(b"data: ") > 16
+
+
+def test_who_reads_nothing_is_taken_to_be_gone(long_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "_READER_SECONDS", 0.3)
+    with ModelServer(long_lab, port=0) as server:
+        server.wait_ready(60)
+        body = asked(max_tokens=15_000, n=16, stream=True, logprobs=True, top_logprobs=20)
+        with raw(server, body):
+            until(lambda: figure(server, "olivepress_requests_running"))
+            until(idle(server), what="the end of an answer that nobody reads")
+            assert figure(server, GONE) == 1
 
 
 def test_half_a_body_and_a_huge_one(
@@ -276,7 +287,6 @@ def test_a_model_that_dies_is_started_again(own: Lab) -> None:
     with ModelServer(own, port=0, on_log=lines.append) as server, client_of(server) as client:
         server.wait_ready(60)
         first = client.chat.completions.create(model="lab", messages=WHERE)
-        assert server._model is not None
         process = server._model._process
         assert process is not None
         asking = client.chat.completions.create(model="lab", messages=LONG, n=16, max_tokens=200, stream=True)
@@ -339,7 +349,6 @@ def test_running_answers_are_ended_and_told(long_lab: Lab) -> None:
         told: list[tuple[int, bytes, dict[str, str]]] = []
         waiting.start()
         until(lambda: figure(server, "olivepress_requests_waiting"))
-        assert server._model is not None
         process = server._model._process
         assert process is not None
         with soon():
