@@ -29,7 +29,7 @@ def run(wanted: ExportRequest) -> Exported:
                 "Train one: ",
                 Do.of("run", wanted.lab.root, "finetune"),
                 "; the base alone: ",
-                Do.of("export", wanted.lab.root, "--to", "merged", "--no-adapter"),
+                Do.of("export", wanted.lab.root, "--to", "merged", "OUT", "--no-adapter"),
             ),
             code="export.adapter",
         )
