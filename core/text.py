@@ -6,9 +6,11 @@ returns, or Unicode bidirectional controls that make a line read other than it i
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
+from typing import Any
 
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI
@@ -20,6 +22,7 @@ _ESCAPES = re.compile(
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 # Bytes of a path that are no UTF-8 come as lone surrogates.
 _UNSAFE = re.compile(_CONTROLS.pattern + "|[\\n\\t\\udc80-\\udcff]")
+_JSON_UNSAFE = re.compile(_CONTROLS.pattern + "|[\\ud800-\\udfff]")
 
 _LONGEST_ESCAPE = 4096
 # An escape sequence that has begun and not ended: what follows may belong to it.
@@ -131,6 +134,11 @@ def _escape(char: str) -> str:
     if "\udc80" <= char <= "\udcff":  # a byte, as Python reads it where it is no UTF-8
         return f"\\x{ord(char) - 0xDC00:02x}"
     return char.encode("unicode_escape", "surrogatepass").decode()
+
+
+def json_line(data: Any) -> str:
+    """Data as JSON on one line, whose texts come back as they are and do nothing to a terminal."""
+    return _JSON_UNSAFE.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(data, ensure_ascii=False))
 
 
 def masked(text: str, mask: str) -> str:

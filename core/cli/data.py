@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -126,10 +125,12 @@ def _print_json(report: DataReport, cleaned: dict[str, Any] | None) -> None:
     data = report.as_dict()
     if cleaned is not None:
         data["clean"] = cleaned
+    from core.text import json_line
+
     out = sys.stdout
-    out.write(json.dumps(data, ensure_ascii=False)[:-1] + ', "findings": [')
+    out.write(json_line(data)[:-1] + ', "findings": [')
     for number, finding in enumerate(report.findings):
-        out.write((", " if number else "") + json.dumps(finding.as_dict(), ensure_ascii=False))
+        out.write((", " if number else "") + json_line(finding.as_dict()))
     out.write("]}\n")
     out.flush()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -116,7 +115,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _tell(server: ModelServer, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"url": server.url, "models": server.models(), "pid": os.getpid()}), flush=True)
+        from core.cli.show import print_json
+
+        print_json({"url": server.url, "models": server.models(), "pid": os.getpid()})
         return
     print(f"Serving at {server.url}   (Ctrl-C ends it)", flush=True)
     for name in server.models():

@@ -6,7 +6,6 @@ that, loaded only then. With ``NO_COLOR`` or ``TERM=dumb``, in a pipe or a file,
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -19,7 +18,7 @@ from core.errors import Cancelled, LabError
 from core.events import Event, Reporter, TimeLeft, log_line
 from core.formats import duration, human_bytes, number, time_left
 from core.stages import STAGES, assessment, result_lines
-from core.text import clean
+from core.text import clean, json_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,7 +56,7 @@ def colours(stream: TextIO) -> bool:
 
 
 def say(*parts: Part, head: Part | list[Part] = "", to: TextIO | None = None, fold: bool = True) -> None:
-    """Print a line for people.
+    """Print a line for people; nothing in it does anything to a terminal.
 
     Args:
         head: what stands before it; the lines it is folded into begin under the first, not under this.
@@ -65,7 +64,8 @@ def say(*parts: Part, head: Part | list[Part] = "", to: TextIO | None = None, fo
         fold: whether it is folded at words; not where it may be a command that is to be copied.
     """
     stream = sys.stdout if to is None else to
-    heads = head if isinstance(head, list) else [head]
+    heads = [_cleaned(part) for part in (head if isinstance(head, list) else [head])]
+    parts = tuple(map(_cleaned, parts))
     moving.end()
     if not colours(stream):
         print("".join(_plain(part) for part in (*heads, *parts)), file=stream, flush=True)
@@ -78,6 +78,10 @@ def say(*parts: Part, head: Part | list[Part] = "", to: TextIO | None = None, fo
     for line in text.wrap(console, inside) if fold and text.plain else [text]:
         console.print(Text.assemble(before, line), soft_wrap=True)
         before = Text(" " * before.cell_len)
+
+
+def _cleaned(part: Part) -> Part:
+    return clean(part) if isinstance(part, str) else (clean(part[0]), part[1])
 
 
 def _plain(part: Part) -> str:
@@ -121,7 +125,7 @@ def print_cancelled(*, as_json: bool = False) -> None:
 
 def print_json(data: Any) -> None:
     """One JSON object on one line of standard output."""
-    print(json.dumps(data, ensure_ascii=False), flush=True)
+    print(json_line(data), flush=True)
 
 
 class MovingLine:

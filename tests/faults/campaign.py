@@ -489,6 +489,22 @@ def run_one(seed: int, plain: Undisturbed, place: Path, names: list[str]) -> Out
         return strike(name, Scene(Lab.open(root), plain.stage, chance, moment), plain.wanted)
 
 
+def many_at_once(plain: Undisturbed, place: Path, count: int) -> float:
+    """The stage in so many labs at once: each ends as if it were alone. The seconds that it took."""
+    began = time.monotonic()
+    labs = []
+    for number in range(count):
+        shutil.copytree(plain.root, place / str(number) / "lab")
+        labs.append(Lab.open(place / str(number) / "lab"))
+    jobs = [lab.start(plain.stage) for lab in labs]
+    for lab, job in zip(labs, jobs, strict=True):
+        assert job.wait(timeout=ENDS_S * count) == "succeeded", f"{lab.root}: {job.error()}"
+        assert contents(Scene(lab, plain.stage, random.Random(), 0).result) == plain.wanted
+    for lab in labs:
+        until(lambda lab=lab: not processes(lab), ENDS_S, "its processes are gone")  # type: ignore[misc]
+    return time.monotonic() - began
+
+
 @contextmanager
 def _no_disk(place: Path) -> Iterator[bool]:
     place.mkdir()
@@ -520,6 +536,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Faults in running jobs, and what came of them.")
     parser.add_argument("--light", type=int, default=200, help="how many in a quick stage")
     parser.add_argument("--real", type=int, default=21, help="how many in each of the real stages")
+    parser.add_argument("--labs", type=int, default=30, help="labs in which the quick stage runs at once")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--at-once", type=int, default=2)
     options = parser.parse_args()
@@ -529,11 +546,16 @@ def main() -> None:
     began = time.monotonic()
     outcomes: list[Outcome] = []
     failures: list[str] = []
+    together = ""
     with tempfile.TemporaryDirectory(prefix="olivepress-faults-") as name:
         place = Path(name)
         first = options.seed
         for plain, count in _labs(place, options.light, options.real):
             seeds, first = range(first, first + count), first + count
+            if options.labs and not together:
+                together = (
+                    f"{options.labs} labs at once: {many_at_once(plain, place / 'labs', options.labs):.0f} s."
+                )
             with ThreadPoolExecutor(options.at_once) as several:
                 for found in several.map(lambda seed, plain=plain: _told(seed, plain, place), seeds):
                     if isinstance(found, str):
@@ -543,7 +565,8 @@ def main() -> None:
     page = ROOT / "docs/reliability.md"
     before, _, _ = page.read_text(encoding="utf-8").partition(_MARK)
     page.write_text(
-        before + _MARK + "\n\n" + _table(outcomes, failures, time.monotonic() - began), encoding="utf-8"
+        before + _MARK + "\n\n" + _table(outcomes, failures, together, time.monotonic() - began),
+        encoding="utf-8",
     )
     sys.exit(1 if failures else 0)
 
@@ -578,7 +601,7 @@ def _labs(place: Path, light: int, real: int) -> Iterator[tuple[Undisturbed, int
             root = plain.finished
 
 
-def _table(outcomes: list[Outcome], failures: list[str], seconds: float) -> str:
+def _table(outcomes: list[Outcome], failures: list[str], together: str, seconds: float) -> str:
     machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.system()}"
     lines = [
         f"{datetime.now(UTC):%Y-%m-%d}, {machine}, Python {platform.python_version()}: {len(outcomes) + len(failures)} "
@@ -599,7 +622,10 @@ def _table(outcomes: list[Outcome], failures: list[str], seconds: float) -> str:
         by_stage[each.stage] += 1
     took = statistics.median(each.seconds for each in outcomes) if outcomes else 0
     shares = ", ".join(f"{stage} {count}" for stage, count in by_stage.items())
-    lines += ["", f"By stage: {shares}. A fault and the run after it took {took:.1f} s in the median."]
+    lines += [
+        "",
+        f"By stage: {shares}. A fault and the run after it took {took:.1f} s in the median. {together}".rstrip(),
+    ]
     lines += ["", *(f"- Not survived: {each}" for each in failures)] if failures else []
     return "\n".join(lines) + "\n"
 

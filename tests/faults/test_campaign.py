@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign import FAULTS, Undisturbed, light_lab, run_one, undisturbed
+from tests.faults.campaign import FAULTS, Undisturbed, light_lab, many_at_once, run_one, undisturbed
 
 
 @pytest.fixture(scope="module")
@@ -23,3 +23,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbed]:
 def test_a_fault_is_survived(seed: int, plain: Undisturbed, tmp_path: Path) -> None:
     if run_one(seed, plain, tmp_path, list(FAULTS)) is None:
         pytest.skip("only root can mount a small disk")
+
+
+def test_labs_at_once_do_not_harm_each_other(plain: Undisturbed, tmp_path: Path) -> None:
+    many_at_once(plain, tmp_path, 3)
