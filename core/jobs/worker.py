@@ -138,7 +138,11 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     if output is not None:
-        _mark_changed(output, {"stage": job.stage, **module.fingerprint(lab, recipe)}, reporter)
+        try:
+            fingerprint = {"stage": job.stage, **module.fingerprint(lab, recipe)}
+        except (LabError, OSError):  # an input is gone
+            fingerprint = {}
+        _mark_changed(output, fingerprint, reporter)
     if stage.makes is not None:
         write_report(lab, written)
     peaks = {name: round(value) for name, value in monitor.peaks().items()}

@@ -326,6 +326,7 @@ def test_jobs_from_the_future_are_told(make: Callable[[str], Lab]) -> None:
 def test_what_changes_while_it_is_read_is_made_again(make: Callable[[str], Lab], gone: bool) -> None:
     lab = make("steps")
     (lab.root / "input").write_text("before")
+    (lab.root / "needed").touch()
     job = lab.start("quantize")
     until(lambda: last_event(job.events_path, "metric") is not None)
     (lab.root / "input").unlink() if gone else (lab.root / "input").write_text("after")

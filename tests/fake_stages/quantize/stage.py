@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from core.errors import Cancelled, StageError
+from core.errors import Cancelled, RequestError, StageError
 from core.files import content_stamp, publish, read_if_whole, write_json
 from core.folder import LabFolder
 from core.recipe import Recipe
@@ -25,6 +25,8 @@ from core.stage_context import StageContext
 
 def fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
     read = lab.root / INPUT
+    if (lab.root / "needed").exists() and not read.is_file():
+        raise RequestError("The input is gone.")
     return {
         "system": recipe.chat.system,
         "bits": recipe.quantize.bits,
@@ -38,7 +40,7 @@ def output(lab: LabFolder, recipe: Recipe) -> Path:
 
 STEPS, KEEP_EVERY = 40, 10
 INPUT = "input"
-"""A file of the lab that ``steps`` reads, if it is there."""
+"""A file of the lab that ``steps`` reads, if it is there; it must be, where a file ``needed`` is."""
 
 
 def steps(context: StageContext, target: Path) -> dict[str, Any]:
