@@ -26,7 +26,7 @@ FINAL = ("succeeded", "failed", "cancelled", "crashed")
 """The states that never change again."""
 
 _TAIL_LINES = 20
-_HEAD = 1 << 16
+_HEAD = 1 << 13
 _SETTLED_S = 10.0
 
 
