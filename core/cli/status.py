@@ -69,8 +69,9 @@ def status(options: argparse.Namespace) -> int:
         print(f"No job has run in this lab yet. Start with: {command('run', options.folder)}")
     for state in states:
         line = f" {(state.started or '')[:19]:<20}"
-        if state.phase and state.total and state.state in ("running", "cancelling"):
-            line += f" {clean(state.phase)} {number(state.done or 0)} of {number(state.total)}"
+        if state.phase and state.state in ("running", "cancelling"):
+            line += f" {clean(state.phase, keep_newlines=False)}"
+            line += f" {number(state.done or 0)} of {number(state.total)}" if state.total else ""
             line += f", {time_left(state.eta_s)}" if state.eta_s is not None else ""
         if state.error:
             line += f" {clean(state.error['title'], keep_newlines=False)}"

@@ -74,7 +74,7 @@ def _wait(handle: int, gpu: GpuReading, job: Job, report: Reporter) -> None:
             if who != told:
                 told = who
                 report.log(f"{gpu.name} is in use by {who}. This job begins when it is free.", "warning")
-                report.progress(f"waiting for the GPU, which {who} uses", 0, None)
+                report.progress(f"waiting for the GPU: {who}", 0, None)
         report.check_cancelled()
         time.sleep(_LOOK_S)
     lab = str(job.folder.parent.parent)
@@ -90,4 +90,4 @@ def _holder(handle: int) -> str:
     told = read_if_whole(Path(f"/proc/self/fd/{handle}"))
     if not isinstance(told, dict):
         return "another job"
-    return f"{told.get('job', 'a job')} of the lab {told.get('lab', '')}"
+    return f"{told.get('job', 'a job')} of {told.get('lab', 'another lab')}"

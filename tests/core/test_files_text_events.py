@@ -6,8 +6,11 @@ import errno
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core.errors import MachineError, RequestError, error_from
 from core.events import JobReporter, TimeLeft, read_events
@@ -21,7 +24,8 @@ from core.files import (
     write_atomic,
     write_json,
 )
-from core.text import clean, clean_line
+from core.text import clean, clean_line, json_line
+from tests.tui.nasty import harmless
 
 
 def test_atomic_write_keeps_the_old_file_when_the_disk_is_full(
@@ -163,3 +167,13 @@ def test_errors_survive_the_journey_between_processes(tmp_path: Path) -> None:
     back = error_from(json.loads((tmp_path / "e.json").read_text()), 2)
     assert isinstance(back, RequestError)
     assert str(back) == "t\nd\nh"
+
+
+@given(
+    st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+)
+def test_json_on_a_terminal_is_the_same_and_harmless(data: Any) -> None:
+    line = json_line(data)
+    assert json.loads(line) == data
+    assert harmless(line)
+    assert "\n" not in line

@@ -43,7 +43,7 @@ def test_the_second_waits_until_the_first_has_ended(labs: tuple[Lab, Lab]) -> No
     first = one.start("quantize")
     until(lambda: at_work(first))
     second = two.start("finetune")
-    until(lambda: f"quantize-001 of the lab {one.root}" in (second.status().phase or ""))
+    until(lambda: f"quantize-001 of {one.root}" in (second.status().phase or ""))
     assert not at_work(second)
     assert any("A GPU is in use by quantize-001" in line for line in second.log_tail())
     (one.root / "go").touch()
