@@ -15,7 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Markdown, Static
 from textual.widgets.markdown import MarkdownStream
 
-from core.chat.difference import Spans, difference
+from core.difference import Spans, difference
 from core.chat.repetition import warning
 from core.chat.settings import Sampling
 from core.text import StreamCleaner, clean
