@@ -120,7 +120,10 @@ def _agreement(who: str, name: str) -> tuple[Figure, ...]:
     before = f"agreement.{who}."
     return (
         Figure(
-            f"{before}agreeing|{before}prompts", f"Answers as PyTorch's, {name}", who == "base", between=" of "
+            f"{before}agreeing|{before}prompts",
+            f"Answers as PyTorch's, {name}",
+            who == "base",
+            between=" of ",
         ),
         Figure(f"{before}identical|{before}prompts", f"Of them word for word, {name}", between=" of "),
         Figure(f"{before}near_ties", f"Answers apart at a near tie, {name}", zero=False),
