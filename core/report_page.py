@@ -54,7 +54,7 @@ def page(lab: LabFolder, recipe: Recipe) -> str:
         for title, svg, words in (_sizes(results), _loss(results.get("finetune", {})), _speed(results))
         if svg
     ]
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+    text: str = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         lab=_plain(lab.root.name),
         model=_plain(recipe.model.source),
         data=_plain(recipe.data.file),
@@ -69,6 +69,7 @@ def page(lab: LabFolder, recipe: Recipe) -> str:
         recipe=_plain_text(recipe_text(_without_azure(recipe))),
         machine=f"{platform.system()} {platform.machine()}, {usable_cores()} cores, Python {platform.python_version()}",
     )
+    return text
 
 
 def _made(lab: LabFolder) -> list[tuple[str, str, Path, Mapping[str, Any]]]:
@@ -163,7 +164,7 @@ def _speed(results: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str]:
     bars = [("base", built.get("tokens_per_s_base")), ("with adapter", built.get("tokens_per_s_tuned"))]
     found = [(name, float(speed)) for name, speed in bars if _is_number(speed) and speed]
     first = built.get("time_to_first_token_s_base")
-    words = f"The first token after {1000 * first:,.0f} ms." if _is_number(first) else ""
+    words = f"The first token after {1000 * float(first or 0):,.0f} ms." if _is_number(first) else ""
     return "Tokens a second, as ONNX", _bars(found, number) if found else "", words
 
 
