@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import TextIOWrapper
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.cli.parser import parse, parse_settings
 from core.cli.show import EventPrinter, StderrReporter, print_error
-from core.errors import Cancelled, LabError
+from core.errors import Cancelled, Help, LabError, Use
 from core.recipe import on_form
 from core.stages import STAGES, default_stages, result_lines
 from core.text import clean, visible
@@ -89,6 +89,7 @@ class PlainWizard:
         self._watch = LabWatch(self.session.folder, lambda snapshot: None, lambda: None)
         self._controllers: dict[str, StageController] = {}
         self._report: DataReport | None = None
+        self._advice: Sequence[str | Help] = ()
 
     # The conversation
 
@@ -119,6 +120,7 @@ class PlainWizard:
     def _visit(self, step: Step) -> Step:
         """Show a step, and take answers until one leads to another step."""
         print(f"\nStep {step.number} of {len(steps())}: {step.title}\n{step.about}")
+        self._advice = ()
         shows = {"check": self._check, "data": self._data, "chat": self._chat}.get(step.name, self._stage)
         self._trying(lambda: shows(step))
         while True:
@@ -134,6 +136,8 @@ class PlainWizard:
         """One question and what was answered; None to stay here."""
         try:
             answers = self._answers(step)
+            helps = self._helps(step)
+            answers = [*answers, *helps] if answers[0].word == "next" else [*helps, *answers]
             typed = self._ask(f"\n{answers[0].says} (Enter) > ")
         except KeyboardInterrupt:
             if not _can_be_asked() or self._agreed("\nLeave?"):
@@ -178,7 +182,7 @@ class PlainWizard:
             do()
         except LabError as error:
             print_error(error)
-            self.status = error.exit_status
+            self.status, self._advice = error.exit_status, error.advice
         except KeyboardInterrupt:
             if not _can_be_asked():
                 raise
@@ -221,6 +225,53 @@ class PlainWizard:
     def _next(self, step: Step) -> Answer:
         goal = steps()[step.number]
         return Answer("next", f"Next: {goal.title}", lambda _: goal)
+
+    # What an error advises
+
+    def _helps(self, step: Step) -> list[Answer]:
+        """The answers for what the last error advises: what the wizard has as buttons."""
+        from tui.actions import helps_of
+
+        def mends(part: Help) -> Callable[[str], Step | None]:
+            return lambda _: self._mend(step, part)
+
+        found = helps_of(self._advice, step.name if step.name in STAGES else "")
+        return [
+            Answer(f"mend{number if number > 1 else ''}", text, mends(part))
+            for number, (text, part) in enumerate(found, 1)
+        ]
+
+    def _mend(self, step: Step, part: Help) -> Step | None:
+        """Do it; the result is the step to go to."""
+        self._advice = ()
+        if isinstance(part, Use):
+            if part.values:
+                self.session.save(dict(part.values))
+                self._changed(step, *part.values)
+                if step.name in STAGES:
+                    self._run(step)
+            else:
+                self._ask_each((part.option,))
+                self._changed(step, part.option)
+        elif part.name == "run":
+            first = next((word for word in part.words if word in STAGES), step.name)
+            if first != step.name:
+                return step_named(first)
+            self._run(step, checked="--no-check" not in part.words)
+        elif part.name in ("cancel", "logs"):
+            job = self.session.lab().job(part.words[0])
+            if part.name == "cancel":
+                job.cancel()
+            self._follow(job)
+        elif part.name in ("login", "workspaces"):
+            self._command(part.name)
+        elif part.name == "data" and "--accept" in part.words:
+            from core.cli.data import accept
+
+            accept(self.session.folder.recipe_path, self.session.root, self._recipe())
+        elif part.name in ("data", "check", "chat", "upload"):
+            return step_named(part.name)
+        return None
 
     # Settings
 
@@ -467,6 +518,8 @@ class PlainWizard:
         return controller.state(snapshot, typed, known, _WIDE), typed
 
     def _stage(self, step: Step) -> None:
+        from tui.actions import advice_of
+
         state, _ = self._state(step.name)
         for words in (state.stale, state.note):
             if words:
@@ -474,6 +527,7 @@ class PlainWizard:
         if state.job is not None:
             print(getattr(state.headline, "plain", state.headline))
             if state.error is not None:
+                self._advice = advice_of(state.error)
                 for part in ("title", "detail", "hint"):
                     if state.error.get(part):
                         print(clean(str(state.error[part])))
@@ -525,8 +579,9 @@ class PlainWizard:
                 answers.sort(key=lambda each: each.word != "login")  # it comes first, as on the screen
         return answers
 
-    def _run(self, step: Step) -> None:
+    def _run(self, step: Step, *, checked: bool = True) -> None:
         """Start the stage, after a question where it would replace a result, and wait for it."""
+        self._advice = ()
         state, typed = self._state(step.name)
         if not state.can_run:
             print(clean(state.note))
@@ -537,7 +592,7 @@ class PlainWizard:
             f"A run replaces {replaced}, once it has succeeded. Run and replace?"
         ):
             return
-        self._follow(controller.start(self._look(), typed))
+        self._follow(controller.start(self._look(), typed, checked=checked))
 
     def _watch_job(self, step: Step) -> None:
         job = self.session.lab().newest(step.name)

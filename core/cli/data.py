@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     # Beside a report of one page, progress is for people at a terminal only.
     reporter = StderrReporter() if redraws(sys.stderr) else Reporter()
     if options.accept:
-        recipe = _accept(lab.folder.recipe_path, lab.root, recipe)
+        recipe = accept(lab.folder.recipe_path, lab.root, recipe)
     report = summary(lab.root, recipe, reporter)
     cleaned: dict[str, Any] | None = None
     if options.clean:
@@ -97,7 +97,12 @@ def _kinds(text: str) -> set[str]:
     return kinds
 
 
-def _accept(recipe_path: Path, root: Path, recipe: Recipe) -> Recipe:
+def accept(recipe_path: Path, root: Path, recipe: Recipe) -> Recipe:
+    """Write what the rows suggest into ``lab.toml``.
+
+    Raises:
+        RequestError: they suggest nothing.
+    """
     from core.data.examples import first_problem, resolve_data_file, sample_fields
     from core.data.model_text import read_model_text
     from core.data.plan import settle

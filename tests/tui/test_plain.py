@@ -86,6 +86,16 @@ def test_a_result_is_replaced_only_after_a_yes(tmp_path: Path, env: dict[str, st
     assert status == 0
 
 
+def test_what_an_error_advises_is_offered_and_done(tmp_path: Path, env: dict[str, str]) -> None:
+    lab = lab_of(tmp_path, "ok")
+    lab.set({"model.source": "nowhere"})
+    status, said = told(lab.root, "3\nrun\nmend2\n", env)
+    assert "There is no such model folder." in said or "nowhere" in said
+    assert "Change model (Enter) > mend2" in said
+    assert "Quantize is done, after" in said, "the fake stage needs no model"
+    assert status == 0
+
+
 def test_settings_are_asked_for_one_by_one(tmp_path: Path, env: dict[str, str]) -> None:
     lab = lab_of(tmp_path, "ok")
     _, said = told(lab.root, "3\nsettings\n\nsimple\nrtn\n.\nset nothing=1\nwhat?\nq\n", env)
