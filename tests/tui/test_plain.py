@@ -88,11 +88,12 @@ def test_a_result_is_replaced_only_after_a_yes(tmp_path: Path, env: dict[str, st
 
 def test_what_an_error_advises_is_offered_and_done(tmp_path: Path, env: dict[str, str]) -> None:
     lab = lab_of(tmp_path, "ok")
-    lab.set({"model.source": "nowhere"})
-    status, said = told(lab.root, "3\nrun\nmend2\n", env)
-    assert "There is no such model folder." in said or "nowhere" in said
-    assert "Change model (Enter) > mend2" in said
-    assert "Quantize is done, after" in said, "the fake stage needs no model"
+    lab.set({"quantize.group_size": 256, "quantize.algorithm": "rtn"})
+    status, said = told(lab.root, "3\nrun\n?\n\n", env)
+    assert "mend2     Run all the same" in said
+    assert said.count("Use 128 and run (Enter) >") == 2, "it is still offered after the help"
+    assert lab.recipe.quantize.group_size == 128
+    assert "Quantize is done, after" in said
     assert status == 0
 
 
