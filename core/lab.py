@@ -141,6 +141,7 @@ class Lab:
         force: bool = False,
         then: tuple[str, ...] = (),
         options: dict[str, Any] | None = None,
+        values: dict[str, Any] | None = None,
     ) -> Job:
         """Start a stage in a process of its own, which goes on without this one.
 
@@ -148,13 +149,15 @@ class Lab:
             force: run even if nothing has changed.
             then: stages that follow by themselves once this one has succeeded.
             options: choices of this run that are not in the recipe.
+            values: settings of this run alone, ``{"finetune.gpus": 2}``, in place of those of ``lab.toml``.
 
         Raises:
             RequestError: no such stage, a wrong recipe, or another job is running.
         """
         for name in (stage, *then):
             stage_named(name)
-        return start_job(self.folder, self.recipe, stage, force=force, then=then, options=options)
+        recipe = self.recipe.with_values(values or {})
+        return start_job(self.folder, recipe, stage, force=force, then=then, options=options)
 
     def run(
         self,
@@ -163,13 +166,14 @@ class Lab:
         *,
         force: bool = False,
         options: dict[str, Any] | None = None,
+        values: dict[str, Any] | None = None,
     ) -> StageResult:
-        """Run a stage and wait for it. Interrupting the wait (Ctrl-C) cancels the job.
+        """Run a stage and wait for it, as :meth:`start` begins it. Interrupting the wait (Ctrl-C) cancels the job.
 
         Raises:
             RequestError, MachineError, StageError, Cancelled: with ``title``, ``detail`` and ``hint``.
         """
-        job = self.start(stage, force=force, options=options)
+        job = self.start(stage, force=force, options=options, values=values)
         try:
             for event in job.follow():
                 if on_event is not None:

@@ -40,6 +40,7 @@ class Option:
         multiline: text that may have line breaks. Typed on one line, backslash and n stand for a line
             break, backslash and t for a tab, and two backslashes for one.
         auto: whether it may be ``"auto"``: the value then follows the model and the data.
+        auto_here: whether it may be ``"auto"``: the value then follows this machine, when the stage begins.
     """
 
     section: str
@@ -56,6 +57,7 @@ class Option:
     wide: bool = False
     multiline: bool = False
     auto: bool = False
+    auto_here: bool = False
 
     @property
     def name(self) -> str:
@@ -65,7 +67,7 @@ class Option:
     @property
     def expected(self) -> str:
         """What would be right, in words."""
-        return f'{self._expected}, or "auto"' if self.auto else self._expected
+        return f'{self._expected}, or "auto"' if self.auto or self.auto_here else self._expected
 
     @property
     def _expected(self) -> str:
@@ -87,7 +89,7 @@ class Option:
             ValueError: it is of another type, not among the choices, or out of range; the message
                 says what was found and what would be right.
         """
-        if self.auto and value == AUTO:
+        if (self.auto or self.auto_here) and value == AUTO:
             return AUTO
         if self.kind is float and type(value) is int:
             value = float(value)
@@ -112,6 +114,8 @@ class Option:
         """
         value: Any = _ESCAPED.sub(lambda found: _MEANT[found[1]], text) if self.multiline else text
         if self.auto and text.strip().lower() in ("", AUTO):
+            return AUTO
+        if self.auto_here and text.strip().lower() == AUTO:
             return AUTO
         try:
             if self.kind is bool:
@@ -199,5 +203,9 @@ def options_of(section: str, cls: type) -> dict[str, Option]:
         auto = Auto in get_args(hint)
         kind = next((each for each in get_args(hint) if each != Auto), str) if auto else hint
         kind = kind if isinstance(kind, type) else dict
-        found[item.name] = Option(section, item.name, kind, default, auto=auto, **item.metadata)
+        # What follows the model and the data is "auto" in a new lab; what follows the machine is a number there.
+        here = auto and default != AUTO
+        found[item.name] = Option(
+            section, item.name, kind, default, auto=auto and not here, auto_here=here, **item.metadata
+        )
     return found

@@ -136,6 +136,7 @@ class FinetuneSection:
     )
     save_steps: int = option(50, "keep a checkpoint every so many steps", low=1, advanced=True)
     memory: str = option("auto", "trade memory for speed", choices=("auto", "fast", "low"), advanced=True)
+    gpus: int | Auto = option(1, "GPUs that share the records of a step", low=1, high=64, advanced=True)
     seed: int = option(0, "seed of the adapter's start and the order of records", low=0, advanced=True)
 
 

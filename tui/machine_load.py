@@ -9,6 +9,9 @@ from typing import Any
 
 GIB = 2**30
 
+EACH = 4
+"""Of up to so many GPUs each has its own figures; of more there is no room for them."""
+
 
 class MachineLoad:
     """Calls ``show(text)`` about once a second while it is switched on, and with nothing when it is off.
@@ -63,7 +66,7 @@ def _nvml() -> Any | None:
 
 
 def gpu_text() -> str:
-    """Memory and load over all GPUs, or nothing when there is none or the driver does not answer."""
+    """Memory and load of every GPU, or nothing when there is none or the driver does not answer."""
     nvml = _nvml()
     if nvml is None:
         return ""
@@ -72,10 +75,15 @@ def gpu_text() -> str:
     gpus = read_gpus(nvml)
     if not gpus:
         return ""
-    used, total = sum(gpu.memory_used for gpu in gpus) / GIB, sum(gpu.memory_total for gpu in gpus) / GIB
-    loads = [gpu.load for gpu in gpus if gpu.load is not None]
-    load = f" {max(loads):.0f}%" if loads else ""
-    return f"GPU {used:.1f}/{total:.0f} GiB{load}"
+    if len(gpus) > EACH:
+        used, total = sum(gpu.memory_used for gpu in gpus), sum(gpu.memory_total for gpu in gpus)
+        loads = [gpu.load for gpu in gpus if gpu.load is not None]
+        load = f" {min(loads):.0f} to {max(loads):.0f}%" if loads else ""
+        return f"{len(gpus)} GPUs {used / GIB:.0f}/{total / GIB:.0f} GiB{load}"
+    each = "+".join(f"{gpu.memory_used / GIB:.{1 if len(gpus) == 1 else 0}f}" for gpu in gpus)
+    total = sum(gpu.memory_total for gpu in gpus)
+    load = "+".join(f"{gpu.load:.0f}" for gpu in gpus if gpu.load is not None)
+    return f"GPU {each}/{total / GIB:.0f} GiB{f' {load}%' if load else ''}"
 
 
 def machine_text() -> str:

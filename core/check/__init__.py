@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from core.check.types import FAIL, OK, SKIP, WARN, Check
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from core.check.types import Probe, Subject
     from core.lab import Lab
@@ -100,8 +101,11 @@ def settings_of(root: Path) -> tuple[Chosen, ...]:
     return resolved(subject, facts_of(subject)).chosen
 
 
-def require(lab: Lab, stages: Sequence[str]) -> None:
+def require(lab: Lab, stages: Sequence[str], values: Mapping[str, Any] | None = None) -> None:
     """Look at what matters for some stages before they start.
+
+    Args:
+        values: settings of this run alone, ``{"finetune.gpus": 2}``.
 
     Raises:
         RequestError: the recipe, the data or the model that it names is wrong.
@@ -114,6 +118,7 @@ def require(lab: Lab, stages: Sequence[str]) -> None:
 
     wanted = [probe for probe in probes() if set(probe.stages) & set(stages)]
     subject = subject_of(lab.root, stages)
+    subject = replace(subject, recipe=subject.recipe.with_values(dict(values or {})))
     if set(stages) & {"quantize", "finetune"}:
         # A GGUF file's tokenizer takes seconds the first time, longer than a check has: the run needs it anyway.
         model_folder(subject.recipe, lab.root)

@@ -11,7 +11,8 @@ from typing import Any
 
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.formats import human_bytes
-from core.hardware import load_nvml, package_version
+from core.hardware import load_nvml, package_version, read_gpus, usable_gpus
+from core.options import AUTO, Auto
 from core.resources import REHEARSAL
 
 DRIVER_MARKS = ("/proc/driver/nvidia/version", "/dev/nvidia0", "/dev/nvidiactl")
@@ -45,10 +46,22 @@ def gpu(subject: Subject) -> Iterator[Check]:
             yield Check(
                 name, WARN, f"It does not answer: {error}", "Look at nvidia-smi; the GPU may need a restart."
             )
-    if count > 1:
-        yield Check(
-            "gpu count", OK, f"{count} GPUs; the lab uses the first that CUDA_VISIBLE_DEVICES lets it see"
-        )
+    asked = subject.recipe.finetune.gpus
+    if count > 1 or asked != 1:
+        yield _count(count, len(usable_gpus(read_gpus(nvml))), asked, subject)
+
+
+def _count(count: int, usable: int, asked: int | Auto, subject: Subject) -> Check:
+    """How many there are, and how many a finetune uses."""
+    found = f"{count} GPUs" if usable == count else f"{count} GPUs, {usable} by CUDA_VISIBLE_DEVICES"
+    if asked == AUTO:
+        return Check("gpu count", OK, f"{found}; finetune uses as many as pay")
+    if asked > max(1, usable):
+        state = FAIL if "finetune" in subject.stages else WARN
+        fix = f'Set finetune.gpus = {max(1, usable)}, or "auto" for as many as pay.'
+        return Check("gpu count", state, f"{found}; finetune.gpus is {asked}", fix, code="gpu.count")
+    more = ' (finetune.gpus = "auto": as many as pay)' if asked == 1 else ""
+    return Check("gpu count", OK, f"{found}; finetune uses {asked}{more}")
 
 
 def _one(nvml: Any, index: int, name: str) -> Check:

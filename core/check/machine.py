@@ -14,7 +14,7 @@ from core.check.settings import record_lengths, resolved
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.errors import Hint, Use
 from core.formats import human_bytes, rough_duration
-from core.hardware import free_ram, load_nvml, read_gpus, usable_cores
+from core.hardware import free_ram, load_nvml, read_gpus, usable_cores, usable_gpus
 from core.model.folder import config_facts
 from core.model.gguf import check_gguf, is_unpacked, unpacking_memory
 from core.model.sources import kind_of, local_place
@@ -34,9 +34,10 @@ LESS = (
 def machine() -> Machine:
     """This machine, as the estimates see it."""
     nvml = load_nvml()
-    gpus = read_gpus(nvml) if nvml is not None else []
-    free = gpus[0].memory_total - gpus[0].memory_used if gpus else 0
-    return Machine(free, usable_cores(), free_ram(), bool(torch_cuda()))
+    every = read_gpus(nvml) if nvml is not None else []
+    gpus = usable_gpus(every) or every[:1]
+    free, *others = [gpu.memory_total - gpu.memory_used for gpu in gpus] or [0]
+    return Machine(free, usable_cores(), free_ram(), bool(torch_cuda()), tuple(others))
 
 
 def estimates(subject: Subject) -> dict[str, StageNeed]:

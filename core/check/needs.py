@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from core.algorithms import ALGORITHMS
+from core.finetune.gpus import gpus_that_pay, rows_at_once
 from core.finetune.memory import TrainingSize
 from core.model.auto import Settled
 from core.model.folder import ModelFacts
+from core.options import AUTO
 
 GIB = 2**30
 
@@ -34,6 +36,9 @@ CPU_RUN, CPU_SEARCH, CPU_TRAINING = 2.0e10, 4.0e10, 5.0e10
 """Float operations a second that one CPU core gives, float32: where the calibration rows go through the layers, in the
 search of scales and ranges, and in training. From the two models of docs/real-models.md."""
 
+STARTING_RANKS = 15.0
+"""Seconds that the processes of several GPUs take to start."""
+
 GPU_FLOPS = 4.0e14
 """Float operations a second that one data-centre GPU gives these stages, bfloat16."""
 
@@ -54,16 +59,18 @@ class Machine:
     """What the stages may count on.
 
     Attributes:
-        gpu_free: bytes free on the GPU; 0 without one.
+        gpu_free: bytes free on the first GPU; 0 without one.
         cores: CPU cores.
         ram_free: bytes of RAM that can be had.
         cuda_build: whether torch is a CUDA build.
+        others_free: bytes free on the further GPUs.
     """
 
     gpu_free: int
     cores: int
     ram_free: int = 1 << 40
     cuda_build: bool = False
+    others_free: tuple[int, ...] = ()
 
     @property
     def has_gpu(self) -> bool:
@@ -154,23 +161,39 @@ def _finetune(facts: ModelFacts, recipe: Settled, machine: Machine, lengths: Len
     made = {"bits": quantize.bits, "group_size": quantize.group_size}
     packed = replace(facts, quantization=None if quantize.algorithm == "none" else made)
     process = machine.process_ram("finetune")
+    tokens = options.steps * options.batch_size * options.gradient_accumulation * lengths.mean
+    numbers = facts.linear_numbers + facts.end_numbers
+    gpus = _finetune_gpus(facts, recipe, 1 + len(machine.others_free), lengths) if machine.has_gpu else 1
+    gpu_free = min((machine.gpu_free, *machine.others_free)[:gpus])
     plan = TrainingSize(
         packed,
         options.rank,
-        options.batch_size,
+        rows_at_once(options.batch_size, options.gradient_accumulation, gpus),
         lengths.longest,
         2 if machine.has_gpu else 4,
         options.dropout > 0,
-    ).plan(machine.gpu_free if machine.has_gpu else max(0, machine.ram_free - int(process)), options.memory)
+    ).plan(gpu_free if machine.has_gpu else max(0, machine.ram_free - int(process)), options.memory)
     disk = facts.adapter_numbers(options.rank) * 4 * 4  # the adapter, and a checkpoint with its two moments
-    tokens = options.steps * options.batch_size * options.gradient_accumulation * lengths.mean
     # Forward and backward without the base's own gradients, 4 a parameter and token; 2 more to recompute.
     share = 4 + 2 * plan.recomputed / max(1, facts.layers)
-    flops = share * (facts.linear_numbers + facts.end_numbers) * tokens
+    rows = options.batch_size * options.gradient_accumulation
+    # The longest share decides: 8 records on 3 GPUs take as long as 9.
+    flops = share * numbers * tokens * -(-rows // gpus) / rows
     seconds = 15 + _time(machine, flops, CPU_TRAINING)
+    if gpus > 1:  # a process for each, and the one that watches over them
+        return _need("finetune", process * (gpus + 1), plan.need.total, disk, seconds + STARTING_RANKS)
     if machine.has_gpu:
         return _need("finetune", process, plan.need.total, disk, seconds)
     return _need("finetune", process + plan.need.total, 0, disk, seconds)
+
+
+def _finetune_gpus(facts: ModelFacts, recipe: Settled, there: int, lengths: Lengths) -> int:
+    """How many GPUs a finetune will use; where more are asked for than are there, as many as are asked for."""
+    options = recipe.finetune
+    if options.gpus != AUTO:
+        return min(options.gpus, options.batch_size * options.gradient_accumulation)
+    work = 4 * (facts.linear_numbers + facts.end_numbers) * lengths.mean
+    return gpus_that_pay(options.batch_size, options.gradient_accumulation, work, there)
 
 
 def _optimize(facts: ModelFacts, recipe: Settled, machine: Machine) -> StageNeed:

@@ -233,7 +233,10 @@ def _settings(name: str, plain: list[str], begun: str) -> Iterator[Candidate]:
                 yield f"{key}=", option.help
                 continue
             choices = ["true", "false"] if option.kind is bool else [str(each) for each in option.choices]
-            for value in [*choices, *(["auto"] if option.auto and "auto" not in choices else [])]:
+            for value in [
+                *choices,
+                *(["auto"] if (option.auto or option.auto_here) and "auto" not in choices else []),
+            ]:
                 yield f"{key}={value}", ""
 
 

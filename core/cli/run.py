@@ -15,6 +15,7 @@ from core.cli.show import EventPrinter, print_error, print_json, print_result
 from core.errors import LabError, RequestError
 from core.events import Event
 from core.folder import lab_folder
+from core.recipe import OPTIONS
 from core.stages import STAGES, default_stages
 from core.text import command
 
@@ -42,10 +43,25 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--verify", action="store_true", help="read every byte of earlier results, not sizes and times alone"
     )
     parser.add_argument(
+        "--gpus",
+        type=_gpus,
+        metavar="N",
+        help='GPUs to finetune on, or "auto" for as many as pay (default: finetune.gpus of lab.toml)',
+    )
+    parser.add_argument(
         "--no-check", action="store_true", help="do not look first whether this machine can do it"
     )
     add_json(parser, "the events of the jobs, one JSON object a line,")
     parser.set_defaults(run=run)
+
+
+def _gpus(text: str) -> int | str:
+    option = OPTIONS["finetune"]["gpus"]
+    try:
+        value: int | str = option.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return value
 
 
 def split_words(words: list[str], unnamed: Sequence[str]) -> tuple[str, list[str]]:
@@ -119,13 +135,16 @@ def run(options: argparse.Namespace) -> int:
     """Run the stages."""
     folder, stages = split_words(options.words, default_stages())
     lab = _open(options.words, folder)
+    values = {} if options.gpus is None else {"finetune.gpus": options.gpus}
     if not options.no_check:
         from core.check import require
 
-        require(lab, stages)
+        require(lab, stages, values)
     choices = {"verify": True} if options.verify else None
     if options.detach:
-        job = lab.start(stages[0], force=options.force, then=tuple(stages[1:]), options=choices)
+        job = lab.start(
+            stages[0], force=options.force, then=tuple(stages[1:]), options=choices, values=values
+        )
         if options.json:
             print_json({"job": job.id, "then": stages[1:]})
         else:
@@ -138,7 +157,7 @@ def run(options: argparse.Namespace) -> int:
     events = _Events() if options.json else EventPrinter()
     for stage in stages:
         try:
-            result = lab.run(stage, on_event=events, force=options.force, options=choices)
+            result = lab.run(stage, on_event=events, force=options.force, options=choices, values=values)
         except LabError as error:
             if isinstance(events, _Events) and events.told:
                 print_error(error)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def training_device() -> torch.device:
-    """The first CUDA device, or the CPU."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+def training_device(rank: int = 0) -> torch.device:
+    """The CUDA device of a rank, or the CPU."""
+    return torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def training_dtype(device: torch.device) -> torch.dtype:

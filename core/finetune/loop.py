@@ -7,7 +7,9 @@ GPU and does nothing else that is not arithmetic.
 from __future__ import annotations
 
 import math
+import random
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,10 @@ from core.data.batch_order import BatchOrder
 from core.errors import Cancelled, Do, StageError, Use
 from core.events import Reporter
 from core.finetune.checkpoints import Checkpoints
+from core.finetune.gpus import rows_at_once, shares
+from core.finetune.lora_layer import share_dropout
 from core.finetune.loss import Measure
+from core.finetune.ranks import Ranks, SharedGradients
 from core.finetune.rows import JoinedTurns, TokenBatch, TokenRow, collate
 
 if TYPE_CHECKING:
@@ -128,6 +133,31 @@ class Best:
     trained: dict[str, torch.Tensor]
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What this rank has of one batch of a step.
+
+    Attributes:
+        number: the batch's, from the first of the training on.
+        rows: how many rows the whole batch has.
+        places: which of them these are.
+    """
+
+    number: int
+    batch: TokenBatch
+    rows: int
+    places: list[int]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What this rank has of a step, and what all ranks have: trained places, and tokens that are not padding."""
+
+    parts: list[_Part]
+    targets: int
+    tokens: int
+
+
 class Trainer:
     """Trains the parameters of ``model`` that require gradients.
 
@@ -137,6 +167,8 @@ class Trainer:
         pad_id: token to pad with; any will do.
         checkpoints: where to keep and find what is needed to go on; None: nowhere.
         turns: how the rows of a batch are joined.
+        ranks: the processes that train this together; each makes a trainer of the same, and rank 0 alone keeps
+            checkpoints.
     """
 
     def __init__(
@@ -150,6 +182,7 @@ class Trainer:
         pad_id: int = 0,
         checkpoints: Checkpoints | None = None,
         turns: JoinedTurns = JoinedTurns(),  # noqa: B008 - frozen
+        ranks: Ranks = Ranks(),  # noqa: B008 - frozen
     ) -> None:
         self.model = model
         self.rows = rows
@@ -160,6 +193,7 @@ class Trainer:
         self.pad_id = pad_id
         self.checkpoints = checkpoints
         self.turns = turns
+        self.ranks = ranks
         self.device = next(model.parameters()).device
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
@@ -175,7 +209,9 @@ class Trainer:
         self._measure_s = 0.0
         self._sample_ratio = 1.0
         self._best: Best | None = None
-        self._ahead: dict[int, list[TokenBatch]] = {}
+        self._ahead: dict[int, _Step] = {}
+        self._stop_asked = False
+        self._shared = SharedGradients(ranks, self.trained.values()) if ranks.count > 1 else None
 
     def train(self) -> Course:
         """Train to the last step, from the checkpoint if there is one.
@@ -186,6 +222,8 @@ class Trainer:
             torch.OutOfMemoryError: the GPU has too little memory.
         """
         done = self._resume()
+        if self.ranks.count > 1:
+            self.ranks.begin_alike(self._digest(done), self.trained.values(), self.device)
         if not self.measure.try_out(torch.tensor([self.rows[0].ids[:32]], device=self.device)):
             self.report.log(
                 "This architecture makes its logits in a way of its own; all of them are computed."
@@ -194,12 +232,11 @@ class Trainer:
         self._saved_at = time.monotonic()
         try:
             if done == 0:
-                torch.manual_seed(settings.seed)
                 self._evaluate_base()
             # A stop may have come between a step and its measurement.
             self._measure(done)
             while done < settings.steps and not self._gains_nothing(done):
-                self.report.check_cancelled()
+                self._stop_if_asked()
                 began = time.monotonic()
                 with self.report.unbroken():
                     self._step(done + 1)
@@ -238,34 +275,60 @@ class Trainer:
             hint=f"The next run goes on from step {self._kept}.",
         )
 
+    def _asked(self) -> bool:
+        """Whether somebody asked this rank to stop."""
+        try:
+            self.report.check_cancelled()
+        except Cancelled:
+            return True
+        return False
+
+    def _stop_if_asked(self) -> None:
+        """End the training here, if all ranks know that they are to: one that left alone would be waited for."""
+        if self.ranks.count == 1:
+            self.report.check_cancelled()
+        elif self._stop_asked:
+            raise Cancelled
+
     def _step(self, step: int) -> None:
         started = time.perf_counter()
         settings = self.settings
         self._whole = False  # a signal may stop the program anywhere
         self.model.train()
-        batches = self._ahead.pop(step, None) or self._batches(step)
-        # The mean over all trained tokens of the step, whatever batch they are in.
-        targets = sum(len(batch.targets) for batch in batches)
+        this = self._ahead.pop(step, None) or self._share_of(step)
         total = torch.zeros((), device=self.device)
-        for batch in batches:
-            loss = self.measure(batch) / targets
+        for part in this.parts:
+            # Of the batch alone, so that what is dropped is the same after a stop and on any number of ranks.
+            torch.manual_seed(random.Random(f"{settings.seed}/dropout/{part.number}").getrandbits(62))
+            share_dropout(self.model, part.rows, part.places)
+            # The mean over all trained tokens of the step, whatever batch they are in.
+            loss = self.measure(part.batch) / this.targets
             loss.backward()
             total += loss.detach()
-        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), MAX_GRAD_NORM)
         rate = settings.rate(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if step < settings.steps:
-            self._ahead[step + 1] = self._batches(step + 1)  # while the GPU works
-        mean, size = torch.stack((total, norm)).tolist()  # the step's one wait for the GPU
+        with self.ranks.meeting():
+            stops = torch.zeros((), device=self.device)
+            if self._shared is not None:
+                total, stops = self._shared.sum(total, stop=self._asked())
+            norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), MAX_GRAD_NORM)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+            if self._shared is not None:
+                self._shared.clear()
+            else:
+                self.optimizer.zero_grad(set_to_none=True)
+            if step < settings.steps:
+                self._ahead[step + 1] = self._share_of(step + 1)  # while the GPU works
+            # The step's one wait for the GPU.
+            mean, size, asked = torch.stack((total, norm, stops)).tolist()
+        self._stop_asked = asked > 0
         if not (math.isfinite(mean) and math.isfinite(size)):
             raise self._astray(
                 f"At step {step} of {settings.steps} the loss is {mean:.4g} and its gradient {size:.4g}."
             )
         seconds = time.perf_counter() - started
-        tokens = sum(batch.tokens for batch in batches)
+        tokens = this.tokens
         self.course.losses.append(mean)
         self.course.training_s += seconds
         if step - self.course.resumed_from > WARM_STEPS or settings.steps <= WARM_STEPS:
@@ -294,16 +357,38 @@ class Trainer:
             ),
         )
 
-    def _batches(self, step: int) -> list[TokenBatch]:
+    def _share_of(self, step: int) -> _Step:
+        """What this rank has of a step."""
         accumulation = self.settings.accumulation
-        return [
-            collate(
-                self.turns.join([self.rows[row] for row in self.order.batch(number)], number),
-                self.pad_id,
-                self.device,
-            )
-            for number in range((step - 1) * accumulation, step * accumulation)
+        numbers = range((step - 1) * accumulation, step * accumulation)
+        batches = [
+            self.turns.join([self.rows[row] for row in self.order.batch(number)], number)
+            for number in numbers
         ]
+        mine = shares([len(rows) for rows in batches], self.ranks.rank, self.ranks.count)
+        parts = [
+            _Part(
+                number,
+                # As wide as the whole batch, so that each row is computed as it is with the others.
+                collate(
+                    [rows[place] for place in places],
+                    self.pad_id,
+                    self.device,
+                    width=max(len(row.ids) for row in rows),
+                ),
+                len(rows),
+                places,
+            )
+            for number, rows, places in zip(numbers, batches, mine, strict=True)
+            if places
+        ]
+        every = [row for rows in batches for row in rows]
+        return _Step(parts, sum(sum(row.trained[1:]) for row in every), sum(len(row.ids) for row in every))
+
+    def _digest(self, done: int) -> int:
+        """A number that tells what is trained on, and from which step."""
+        sums = [[len(row.ids), sum(row.ids), sum(row.trained)] for row in (*self.rows, *self.held_out)]
+        return zlib.crc32(repr((done, self.settings, self.turns, sums)).encode())
 
     def _evaluate_base(self) -> None:
         """Measure the base, and how far the rows measured while training stand from all of them."""
@@ -378,16 +463,28 @@ class Trainer:
     def _held_out_loss(self, step: int, rows: Sequence[TokenRow], phase: str = "") -> float:
         """Mean loss over the trained tokens of these rows; with the name of a phase, its progress is told."""
         self.model.eval()
-        size = self.settings.batch_size
-        total, targets = torch.zeros((), device=self.device), 0
-        for start in range(0, len(rows), size):
-            self.report.check_cancelled()
+        settings, ranks = self.settings, self.ranks
+        size = rows_at_once(settings.batch_size, settings.accumulation, ranks.count)
+        total, stop = torch.zeros((), device=self.device), False
+        for number, start in enumerate(range(0, len(rows), size)):
             if phase:
                 self.report.progress(phase, start, len(rows))
-            batch = collate(rows[start : start + size], self.pad_id, self.device)
-            total += self.measure(batch)
-            targets += len(batch.targets)
-        mean = float(total) / targets
+            if number % ranks.count != ranks.rank:
+                continue
+            if ranks.count == 1:
+                self.report.check_cancelled()
+            elif stop := self._asked():
+                break
+            total += self.measure(collate(rows[start : start + size], self.pad_id, self.device))
+        with ranks.meeting():
+            sums = torch.stack((total.double(), torch.full_like(total, float(stop)).double()))
+            ranks.sum(sums)
+            found: list[float] = sums.tolist()
+            summed, stops = found
+        if stops:
+            raise Cancelled
+        targets = sum(sum(row.trained[1:]) for row in rows)
+        mean = summed / targets
         if phase:
             self.report.progress(phase, len(rows), len(rows))
         if not math.isfinite(mean) and step:
@@ -407,23 +504,21 @@ class Trainer:
         self.report.metric("eval_loss", loss, step)
 
     def _save(self, step: int) -> None:
-        if self.checkpoints is None or step == self._kept:
+        if self.checkpoints is None or step == self._kept or not self.ranks.first:
             return
         state: dict[str, Any] = {
             "step": step,
             "step_s": self._step_s,
             "trained": {name: p.detach() for name, p in self.trained.items()},
             "optimizer": self.optimizer.state_dict(),
-            "random": torch.get_rng_state(),
             "losses": self.course.losses,
             "eval_losses": self.course.eval_losses,
             "sample_ratio": self._sample_ratio,
         }
         if self._best is not None:
             state["best"] = vars(self._best)
-        if self.device.type == "cuda":
-            state["random_gpu"] = torch.cuda.get_rng_state(self.device)
-        self.checkpoints.save(state)
+        with self.ranks.excused():
+            self.checkpoints.save(state)
         self._kept, self._saved_at = step, time.monotonic()
         self.report.log(f"Kept a checkpoint of step {step}.", "debug")
 
@@ -436,9 +531,6 @@ class Trainer:
             return 0
         self._put(state["trained"])
         self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
-        if self.device.type == "cuda" and "random_gpu" in state:
-            torch.cuda.set_rng_state(state["random_gpu"], self.device)
         step = int(state["step"])
         self.report.stop_takes(float(state.get("step_s", 0)))
         self.course.resumed_from = self._kept = step

@@ -10,7 +10,7 @@ LoRA: Hu et al. 2021, arXiv:2106.09685.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,43 @@ class _LowRankLinear(torch.autograd.Function):
             dx.addmm_(dlow, a)
             dx = dx.view(ctx.shape)
         return dx, dlow.t() @ flat, dy.t() @ low, None, None, None
+
+
+class RowDropout(nn.Module):
+    """Dropout whose choice for a row does not depend on which other rows of its batch are here.
+
+    The choice is made for the whole batch, and of it those rows are taken that are here.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+        self._rows, self._here = 0, slice(0, 0)
+
+    def here(self, rows: int, here: slice) -> None:
+        """Of a batch with so many rows these are here."""
+        self._rows, self._here = rows, here
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Zeros where something is dropped, the rest scaled up."""
+        if not self.training:
+            return x
+        here = len(range(*self._here.indices(self._rows)))
+        if (
+            x.dim() < 3 or x.shape[0] != here
+        ):  # rows that are not apart any more, as before a layer of experts
+            return functional.dropout(x, self.share)
+        kept = torch.empty((self._rows, *x.shape[1:]), dtype=torch.bool, device=x.device)
+        kept.bernoulli_(1 - self.share)
+        return x * (kept if here == self._rows else kept[self._here].clone()) * (1 / (1 - self.share))
+
+
+def share_dropout(model: nn.Module, rows: int, places: Sequence[int]) -> None:
+    """Tell the adapter's dropout which rows of a batch of so many are here: places at even distances."""
+    stride = places[1] - places[0] if len(places) > 1 else 1
+    for module in model.modules():
+        if isinstance(module, RowDropout):
+            module.here(rows, slice(places[0], places[-1] + 1, stride))
 
 
 class LoraLinear(PeftLinear):
@@ -165,6 +202,11 @@ def add_lora(
     for parameter in peft_model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    for module in list(peft_model.modules()):
+        if isinstance(module, LoraLinear):
+            for name, dropped in module.lora_dropout.items():
+                if isinstance(dropped, nn.Dropout):
+                    module.lora_dropout[name] = RowDropout(dropped.p)
     return peft_model
 
 

@@ -98,11 +98,11 @@ class TokenBatch:
     tokens: int
 
 
-def collate(rows: Sequence[TokenRow], pad_id: int, device: torch.device) -> TokenBatch:
-    """Pad rows to the longest and find the places where something is predicted."""
+def collate(rows: Sequence[TokenRow], pad_id: int, device: torch.device, *, width: int = 0) -> TokenBatch:
+    """Pad rows to the longest, or to ``width`` where that is more, and find the places where something is predicted."""
     import torch
 
-    width = max(len(row.ids) for row in rows)
+    width = max(width, *(len(row.ids) for row in rows))
     if device.type == "cuda":
         width = -(-width // 8) * 8  # the matrix units like multiples of eight
     padded = [row.ids + [pad_id] * (width - len(row.ids)) for row in rows]

@@ -17,7 +17,7 @@ from core.stage_context import StageContext, versions
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
-NOT_IN_RESULT = ("save_steps", "memory")
+NOT_IN_RESULT = ("save_steps", "memory", "gpus")
 """Options that change how the training is done and not what comes out: a checkpoint outlives them."""
 
 

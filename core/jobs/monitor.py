@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import TracebackType
 
 from core.events import Reporter
-from core.hardware import load_nvml, read_gpus
+from core.hardware import load_nvml, read_gpus, usable_gpus
 
 INTERVAL_S = 2.0
 
@@ -17,8 +17,8 @@ INTERVAL_S = 2.0
 class Monitor:
     """While entered, reports what the work takes of the machine, every two seconds.
 
-    The metrics are ``gpu_mem_gib`` and ``gpu_util`` (percent) of the first GPU, ``ram_gib`` of this process,
-    and ``cpu_util`` (percent of one core).
+    The metrics are ``gpu_mem_gib`` and ``gpu_util`` (percent) of the first GPU, ``gpu1_mem_gib`` and ``gpu1_util``
+    of the second and so on, ``ram_gib`` of this process, and ``cpu_util`` (percent of one core).
     """
 
     def __init__(self, reporter: Reporter, interval: float = INTERVAL_S) -> None:
@@ -60,7 +60,10 @@ class Monitor:
             with suppress(psutil.Error):
                 self._reporter.metric("ram_gib", round(process.memory_info().rss / 2**30, 3))
                 self._reporter.metric("cpu_util", process.cpu_percent())
-            for gpu in read_gpus(nvml)[:1] if nvml is not None else []:
-                self._reporter.metric("gpu_mem_gib", round(gpu.memory_used / 2**30, 3))
+            gpus = read_gpus(nvml) if nvml is not None else []
+            # Where none of them is named in a way that is understood, as a MIG slice, the first is told.
+            for at, gpu in enumerate(usable_gpus(gpus) or gpus[:1]):
+                name = f"gpu{at or ''}"
+                self._reporter.metric(f"{name}_mem_gib", round(gpu.memory_used / 2**30, 3))
                 if gpu.load is not None:
-                    self._reporter.metric("gpu_util", gpu.load)
+                    self._reporter.metric(f"{name}_util", gpu.load)

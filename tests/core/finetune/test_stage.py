@@ -280,9 +280,9 @@ def test_numbers_gone_astray_publish_nothing(
 def test_too_little_memory_is_said_before_anything_is_loaded(
     lab: LabFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.finetune import lora
+    from core.finetune import training
 
-    monkeypatch.setattr(lora, "free_bytes", lambda device: 1_200_000)
+    monkeypatch.setattr(training, "free_bytes", lambda device: 1_200_000)
     with pytest.raises(MachineError) as failure:
         run(lab, finetune__batch_size=64)
     assert "RAM" in failure.value.title
@@ -346,7 +346,7 @@ def test_a_saved_adapter_that_was_changed_does_not_pass(
 ) -> None:
     from safetensors.torch import load_file, save_file
 
-    from core.finetune import lora, lora_layer
+    from core.finetune import lora_layer, training
 
     save = lora_layer.save_adapter
 
@@ -357,7 +357,7 @@ def test_a_saved_adapter_that_was_changed_does_not_pass(
         tensors[name] = tensors[name] + 3
         save_file(tensors, folder / "adapter_model.safetensors")
 
-    monkeypatch.setattr(lora, "save_adapter", spoiled)
+    monkeypatch.setattr(training, "save_adapter", spoiled)
     with pytest.raises(StageError, match="not the one that was trained"):
         run(lab)
     assert not lab.finetuned_root.exists()

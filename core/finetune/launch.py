@@ -1,0 +1,361 @@
+"""Starting the processes that train together, watching over them, and saying how it ended.
+
+``torch.distributed.run`` starts them on this machine; each is ``python -m core.finetune.rank FOLDER``. In that folder
+they tell what they do:
+
+    task.json           what is to be trained
+    events.jsonl        what rank 0 reports, passed on here
+    pulse-<rank>        whom a rank waits for (:class:`~core.finetune.ranks.Beat`)
+    told-<rank>.json    how a rank ended, in its own words
+    stop                made here: all end after the step at work
+    output.txt          what they printed
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from core.errors import Cancelled, LabError, MachineError, StageError, error_from
+from core.events import Reporter
+from core.files import read_if_whole, write_json
+from core.finetune.gpus import CPU_RANKS, settled_gpus
+from core.finetune.ranks import Beat, rank_name, read_beat
+from core.finetune.training import AGAIN_LOW, Task, TooLittleMemory, Training
+from core.hardware import usable_cores
+from core.text import clean_line
+
+PATIENCE_S = 60.0
+"""A rank may keep the others waiting so long in any case."""
+
+PATIENCE = 10
+"""And so many times as long as the longest that the last ones took from one meeting of all to the next."""
+
+_REMEMBERED = 20
+LOOK_S = 0.1
+_REASON_S = 1.0
+_LEAVE_S = 30.0
+
+
+def train(task: Task, report: Reporter) -> dict[str, Any]:
+    """Train on as many GPUs as the recipe says; the numbers of the training.
+
+    Raises:
+        LabError: it could not be done, or somebody asked to stop.
+    """
+    recipe = task.settled()
+    finetune, there = recipe.finetune, usable_gpus()
+    training: Training | None = None
+    row_work = 0.0
+    if finetune.gpus == "auto" and there > 1:
+        training = Training(task, report)
+        facts, rows = training.size.facts, training.train
+        row_work = 4 * (facts.linear_numbers + facts.end_numbers) * rows.tokens / len(rows.rows)
+    gpus = settled_gpus(
+        finetune.gpus,
+        there=there,
+        batch_size=finetune.batch_size,
+        accumulation=finetune.gradient_accumulation,
+        row_work=row_work,
+    )
+    if finetune.gpus == "auto" and there > 1:
+        report.log(f"finetune.gpus is {gpus} of {there}: more would not shorten a step of these records.")
+    if gpus == 1:
+        return (training or Training(task, report)).run()
+    del training
+    try:
+        return _train_on(gpus, task, report)
+    except TooLittleMemory as full:
+        if not full.low_may_fit:
+            raise
+        report.log(AGAIN_LOW, "warning")
+    return _train_on(gpus, replace(task, memory="low"), report)
+
+
+def usable_gpus() -> int:
+    """CUDA devices that torch may use; on a machine without one, what the environment says for trying it out."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.device_count())
+    with suppress(ValueError):
+        return int(os.environ.get(CPU_RANKS, "0"))
+    return 0
+
+
+def _train_on(gpus: int, task: Task, report: Reporter) -> dict[str, Any]:
+    report.log(f"{gpus} GPUs, each with its share of the records of a step.")
+    with tempfile.TemporaryDirectory(prefix="ranks-") as work, Watch(Path(work), gpus, task, report) as watch:
+        return watch.wait()
+
+
+class Watch:
+    """The ranks of one training, from their start to their end. Leaving it leaves none of them.
+
+    Args:
+        work: an empty folder for what they tell.
+    """
+
+    def __init__(self, work: Path, gpus: int, task: Task, report: Reporter) -> None:
+        self.work, self.gpus, self.report = work, gpus, report
+        self._events = _Events(work / "events.jsonl", report)
+        self._waits = _Waits(gpus)
+        write_json(work / "task.json", asdict(task))
+
+    def __enter__(self) -> Watch:
+        threads = max(1, usable_cores() // self.gpus)
+        environment = {
+            "OMP_NUM_THREADS": str(threads),
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "PYTHONSAFEPATH": "1",
+            "TORCHELASTIC_ERROR_FILE": str(self.work / "error.json"),
+        }
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--local-addr",
+            "127.0.0.1",
+        ]
+        command += ["--nproc-per-node", str(self.gpus), "-m", "core.finetune.rank", str(self.work)]
+        # A signal to the job reaches this process, which lets all ranks end at the same step.
+        with (self.work / "output.txt").open("wb") as output, _held_back(signal.SIGTERM, signal.SIGINT):
+            self._agent = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End what is left of them, at once."""
+        for beat in self._beats():
+            if beat is not None and self._lives(beat.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(beat.pid, signal.SIGKILL)
+        self._agent.kill()
+        self._agent.wait()
+        end = time.monotonic() + _LEAVE_S
+        while any(beat and self._lives(beat.pid) for beat in self._beats()) and time.monotonic() < end:
+            time.sleep(LOOK_S)
+
+    def wait(self) -> dict[str, Any]:
+        """Wait for the end; rank 0's numbers.
+
+        Raises:
+            LabError: how it ended otherwise.
+        """
+        with self.report.unbroken():
+            while True:
+                over = self._agent.poll() is not None
+                self._events.pass_on()
+                told = self._told()
+                result = told.get(0, {}).get("result")
+                if isinstance(result, dict) and (over or len(told) == self.gpus):
+                    self._events.pass_on()
+                    return result
+                if (error := self._failure(told, over=over)) is not None:
+                    self._events.pass_on()
+                    raise error
+                with suppress(FileExistsError):
+                    try:
+                        self.report.check_cancelled()
+                    except Cancelled:
+                        (self.work / "stop").touch(exist_ok=False)
+                with suppress(subprocess.TimeoutExpired):
+                    self._agent.wait(LOOK_S)
+
+    def _told(self) -> dict[int, dict[str, Any]]:
+        """What those ranks said that have ended."""
+        found = {}
+        for rank in range(self.gpus):
+            told = read_if_whole(self.work / f"told-{rank}.json")
+            if isinstance(told, dict):
+                found[rank] = told
+        return found
+
+    def _failure(self, told: dict[int, dict[str, Any]], *, over: bool) -> LabError | None:
+        """Why the training cannot go on, if it cannot: the cause, not what followed from it."""
+        errors = {rank: _error(each) for rank, each in told.items() if "error" in each}
+        known = [error for error in errors.values() if error and not isinstance(error, Cancelled)]
+        if known:
+            return known[0]
+        if (lost := self._lost(set(told))) is not None:
+            return lost
+        if any(error is None for error in errors.values()):
+            # A rank whose neighbour is gone fails by that, and may be the first to say something.
+            time.sleep(_REASON_S)
+            rank = next(rank for rank, error in errors.items() if error is None)
+            return self._lost(set(self._told())) or self._unexpected(rank, told[rank])
+        if errors and (over or len(told) == self.gpus):
+            return next(error for error in errors.values() if error is not None)
+        if over:
+            code = self._agent.returncode
+            return self._crashed(f"They ended with status {code} and no word.", "ranks.lost")
+        if (late := self._waits.late(self._beats())) is not None:
+            ranks, seconds = late
+            names = " and ".join(map(self._name, ranks)) or "All of them"
+            return self._crashed(
+                f"{names} kept the others waiting for {seconds:.0f} s{self._events.where}. "
+                "A step takes a fraction of that.",
+                "ranks.silent",
+            )
+        return None
+
+    def _lost(self, told: set[int]) -> LabError | None:
+        gone = [
+            rank
+            for rank, beat in enumerate(self._beats())
+            if rank not in told and beat is not None and not self._lives(beat.pid)
+        ]
+        gone = [rank for rank in gone if rank not in self._told()]  # it may have said so just now
+        if not gone:
+            return None
+        names = " and ".join(map(self._name, gone))
+        return self._crashed(
+            f"The process of {names} was killed or crashed{self._events.where}.", "ranks.lost"
+        )
+
+    def _unexpected(self, rank: int, told: dict[str, Any]) -> LabError:
+        self._print_output()
+        return StageError(
+            "The training failed.",
+            f"{self._name(rank)}: {told['error']}",
+            "Run it again.",
+            code="ranks.failed",
+        )
+
+    def _crashed(self, detail: str, code: str) -> LabError:
+        self._print_output()
+        return MachineError(
+            "The training lost one of its processes."
+            if code == "ranks.lost"
+            else "The training stands still.",
+            detail,
+            "Run it again: it goes on from its last checkpoint, on as many GPUs as there are then. If it happens "
+            "again, look for lack of memory, or for a GPU that fails (dmesg).",
+            code=code,
+        )
+
+    def _print_output(self) -> None:
+        """What the processes printed, into this one's own output."""
+        with suppress(OSError):
+            for line in (
+                (self.work / "output.txt").read_bytes()[-16_384:].decode("utf-8", "replace").splitlines()
+            ):
+                print(clean_line(line), file=sys.stderr)
+            sys.stderr.flush()
+
+    def _name(self, rank: int) -> str:
+        import torch
+
+        return rank_name(rank, "cuda" if torch.cuda.is_available() else "cpu")
+
+    def _beats(self) -> list[Beat | None]:
+        return [read_beat(self.work, rank) for rank in range(self.gpus)]
+
+    def _lives(self, pid: int) -> bool:
+        """Whether a process of this training has this number, and has not ended."""
+        import psutil
+
+        with suppress(psutil.Error, OSError):
+            process = psutil.Process(pid)
+            return process.status() != psutil.STATUS_ZOMBIE and str(self.work) in process.cmdline()
+        return False
+
+
+def _error(told: dict[str, Any]) -> LabError | None:
+    """The error of a rank that foresaw it; None for any other."""
+    words = told["error"]
+    if not isinstance(words, dict):
+        return None
+    if "low_may_fit" in told:
+        full = TooLittleMemory(words["title"], words["detail"], words["hint"], code=words["code"])
+        full.low_may_fit = bool(told["low_may_fit"])
+        return full
+    return error_from(words, int(told.get("exit_status", StageError.exit_status)))
+
+
+class _Waits:
+    """Who keeps whom waiting, and whether for too long."""
+
+    def __init__(self, ranks: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._last: list[tuple[int, float] | None] = [None] * ranks
+        self._took: deque[float] = deque(maxlen=_REMEMBERED * ranks)
+        self._clock = clock
+        self._began = clock()
+
+    def late(self, beats: list[Beat | None]) -> tuple[list[int], float] | None:
+        """The ranks that are waited for longer than they may, and for how long.
+
+        No ranks where all have come to a meeting that does not end; None where all is well.
+        """
+        came = [beat.met if beat is not None else 0 for beat in beats]
+        for rank, beat in enumerate(beats):
+            last = self._last[rank]
+            if beat is not None and beat.inside and (last is None or last[0] != beat.met):
+                if beat.met == (last[0] if last is not None else 0) + 1:
+                    self._took.append(beat.at - (last[1] if last is not None else self._began))
+                self._last[rank] = (beat.met, beat.at)
+        top = max(came)
+        first = [last[1] for last in self._last if last is not None and last[0] == top]
+        waiting = [beat for beat in beats if beat is not None and beat.met == top and beat.inside]
+        if not top or not first or not waiting:
+            return None
+        behind = [rank for rank, met in enumerate(came) if met < top]
+        if not behind and len(waiting) < len(beats):
+            return None
+        if any(beat is not None and beat.excused for beat in beats):
+            return None
+        seconds = self._clock() - (min(first) if behind else max(first))
+        allowed = max(PATIENCE_S, PATIENCE * max(self._took, default=0.0))
+        return (behind, seconds) if seconds > allowed else None
+
+
+class _Events:
+    """What rank 0 reports, passed on as it comes.
+
+    Attributes:
+        where: how far the training has come, in words to put behind others; empty before its first step.
+    """
+
+    def __init__(self, path: Path, report: Reporter) -> None:
+        self._path, self._report, self._offset = path, report, 0
+        self.where = ""
+
+    def pass_on(self) -> None:
+        try:
+            with self._path.open("rb") as stream:
+                stream.seek(self._offset)
+                data = stream.read()
+        except OSError:
+            return
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for line in whole.splitlines():
+            name, *arguments = json.loads(line)
+            getattr(self._report, name)(*arguments)
+            if name == "progress" and arguments[0] == "training":
+                self.where = f" after step {arguments[1]:.0f} of {arguments[2]:.0f}"
+
+
+@contextmanager
+def _held_back(*signals: signal.Signals) -> Iterator[None]:
+    """While entered these signals wait, and processes that are started are deaf to them until they say otherwise."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
