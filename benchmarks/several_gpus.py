@@ -31,11 +31,11 @@ from core.stage_context import versions
 GIB = 2**30
 
 
-def run(lab: Lab, gpus: int | str, *, force: bool = True) -> subprocess.Popen[str]:
+def run(lab: Lab, gpus: int) -> subprocess.Popen[str]:
     """Start the real command."""
-    words = ["run", str(lab.root), "finetune", "--gpus", str(gpus), "--no-check", "--json"]
+    words = ["run", str(lab.root), "finetune", "--gpus", str(gpus), "--no-check", "--json", "--force"]
     return subprocess.Popen(
-        [sys.executable, "-m", "core.cli", *words, *(["--force"] if force else [])],
+        [sys.executable, "-m", "core.cli", *words],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -80,8 +80,8 @@ def ranks_of(job: Job) -> list[psutil.Process]:
     worker = json.loads((job.folder / "pid.json").read_text())["worker"]
     found = {}
     for process in psutil.Process(worker).children(recursive=True):
-        if "core.finetune.rank" in process.cmdline():
-            found[int(process.environ()["RANK"])] = process
+        if "core.finetune.rank" in process.cmdline() and (rank := process.environ().get("RANK")):
+            found[int(rank)] = process
     return [found[rank] for rank in sorted(found)]
 
 
@@ -136,11 +136,11 @@ def measure(lab: Lab, gpus: int, alone: dict[int, float]) -> dict[str, Any]:
 
 
 def fault(
-    lab: Lab, gpus: int, what: str, strike: Callable[[Job], Sequence[psutil.Process]], *, force: bool = True
+    lab: Lab, gpus: int, what: str, strike: Callable[[Job], Sequence[psutil.Process]]
 ) -> dict[str, Any]:
     """A training to which something is done; how it ends, how soon, and what it leaves."""
     held, before = gpu_gib(), last_id(lab)
-    process = run(lab, gpus, force=force)
+    process = run(lab, gpus)
     job = newest(lab, before)
     there = strike(job)
     began = time.monotonic()
@@ -331,7 +331,7 @@ def main() -> None:
     lab.set({"finetune.memory": "auto"})
     if "stop" in options.faults:
         faults.append(fault(lab, most, "cancel in the middle", stopped(step)))
-        again = fault(lab, max(1, most // 2), "run again on fewer", lambda job: [], force=False)
+        again = fault(lab, max(1, most // 2), "run again on fewer", lambda job: [])
         wanted = rows[0].get("losses", {}) if rows else {}
         again["apart"] = apart(wanted, curve(lab.job(again["id"])))
         faults.append(again)

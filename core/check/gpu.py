@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
-from core.formats import human_bytes
+from core.finetune.gpus import cpu_ranks
+from core.formats import counted, human_bytes
 from core.hardware import load_nvml, package_version, read_gpus, usable_gpus
-from core.options import AUTO, Auto
+from core.options import AUTO
 from core.resources import REHEARSAL
 
 DRIVER_MARKS = ("/proc/driver/nvidia/version", "/dev/nvidia0", "/dev/nvidiactl")
@@ -23,12 +24,11 @@ OLDEST_CAPABILITY = (7, 0)
 def gpu(subject: Subject) -> Iterator[Check]:
     """The NVIDIA GPUs: name, driver, CUDA version, memory, compute capability, MIG."""
     nvml = load_nvml()
-    if nvml is None:
-        yield _no_nvml(subject)
-        return
-    count = nvml.nvmlDeviceGetCount()
-    if count == 0:
-        yield _without(subject, "The NVIDIA driver sees no GPU.")
+    count = 0 if nvml is None else nvml.nvmlDeviceGetCount()
+    if nvml is None or count == 0:
+        yield _no_nvml(subject) if nvml is None else _without(subject, "The NVIDIA driver sees no GPU.")
+        if subject.recipe.finetune.gpus not in (1, AUTO):
+            yield _count(0, cpu_ranks(), subject)
         return
     driver, cuda = _text(nvml.nvmlSystemGetDriverVersion()), nvml.nvmlSystemGetCudaDriverVersion_v2()
     about = f"driver {driver}, CUDA {cuda // 1000}.{cuda % 1000 // 10}"
@@ -46,14 +46,18 @@ def gpu(subject: Subject) -> Iterator[Check]:
             yield Check(
                 name, WARN, f"It does not answer: {error}", "Look at nvidia-smi; the GPU may need a restart."
             )
-    asked = subject.recipe.finetune.gpus
-    if count > 1 or asked != 1:
-        yield _count(count, len(usable_gpus(read_gpus(nvml))), asked, subject)
+    if count > 1:
+        yield _count(count, len(usable_gpus(read_gpus(nvml))), subject)
+    elif subject.recipe.finetune.gpus not in (1, AUTO):
+        yield _count(1, 1, subject)
 
 
-def _count(count: int, usable: int, asked: int | Auto, subject: Subject) -> Check:
+def _count(count: int, usable: int, subject: Subject) -> Check:
     """How many there are, and how many a finetune uses."""
-    found = f"{count} GPUs" if usable == count else f"{count} GPUs, {usable} by CUDA_VISIBLE_DEVICES"
+    asked = subject.recipe.finetune.gpus
+    found = counted(count, "GPU") if count else "No GPU"
+    if usable < count:
+        found += f", {usable} by CUDA_VISIBLE_DEVICES"
     if asked == AUTO:
         return Check("gpu count", OK, f"{found}; finetune uses as many as pay")
     if asked > max(1, usable):

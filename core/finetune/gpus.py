@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 
 from core.errors import MachineError, RequestError
 from core.formats import counted
@@ -15,6 +16,14 @@ from core.options import AUTO, Auto
 
 CPU_RANKS = "OLIVEPRESS_CPU_RANKS"
 """Environment variable: on a machine without a GPU, so many processes may train together as if each had one."""
+
+
+def cpu_ranks() -> int:
+    """How many processes may take the place of GPUs where there is none; 0 unless the environment says so."""
+    with suppress(ValueError):
+        return int(os.environ.get(CPU_RANKS, "0"))
+    return 0
+
 
 LEAST_WORK = 2.0e13
 """Float operations of a step below which another GPU does not pay: some 50 ms of a data-centre GPU. A step of less
@@ -78,7 +87,7 @@ def settled_gpus(
         found = "no NVIDIA GPU" if there < 1 else counted(there, "GPU")
         raise MachineError(
             f"There are not {asked} GPUs on this machine.",
-            f"finetune.gpus = {asked}; there is {found}"
+            f"finetune.gpus = {asked}; found: {found}"
             + (
                 f" (CUDA_VISIBLE_DEVICES={seen})."
                 if (seen := os.environ.get("CUDA_VISIBLE_DEVICES"))

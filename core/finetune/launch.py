@@ -21,16 +21,18 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from core.errors import Cancelled, LabError, MachineError, StageError, error_from
 from core.events import Reporter
 from core.files import read_if_whole, write_json
-from core.finetune.gpus import CPU_RANKS, settled_gpus
+from core.finetune.gpus import cpu_ranks, settled_gpus
 from core.finetune.ranks import Beat, rank_name, read_beat
 from core.finetune.training import AGAIN_LOW, Task, TooLittleMemory, Training
 from core.hardware import usable_cores
@@ -42,8 +44,12 @@ PATIENCE_S = 60.0
 PATIENCE = 10
 """And so many times as long as the longest that the last ones took from one meeting of all to the next."""
 
-_REMEMBERED = 20
+_REMEMBERED = 8
 LOOK_S = 0.1
+_AGAIN = (
+    "Run it again: it goes on from its last checkpoint, on as many GPUs as there are then. If it happens again, look "
+    "for lack of memory, or for a GPU that fails (dmesg)."
+)
 _REASON_S = 1.0
 _LEAVE_S = 30.0
 
@@ -85,13 +91,9 @@ def train(task: Task, report: Reporter) -> dict[str, Any]:
 
 def usable_gpus() -> int:
     """CUDA devices that torch may use; on a machine without one, what the environment says for trying it out."""
-    import torch
-
     if torch.cuda.is_available():
         return int(torch.cuda.device_count())
-    with suppress(ValueError):
-        return int(os.environ.get(CPU_RANKS, "0"))
-    return 0
+    return cpu_ranks()
 
 
 def _train_on(gpus: int, task: Task, report: Reporter) -> dict[str, Any]:
@@ -111,6 +113,7 @@ class Watch:
         self.work, self.gpus, self.report = work, gpus, report
         self._events = _Events(work / "events.jsonl", report)
         self._waits = _Waits(gpus)
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
         write_json(work / "task.json", asdict(task))
 
     def __enter__(self) -> Watch:
@@ -203,14 +206,17 @@ class Watch:
             return next(error for error in errors.values() if error is not None)
         if over:
             code = self._agent.returncode
-            return self._crashed(f"They ended with status {code} and no word.", "ranks.lost")
+            return self._gone(f"All of them ended with status {code} and no word.")
         if (late := self._waits.late(self._beats())) is not None:
             ranks, seconds = late
-            names = " and ".join(map(self._name, ranks)) or "All of them"
-            return self._crashed(
-                f"{names} kept the others waiting for {seconds:.0f} s{self._events.where}. "
-                "A step takes a fraction of that.",
-                "ranks.silent",
+            # One that is stopped in the meeting itself has come to it as the others have.
+            self._print_output()
+            return MachineError(
+                "The training stands still.",
+                f"{self._names(ranks or self._stopped()) or 'All of them'} kept the others waiting for "
+                f"{seconds:.0f} s{self._events.where}. A step takes a fraction of that.",
+                _AGAIN,
+                code="ranks.silent",
             )
         return None
 
@@ -223,31 +229,20 @@ class Watch:
         gone = [rank for rank in gone if rank not in self._told()]  # it may have said so just now
         if not gone:
             return None
-        names = " and ".join(map(self._name, gone))
-        return self._crashed(
-            f"The process of {names} was killed or crashed{self._events.where}.", "ranks.lost"
-        )
+        return self._gone(f"{self._names(gone)} was killed or crashed{self._events.where}.")
 
     def _unexpected(self, rank: int, told: dict[str, Any]) -> LabError:
         self._print_output()
         return StageError(
             "The training failed.",
-            f"{self._name(rank)}: {told['error']}",
+            f"{rank_name(rank, self._device)}: {told['error']}",
             "Run it again.",
             code="ranks.failed",
         )
 
-    def _crashed(self, detail: str, code: str) -> LabError:
+    def _gone(self, detail: str) -> LabError:
         self._print_output()
-        return MachineError(
-            "The training lost one of its processes."
-            if code == "ranks.lost"
-            else "The training stands still.",
-            detail,
-            "Run it again: it goes on from its last checkpoint, on as many GPUs as there are then. If it happens "
-            "again, look for lack of memory, or for a GPU that fails (dmesg).",
-            code=code,
-        )
+        return MachineError("The training lost one of its processes.", detail, _AGAIN, code="ranks.lost")
 
     def _print_output(self) -> None:
         """What the processes printed, into this one's own output."""
@@ -258,10 +253,20 @@ class Watch:
                 print(clean_line(line), file=sys.stderr)
             sys.stderr.flush()
 
-    def _name(self, rank: int) -> str:
-        import torch
+    def _stopped(self) -> list[int]:
+        """The ranks whose processes were stopped, by a signal or a debugger."""
+        import psutil
 
-        return rank_name(rank, "cuda" if torch.cuda.is_available() else "cpu")
+        found = []
+        for rank, beat in enumerate(self._beats()):
+            with suppress(psutil.Error, OSError):
+                if beat is not None and psutil.Process(beat.pid).status() == psutil.STATUS_STOPPED:
+                    found.append(rank)
+        return found
+
+    def _names(self, ranks: Iterable[int]) -> str:
+        names = " and ".join(rank_name(rank, self._device) for rank in ranks)
+        return f"The process of {names}" if names and self._device == "cuda" else names.capitalize()
 
     def _beats(self) -> list[Beat | None]:
         return [read_beat(self.work, rank) for rank in range(self.gpus)]
@@ -292,10 +297,9 @@ class _Waits:
     """Who keeps whom waiting, and whether for too long."""
 
     def __init__(self, ranks: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._last: list[tuple[int, float] | None] = [None] * ranks
         self._took: deque[float] = deque(maxlen=_REMEMBERED * ranks)
         self._clock = clock
-        self._began = clock()
+        self._last = [(0, clock())] * ranks
 
     def late(self, beats: list[Beat | None]) -> tuple[list[int], float] | None:
         """The ranks that are waited for longer than they may, and for how long.
@@ -305,14 +309,14 @@ class _Waits:
         came = [beat.met if beat is not None else 0 for beat in beats]
         for rank, beat in enumerate(beats):
             last = self._last[rank]
-            if beat is not None and beat.inside and (last is None or last[0] != beat.met):
-                if beat.met == (last[0] if last is not None else 0) + 1:
-                    self._took.append(beat.at - (last[1] if last is not None else self._began))
+            if beat is not None and beat.met > last[0]:
+                # Quick steps come several between two looks.
+                self._took.append((beat.at - last[1]) / (beat.met - last[0]))
                 self._last[rank] = (beat.met, beat.at)
         top = max(came)
-        first = [last[1] for last in self._last if last is not None and last[0] == top]
+        first = [at for met, at in self._last if met == top]
         waiting = [beat for beat in beats if beat is not None and beat.met == top and beat.inside]
-        if not top or not first or not waiting:
+        if not waiting:
             return None
         behind = [rank for rank, met in enumerate(came) if met < top]
         if not behind and len(waiting) < len(beats):

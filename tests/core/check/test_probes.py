@@ -189,6 +189,12 @@ class FakeNvml:
     def nvmlDeviceGetName(self, _: int) -> bytes:
         return b"NVIDIA Test"
 
+    def nvmlDeviceGetUUID(self, index: int) -> str:
+        return f"GPU-{index}a"
+
+    def nvmlDeviceGetUtilizationRates(self, _: int) -> Any:
+        raise self.NVMLError("not supported")
+
     def nvmlDeviceGetMemoryInfo(self, _: int) -> Any:
         return SimpleNamespace(total=80 << 30, free=self.free, used=(80 << 30) - self.free)
 
@@ -226,6 +232,63 @@ def test_gpu(
 ) -> None:
     monkeypatch.setattr(gpu, "load_nvml", lambda: nvml)
     assert states(gpu.gpu(subject)) == expected
+
+
+@pytest.mark.parametrize(
+    ("gpus", "asked", "state", "words"),
+    [
+        (2, 1, OK, "2 GPUs; finetune uses 1"),
+        (2, 2, OK, "2 GPUs; finetune uses 2"),
+        (2, "auto", OK, "as many as pay"),
+        (2, 4, FAIL, "2 GPUs; finetune.gpus is 4"),
+        (1, 4, FAIL, "1 GPU; finetune.gpus is 4"),
+        (0, 2, FAIL, "No GPU; finetune.gpus is 2"),
+    ],
+)
+def test_as_many_gpus_as_are_asked_for(
+    subject: Subject,
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: int,
+    asked: int | str,
+    state: str,
+    words: str,
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(gpu, "load_nvml", lambda: FakeNvml(count=gpus))
+    wanted = changed(subject, {"finetune.gpus": asked})
+    (check,) = (each for each in gpu.gpu(wanted) if each.name == "gpu count")
+    assert (check.state, words in check.found) == (state, True), check.found
+    assert check.code == ("gpu.count" if state == FAIL else "")
+    other = replace(wanted, stages=("quantize",))
+    (check,) = (each for each in gpu.gpu(other) if each.name == "gpu count")
+    assert check.state != FAIL, "another stage does not need them"
+
+
+def test_what_a_finetune_needs_follows_the_number_of_gpus() -> None:
+    facts = config_facts({"model_type": "phi3", "hidden_size": 3072, "intermediate_size": 8192,
+                          "num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 32064})  # fmt: skip
+    here = Machine(78 << 30, 8, others_free=(78 << 30, 78 << 30, 60 << 30))
+
+    def need(gpus: int | str, machine: Machine = here) -> StageNeed:
+        values = {
+            "finetune.steps": 1000,
+            "finetune.batch_size": 8,
+            "finetune.gpus": gpus,
+            "finetune.rank": 64,
+        }
+        return stage_needs(facts, settled(values), machine, Lengths(1000, 1000.0, 1024))["finetune"]
+
+    one, two, four = need(1), need(2), need(4)
+    assert need("auto") == four
+    assert need("auto", Machine(78 << 30, 8)) == one
+    assert 1.8 < one.seconds / two.seconds <= 2
+    assert 3.2 < one.seconds / four.seconds <= 4
+    assert need(3).seconds > 0.9 * 3 / 8 * one.seconds, "the longest share decides"
+    assert one.gpu > two.gpu > four.gpu, "fewer records at once"
+    assert one.ram < two.ram < four.ram
+    assert need(4, replace(here, others_free=(78 << 30, 78 << 30, 9 << 30))).gpu < four.gpu, (
+        "the fullest decides"
+    )
 
 
 def test_who_holds_the_gpu_is_named(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -557,3 +557,38 @@ def test_show_says_what_is_stale(here: Path, capsys: Captured) -> None:
     lab.set({"quantize.group_size": 32})
     assert main(["show", "lab"]) == 0
     assert "  stale: " in capsys.readouterr().out
+
+
+# --- several GPUs -----------------------------------------------------------------------------------
+
+
+def test_gpus_are_of_this_run_alone_and_of_all_its_stages(make: Callable[[str], Lab], here: Path) -> None:
+    lab = make("ok")
+    before = lab.folder.recipe_path.read_bytes()
+    assert main(["run", "lab", "quantize", "finetune", "--gpus", "3", "--no-check"]) == 0
+    assert [job.spec["recipe"]["finetune"]["gpus"] for job in lab.jobs()] == [3, 3]
+    assert lab.folder.recipe_path.read_bytes() == before
+    assert main(["run", "lab", "finetune", "--gpus", "auto", "--no-check", "--force"]) == 0
+    assert lab.job("finetune").spec["recipe"]["finetune"]["gpus"] == "auto"
+
+
+@pytest.mark.parametrize("gpus", ["0", "65", "two", "", "-1", "1.5"])
+def test_an_impossible_number_of_gpus_starts_nothing(
+    make: Callable[[str], Lab], capsys: pytest.CaptureFixture[str], gpus: str
+) -> None:
+    lab = make("ok")
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "lab", "finetune", f"--gpus={gpus}"])
+    assert ended.value.code == 2
+    assert "whole number from 1 to 64" in capsys.readouterr().err.replace("\n", " ")
+    assert not lab.jobs()
+
+
+def test_more_gpus_than_there_are_are_refused_before_anything_starts(
+    make: Callable[[str], Lab], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.check.gpu.load_nvml", lambda: None)
+    lab = make("ok")
+    assert main(["run", "lab", "finetune", "--gpus", "2"]) == 4
+    assert "finetune.gpus is 2" in capsys.readouterr().err.replace("\n", " ")
+    assert not lab.jobs()
