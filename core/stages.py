@@ -207,7 +207,7 @@ _ALL = (
             Figure("memory", "Use of memory"),
             Figure("memory_reason", "Reason for it"),
             Figure("recomputed_layers", "Layers computed twice"),
-            Figure("gpus", "GPUs", zero=False),
+            Figure("gpus", "GPUs", main=True),
             Figure("gpu_peak_gib", "GPU memory at most", show=gib),
         ),
         metrics=("tokens_per_s", "learning_rate", "grad_norm", "gpu_mem_gib", "ram_gib"),

@@ -52,7 +52,7 @@ _LABELS = {
     "warmup_ratio": "warm-up",
     "repetition_penalty": "repetition penalty",
 }
-_EXACT = {"top_p": "Top p", "top_k": "Top k"}
+_EXACT = {"top_p": "Top p", "top_k": "Top k", "gpus": "GPUs"}
 
 _METRICS = {
     "tokens_per_s": "tokens/s",

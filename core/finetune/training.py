@@ -279,7 +279,7 @@ class Training:
         report.progress("verifying", 1, 1)
         return {
             **_course_numbers(course, settings.steps, max(peaks)),
-            "gpus": ranks.count,
+            **({"gpus": ranks.count} if ranks.count > 1 else {}),
             **_row_numbers(self.train, self.held_out),
             "rank": wanted.rank,
             "alpha": float(wanted.alpha),

@@ -18,13 +18,15 @@ class Monitor:
     """While entered, reports what the work takes of the machine, every two seconds.
 
     The metrics are ``gpu_mem_gib`` and ``gpu_util`` (percent) of the first GPU, ``gpu1_mem_gib`` and ``gpu1_util``
-    of the second and so on, ``ram_gib`` of this process, and ``cpu_util`` (percent of one core).
+    of the second and so on; ``ram_gib`` and ``cpu_util`` (percent of one core) are of this process and those that it
+    started.
     """
 
     def __init__(self, reporter: Reporter, interval: float = INTERVAL_S) -> None:
         self._reporter = reporter
         self._interval = interval
         self._over = threading.Event()
+        self._most_ram = 0
         self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
 
     def __enter__(self) -> Monitor:
@@ -32,12 +34,14 @@ class Monitor:
         return self
 
     def peaks(self) -> dict[str, float]:
-        """The most that this process held, in bytes: ``ram_bytes``, and ``gpu_bytes`` if it used one.
+        """The most that the work held, in bytes: ``ram_bytes``, and ``gpu_bytes`` if this process used a GPU.
 
-        RAM is the kernel's own high-water mark (getrusage(2)), GPU memory that of torch's
-        allocator: what it took from the GPU, and (``gpu_allocated_bytes``) what of that was in use at once.
+        RAM is the kernel's own high-water mark (getrusage(2)), or what was seen of this process and those that it
+        started, if that was more. GPU memory is that of torch's allocator: what it took from the GPU, and
+        (``gpu_allocated_bytes``) what of that was in use at once.
         """
-        found = {"ram_bytes": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)}
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        found = {"ram_bytes": float(max(own, self._most_ram))}
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
             found["gpu_bytes"] = float(torch.cuda.max_memory_reserved())
@@ -55,11 +59,20 @@ class Monitor:
 
         process = psutil.Process()
         process.cpu_percent()
+        known: dict[int, psutil.Process] = {}
         nvml = load_nvml()
         while not self._over.wait(self._interval):
-            with suppress(psutil.Error):
-                self._reporter.metric("ram_gib", round(process.memory_info().rss / 2**30, 3))
-                self._reporter.metric("cpu_util", process.cpu_percent())
+            known = {
+                each.pid: known.get(each.pid, each) for each in (process, *process.children(recursive=True))
+            }
+            ram, load = 0, 0.0
+            for each in known.values():
+                with suppress(psutil.Error):
+                    ram += each.memory_info().rss
+                    load += each.cpu_percent()
+            self._most_ram = max(self._most_ram, ram)
+            self._reporter.metric("ram_gib", round(ram / 2**30, 3))
+            self._reporter.metric("cpu_util", round(load, 1))
             gpus = read_gpus(nvml) if nvml is not None else []
             # Where none of them is named in a way that is understood, as a MIG slice, the first is told.
             for at, gpu in enumerate(usable_gpus(gpus) or gpus[:1]):

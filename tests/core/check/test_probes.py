@@ -281,9 +281,10 @@ def test_what_a_finetune_needs_follows_the_number_of_gpus() -> None:
     one, two, four = need(1), need(2), need(4)
     assert need("auto") == four
     assert need("auto", Machine(78 << 30, 8)) == one
-    assert 1.8 < one.seconds / two.seconds <= 2
-    assert 3.2 < one.seconds / four.seconds <= 4
-    assert need(3).seconds > 0.9 * 3 / 8 * one.seconds, "the longest share decides"
+    # All but the start is divided.
+    assert 1.7 < one.seconds / two.seconds < 2
+    assert 2.9 < one.seconds / four.seconds < 4
+    assert four.seconds < need(3).seconds < two.seconds, "the longest share decides: 3 records of 8"
     assert one.gpu > two.gpu > four.gpu, "fewer records at once"
     assert one.ram < two.ram < four.ram
     assert need(4, replace(here, others_free=(78 << 30, 78 << 30, 9 << 30))).gpu < four.gpu, (
