@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from core.algorithms import ALGORITHMS
-from core.finetune.gpus import gpus_that_pay, rows_at_once
+from core.finetune.gpus import GPU_FLOPS, STARTING_S, Work, gpus_that_pay, rows_at_once
 from core.finetune.memory import TrainingSize
 from core.model.auto import Settled
 from core.model.folder import ModelFacts
@@ -35,12 +35,6 @@ MEASURED_LOGITS = 2**26
 CPU_RUN, CPU_SEARCH, CPU_TRAINING = 2.0e10, 4.0e10, 5.0e10
 """Float operations a second that one CPU core gives, float32: where the calibration rows go through the layers, in the
 search of scales and ranges, and in training. From the two models of docs/real-models.md."""
-
-STARTING_RANKS = 15.0
-"""Seconds that the processes of several GPUs take to start."""
-
-GPU_FLOPS = 4.0e14
-"""Float operations a second that one data-centre GPU gives these stages, bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +175,7 @@ def _finetune(facts: ModelFacts, recipe: Settled, machine: Machine, lengths: Len
     flops = share * numbers * tokens * -(-rows // gpus) / rows
     seconds = 15 + _time(machine, flops, CPU_TRAINING)
     if gpus > 1:  # a process for each, and the one that watches over them
-        return _need("finetune", process * (gpus + 1), plan.need.total, disk, seconds + STARTING_RANKS)
+        return _need("finetune", process * (gpus + 1), plan.need.total, disk, seconds + STARTING_S)
     if machine.has_gpu:
         return _need("finetune", process, plan.need.total, disk, seconds)
     return _need("finetune", process + plan.need.total, 0, disk, seconds)
@@ -190,10 +184,9 @@ def _finetune(facts: ModelFacts, recipe: Settled, machine: Machine, lengths: Len
 def _finetune_gpus(facts: ModelFacts, recipe: Settled, there: int, lengths: Lengths) -> int:
     """How many GPUs a finetune will use; where more are asked for than are there, as many as are asked for."""
     options = recipe.finetune
-    if options.gpus != AUTO:
-        return min(options.gpus, options.batch_size * options.gradient_accumulation)
-    work = 4 * (facts.linear_numbers + facts.end_numbers) * lengths.mean
-    return gpus_that_pay(options.batch_size, options.gradient_accumulation, work, there)
+    row = 4 * (facts.linear_numbers + facts.end_numbers) * lengths.mean
+    work = Work(options.steps, options.batch_size, options.gradient_accumulation, row)
+    return gpus_that_pay(work, there) if options.gpus == AUTO else min(options.gpus, work.rows)
 
 
 def _optimize(facts: ModelFacts, recipe: Settled, machine: Machine) -> StageNeed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from core.errors import MachineError, RequestError
 from core.formats import counted
@@ -24,6 +25,12 @@ def cpu_ranks() -> int:
         return int(os.environ.get(CPU_RANKS, "0"))
     return 0
 
+
+GPU_FLOPS = 4.0e14
+"""Float operations a second that one data-centre GPU gives a training, bfloat16."""
+
+STARTING_S = 25.0
+"""Seconds more that several processes take to start: packages are loaded once more, and the GPUs find each other."""
 
 LEAST_WORK = 2.0e13
 """Float operations of a step below which another GPU does not pay: some 50 ms of a data-centre GPU. A step of less
@@ -52,25 +59,47 @@ def rows_at_once(batch_size: int, accumulation: int, gpus: int) -> int:
     return batch_size if accumulation % gpus == 0 else -(-batch_size // gpus)
 
 
-def gpus_that_pay(batch_size: int, accumulation: int, row_work: float, there: int) -> int:
-    """How many of the GPUs that are there shorten a step.
+@dataclass(frozen=True)
+class Work:
+    """What a training has to do.
 
-    Args:
-        row_work: float operations for one record, forward and backward.
+    Attributes:
+        steps: how many there are.
+        batch_size, accumulation: records of a batch, and batches of a step.
+        row: float operations for one record, forward and backward.
     """
-    rows = batch_size * accumulation
-    best = 1
-    for gpus in range(2, min(there, rows) + 1):
-        each = -(-rows // gpus)
-        # One more that leaves the longest share as it was only waits.
-        if each < -(-rows // best) and each * row_work >= LEAST_WORK:
-            best = gpus
-    return best
+
+    steps: int
+    batch_size: int
+    accumulation: int
+    row: float
+
+    @property
+    def rows(self) -> int:
+        """Records of a step."""
+        return self.batch_size * self.accumulation
+
+    def share(self, gpus: int) -> int:
+        """The records of a step that one of so many GPUs has at most."""
+        return -(-self.rows // gpus)
+
+    def seconds(self, gpus: int) -> float:
+        """How long so many GPUs take for it, with what their processes take to start beyond that of one."""
+        starting = STARTING_S if gpus > 1 else 0.0
+        return starting + self.steps * self.share(gpus) * self.row / GPU_FLOPS
 
 
-def settled_gpus(
-    asked: int | Auto, *, there: int, batch_size: int, accumulation: int, row_work: float
-) -> int:
+def gpus_that_pay(work: Work, there: int) -> int:
+    """How many of the GPUs that are there make a training the shortest; of equals the fewest."""
+    paying = [
+        gpus
+        for gpus in range(1, min(there, work.rows) + 1)
+        if gpus == 1 or work.share(gpus) * work.row >= LEAST_WORK
+    ]
+    return min(paying, key=work.seconds, default=1)
+
+
+def settled_gpus(asked: int | Auto, there: int, work: Work) -> int:
     """The number of GPUs to train on.
 
     Args:
@@ -82,7 +111,7 @@ def settled_gpus(
         RequestError: more are asked for than a step has records.
     """
     if asked == AUTO:
-        return gpus_that_pay(batch_size, accumulation, row_work, there)
+        return gpus_that_pay(work, there)
     if asked > max(1, there):
         found = "no NVIDIA GPU" if there < 1 else counted(there, "GPU")
         raise MachineError(
@@ -96,12 +125,12 @@ def settled_gpus(
             f'Set finetune.gpus = {max(1, there)}, or "auto" for as many as pay.',
             code="gpu.count",
         )
-    rows = batch_size * accumulation
+    rows = work.rows
     if asked > rows:
         raise RequestError(
             "There are more GPUs than records in a step.",
             f"finetune.gpus = {asked}; a step has {counted(rows, 'record')} "
-            f"(finetune.batch_size = {batch_size}, finetune.gradient_accumulation = {accumulation}).",
+            f"(finetune.batch_size = {work.batch_size}, finetune.gradient_accumulation = {work.accumulation}).",
             f"Set finetune.gpus = {rows}, or raise finetune.batch_size.",
             code="gpu.idle",
         )

@@ -32,7 +32,7 @@ import torch
 from core.errors import Cancelled, LabError, MachineError, StageError, error_from
 from core.events import Reporter
 from core.files import read_if_whole, write_json
-from core.finetune.gpus import cpu_ranks, settled_gpus
+from core.finetune.gpus import Work, cpu_ranks, settled_gpus
 from core.finetune.ranks import Beat, rank_name, read_beat
 from core.finetune.training import AGAIN_LOW, Task, TooLittleMemory, Training
 from core.hardware import usable_cores
@@ -63,20 +63,16 @@ def train(task: Task, report: Reporter) -> dict[str, Any]:
     recipe = task.settled()
     finetune, there = recipe.finetune, usable_gpus()
     training: Training | None = None
-    row_work = 0.0
+    work = Work(finetune.steps, finetune.batch_size, finetune.gradient_accumulation, 0.0)
     if finetune.gpus == "auto" and there > 1:
         training = Training(task, report)
         facts, rows = training.size.facts, training.train
-        row_work = 4 * (facts.linear_numbers + facts.end_numbers) * rows.tokens / len(rows.rows)
-    gpus = settled_gpus(
-        finetune.gpus,
-        there=there,
-        batch_size=finetune.batch_size,
-        accumulation=finetune.gradient_accumulation,
-        row_work=row_work,
-    )
+        work = replace(
+            work, row=4 * (facts.linear_numbers + facts.end_numbers) * rows.tokens / len(rows.rows)
+        )
+    gpus = settled_gpus(finetune.gpus, there, work)
     if finetune.gpus == "auto" and there > 1:
-        report.log(f"finetune.gpus is {gpus} of {there}: more would not shorten a step of these records.")
+        report.log(f"finetune.gpus is {gpus} of {there}: the number that makes this training the shortest.")
     if gpus == 1:
         return (training or Training(task, report)).run()
     del training

@@ -21,7 +21,7 @@ from core.errors import Cancelled, Do, StageError, Use
 from core.events import Reporter
 from core.finetune.checkpoints import Checkpoints
 from core.finetune.gpus import rows_at_once, shares
-from core.finetune.lora_layer import share_dropout
+from core.finetune.lora_layer import RowDropout, share_dropout
 from core.finetune.loss import Measure
 from core.finetune.ranks import Ranks, SharedGradients
 from core.finetune.rows import JoinedTurns, TokenBatch, TokenRow, collate
@@ -201,6 +201,7 @@ class Trainer:
         )
         self.order = BatchOrder([len(row.ids) for row in rows], settings.batch_size, settings.seed)
         self.measure = Measure(model)
+        self._dropouts = [module for module in model.modules() if isinstance(module, RowDropout)]
         self.course = Course()
         self._whole = True
         self._saved_at = time.monotonic()
@@ -300,7 +301,7 @@ class Trainer:
         for part in this.parts:
             # Of the batch alone, so that what is dropped is the same after a stop and on any number of ranks.
             torch.manual_seed(random.Random(f"{settings.seed}/dropout/{part.number}").getrandbits(62))
-            share_dropout(self.model, part.rows, part.places)
+            share_dropout(self._dropouts, part.rows, part.places)
             # The mean over all trained tokens of the step, whatever batch they are in.
             loss = self.measure(part.batch) / this.targets
             loss.backward()

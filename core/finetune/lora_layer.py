@@ -10,7 +10,7 @@ LoRA: Hu et al. 2021, arXiv:2106.09685.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,12 +95,11 @@ class RowDropout(nn.Module):
         return x * (kept if here == self._rows else kept[self._here].clone()) * (1 / (1 - self.share))
 
 
-def share_dropout(model: nn.Module, rows: int, places: Sequence[int]) -> None:
-    """Tell the adapter's dropout which rows of a batch of so many are here: places at even distances."""
+def share_dropout(dropouts: Iterable[RowDropout], rows: int, places: Sequence[int]) -> None:
+    """Tell an adapter's dropout which rows of a batch of so many are here: places at even distances."""
     stride = places[1] - places[0] if len(places) > 1 else 1
-    for module in model.modules():
-        if isinstance(module, RowDropout):
-            module.here(rows, slice(places[0], places[-1] + 1, stride))
+    for module in dropouts:
+        module.here(rows, slice(places[0], places[-1] + 1, stride))
 
 
 class LoraLinear(PeftLinear):

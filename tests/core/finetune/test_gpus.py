@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import MachineError, RequestError
-from core.finetune.gpus import gpus_that_pay, rows_at_once, settled_gpus, shares
+from core.finetune.gpus import Work, gpus_that_pay, rows_at_once, settled_gpus, shares
 
 STEPS = st.tuples(st.integers(1, 12), st.integers(1, 5), st.integers(1, 9))
 
@@ -41,29 +41,31 @@ BIG = 4.0 * 3.8e9 * 1024
 
 
 @pytest.mark.parametrize(
-    ("batch", "accumulation", "work", "there", "pays"),
+    ("work", "there", "pays"),
     [
-        (8, 1, BIG, 4, 4),
-        (8, 1, BIG, 1, 1),
-        (8, 1, BIG, 3, 3),
-        (8, 1, BIG, 8, 4),  # one record of 1024 tokens is too little
-        (6, 1, BIG, 5, 3),  # four of them would leave one with two records all the same
-        (2, 1, 4 * BIG, 8, 2),
-        (1, 4, 4 * BIG, 8, 4),
-        (16, 1, 4.0 * 135e6 * 64, 4, 1),  # a small model waits for its kernels, not for its arithmetic
+        (Work(1000, 8, 1, BIG), 4, 4),
+        (Work(1000, 8, 1, BIG), 1, 1),
+        (Work(1000, 8, 1, BIG), 0, 1),
+        (Work(1000, 8, 1, BIG), 3, 3),
+        (Work(1000, 8, 1, BIG), 8, 4),  # one record of 1024 tokens is too little
+        (Work(1000, 6, 1, BIG), 5, 3),  # four of them would leave one with two records all the same
+        (Work(1000, 2, 1, 4 * BIG), 8, 2),
+        (Work(1000, 1, 4, 4 * BIG), 8, 4),
+        (Work(60, 8, 1, BIG), 4, 1),  # 20 s on one: several take longer to start than they save
+        (
+            Work(10_000, 16, 1, 4.0 * 135e6 * 64),
+            4,
+            1,
+        ),  # a small model waits for its kernels, not for its arithmetic
     ],
 )
-def test_auto_takes_as_many_as_shorten_a_step(
-    batch: int, accumulation: int, work: float, there: int, pays: int
-) -> None:
-    assert gpus_that_pay(batch, accumulation, work, there) == pays
-    assert (
-        settled_gpus("auto", there=there, batch_size=batch, accumulation=accumulation, row_work=work) == pays
-    )
+def test_auto_takes_as_many_as_make_the_training_shortest(work: Work, there: int, pays: int) -> None:
+    assert gpus_that_pay(work, there) == pays
+    assert settled_gpus("auto", there, work) == pays
 
 
 def settled(asked: int, there: int, batch: int = 8) -> int:
-    return settled_gpus(asked, there=there, batch_size=batch, accumulation=1, row_work=0.0)
+    return settled_gpus(asked, there, Work(100, batch, 1, 0.0))
 
 
 def test_a_number_is_what_is_taken_or_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
