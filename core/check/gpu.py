@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
+from core.errors import Use
 from core.finetune.gpus import cpu_ranks
 from core.formats import counted, human_bytes
 from core.hardware import load_nvml, package_version, read_gpus, usable_gpus
@@ -62,8 +63,14 @@ def _count(count: int, usable: int, subject: Subject) -> Check:
         return Check("gpu count", OK, f"{found}; finetune uses as many as pay")
     if asked > max(1, usable):
         state = FAIL if "finetune" in subject.stages else WARN
-        fix = f'Set finetune.gpus = {max(1, usable)}, or "auto" for as many as pay.'
-        return Check("gpu count", state, f"{found}; finetune.gpus is {asked}", fix, code="gpu.count")
+        hint = (
+            "Set ",
+            Use("finetune.gpus", max(1, usable)),
+            ", or ",
+            Use("finetune.gpus", AUTO),
+            " for as many as pay.",
+        )
+        return Check("gpu count", state, f"{found}; finetune.gpus is {asked}", hint, code="gpu.count")
     more = ' (finetune.gpus = "auto": as many as pay)' if asked == 1 else ""
     return Check("gpu count", OK, f"{found}; finetune uses {asked}{more}")
 

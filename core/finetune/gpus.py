@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from core.errors import MachineError, RequestError
+from core.errors import MachineError, RequestError, Use
 from core.formats import counted
 from core.options import AUTO, Auto
 
@@ -122,7 +122,13 @@ def settled_gpus(asked: int | Auto, there: int, work: Work) -> int:
                 if (seen := os.environ.get("CUDA_VISIBLE_DEVICES"))
                 else "."
             ),
-            f'Set finetune.gpus = {max(1, there)}, or "auto" for as many as pay.',
+            (
+                "Set ",
+                Use("finetune.gpus", max(1, there)),
+                ", or ",
+                Use("finetune.gpus", AUTO),
+                " for as many as pay.",
+            ),
             code="gpu.count",
         )
     rows = work.rows
@@ -131,7 +137,7 @@ def settled_gpus(asked: int | Auto, there: int, work: Work) -> int:
             "There are more GPUs than records in a step.",
             f"finetune.gpus = {asked}; a step has {counted(rows, 'record')} "
             f"(finetune.batch_size = {work.batch_size}, finetune.gradient_accumulation = {work.accumulation}).",
-            f"Set finetune.gpus = {rows}, or raise finetune.batch_size.",
+            ("Set ", Use("finetune.gpus", rows), ", or raise ", Use("finetune.batch_size"), "."),
             code="gpu.idle",
         )
     return asked

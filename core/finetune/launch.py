@@ -282,11 +282,12 @@ def _error(told: dict[str, Any]) -> LabError | None:
     words = told["error"]
     if not isinstance(words, dict):
         return None
+    error = error_from(words, int(told.get("exit_status", StageError.exit_status)))
     if "low_may_fit" in told:
-        full = TooLittleMemory(words["title"], words["detail"], words["hint"], code=words["code"])
+        full = TooLittleMemory(error.title, error.detail, error.advice, code=error.code)
         full.low_may_fit = bool(told["low_may_fit"])
         return full
-    return error_from(words, int(told.get("exit_status", StageError.exit_status)))
+    return error
 
 
 class _Waits:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from core.errors import MachineError, RequestError
+from core.errors import MachineError, RequestError, Use, either
 from core.events import Reporter
 from core.finetune.checkpoints import Checkpoints
 from core.finetune.device import (
@@ -133,7 +133,13 @@ class Training:
                 "There is nothing to train on.",
                 f"{recipe.data.file}: of {counted(len(split.train), 'training row')} none has an answer "
                 f"within {limit} tokens.",
-                "Raise data.max_seq_len, lower data.eval_fraction, or give more records.",
+                (
+                    "Raise ",
+                    Use("data.max_seq_len"),
+                    ", lower ",
+                    Use("data.eval_fraction"),
+                    ", or give more records.",
+                ),
             )
         most, between = self.options.turns, None
         if most > 1:
@@ -198,9 +204,11 @@ class Training:
     def _too_little(self, plan: MemoryPlan, reason: str) -> TooLittleMemory:
         free, size = free_bytes(self.device), self.size
         if plan.way == "fast" and size.plan(free, "low").fits:
-            fitting = ["finetune.memory = auto"]
+            fitting = [Use("finetune.memory", "auto")]
         else:
             fitting = size.what_fits(free, plan.need.total if plan.way == "low" else None)
+            if size.batch < self.options.batch_size:  # what each GPU has of a batch
+                fitting = [_of_batch(each, self.ranks.count) for each in fitting]
         where, several = ("GPU memory" if self.device.type == "cuda" else "RAM"), self.ranks.count > 1
         return TooLittleMemory(
             f"There is not enough {where} for this training.",
@@ -208,7 +216,7 @@ class Training:
             + f"{reason}; {human_bytes(free)} of {where} are free. Asked for were rank {size.rank}, "
             f"{size.batch} rows {'for each GPU' if several else 'a batch'}, "
             f"{size.length} tokens in the longest row.",
-            "What would fit: " + ", or ".join(fitting) + "."
+            ("What would fit: ", *either(fitting), ".")
             if fitting
             else "Use a smaller model: every GPU holds the whole base, however many there are.",
             code="machine.memory",
@@ -293,6 +301,16 @@ class Training:
             "recomputed_layers": recomputed,
             "loading_s": round(loaded, 2),
         }
+
+
+def _of_batch(use: Use, gpus: int) -> Use:
+    """What would fit, with the records that one GPU has at once as those of a batch that all share."""
+    name = "finetune.batch_size"
+    if use.option == name and isinstance(use.value, int):
+        return replace(use, value=use.value * gpus)
+    return replace(
+        use, more=tuple((k, v * gpus if k == name and isinstance(v, int) else v) for k, v in use.more)
+    )
 
 
 def _course_numbers(course: Course, steps_wanted: int, gpu_peak: float) -> dict[str, Any]:
