@@ -271,7 +271,7 @@ def test_what_a_finetune_needs_follows_the_number_of_gpus() -> None:
 
     def need(gpus: int | str, machine: Machine = here) -> StageNeed:
         values = {
-            "finetune.steps": 1000,
+            "finetune.steps": 9000,
             "finetune.batch_size": 8,
             "finetune.gpus": gpus,
             "finetune.rank": 64,
