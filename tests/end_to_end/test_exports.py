@@ -13,6 +13,7 @@ import pytest
 
 from core import Lab
 from core.export.write import export
+from tests import llama_cpp
 
 QUESTION = "What should I see in Paris?"
 
@@ -97,52 +98,33 @@ def test_merged_in_eight_bits_by_transformers(lab: Lab, said: dict[str | None, s
     assert by_transformers(tmp_path / "out") == said["travel"]
 
 
-@pytest.mark.parametrize("adapter", ["travel", ""])
+@pytest.mark.parametrize(("adapter", "type"), [("travel", "model"), ("", "model"), ("travel", "int8")])
 def test_peft_by_its_own_program(
     adapter: str,
+    type: str,
     lab: Lab,
     said: dict[str | None, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    export(lab, "peft", tmp_path / "out")
+    if type == "int8":
+        pytest.importorskip("compressed_tensors")
+    export(lab, "peft", tmp_path / "out", type=type)
     capsys.readouterr()
     monkeypatch.setattr(sys, "argv", ["ask.py", QUESTION, "--adapter", adapter])
     runpy.run_path(str(tmp_path / "out/ask.py"), run_name="__main__")
     assert capsys.readouterr().out.strip() == said[adapter or None]
 
 
-LLAMA_CPP = """
-import json, sys
-import xllamacpp
-
-settings = xllamacpp.CommonParams()
-settings.model.path, settings.n_ctx, settings.n_parallel = sys.argv[1], 1024, 1
-if len(sys.argv) > 3:
-    settings.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(sys.argv[3], 1.0)]
-asked = {"messages": [{"role": "user", "content": sys.argv[2]}], "temperature": 0, "max_tokens": 64}
-told = xllamacpp.Server(settings).handle_chat_completions(asked)
-told = told if isinstance(told, dict) else json.loads(told)
-print(json.dumps(told["choices"][0]["message"]["content"]))
-"""
-
-
-def by_llama_cpp(*words: str) -> str:
-    heard = subprocess.run(
-        [sys.executable, "-c", LLAMA_CPP, *words], capture_output=True, text=True, check=True
-    )
-    return str(json.loads(heard.stdout.splitlines()[-1])).strip()
-
-
 def test_gguf_by_llama_cpp(lab: Lab, said: dict[str | None, str], tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp")
     export(lab, "gguf", tmp_path / "out")
-    assert by_llama_cpp(str(tmp_path / "out/model.gguf"), QUESTION) == said["travel"]
+    assert llama_cpp.answer(tmp_path / "out/model.gguf", QUESTION) == said["travel"]
     export(lab, "gguf", tmp_path / "four", type="q4_1")
-    model, adapter = (str(tmp_path / "four" / name) for name in ("model.gguf", "adapter.gguf"))
-    assert by_llama_cpp(model, QUESTION) == said[None]
-    assert by_llama_cpp(model, QUESTION, adapter) == said["travel"]
+    model, adapter = (tmp_path / "four" / name for name in ("model.gguf", "adapter.gguf"))
+    assert llama_cpp.answer(model, QUESTION) == said[None]
+    assert llama_cpp.answer(model, QUESTION, adapter) == said["travel"]
 
 
 def test_gguf_by_transformers(lab: Lab, said: dict[str | None, str], tmp_path: Path) -> None:

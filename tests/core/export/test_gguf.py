@@ -17,6 +17,7 @@ from core.export.write import export
 from core.lab import Lab
 from core.model.gguf import check_gguf, config_of
 from core.olive.checkpoint import Packed
+from tests import llama_cpp
 from tests.core.export.labs import add_adapter, lab_with, logits, tuned_logits
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -56,6 +57,30 @@ def test_the_file_is_the_model_with_its_adapter(arch: str, tmp_path: Path) -> No
     found = logits(read(tmp_path / "out"))
     assert torch.allclose(found, tuned_logits(lab), atol=2e-4)
     assert not torch.allclose(found, tuned_logits(lab, None), atol=1e-2)
+
+
+@pytest.mark.parametrize("arch", OPTIONS)
+def test_llama_cpp_goes_on_as_pytorch_does(arch: str, tmp_path: Path) -> None:
+    pytest.importorskip("xllamacpp")
+    from transformers import AutoModelForCausalLM
+
+    lab = lab_with(arch, tmp_path / "lab", **OPTIONS[arch])
+    add_adapter(lab)
+    export(lab, "gguf", tmp_path / "out", type="f32")
+    export(lab, "merged", tmp_path / "float", type="float32")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "float", dtype=torch.float32)
+    ids, own = list(range(6, 60)), []
+    for _ in range(12):
+        with torch.no_grad():
+            scores = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+        own.append((int(scores.argmax()), float(scores.max())))
+        ids.append(own[-1][0])
+    told = llama_cpp.goes_on(tmp_path / "out/model.gguf", ids[:-12], 12)
+    assert len(told) > 4
+    left = iter(own)
+    for number, logarithm in told:
+        likely = next(each for each in left if each[0] == number)
+        assert logarithm == pytest.approx(likely[1], abs=0.03), "its keys and values are float16"
 
 
 def test_llama3s_stretched_positions_go_along(tmp_path: Path) -> None:
