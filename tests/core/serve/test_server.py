@@ -323,6 +323,16 @@ def test_a_model_that_is_removed_or_changed_while_it_is_served(own: Lab, referen
         assert answer.choices[0].message.content == reference.greedy(WHERE, 12)
 
 
+def test_an_adapter_that_does_not_fit_is_no_model_and_the_reason_is_told(own: Lab) -> None:
+    (own.folder.onnx_dir / "adapters" / "bad.onnx_adapter").write_bytes(b"nothing")
+    with ModelServer(own, port=0) as server, client_of(server) as client:
+        server.wait_ready(60)
+        assert server.models() == ["lab", "lab:one", "lab:two"]
+        with pytest.raises(APIStatusError, match="does not fit") as caught:
+            client.chat.completions.create(model="lab:bad", messages=WHERE)
+        assert (caught.value.status_code, caught.value.code) == (404, "model_not_found")
+
+
 def test_a_damaged_model_is_told(own: Lab) -> None:
     (own.folder.onnx_dir / "model.onnx").write_bytes(b"no graph")
     with ModelServer(own, port=0) as server, client_of(server) as client:
