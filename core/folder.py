@@ -33,7 +33,6 @@ def lab_folder(root: str | Path) -> LabFolder:
 
 RECIPE_NAME = "lab.toml"
 REPORT_NAME = "report.md"
-REPORT_PAGE_NAME = "report.html"
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,13 @@ class LabFolder:
         """What was made, from what, how well and how fast."""
         return self.root / REPORT_NAME
 
-    @property
-    def report_page_path(self) -> Path:
-        """The same as a page with charts, to send on."""
-        return self.root / REPORT_PAGE_NAME
+
+def merged_folder(onnx: Path, name: str) -> Path:
+    """Beside the base in an ONNX model's folder, the model that an adapter of that name was merged into."""
+    return onnx / "merged" / name
+
+
+def adapter_names(onnx: Path) -> list[str]:
+    """The adapters of an ONNX model's folder, switched and merged, in alphabetical order, whether they fit or not."""
+    switched = {path.stem for path in onnx.glob("adapters/*.onnx_adapter")}
+    return sorted(switched | {path.parent.name for path in onnx.glob("merged/*/genai_config.json")})

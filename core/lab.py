@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import Cancelled, RequestError
 from core.events import Event
 from core.files import MANIFEST, explained, read_json, write_atomic
-from core.folder import LabFolder, lab_folder
+from core.folder import LabFolder, adapter_names, lab_folder
 from core.jobs import Job, list_jobs, start_job
 from core.recipe import Recipe, read_recipe, recipe_text, write_values
 from core.resources import REHEARSAL
@@ -217,7 +217,7 @@ class Lab:
 
     def adapters(self) -> list[str]:
         """The adapters that the ONNX model has, in alphabetical order."""
-        return sorted(path.stem for path in self.folder.adapter_file("x").parent.glob("*.onnx_adapter"))
+        return adapter_names(self.folder.onnx_dir)
 
     def manifest(self, stage: str, adapter: str | None = None) -> dict[str, Any] | None:
         """``olivepress.json`` of what a stage made: its fingerprint and result. None if it made nothing yet.

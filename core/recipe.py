@@ -180,6 +180,17 @@ class OptimizeSection:
         }.__getitem__,
         wide=True,
     )
+    adapters: str = option(
+        "switched",
+        "how the adapter comes with the model",
+        choices=("switched", "merged"),
+        words={
+            "switched": "switched - one base, adapters come and go",
+            "merged": "merged - folded in and rounded anew: full speed, a model for each",
+        }.__getitem__,
+        wide=True,
+        advanced=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -120,12 +120,9 @@ def _agreement(who: str, name: str) -> tuple[Figure, ...]:
     before = f"agreement.{who}."
     return (
         Figure(
-            f"{before}agreeing|{before}prompts",
-            f"Answers as PyTorch's, {name}",
-            who == "base",
-            between=" of ",
+            f"{before}agreeing|{before}tokens", f"Tokens as PyTorch's, {name}", who == "base", between=" of "
         ),
-        Figure(f"{before}identical|{before}prompts", f"Of them word for word, {name}", between=" of "),
+        Figure(f"{before}identical|{before}prompts", f"Whole answers as PyTorch's, {name}", between=" of "),
         Figure(f"{before}near_ties", f"Answers apart at a near tie, {name}", zero=False),
         Figure(f"{before}by_rounding", f"Answers apart by int8 rounding, {name}", zero=False),
         Figure(f"{before}largest_gap", f"Largest gap where they differ, {name}"),
@@ -233,6 +230,9 @@ _ALL = (
             Figure("quantized_bytes", "Size quantized", show=human_bytes),
             Figure("base_bytes", "Size as ONNX", show=human_bytes),
             Figure("adapter_bytes", "Size of the adapter", show=human_bytes, zero=False),
+            Figure("merged_bytes", "Size of the merged model", show=human_bytes),
+            Figure("kl_to_unmerged", "Divergence of merged from unmerged", main=True),
+            Figure("same_word_as_unmerged", "Same next word as unmerged", show=percent),
             Figure("context", "Context, in tokens"),
             Figure("accuracy_level", "Accuracy level of the int4 kernels"),
             Figure("output_matrix", "Output matrix"),

@@ -15,7 +15,7 @@ from typing import Any
 from core.data.records import remembered
 from core.errors import LabError
 from core.files import MANIFEST, folder_stamp, read_if_whole
-from core.folder import LabFolder
+from core.folder import LabFolder, adapter_names, merged_folder
 from core.model.auto import Facts, facts_at_hand, facts_of_quantized, resolve
 from core.model.sources import local_place
 from core.recipe import Recipe, read_recipe
@@ -43,6 +43,7 @@ _OPTIONS: Mapping[tuple[str, str], str] = {
     ("optimize", "base.device"): "optimize.device",
     ("optimize", "base.provider"): "optimize.provider",
     ("optimize", "base.precision"): "optimize.precision",
+    ("optimize", "base.adapters"): "optimize.adapters",
     ("optimize", "adapter"): "finetune.adapter",
     ("optimize", "template"): "data.template",
 }
@@ -101,8 +102,9 @@ def older_answers(lab: LabFolder, recipe: Recipe) -> dict[str, Older]:
         found[""] = Older(f"This model is older than your settings: {of_all['quantize']}.", "quantize")
     elif base:
         found[""] = Older(f"This model is older than your settings: {next(iter(base.values()))}.", "optimize")
-    for file in sorted(lab.adapter_file("x").parent.glob("*.onnx_adapter")):
-        name = file.name.removesuffix(".onnx_adapter")
+    for name in adapter_names(lab.onnx_dir):
+        merged = merged_folder(lab.onnx_dir, name)
+        file = merged if merged.is_dir() else lab.adapter_file(name)
         older = _older_adapter(lab, file, name)
         if older is None and name == recipe.finetune.adapter and "finetune" in of_all:
             older = Older(f"This adapter is older than your settings: {of_all['finetune']}.", "finetune")

@@ -18,10 +18,11 @@ from core.chat.protocol import Ask, Dropped, Finished, Load, Notice, ProtocolMes
 from core.chat.sampler import Sampler
 from core.chat.settings import Sampling
 from core.errors import RequestError, Use
+from core.folder import adapter_names, merged_folder
 from core.model.messages import Message, Segment, text_of
 from core.model.prompt_format import PromptFormat, read_prompt_format
 from core.model.template import ChatTemplate, Guard, TemplateError
-from core.optimize.adapters import check_adapter
+from core.optimize.adapters import adapters_inside, check_adapter
 from core.optimize.genai import import_genai
 from core.optimize.trusted import check_config, check_onnx_folder
 from core.options import AUTO
@@ -64,13 +65,15 @@ class Engine:
         self._notes += [note] if note else []
         self._ends = self._end_tokens(config)
         self._adapters = og.Adapters(self._model)
+        self._inside = adapters_inside(folder)
         self._loaded: set[str] = set()
         self._caches = Caches(self._new_cache, caches)
         self._refused: dict[str, str] = {}
-        names = sorted(path.stem for path in (folder / "adapters").glob("*.onnx_adapter"))
+        self._merged: dict[str, Any] = {}
+        names = adapter_names(folder)
         for name in names:
             try:
-                check_adapter(folder, self._file(name))
+                self._check(name)
             except RequestError as error:
                 self._refused[name] = error.detail
         if not request.adapter or (request.adapter in names and request.adapter not in self._refused):
@@ -115,13 +118,36 @@ class Engine:
 
     def _new_cache(self, adapter: str) -> KVCache:
         self._use(adapter)
+        if adapter in self._merged:
+            return KVCache(og, self._merged[adapter], None, adapter, self._context)
         return KVCache(og, self._model, self._adapters, adapter, self._context)
 
+    def _check(self, adapter: str) -> None:
+        """Raises RequestError if an adapter does not fit, or the model that it was merged into is not as it must be."""
+        merged = merged_folder(self.folder, adapter)
+        if merged.is_dir():
+            check_onnx_folder(merged)
+        else:
+            check_adapter(self.folder, self._file(adapter))
+
     def _use(self, adapter: str) -> None:
-        """Load an adapter's file unless it is loaded. Raises RequestError if it cannot be used."""
-        if not adapter or adapter in self._loaded:
+        """Load an adapter, or the model that it was merged into, unless it is loaded.
+
+        Raises RequestError if it cannot be used.
+        """
+        if not adapter or adapter in self._loaded or adapter in self._merged:
             return
-        check_adapter(self.folder, self._file(adapter))
+        self._check(adapter)
+        if (merged := merged_folder(self.folder, adapter)).is_dir():
+            self._merged[adapter] = og.Model(str(merged))
+            return
+        if adapters_inside(self.folder) != self._inside:
+            raise RequestError(
+                f"The adapter {adapter} came after this model was loaded.",
+                f"{self.folder} was made anew since then, and its adapters stand inside the graph.",
+                "Open the chat again.",
+                code="adapter.newer",
+            )
         self._adapters.load(str(self._file(adapter)), adapter)
         self._loaded.add(adapter)
 

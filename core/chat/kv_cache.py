@@ -49,7 +49,12 @@ class KVCache:
     """
 
     def __init__(self, runtime: Any, model: Any, adapters: Any, adapter: str, context_tokens: int) -> None:
-        """``runtime``: onnxruntime_genai; ``adapters``: its ``Adapters``, with ``adapter`` loaded."""
+        """Make it.
+
+        Args:
+            runtime: onnxruntime_genai.
+            adapters: its ``Adapters``, with ``adapter`` loaded; None where it is merged into ``model``.
+        """
         self._runtime = runtime
         self._model = model
         self._adapters = adapters
@@ -69,7 +74,7 @@ class KVCache:
         params = self._runtime.GeneratorParams(self._model)
         params.set_search_options(max_length=self._context, do_sample=False, num_beams=1)
         generator = self._runtime.Generator(self._model, params)
-        if self.adapter:
+        if self.adapter and self._adapters is not None:
             generator.set_active_adapter(self._adapters, self.adapter)
         return generator
 

@@ -14,7 +14,7 @@ from core.chat.response import Answer, ChatEvent, Response, Turn
 from core.chat.settings import Sampling
 from core.chat.transcript import Chat, History
 from core.errors import LabError, RequestError, Use
-from core.folder import lab_command
+from core.folder import adapter_names, lab_command
 from core.formats import human_bytes
 from core.model.messages import Message, Segment
 from core.options import AUTO
@@ -309,7 +309,7 @@ class ChatSession:
 
     def adapters(self) -> list[str]:
         """The adapters beside the model, in alphabetical order, whether they fit or not."""
-        return sorted(path.stem for path in (self.model_dir / "adapters").glob("*.onnx_adapter"))
+        return adapter_names(self.model_dir)
 
     def set_adapter(self, adapter: str | None) -> float:
         """Use another adapter from the next question on (None: the base); returns the seconds it took.

@@ -8,16 +8,18 @@ ones by ``PromptTemplate``.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import StageError
-from core.export.onnx import copy_model, finish, lab_prompts
+from core.export.onnx import copy_model, finish, lab_prompts, model_and_adapter
 from core.export.prompts import turns_of
 from core.export.write import Exported, ExportRequest, free_place, into_folder
 from core.files import folder_bytes, write_json
 from core.folder import lab_command
-from core.optimize.adapters import LAYOUT_FILE, check_adapter, read_layout
+from core.optimize.adapters import INSIDE, LAYOUT_FILE, check_adapter, data_path, read_layout
+from core.optimize.switched import leave_on
 
 if TYPE_CHECKING:
     import torch
@@ -27,13 +29,13 @@ ADAPTER_DATA = "model.onnx.adapter.data"
 
 def run(wanted: ExportRequest) -> Exported:
     """Copy the model, build the adapter in, and describe it for Foundry Local."""
-    source, adapter = wanted.folder.onnx_dir, wanted.adapter
+    source, adapter = model_and_adapter(wanted)
     name = free_place(wanted).name
 
     def write(folder: Path) -> dict[str, Any]:
-        copy_model(source, folder, without=("adapters", LAYOUT_FILE))
-        if adapter is not None:
-            build_in(source, wanted.folder.adapter_file(adapter), folder)
+        copy_model(source, folder, without=("adapters", "merged", LAYOUT_FILE))
+        if (source / LAYOUT_FILE).is_file():
+            build_in(source, wanted.folder.adapter_file(adapter) if adapter is not None else None, folder)
         notes = finish(wanted, folder)
         turns = turns_of(lab_prompts(wanted, folder))
         if turns is None:
@@ -47,11 +49,12 @@ def run(wanted: ExportRequest) -> Exported:
     return into_folder(wanted, folder_bytes(source), write)
 
 
-def build_in(source: Path, adapter_file: Path, folder: Path) -> None:
-    """Make an adapter part of the graph of a model folder's copy.
+def build_in(source: Path, adapter_file: Path | None, folder: Path) -> None:
+    """Make an adapter, and no other, part of the graph of a model folder's copy.
 
     Args:
         source: the folder that the adapter belongs to, with its layout.
+        adapter_file: None to have the base alone.
         folder: the copy; its graph is written anew, the weights beside it stay.
 
     Raises:
@@ -60,12 +63,23 @@ def build_in(source: Path, adapter_file: Path, folder: Path) -> None:
     """
     import onnx
 
-    check_adapter(source, adapter_file)
-    matrices = _matrices(adapter_file)
+    if adapter_file is not None:
+        check_adapter(source, adapter_file)
+    layout = read_layout(source)
     graph = folder / "model.onnx"
     model = onnx.load(str(graph), load_external_data=False)
+    if layout.dtype == INSIDE:
+        leave_on(model.graph, adapter_file.stem if adapter_file else None, layout.inside)
+        if adapter_file is not None:
+            (folder / "adapters").mkdir()
+            shutil.copyfile(data_path(adapter_file), data_path(folder / "adapters" / adapter_file.name))
+        graph.write_bytes(model.SerializeToString())
+        return
+    if adapter_file is None:
+        return
+    matrices = _matrices(adapter_file)
     known = {each.name: each for each in model.graph.initializer}
-    places = set(read_layout(source).inputs())
+    places = set(layout.inputs())
     if missing := sorted(places - known.keys()):
         raise StageError(
             "The ONNX model has not the places that its layout tells of.",

@@ -9,6 +9,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.errors import RequestError, Use
 from core.events import Reporter
 from core.export.write import Exported, ExportRequest
 from core.files import write_atomic, write_json
@@ -52,6 +53,13 @@ def export_olive(lab: Lab, path: Path) -> dict[Path, str]:
     from core.stage_context import StageContext
 
     asked, root = lab.recipe, lab.root
+    if asked.optimize.adapters == "merged":
+        raise RequestError(
+            "An Olive workflow does not merge adapters.",
+            f"{lab.root}: optimize.adapters is merged, and the workflow would put the adapter beside the base.",
+            ("Set ", Use("optimize.adapters", "switched"), ", then export."),
+            code="export.merged",
+        )
     path = path.expanduser().absolute()
     rows_file, package_file = path.with_suffix(".calibration.json"), path.with_suffix(".package.json")
     recipe_file = path.with_suffix(".recipe.toml")

@@ -11,6 +11,7 @@ from core.export.programs import ask_onnx
 from core.export.prompts import put_template, turns_of
 from core.export.write import Exported, ExportRequest, into_folder
 from core.files import MANIFEST, folder_bytes, read_if_whole
+from core.folder import adapter_names, merged_folder
 from core.model.inside import refuse_links
 from core.model.messages import Message
 from core.model.prompt_format import PromptFormat, read_prompt_format
@@ -19,15 +20,23 @@ from core.text import first_line
 
 def run(wanted: ExportRequest) -> Exported:
     """Copy the folder, add the program, and see that the runtime reads a question as the lab's chat does."""
-    source = wanted.folder.onnx_dir
+    source, adapter = model_and_adapter(wanted)
 
     def write(folder: Path) -> dict[str, Any]:
         copy_model(source, folder)
         notes = finish(wanted, folder)
-        (folder / "ask.py").write_text(ask_onnx(wanted.lab.recipe, wanted.adapter), encoding="utf-8")
-        return {"adapters": wanted.lab.adapters(), "notes": notes}
+        (folder / "ask.py").write_text(ask_onnx(wanted.lab.recipe, adapter), encoding="utf-8")
+        return {"adapters": adapter_names(source), "notes": notes}
 
     return into_folder(wanted, folder_bytes(source), write)
+
+
+def model_and_adapter(wanted: ExportRequest) -> tuple[Path, str | None]:
+    """The model folder that is exported, and its adapter: none for the model that the adapter was merged into."""
+    folder, adapter = wanted.folder.onnx_dir, wanted.adapter
+    if adapter is not None and (merged := merged_folder(folder, adapter)).is_dir():
+        return merged, None
+    return folder, adapter
 
 
 def copy_model(source: Path, folder: Path, *, without: tuple[str, ...] = ()) -> None:

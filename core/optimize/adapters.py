@@ -1,5 +1,8 @@
 """Adapters in an ONNX model: where they enter its graph, how a PEFT adapter becomes one, and whether a file fits.
 
+A graph takes an adapter's matrices as inputs, or, where they would be slow as such, has them inside and takes a
+switch (:mod:`core.optimize.switched`). Either way the adapter's file holds what the runtime is to give.
+
 The layout says which graph inputs there are and for which modules; it is written beside the model as
 ``adapters.json``. onnxruntime-genai loads any adapter file and stumbles over a wrong name or shape only in the middle
 of the first answer, so both are checked here, when the file is made and before it is used.
@@ -10,9 +13,9 @@ Light: onnx, torch and the runtime are imported only where a file is read or wri
 from __future__ import annotations
 
 import math
-import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 LAYOUT_FILE = "adapters.json"
 SUFFIX = ".onnx_adapter"
+INSIDE = "int8"
+"""The ``dtype`` of a layout whose adapters stand inside the graph."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +80,14 @@ class AdapterLayout:
     """All branches of a graph.
 
     Attributes:
-        dtype: ``float32``, ``float16`` or ``bfloat16``, the type in which every A and B is given.
+        dtype: ``float32``, ``float16`` or ``bfloat16``, the type in which every A and B is given; ``int8``
+            where they stand inside the graph.
+        inside: the adapters that do, each with the digest of its weights.
     """
 
     dtype: str
     branches: tuple[Branch, ...]
+    inside: Mapping[str, str] = field(default_factory=dict)
 
     def inputs(self) -> dict[str, tuple[int | None, int | None]]:
         """Each graph input's shape; None for the rank."""
@@ -100,7 +108,8 @@ class AdapterLayout:
             }
             for branch in self.branches
         ]
-        write_json(folder / LAYOUT_FILE, {"dtype": self.dtype, "branches": branches})
+        inside = {"inside": dict(self.inside)} if self.dtype == INSIDE else {}
+        write_json(folder / LAYOUT_FILE, {"dtype": self.dtype, **inside, "branches": branches})
 
 
 def read_layout(folder: Path) -> AdapterLayout:
@@ -122,13 +131,19 @@ def read_layout(folder: Path) -> AdapterLayout:
             )
             for item in data["branches"]
         )
-        return AdapterLayout(str(data["dtype"]), branches)
-    except (TypeError, KeyError, ValueError, OverflowError):
+        inside = {str(name): str(weights) for name, weights in data.get("inside", {}).items()}
+        return AdapterLayout(str(data["dtype"]), branches, inside)
+    except (TypeError, KeyError, ValueError, OverflowError, AttributeError):
         raise RequestError(
             "The ONNX model has no place for adapters.",
             f"{folder / LAYOUT_FILE} is not there, or cannot be read.",
             ("Make the model with: ", lab_command(folder, "run", "optimize")),
         ) from None
+
+
+def adapters_inside(folder: Path) -> Mapping[str, str]:
+    """The adapters inside a model folder's graph, each with the digest of its weights; none where they are inputs."""
+    return read_layout(folder).inside if (folder / LAYOUT_FILE).is_file() else {}
 
 
 # A PEFT adapter, and the graph inputs that it gives
@@ -285,9 +300,27 @@ def _kinds(modules: dict[str, Any]) -> set[str]:
 
 # The files
 
-_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(bfloat16)": "bfloat16"}
-_MOST = 3
+_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(bfloat16)": "bfloat16",
+    "tensor(int64)": "int64",
+}
+MOST = 3
+"""Differences that are told of one file."""
+ON = 2**31 - 1
+"""The switch of an adapter inside the graph: more than a batch has rows or a prompt tokens."""
 Shapes = dict[str, tuple[list[int], str]]
+
+
+def switch_name(adapter: str) -> str:
+    """The graph input that switches an adapter on which stands inside the graph."""
+    return f"adapter.{adapter}"
+
+
+def data_path(adapter_file: Path) -> Path:
+    """Beside an adapter file that is a switch, the weights that it switches on."""
+    return adapter_file.with_name(adapter_file.name.removesuffix(SUFFIX) + ".data")
 
 
 def note_path(adapter_file: Path) -> Path:
@@ -315,7 +348,19 @@ def write_adapter_file(inputs: dict[str, torch.Tensor], dtype: str, path: Path) 
                     f"The adapter's numbers do not fit {dtype}.", f"{name} is not finite in this precision."
                 )
             values[name] = onnxruntime.OrtValue.ortvalue_from_numpy(array)
-    file = onnxruntime.AdapterFormat()
+    _export(values, path)
+
+
+def write_switch_file(name: str, path: Path) -> None:
+    """Write what switches on an adapter that stands inside the graph."""
+    import numpy as np
+
+    on = import_runtime().OrtValue.ortvalue_from_numpy(np.array([ON], np.int64))
+    _export({switch_name(name): on}, path)
+
+
+def _export(values: dict[str, Any], path: Path) -> None:
+    file = import_runtime().AdapterFormat()
     file.set_adapter_version(1)
     file.set_model_version(1)
     file.set_parameters(values)
@@ -391,63 +436,34 @@ def check_adapter(model_folder: Path, adapter_file: Path) -> dict[str, Any]:
             f"{adapter_file} does not exist; there are: {', '.join(there) or 'none'}.",
             ("Name one of those, or make it: ", lab_command(model_folder, "run", "finetune", "optimize")),
         )
-    problems = differences(read_shapes(adapter_file), read_layout(model_folder))
+    layout = read_layout(model_folder)
+    found = read_shapes(adapter_file)
+    name = adapter_file.name.removesuffix(SUFFIX)
+    problems = switch_differences(found, name) if layout.dtype == INSIDE else differences(found, layout)
     note = read_json(note_path(adapter_file))
     note = note if isinstance(note, dict) else {}
-    if not problems and note.get("base_sha256") != digest(model_folder / "model.onnx"):
-        made_for = str(note.get("base_sha256") or "none that is known")[:12]
-        problems.append(f"it was made for another build of the base model ({made_for})")
+    key, wanted = made_for(model_folder, layout, name)
+    if not problems and (wanted is None or note.get(key) != wanted):
+        other = str(note.get(key) or "none that is known")[:12]
+        problems.append(f"it was made for another build of the base model ({other})")
     if problems:
-        more = f"; and {len(problems) - _MOST} more differences" if len(problems) > _MOST else ""
+        more = f"; and {len(problems) - MOST} more differences" if len(problems) > MOST else ""
         raise RequestError(
             f"The adapter {adapter_file.name.removesuffix(SUFFIX)} does not fit this model.",
-            f"{adapter_file}: {'; '.join(problems[:_MOST])}{more}.",
+            f"{adapter_file}: {'; '.join(problems[:MOST])}{more}.",
             ("Make it again for this model: ", lab_command(model_folder, "run", "finetune", "optimize")),
         )
     return note
 
 
-def add_adapter(
-    model_folder: Path,
-    name: str,
-    inputs: dict[str, torch.Tensor],
-    about: dict[str, Any],
-    *,
-    into: Path | None = None,
-) -> Path:
-    """Write an adapter's file and note for a model folder and check the file; returns its path.
+def switch_differences(found: Shapes, name: str) -> list[str]:
+    """The same for the file of an adapter inside the graph."""
+    wanted = {switch_name(name): ([1], "int64")}
+    return [] if found == wanted else [f"it holds {', '.join(sorted(found))}, not the switch of {name}"]
 
-    Args:
-        about: what the note says beside names, shapes and base: rank, alpha, where it came from.
-        into: folder for both, ``adapters`` of the model folder if None. Both files appear whole,
-            by renaming; the file first, since the note alone would name what is not there.
 
-    Raises:
-        StageError: the file does not hold what was to be put into it, or does not fit the model.
-    """
-    layout = read_layout(model_folder)
-    target = (into or model_folder / "adapters") / f"{name}{SUFFIX}"
-    half = target.with_name(f".{name}.{os.getpid()}.half")
-    try:
-        write_adapter_file(inputs, layout.dtype, half)
-        found = read_shapes(half)
-        problems = differences(found, layout)
-        problems += [f"{key} is missing" for key in inputs if key not in found]
-        if problems:
-            raise StageError("The adapter file came out wrong.", "; ".join(problems[:_MOST]) + ".")
-        note = {
-            "name": name,
-            **about,
-            "dtype": layout.dtype,
-            "base_sha256": digest(model_folder / "model.onnx"),
-            "bytes": half.stat().st_size,
-            "parameters": [
-                {"name": key, "shape": found[key][0], "dtype": found[key][1]} for key in sorted(found)
-            ],
-        }
-        with explained(target):
-            os.replace(half, target)
-        write_json(note_path(target), note)
-    finally:
-        half.unlink(missing_ok=True)
-    return target
+def made_for(model_folder: Path, layout: AdapterLayout, name: str) -> tuple[str, str | None]:
+    """What an adapter's note has to say of the model: the key, and the value (None: it is not in there)."""
+    if layout.dtype == INSIDE:
+        return "weights_sha256", layout.inside.get(name)
+    return "base_sha256", digest(model_folder / "model.onnx")

@@ -3,8 +3,7 @@
 Beside every projection node ``y = x W`` two more inputs of the graph are put, A [in, rank] and
 B [rank, out] (LoRA, Hu et al. 2021, arXiv:2106.09685, with alpha / rank already inside B), and
 ``y`` becomes ``x W + (x A) B``. Each has an initializer of rank 0, which ONNX takes where a run
-gives no such input: then ``x A`` is empty and ``(x A) B`` is zero, at about 1 % of a decode step.
-The inputs may have 16 bits a number where the graph computes in float32: then each is cast where it is used.
+gives no such input: then ``x A`` is empty and ``(x A) B`` is zero.
 
 Only the graph is read and written; the weights beside it (external data) are not touched.
 """
@@ -141,26 +140,20 @@ def _branch(items: list[Projection], parts: list[BranchPart], kind: str) -> Bran
     return Branch(f"{prefix}.{kind}.lora_A", first.inputs, outputs, tuple(parts))
 
 
-def add_branches(model: Any, planned: list[tuple[Branch, list[Projection]]], dtype: str, given: str) -> None:
+def add_branches(model: Any, planned: list[tuple[Branch, list[Projection]]], dtype: str) -> None:
     """Put the planned branches into a graph (an ``onnx.ModelProto``), in place.
 
     Args:
-        dtype: what the graph computes in.
-        given: what the inputs have; where it is another type, they are cast.
+        dtype: what the graph computes in, and the inputs have.
     """
     from onnx import TensorProto, helper
 
-    kind, computed = (getattr(TensorProto, _ONNX_NAMES[name]) for name in (given, dtype))
+    kind = getattr(TensorProto, _ONNX_NAMES[dtype])
     graph = model.graph
 
-    def optional_input(name: str, shape: list[Any], empty: list[int], at: str) -> tuple[str, list[Any]]:
-        """What the branch reads, and the nodes that make it."""
+    def optional_input(name: str, shape: list[Any], empty: list[int]) -> None:
         graph.input.append(helper.make_tensor_value_info(name, kind, shape))
         graph.initializer.append(helper.make_tensor(name, kind, empty, b"", raw=True))
-        if given == dtype:
-            return name, []
-        cast = f"{at}/Cast/output_0"
-        return cast, [helper.make_node("Cast", [name], [cast], name=f"{at}/Cast", to=computed)]
 
     before: dict[str, list[Any]] = {}
     after: dict[str, list[Any]] = {}
@@ -169,11 +162,12 @@ def add_branches(model: Any, planned: list[tuple[Branch, list[Projection]]], dty
             ".attn.", "/attn/"
         ).replace(".mlp.", "/mlp/")
         rank = f"{branch.a}.rank"
-        a, casts = optional_input(branch.a, [branch.size, rank], [branch.size, 0], f"{base}/lora_A")
+        optional_input(branch.a, [branch.size, rank], [branch.size, 0])
         small = f"{base}/lora_A/output_0"
         before[items[0].node.name] = [
-            *casts,
-            helper.make_node("MatMul", [items[0].node.input[0], a], [small], name=f"{base}/lora_A/MatMul"),
+            helper.make_node(
+                "MatMul", [items[0].node.input[0], branch.a], [small], name=f"{base}/lora_A/MatMul"
+            )
         ]
         for item, output in zip(items, branch.outputs, strict=True):
             if item.node.input[0] != items[0].node.input[0]:
@@ -182,12 +176,11 @@ def add_branches(model: Any, planned: list[tuple[Branch, list[Projection]]], dty
                     f"{item.node.name} and {items[0].node.name} read different inputs.",
                 )
             at = item.node.name.rsplit("/", 1)[0]
-            b, casts = optional_input(output.name, [rank, output.size], [0, output.size], f"{at}/lora_B")
+            optional_input(output.name, [rank, output.size], [0, output.size])
             whole, raw, delta = item.node.output[0], f"{at}/lora/base", f"{at}/lora_B/output_0"
             item.node.output[0] = raw
             after[item.node.name] = [
-                *casts,
-                helper.make_node("MatMul", [small, b], [delta], name=f"{at}/lora_B/MatMul"),
+                helper.make_node("MatMul", [small, output.name], [delta], name=f"{at}/lora_B/MatMul"),
                 helper.make_node("Add", [raw, delta], [whole], name=f"{at}/lora/Add"),
             ]
     nodes = []

@@ -1,4 +1,4 @@
-"""Building the ONNX base with our model builder pass, and giving its graph places for adapters.
+"""Building the ONNX base with our model builder pass, and making its graph ready for adapters.
 
 Loads olive and torch: only for a job's process.
 """
@@ -18,7 +18,7 @@ from core.events import Reporter
 from core.files import explained
 from core.model.folder import ModelFacts, model_facts
 from core.olive.checkpoint import linear_modules
-from core.optimize.adapters import AdapterLayout
+from core.optimize.adapters import INSIDE, AdapterLayout
 from core.optimize.branches import add_branches, find_projections, plan_branches
 
 DIGEST_KEY = "olivepress.base"
@@ -96,10 +96,12 @@ def build_base(
     work: Path,
     report: Reporter,
     trust_remote_code: bool = False,
+    places: bool = True,
 ) -> tuple[Path, AdapterLayout]:
-    """Build the ONNX model of a checkpoint, with places for adapters.
+    """Build the ONNX model of a checkpoint.
 
     Args:
+        places: for adapters, see :func:`open_graph`.
         base_digest: stands for the weights and all else the base depends on; goes into ``model.onnx``,
             so that the digest of that file tells one base from another.
         work: scratch folder on the disk that the model will be published to.
@@ -139,14 +141,14 @@ def build_base(
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(work / "olive-cache", ignore_errors=True)
     report.progress("Adding places for adapters", 0, None)
-    return folder, open_graph(folder, checkpoint, base_digest)
+    return folder, open_graph(folder, checkpoint, base_digest, places=places)
 
 
-def open_graph(folder: Path, checkpoint: Path, base_digest: str) -> AdapterLayout:
-    """Add adapter branches to a freshly built ``model.onnx`` and write its layout beside it.
+def open_graph(folder: Path, checkpoint: Path, base_digest: str, *, places: bool = True) -> AdapterLayout:
+    """Make a freshly built ``model.onnx`` ready for adapters and write their layout beside it.
 
-    Where the kernels round activations to int8, the adapters are given in float16, half the bytes of
-    float32: beside that rounding the eleven bits of float16 are exact.
+    Where the kernels round activations to int8, adapters will be put inside the graph, in 8 bits; elsewhere the
+    graph gets a branch with inputs at each projection, unless it is to have no ``places``.
 
     Raises:
         StageError: the graph has not a projection for every linear layer of the checkpoint.
@@ -170,8 +172,9 @@ def open_graph(folder: Path, checkpoint: Path, base_digest: str) -> AdapterLayou
         )
     cache = next(item for item in model.graph.input if item.name.startswith("past_key_values"))
     dtype = _DTYPES[cache.type.tensor_type.elem_type]
-    given = "float16" if dtype == "float32" and _rounds_activations(model.graph) else dtype
-    add_branches(model, planned, dtype, given)
+    inside = dtype == "float32" and _rounds_activations(model.graph)
+    if places and not inside:
+        add_branches(model, planned, dtype)
     if dtype == "float32":
         halve_embedding(model, folder)
     onnx.helper.set_model_props(model, {DIGEST_KEY: base_digest})
@@ -179,8 +182,9 @@ def open_graph(folder: Path, checkpoint: Path, base_digest: str) -> AdapterLayou
     with explained(path):
         onnx.save(model, str(half))
         os.replace(half, path)
-    layout = AdapterLayout(given, tuple(branch for branch, _ in planned))
-    layout.save(folder)
+    layout = AdapterLayout(INSIDE if inside else dtype, tuple(branch for branch, _ in planned))
+    if places:
+        layout.save(folder)
     return layout
 
 
@@ -196,25 +200,35 @@ def _rounds_activations(graph: Any) -> bool:
     return 4 in levels
 
 
+def linked_copy(folder: Path, target: Path) -> Path:
+    """The same folder once more: links to its files, copies where the file system has no links. Returns ``target``.
+
+    To change a file there, replace it by another.
+    """
+    for path in sorted(folder.rglob("*")):
+        place = target / path.relative_to(folder)
+        if not path.is_file():
+            continue
+        with explained(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(path, place)
+            except OSError:
+                shutil.copyfile(path, place)
+    return target
+
+
 def exact_copy(folder: Path, work: Path) -> Path:
     """The same model with float32 activations, beside links to the same weights; for verification."""
     import onnx
 
-    target = work / "exact"
-    target.mkdir(parents=True)
-    for path in folder.iterdir():
-        if path.name.startswith(f"{MODEL_FILE}."):
-            try:
-                os.link(path, target / path.name)
-            except OSError:
-                shutil.copyfile(path, target / path.name)
-        elif path.is_file() and path.name != MODEL_FILE:
-            shutil.copyfile(path, target / path.name)
+    target = linked_copy(folder, work / "exact")
     model = onnx.load(str(folder / MODEL_FILE), load_external_data=False)
     for node in model.graph.node:
         for item in node.attribute:
             if node.op_type == "MatMulNBits" and item.name == "accuracy_level":
                 item.i = 1
+    (target / MODEL_FILE).unlink()  # a link, through which the original would be written
     onnx.save(model, str(target / MODEL_FILE))
     return target
 

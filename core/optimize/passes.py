@@ -18,7 +18,8 @@ from core.files import folder_stamp
 from core.model.architectures import require
 from core.model.folder import read_config
 from core.olive.passes import options
-from core.optimize.adapters import add_adapter, arrange, read_lora
+from core.optimize.adapters import arrange, read_lora
+from core.optimize.adding import add_adapter
 from core.optimize.build import context_limit, open_graph
 from core.optimize.genai import complete_config, end_tokens
 from core.optimize.genai_builder import build

@@ -8,26 +8,37 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import Do, RequestError
-from core.files import MANIFEST, damage, folder_stamp, publish, read_if_whole, read_json, require_disk, seal
-from core.folder import LabFolder
+from core.files import (
+    MANIFEST,
+    damage,
+    folder_stamp,
+    publish,
+    read_if_whole,
+    read_json,
+    require_disk,
+    write_json,
+)
+from core.folder import LabFolder, adapter_names, merged_folder
 from core.formats import human_bytes
 from core.model.auto import Settled, remembered_facts
 from core.model.folder import ModelFacts, model_facts, read_config, refuse_model_as_adapter
 from core.stage_context import StageContext, versions
 
 if TYPE_CHECKING:
+    from core.optimize.adapters import Lora
     from core.optimize.build import BuildChoice
 
 LONG_TEXT = ("verified_tokens", "window", "long_text_gap")
 """Fields of the result that tell about the base alone."""
 
-GRAPH_VERSION = 3
+GRAPH_VERSION = 4
 """Raised when the graph that this stage makes changes in kind."""
 
 _PACKAGES = (
@@ -55,6 +66,7 @@ def base_fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
         "provider": optimize.provider,
         "precision": optimize.precision,
         "group_size": recipe.quantize.group_size,
+        **({"adapters": optimize.adapters} if optimize.adapters != "switched" else {}),
         "versions": versions(*_PACKAGES),
     }
 
@@ -126,6 +138,7 @@ class _Run:
         self.finetuned = self.lab.finetuned_dir(self.name)
         refuse_model_as_adapter(self.finetuned)
         self.has_adapter = (self.finetuned / "adapter_config.json").is_file()
+        self.merges = self.recipe.optimize.adapters == "merged"
         if self.has_adapter and not self._fits_base(self.finetuned):
             raise RequestError(
                 f"The adapter {self.name} was trained on another quantized model.",
@@ -141,7 +154,7 @@ class _Run:
 
     def work(self) -> dict[str, Any]:
         from core.olive.run import import_olive
-        from core.optimize.build import build_base, choose, context_limit
+        from core.optimize.build import build_base, choose, context_limit, linked_copy
         from core.optimize.genai import complete_config, end_tokens
 
         self.report.progress("Loading the packages", 0, None)
@@ -151,7 +164,7 @@ class _Run:
         facts = model_facts(checkpoint)
         precision = self.recipe.optimize.precision
         reused = self._base_is_there()
-        if not reused:
+        if not reused or self.merges:
             self._check_disk(facts)
         if facts.quantization is None and precision in ("int4", "int8"):
             self.report.log(f"The weights are float: they are rounded to {precision[3:]} bits first.")
@@ -165,7 +178,7 @@ class _Run:
             )
         if reused:
             self.report.log("The ONNX base has not changed: only the adapter is added to it.")
-            folder = self.lab.onnx_dir
+            folder = linked_copy(self.lab.onnx_dir, self.context.work / "model")
         else:
             folder, _ = build_base(
                 checkpoint,
@@ -176,6 +189,7 @@ class _Run:
                 work=self.context.work / "build",
                 report=self.report,
                 trust_remote_code=self.trust,
+                places=not self.merges,
             )
         limit = context_limit(read_config(checkpoint))
         complete_config(folder, end_tokens(checkpoint, self.recipe), limit)
@@ -184,10 +198,13 @@ class _Run:
                 f"Its context is {limit:,} tokens, not {facts.max_positions:,}: beyond that its long rope turns "
                 "positions that are in the cache already."
             )
-        adapters = self.context.work / "adapters" if reused else folder / "adapters"
-        if self.has_adapter:
+        merged: Path | None = None
+        told: dict[str, Any] = {}
+        if self.has_adapter and self.merges:
+            merged, told = self._merge(folder, facts)
+        elif self.has_adapter:
             self.report.progress("Adding the adapter", 0, None)
-            self._add_adapter(folder, self.name, adapters)
+            self._add_adapter(folder, self.name)
         else:
             self.report.log(f"There is no adapter {self.name} yet: the base alone is made.", "warning")
         if not reused:
@@ -198,15 +215,16 @@ class _Run:
             "device": self.recipe.optimize.device,
             "provider": self.recipe.optimize.provider,
             "adapter": self.name if self.has_adapter else None,
-            **self._sizes(folder, adapters),
+            **self._sizes(folder),
             "base_reused": reused,
             "context": min(limit or facts.max_positions, facts.max_positions),
             "accuracy_level": choice.accuracy_level,
             "output_matrix": choice.head,
             "build_s": round(built_s, 2),
+            **told,
         }
-        result.update(self._verify(folder, checkpoint, adapters, choice))
-        self._publish(folder, adapters, result, reused)
+        result.update(self._verify(folder, checkpoint, choice, reused, merged))
+        self._publish(folder, result)
         return result
 
     def _rounded(self, checkpoint: Path, bits: int) -> Path:
@@ -231,7 +249,9 @@ class _Run:
         tables = 4 * facts.vocab_size * facts.hidden_size
         one = facts.weight_bytes + tables if facts.quantization else facts.parameters * 4
         cut = facts.weight_bytes if fused_layers(self.lab.quantized_dir) else 0
-        require_disk(self.lab.models_dir, 2 * one + cut + (64 << 20))
+        # Merging writes the float model with the adapter in it, then all the same of that.
+        merging = 2 * facts.parameters + facts.weight_bytes + 2 * one + cut if self.merges else 0
+        require_disk(self.lab.models_dir, 2 * one + cut + merging + (64 << 20))
 
     def _base_is_there(self) -> bool:
         """Whether the published base is the one that would be built.
@@ -245,41 +265,121 @@ class _Run:
             return False
         from core.optimize.adapters import LAYOUT_FILE
 
-        names = ("model.onnx", "model.onnx.data", "genai_config.json", LAYOUT_FILE)
+        names = [
+            "model.onnx",
+            "model.onnx.data",
+            "genai_config.json",
+            *([] if self.merges else [LAYOUT_FILE]),
+        ]
         if not all((self.lab.onnx_dir / name).is_file() for name in names):
             return False
-        # An adapter is made again beside the base; anything else is not.
+        # The recipe's adapter is made again beside the base; anything else is not.
         broken = damage(self.lab.onnx_dir, verify=bool(self.context.options.get("verify")))
-        return all(each.startswith("adapters/") for each in broken)
+        again = (f"adapters/{self.name}.", f"merged/{self.name}/", f"merged/{self.name}.")
+        return all(each.startswith(again) for each in broken)
 
-    def _add_adapter(self, folder: Path, name: str, into: Path) -> None:
-        from core.optimize.adapters import add_adapter, arrange, read_layout, read_lora
+    def _merge(self, folder: Path, facts: ModelFacts) -> tuple[Path, dict[str, Any]]:
+        """Make the model that the adapter is merged into, beside the base; its checkpoint, and what is told of it."""
+        from core.model.sources import resolve_model
+        from core.optimize.adapters import read_lora
+        from core.optimize.build import build_base, choose, context_limit
+        from core.optimize.genai import complete_config, end_tokens
+        from core.optimize.merge import distance_to_unmerged, fold_in
+        from core.quantize.quality import within_budget
+        from core.quantize.stage import chosen_rows, keep_files, run_pass
+        from core.quantize.verify import affordable, running_device
 
-        source = self.lab.finetuned_dir(name)
-        lora = read_lora(source)
-        about = {
+        quantized, work = self.lab.quantized_dir, self.context.work / "merged"
+        source, precision = quantized, self.recipe.optimize.precision
+        if model_facts(quantized).quantization is not None:
+            source = resolve_model(
+                self.recipe.model.source, self.lab.root, self.report, trust_remote_code=self.trust
+            ).path
+        lora = read_lora(self.finetuned)
+        checkpoint = fold_in(
+            source, quantized, lora, work / "float", report=self.report, trust_remote_code=self.trust
+        )
+        context = replace(self.context, work=work / "rounding")
+        rows, held_out = chosen_rows(context, source, model_facts(source))
+        self.report.log("The adapter is in the float weights; they are rounded anew.")
+        if source != quantized:
+            checkpoint, _ = run_pass(context, checkpoint, rows)
+        elif precision in ("int4", "int8"):
+            checkpoint = self._rounded(checkpoint, int(precision[3:]))
+        keep_files(quantized, checkpoint)
+        made, _ = build_base(
+            checkpoint,
+            choose(model_facts(checkpoint), precision, self.recipe.optimize.provider),
+            device=self.recipe.optimize.device,
+            provider=self.recipe.optimize.provider,
+            base_digest=self.digest,
+            work=work / "build",
+            report=self.report,
+            trust_remote_code=self.trust,
+            places=False,
+        )
+        complete_config(made, end_tokens(quantized, self.recipe), context_limit(read_config(checkpoint)))
+        measured = within_budget(
+            held_out, facts.vocab_size, tokens=affordable(facts, running_device())
+        ) or within_budget(rows, facts.vocab_size, tokens=64)
+        apart = distance_to_unmerged(quantized, self.finetuned, checkpoint, measured, self.report, self.trust)
+        told = {"kl_to_unmerged": round(apart.kl, 6), "same_word_as_unmerged": round(apart.agreement, 4)}
+        self.report.log(
+            f"Merged and rounded, it is {apart.kl:.4f} nats a token from the base with its adapter; the likeliest "
+            f"next word is the same at {apart.agreement:.1%} of {apart.tokens} tokens."
+        )
+        target = merged_folder(folder, self.name)
+        for old in (target, target.with_name(f"{self.name}.json")):
+            if old.is_dir():
+                shutil.rmtree(old)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made.rename(target)
+        size = sum((target / name).stat().st_size for name in ("model.onnx", "model.onnx.data"))
+        note = {"name": self.name, **self._about(self.name, lora), **told, "bytes": size}
+        write_json(target.with_name(f"{self.name}.json"), note)
+        return checkpoint, {**told, "merged_bytes": size}
+
+    def _about(self, name: str, lora: Lora) -> dict[str, Any]:
+        return {
             "rank": lora.rank,
             "alpha": lora.alpha,
             "modules": sorted(lora.pairs),
             "checkpoint": self.base["checkpoint"],
-            "source": folder_stamp(source),
+            "source": folder_stamp(self.lab.finetuned_dir(name)),
         }
-        add_adapter(folder, name, arrange(lora, read_layout(folder)), about, into=into)
+
+    def _add_adapter(self, folder: Path, name: str) -> None:
+        from core.optimize.adapters import arrange, read_layout, read_lora
+        from core.optimize.adding import add_adapter
+
+        lora = read_lora(self.lab.finetuned_dir(name))
+        add_adapter(folder, name, arrange(lora, read_layout(folder)), self._about(name, lora))
 
     def _keep_other_adapters(self, folder: Path) -> None:
-        """Make the lab's other adapters again for a new base of the same quantized model."""
-        for path in sorted(self.lab.onnx_dir.glob("adapters/*.onnx_adapter")):
-            name = path.name.removesuffix(".onnx_adapter")
-            note = read_json(path.with_name(f"{name}.json")) or {}
-            source = self.lab.finetuned_dir(name)
+        """Make the lab's other adapters again for a new base of the same quantized model; merged ones stay."""
+        from core.optimize.build import linked_copy
+
+        for name in adapter_names(self.lab.onnx_dir):
             if name == self.name:
                 continue
-            if (
+            merged = merged_folder(self.lab.onnx_dir, name)
+            beside = merged if merged.is_dir() else self.lab.adapter_file(name)
+            note = read_json(beside.with_name(f"{name}.json")) or {}
+            source = self.lab.finetuned_dir(name)
+            if merged.is_dir() and self.merges and note.get("source") == folder_stamp(source):
+                linked_copy(merged, merged_folder(folder, name))
+                write_json(merged_folder(folder, name).with_name(f"{name}.json"), note)
+            elif self.merges:
+                self.report.log(
+                    f"The adapter {name} is not merged: run optimize with finetune.adapter = {name}.",
+                    "warning",
+                )
+            elif (
                 note.get("checkpoint") == self.base["checkpoint"]
                 and (source / "adapter_config.json").is_file()
                 and self._fits_base(source)
             ):
-                self._add_adapter(folder, name, folder / "adapters")
+                self._add_adapter(folder, name)
             else:
                 why = (
                     "was trained on another quantized model" if source.is_dir() else "is no longer in the lab"
@@ -288,18 +388,18 @@ class _Run:
                     f"The adapter {name} {why} and is left out; finetune it again to have it back.", "warning"
                 )
 
-    def _sizes(self, folder: Path, adapters: Path) -> dict[str, Any]:
+    def _sizes(self, folder: Path) -> dict[str, Any]:
         facts = model_facts(self.lab.quantized_dir)
         # A tied output matrix stands in the quantized model by itself; the float model has it once.
         made_from = remembered_facts(self.lab)
         parameters = made_from[1].parameters if made_from else facts.parameters
-        file = adapters / f"{self.name}.onnx_adapter"
+        note = read_json(folder / "adapters" / f"{self.name}.json") or {}
         base = sum((folder / name).stat().st_size for name in ("model.onnx", "model.onnx.data"))
         sizes = {
             "float16_bytes": parameters * 2,
             "quantized_bytes": facts.weight_bytes,
             "base_bytes": base,
-            "adapter_bytes": file.stat().st_size if self.has_adapter else 0,
+            "adapter_bytes": note.get("bytes", 0),
         }
         self.report.log(
             f"{human_bytes(sizes['float16_bytes'])} in 16 bits, {human_bytes(base)} as ONNX, "
@@ -307,7 +407,9 @@ class _Run:
         )
         return sizes
 
-    def _verify(self, folder: Path, checkpoint: Path, adapters: Path, choice: BuildChoice) -> dict[str, Any]:
+    def _verify(
+        self, folder: Path, checkpoint: Path, choice: BuildChoice, reused: bool, merged: Path | None
+    ) -> dict[str, Any]:
         if self.why_not:
             self.report.log(f"{self.why_not} The answers were not verified.", "warning")
             return {"verified": False, "why_not_verified": self.why_not}
@@ -318,7 +420,7 @@ class _Run:
             folder,
             checkpoint,
             self.finetuned if self.has_adapter else None,
-            adapters / f"{self.name}.onnx_adapter",
+            merged or folder / "adapters" / f"{self.name}.onnx_adapter",
             recipe=self.recipe,
             lab_root=self.lab.root,
             accuracy_level=choice.accuracy_level,
@@ -328,8 +430,8 @@ class _Run:
         )
         numbers = trial.run()
         del trial  # and with it the models that it holds
-        if folder == self.lab.onnx_dir:  # the base is as it was, and was read then
-            before = (read_json(folder / MANIFEST) or {}).get("result") or {}
+        if reused:  # the base is as it was, and was read then
+            before = (read_json(self.lab.onnx_dir / MANIFEST) or {}).get("result") or {}
             numbers.update({key: before[key] for key in LONG_TEXT if key in before})
         else:
             numbers.update(self._verify_long_text(folder, checkpoint, choice))
@@ -352,22 +454,18 @@ class _Run:
         self.report.log(reading.told(), "info" if reading.tokens > reading.window else "warning")
         return reading.summary()
 
-    def _publish(self, folder: Path, adapters: Path, result: dict[str, Any], reused: bool) -> None:
+    def _publish(self, folder: Path, result: dict[str, Any]) -> None:
         manifest = {
             **self.context.manifest,
             "result": result,
             "base": {"digest": self.digest, "made_from": self.base},
         }
-        if not reused:
-            publish(folder, self.lab.onnx_dir, manifest)
-        else:
-            target = self.lab.onnx_dir / "adapters"
-            target.mkdir(exist_ok=True)
-            # The file first, then its note, then the manifest: each by renaming, on one file system.
-            for name in (f"{self.name}.onnx_adapter", f"{self.name}.json"):
-                if (adapters / name).exists():
-                    (adapters / name).replace(target / name)
-            seal(self.lab.onnx_dir, manifest)
+        publish(folder, self.lab.onnx_dir, manifest)
         self.report.artifact(self.lab.onnx_dir, "ONNX model")
         if self.has_adapter:
-            self.report.artifact(self.lab.adapter_file(self.name), f"adapter {self.name}")
+            made = (
+                merged_folder(self.lab.onnx_dir, self.name)
+                if self.merges
+                else self.lab.adapter_file(self.name)
+            )
+            self.report.artifact(made, f"adapter {self.name}")

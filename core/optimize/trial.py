@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from core.data import Example, Segment, load_examples
 from core.errors import RequestError
 from core.events import Reporter
+from core.folder import merged_folder
 from core.model.text import read_text
 from core.model.tokenizer import ModelTokenizer
 from core.optimize.session import OnnxSession, TimedAnswer
@@ -63,7 +64,7 @@ class Trial:
         folder: Path,
         checkpoint: Path,
         finetuned: Path | None,
-        adapter_file: Path,
+        beside: Path,
         *,
         recipe: Recipe,
         lab_root: Path,
@@ -72,22 +73,35 @@ class Trial:
         work: Path,
         report: Reporter,
     ) -> None:
-        """``accuracy_level`` and ``precision``: as the model was built; they say how exact it can be."""
+        """Load.
+
+        Args:
+            beside: the adapter's file, or the checkpoint that it was merged into, whose model stands below ``folder``.
+            accuracy_level, precision: as the model was built; they say how exact it can be.
+        """
         self._folder, self._checkpoint, self._finetuned = folder, checkpoint, finetuned
-        self._adapter_file, self._work = adapter_file, work
+        self._beside, self._work = beside, work
+        self._merged = merged_folder(folder, recipe.finetune.adapter) if beside.is_dir() else None
         self._rounds = accuracy_level == 4
-        self._exact_session: OnnxSession | None = None
+        self._exact_sessions: dict[str | None, OnnxSession] = {}
         exact = accuracy_level == 1 or precision == "fp32"
         self._tokenizer = ModelTokenizer.read(checkpoint, read_text(checkpoint).ends)
         self._recipe, self._report = recipe, report
         self._tolerance = TIE["exact" if exact else "rounded"]
         self._train, self._held_out = self._load_prompts(lab_root)
         report.progress("Loading the ONNX model", 0, None)
-        self._session = OnnxSession(folder)
-        self._adapters: list[str | None] = [None]
+        self._sessions: dict[str | None, OnnxSession] = {None: OnnxSession(folder)}
         if finetuned is not None:
-            self._session.load_adapter(adapter_file, "trial")
-            self._adapters.append("trial")
+            self._sessions["trial"] = self._tuned(self._sessions[None])
+
+    def _tuned(self, base: OnnxSession) -> OnnxSession:
+        if self._merged is not None:
+            return OnnxSession(self._merged)
+        base.load_adapter(self._beside, "trial")
+        return base
+
+    def _answer(self, ids: list[int], most: int, adapter: str | None) -> TimedAnswer:
+        return self._sessions[adapter].answer(ids, most, None if self._merged else adapter)
 
     def run(self) -> dict[str, Any]:
         """Everything; the result in numbers.
@@ -97,7 +111,7 @@ class Trial:
         """
         compared = (self._held_out[: COMPARED // 2] + self._train + self._held_out)[:COMPARED]
         self._check_tokenizer(compared)
-        answers = {adapter: self._answers(compared, adapter) for adapter in self._adapters}
+        answers = {adapter: self._answers(compared, adapter) for adapter in self._sessions}
         result = self._speeds(answers)
         result["agreement"] = self._agreement(compared, answers)
         result.update(self._learnt())
@@ -137,7 +151,7 @@ class Trial:
         """Warn where onnxruntime-genai's tokenizer reads a question otherwise than the model's own does."""
         for prompt in prompts:
             own = self._tokenizer.encode([Segment(prompt.question, False)]).ids[len(self._tokenizer.start) :]
-            other = [int(number) for number in self._session.tokenizer.encode(prompt.question)]
+            other = [int(number) for number in self._sessions[None].tokenizer.encode(prompt.question)]
             if own != other[len(other) - len(own) :]:
                 self._report.log(
                     f"onnxruntime-genai reads {prompt.question!r} as other tokens than Hugging Face does.",
@@ -151,7 +165,7 @@ class Trial:
         for number, prompt in enumerate(prompts):
             self._report.check_cancelled()
             self._report.progress(phase, number, len(prompts))
-            found.append(self._session.answer(prompt.ids, COMPARED_TOKENS, adapter))
+            found.append(self._answer(prompt.ids, COMPARED_TOKENS, adapter))
         self._report.progress(phase, len(prompts), len(prompts))
         return found
 
@@ -179,9 +193,31 @@ class Trial:
         if self._finetuned is not None:
             from core.finetune.lora_layer import load_lora
 
-            tuned = load_lora(model, str(self._finetuned))
+            if self._merged is not None:
+                tuned = load_reference(self._beside, self._report, self._recipe.model.trust_remote_code)
+            else:
+                tuned = load_lora(model, str(self._finetuned))
+                self._round_as_stored(tuned)
             result["tuned"] = self._compare("the tuned model", tuned, prompts, answers["trial"], "trial")
         return result
+
+    def _round_as_stored(self, tuned: Any) -> None:
+        """Give PyTorch the adapter's matrices as the graph has them, where it has them in 8 bits."""
+        import torch
+
+        from core.optimize.adapters import INSIDE, read_layout, read_lora
+        from core.optimize.switched import as_stored
+
+        layout = read_layout(self._folder)
+        if self._finetuned is None or layout.dtype != INSIDE:
+            return
+        stored = as_stored(read_lora(self._finetuned), layout)
+        with torch.no_grad():
+            for module, pair in stored.pairs.items():
+                layer = tuned.get_submodule(f"base_model.model.{module}")
+                for matrices, matrix in ((layer.lora_A, pair.a), (layer.lora_B, pair.b)):
+                    for each in matrices.values():
+                        each.weight.copy_(matrix)
 
     def _compare(
         self,
@@ -213,14 +249,20 @@ class Trial:
 
     def _exact_distance(self, prompt: TrialPrompt, found: Choices, adapter: str | None) -> float:
         """How far the logits of the graph are from PyTorch's when it computes without rounding."""
-        if self._exact_session is None:
+        if adapter not in self._exact_sessions:
             from core.optimize.build import exact_copy
 
             self._report.progress("Computing without rounding", 0, None)
-            self._exact_session = OnnxSession(exact_copy(self._folder, self._work))
-            if self._finetuned is not None:
-                self._exact_session.load_adapter(self._adapter_file, "trial")
-        logits = self._exact_session.logits([*prompt.ids, *found.answer], adapter)
+            own = adapter is not None and self._merged is not None
+            folder = self._merged if own and self._merged else self._folder
+            session = OnnxSession(exact_copy(folder, self._work / ("merged-exact" if own else "base-exact")))
+            if self._merged is None and self._finetuned is not None:
+                session.load_adapter(self._beside, "trial")
+            self._exact_sessions.update(
+                {adapter: session} if self._merged else dict.fromkeys(self._sessions, session)
+            )
+        session = self._exact_sessions[adapter]
+        logits = session.logits([*prompt.ids, *found.answer], None if self._merged else adapter)
         return found.distance(logits[len(prompt.ids) - 1 : -1])
 
     def _learnt(self) -> dict[str, Any]:
@@ -240,8 +282,8 @@ class Trial:
                 left_out += 1
                 continue
             for name, adapter in (("tuned", "trial"), ("base", None)):
-                answer = self._session.answer(prompt.ids, length + 8, adapter)
-                right[name] += says_the_same(self._session.decode(answer.ids), prompt.expected)
+                answer = self._answer(prompt.ids, length + 8, adapter)
+                right[name] += says_the_same(self._sessions[None].decode(answer.ids), prompt.expected)
             asked += 1
         self._report.progress("Asking training questions again", asked, asked)
         if left_out:
@@ -264,7 +306,8 @@ class Trial:
         prompt = self._train[0] if self._train else prompts[0]
 
         def text(adapter: str | None) -> str:
-            return self._session.decode(self._session.answer(prompt.ids, SHOWN_TOKENS, adapter).ids).strip()
+            ids = self._answer(prompt.ids, SHOWN_TOKENS, adapter).ids
+            return self._sessions[None].decode(ids).strip()
 
         return {
             "question": prompt.question,

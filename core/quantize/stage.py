@@ -105,7 +105,7 @@ def run(context: StageContext) -> dict[str, Any]:
     from core.quantize.verify import verify
 
     with explained(made):
-        _keep_files(source.path, made)
+        keep_files(source.path, made)
         if not (made / "tokenizer.json").is_file():
             # The later steps and the chat read this form, and transformers has made it from the older ones.
             ModelTokenizer.read(source.path, trust_remote_code=recipe.model.trust_remote_code).tokenizer.save(
@@ -271,7 +271,7 @@ def _copy(source: Path, facts: ModelFacts, target: Path) -> Path:
     return target
 
 
-def _keep_files(source: Path, made: Path) -> None:
+def keep_files(source: Path, made: Path) -> None:
     """Put the source's own tokenizer, templates and generation settings beside the quantized weights."""
     as_umask_says(made)
     for name in TEXT_FILES:

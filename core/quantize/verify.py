@@ -32,7 +32,7 @@ def verify(
         StageError: it does not load, gives logits that are not finite, or is unlike the float model.
     """
     report, trust = context.report, context.recipe.model.trust_remote_code
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = running_device()
     facts = model_facts(source)
     measured = within_budget(held_out, facts.vocab_size, tokens=affordable(facts, device))
     measured = measured or within_budget(rows, facts.vocab_size, tokens=64)
@@ -68,6 +68,11 @@ def verify(
             ("Use a smaller ", Use("quantize.group_size"), " or another ", Use("quantize.algorithm"), "."),
         )
     return quality
+
+
+def running_device() -> str:
+    """Where models are measured."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def affordable(facts: ModelFacts, device: str) -> int:

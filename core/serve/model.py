@@ -335,7 +335,8 @@ def _whole(folder: Path) -> bool:
 
 def _stamp(folder: Path) -> object:
     """Changes when a file of the model does."""
-    files = [*folder.glob("*.onnx*"), *folder.glob("*.json"), *folder.glob("adapters/*.onnx_adapter")]
+    patterns = ("*.onnx*", "*.json", "adapters/*.onnx_adapter", "merged/*/*.onnx*")
+    files = [file for pattern in patterns for file in folder.glob(pattern)]
     found = []
     for file in sorted(files):
         try:

@@ -18,12 +18,22 @@ LONG = "Where does it end?"
 """A question to the model that ends no answer."""
 
 
-def build(checkpoint: Path, folder: Path, precision: str = "int4", seeds: tuple[int, ...] = (1, 2)) -> Path:
-    """An ONNX model of a checkpoint with random adapters ``one``, ``two``, … for it."""
+def build(
+    checkpoint: Path,
+    folder: Path,
+    precision: str = "int4",
+    seeds: tuple[int, ...] = (1, 2),
+    accuracy_level: int = 1,
+) -> Path:
+    """An ONNX model of a checkpoint with random adapters ``one``, ``two``, … for it.
+
+    Args:
+        accuracy_level: 1: adapters are inputs of the graph; 4: they stand inside it.
+    """
     import torch
 
     from core.files import digest
-    from core.optimize.adapters import add_adapter
+    from core.optimize.adding import add_adapter
     from core.optimize.build import open_graph
     from core.optimize.genai_builder import build as build_graph
 
@@ -33,7 +43,7 @@ def build(checkpoint: Path, folder: Path, precision: str = "int4", seeds: tuple[
             folder,
             precision=precision,
             provider="CPUExecutionProvider",
-            options={},
+            options={"accuracy_level": accuracy_level},
             work=folder.parent / "work",
         )
     layout = open_graph(folder, checkpoint, digest(folder / "model.onnx"))

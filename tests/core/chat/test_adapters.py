@@ -10,7 +10,8 @@ import pytest
 from core.chat import ChatSession
 from core.chat.protocol import Token
 from core.errors import RequestError
-from tests.core.chat.conftest import Reference
+from core.folder import merged_folder
+from tests.core.chat.conftest import Reference, build
 
 
 def test_adapters_are_switched_in_a_loaded_model(chat: ChatSession, reference: Reference) -> None:
@@ -116,3 +117,51 @@ def test_an_adapter_that_does_not_fit_is_refused_before_generation(llama: Path, 
         assert session.turns == []
         session.set_adapter("two")
         assert session.begin_alone("Hello?", ("two",), max_new_tokens=3).result()["two"].new_tokens == 3
+
+
+def test_adapters_inside_the_graph_switch_and_one_that_came_later_is_refused(
+    llama_checkpoint: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    from core.optimize.adapters import read_layout
+    from core.optimize.adding import add_adapter
+
+    folder = build(llama_checkpoint, tmp_path / "onnx", seeds=(1,), accuracy_level=4)
+    with ChatSession(folder) as session:
+        assert session.wait_ready().adapters == ["one"]
+        for _ in range(2):  # the switch of one conversation does not reach the other
+            both = session.begin_alone("Hello?", ("", "one"), max_new_tokens=8).result()
+            assert both[""].answer != both["one"].answer
+        layout = read_layout(folder)
+        tensors = {
+            key: torch.randn([2 if size is None else size for size in shape])
+            for key, shape in layout.inputs().items()
+        }
+        add_adapter(folder, "late", tensors, {})
+        with pytest.raises(RequestError, match="came after") as caught:
+            session.set_adapter("late")
+        assert caught.value.code == "adapter.newer"
+    with ChatSession(folder, adapter="late") as session:
+        assert session.wait_ready().adapters == ["late", "one"]
+        again = session.begin_alone("Hello?", ("", "one", "late"), max_new_tokens=8).result()
+        assert (again[""].answer, again["one"].answer) == (both[""].answer, both["one"].answer)
+        assert again["late"].answer != again["one"].answer
+
+
+def test_a_merged_adapter_is_a_model_of_its_own(llama: Path, tmp_path: Path) -> None:
+    from tests.tiny_models import make_tiny
+
+    other = build(make_tiny("qwen2", tmp_path / "qwen2"), tmp_path / "other", seeds=())
+    merged = merged_folder(llama, "food")
+    merged.parent.mkdir()
+    other.rename(merged)
+    with ChatSession(llama) as session, ChatSession(merged) as alone:
+        assert session.wait_ready().adapters == ["food", "one", "two"]
+        answers = session.begin_alone("Hello?", ("", "food", "one"), max_new_tokens=8).result()
+        assert len({answer.answer for answer in answers.values()}) == 3
+        own = alone.begin_alone("Hello?", ("",), max_new_tokens=8).result()[""]
+        assert answers["food"].answer == own.answer
+    (merged / "model.onnx").unlink()
+    with ChatSession(llama) as session:
+        assert session.wait_ready().adapters == ["one", "two"]

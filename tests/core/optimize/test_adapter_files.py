@@ -17,7 +17,6 @@ from core.optimize.adapters import (
     Lora,
     Output,
     Pair,
-    add_adapter,
     arrange,
     check_adapter,
     read_layout,
@@ -25,6 +24,7 @@ from core.optimize.adapters import (
     read_shapes,
     scale_of,
 )
+from core.optimize.adding import add_adapter
 
 LAYOUT = AdapterLayout(
     "float32",

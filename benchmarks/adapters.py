@@ -1,0 +1,301 @@
+"""What an adapter costs: ``python -m benchmarks.adapters FOLDER``.
+
+Makes a model of the shape of Phi-3.5-mini-instruct with random weights (``--layers`` and ``--hidden`` make it
+smaller), rounds it to 4 bits, builds it for ``--provider``, and times answers: of the base alone, and with an
+adapter of rank 64 on all linear layers, as inputs of the graph and inside it. An adapter that is merged costs
+nothing: its graph is that of the base alone. What is made stays in FOLDER, so that a second run only measures;
+``--model`` takes a folder of the optimize step instead.
+
+Rounds alternate between the kinds. Printed, as lines of ``docs/benchmarks.md``, are the median with the lowest and
+highest, and the median of the processor's time, which tells more where other work shares the machine. ``--profile``
+adds where the time of a token goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from core.optimize.adapters import AdapterLayout, read_layout, write_adapter_file
+from core.optimize.genai import import_genai
+
+PROMPT = 64
+
+
+def build(folder: Path, provider: str, layers: int, hidden: int) -> Path:
+    """The base in ONNX, made once."""
+    from core.events import Reporter
+    from core.model.folder import model_facts
+    from core.olive.run import run_workflow, workflow
+    from core.optimize.build import build_base, choose
+
+    mark = folder / f"{provider}.json"
+    if mark.exists():
+        return Path(json.loads(mark.read_text()))
+    source = folder / "float"
+    if not (source / "config.json").exists():
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "benchmarks.full_size", str(source), "--only-model"),
+                *("--layers", str(layers), "--hidden", str(hidden)),
+            ],
+            check=True,
+        )
+    rtn = {
+        "type": "Rtn",
+        "bits": 4,
+        "group_size": 128,
+        "lm_head": True,
+        "overrides": {"lm_head": {"bits": 8}},
+    }
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        rounded = run_workflow(
+            workflow(source, {"rtn": rtn}), work=folder / "rounded", report=Reporter()
+        ).model_path
+        device = "cpu" if provider == "CPUExecutionProvider" else "gpu"
+        made, _ = build_base(
+            rounded,
+            choose(model_facts(rounded), "int4", provider),
+            device=device,
+            provider=provider,
+            base_digest="benchmark",
+            work=folder / f"build-{device}",
+            report=Reporter(),
+        )
+    mark.write_text(json.dumps(str(made.resolve())))
+    return made
+
+
+def random_adapter(layout: AdapterLayout, rank: int) -> dict[str, Any]:
+    """Random matrices for every branch."""
+    import torch
+
+    torch.manual_seed(0)
+    return {
+        name: torch.randn([rank if size is None else size for size in shape]) * 0.01
+        for name, shape in layout.inputs().items()
+    }
+
+
+def changed(folder: Path, target: Path, change: Callable[[Any], None]) -> Path:
+    """A copy of a model folder beside it, weights linked, with another graph."""
+    import onnx
+
+    from core.optimize.build import linked_copy
+
+    linked_copy(folder, target)
+    model = onnx.load(str(folder / "model.onnx"), load_external_data=False)
+    change(model)
+    (target / "model.onnx").unlink()
+    onnx.save(model, str(target / "model.onnx"))
+    return target
+
+
+def without_places(model: Any) -> None:
+    """Take inputs for adapters out of a graph."""
+    graph = model.graph
+    whole = {node.input[0]: node.output[0] for node in graph.node if node.name.endswith("/lora/Add")}
+    kept = [node for node in graph.node if "/lora" not in node.name]
+    for node in kept:
+        node.output[:] = [whole.get(name, name) for name in node.output]
+    del graph.node[:]
+    graph.node.extend(kept)
+    for items in (graph.input, graph.initializer):
+        rest = [item for item in items if ".lora_" not in item.name]
+        del items[:]
+        items.extend(rest)
+
+
+def with_places(layout: AdapterLayout, dtype: str, given: str) -> Callable[[Any], None]:
+    """Put inputs for adapters into a graph that has none; where ``given`` is not ``dtype``, each is cast."""
+
+    def change(model: Any) -> None:
+        from onnx import TensorProto, helper
+
+        from core.optimize.branches import add_branches, find_projections
+
+        graph = model.graph
+        known = {f"model.layers.{p.layer}.{p.block}.{p.kind}.lora_B": p for p in find_projections(graph)}
+        planned = [(each, [known[output.name] for output in each.outputs]) for each in layout.branches]
+        add_branches(model, planned, dtype)
+        if given == dtype:
+            return
+        kinds = {"float16": TensorProto.FLOAT16, "float32": TensorProto.FLOAT}
+        nodes = []
+        for node in graph.node:
+            for place, name in enumerate(node.input):
+                if ".lora_" in name:
+                    node.input[place] = f"{name}.cast"
+                    nodes.append(helper.make_node("Cast", [name], [f"{name}.cast"], to=kinds[dtype]))
+            nodes.append(node)
+        del graph.node[:]
+        graph.node.extend(nodes)
+        for item in graph.input:
+            if ".lora_" in item.name:
+                item.type.tensor_type.elem_type = kinds[given]
+        for item in graph.initializer:
+            if ".lora_" in item.name:
+                item.data_type = kinds[given]
+
+    return change
+
+
+class Kind:
+    """A loaded model, with an adapter in use or none."""
+
+    def __init__(self, folder: Path, adapter: Path | None, threads: int, profile: Path | None = None) -> None:
+        og = import_genai()
+        config = og.Config(str(folder))
+        options: dict[str, Any] = {"intra_op_num_threads": threads} if threads else {}
+        if profile:
+            options["enable_profiling"] = str(profile)
+        if options:
+            config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
+        self._model = og.Model(config)
+        self._adapters = None
+        if adapter:
+            self._adapters = og.Adapters(self._model)
+            self._adapters.load(str(adapter), "one")
+        self.speeds: list[float] = []
+        self.work: list[float] = []
+
+    def answer(self, tokens: int) -> tuple[float, float]:
+        """Tokens a second of one answer, and the processor's milliseconds a token."""
+        import numpy as np
+
+        og = import_genai()
+        params = og.GeneratorParams(self._model)
+        length = PROMPT + 4 + tokens
+        params.set_search_options(max_length=length, min_length=length, do_sample=False)
+        generator = og.Generator(self._model, params)
+        if self._adapters is not None:
+            generator.set_active_adapter(self._adapters, "one")
+        generator.append_tokens(np.random.default_rng(0).integers(5, 380, PROMPT).astype(np.int32))
+        for _ in range(3):
+            generator.generate_next_token()
+        began, work = time.perf_counter(), time.process_time()
+        for _ in range(tokens):
+            generator.generate_next_token()
+        return tokens / (time.perf_counter() - began), 1e3 * (time.process_time() - work) / tokens
+
+
+def kinds(folder: Path, work: Path, rank: int) -> dict[str, tuple[Path, Path | None]]:
+    """Model folder and adapter file of each kind that is timed."""
+    from core.optimize.adapters import INSIDE, write_switch_file
+    from core.optimize.adding import add_adapter
+    from core.optimize.build import linked_copy
+
+    layout = read_layout(folder)
+    tensors = random_adapter(layout, rank)
+    plain = changed(folder, work / "plain", without_places)
+    found: dict[str, tuple[Path, Path | None]] = {"the base alone, or an adapter merged": (plain, None)}
+    given_in = ("float16", "float32") if layout.dtype == INSIDE else (layout.dtype,)
+    for given in given_in:
+        dtype = "float32" if layout.dtype == INSIDE else layout.dtype
+        target = changed(plain, work / f"inputs-{given}", with_places(layout, dtype, given))
+        file = target / "one.onnx_adapter"
+        write_adapter_file(tensors, given, file)
+        found[f"adapter as inputs in {given}, none given"] = (target, None)
+        found[f"adapter as inputs in {given}"] = (target, file)
+    if layout.dtype == INSIDE:
+        target = linked_copy(folder, work / "inside")
+        add_adapter(target, "one", tensors, {})
+        write_switch_file("one", target / "one.onnx_adapter")
+        found["adapter inside in int8, off"] = (target, None)
+        found["adapter inside in int8"] = (target, target / "one.onnx_adapter")
+    return found
+
+
+def profiled(name: str, folder: Path, adapter: Path | None, threads: int, work: Path) -> str:
+    """Where the milliseconds of a token go, by operator."""
+    prefix = work / "profile"
+    for old in work.glob("profile*.json"):
+        old.unlink()
+    kind = Kind(folder, adapter, threads, prefix)
+    kind.answer(16)
+    del kind
+    gc.collect()
+    (file,) = work.glob("profile*.json")
+    events = json.loads(file.read_text())
+    runs = [event for event in events if event.get("name") == "model_run"][-8:]
+    spent: Counter[str] = Counter()
+    count: Counter[str] = Counter()
+    for event in events:
+        inside = any(run["ts"] <= event["ts"] < run["ts"] + run["dur"] for run in runs)
+        if inside and event.get("cat") == "Node" and event["name"].endswith("kernel_time"):
+            spent[event["args"]["op_name"]] += event["dur"]
+            count[event["args"]["op_name"]] += 1
+    each = [
+        f"{op} {count[op] // len(runs)} x, {spent[op] / len(runs) / 1e3:.2f}"
+        for op, _ in spent.most_common(8)
+    ]
+    whole = sum(run["dur"] for run in runs) / len(runs) / 1e3
+    return f"{name}: {whole:.2f} ms a token: {'; '.join(each)}"
+
+
+def main() -> int:
+    """Make, time, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--provider", default="CPUExecutionProvider")
+    parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--hidden", type=int, default=3072)
+    parser.add_argument("--model", type=Path, help="a folder of the optimize step")
+    parser.add_argument("--rank", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--profile", action="store_true")
+    asked = parser.parse_args()
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    folder = asked.model or build(asked.folder, asked.provider, asked.layers, asked.hidden)
+    import tempfile
+
+    # Beside the model, so that its weights can be linked.
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="adapters-") as scratch:
+        work = Path(scratch)
+        timed = kinds(folder, work, asked.rank)
+        loaded = {name: Kind(*each, asked.threads) for name, each in timed.items()}
+        for kind in loaded.values():
+            kind.answer(8)
+        for _ in range(asked.rounds):
+            for kind in loaded.values():
+                speed, work_ms = kind.answer(asked.tokens)
+                kind.speeds.append(speed)
+                kind.work.append(work_ms)
+        first = next(iter(loaded.values()))
+        base, base_work = statistics.median(first.speeds), statistics.median(first.work)
+        cores = asked.threads or len(os.sched_getaffinity(0))
+        print(
+            f"| {asked.provider}, {cores} cores, rank {asked.rank} | tokens/s | slower by | CPU time a token |"
+        )
+        print("|---|---|---|---|")
+        for name, kind in loaded.items():
+            median = statistics.median(kind.speeds)
+            low, high = min(kind.speeds), max(kind.speeds)
+            work_ms = statistics.median(kind.work)
+            more = f"{work_ms:.1f} ms ({work_ms / base_work - 1:+.0%})"
+            print(f"| {name} | {median:.1f} ({low:.1f} to {high:.1f}) | {1 - median / base:.0%} | {more} |")
+        sys.stdout.flush()
+        del loaded, kind, first
+        gc.collect()
+        if asked.profile:
+            for name, each in timed.items():
+                print(profiled(name, *each, asked.threads, work))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
