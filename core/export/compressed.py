@@ -88,6 +88,7 @@ def quantization_config(schemes: Mapping[str, Scheme], floats: list[str]) -> dic
         "quant_method": "compressed-tensors",
         "format": "pack-quantized",
         "quantization_status": "compressed",
+        "dequantize": True,  # when it is loaded, and not in the first forward: PEFT needs layers with weights
         "config_groups": groups,
         "ignore": floats,
     }

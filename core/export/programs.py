@@ -66,7 +66,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 _ASK_PEFT = """
 tokenizer = AutoTokenizer.from_pretrained(HERE / "base")
-model = AutoModelForCausalLM.from_pretrained(HERE / "base", dtype="auto"{unpacked})
+model = AutoModelForCausalLM.from_pretrained(HERE / "base", dtype="auto")
 if options.adapter:
     model = PeftModel.from_pretrained(model, HERE / "adapter")
 prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
@@ -90,14 +90,9 @@ def ask_peft(recipe: Recipe, adapter: str | None, special: bool, *, packed: bool
         special: whether the tokenizer shall put its start token before a text.
         packed: whether the base is in the form of compressed-tensors.
     """
-    ask = _ASK_PEFT.replace("{special}", str(special))
-    # PEFT needs layers with weights: compressed-tensors unpacks them at once when it is told to.
-    ask = ask.replace(
-        "{unpacked}", ", quantization_config=CompressedTensorsConfig(dequantize=True)" if packed else ""
-    )
-    imports = _PEFT.replace("AutoTokenizer", "AutoTokenizer, CompressedTensorsConfig") if packed else _PEFT
     needs = "peft transformers torch" + (" compressed-tensors" if packed else "")
-    return _whole(needs, imports, ask, recipe, _ADAPTER.format(adapter=adapter or ""))
+    ask = _ASK_PEFT.replace("{special}", str(special))
+    return _whole(needs, _PEFT, ask, recipe, _ADAPTER.format(adapter=adapter or ""))
 
 
 def _whole(needs: str, imports: str, ask: str, recipe: Recipe, adapter: str) -> str:
