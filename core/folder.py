@@ -33,6 +33,7 @@ def lab_folder(root: str | Path) -> LabFolder:
 
 RECIPE_NAME = "lab.toml"
 REPORT_NAME = "report.md"
+REPORT_PAGE_NAME = "report.html"
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,11 @@ class LabFolder:
     def report_path(self) -> Path:
         """What was made, from what, how well and how fast."""
         return self.root / REPORT_NAME
+
+    @property
+    def report_page_path(self) -> Path:
+        """The same as a page with charts, to send on."""
+        return self.root / REPORT_PAGE_NAME
 
 
 def merged_folder(onnx: Path, name: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 from core.errors import RequestError
 from core.events import now
-from core.files import MANIFEST, read_if_whole, read_json, write_atomic
+from core.files import MANIFEST, read_if_whole, read_json
 from core.folder import LabFolder
 from core.model.auto import Chosen
 from core.recipe import Recipe
@@ -66,15 +66,6 @@ def what_is_made(lab: LabFolder) -> Iterator[tuple[str, str, Path]]:
             continue
         for folder in makes.folders(lab):
             yield stage.name, makes.heading(lab, folder), folder
-
-
-def write_report(lab: LabFolder, recipe: Recipe) -> None:
-    """Write the report anew from the manifests of what there is.
-
-    Raises:
-        MachineError: the disk is full.
-    """
-    write_atomic(lab.report_path, report_text(lab, recipe))
 
 
 def report_text(lab: LabFolder, recipe: Recipe) -> str:

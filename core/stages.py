@@ -120,9 +120,12 @@ def _agreement(who: str, name: str) -> tuple[Figure, ...]:
     before = f"agreement.{who}."
     return (
         Figure(
-            f"{before}agreeing|{before}tokens", f"Tokens as PyTorch's, {name}", who == "base", between=" of "
+            f"{before}agreeing|{before}prompts",
+            f"Answers as PyTorch's, {name}",
+            who == "base",
+            between=" of ",
         ),
-        Figure(f"{before}identical|{before}prompts", f"Whole answers as PyTorch's, {name}", between=" of "),
+        Figure(f"{before}identical|{before}prompts", f"Of them word for word, {name}", between=" of "),
         Figure(f"{before}near_ties", f"Answers apart at a near tie, {name}", zero=False),
         Figure(f"{before}by_rounding", f"Answers apart by int8 rounding, {name}", zero=False),
         Figure(f"{before}largest_gap", f"Largest gap where they differ, {name}"),

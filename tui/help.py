@@ -119,7 +119,7 @@ TOPICS: Mapping[str, Topic] = {
             "Precision": "of the weights in the graph",
             "Adapter": "the one that was put beside it",
             "Tried here": "whether it was asked anything on this machine",
-            "Tokens as PyTorch's, base": "tokens of its answers that PyTorch would have chosen as well",
+            "Answers as PyTorch's, base": "answers that are PyTorch's, but for a near tie or int8's own rounding",
             "Questions asked again": "of the records that were learnt",
             "Right, base and tuned": "so many of them were answered as in the records",
         },

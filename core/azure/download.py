@@ -31,7 +31,7 @@ from core.azure.workspace import ML, Place, Workspace
 from core.errors import Do, LabError, MachineError, RequestError, StageError
 from core.events import Reporter
 from core.files import explained, publish, read_if_whole, write_atomic, write_json
-from core.folder import RECIPE_NAME, REPORT_NAME, LabFolder
+from core.folder import RECIPE_NAME, REPORT_NAME, REPORT_PAGE_NAME, LabFolder
 from core.formats import counted, human_bytes
 from core.recipe import OPTIONS, Recipe, parse_recipe, recipe_text
 from core.text import clean
@@ -682,6 +682,8 @@ def _put_in_place(work: Path, target: Path, place: Place, address: Address) -> d
             recipe_path.unlink()
         if report_path.is_file():
             os.replace(report_path, lab.report_path)
+        # A page from elsewhere could do in a browser what ours does not; the next stage writes ours anew.
+        (work / REPORT_PAGE_NAME).unlink(missing_ok=True)
         publish(work, lab.onnx_dir)
         values = {
             "upload.subscription": place.subscription,

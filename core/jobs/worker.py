@@ -21,7 +21,7 @@ from core.jobs.gpu import gpus_of, held
 from core.jobs.job import Job
 from core.jobs.monitor import Monitor
 from core.recipe import OPTIONS, Recipe
-from core.report import write_report
+from core.report_page import write_report
 from core.stage_context import StageContext, resolve_for_stage
 from core.stages import STAGES, Stage, stage_named
 from core.text import without_logins

@@ -16,7 +16,7 @@ from typing import Any
 from core.azure.download import check_names
 from core.errors import Do, RequestError, StageError
 from core.files import MANIFEST, read_if_whole, read_json, write_json
-from core.folder import RECIPE_NAME, REPORT_NAME, LabFolder, adapter_names
+from core.folder import RECIPE_NAME, REPORT_NAME, REPORT_PAGE_NAME, LabFolder, adapter_names
 from core.model.inside import refuse_links
 from core.recipe import Recipe, UploadSection, recipe_text
 from core.version import __version__
@@ -153,13 +153,20 @@ def _made(lab: LabFolder, recipe: Recipe) -> Iterator[tuple[str, bytes]]:
             REPORT_NAME,
             report_to_send(lab.report_path.read_text(encoding="utf-8", errors="replace")).encode(),
         )
+    if lab.report_page_path.is_file():
+        page = lab.report_page_path.read_text(encoding="utf-8", errors="replace")
+        yield REPORT_PAGE_NAME, _undated(page).encode()
 
 
 def report_to_send(text: str) -> str:
     """The report without its part on uploads and its date, for the same reason as the recipe's."""
     from core.report import with_upload
 
-    return with_upload(re.sub(r"Written [0-9T:-]+Z by", "Written by", text), None)
+    return with_upload(_undated(text), None)
+
+
+def _undated(text: str) -> str:
+    return re.sub(r"Written [0-9T:-]+Z by", "Written by", text)
 
 
 def digested(

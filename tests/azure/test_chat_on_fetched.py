@@ -41,6 +41,7 @@ def test_the_model_that_comes_back_answers_as_the_one_that_went(
 
     back = tmp_path / "back"
     result(olivepress("fetch", "ft-for-travel", str(back), "--lab", str(lab.root), "--json"))
+    assert not list(back.rglob("report.html")), "a page from elsewhere is not one to open"
     first = result(olivepress("chat", str(lab.root), "--prompt", QUESTION, "--json"))
     again = result(olivepress("chat", str(back), "--prompt", QUESTION, "--json"))
     assert again["answer"] == first["answer"] != ""

@@ -157,6 +157,13 @@ def test_an_upload_does_not_change_what_is_uploaded(tmp_path: Path) -> None:
     assert [item for item in after.items if not item.path] == [item for item in before.items if not item.path]
 
 
+def test_the_page_goes_along_without_its_date(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path / "lab", {"model.onnx": 10})
+    lab.folder.report_page_path.write_text("<p>Written 2026-11-27T20:57:16Z by OlivePress 0.1.0.</p>")
+    sent = {item.name: item.data for item in collect(lab.folder, lab.recipe).items}
+    assert sent["report.html"] == b"<p>Written by OlivePress 0.1.0.</p>"
+
+
 def test_a_certificate_that_nobody_signed(
     azure: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

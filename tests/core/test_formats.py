@@ -100,12 +100,12 @@ def test_values_in_words() -> None:
         ("Size", "3.0 GiB to 3.0 MiB"),
         ("Same next word", "95.7 %"),
     ]
-    agreement = {"base": {"agreeing": 99, "tokens": 100}, "tuned": {"agreeing": 7, "tokens": 8}}
+    agreement = {"base": {"agreeing": 99, "prompts": 100}, "tuned": {"agreeing": 7, "prompts": 8}}
     lines = dict(result_lines("optimize", {"verified": True, "agreement": agreement}))
     assert lines == {
         "Tried here": "yes",
-        "Tokens as PyTorch's, base": "99 of 100",
-        "Tokens as PyTorch's, tuned": "7 of 8",
+        "Answers as PyTorch's, base": "99 of 100",
+        "Answers as PyTorch's, tuned": "7 of 8",
     }
     assert result_lines("finetune", {"resumed_from": 0}) == []
 

@@ -15,9 +15,9 @@ from textual.widget import Widget
 from textual.widgets import Markdown, Static
 from textual.widgets.markdown import MarkdownStream
 
-from core.chat.difference import Spans, difference
 from core.chat.repetition import warning
 from core.chat.settings import Sampling
+from core.difference import Spans, difference
 from core.text import StreamCleaner, clean
 from tui.glyphs import glyph
 from tui.widgets.safe import Plain

@@ -7,7 +7,7 @@ import re
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from core.chat.difference import Spans, difference
+from core.difference import Spans, difference
 
 WORDS = st.lists(
     st.sampled_from(["see", "the", "old", "new", "bridge", "market", ",", ".", "and", "river"]), max_size=30

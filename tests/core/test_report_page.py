@@ -1,0 +1,152 @@
+"""report.html: what it says of a lab, that it loads nothing, and that foreign text stays text."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.files import MANIFEST, write_json
+from core.folder import LabFolder
+from core.recipe import Recipe
+from core.report_page import page, write_report
+
+CURVE = [[step, 3.0 / step] for step in range(1, 61)]
+HELD = [[0, 3.3], [20, 1.4], [40, 1.1], [60, 1.2]]
+ANSWERS = {"question": "Where?", "base": "In the big city, I think.", "tuned": "In the old city, by the sea."}
+
+
+def lab_of(root: Path, **answers: Any) -> LabFolder:
+    """A lab with a result of every stage, as manifests alone."""
+    lab = LabFolder(root)
+    results: dict[str, dict[str, Any]] = {
+        "quantized": {
+            "algorithm": "awq",
+            "bits": 4,
+            "bytes_before": 4_000_000,
+            "bytes_after": 1_000_000,
+            "same_likeliest_token": 0.9,
+            "measured_tokens": 1000,
+        },
+        "finetuned/travel": {
+            "adapter": "travel",
+            "eval_loss_base": 3.3,
+            "eval_loss_tuned": 1.2,
+            "steps": 60,
+            "loss_curve": CURVE,
+            "eval_curve": HELD,
+        },
+        "onnx": {
+            "base_bytes": 1_100_000,
+            "adapter_bytes": 90_000,
+            "tokens_per_s_base": 120.0,
+            "tokens_per_s_tuned": 97.7,
+            "answers": {**ANSWERS, **answers},
+        },
+    }
+    for name, result in results.items():
+        folder = lab.models_dir / name
+        folder.mkdir(parents=True)
+        write_json(folder / MANIFEST, {"result": result, "fingerprint": {"versions": {"torch": "2.13.0"}}})
+    return lab
+
+
+class Seen(HTMLParser):
+    """The tags and the texts of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.inside: list[str] = []
+        self.words: dict[str, list[str]] = {}
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.inside:
+            del self.inside[len(self.inside) - 1 - self.inside[::-1].index(tag) :]
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+        if self.inside:
+            self.words.setdefault(self.inside[-1], []).append(data)
+
+
+def test_the_page_says_what_the_lab_gave(tmp_path: Path) -> None:
+    text = page(lab_of(tmp_path / "lab"), Recipe())
+    seen = Seen(text)
+    said = " ".join(" ".join(seen.texts).split())
+    assert "4.0 times smaller" in said
+    assert "held-out loss, lowest at step 40 (1.10)" in said
+    assert "float: 3.8 MiB" in said
+    assert "base: 120" in said
+    assert "with adapter: 97.7" in said
+    assert seen.words["del"] == ["big", "I think"]
+    assert seen.words["ins"] == ["old", "by the sea"]
+    assert "olivepress run lab quantize finetune optimize" in said
+    assert said.count("torch 2.13.0") == 3
+
+
+def test_it_loads_nothing_and_runs_nothing(tmp_path: Path) -> None:
+    seen = Seen(page(lab_of(tmp_path / "lab"), Recipe()))
+    assert not {tag for tag, _ in seen.tags} & {"script", "link", "img", "iframe", "object", "a", "form"}
+    assert not [
+        value for _, given in seen.tags for name, value in given.items() if name in ("src", "href", "style")
+    ]
+    assert not [name for _, given in seen.tags for name in given if name.startswith("on")]
+
+
+@settings(max_examples=30, deadline=None)
+@given(text=st.text(min_size=1, max_size=60), other=st.text(min_size=1, max_size=60))
+def test_foreign_text_is_text(tmp_path_factory: Any, text: str, other: str) -> None:
+    root = tmp_path_factory.mktemp("page")
+    plain = Seen(page(lab_of(root / "a", base="x", tuned="y"), Recipe()))
+    foreign = f"</script><script>alert(1)</script>{text}"
+    hostile = Recipe().with_values({"model.source": "m", "data.file": f"<b>{other}".replace("\x00", "")})
+    lab = lab_of(
+        root / "b", question=foreign, base=f"<img src=x onerror=y> {other}", tuned=f"<svg onload=z>{text}"
+    )
+    seen = Seen(page(lab, hostile))
+    marks = {"del", "ins"}  # of the words that differ
+    assert {tag for tag, _ in seen.tags} - marks == {tag for tag, _ in plain.tags} - marks
+    assert "\x1b" not in "".join(seen.texts)
+
+
+def test_an_empty_lab_and_odd_figures_give_a_page(tmp_path: Path) -> None:
+    assert "Do it again" in page(LabFolder(tmp_path / "empty"), Recipe())
+    lab = LabFolder(tmp_path / "odd")
+    for name, result in {
+        "finetuned/travel": {"loss_curve": [[1, "x"], 3, [2, float("nan")]], "eval_curve": {"a": 1}},
+        "onnx": {"base_bytes": True, "tokens_per_s_base": "fast", "answers": [1]},
+    }.items():
+        (lab.models_dir / name).mkdir(parents=True)
+        write_json(lab.models_dir / name / MANIFEST, {"result": result})
+    assert "<svg" not in page(lab, Recipe())
+
+
+def test_a_constant_loss_is_drawn(tmp_path: Path) -> None:
+    lab = LabFolder(tmp_path / "lab")
+    folder = lab.models_dir / "finetuned" / "travel"
+    folder.mkdir(parents=True)
+    write_json(folder / MANIFEST, {"result": {"loss_curve": [[1, 2.0], [2, 2.0]]}})
+    places = re.findall(r'class="raw" points="([^"]+)"', page(lab, Recipe()))
+    assert len(places) == 1
+    assert len({place.split(",")[1] for place in places[0].split()}) == 1
+
+
+def test_both_reports_are_written_and_whose_subscription_it_was_is_not_in_the_page(tmp_path: Path) -> None:
+    lab = lab_of(tmp_path / "lab")
+    recipe = Recipe().with_values({"upload.subscription": "0000-secret-1111", "upload.workspace": "my-space"})
+    write_report(lab, recipe)
+    written = lab.report_page_path.read_text(encoding="utf-8")
+    assert lab.report_path.read_text(encoding="utf-8").startswith("# lab\n")
+    assert "0000-secret-1111" not in written
+    assert "my-space" not in written
