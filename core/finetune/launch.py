@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from core.files import read_if_whole, write_json
 from core.finetune.gpus import Work, cpu_ranks, settled_gpus
 from core.finetune.ranks import Beat, rank_name, read_beat
 from core.finetune.training import AGAIN_LOW, Task, TooLittleMemory, Training
+from core.formats import human_bytes
 from core.hardware import usable_cores
 from core.text import clean_line
 
@@ -50,6 +52,7 @@ _AGAIN = (
     "Run it again: it goes on from its last checkpoint, on as many GPUs as there are then. If it happens again, look "
     "for lack of memory, or for a GPU that fails (dmesg)."
 )
+_LAST_WORDS = 64 * 1024
 _REASON_S = 1.0
 _LEAVE_S = 30.0
 
@@ -238,6 +241,13 @@ class Watch:
 
     def _gone(self, detail: str) -> LabError:
         self._print_output()
+        if (free := shutil.disk_usage(self.work).free) < _LAST_WORDS:
+            return MachineError(
+                "The disk is full.",
+                f"{detail} Only {human_bytes(free)} are free at {self.work}.",
+                "Free some space and run it again: it goes on from its last checkpoint.",
+                code="disk.full",
+            )
         return MachineError("The training lost one of its processes.", detail, _AGAIN, code="ranks.lost")
 
     def _print_output(self) -> None:

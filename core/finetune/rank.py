@@ -20,7 +20,7 @@ from typing import Any
 
 from core.errors import Cancelled, LabError
 from core.events import Reporter
-from core.files import read_json, write_json
+from core.files import read_json, refusal, write_json
 
 _PR_SET_PDEATHSIG = 1
 _FOR_EVER = timedelta(days=7)
@@ -90,14 +90,15 @@ def main(work: Path) -> int:
         told = {"error": said.as_dict(), "exit_status": said.exit_status}
         # Who starts the ranks ends the others when one fails; this one did not, if all were asked.
         status = 0 if (work / "stop").exists() else said.exit_status
-    except LabError as error:
-        told = {"error": error.as_dict(), "exit_status": error.exit_status}
-        if (again := getattr(error, "low_may_fit", None)) is not None:
-            told["low_may_fit"] = again
-        status = error.exit_status
     except BaseException as error:
-        traceback.print_exc()
-        told = {"error": f"{type(error).__name__}: {error}"[:600]}
+        known = refusal(error, work) if isinstance(error, OSError) else error
+        if isinstance(known, LabError):
+            told = {"error": known.as_dict(), "exit_status": known.exit_status}
+            if (again := getattr(known, "low_may_fit", None)) is not None:
+                told["low_may_fit"] = again
+        else:
+            traceback.print_exc()
+            told = {"error": f"{type(error).__name__}: {error}"[:600]}
         status = 1
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -254,6 +255,15 @@ def test_no_word_at_all_is_told_too(watch: Watch, capsys: pytest.CaptureFixture[
     printed = capsys.readouterr().err
     assert "ModuleNotFoundError" in printed
     assert "\x1b" not in printed
+
+
+def test_a_full_disk_keeps_them_from_saying_so_and_is_told(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100))
+    error = failure(watch, over=True)
+    assert error is not None
+    assert (error.code, error.exit_status) == ("disk.full", 4)
 
 
 class Clock:
