@@ -20,6 +20,7 @@ _COMMANDS = (
     ("save", "[FILE]", "write it as Markdown"),
     ("copy", "", "copy the last answer"),
     ("evaluate", "[N]", "the held-out questions, base and tuned"),
+    ("serve", "", "answer other programs: the address"),
     ("restart", "", "start the model again"),
     ("help", "", "this list"),
     ("quit", "", "end the chat"),

@@ -18,7 +18,7 @@ from core.text import StreamCleaner, clean
 if TYPE_CHECKING:
     from core.lab import Lab
 
-NOT_HERE = ("copy",)
+NOT_HERE = ("copy", "serve")
 HELP = f"""\
 Type a question. A line that ends with \\ goes on in the next. Ctrl-C stops an answer, Ctrl-D ends the chat.
 A question that begins with / is typed with two.

@@ -23,6 +23,8 @@ _MOST_FOLDERS = 2000
 """Folders that are looked into near by, in all: a home folder may have millions."""
 _USUAL = ("models", "Models", "Downloads", ".lmstudio/models")
 """Folders of a user in which models often lie."""
+_NO_MODELS = ("adapter", "mmproj")
+"""How GGUF files are called that only go with a model."""
 _PASSED_OVER = ("node_modules", "site-packages", "__pycache__", "jobs", "chats")
 
 
@@ -130,7 +132,11 @@ def _near(lab_root: Path, home: Path) -> Iterator[FoundModel]:
                 continue
             made_here = (folder / "lab.toml").is_file()
             for entry in entries:
-                if entry.suffix.lower() == ".gguf" and entry.is_file():
+                if (
+                    entry.suffix.lower() == ".gguf"
+                    and not entry.name.lower().startswith(_NO_MODELS)
+                    and entry.is_file()
+                ):
                     yield FoundModel(_named(entry, lab_root), "near by", entry.name, entry.stat().st_size)
                 elif (
                     below > 0

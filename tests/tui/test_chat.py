@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from textual.events import Paste
 
@@ -28,6 +29,7 @@ from tui.app import OlivePressApp
 from tui.screens.chat.dialogs import ChatsScreen, ChooseScreen, SettingsScreen
 from tui.screens.chat.evaluation import EvaluationScreen
 from tui.screens.chat.screen import ChatScreen
+from tui.screens.chat.serving import ServeScreen
 from tui.screens.chat.transcript_view import AnswerView, TurnView
 from tui.screens.dialogs import OverwriteScreen
 
@@ -439,3 +441,27 @@ async def test_code_and_lists_are_drawn_as_markdown_while_they_come(lab: Lab) ->
         assert "print('שלום')" in shown
         assert "```" not in shown
         assert "**" not in shown
+
+
+async def test_the_model_is_served_to_other_programs_until_that_is_stopped(chat_lab: Lab) -> None:
+    async with talking(chat_lab) as (app, pilot, screen):
+        await pilot.press(*"/serve", "enter")
+        await until(pilot, lambda: isinstance(app.screen, ServeScreen))
+        await until(pilot, lambda: screen.served.url in screen_text(app) and screen.served.url, 60)
+        url = screen.served.url
+        await pilot.press("y")
+        assert app.clipboard == url
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is screen)
+        async with httpx.AsyncClient() as client:
+            models = (await client.get(f"{url}/models")).json()["data"]
+            assert {each["id"] for each in models} == {"lab", "lab:one", "lab:two"}
+            await say(pilot, screen, "Does the chat go on?")
+            assert views(screen)[-1].raw
+            await pilot.press(*"/serve", "enter")
+            await until(pilot, lambda: isinstance(app.screen, ServeScreen))
+            assert screen.served.url == url
+            await pilot.press("f9")
+            await until(pilot, lambda: "The server has ended." in screen_text(app))
+            with pytest.raises(httpx.ConnectError):
+                await client.get(f"{url}/models")

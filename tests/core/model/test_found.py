@@ -42,6 +42,7 @@ def test_folders_and_gguf_files_are_found_near_by_and_in_the_home(tmp_path: Path
     kept = model(tmp_path / "home" / "models" / "family" / "big", 300)
     (tmp_path / "home" / "Downloads").mkdir()
     (tmp_path / "home" / "Downloads" / "some.Q4.gguf").write_bytes(b"x" * 7)
+    (tmp_path / "home" / "Downloads" / "mmproj-F16.gguf").write_bytes(b"x")
     models = found(tmp_path)
     gguf = str(tmp_path / "home" / "Downloads" / "some.Q4.gguf")
     assert set(models) == {"rehearsal", str(beside), "./mine", str(kept), gguf}

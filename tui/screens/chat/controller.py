@@ -323,12 +323,12 @@ class ChatController:
     def _turns(self) -> list[Turn]:
         return self.chat.turns if self.chat is not None else []
 
-    def view(self, missing: str = "", wide: bool = True) -> ChatView:
+    def view(self, missing: str = "", wide: bool = True, roomy: bool = True) -> ChatView:
         """The chat as it is now.
 
         Args:
             missing: what must be done before there is a model, if it is not.
-            wide: there is room for all buttons.
+            wide: there is room for a row of buttons, and ``roomy``: for all of them.
         """
         chat, response, turns = self.chat, self.response, self._turns
         ready = chat.ready if chat is not None else None
@@ -348,6 +348,7 @@ class ChatController:
             "set": alive,
             "chats": alive and not busy,
             "run": alive and not busy and not self.loading,
+            "serve": alive and not busy and not self.loading and (roomy or not turns),
             "earlier": len(turns) > self._shown,
         }
         return ChatView(

@@ -19,6 +19,7 @@ from core.text import clean
 from tui.screens.base import StepScreen
 from tui.screens.chat.controller import HELP, NOT_HERE, ChatController, ChatView
 from tui.screens.chat.question import Offers, Question
+from tui.screens.chat.serving import Served, ServeScreen
 from tui.screens.chat.transcript_view import USUAL, TranscriptView
 from tui.widgets.button import Button
 from tui.widgets.problem import ProblemBox
@@ -66,6 +67,7 @@ class ChatScreen(StepScreen):
         self.stale = Plain("", id="chat-stale")
         self.field = Question(self.controller.completions, id="ask")
         self._missing = ""
+        self.served = Served(self._served_changed)
         self._actions: dict[str, Callable[[], None]] = {
             "help": self._help,
             "chats": self._choose_chat,
@@ -73,6 +75,7 @@ class ChatScreen(StepScreen):
             "evaluate": self.action_run,
             "run": self.action_run,
             "restart": self._restart,
+            "serve": self._serve,
             "stop": self.action_stop,
             "goal": self._go_to_goal,
             "earlier": self.controller.show_earlier,
@@ -98,6 +101,7 @@ class ChatScreen(StepScreen):
             yield Button("Set", id="set")
             yield Button("Chats", id="chats")
             yield Button("Evaluate", id="run", key="F8")
+            yield Button("Serve", id="serve")
         yield self.command
 
     # Drawing
@@ -120,7 +124,7 @@ class ChatScreen(StepScreen):
 
     def _look(self) -> ChatView:
         # The row of buttons must not be cut: what is left out on a narrow terminal is a word behind a /.
-        return self.controller.view(self._missing, wide=self.size.width >= 78)
+        return self.controller.view(self._missing, self.size.width >= 78, self.size.width >= 90)
 
     def _draw_frame(self, view: ChatView) -> None:
         """Draw all but the conversation, if it is other than before: words come twenty times a second."""
@@ -182,9 +186,10 @@ class ChatScreen(StepScreen):
         if wait is not None:
             self._in_thread(wait)
 
-    def on_unmount(self) -> None:
-        """The wizard ends: so does the model."""
+    async def on_unmount(self) -> None:
+        """The wizard ends: so do the model and the server."""
         self.controller.close()
+        await self.served.stop()
 
     # What is typed and pushed
 
@@ -273,6 +278,21 @@ class ChatScreen(StepScreen):
     def _restart(self) -> None:
         if not self.controller.loading:
             self._in_thread(self.controller.load())
+
+    def _serve(self) -> None:
+        """Begin to serve, if that was not done, and show the address."""
+        self.served.start(self.session.root)
+        self.app.push_screen(ServeScreen(self.served, self.session.command("serve")))
+
+    def _served_changed(self) -> None:
+        """The server is there, or has ended."""
+        if not self.is_running:
+            return
+        if isinstance(self.app.screen, ServeScreen):
+            self.app.screen.look()
+        elif self.served.error is not None:
+            self.notify("The server has ended: Serve tells why.", markup=False)
+        self.query_one("#serve", Button).label("Serving" if self.served.running else "Serve")
 
     def _stop_editing(self) -> None:
         """Something else is done: what was changed of the question stays in the field, to be asked as another."""

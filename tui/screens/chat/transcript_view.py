@@ -64,7 +64,6 @@ class AnswerView(Vertical):
         yield self._who
         yield self._markdown
         yield self._figures
-        yield self._circles
 
     async def on_mount(self) -> None:
         """Draw what is known already."""
@@ -105,6 +104,10 @@ class AnswerView(Vertical):
         told = warning(self.raw, self._settings)
         self._circles.display = bool(told)
         self._circles.show(told)
+        if (
+            told and not self._circles.is_attached
+        ):  # seldom: no answer waits for a widget that it does not need
+            self.mount(self._circles)
 
     @property
     def figures(self) -> str:

@@ -433,11 +433,14 @@ class DataScreen(StepScreen):
 
     def action_browse(self) -> None:
         """Pick a file."""
+        from core.resources import sample_data
         from tui.screens.pick import PickScreen
 
+        # Where the present file lies; the bundled one lies where nobody keeps their own.
         source = self.state.source
-        start = source.path.parent if source is not None else self.session.root
-        self.app.push_screen(PickScreen(start if start.is_dir() else Path.cwd()), self._picked)
+        bundled = source is None or source.path == sample_data()
+        start = Path.cwd() if bundled or source is None else source.path.parent
+        self.app.push_screen(PickScreen(start if start.is_dir() else self.session.root), self._picked)
 
     def _picked(self, path: Path | None) -> None:
         if path is None:
