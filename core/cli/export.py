@@ -6,8 +6,7 @@ import argparse
 import sys
 import textwrap
 
-from core.cli.parser import add_folder, add_json
-from core.errors import RequestError
+from core.cli.parser import UsageError, add_folder, add_json, command_parser
 from core.export.forms import FORMS, ExportForm
 
 
@@ -83,10 +82,10 @@ def run(options: argparse.Namespace) -> int:
     from core.text import clean, command
 
     if options.to is None and options.olive is None:
-        raise RequestError(
+        raise UsageError(
             "The form is not named.",
             hint=f"{command('export', options.folder, '--to')} FORM OUT, where FORM is {' or '.join(FORMS)}.",
-            code="usage",
+            usage=command_parser("export").format_usage(),
         )
     form, out = options.to or ("olive", options.olive)
     report = StderrReporter() if redraws(sys.stderr) and not options.json else Reporter()
