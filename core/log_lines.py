@@ -76,7 +76,7 @@ def read(line: str) -> LogLine:
 
 
 @dataclass(frozen=True)
-class Entry:
+class LogBlock:
     """Lines that belong together: a traceback with those that it follows from, or one line.
 
     Attributes:
@@ -107,12 +107,12 @@ def _says(line: str) -> bool:
     return bool(line.strip()) and not line.startswith((" ", "\t")) and line not in (TRACEBACK, *_CHAINED)
 
 
-def entries(lines: Sequence[str], first: int = 0) -> Iterator[Entry]:
+def entries(lines: Sequence[str], first: int = 0) -> Iterator[LogBlock]:
     """The entries of some lines, of which the first has this number."""
     at = 0
     while at < len(lines):
         end = _end_of_traceback(lines, at) if lines[at].strip() == TRACEBACK else at + 1
-        yield Entry(first + at, tuple(lines[at:end]))
+        yield LogBlock(first + at, tuple(lines[at:end]))
         at = end
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from core.recipe import Recipe, UploadSection, recipe_text
 from core.report import report_text, what_is_made
 from core.stages import STAGES, assessment, result_lines
 from core.stale import stale
-from core.text import clean
+from core.text import clean, command
 from core.version import __version__
 
 _TEMPLATE = Path(__file__).with_name("report_page.html.j2")
@@ -121,14 +120,14 @@ def _without_azure(recipe: Recipe) -> Recipe:
 
 
 def _commands(lab: LabFolder, recipe: Recipe, stages: Sequence[str]) -> list[str]:
-    folder = shlex.quote(lab.root.name)
+    folder = lab.root.name
     lines = [
         f"# with OlivePress {__version__}, this recipe as {lab.root.name}/lab.toml, and its records beside it"
     ]
     if stages:
-        lines.append(f"olivepress check {folder}")
-        lines.append(f"olivepress run {folder} {' '.join(dict.fromkeys(stages))}")
-    lines.append(f"olivepress chat {folder}")
+        lines.append(command("check", folder))
+        lines.append(command("run", folder, *dict.fromkeys(stages)))
+    lines.append(command("chat", folder))
     return [_plain(line) for line in lines]
 
 

@@ -47,7 +47,7 @@ class _Left(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class Offer:
     """What can be answered.
 
     Attributes:
@@ -149,16 +149,14 @@ class PlainWizard:
             if 1 <= number <= len(steps()):
                 return steps()[number - 1]
         common = [
-            Answer("back", "the step before", lambda _: steps()[max(0, step.number - 2)]),
-            Answer(
-                "set", "set KEY=VALUE changes a setting of lab.toml", lambda words: self._set(step, words)
-            ),
-            Answer("help", "this list, and what the step is about", lambda _: self._help(step, every)),
-            Answer("quit", "leave; a job that runs goes on", self._leave),
+            Offer("back", "the step before", lambda _: steps()[max(0, step.number - 2)]),
+            Offer("set", "set KEY=VALUE changes a setting of lab.toml", lambda words: self._set(step, words)),
+            Offer("help", "this list, and what the step is about", lambda _: self._help(step, every)),
+            Offer("quit", "leave; a job that runs goes on", self._leave),
         ]
         every = [*answers, *common]
         if not word:
-            chosen: Answer | None = answers[0]
+            chosen: Offer | None = answers[0]
         elif word == "?":
             chosen = every[-2]
         else:
@@ -206,7 +204,7 @@ class PlainWizard:
     def _agreed(self, question: str) -> bool:
         return self._ask(f"{question} [y/N] ").lower() in ("y", "yes")
 
-    def _help(self, step: Step, answers: list[Answer]) -> None:
+    def _help(self, step: Step, answers: list[Offer]) -> None:
         from tui.help import TOPICS
 
         topic = TOPICS.get(step.name)
@@ -222,13 +220,13 @@ class PlainWizard:
             print(f"  {each.word:<9} {each.says}")
         print(f"  {f'1 to {len(steps())}':<9} {', '.join(f'{each.number} {each.title}' for each in steps())}")
 
-    def _next(self, step: Step) -> Answer:
+    def _next(self, step: Step) -> Offer:
         goal = steps()[step.number]
-        return Answer("next", f"Next: {goal.title}", lambda _: goal)
+        return Offer("next", f"Next: {goal.title}", lambda _: goal)
 
     # What an error advises
 
-    def _helps(self, step: Step) -> list[Answer]:
+    def _helps(self, step: Step) -> list[Offer]:
         """The answers for what the last error advises: what the wizard has as buttons."""
         from tui.actions import helps_of
 
@@ -237,7 +235,7 @@ class PlainWizard:
 
         found = helps_of(self._advice, step.name if step.name in STAGES else "")
         return [
-            Answer(f"mend{number if number > 1 else ''}", text, mends(part))
+            Offer(f"mend{number if number > 1 else ''}", text, mends(part))
             for number, (text, part) in enumerate(found, 1)
         ]
 
@@ -333,21 +331,21 @@ class PlainWizard:
 
     # What can be answered
 
-    def _answers(self, step: Step) -> list[Answer]:
+    def _answers(self, step: Step) -> list[Offer]:
         """The answers of a step; the first is what Enter takes."""
         if step.name == "check":
             return [
                 self._next(step),
-                Answer("again", "look again", lambda _: self._check(step)),
+                Offer("again", "look again", lambda _: self._check(step)),
             ]
         if step.name == "data":
             return self._data_answers(step)
         if step.name == "chat":
             missing = step.missing(self._look())
             if missing is not None:
-                return [Answer("go", f"Go to {missing.number} {missing.title}", lambda _: missing)]
+                return [Offer("go", f"Go to {missing.number} {missing.title}", lambda _: missing)]
             return [
-                Answer("talk", "Talk to the model; /quit comes back here", lambda _: self._talk()),
+                Offer("talk", "Talk to the model; /quit comes back here", lambda _: self._talk()),
                 self._next(step),
             ]
         return self._stage_answers(step)
@@ -380,22 +378,22 @@ class PlainWizard:
         print_findings(report, more=_MORE)
         self.status = 0 if report.ok else 2
 
-    def _data_answers(self, step: Step) -> list[Answer]:
+    def _data_answers(self, step: Step) -> list[Offer]:
         report = self._report
         answers = [
             self._next(step),
-            Answer("again", "look again", lambda _: self._data(step)),
-            Answer("row", "row N shows a row as the model sees it", self._row),
-            Answer("settings", "another file, template or fields", lambda _: self._settings(step, "data")),
+            Offer("again", "look again", lambda _: self._data(step)),
+            Offer("row", "row N shows a row as the model sees it", self._row),
+            Offer("settings", "another file, template or fields", lambda _: self._settings(step, "data")),
         ]
         if report is None:
             return [answers[3], *answers[:3]]
         if report.to_confirm and report.proposal is not None:
-            answers.insert(0, Answer("accept", "Use the proposal", lambda _: self._accept(step)))
+            answers.insert(0, Offer("accept", "Use the proposal", lambda _: self._accept(step)))
         if report.findings:
-            answers.append(Answer("findings", "list all findings", lambda _: self._findings()))
+            answers.append(Offer("findings", "list all findings", lambda _: self._findings()))
         if report.cleanable:
-            answers.append(Answer("clean", "write a clean copy", lambda _: self._clean(step)))
+            answers.append(Offer("clean", "write a clean copy", lambda _: self._clean(step)))
         return answers
 
     def _recipe(self) -> Recipe:
@@ -554,24 +552,24 @@ class PlainWizard:
         for name, value in result_lines(step.name, numbers, main=True):
             print(f"  {name}: {value}")
 
-    def _stage_answers(self, step: Step) -> list[Answer]:
+    def _stage_answers(self, step: Step) -> list[Offer]:
         state, _ = self._state(step.name)
         answers = []
         if state.run:
-            answers.append(Answer("run", state.run, lambda _: self._run(step)))
+            answers.append(Offer("run", state.run, lambda _: self._run(step)))
         if state.active:
-            answers.append(Answer("watch", "Wait until it is over", lambda _: self._watch_job(step)))
+            answers.append(Offer("watch", "Wait until it is over", lambda _: self._watch_job(step)))
         elif state.next and state.goal is not None:
             goal = state.goal
-            answers.insert(0, Answer("next", state.next, lambda _: goal))
+            answers.insert(0, Offer("next", state.next, lambda _: goal))
         if step.number < len(steps()) and all(each.word != "next" for each in answers):
             answers.append(self._next(step))
         form = STAGES[step.name].form
-        answers.append(Answer("settings", "its settings, one by one", lambda _: self._settings(step, *form)))
+        answers.append(Offer("settings", "its settings, one by one", lambda _: self._settings(step, *form)))
         if state.job is not None:
-            answers.append(Answer("log", "the end of its log", lambda _: self._log(step)))
+            answers.append(Offer("log", "the end of its log", lambda _: self._log(step)))
             answers.append(
-                Answer("figures", "all figures of the result", lambda _: self._command("show", step.name))
+                Offer("figures", "all figures of the result", lambda _: self._command("show", step.name))
             )
         if step.name == "upload":
             answers += self._azure_answers()
@@ -635,15 +633,15 @@ class PlainWizard:
 
     # Upload
 
-    def _azure_answers(self) -> list[Answer]:
+    def _azure_answers(self) -> list[Offer]:
         return [
-            Answer("login", "Sign in", lambda _: self._command("login")),
-            Answer(
+            Offer("login", "Sign in", lambda _: self._command("login")),
+            Offer(
                 "workspace",
                 "workspace NAME chooses the workspace; without a name they are listed",
                 lambda words: self._command("workspaces", *(("--use", words) if words else ())),
             ),
-            Answer("dry", "Dry run: what would be sent", lambda _: self._command("upload", "--dry-run")),
+            Offer("dry", "Dry run: what would be sent", lambda _: self._command("upload", "--dry-run")),
         ]
 
     @staticmethod

@@ -12,7 +12,7 @@ from typing import Any
 
 from core.data.json_records import LONGEST_RECORD, TOO_LONG, Found
 from core.data.types import UnreadableFile
-from core.data.unpacked import BadHeader, Part, arrow_parts, parquet_pages
+from core.data.unpacked import BadHeader, PackedPart, arrow_parts, parquet_pages
 
 _BATCH = 512
 _AT_ONCE = 1 << 28
@@ -177,7 +177,7 @@ class TableRecords:
         self._file.close()
 
 
-def _refuse_huge(parts: Iterable[Part]) -> None:
+def _refuse_huge(parts: Iterable[PackedPart]) -> None:
     """Raise UnreadableFile for a table with a part that takes too much memory, or with too many that are kept."""
     kept = 0
     for part in parts:

@@ -23,7 +23,7 @@ class BadHeader(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PackedPart:
     """A part of a table that is unpacked at once.
 
     Attributes:
@@ -78,7 +78,7 @@ class _Table:
             yield from range(at + 4, at + 4 + count * size, size)
 
 
-def arrow_parts(data: memoryview) -> Iterator[Part]:
+def arrow_parts(data: memoryview) -> Iterator[PackedPart]:
     """The dictionaries and the batches of rows of an Arrow file, be it a stream or a file with a footer.
 
     Raises:
@@ -96,7 +96,7 @@ def arrow_parts(data: memoryview) -> Iterator[Part]:
             yield from _message(data, begin, begin + head)
 
 
-def _stream_parts(data: memoryview) -> Iterator[Part]:
+def _stream_parts(data: memoryview) -> Iterator[PackedPart]:
     at = 0
     while at + 4 <= len(data):
         head = _head(data, at)
@@ -119,7 +119,7 @@ def _head(data: memoryview, at: int) -> int:
     return at + 8 if bytes(data[at : at + 4]) == _PREFIX else at + 4
 
 
-def _message(data: memoryview, at: int, body: int) -> Iterator[Part]:
+def _message(data: memoryview, at: int, body: int) -> Iterator[PackedPart]:
     """A message whose body begins there, if it has rows or a dictionary."""
     head = _head(data, at)
     message = _Table(data, head + _number(data, "I", head))
@@ -139,10 +139,10 @@ def _message(data: memoryview, at: int, body: int) -> Iterator[Part]:
         packed += length
         told = _number(data, "q", body + offset) if compressed and length >= 8 else length
         unpacked += length if told < 0 else told  # -1: left as it is
-    yield Part(packed, unpacked, kind == _DICTIONARY, compressed)
+    yield PackedPart(packed, unpacked, kind == _DICTIONARY, compressed)
 
 
-def parquet_pages(read: Callable[[int, int], bytes], column: Any) -> Iterator[Part]:
+def parquet_pages(read: Callable[[int, int], bytes], column: Any) -> Iterator[PackedPart]:
     """The pages of a column in a group of rows.
 
     Args:
@@ -161,7 +161,7 @@ def parquet_pages(read: Callable[[int, int], bytes], column: Any) -> Iterator[Pa
         unpacked, packed = fields.get(2, -1), fields.get(3, -1)
         if unpacked < 0 or packed < 0:
             raise BadHeader("a page has no size")
-        yield Part(packed, unpacked)
+        yield PackedPart(packed, unpacked)
         at += size + packed
 
 

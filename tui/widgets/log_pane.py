@@ -18,7 +18,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from core.formats import number
-from core.log_lines import TRACEBACK, Entry, entries, may_go_on, read
+from core.log_lines import TRACEBACK, LogBlock, entries, may_go_on, read
 from core.text import clean
 from tui.glyphs import glyph
 from tui.keys import LOG
@@ -52,7 +52,7 @@ class Shown:
         content: those rows.
     """
 
-    entry: Entry
+    entry: LogBlock
     rows: int
     content: Content
 
@@ -106,7 +106,7 @@ class LogLines(Widget, can_focus=True):
         return self.log_file.count if self.log_file else 0
 
     @property
-    def folded(self) -> list[Entry]:
+    def folded(self) -> list[LogBlock]:
         """The tracebacks in sight."""
         return [each.entry for each in self.shown if each.entry.traceback]
 
@@ -136,7 +136,7 @@ class LogLines(Widget, can_focus=True):
             self.top = self._begin_of(self.top)
             self.shown = self._from(self.top, height)
 
-    def _entries(self, first: int, count: int) -> list[Entry]:
+    def _entries(self, first: int, count: int) -> list[LogBlock]:
         """The entries of some lines; the last is whole, however far it goes on."""
         assert self.log_file is not None
         lines = self.log_file.lines(first, count)
@@ -188,7 +188,7 @@ class LogLines(Widget, can_focus=True):
                 return found[place:]
         return found
 
-    def _show(self, entry: Entry) -> Shown:
+    def _show(self, entry: LogBlock) -> Shown:
         """An entry as it is drawn."""
         width = max(20, self.size.width)
         if entry.traceback and entry.first not in self.opened:

@@ -101,7 +101,7 @@ def test_it_says_its_version(capsys: Captured) -> None:
     assert capsys.readouterr().out == f"olivepress {__version__}\n"
 
 
-@pytest.mark.parametrize("words", [["run", "--quick"], ["logs"], ["new"], ["export", "."], ["--colour"]])
+@pytest.mark.parametrize("words", [["run", "--quick"], ["logs"], ["new"], ["--colour"]])
 def test_options_that_do_not_exist_or_are_missing_exit_2(words: list[str], capsys: Captured) -> None:
     assert main(words) == 2
     shown = capsys.readouterr()
@@ -590,3 +590,10 @@ def test_more_gpus_than_there_are_are_refused_before_anything_starts(
     assert main(["run", "lab", "finetune", "--gpus", "2"]) == 4
     assert "finetune.gpus is 2" in capsys.readouterr().err.replace("\n", " ")
     assert not lab.jobs()
+
+
+def test_export_without_a_form_names_them(capsys: Captured) -> None:
+    assert main(["export", "."]) == 2
+    shown = capsys.readouterr()
+    assert "--to FORM OUT, where FORM is onnx" in shown.err
+    assert not shown.out
