@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from core.lab import Lab
-from core.model.found import FoundModel
+from core.model.found import FoundModel, _recent
 from tests.tui.conftest import opened, screen_text, until
+from tests.tui.labs import made
 from tests.tui.nasty import NASTY, harmless
 from tui.screens.pick import PickModelScreen, PickScreen
 from tui.widgets.line import Line
@@ -143,3 +144,22 @@ async def test_hostile_names_are_drawn_harmlessly(lab: Lab, monkeypatch: pytest.
         await picking(app, pilot, PickModelScreen(lab.root))
         await until(pilot, lambda: "near by" in screen_text(app))
         assert harmless(screen_text(app))
+
+
+async def test_a_key_of_the_step_with_the_model_picks_one_and_keeps_it(lab: Lab, at_hand: None) -> None:
+    async with opened(lab.root, "quantize") as (app, pilot):
+        await until(pilot, lambda: "Pick a model" in screen_text(app))
+        await pilot.press("m")
+        await until(pilot, lambda: "hub cache" in screen_text(app))
+        await pilot.press(*"hub", "enter")
+        await until(pilot, lambda: lab.recipe.model.source == "Qwen/Qwen3-0.6B-Base")
+        assert "Qwen/Qwen3-0.6B-Base" in screen_text(app)
+        assert [each.name for each in _recent(lab.root)] == ["Qwen/Qwen3-0.6B-Base"]
+
+
+async def test_the_steps_without_a_model_have_no_such_key(lab: Lab, at_hand: None) -> None:
+    made(lab, ("quantize",))
+    async with opened(lab.root, "finetune") as (app, pilot):
+        await until(pilot, lambda: "Run Finetune" in screen_text(app))
+        assert "Pick a model" not in screen_text(app)
+        assert not app.current.check_action("pick_model", ())
