@@ -10,10 +10,11 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.errors import RequestError
 from core.events import AT_ONCE, Event, last_event, read_events
@@ -48,11 +49,9 @@ class JobReader:
         self._ended: float | None = None
         self._all_told = False
         self._newest_until = 0
-        try:
-            self._spec = job.spec
-        except RequestError:  # the job is shown all the same
-            self._spec = {}
-        self.view = JobView(job.id, job.stage, "queued", job.folder, spec=self._spec)
+        self._spec: dict[str, Any] = {}
+        self._begun = False
+        self.view = JobView(job.id, job.stage, "queued", job.folder)
 
     def poll(self, until: float = math.inf) -> bool:
         """Read what is new; returns whether the view changed. A job that is over is not read again.
@@ -64,9 +63,8 @@ class JobReader:
             return False
         # The state first: were it read last, events written between the two looks would be lost for good.
         state = self.job.state
-        if not self._offset:  # of many events the newest comes last
-            self._newest_until = _size(self.job.events_path)
-            self._progress = last_event(self.job.events_path, "progress") or {}
+        if not self._begun:
+            self._begin()
         new = False
         while True:
             before = self._offset
@@ -106,6 +104,14 @@ class JobReader:
             spec=self._spec,
         )
         return True
+
+    def _begin(self) -> None:
+        self._begun = True
+        with suppress(RequestError):  # the job is shown all the same
+            self._spec = self.job.spec
+        # Of many events the newest comes last.
+        self._newest_until = _size(self.job.events_path)
+        self._progress = last_event(self.job.events_path, "progress") or {}
 
     def _take(self, event: Event) -> None:
         kind = event.get("type")

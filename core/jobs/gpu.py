@@ -31,7 +31,7 @@ def gpus_of(stage: str, recipe: Recipe) -> list[GpuReading]:
     if nvml is None:
         return []
     there = usable_gpus(read_gpus(nvml))
-    wanted = getattr(recipe.finetune, "gpus", 1) if stage == "finetune" else 1
+    wanted = recipe.finetune.gpus if stage == "finetune" else 1
     return there[:wanted] if isinstance(wanted, int) else there
 
 
