@@ -213,14 +213,14 @@ class LabWatch:
             made, recipe = made_in(self.lab), _stamp(self.lab.recipe_path)
             changed = changed or made != self._made or recipe != self._recipe
             self._made, self._recipe = made, recipe
-        until = time.monotonic() + AT_MOST_S
+        until, told = time.monotonic() + AT_MOST_S, False
         for reader in _newest_first(self._readers.values()):
             if time.monotonic() > until:
                 break
-            if reader.poll(until):
-                changed = True
-                self._made = made_in(self.lab)
-        return changed
+            told = reader.poll(until) or told
+        if told:
+            self._made = made_in(self.lab)
+        return changed or told
 
     def _look_for_stale(self) -> bool:
         """See whether what was made is as the lab describes it now; a lab in which nothing was made loads nothing."""
