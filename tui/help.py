@@ -102,6 +102,7 @@ TOPICS: Mapping[str, Topic] = {
             "Tokens/s": "how fast it learns",
             "Records": "that it learns from",
             "Adapter weights": "how many numbers are learnt",
+            "GPUs": "how many shared the records of each step",
             "Rate": "the learning rate at this moment: it rises, then falls",
             "Gradient": "how strongly a step pulls; one that leaps again and again means too high a rate",
         },
