@@ -122,6 +122,7 @@ TOPICS: Mapping[str, Topic] = {
             "Tried here": "whether it was asked anything on this machine",
             "Answers as PyTorch's, base": "answers that are PyTorch's, but for a near tie or int8's own rounding",
             "Questions asked again": "of the records that were learnt",
+            "Divergence of merged from unmerged": "what folding the adapter in has changed; near 0 is nothing",
             "Right, base and tuned": "so many of them were answered as in the records",
         },
         "Good: all answers agree, and the tuned model answers most questions as trained, the base does not. Where the"
