@@ -58,6 +58,11 @@ class LabFolder:
         return self.root / ".olivepress"
 
     @property
+    def upload_path(self) -> Path:
+        """What was uploaded last, and from which model."""
+        return self.state_dir / "upload.json"
+
+    @property
     def records_path(self) -> Path:
         """How many training records there are and how long, as they were counted last."""
         return self.state_dir / "records.json"

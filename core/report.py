@@ -17,7 +17,6 @@ from core.stages import STAGES, assessment, result_lines
 from core.stale import stale
 from core.text import clean
 
-UPLOADED = "upload.json"
 """The file of the lab's own folder that keeps what was last registered."""
 
 
@@ -53,7 +52,7 @@ def last_results(lab: LabFolder) -> list[LastResult]:
         manifest = read_json(folder / MANIFEST)
         if manifest:
             found.append(LastResult(stage, heading, str(folder), manifest.get("result") or {}))
-    uploaded = read_if_whole(lab.state_dir / UPLOADED)
+    uploaded = read_if_whole(lab.upload_path)
     if isinstance(uploaded, dict):
         found.append(LastResult("upload", "Upload", str(uploaded.get("url") or ""), uploaded))
     return found
@@ -101,7 +100,7 @@ def report_text(lab: LabFolder, recipe: Recipe) -> str:
             parts.append(
                 "Made with " + ", ".join(f"{name} {version}" for name, version in packages.items()) + "."
             )
-    uploaded = read_if_whole(lab.state_dir / UPLOADED)
+    uploaded = read_if_whole(lab.upload_path)
     text = "\n\n".join(parts) + "\n"
     return with_upload(text, uploaded) if isinstance(uploaded, dict) else text
 

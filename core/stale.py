@@ -69,8 +69,8 @@ class Older:
 def stale(lab: LabFolder, recipe: Recipe) -> dict[str, str]:
     """The stages whose result is stale, each with the reason in words.
 
-    What was made from a stale result is stale as well. A result whose inputs are not there cannot be compared
-    and is not listed: the checks tell what is missing.
+    What was made from a stale result is stale as well, and so is what was uploaded before the model was made
+    anew. A result whose inputs are not there cannot be compared and is not listed: the checks tell what is missing.
     """
     found: dict[str, str] = {}
     for stage in STAGES.values():
@@ -88,7 +88,22 @@ def stale(lab: LabFolder, recipe: Recipe) -> dict[str, str]:
             ]
         if told:
             found[stage.name] = ", ".join(told)
+    if told_of_upload := _older_upload(lab, found):
+        found["upload"] = told_of_upload
     return found
+
+
+def _older_upload(lab: LabFolder, found: Mapping[str, str]) -> str:
+    """Why what was uploaded last is not the lab's model any more; empty where it is, or nobody knows."""
+    note = read_if_whole(lab.upload_path)
+    sent = note.get("model") if isinstance(note, dict) else None
+    if not isinstance(sent, str) or not (lab.onnx_dir / "genai_config.json").is_file():
+        return ""
+    if sent != folder_stamp(lab.onnx_dir):
+        return "the ONNX model was made anew since"
+    return (
+        f"made from the result of {STAGES['optimize'].title}, which is stale" if "optimize" in found else ""
+    )
 
 
 def older_answers(lab: LabFolder, recipe: Recipe) -> dict[str, Older]:
@@ -250,6 +265,7 @@ class StaleReader:
 def inputs(lab: LabFolder, recipe: Recipe | None) -> list[Path]:
     """The files and folders that the stages start from, there or not; without a recipe those of the lab alone."""
     paths = [lab.recipe_path, lab.records_path, lab.quantized_dir / MANIFEST, lab.onnx_dir / MANIFEST]
+    paths += [lab.upload_path]
     paths += [lab.onnx_dir / "adapters", *sorted(lab.finetuned_root.glob(f"*/{MANIFEST}"))]
     if recipe is not None:
         files = (recipe.data.file, recipe.quantize.calibration_file, recipe.model.source)

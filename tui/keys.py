@@ -101,6 +101,7 @@ DATA: tuple[Action, ...] = (
 
 STAGE: tuple[Action, ...] = (
     Action("stage.model", "m", "pick_model", "Pick a model", "pick one of the models on this machine"),
+    Action("stage.undo", "u", "undo", "Undo", "take another model back, with the values that followed it"),
 )
 
 EVERY: tuple[Action, ...] = GLOBAL + JUMPS + LOG + DATA + STAGE
@@ -114,6 +115,7 @@ _NAMES = {
     "slash": "/",
     "exclamation_mark": "!",
     "escape": "Esc",
+    "enter": "Enter",
     "space": "Space",
 }
 

@@ -16,7 +16,7 @@ from core.azure.storage import Container
 from core.azure.workspace import Datastore, Place, Registered, VersionTaken, Workspace, check_name
 from core.errors import Cancelled, LabError, RequestError, StageError
 from core.events import Reporter
-from core.files import write_atomic, write_json
+from core.files import folder_stamp, write_atomic, write_json
 from core.folder import LabFolder
 from core.formats import counted, human_bytes
 from core.model.auto import Settled
@@ -275,9 +275,9 @@ def _register(plan: UploadPlan, lab: LabFolder, recipe: Recipe) -> tuple[Registe
 
 def remember(lab: LabFolder, result: dict[str, Any], report: Reporter) -> None:
     """Let ``lab.toml`` and the report know what was registered; a recipe that is being edited is left alone."""
-    from core.report import UPLOADED, with_upload
+    from core.report import with_upload
 
-    write_json(lab.state_dir / UPLOADED, result)
+    write_json(lab.upload_path, {**result, "model": folder_stamp(lab.onnx_dir)})
     if lab.report_path.is_file():
         text = lab.report_path.read_text(encoding="utf-8", errors="replace")
         write_atomic(lab.report_path, with_upload(text, result))

@@ -12,12 +12,14 @@ import pytest
 
 from core import files
 from core.cli import main
+from core.events import Reporter
 from core.files import MANIFEST, folder_stamp, write_json
 from core.lab import Lab
 from core.model.auto import facts_of_quantized
 from core.report import report_text
 from core.stale import Older, StaleReader, older_answers, stale
 from core.upload.stage import _stale as before_upload
+from core.upload.stage import remember
 from tests.core.stale_labs import make_anew
 from tests.tui.labs import FakeJob
 
@@ -174,3 +176,15 @@ def test_report_and_upload_tell_it(lab: Lab) -> None:
     assert "Stale: finetune.steps is 120, it was 100." in report_text(lab.folder, lab.recipe)
     assert before_upload(lab.folder) == "made from the result of Finetune, which is stale"
     assert folder_stamp(lab.folder.onnx_dir)
+
+
+def test_an_upload_is_older_than_a_model_made_anew(lab: Lab) -> None:
+    remember(lab.folder, {"name": "x", "version": "1"}, Reporter())
+    assert found(lab) == {}
+    make_anew(lab, "optimize")
+    assert found(lab) == {"upload": "the ONNX model was made anew since"}
+    remember(lab.folder, {"name": "x", "version": "2"}, Reporter())
+    lab.set({"optimize.precision": "fp32"})
+    assert found(lab)["upload"] == "made from the result of Optimize, which is stale"
+    lab.folder.upload_path.write_text('{"name": "x"}')
+    assert "upload" not in found(lab), "of an upload of older days nobody knows"

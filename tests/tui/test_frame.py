@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from textual.events import Key
@@ -18,6 +20,7 @@ from tui.help import TOPICS, HelpScreen
 from tui.keys import GLOBAL, LOG, read_settings
 from tui.screens.dialogs import CrashScreen, ErrorScreen, LeaveScreen
 from tui.steps import Step, steps
+from tui.widgets.keybar import KeyBar
 
 
 def shows(app: OlivePressApp, step: Step) -> Callable[[], bool]:
@@ -303,3 +306,53 @@ async def test_an_error_of_the_wizard_is_shown_kept_and_told_by_the_exit_status(
 def _fail() -> None:
     token = "secret-value"
     raise ValueError("made up [/boom]" if token else "")
+
+
+async def test_under_a_dialog_the_footer_has_the_dialogs_keys(lab: Lab) -> None:
+    job = job_in(lab, "finetune", "running")
+    async with opened(lab.root, "finetune") as (app, pilot):
+        await until(pilot, lambda: "Running" in screen_text(app))
+        assert "Stop" in screen_text(app).splitlines()[-1]
+        await pilot.press("f9")
+        await until(pilot, lambda: "Let it run" in screen_text(app).splitlines()[-1])
+        footer = screen_text(app).splitlines()[-1]
+        assert re.findall(r"Enter +Let it run +Esc +Let it run +x +Stop it *$", footer)
+        assert "F4" not in footer
+        await pilot.press("tab")
+        await until(pilot, lambda: "Enter  Stop it" in screen_text(app).splitlines()[-1])
+        await pilot.click(KeyBar, offset=(22, 0))  # Esc, as a key would
+        await until(pilot, lambda: app.screen is app.current)
+        assert not (job.folder / "cancel").exists()
+        await pilot.press("f2")
+        await until(pilot, lambda: "Close" in screen_text(app).splitlines()[-1])
+        await pilot.press("escape")
+        await until(pilot, lambda: "F4" in screen_text(app).splitlines()[-1])
+    job.let_go()
+
+
+@pytest.mark.parametrize("step", ["check", "data", "quantize", "finetune", "optimize", "upload"])
+async def test_a_screen_laid_out_again_is_as_one_opened_at_that_size(lab: Lab, step: str) -> None:
+    for number, stage in enumerate(("quantize", "finetune", "optimize", "upload"), 1):
+        job_in(lab, stage, "succeeded", number)
+
+    async def settled(pilot: Any, size: tuple[int, int]) -> str:
+        """What is on the screen once it stands still."""
+        seen = [""]
+
+        def still() -> bool:
+            seen.append(screen_text(pilot.app))
+            return pilot.app.size == size and len(set(seen[-8:])) == 1 and len(seen) > 8
+
+        await until(pilot, still)
+        return seen[-1]
+
+    sizes = [(140, 44), (80, 24), (200, 60)]
+    told: dict[tuple[int, int], str] = {}
+    for size in sizes:
+        async with opened(lab.root, step, size) as (_, pilot):
+            told[size] = await settled(pilot, size)
+    async with opened(lab.root, step, (100, 30)) as (_, pilot):
+        await settled(pilot, (100, 30))
+        for size in sizes:
+            await pilot.resize_terminal(*size)
+            assert (await settled(pilot, size)).splitlines() == told[size].splitlines()

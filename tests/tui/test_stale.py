@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from core.events import Reporter
 from core.lab import Lab
+from core.upload.stage import remember
 from tests.core.stale_labs import make_anew
 from tests.tui.conftest import opened, screen_text, until
 from tests.tui.labs import job_in
@@ -74,3 +76,15 @@ async def test_the_chat_says_that_the_adapter_is_older_before_it_answers_and_whe
         await pilot.press("escape", "5")
         await until(pilot, lambda: app.current.step.name == "optimize")
         await until(pilot, lambda: "the adapter was trained anew" in " ".join(screen_text(app).split()))
+
+
+async def test_an_upload_of_an_older_model_is_marked_on_the_rail_and_on_its_step(done: Lab) -> None:
+    job_in(done, "upload", "succeeded", 4)
+    remember(done.folder, {"name": "x", "version": "1"}, Reporter())
+    async with opened(done.root, "upload") as (app, pilot):
+        await until(pilot, lambda: rail(screen_text(app)).count("done") == 4)
+        make_anew(done, "optimize")
+        await until(pilot, lambda: rail(screen_text(app))[-1] == "stale")
+        said = " ".join(screen_text(app).split())
+        assert "This upload is stale: the ONNX model was made anew since. Run it again." in said
+        assert rail(screen_text(app)).count("done") == 3

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from core.lab import Lab
+from tests.tiny_models import make_tiny
 from tests.tui.conftest import opened, screen_text, until
 from tests.tui.labs import job_in, made
 from tui.screens.dialogs import AskScreen
@@ -89,3 +92,25 @@ async def test_the_rail_cuts_no_word(lab: Lab, size: tuple[int, int], word: str)
         rail = app.current.query_one(Rail)
         styles = {str(span.style) for span in rail.render().spans}
         assert "bold $text-warning" in styles, "findings keep rows from being learnt: they are no side note"
+
+
+async def test_another_model_shows_what_follows_and_can_be_undone(lab: Lab, tmp_path: Path) -> None:
+    tiny = make_tiny("llama", tmp_path / "tiny")
+    lab.set({"quantize.group_size": "auto", "finetune.rank": 24, "finetune.alpha": "auto"})
+    async with opened(lab.root, "quantize", size=(120, 40)) as (app, pilot):
+        await until(pilot, lambda: "auto (128)" in screen_text(app))
+        assert "What follows" not in screen_text(app)
+        app.set_focus(app.current.query_one("#set-model-source"))
+        await pilot.press("home", "shift+end", "delete", *str(tiny), "tab")
+        await until(pilot, lambda: lab.recipe.model.source == str(tiny))
+        await until(pilot, lambda: "What follows by itself" in " ".join(screen_text(app).split()))
+        said = " ".join(screen_text(app).split())
+        assert "Another model than rehearsal." in said
+        assert "group size 128 → 64" in said
+        assert "rank" not in said[said.index("What follows") : said.index("What was set by hand stays.")]
+        assert lab.recipe.finetune.rank == 24
+        await pilot.press("escape", "u")
+        await until(pilot, lambda: lab.recipe.model.source == "rehearsal")
+        await until(pilot, lambda: "What follows" not in screen_text(app))
+        await until(pilot, lambda: "auto (128)" in screen_text(app))
+        assert lab.recipe.finetune.rank == 24

@@ -13,10 +13,12 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.events import Key
 from textual.screen import ModalScreen
+from textual.widgets import Input
 
 from core.errors import Hint, LabError, parts_of
 from tui.actions import helps_of, in_words
 from tui.widgets.button import Button
+from tui.widgets.keybar import KeyBar
 from tui.widgets.problem import Helps
 from tui.widgets.safe import Plain
 
@@ -29,6 +31,10 @@ _MOVES: list[BindingType] = [
 ]
 
 
+_KEYS = {"Esc": "escape", **{f"F{number}": f"f{number}" for number in range(1, 13)}}
+"""The keys that stand on buttons by another name than Textual's."""
+
+
 class Scrolled(VerticalScroll, can_focus=True):
     """Text that can be scrolled with the keys when it is long."""
 
@@ -39,6 +45,25 @@ class Dialog(ModalScreen[Answer]):
     Keys that come in one go, as from a paste or a held key, press its button several times before it is
     gone; each of them would take one more screen away.
     """
+
+    def on_mount(self) -> None:
+        """Its keys stand where those of the screen below stood."""
+        self.mount(KeyBar())
+
+    def footer(self) -> list[tuple[str, str]]:
+        """Its keys and what they do: what Enter presses, the buttons, then what has no button."""
+        focused = self.focused
+        found = {"enter": focused.text} if isinstance(focused, Button) else {}
+        for button in self.query(Button):
+            if button.key and button.display and not button.disabled:
+                found[_KEYS.get(button.key, button.key)] = button.text
+        for _, binding, enabled, _ in self.active_bindings.values():
+            if binding.description and enabled and binding.action != "press":
+                first = binding.key
+                if first not in found and binding.description not in found.values():
+                    found[first] = binding.description
+        typing = isinstance(focused, Input)
+        return [(key, words) for key, words in found.items() if not (typing and len(key) == 1)]
 
     def dismiss(self, result: Answer | None = None) -> AwaitComplete:
         """Close it with its answer; what comes after the first answer is not for it."""

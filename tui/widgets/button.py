@@ -14,7 +14,11 @@ from core.text import clean
 
 
 class Button(Widget, can_focus=True):
-    """``[ Run F8 ]``; reversed while it has the focus. Enter, space or a click presses it."""
+    """``[ Run F8 ]``; reversed while it has the focus. Enter, space or a click presses it.
+
+    Attributes:
+        key: another key that does the same, as it is written on the button; empty where there is none.
+    """
 
     ALLOW_SELECT = False
     DEFAULT_CSS = """
@@ -44,7 +48,7 @@ class Button(Widget, can_focus=True):
     def __init__(self, text: str, *, id: str, key: str = "", primary: bool = False) -> None:
         super().__init__(id=id, classes="-primary" if primary else "")
         self._text = clean(text)
-        self._key = key
+        self.key = key
 
     @property
     def text(self) -> str:
@@ -59,7 +63,7 @@ class Button(Widget, can_focus=True):
             self.refresh(layout=True)
 
     def render(self) -> Content:
-        key = f" {self._key}" if self._key else ""
+        key = f" {self.key}" if self.key else ""
         return Content(f"[ {self._text}{key} ]")
 
     def on_click(self, event: Click) -> None:

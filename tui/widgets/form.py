@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from core.folder import LabFolder
 from core.model.auto import Chosen, Facts, RecordCount, Resolved, resolve
 from core.options import AUTO, Option
 from core.recipe import Recipe, find_option
+from tui.glyphs import glyph
 from tui.labels import label
 from tui.session import value_of
 from tui.widgets.button import Button
@@ -174,6 +176,45 @@ class Field(Horizontal):
         self.control.value = self._typed(value) if isinstance(self.control, Input) else value
 
 
+@dataclass(frozen=True)
+class Follows:
+    """What follows another model by itself.
+
+    Attributes:
+        before: the model that it was.
+        changes: each automatic value that is another now: the option's key, what it was, what it is.
+        known: whether the new model is known, so that all of them are.
+    """
+
+    before: str
+    changes: tuple[tuple[str, str, str], ...]
+    known: bool
+
+    @classmethod
+    def of(cls, before: Recipe, was: Resolved, now: Resolved) -> Follows:
+        """What differs between two recipes of which one follows the other."""
+        old = {each.option: each for each in was.chosen}
+        pairs = [(old[each.option], each) for each in now.chosen if each.option in old]
+        return cls(
+            before.model.source,
+            tuple(
+                (each.option.partition(".")[2], past.words, each.words)
+                for past, each in pairs
+                if each.value is not None and past.value != each.value
+            ),
+            all(each.value is not None or past.value is None for past, each in pairs),
+        )
+
+    @property
+    def words(self) -> str:
+        """The same for people."""
+        arrow = glyph("to")
+        told = ", ".join(f"{label(key).lower()} {old} {arrow} {new}" for key, old, new in self.changes)
+        told = f"What follows by itself: {told}." if told else "No automatic value is another."
+        later = "" if self.known else " More will follow once the model is here."
+        return f"Another model than {self.before}. {told}{later} What was set by hand stays."
+
+
 class Form(Vertical):
     """Fields for some of the recipe's options; those named in ``more`` are folded away.
 
@@ -189,6 +230,8 @@ class Form(Vertical):
     Form #form-help.-wrong { color: $text-error; text-style: bold; }
     Form #more { height: auto; display: none; }
     Form.-open #more { display: block; }
+    Form #follows { height: auto; display: none; padding: 0 1; }
+    Form #followed { color: $text-warning; }
     Form #fold { margin: 0 0 0 1; background: $background; }
     """
 
@@ -225,7 +268,10 @@ class Form(Vertical):
         self._of: tuple[Path, Recipe] | None = None
         self._asked: object = None
         self._known: tuple[object, Facts | None, RecordCount | None] | None = None
+        self._settled: tuple[Recipe, Resolved] | None = None
+        self.follows: Follows | None = None
         self._fold = Button("+ More settings", id="fold")
+        self._followed = Plain(id="followed")
         self._help = Plain(id="form-help")
 
     def compose(self) -> ComposeResult:
@@ -237,6 +283,9 @@ class Form(Vertical):
                 for name in self._more:
                     yield self.fields[name]
         yield self._help
+        with Horizontal(id="follows"):
+            yield self._followed
+            yield Button("Undo", id="undo", key="u")
 
     def values(self) -> dict[str, Any]:
         """Every value, by ``section.key``. Raises ValueError if one is not possible."""
@@ -342,9 +391,42 @@ class Form(Vertical):
             and (found := self.resolved()) is not None
         ):
             self.tell(found.chosen)
+            self._tell_what_follows(found)
+
+    def _tell_what_follows(self, found: Resolved) -> None:
+        """Where the model was changed: which automatic values are others now."""
+        assert self._of is not None
+        saved = self._of[1]
+        if self.typed() is None or found.recipe.model != saved.model:
+            return  # it is still being typed
+        if self._settled is None or self._settled[0].model.source == saved.model.source:
+            self._settled = saved, found
+            self.follows = None
+        else:
+            self.follows = Follows.of(*self._settled, found)
+        self._draw_follows()
+
+    def _draw_follows(self) -> None:
+        self.query_one("#follows").display = self.follows is not None
+        self._followed.show(self.follows.words if self.follows is not None else "")
+
+    def forget_change(self) -> None:
+        """The other model is taken as it is: nothing is to be undone any more."""
+        if self.follows is not None:
+            self._settled, self.follows = None, None
+            self._draw_follows()
+
+    def undo(self) -> None:
+        """The model that it was, with all that follows it."""
+        if self.follows is not None:
+            self.set({"model.source": self.follows.before})
+            self.post_message(self.Left(self.unsaved()))
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """Unfold the rest, or fold it away."""
+        """Unfold the rest, or fold it away; or take another model back."""
+        if event.button.id == "undo":
+            event.stop()
+            self.undo()
         if event.button is self._fold:
             event.stop()
             self.unfold(not self.has_class("-open"))

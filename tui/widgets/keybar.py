@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from textual.content import Content
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class KeyBar(Widget):
-    """One line that names the keys.
+    """One line that names the keys: those of the wizard that work here, or a dialog's own (its ``footer``).
 
     Unlike Textual's footer it is a single widget: it costs nothing at start, sends only what changed, and
     drops whole entries in place of cutting one in half.
@@ -37,9 +37,21 @@ class KeyBar(Widget):
         self._changed(self.screen)
 
     def _changed(self, screen: Screen[object]) -> None:
+        own: Callable[[], list[tuple[str, str]]] | None = getattr(screen, "footer", None)
+        shown = (
+            [(key_name(key), words, key) for key, words in own()]
+            if own is not None
+            else self._offered(screen)
+        )
+        if tuple(shown) != self._shown:
+            self._shown = tuple(shown)
+            self.refresh()
+
+    def _offered(self, screen: Screen[object]) -> list[tuple[str, str, str]]:
+        """The actions that a step's screen offers now: the name of the key, what it does, the key."""
         offered = {
             binding.id: binding
-            for _, binding, enabled, _ in self.screen.active_bindings.values()
+            for _, binding, enabled, _ in screen.active_bindings.values()
             if binding.id and enabled
         }
         labels: Mapping[str, str] = getattr(screen, "labels", {})
@@ -50,9 +62,7 @@ class KeyBar(Widget):
                 keys = self._keymap().get(action.id, action.keys)
                 key = keys.split(",")[0].strip()
                 shown.append((key_name(key), labels.get(action.id, action.label), key))
-        if tuple(shown) != self._shown:
-            self._shown = tuple(shown)
-            self.refresh()
+        return shown
 
     def _keymap(self) -> dict[str, str]:
         settings = getattr(self.app, "settings", None)

@@ -94,6 +94,8 @@ def rail_labels(snapshot: Snapshot, notes: Mapping[str, str]) -> dict[str, str]:
             )
         elif step.name in snapshot.made and (job is None or job.state == "succeeded"):
             labels[step.name] = "stale" if step.name in snapshot.stale else "done"
+        elif job is not None and job.state == "succeeded" and step.name in snapshot.stale:
+            labels[step.name] = "stale"
         elif job is not None:
             labels[step.name] = STATE_WORDS.get(job.state, job.state)
         elif needed is not None:

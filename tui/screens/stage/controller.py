@@ -172,11 +172,20 @@ class StageController:
 
     def _stale(self, snapshot: Snapshot) -> str:
         """That the result is stale, why, and which step is to be run first."""
-        source = self.stage.name if self.stage.makes is not None else self.stage.needs
+        # What leaves nothing here is no better than what it starts from.
+        source = (
+            self.stage.needs
+            if self.stage.makes is None and self.stage.needs in snapshot.stale
+            else self.stage.name
+        )
         if source not in snapshot.stale:
             return ""
         what = (
-            "This result" if source == self.stage.name else f"The result of step {step_named(source).number}"
+            f"The result of step {step_named(source).number}"
+            if source != self.stage.name
+            else "This result"
+            if self.stage.makes is not None
+            else f"This {self.stage.name}"
         )
         first = next(iter(snapshot.stale))
         again = (

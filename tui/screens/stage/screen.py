@@ -386,6 +386,10 @@ class StageScreen(StepScreen):
         self.form.show_field(option)
         return True
 
+    def action_undo(self) -> None:
+        """The model that it was before it was changed."""
+        self.form.undo()
+
     def action_run(self) -> None:
         """Run it."""
         self.run_now()
@@ -416,6 +420,7 @@ class StageScreen(StepScreen):
 
     def _begin(self, typed: dict[str, Any], checked: bool, go: bool | None) -> None:
         if go:
+            self.form.forget_change()
             self.controller.busy = True
             self.draw()
             self._try(partial(self.controller.start, self.olive.snapshot, typed, checked=checked))
