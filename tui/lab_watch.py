@@ -34,6 +34,9 @@ AT_MOST_S = 0.3
 _LISTING_EVERY = 5
 _KEPT_POINTS = 20_000
 
+_ELSEWHERE = ("hub.", "azure.", "upload.", "fetch.")
+"""How the codes of errors begin that may be mended somewhere else, where nobody here sees it."""
+
 
 class JobReader:
     """Reads a job's folder a bit at a time."""
@@ -98,7 +101,7 @@ class JobReader:
             held=tuple(self._series["eval_loss"]),
             notes=tuple(self._notes[-50:]),
             error=error.as_dict() if error else None,
-            hopeless=isinstance(error, RequestError),
+            hopeless=isinstance(error, RequestError) and not error.code.startswith(_ELSEWHERE),
             result=self.job.result if over else None,
             reused=self.job.reused if over else False,
             spec=self._spec,

@@ -28,7 +28,7 @@ class JobView:
         train, held: training and evaluation loss as (step, loss).
         notes: warnings and errors that the stage told, newest last.
         error: title, detail and hint when it failed, crashed or was cancelled.
-        hopeless: whether the request itself was wrong: the same again would fail the same way.
+        hopeless: whether the request itself was wrong: the same again, with the same files, would fail the same way.
         result: numbers of a job that succeeded; ``reused`` when nothing had changed.
         options: what stands in the job's spec: recipe and options.
     """

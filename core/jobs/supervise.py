@@ -23,6 +23,7 @@ from core.jobs import alive, reserve
 from core.jobs.job import Job
 from core.jobs.stopping import Escalation, signal_group
 from core.jobs.worker import folder_and_recipe, less_memory, work_folder
+from core.log_lines import entries
 
 
 def _signal_hint(job: Job, number: int) -> Hint:
@@ -112,6 +113,24 @@ class _Waiting:
                 escalation.step()
 
 
+_SIGNALS = {
+    signal.SIGKILL: "it was killed",
+    signal.SIGSEGV: "native code went wrong",
+    signal.SIGABRT: "native code gave up",
+    signal.SIGBUS: "a file could not be read any more",
+    signal.SIGILL: "the processor does not know an instruction",
+}
+
+
+def _reason(job: Job, code: int) -> str:
+    """Why the worker ended so, as far as its end and its log tell."""
+    if code < 0:
+        number = signal.Signals(-code)
+        return f"{_SIGNALS.get(number, 'a signal ended it')} ({number.name})"
+    last = [entry for entry in entries(job.log_tail(400)) if entry.traceback][-1:]
+    return last[0].reason.rstrip(".") if last else f"exit status {code}"
+
+
 def _verdict(job: Job, code: int, *, asked: bool) -> dict[str, Any]:
     outcome = job.outcome()
     if outcome is None and (asked or (job.folder / "cancel").exists()):
@@ -121,14 +140,13 @@ def _verdict(job: Job, code: int, *, asked: bool) -> dict[str, Any]:
             "error": Cancelled(f"{job.id} was cancelled.").as_dict(),
         }
     if outcome is None:
-        name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         hint = _signal_hint(job, -code) if code < 0 else ()
         tail = "\n".join(job.log_tail())
         outcome = {
             "state": "crashed",
             "exit_status": 3,
             "error": StageError(
-                f"{job.id} crashed ({name}).",
+                f"{job.id} crashed: {_reason(job, code)}.",
                 tail or "Its log is empty.",
                 hint or f"Run it again. Log: {job.log_path}",
                 code="job.crashed",

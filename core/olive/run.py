@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import Hint, LabError, MachineError, StageError
+from core.errors import Cancelled, Hint, LabError, MachineError, StageError
 from core.events import Reporter
 from core.files import refusal
 from core.olive.passes import package_config
@@ -240,14 +240,25 @@ def _as_it_was() -> Iterator[None]:
             os.environ[name] = variable
 
 
+def _no_stop(record: logging.LogRecord) -> bool:
+    """Whether a record is to be printed: a stop that was asked for is no failure, and has no traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or not isinstance(reason_of(error), Cancelled | KeyboardInterrupt)
+
+
 @contextmanager
 def _captured_log(report: Reporter) -> Iterator[_LogCapture]:
     capture = _LogCapture(report)
     logger = logging.getLogger("olive")
+    printing = list(logger.handlers)
+    for handler in printing:
+        handler.addFilter(_no_stop)
     logger.addHandler(capture)
     try:
         yield capture
     finally:
+        for handler in printing:
+            handler.removeFilter(_no_stop)
         logger.removeHandler(capture)
 
 

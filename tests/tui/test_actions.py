@@ -258,3 +258,9 @@ async def test_the_marked_check_has_its_action(lab: Lab, monkeypatch: pytest.Mon
 
 def test_older_errors_have_their_words() -> None:
     assert in_words(advice_of({"hint": "Ask for it."})) == "Ask for it."
+
+
+async def test_what_is_mended_elsewhere_can_be_tried_again(lab: Lab) -> None:
+    failed(lab, "quantize", RequestError("The hub has no such model.", code="hub.name"))
+    async with opened(lab.root, "quantize") as (app, pilot):
+        await until(pilot, lambda: "Try again" in screen_text(app))

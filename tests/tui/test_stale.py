@@ -85,6 +85,11 @@ async def test_an_upload_of_an_older_model_is_marked_on_the_rail_and_on_its_step
         await until(pilot, lambda: rail(screen_text(app)).count("done") == 4)
         make_anew(done, "optimize")
         await until(pilot, lambda: rail(screen_text(app))[-1] == "stale")
-        said = " ".join(screen_text(app).split())
-        assert "This upload is stale: the ONNX model was made anew since. Run it again." in said
+        await until(
+            pilot,
+            lambda: (
+                "This upload is stale: the ONNX model was made anew since. Run it again."
+                in " ".join(screen_text(app).split())
+            ),
+        )
         assert rail(screen_text(app)).count("done") == 3

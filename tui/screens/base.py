@@ -154,6 +154,11 @@ class StepScreen(Screen[None]):
         """Below the smallest useful size a polite line stands in place of the screen."""
         wide, high = self.olive.SMALLEST
         self.set_class(event.size.width < wide or event.size.height < high, "-too-small")
+        # Once everything has its new size: what was put together for the older one would stay.
+        self.call_after_refresh(self.lay_out)
+
+    def lay_out(self) -> None:
+        """Put together again what depends on the size."""
 
     async def on_rail_chosen(self, event: Rail.Chosen) -> None:
         """A step was clicked."""

@@ -57,8 +57,10 @@ class Dialog(ModalScreen[Answer]):
         for button in self.query(Button):
             if button.key and button.display and not button.disabled:
                 found[_KEYS.get(button.key, button.key)] = button.text
-        for _, binding, enabled, _ in self.active_bindings.values():
-            if binding.description and enabled and binding.action != "press":
+        for node, binding, enabled, _ in self.active_bindings.values():
+            # Textual's own of every screen are known, and are no answer to the dialog.
+            own = node is self and not binding.action.startswith(("app.", "screen."))
+            if own and binding.description and enabled:
                 first = binding.key
                 if first not in found and binding.description not in found.values():
                     found[first] = binding.description

@@ -493,6 +493,6 @@ class _About(Widget):
     def render(self) -> Content:
         left, right = self._texts
         room = self.size.width - len(left) - 3
-        if len(right) > room:
-            right = right[: max(0, room)]
+        while len(right) > max(0, room):  # whole keys, as many as fit
+            right = right.rpartition("  ")[0]
         return Content(f" {left}{' ' * max(2, self.size.width - len(left) - len(right) - 2)}{right} ")

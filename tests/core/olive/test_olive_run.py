@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import tempfile
 import threading
@@ -87,8 +89,16 @@ def test_our_own_errors_pass_through_olive(model: Path, tmp_path: Path) -> None:
             if any(event.get("phase") == "Packing the weights" for event in self.events):
                 raise Cancelled
 
-    with pytest.raises(Cancelled):
-        run_pass(model, tmp_path / "work", Stops())
+    told = io.StringIO()
+    printing = logging.StreamHandler(told)
+    logging.getLogger("olive").addHandler(printing)
+    try:
+        with pytest.raises(Cancelled):
+            run_pass(model, tmp_path / "work", Stops())
+    finally:
+        logging.getLogger("olive").removeHandler(printing)
+    assert "Running pass" in told.getvalue()
+    assert "Traceback" not in told.getvalue(), "a stop is no failure"
 
 
 @pytest.mark.parametrize(

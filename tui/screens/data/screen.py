@@ -194,6 +194,10 @@ class DataScreen(StepScreen):
 
     # Drawing
 
+    def lay_out(self) -> None:
+        """Figures and lists are written by the width."""
+        self.draw()
+
     def draw(self) -> None:
         """Draw the state, all of it."""
         if not self.is_mounted:

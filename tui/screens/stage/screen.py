@@ -9,7 +9,6 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
-from textual.events import Resize
 from textual.message import Message
 
 from core.recipe import on_form
@@ -121,8 +120,8 @@ class StageScreen(StepScreen):
         if self.is_current and job is not None and (job.active or job.hopeless):
             self.draw()
 
-    def on_resize(self, event: Resize) -> None:
-        """Lay out what depends on the size."""
+    def lay_out(self) -> None:
+        """The state has figures in columns, and pictures, by the size."""
         self.draw()
 
     def state(self) -> StageState:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from textual.content import Content
 
 from core.algorithms import ALGORITHMS
+from core.formats import number
 from core.options import AUTO
 from tui.labels import progress
 from tui.snapshot import JobView, Snapshot
@@ -85,7 +86,7 @@ def _finetune_advice(values: Values, snapshot: Snapshot) -> str:
     if AUTO in (steps, batch):
         return stop
     seen = steps * batch * values["finetune.gradient_accumulation"]
-    return f"The model sees {seen} records, some more than once. {stop}"
+    return f"The model sees {number(seen)} records, some more than once. {stop}"
 
 
 @cache
