@@ -94,7 +94,11 @@ def test_the_wizard_says_no_command_of_its_own() -> None:
     """But for the line that is there to say it, and for what is printed once the wizard has ended."""
     wrong = []
     for path in sorted((ROOT / "tui").rglob("*.py")):
-        if path.name in ("terminal.py", "actions.py"):  # said without a wizard; where commands become words
+        if path.name in (
+            "terminal.py",
+            "actions.py",
+            "plain.py",
+        ):  # said without a wizard; where commands become words
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         bare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
