@@ -268,7 +268,7 @@ async def test_a_keymap_of_ones_own(lab: Lab) -> None:
     try:
         async with opened(lab.root, "check") as (app, pilot):
             await until(pilot, lambda: "F12" in screen_text(app).splitlines()[-1])
-            await until(pilot, lambda: "no action 'fly'" in screen_text(app))
+            await until(pilot, lambda: "'fly'" in screen_text(app))
             assert len(app.settings.problems) == 3
             await pilot.press("f12")
             await until(pilot, lambda: isinstance(app.screen, HelpScreen))
