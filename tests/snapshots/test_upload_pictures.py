@@ -152,6 +152,9 @@ def picture(
         assert isinstance(screen, UploadScreen)
         await until(pilot, lambda: app._watch is not None and app._watch._thread is not None)
         await until(pilot, lambda: screen.focused is not None)
+        nothing = screen.query_one("#dry-run").disabled
+        await until(pilot, lambda: nothing or screen.upload.goes is not None)
+        await pilot.pause()
         if app.snapshot.active is not None:
             await until(pilot, lambda: screen._top is not None and screen._top._load)
         if log:

@@ -54,7 +54,7 @@ def test_loading_goes_from_wanted_to_ready(controller: ChatController, changes: 
     wait()
     view = controller.view()
     assert not view.loading
-    assert {"compare", "adapter", "set", "chats", "run"} == view.buttons
+    assert {"compare", "adapter", "set", "chats", "serve", "run"} == view.buttons
     assert view.status.startswith("travel · likeliest words")
     assert changes
 

@@ -156,8 +156,9 @@ def test_a_dumb_terminal_gets_lines_by_itself_and_ctrl_c_asks(tmp_path: Path, en
         terminal.send("ctrl+c")
         terminal.until(lambda text: text.count("Stop quantize-001?") == 2)
         terminal.send("y\r")
-        terminal.until("(Enter) >", 60)
-        terminal.until("Quantize was stopped")
+        terminal.until("Quantize was stopped", 60)
+        terminal.until("Run again, about")
+        terminal.until(lambda text: text.rstrip().endswith("(Enter) >"))
         assert lab.job("quantize").state == "cancelled"
         terminal.send("ctrl+c")
         terminal.until("Leave? [y/N]")

@@ -57,10 +57,13 @@ class Dialog(ModalScreen[Answer]):
         for button in self.query(Button):
             if button.key and button.display and not button.disabled:
                 found[_KEYS.get(button.key, button.key)] = button.text
-        for node, binding, enabled, _ in self.active_bindings.values():
+        bindings = self.active_bindings
+        keys = {_KEYS.get(button.key, button.key) for button in self.query(Button) if button.key}
+        told = {bindings[key].binding.action for key in keys if key in bindings}  # whether offered now or not
+        for node, binding, enabled, _ in bindings.values():
             # Textual's own of every screen are known, and are no answer to the dialog.
             own = node is self and not binding.action.startswith(("app.", "screen."))
-            if own and binding.description and enabled:
+            if own and binding.description and enabled and binding.action not in told:
                 first = binding.key
                 if first not in found and binding.description not in found.values():
                     found[first] = binding.description

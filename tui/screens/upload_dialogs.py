@@ -178,6 +178,7 @@ class SignInScreen(Working):
         for name in ("#code", "#copy", "#copy-uri"):
             self.query_one(name).display = shown
         self.query_one("#keeping").display = not shown and not self.said.has_class("-wrong")
+        self.refresh_bindings()  # the footer names the buttons
         if self._prompt is None:
             return
         self.query_one("#code", Plain).show(code_to_enter(self._prompt))

@@ -38,9 +38,13 @@ def prompts(template: str, recipe: str = "auto") -> PromptFormat:
     return prompt_format(text, ModelTokenizer(Tokenizer(models.BPE())), recipe)
 
 
+BRACES = "\ue000"
+
+
 def go(template: str, messages: list[tuple[str, str]]) -> str:
     """What Go would write: as much of its template language as ours uses."""
     system = next((content for role, content in messages if role == "system"), "")
+    template = template.replace('{{ "{{" }}', BRACES)  # before what people said stands in it
     first, text = True, ""
     body = re.fullmatch(
         r"\{\{ \$first := true \}\}\{\{ range \.Messages \}\}(.*)\{\{ end \}\}\{\{ end \}\}(.*)",
@@ -63,7 +67,7 @@ def go(template: str, messages: list[tuple[str, str]]) -> str:
             first = False
         elif role == "assistant":
             text += said.replace("{{ .Content }}", "") + content
-    return (text + body[2]).replace('{{ "{{" }}', "{{")
+    return (text + body[2]).replace(BRACES, "{{")
 
 
 CASES = [(CHATML, "auto"), (GEMMA, "auto"), *(("", each or "auto") for each in PLAIN[:2])]

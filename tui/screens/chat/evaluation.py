@@ -130,6 +130,7 @@ class EvaluationScreen(Dialog[None]):
     def _show(self) -> None:
         self.query_one("#stop", Button).display = self.running
         self.query_one("#run", Button).display = not self.running
+        self.refresh_bindings()  # the footer names the buttons
         self._problem.tell(problem_of(self._error) if self._error else None)
         self._summary.show(self._means())
         if not self.rows:

@@ -123,6 +123,7 @@ class ServeScreen(Dialog[None]):
         self._problem.tell(problem_of(served.error) if served.error is not None else None)
         self.query_one("#copy", Button).display = bool(served.url)
         self.query_one("#stop", Button).display = served.running
+        self.refresh_bindings()  # the footer names the buttons
         if served.url:
             names = [Content(f"  {clean(name, keep_newlines=False)}") for name in served.models]
             lines = [
