@@ -63,10 +63,11 @@ class Terminal:
             # The size is set before the program can ask for it.
             fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
             os.chdir(cwd)
-            for name in ("COLUMNS", "LINES"):  # pytest's, which would stand above the terminal's own
-                os.environ.pop(name, None)
-            os.environ.update({"TERM": "xterm-256color", "COLORTERM": "truecolor", **(env or {})})
-            os.execv(argv[0], list(argv))
+            given = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", **(env or {})}
+            # readline, which pytest loads, sets COLUMNS and LINES past os.environ: the environment is handed on whole.
+            for name in {"COLUMNS", "LINES"} - set(env or {}):
+                given.pop(name, None)
+            os.execve(argv[0], list(argv), given)
 
     def __enter__(self) -> Terminal:
         return self
