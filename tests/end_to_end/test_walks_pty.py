@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from core.lab import Lab
 from tests.end_to_end.labs import TINY
@@ -17,6 +23,36 @@ WIZARD = (sys.executable, "-m", "core.cli")
 def said(terminal: Terminal) -> str:
     """What is on the screen as one line, without the frames between words."""
     return " ".join(terminal.text.replace("│", " ").replace("▌", " ").split())
+
+
+def steps(terminal: Terminal) -> list[str]:
+    """The words under the steps on the rail."""
+    return terminal.text.splitlines()[2].split()
+
+
+def laid_out(columns: int, lines: int, text: str) -> bool:
+    """Whether the screen is drawn for this size: the rail over most of its width, the keys on its last line."""
+    drawn = text.splitlines()
+    return len(drawn) == lines and "F2  Help" in drawn[-1] and drawn[1].find("7 Uplo") > columns // 2
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rehearsal lab after a short run of the three stages. Do not change it."""
+    lab = Lab.create(
+        tmp_path_factory.mktemp("walks") / "lab",
+        settings={"quantize.algorithm": "rtn", "finetune.steps": 12},
+    )
+    for stage in ("quantize", "finetune", "optimize"):
+        lab.run(stage)
+    return lab.root
+
+
+@pytest.fixture
+def made(made_once: Path, tmp_path: Path) -> Lab:
+    """A copy of that lab which a walk may change."""
+    shutil.copytree(made_once, tmp_path / "made", copy_function=shutil.copy2)
+    return Lab.open(tmp_path / "made")
 
 
 def test_own_data(tmp_path: Path) -> None:
@@ -59,3 +95,123 @@ def test_a_failure_has_its_action(tmp_path: Path) -> None:
     assert lab.recipe.quantize.group_size == 32
     job = lab.job("quantize")
     assert job.state == "succeeded"
+
+
+def test_the_model_is_changed_midway_and_taken_back(made: Lab, tmp_path: Path) -> None:
+    tiny = make_tiny("llama", tmp_path / "tiny")
+    with Terminal((*WIZARD, str(made.root)), tmp_path, size=(120, 40)) as terminal:
+        terminal.until("Next: Chat", 120)
+        terminal.until(lambda text: steps(terminal).count("done") == 3, 60)
+        terminal.send("3")
+        terminal.until("▸3 Quantize", 60)
+        terminal.until("[ Run again", 60)
+        terminal.send("e")
+        terminal.until("auto (128)", 60)
+        terminal.send("m")
+        terminal.until("Pick a model  (Enter takes it", 60)
+        terminal.send(os.path.relpath(tiny, made.root))
+        terminal.until("../tiny", 60)
+        terminal.send("enter")
+        terminal.until(lambda text: "Another model than rehearsal." in said(terminal), 60)
+        terminal.until(lambda text: "group size 128 → 64" in said(terminal), 60)
+        terminal.until("auto (64)", 60)
+        terminal.until(lambda text: steps(terminal).count("stale") == 3, 60)
+        assert made.recipe.model.source == "../tiny"
+        terminal.send("u")
+        terminal.until(lambda text: "Another model" not in text and "auto (64)" not in text, 60)
+        terminal.until(lambda text: steps(terminal).count("done") == 3, 60)
+        terminal.until(lambda text: text.count("auto (128)") == 2, 60)
+        terminal.send("q")
+        assert terminal.until_over() == 0
+    assert made.recipe.model.source == "rehearsal"
+
+
+def test_the_terminal_is_resized_on_a_finished_step(made: Lab, tmp_path: Path) -> None:
+    with Terminal((*WIZARD, str(made.root)), tmp_path) as terminal:
+        terminal.until("Next: Chat", 120)
+        terminal.send("4")
+        terminal.until("finetune-001", 60)
+        terminal.until("Held-out loss", 60)
+        terminal.until("Log · ", 60)
+        terminal.until("F2  Help", 60)
+        for columns, lines in ((200, 60), (60, 20), (120, 40)):
+            terminal.resize(columns, lines)
+            terminal.until(partial(laid_out, columns, lines), 60)
+            terminal.until("Done  finetune-001", 60)
+            terminal.until("Log · " if lines > 20 else "Held-out loss", 60)
+        terminal.resize(80, 24)
+        terminal.until(partial(laid_out, 80, 24), 60)
+        terminal.until("[ Next: Optimize F4 ]", 60)
+        terminal.until("Log · ", 60)
+        terminal.send("q")
+        assert terminal.until_over() == 0
+
+
+def to_the_chat(terminal: Terminal) -> None:
+    """Go to step 6 and wait until a question can be typed and asked."""
+    terminal.until("Next: Chat", 120)
+    terminal.send("6")
+    terminal.until("▸6 Chat", 60)
+    terminal.until("Enter sends", 120)
+    terminal.until("likeliest words", 120)
+    terminal.until(lambda text: terminal.marked("Ask the model"), 60)
+
+
+def leave_the_chat(terminal: Terminal) -> None:
+    """To the step before it, and out of the program."""
+    terminal.send("f3")
+    terminal.until("▸5 Optimize", 60)
+    terminal.send("q")
+    assert terminal.until_over() == 0
+
+
+def told(lab: Lab, kind: str) -> list[dict[str, Any]]:
+    """The records of this kind in the lab's transcripts."""
+    files = (lab.root / "chats").glob("*.jsonl")
+    records = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    return [record for record in records if record["type"] == kind]
+
+
+def columns(terminal: Terminal) -> tuple[str, str]:
+    """What stands left and right of the line between two answers."""
+    parts = [line.partition("│") for line in terminal.text.splitlines()]
+    lines = [(left, right) for left, middle, right in parts if middle and len(left) > 20]
+    return "\n".join(left for left, _ in lines), "\n".join(right for _, right in lines)
+
+
+def test_three_lines_are_pasted_and_none_is_sent(made: Lab, tmp_path: Path) -> None:
+    made.set({"chat.max_new_tokens": 16})
+    with Terminal((*WIZARD, str(made.root)), tmp_path) as terminal:
+        to_the_chat(terminal)
+        # As a terminal gives a paste: in brackets, with a carriage return for each line's end.
+        terminal.send("\x1b[200~First line.\rSecond line.\rThird line?\x1b[201~")
+        terminal.until("│ Third line?", 60)
+        shown = [line.strip(" │") for line in terminal.text.splitlines()]
+        at = shown.index("First line.")
+        assert shown[at : at + 3] == ["First line.", "Second line.", "Third line?"]
+        assert "Enter sends" in terminal.text
+        assert told(made, "user") == []
+        terminal.send("enter")
+        terminal.until("tokens/s", 120)
+        leave_the_chat(terminal)
+    assert [record["text"] for record in told(made, "user")] == ["First line.\nSecond line.\nThird line?"]
+
+
+def test_base_and_tuned_answer_side_by_side(made: Lab, tmp_path: Path) -> None:
+    made.set({"chat.max_new_tokens": 16})
+    with Terminal((*WIZARD, str(made.root)), tmp_path) as terminal:
+        to_the_chat(terminal)
+        terminal.send("/compare", "enter")
+        terminal.until("[ Single ]", 60)
+        terminal.until("base | travel", 60)
+        terminal.send("Where is Oslo?")
+        terminal.until("Where is Oslo?", 60)
+        terminal.send("enter")
+        terminal.until(lambda text: text.count("tokens · first after") == 2, 120)
+        left, right = columns(terminal)
+        leave_the_chat(terminal)
+    base, tuned = told(made, "assistant")
+    assert (base["adapter"], tuned["adapter"]) == (None, "travel")
+    assert base["answer"] != tuned["answer"]
+    for text, answer in ((left, base["answer"]), (right, tuned["answer"])):
+        assert "".join(answer.split()) in "".join(text.split())
