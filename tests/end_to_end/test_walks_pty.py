@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from functools import partial
@@ -18,6 +19,7 @@ from tests.tiny_models import make_tiny
 from tests.tui.ptys import Terminal
 
 WIZARD = (sys.executable, "-m", "core.cli")
+STEPS = 40
 
 
 def said(terminal: Terminal) -> str:
@@ -147,6 +149,26 @@ def test_the_terminal_is_resized_on_a_finished_step(made: Lab, tmp_path: Path) -
         assert terminal.until_over() == 0
 
 
+def finetune_again(terminal: Terminal) -> None:
+    """From the step that the wizard opens on to a finetune that runs in place of the one that was made."""
+    terminal.until("Next: Chat", 120)
+    terminal.send("4")
+    terminal.until("▸4 Finetune", 60)
+    terminal.until("[ Run again", 60)
+    terminal.send("f8")
+    terminal.until("A run replaces", 60)
+    terminal.send("r")
+    terminal.until("Running  finetune-002", 120)
+
+
+def frame(terminal: Terminal) -> str:
+    """The colour of the frame of the box that questions are typed into: another one while it has the focus."""
+    for y, line in enumerate(terminal.screen.display):
+        if "╭" in line:
+            return str(terminal.screen.buffer[y][line.index("╭")].fg)
+    return ""
+
+
 def to_the_chat(terminal: Terminal) -> None:
     """Go to step 6 and wait until a question can be typed and asked."""
     terminal.until("Next: Chat", 120)
@@ -215,3 +237,57 @@ def test_base_and_tuned_answer_side_by_side(made: Lab, tmp_path: Path) -> None:
     assert base["answer"] != tuned["answer"]
     for text, answer in ((left, base["answer"]), (right, tuned["answer"])):
         assert "".join(answer.split()) in "".join(text.split())
+
+
+@pytest.mark.slow
+def test_a_training_is_stopped_and_goes_on(made: Lab, tmp_path: Path) -> None:
+    made.set({"finetune.steps": STEPS})
+    with Terminal((*WIZARD, str(made.root)), tmp_path) as terminal:
+        finetune_again(terminal)
+        terminal.until(f" of {STEPS}", 300)
+        terminal.send("f9")
+        terminal.until("Stop finetune-002?", 60)
+        terminal.until("[ Stop it x ]", 60)
+        terminal.send("x")
+        terminal.until("Stopped  finetune-002", 300)
+        terminal.until("[ Go on F8 ]", 60)
+        stopped = made.folder.jobs_dir / "finetune-002" / "done.json"
+        reached = re.search(r"step (\d+) of", json.loads(stopped.read_text())["error"]["detail"])
+        assert reached is not None
+        terminal.send("f8")
+        terminal.until("A run replaces", 60)
+        terminal.send("r")
+        terminal.until("Done  finetune-003", 400)
+        terminal.until(f"Went on from step  {reached.group(1)}", 60)
+        terminal.send("q")
+        assert terminal.until_over() == 0
+    job = made.job("finetune")
+    assert (job.id, job.state) == ("finetune-003", "succeeded")
+    assert job.result is not None
+    assert job.result["steps"] == STEPS
+    assert 0 < int(reached.group(1)) < STEPS
+
+
+@pytest.mark.slow
+def test_the_chat_says_that_the_adapter_is_older_and_its_keys_make_it_anew(made: Lab, tmp_path: Path) -> None:
+    older = "This adapter is older than your last finetune. Press Esc, then 5, to make it anew."
+    with Terminal((*WIZARD, str(made.root)), tmp_path) as terminal:
+        finetune_again(terminal)
+        terminal.until("Done  finetune-002", 300)
+        terminal.send("6")
+        terminal.until(lambda text: older in said(terminal), 120)
+        terminal.until("likeliest words", 120)
+        terminal.until(lambda text: terminal.marked("Ask the model"), 60)
+        focused = frame(terminal)
+        terminal.send("escape")
+        terminal.until(lambda text: frame(terminal) not in ("", focused), 60)
+        terminal.send("5")
+        terminal.until("▸5 Optimize", 60)
+        terminal.until(lambda text: "the adapter was trained anew" in said(terminal), 60)
+        terminal.send("f8")
+        terminal.until("A run replaces", 60)
+        terminal.send("r")
+        terminal.until("Done  optimize-002", 300)
+        to_the_chat(terminal)
+        assert "older" not in terminal.text
+        leave_the_chat(terminal)
