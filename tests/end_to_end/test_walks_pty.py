@@ -21,6 +21,8 @@ from tests.tui.ptys import Terminal
 WIZARD = (sys.executable, "-m", "core.cli")
 STEPS = 40
 
+pytestmark = pytest.mark.xdist_group("walks")  # its lab is made once
+
 
 def said(terminal: Terminal) -> str:
     """What is on the screen as one line, without the frames between words."""
