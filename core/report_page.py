@@ -40,11 +40,11 @@ def write_report(lab: LabFolder, recipe: Recipe) -> None:
 
 
 def page(lab: LabFolder, recipe: Recipe) -> str:
-    """The report of what there is now, as HTML; a result that cannot be read is left out."""
+    """The report of what there is now, as HTML; a result that cannot be read is named."""
     from jinja2 import Environment
     from markupsafe import Markup
 
-    made = list(_made(lab))
+    made, unread = _made(lab)
     results = {stage: manifest.get("result") or {} for stage, _, _, manifest in made}
     sentences = [assessment(stage, manifest.get("result") or {}) for stage, _, _, manifest in made]
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -60,7 +60,7 @@ def page(lab: LabFolder, recipe: Recipe) -> str:
         written=f"{now()[:19]}Z",
         version=__version__,
         verdict=[sentence for sentence in sentences if sentence.text],
-        old=[f"{STAGES[stage].title}: {_plain(why)}." for stage, why in stale(lab, recipe).items()],
+        old=[f"{STAGES[stage].title}: {_plain(why)}." for stage, why in stale(lab, recipe).items()] + unread,
         charts=charts,
         answers=_answers(results.get("optimize", {}).get("answers")),
         parts=[_part(*each) for each in made],
@@ -71,17 +71,18 @@ def page(lab: LabFolder, recipe: Recipe) -> str:
     return text
 
 
-def _made(lab: LabFolder) -> list[tuple[str, str, Path, Mapping[str, Any]]]:
-    """The stage, heading, folder and manifest of everything that was made and can be read."""
-    found = []
+def _made(lab: LabFolder) -> tuple[list[tuple[str, str, Path, Mapping[str, Any]]], list[str]]:
+    """The stage, heading, folder and manifest of everything that was made, and what of it cannot be read."""
+    found, unread = [], []
     for stage, heading, folder in what_is_made(lab):
         try:
             manifest = read_json(folder / MANIFEST)
-        except RequestError:
+        except RequestError as error:
+            unread.append(_plain(f"{heading}: {error.title} {error.detail}"))
             continue
         if manifest:
             found.append((stage, heading, folder, manifest))
-    return found
+    return found, unread
 
 
 def _part(stage: str, heading: str, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:

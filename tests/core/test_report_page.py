@@ -150,3 +150,11 @@ def test_both_reports_are_written_and_whose_subscription_it_was_is_not_in_the_pa
     assert lab.report_path.read_text(encoding="utf-8").startswith("# lab\n")
     assert "0000-secret-1111" not in written
     assert "my-space" not in written
+
+
+def test_a_result_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    lab = lab_of(tmp_path / "lab")
+    (lab.models_dir / "quantized" / MANIFEST).write_text("{")
+    said = " ".join(Seen(page(lab, Recipe())).texts)
+    assert "Quantized model: " in said
+    assert "olivepress.json" in said
