@@ -19,6 +19,7 @@ COMMANDS = (
     "login",
     "logout",
     "workspaces",
+    "compute",
     "models",
     "fetch",
     "export",

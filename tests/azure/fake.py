@@ -25,6 +25,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.azure.azurite import ACCOUNT, KEY
+from tests.azure.played import Played
 
 TENANT = "11111111-1111-1111-1111-111111111111"
 SUBSCRIPTION = "22222222-2222-2222-2222-222222222222"
@@ -142,6 +143,7 @@ class FakeAzure:
         self.models: dict[str, dict[str, dict[str, Any]]] = {}
         self.unknown_is_404 = True
         self.registry: dict[tuple[str, str, str], str] = {}
+        self.played = Played()
 
     def close(self) -> None:
         self.closing.set()
@@ -471,6 +473,7 @@ class _Handler(BaseHTTPRequestHandler):
             (registry + "/models/([^/]+)/versions/([^/]+)", "GET", self._registry_model),
             (registry + "/models/([^/]+)/versions", "GET", self._registry_versions),
             (registry + "/datarefs/([^/]+)/versions/([^/]+)", "POST", self._dataref),
+            *self.service.played.routes(self),
         ]
 
     def _subscriptions(self, query: Any, data: Any) -> None:

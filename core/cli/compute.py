@@ -1,0 +1,138 @@
+"""``olivepress compute``: the machines of the lab's Azure ML workspace; and making a cluster there, when asked."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from core.cli.parser import add_folder, add_json, whole_number
+from core.errors import Cancelled, RequestError
+
+if TYPE_CHECKING:
+    from core.azure.compute import NewCluster
+    from core.azure.workspace import Place
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "compute",
+        help="list the machines of the workspace; make a cluster",
+        description="List the compute of the workspace of lab.toml: size, state, price, quota, and when idle nodes "
+        "are given back. With --create a cluster is made, after its cost was shown and agreed to.",
+    )
+    add_folder(parser)
+    parser.add_argument("--create", metavar="NAME", help="make a cluster of this name")
+    parser.add_argument(
+        "--size", metavar="SIZE", help="its size of machine, such as Standard_NC24ads_A100_v4"
+    )
+    parser.add_argument(
+        "--low-priority", action="store_true", help="cheaper nodes that may be taken back at any time"
+    )
+    parser.add_argument("--nodes", type=whole_number, metavar="N", default=1, help="most nodes (default: 1)")
+    parser.add_argument(
+        "--idle",
+        type=whole_number,
+        metavar="MINUTES",
+        default=10,
+        help="give an idle node back after so long (default: 10)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="with --create: show what it would be and cost"
+    )
+    parser.add_argument("--yes", action="store_true", help="with --create: do not ask")
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """List, or make one."""
+    from core.azure.compute import find_computes
+    from core.azure.workspace import Place
+    from core.cli.login import signed_in
+    from core.cli.show import print_json, say
+    from core.lab import Lab
+    from core.text import clean, command
+
+    lab = Lab.open(options.folder)
+    place = Place.of(lab.recipe, lab.root)
+    if options.create:
+        return _create(options, place)
+    found = signed_in(lambda stop, report: find_computes(place, stop, report), as_json=options.json)
+    if options.json:
+        print_json({"workspace": place.workspace, "compute": [each.as_dict() for each in found]})
+        return 0
+    for each in found:
+        say(clean(each.line(), keep_newlines=False))
+    if not found:
+        print(f"{place.workspace} has no compute yet.", file=sys.stderr)
+        print(f"Make one: {command('compute', options.folder, '--create')} NAME --size SIZE", file=sys.stderr)
+    elif first := next((each.name for each in found if not each.why_not()), ""):
+        print(f"Run there: {command('run', options.folder, '--on', 'azureml', '--compute', first)}")
+    return 0
+
+
+def _create(options: argparse.Namespace, place: Place) -> int:
+    from core.azure.compute import NewCluster
+    from core.cli.login import signed_in
+    from core.cli.show import print_json
+    from core.formats import duration
+    from core.text import clean
+
+    if not options.size:
+        raise RequestError(
+            "The size of the new compute is not said.", hint="Add --size, such as --size Standard_NC4as_T4_v3.",
+            code="usage",
+        )  # fmt: skip
+    wanted = NewCluster(options.create, options.size, options.low_priority, options.nodes, options.idle * 60)
+    facts = signed_in(
+        lambda stop, report: _with(place, wanted, stop, report, make=False), as_json=options.json
+    )
+    price = f"{facts['price']:g} {facts['currency']} an hour" if facts["price"] is not None else "not told"
+    lines = (
+        f"{wanted.name}: {facts['size']}, {facts['gpus'] if facts['gpus'] is not None else '?'} GPUs a node, "
+        f"{wanted.nodes} at most, in {facts['location']}.",
+        f"Priority: {facts['priority']}. Price of a node: {price}, while it is up.",
+        f"No node is up until a job comes; one that is idle is given back after {duration(wanted.idle_s)}.",
+    )
+    if not options.json:
+        for line in lines:
+            print(clean(line, keep_newlines=False), file=sys.stderr)
+    if options.dry_run:
+        if options.json:
+            print_json({"dry_run": True, **facts})
+        return 0
+    if not options.yes:
+        if options.json or not sys.stdin.isatty():
+            raise RequestError(
+                "Making a compute can cost money: it is to be agreed to.",
+                " ".join(lines),
+                "Look at the price, then add --yes.",
+                code="azure.agree",
+            )
+        print("Make it? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise Cancelled("Nothing was made.")
+    signed_in(lambda stop, report: _with(place, wanted, stop, report, make=True), as_json=options.json)
+    if options.json:
+        print_json({"created": True, **facts})
+    else:
+        print(f"{wanted.name} is being made; it can take jobs at once.")
+    return 0
+
+
+def _with(place: Place, wanted: NewCluster, stop: Any, report: Any, *, make: bool) -> dict[str, Any]:
+    from core.azure.compute import Computes, looked_at
+    from core.azure.rest import Rest
+    from core.azure.signin import current, prompt_to
+
+    rest = Rest(current(stop=stop, on_prompt=prompt_to(report)).credential, stop, report.log)
+    try:
+        computes = Computes(rest, place)
+        facts = looked_at(computes, wanted)
+        if make:
+            computes.create(wanted)
+        return facts
+    finally:
+        rest.close()
