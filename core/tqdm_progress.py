@@ -106,10 +106,12 @@ def _patched(  # noqa: C901 - the methods of one class that takes tqdm's place
         if options.get("disable") is None:
             options["disable"] = False
         options.setdefault("mininterval", 0.1)
+        self._reports_to = report
         original(self, "__init__")(*args, **options)
 
     def display(self: Any, msg: str | None = None, pos: int | None = None) -> bool:
-        if msg is None:
+        # A bar that broke off in an earlier phase draws once more when the garbage collector closes it.
+        if msg is None and getattr(self, "_reports_to", None) is report:
             phase = name(self.desc or "")
             # A bar sets ``disable`` when it ends; one of unknown length is then known to be full.
             total = self.n if self.disable and self.total is None else self.total

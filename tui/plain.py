@@ -621,7 +621,13 @@ class PlainWizard:
         print()
         if _can_be_asked():
             print(f"Stop {job.id}? {self._controller(job.stage).texts.stopped}")
-            if self._ask("y stops it, Enter lets it run > ").lower() not in ("y", "yes"):
+            try:
+                answer = self._ask("y stops it, Enter lets it run > ").lower()
+            except KeyboardInterrupt:  # pressed once more: it is meant
+                answer = "y"
+                print()
+            if answer not in ("y", "yes"):
+                print(f"{job.id} goes on.")
                 return
         if job.active:
             job.cancel()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -73,9 +74,8 @@ async def until(pilot: Any, condition: Callable[[], object], timeout: float = 30
     end = asyncio.get_running_loop().time() + timeout
     while not condition():
         if asyncio.get_running_loop().time() > end:
-            raise AssertionError(
-                f"this did not come to hold: {condition.__code__.co_names}\n{screen_text(pilot.app)}"
-            )
+            meant = condition.__code__.co_names if isinstance(condition, FunctionType) else condition
+            raise AssertionError(f"this did not come to hold: {meant}\n{screen_text(pilot.app)}")
         await pilot.pause(0.02)
 
 

@@ -117,6 +117,16 @@ class Terminal:
                 raise AssertionError(f"{what!r} did not come (exit status {self.status}):\n{self.text}")
             self._read(0.1)
 
+    def press_until(self, key: str, words: str, timeout: float = 60.0) -> None:
+        """Press a key until these words are on the screen, again where it was not heard for ten seconds."""
+        end = time.monotonic() + timeout
+        while words not in self.text:
+            if time.monotonic() > end:
+                raise AssertionError(f"{words!r} did not come:\n{self.text}")
+            self.send(key)
+            with contextlib.suppress(AssertionError):
+                self.until(words, 10)
+
     def marked(self, words: str) -> bool:
         """Whether the first letter of these words on the screen looks unlike the second: a cursor stands on it."""
         for y, line in enumerate(self.screen.display):

@@ -155,6 +155,20 @@ def test_a_bar_reports_its_phase_from_any_thread_and_stops_when_asked() -> None:
     assert len(list(tqdm(range(3), disable=True))) == 3
 
 
+def test_a_bar_of_an_earlier_phase_says_nothing_in_a_later_one() -> None:
+    from tqdm.std import tqdm
+
+    first, second = RecordingReporter(), RecordingReporter()
+    with reporting(first):
+        broken_off = tqdm(total=3, desc="Downloading model.safetensors")
+        broken_off.update(1)
+    with reporting(second):
+        broken_off.close()  # as the garbage collector does it, at any later time
+
+    assert first.events
+    assert second.events == []
+
+
 def test_phases_are_named_in_words() -> None:
     assert phase_of("Saving model.layers.0.weight (f32, [64])") == "Writing the ONNX weights"
     assert phase_of("Something new: ") == "Something new"
