@@ -34,6 +34,21 @@ def lab_folder(root: str | Path) -> LabFolder:
 RECIPE_NAME = "lab.toml"
 REPORT_NAME = "report.md"
 REPORT_PAGE_NAME = "report.html"
+WORKSHOP_NAME = "workshop.toml"
+"""The file that makes a folder a workshop's: its seats' labs lie side by side in it."""
+
+REFERENCE_NAME = "reference"
+"""The lab of a workshop whose results are the prepared ones."""
+
+
+def workshop_of(lab: Path) -> Path | None:
+    """The folder of the workshop that a lab belongs to; None for a lab that belongs to none."""
+    return lab.parent if (lab.parent / WORKSHOP_NAME).is_file() else None
+
+
+def is_reference(lab: Path) -> bool:
+    """Whether a lab is the one whose results a workshop's host hands out."""
+    return lab.name == REFERENCE_NAME and workshop_of(lab) is not None
 
 
 @dataclass(frozen=True)

@@ -1,93 +1,122 @@
-"""One computing job at a time on a GPU, over all labs of a user: who comes second waits, and is told for whom.
+"""Whose turn it is to compute: one job at a time on a GPU, and in a workshop without GPUs so many as its host allows.
 
-Two jobs on one GPU take each other's memory, and the first to ask for too much fails. The lock is a ``flock`` on a
-file named by the GPU's UUID, in the user's folder for state: the system removes the one for what runs when the
-user logs out, and a job outlives that. It holds for this program alone: other programs are told by ``check``.
+Two jobs on one GPU take each other's memory, and the first to ask for too much fails. The line (:mod:`core.jobs.turns`)
+lies in the user's folder for state, and before that one in the folder of the workshop that the lab belongs to, where
+all its seats see it, whatever their accounts. It holds for this program alone: other programs are told by ``check``.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
-import time
+import tomllib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from core.events import Reporter, now
-from core.files import PRIVATE, read_if_whole
+from core.events import Reporter
+from core.folder import WORKSHOP_NAME, workshop_of
+from core.formats import some
 from core.hardware import GpuReading, load_nvml, package_version, read_gpus, usable_gpus
 from core.jobs.job import Job
+from core.jobs.turns import OPEN, Line, Ticket, turn
 from core.recipe import Recipe
+from core.text import clean
 from core.user_dirs import state_dir
 
-_LOOK_S = 0.2
+LINE = "turns"
+"""The folder of a line, in a workshop or in the user's own place."""
+
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-def gpus_of(stage: str, recipe: Recipe) -> list[GpuReading]:
-    """The GPUs that a computing stage uses: the first that it can see, or as many as it is told to."""
+def gpus_here() -> list[GpuReading]:
+    """The GPUs that a computing stage can use; none where the installed torch can use none."""
     nvml = None if package_version("torch").endswith("+cpu") else load_nvml()
-    if nvml is None:
-        return []
-    there = usable_gpus(read_gpus(nvml))
+    return [] if nvml is None else usable_gpus(read_gpus(nvml))
+
+
+def gpus_wanted(stage: str, recipe: Recipe, there: int) -> int:
+    """How many of so many GPUs a computing stage takes: one, or as many as it is told to."""
     wanted = recipe.finetune.gpus if stage == "finetune" else 1
-    return there[:wanted] if isinstance(wanted, int) else there
+    return min(wanted, there) if isinstance(wanted, int) else there
+
+
+def at_once(workshop: Path) -> int:
+    """How many jobs may compute at once in a workshop without GPUs; 0 where it sets no limit."""
+    try:
+        told = tomllib.loads((workshop / WORKSHOP_NAME).read_text(encoding="utf-8")).get("at_once")
+    except (OSError, ValueError):
+        return 0
+    return told if isinstance(told, int) and told > 0 else 0
 
 
 @contextmanager
-def held(gpus: Sequence[GpuReading], job: Job, report: Reporter) -> Iterator[None]:
-    """While entered, no other job of this user that asks for it has one of these GPUs. Waits until they are free.
+def held(gpus: Sequence[GpuReading], count: int, job: Job, report: Reporter) -> Iterator[None]:
+    """While entered, so many of these GPUs are this job's alone. Waits until it is its turn.
+
+    Where there are more GPUs than it takes, what it starts sees those that it was given and no others.
+
+    Args:
+        gpus: those that it can use; none where it computes on the CPU.
 
     Raises:
         Cancelled: somebody asked to stop while it waited.
     """
+    lab = job.folder.parent.parent
+    workshop = workshop_of(lab)
+    names = [gpu.uuid or str(gpu.index) for gpu in gpus]
+    if not gpus:
+        names, count = [f"cpu-{number}" for number in range(1, at_once(workshop) + 1)] if workshop else [], 1
+    waiting = _Waiting(gpus[0].name if gpus else "a turn", lab, report)
     with ExitStack() as stack:
-        for gpu in sorted(
-            gpus, key=lambda each: each.uuid
-        ):  # in one order, so that two never wait for each other
-            handle = _open(gpu)
-            if handle is not None:
-                stack.callback(os.close, handle)
-                _wait(handle, gpu, job, report)
+        if workshop and names:
+            line = turn(workshop / LINE, names, count, lab=lab, job=job.id, waiting=waiting, mode=OPEN)
+            given = stack.enter_context(line)
+            if given is None:
+                report.log(f"{workshop / LINE} cannot be written: this job takes no turn.", "warning")
+            names = list(given or names)
+        if gpus:
+            own = turn(state_dir() / LINE, names, count, lab=lab, job=job.id, waiting=waiting)
+            names = list(stack.enter_context(own) or names[:count])
+            if len(names) < len(gpus):
+                # CUDA is not awake yet in this process: it reads this when a stage first asks for a GPU.
+                os.environ[_VISIBLE] = ",".join(names)
         yield
 
 
-def _open(gpu: GpuReading) -> int | None:
-    """The file of a GPU's lock; None where there can be none."""
-    place = state_dir() / "gpus"
-    name = "".join(char if char.isalnum() or char == "-" else "_" for char in gpu.uuid or str(gpu.index))
-    with suppress(OSError):
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(place / f"{name}.lock", os.O_RDWR | os.O_CREAT, PRIVATE)
-    return None
+class _Waiting:
+    """Tells a job's people for whom it waits, whenever that changes, and stops the wait when they ask for it."""
+
+    def __init__(self, what: str, lab: Path, report: Reporter) -> None:
+        self._what, self._lab, self._report = what, lab, report
+        self._told = ""
+
+    def __call__(self, line: Line) -> None:
+        phase = waiting_words(self._what, line, self._lab)
+        if phase != self._told:
+            if not self._told:
+                self._report.log(f"{phase}. This job begins by itself when it is its turn.", "warning")
+            self._told = phase
+            self._report.progress(phase, 0, None)
+        self._report.check_cancelled()
 
 
-def _wait(handle: int, gpu: GpuReading, job: Job, report: Reporter) -> None:
-    told = ""
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            who = _holder(handle)
-            if who != told:
-                told = who
-                report.log(f"{gpu.name} is in use by {who}. This job begins when it is free.", "warning")
-                report.progress(f"waiting for the GPU: {who}", 0, None)
-        report.check_cancelled()
-        time.sleep(_LOOK_S)
-    lab = str(job.folder.parent.parent)
-    with suppress(OSError):  # who waits is not told for whom
-        os.ftruncate(handle, 0)
-        os.pwrite(
-            handle, json.dumps({"lab": lab, "job": job.id, "pid": os.getpid(), "since": now()}).encode(), 0
+def waiting_words(what: str, line: Line, lab: Path) -> str:
+    """What a job that waits is told: its place in the line, who is at work, and who is before it."""
+    words = f"waiting for {what}, place {line.place}"
+    if line.at_work:
+        words += f": {some([_who(each, lab) for each in line.at_work])} at work"
+    if line.before:
+        words += (
+            f"{', ' if line.at_work else ': '}before you {some([_who(each, lab) for each in line.before])}"
         )
+    return words
 
 
-def _holder(handle: int) -> str:
-    """Who has the GPU, in words."""
-    told = read_if_whole(Path(f"/proc/self/fd/{handle}"))
-    if not isinstance(told, dict):
+def _who(ticket: Ticket, lab: Path) -> str:
+    """Whose ticket it is: in the same workshop the seat's name says it."""
+    if not ticket.lab:
         return "another job"
-    return f"{told.get('job', 'a job')} of {told.get('lab', 'another lab')}"
+    other = Path(ticket.lab)
+    place = other.name if other.parent == lab.parent and workshop_of(lab) else ticket.lab
+    return clean(f"{ticket.job} of {place}", keep_newlines=False)[:200]

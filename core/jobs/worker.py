@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 import traceback
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,7 +17,7 @@ from core.events import JobReporter, now
 from core.files import MANIFEST, damage, read_if_whole, refusal, refuse_damaged, write_json
 from core.folder import LabFolder
 from core.jobs import reserve
-from core.jobs.gpu import gpus_of, held
+from core.jobs.gpu import gpus_here, gpus_wanted, held
 from core.jobs.job import Job
 from core.jobs.monitor import Monitor
 from core.recipe import OPTIONS, Recipe
@@ -122,8 +122,10 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
-        gpus = gpus_of(job.stage, recipe) if stage.computes else []
-        with held(gpus, job, reporter), Monitor(reporter) as monitor:
+        gpus = gpus_here() if stage.computes else []
+        count = gpus_wanted(job.stage, recipe, len(gpus))
+        turn = held(gpus, count, job, reporter) if stage.computes else nullcontext()
+        with turn, Monitor(reporter) as monitor:
             began = time.monotonic()
             context = StageContext(
                 lab,

@@ -43,9 +43,10 @@ def test_the_second_waits_until_the_first_has_ended(labs: tuple[Lab, Lab]) -> No
     first = one.start("quantize")
     until(lambda: at_work(first))
     second = two.start("finetune")
-    until(lambda: f"quantize-001 of {one.root}" in (second.status().phase or ""))
+    told = f"waiting for A GPU, place 1: quantize-001 of {one.root} at work"
+    until(lambda: second.status().phase == told)
     assert not at_work(second)
-    assert any("A GPU is in use by quantize-001" in line for line in second.log_tail())
+    assert any(told in line for line in second.log_tail())
     (one.root / "go").touch()
     until(lambda: at_work(second))
     assert first.wait(timeout=60) == "succeeded"
@@ -59,11 +60,11 @@ def test_who_waits_can_be_stopped_and_a_killed_holder_lets_go(labs: tuple[Lab, L
     first = one.start("quantize")
     until(lambda: at_work(first))
     second = two.start("quantize")
-    until(lambda: "waiting for the GPU" in (second.status().phase or ""))
+    until(lambda: "waiting for A GPU" in (second.status().phase or ""))
     second.cancel()
     assert second.wait(timeout=60) == "cancelled"
     third = two.start("quantize")
-    until(lambda: "waiting for the GPU" in (third.status().phase or ""))
+    until(lambda: "waiting for A GPU" in (third.status().phase or ""))
     os.kill(gpu_holder(), 9)
     until(lambda: at_work(third))
     assert first.wait(timeout=60) == "crashed"
@@ -73,22 +74,26 @@ def gpu_holder() -> int:
     """The process that has the GPU."""
     import json
 
-    (file,) = (state_dir() / "gpus").iterdir()
-    assert file.stat().st_mode & 0o777 == 0o600
-    return int(json.loads(file.read_text())["pid"])
+    at_work = []
+    for file in (state_dir() / "turns").glob("*.ticket"):
+        assert file.stat().st_mode & 0o777 == 0o600
+        told = json.loads(file.read_text())
+        at_work += [told["pid"]] * bool(told["has"])
+    (pid,) = at_work
+    return int(pid)
 
 
 def test_other_gpus_are_no_reason_to_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     job, other = Job(tmp_path / "lab/jobs/quantize-001"), GpuReading(1, "B", 1, 0, None, "GPU-2")
     report = RecordingReporter()
-    with gpu.held([GPU], job, report), gpu.held([other], job, report):
+    with gpu.held([GPU], 1, job, report), gpu.held([other], 1, job, report):
         assert report.events == []
         report.cancelled = True
-        with pytest.raises(Cancelled), gpu.held([other, GPU], job, report):
+        with pytest.raises(Cancelled), gpu.held([other, GPU], 2, job, report):
             pass
     assert [event["type"] for event in report.events] == ["log", "progress"]
-    with gpu.held([other, GPU], job, report):
+    with gpu.held([other, GPU], 2, job, report):
         pass
 
 
@@ -97,19 +102,19 @@ def test_a_holder_that_says_nothing_is_waited_for_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    place = state_dir() / "gpus"
+    place = state_dir() / "turns"
     place.mkdir(parents=True)
     report = RecordingReporter(cancelled=True)
-    with (place / f"{GPU.uuid}.lock").open("w+") as stream:
+    with (place / "000001-00000000.ticket").open("w+") as stream:
         stream.write(content)
         stream.flush()
         fcntl.flock(stream, fcntl.LOCK_EX)
-        with pytest.raises(Cancelled), gpu.held([GPU], Job(tmp_path / "lab/jobs/quantize-001"), report):
+        with pytest.raises(Cancelled), gpu.held([GPU], 1, Job(tmp_path / "lab/jobs/quantize-001"), report):
             pass
 
 
 def test_where_no_lock_can_be_the_work_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    with gpu.held([GPU], Job(tmp_path / "lab/jobs/quantize-001"), RecordingReporter()):
+    with gpu.held([GPU], 1, Job(tmp_path / "lab/jobs/quantize-001"), RecordingReporter()):
         pass
