@@ -19,6 +19,7 @@ from core.algorithms import ALGORITHMS
 from core.errors import Do, RequestError
 from core.files import explained, write_atomic
 from core.options import AUTO, Auto, Option, option, options_of
+from core.providers import PROVIDERS, providers_for
 from core.resources import REHEARSAL
 
 SAMPLE_FILE = "data_sample_travel.jsonl"
@@ -150,21 +151,15 @@ class OptimizeSection:
         choices=("cpu", "gpu", "npu"),
         words={
             "cpu": "CPU - runs on every machine",
-            "gpu": "GPU - an NVIDIA card, or DirectX on Windows",
-            "npu": "NPU - a neural processor (Qualcomm)",
+            "gpu": "GPU - an NVIDIA card, DirectX on Windows, WebGPU",
+            "npu": "NPU - a neural processor",
         }.__getitem__,
         wide=True,
     )
     provider: str = option(
         "CPUExecutionProvider",
         "ONNX Runtime execution provider",
-        choices=(
-            "CPUExecutionProvider",
-            "CUDAExecutionProvider",
-            "DmlExecutionProvider",
-            "QNNExecutionProvider",
-            "WebGpuExecutionProvider",
-        ),
+        choices=tuple(PROVIDERS),
         wide=True,
     )
     precision: str = option(
@@ -417,11 +412,7 @@ def check_whole(recipe: Recipe, where: str) -> None:
         raise RequestError(
             "model.source is empty.", f"{where}.", 'Name a model, or "rehearsal".', code="recipe.value"
         )
-    providers = {
-        "cpu": ("CPUExecutionProvider",),
-        "gpu": ("CUDAExecutionProvider", "DmlExecutionProvider", "WebGpuExecutionProvider"),
-        "npu": ("QNNExecutionProvider",),
-    }[recipe.optimize.device]
+    providers = providers_for(recipe.optimize.device)
     if recipe.optimize.provider not in providers:
         raise RequestError(
             "optimize.provider does not fit optimize.device.",

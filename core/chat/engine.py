@@ -23,7 +23,7 @@ from core.model.messages import Message, Segment, text_of
 from core.model.prompt_format import PromptFormat, read_prompt_format
 from core.model.template import ChatTemplate, Guard, TemplateError
 from core.optimize.adapters import adapters_inside, check_adapter
-from core.optimize.genai import import_genai
+from core.optimize.genai import import_genai, open_model
 from core.optimize.trusted import check_config, check_onnx_folder
 from core.options import AUTO
 
@@ -52,7 +52,7 @@ class Engine:
         self.folder = folder
         check_onnx_folder(folder)
         config = check_config(folder)
-        self._model = og.Model(str(folder))
+        self._model = open_model(folder)
         self._prompts = read_prompt_format(folder, request.template or AUTO, answer=request.answer)
         self._tokens = self._prompts.tokenizer
         self._detokenizers = Detokenizers(self._tokens.tokenizer)
@@ -139,7 +139,7 @@ class Engine:
             return
         self._check(adapter)
         if (merged := merged_folder(self.folder, adapter)).is_dir():
-            self._merged[adapter] = og.Model(str(merged))
+            self._merged[adapter] = open_model(merged)
             return
         if adapters_inside(self.folder) != self._inside:
             raise RequestError(

@@ -46,7 +46,7 @@ def probes(*, verify: bool = False) -> list[Probe]:
     Args:
         verify: every byte of what was made is to be read, however long that takes.
     """
-    from core.check import azure, data, gpu, machine, model, packages, place, terminal
+    from core.check import azure, data, devices, gpu, machine, model, packages, place, terminal
     from core.check.types import Probe
     from core.stages import STAGES
 
@@ -59,6 +59,7 @@ def probes(*, verify: bool = False) -> list[Probe]:
         Probe("results", place.results, limit_s=1800 if verify else 4.0, stages=()),
         Probe("gpu", gpu.gpu),
         Probe("builds", gpu.builds),
+        Probe("device", devices.devices, stages=("optimize",)),
         Probe("model", model.model, stages=("quantize",)),
         Probe("weights", model.weights, stages=("quantize",)),
         Probe("adapter", model.adapter, stages=("optimize",)),
@@ -75,6 +76,7 @@ def run_checks(
     on_check: Callable[[Check], object] | None = None,
     *,
     verify: bool = False,
+    device: str = "",
 ) -> list[Check]:
     """All checks for a lab or for a folder that may become one, side by side, in under five seconds.
 
@@ -82,13 +84,14 @@ def run_checks(
         stages: the stages that are to run; the three that make the model if not given.
         on_check: called with each check as it comes.
         verify: read every byte of what was made, however long that takes.
+        device: cpu, gpu or npu: say of each of its providers whether models can be built and run here.
     """
     from core.check.model import forget_answers
     from core.check.types import run_probes
 
     forget_answers()
     folder = root if isinstance(root, Path) else root.root
-    subject = replace(subject_of(folder, stages), verify=verify)
+    subject = replace(subject_of(folder, stages), verify=verify, device=device)
     return run_probes(probes(verify=verify), subject, on_check)
 
 

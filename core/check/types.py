@@ -66,6 +66,7 @@ class Subject:
         stages: the stages that are to run.
         has_recipe: whether the recipe was read from ``lab.toml``.
         verify: whether every byte of what was made is to be read.
+        device: a device that is asked about, cpu, gpu or npu; empty: the recipe's.
     """
 
     lab: LabFolder
@@ -73,6 +74,7 @@ class Subject:
     stages: tuple[str, ...] = field(default_factory=default_stages)
     has_recipe: bool = True
     verify: bool = False
+    device: str = ""
 
 
 CheckFunction = Callable[[Subject], Iterable[Check]]

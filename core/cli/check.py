@@ -26,6 +26,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         action="store_true",
         help="read every byte of what the stages made, not sizes and times alone",
     )
+    parser.add_argument(
+        "--device",
+        choices=("cpu", "gpu", "npu"),
+        default="",
+        help="say of each provider of a device whether models can be built and run here, and what is missing",
+    )
     parser.set_defaults(run=run)
 
 
@@ -40,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     from core.text import clean
 
     root = lab_folder(options.folder).root
-    checks = run_checks(root, verify=options.verify)
+    checks = run_checks(root, verify=options.verify, device=options.device)
     chosen = settings_of(root)
     good = overall(checks)
     if options.json:

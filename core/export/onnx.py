@@ -78,7 +78,7 @@ def finish(wanted: ExportRequest, folder: Path) -> list[str]:
 def _reads_alike(wanted: ExportRequest, folder: Path, prompts: PromptFormat) -> bool:
     import json
 
-    from core.optimize.genai import import_genai
+    from core.optimize.genai import import_genai, open_model
 
     og = import_genai()
     asked = [Message("user", "What's to see in Paris, in 3 days?\n\nTwo cafés — naïve?")]
@@ -86,7 +86,7 @@ def _reads_alike(wanted: ExportRequest, folder: Path, prompts: PromptFormat) -> 
         asked.insert(0, Message("system", system))
     told = json.dumps([message.as_dict() for message in asked])
     try:
-        tokenizer = og.Tokenizer(og.Model(str(folder)))
+        tokenizer = og.Tokenizer(open_model(folder))
     except Exception as error:  # the runtime raises what it likes; its words are all that is known
         raise StageError(
             "The exported model cannot be opened.",

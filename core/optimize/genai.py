@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from core.errors import RequestError
+from core.errors import MachineError, RequestError
 from core.files import write_json
 from core.hardware import package_version
 from core.model.prompt_format import prompt_format
 from core.model.text import END_TOKENS, read_text
 from core.model.tokenizer import ModelTokenizer
 from core.optimize.trusted import CONFIG_FILE
+from core.providers import PROVIDERS
 from core.recipe import Recipe
 from core.telemetry import switch_off
+from core.text import first_line
 
 DEFAULT_MAX_LENGTH = 4096
 """``search.max_length`` for who sets none. The builder writes the model's whole context, and the cache
@@ -95,3 +98,34 @@ def import_genai() -> Any:
     import onnxruntime_genai
 
     return onnxruntime_genai
+
+
+def open_model(folder: Path) -> Any:
+    """The runtime's model of an ONNX folder, whose providers that come as libraries are registered first.
+
+    The folder has been looked at by :func:`~core.optimize.trusted.check_onnx_folder`.
+
+    Raises:
+        MachineError: the package of a provider that it was built for is missing, or does not load.
+    """
+    og = import_genai()
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    options = config["model"]["decoder"].get("session_options", {}).get("provider_options", [])
+    asked = {key for each in options for key in each}
+    for name, provider in PROVIDERS.items():
+        if provider.plugin and provider.key in asked and name not in _registered:
+            try:
+                plugin = import_module(provider.plugin)
+                og.register_execution_provider_library(plugin.get_ep_name(), plugin.get_library_path())
+            except Exception as error:
+                raise MachineError(
+                    f"The model was built for {name}, which cannot be loaded here.",
+                    f"{folder}: {first_line(error)}",
+                    f"pip install {provider.runtime[0]}, or build the model for another provider (optimize.provider).",
+                    code="onnx.provider",
+                ) from error
+            _registered.add(name)
+    return og.Model(str(folder))
+
+
+_registered: set[str] = set()

@@ -13,13 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-PROVIDERS = {
-    "CPUExecutionProvider": "cpu",
-    "CUDAExecutionProvider": "cuda",
-    "DmlExecutionProvider": "dml",
-    "WebGpuExecutionProvider": "webgpu",
-}
-"""What the builder calls each execution provider."""
+from core.providers import PROVIDERS
 
 
 def build(
@@ -37,7 +31,7 @@ def build(
     Args:
         checkpoint: a model folder, float or packed by Olive; packed weights go into the graph as they are.
         precision: int4 (for packed weights of any bits), int8, fp16, bf16 or fp32.
-        provider: the execution provider that the graph is for, one of :data:`PROVIDERS`.
+        provider: the execution provider that the graph is for, one of :data:`~core.providers.PROVIDERS` with a builder.
         options: further ones of the builder, by its names.
         work: scratch folder.
 
@@ -52,7 +46,14 @@ def build(
 
     _mend(builder)
     source = unfused(checkpoint, work / "unfused")
-    place = (None, str(source), str(output), precision, PROVIDERS[provider], str(work / "builder-cache"))
+    place = (
+        None,
+        str(source),
+        str(output),
+        precision,
+        PROVIDERS[provider].builder,
+        str(work / "builder-cache"),
+    )
     # A cache for a window only can neither be rewound nor, on the CPU, be right for Gemma 2.
     told = {"hf_remote": trust_remote_code, "hf_token": False, "windowed_kv_cache": False, **options}
     if has_no_zero_points(checkpoint):

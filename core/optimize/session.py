@@ -52,11 +52,11 @@ class OnnxSession:
             RequestError: the folder asks for more than a text model needs.
         """
         check_onnx_folder(folder)
-        from core.optimize.genai import import_genai
+        from core.optimize.genai import import_genai, open_model
 
         self._og = og = import_genai()
         with _explained("The ONNX model cannot be loaded.", f"{folder}: "):
-            self._model = og.Model(str(folder))
+            self._model = open_model(folder)
             self.tokenizer = og.Tokenizer(self._model)
         self._adapters = og.Adapters(self._model)
         ends = (read_json(folder / CONFIG_FILE) or {}).get("model", {}).get("eos_token_id", [])

@@ -9,27 +9,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 from core.errors import MachineError, RequestError, Use, either
 from core.hardware import load_nvml, package_version, read_gpus
+from core.providers import PROVIDERS, providers_for
 
-PRECISIONS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("cpu", "CPUExecutionProvider"): ("int4", "int8", "fp32"),
-    ("gpu", "CUDAExecutionProvider"): ("int4", "int8", "fp16", "bf16"),
-    ("gpu", "DmlExecutionProvider"): ("int4", "int8", "fp16"),
-    ("gpu", "WebGpuExecutionProvider"): ("int4", "int8", "fp16"),
-    ("npu", "QNNExecutionProvider"): ("int4", "int8", "fp16"),
-}
-"""For each device and provider, the precisions that make sense there, the usual one first."""
-
-GENAI = {
-    "CPUExecutionProvider": ("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime-genai-directml"),
-    "CUDAExecutionProvider": ("onnxruntime-genai-cuda",),
-    "DmlExecutionProvider": ("onnxruntime-genai-directml",),
-    "WebGpuExecutionProvider": ("onnxruntime-genai-webgpu",),
-    "QNNExecutionProvider": ("onnxruntime-genai-qnn",),
-}
-"""Packages whose build of onnxruntime-genai runs a provider."""
+_CARDS = Path("/dev/dri")
 
 
 @dataclass(frozen=True)
@@ -55,9 +41,10 @@ class Target:
 def list_targets() -> list[Target]:
     """Every combination, the possible and the impossible, with the reasons."""
     return [
-        _judge(device, provider, precision)
-        for (device, provider), precisions in PRECISIONS.items()
-        for precision in precisions
+        _judge(device, name, precision)
+        for name, provider in PROVIDERS.items()
+        for device in provider.devices
+        for precision in provider.precisions
     ]
 
 
@@ -68,8 +55,8 @@ def require_target(device: str, provider: str, precision: str) -> Target:
         RequestError: there is no such combination anywhere.
         MachineError: this machine cannot build it.
     """
-    if precision not in PRECISIONS.get((device, provider), ()):
-        fitting = PRECISIONS.get((device, provider), ())
+    fitting = PROVIDERS[provider].precisions if provider in providers_for(device) else ()
+    if precision not in fitting:
         raise RequestError(
             f"{precision} is no precision for {provider}.",
             f"optimize: device = {device}, provider = {provider}, precision = {precision}.",
@@ -99,26 +86,20 @@ def _obstacles_to_building(provider: str) -> Iterator[tuple[str, str]]:
     ):
         if find_spec(module) is None:
             yield f"The package {package} is missing.", f"pip install {package}"
-    if provider == "QNNExecutionProvider":
-        yield (
-            "The model builder makes no graphs for the Qualcomm NPU, which needs fixed shapes and its compiler.",
-            "Build for the CPU of that machine (optimize.device = cpu), or convert with Qualcomm's AI Hub.",
-        )
-    if provider == "DmlExecutionProvider" and sys.platform != "win32":
-        yield "DirectML is a part of Windows.", "Build it on Windows, or set optimize.provider to another."
+    why, fix = PROVIDERS[provider].no_builder
+    if why:
+        yield why, fix
 
 
 def _obstacles_to_running(provider: str) -> Iterator[tuple[str, str]]:
-    packages = GENAI[provider]
-    if not any(map(package_version, packages)):
-        yield (
-            f"It can be built but not chatted with here: {packages[0]} is missing.",
-            f"pip install {packages[0]}",
-        )
+    facts, untried = PROVIDERS[provider], "It can be built but not chatted with here"
+    if facts.system and sys.platform != facts.system:
+        yield f"{untried}: DirectML is a part of Windows.", "Chat with it on Windows."
+    if not any(map(package_version, facts.runtime)):
+        yield f"{untried}: {facts.runtime[0]} is missing.", f"pip install {facts.runtime[0]}"
     if provider == "CUDAExecutionProvider":
         nvml = load_nvml()
         if nvml is None or not read_gpus(nvml):
-            yield (
-                "It can be built but not chatted with here: there is no NVIDIA GPU.",
-                "Chat on a machine with one.",
-            )
+            yield f"{untried}: there is no NVIDIA GPU.", "Chat on a machine with one."
+    if provider == "WebGpuExecutionProvider" and sys.platform == "linux" and not any(_CARDS.glob("renderD*")):
+        yield f"{untried}: there is no graphics card.", "Chat on a machine with one."

@@ -19,6 +19,7 @@ from core import Lab, RequestError
 from core.check import (
     azure,
     data,
+    devices,
     gpu,
     machine,
     model,
@@ -344,6 +345,34 @@ def test_builds(
 def test_a_cpu_build_of_genai_is_told_when_the_recipe_builds_for_cuda(subject: Subject) -> None:
     wanted = {"optimize.device": "gpu", "optimize.provider": "CUDAExecutionProvider"}
     assert states(gpu.builds(changed(subject, wanted)))["onnxruntime build"] == WARN
+
+
+def test_a_recipe_that_cannot_be_built_here_fails_before_any_stage(subject: Subject) -> None:
+    assert list(devices.devices(subject)) == []
+    wanted = {"optimize.device": "npu", "optimize.provider": "QNNExecutionProvider"}
+    (check,) = devices.devices(changed(subject, wanted))
+    assert check.state == FAIL
+    assert "optimize.device = cpu" in check.fix
+    (check,) = devices.devices(changed(subject, {"optimize.precision": "fp16"}))
+    assert check.state == FAIL
+    assert "int4" in check.fix
+
+
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [
+        ("cpu", {"CPU": OK}),
+        ("gpu", {"Dml": WARN, "OpenVINO": SKIP}),
+        ("npu", {"OpenVINO": FAIL, "QNN": FAIL, "VitisAI": FAIL}),
+    ],
+)
+def test_a_device_that_is_asked_about_is_told_provider_by_provider(
+    subject: Subject, device: str, told: dict[str, str]
+) -> None:
+    found = states(devices.devices(replace(subject, device=device)))
+    assert told.items() <= found.items()
+    if device != "gpu":
+        assert found == told
 
 
 # --- memory, disk, time ---------------------------------------------------------------------------

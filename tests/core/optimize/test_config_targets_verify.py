@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from core.optimize import targets
 from core.optimize.genai import complete_config, end_tokens
 from core.optimize.targets import list_targets, require_target
 from core.optimize.verify import choices, compare, demand
+from core.providers import PROVIDERS
 from core.recipe import Recipe
 from tests.tiny_models import SPECIAL_TOKENS, make_tiny, save_tokenizer
 
@@ -86,12 +90,50 @@ def test_targets_say_what_can_be_done_and_why_not(monkeypatch: pytest.MonkeyPatc
         require_target("cpu", "CPUExecutionProvider", "bf16")
     assert "fp32" in caught.value.hint
     monkeypatch.setattr(sys, "platform", "linux")
-    with pytest.raises(MachineError):
-        require_target("gpu", "DmlExecutionProvider", "int4")
+    directml = require_target("gpu", "DmlExecutionProvider", "int4")
+    assert not directml.can_run, "a part of Windows"
     monkeypatch.setattr(targets, "find_spec", lambda name: None if name == "olive" else object())
     with pytest.raises(MachineError) as missing:
         require_target("cpu", "CPUExecutionProvider", "int4")
     assert "olive-ai" in missing.value.hint
+
+
+def test_every_provider_is_offered_or_says_why_not_and_what_instead() -> None:
+    told = {target.provider for target in list_targets()}
+    assert told == set(PROVIDERS)
+    for target in list_targets():
+        assert target.can_build or not target.can_run
+        assert target.can_run or (target.why and target.fix), target
+
+
+def test_a_provider_that_comes_as_a_library_is_registered_or_named_as_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.optimize import genai
+
+    config: dict[str, Any] = {
+        "model": {"decoder": {"session_options": {"provider_options": [{"webgpu": {}}]}}}
+    }
+    (tmp_path / "genai_config.json").write_text(json.dumps(config))
+    registered: list[tuple[str, str]] = []
+    runtime = SimpleNamespace(
+        Model=lambda folder: folder,
+        register_execution_provider_library=lambda *place: registered.append(place),
+    )
+    monkeypatch.setattr(genai, "import_genai", lambda: runtime)
+    monkeypatch.setattr(genai, "_registered", set())
+    if not find_spec("onnxruntime_ep_webgpu"):
+        with pytest.raises(MachineError) as missing:
+            genai.open_model(tmp_path)
+        assert missing.value.code == "onnx.provider"
+        assert "onnxruntime-ep-webgpu" in missing.value.hint
+
+    plugin = SimpleNamespace(
+        get_ep_name=lambda: "WebGpuExecutionProvider", get_library_path=lambda: "/lib.so"
+    )
+    monkeypatch.setitem(sys.modules, "onnxruntime_ep_webgpu", plugin)
+    assert [genai.open_model(tmp_path) for _ in range(2)] == [str(tmp_path)] * 2
+    assert registered == [("WebGpuExecutionProvider", "/lib.so")], "once a process"
 
 
 def test_light_parts_load_nothing_heavy() -> None:
