@@ -45,3 +45,5 @@ else
 fi
 # The deprecated cover over nvidia-ml-py, which 0.1.0 asked for: torch warns people of it.
 pip uninstall -q -y pynvml 2>/dev/null
+# The first start is as quick as the others, also where Python is told to write no compiled modules.
+"$venv/bin/python" -m compileall -q core tui || true

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import RequestError
-from core.events import AT_ONCE, Event, last_event, read_events
+from core.events import Event, last_event, read_events
 from core.folder import LabFolder
 from core.jobs import FINAL, Job, list_jobs
-from core.stages import made_in
+from core.stages import STAGES, made_in
 from tui.log_file import LogFile
 from tui.snapshot import JobView, Snapshot
 
@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 PERIOD_S = 0.1
 AT_MOST_S = 0.3
 """How long one look may read events before what is known so far is shown."""
+
+FIRST_S = 0.03
+"""The same for the first look, which the first screen waits for."""
+
+PIECE = 1 << 16
+"""Bytes of events that are read at a time: a few milliseconds, as keys wait for them."""
 
 _LISTING_EVERY = 5
 _KEPT_POINTS = 20_000
@@ -71,7 +77,7 @@ class JobReader:
         new = False
         while True:
             before = self._offset
-            events, self._offset = read_events(self.job.events_path, before, AT_ONCE)
+            events, self._offset = read_events(self.job.events_path, before, PIECE)
             for event in events:
                 if event["type"] != "progress" or self._offset >= self._newest_until:
                     self._take(event)
@@ -156,6 +162,7 @@ class LabWatch:
         self.lab = lab
         self._tell = tell
         self._tell_logs = tell_logs
+        self._jobs: list[Job] = []
         self._readers: dict[str, JobReader] = {}
         self._closed = threading.Event()
         self._poke = threading.Event()
@@ -199,31 +206,46 @@ class LabWatch:
         """Read what is new in the lab; returns whether anything is."""
         # Not with the first look, which the first screen waits for.
         changed = self._first or (listing and self._look_for_stale())
+        until = time.monotonic() + (FIRST_S if self._first else AT_MOST_S)
         self._first = False
         if listing:
             try:
                 jobs = list_jobs(self.lab)
             except OSError:  # the lab's folder went away, or a disk is gone for a moment
                 jobs = []
-            here = {job.id for job in jobs}
-            for gone in set(self._readers) - here:
-                del self._readers[gone]
+            if (here := {job.id for job in jobs}) != {job.id for job in self._jobs}:
                 changed = True
-            for job in jobs:
-                if job.id not in self._readers:
-                    self._readers[job.id] = JobReader(job)
-                    changed = True
+                self._readers = {name: reader for name, reader in self._readers.items() if name in here}
+            self._jobs = jobs
             made, recipe = made_in(self.lab), _stamp(self.lab.recipe_path)
             changed = changed or made != self._made or recipe != self._recipe
             self._made, self._recipe = made, recipe
-        until, told = time.monotonic() + AT_MOST_S, False
-        for reader in _newest_first(self._readers.values()):
-            if time.monotonic() > until:
-                break
-            told = reader.poll(until) or told
+        told = False
+        for stage in STAGES:
+            for reader in self._runs(stage):
+                told = reader.poll(until) or told
         if told:
             self._made = made_in(self.lab)
         return changed or told
+
+    def _runs(self, stage: str) -> Iterator[JobReader]:
+        """The newest run of a stage, then those that it went on from: the others are never shown, and not read.
+
+        A run is given before it is known whether the newest went on from it, which is known once it was read:
+        the last may be none of them.
+        """
+        newest: JobReader | None = None
+        first = math.inf
+        for job in reversed(self._jobs):
+            if job.stage != stage:
+                continue
+            reader = self._readers.setdefault(job.id, JobReader(job))
+            yield reader
+            newest = newest or reader
+            if points := reader.view.train:
+                first = min(first, points[0][0])
+            if not (_is_part(reader, newest) and 1 < first < math.inf):
+                return
 
     def _look_for_stale(self) -> bool:
         """See whether what was made is as the lab describes it now; a lab in which nothing was made loads nothing."""
@@ -237,43 +259,28 @@ class LabWatch:
 
     def snapshot(self) -> Snapshot:
         """The lab as it was last read."""
-        newest: dict[str, JobView] = {}
-        for reader in self._readers.values():
-            view = reader.view
-            before = newest.get(view.stage)
-            if before is None or _order(view.id) > _order(before.id):
-                newest[view.stage] = view
-        if "finetune" in newest:
-            newest["finetune"] = self._whole_curve(newest["finetune"])
+        jobs = {stage: view for stage in STAGES if (view := self._view(stage)) is not None}
         old = self._stale
-        return Snapshot(newest, self._made, old.stages if old else {}, old.answers if old else {})
+        return Snapshot(jobs, self._made, old.stages if old else {}, old.answers if old else {})
 
-    def _whole_curve(self, view: JobView) -> JobView:
-        """A run that went on from a checkpoint gets the points of the runs before it in front."""
-        adapter = _adapter(view)
+    def _view(self, stage: str) -> JobView | None:
+        """The newest run of a stage. One that went on from a checkpoint gets the points of those before it in front."""
+        runs = list(self._runs(stage))
+        if not runs:
+            return None
+        view = runs[0].view
         train, held = list(view.train), list(view.held)
-        earlier = [
-            r.view for r in self._readers.values() if r.view.stage == "finetune" and r.view.id != view.id
-        ]
-        for other in sorted(earlier, key=lambda v: _order(v.id), reverse=True):
-            first = train[0][0] if train else None
-            if first is None or first <= 1 or other.state == "succeeded" or _adapter(other) != adapter:
-                break
-            train = [p for p in other.train if p[0] < first] + train
-            held = [p for p in other.held if p[0] < first] + held
-        if len(train) == len(view.train):
-            return view
-        return replace(view, train=tuple(train), held=tuple(held))
+        for other in runs[1:]:
+            if train and _is_part(other, runs[0]):
+                first = train[0][0]
+                train = [p for p in other.view.train if p[0] < first] + train
+                held = [p for p in other.view.held if p[0] < first] + held
+        return view if len(train) == len(view.train) else replace(view, train=tuple(train), held=tuple(held))
 
 
-def _newest_first(readers: Iterable[JobReader]) -> list[JobReader]:
-    """The newest of each stage, which are what the screens show, then those before them: there may be hundreds."""
-    seen: dict[str, int] = {}
-    ranked = []
-    for reader in sorted(readers, key=lambda each: _order(each.view.id), reverse=True):
-        seen[reader.view.stage] = seen.get(reader.view.stage, 0) + 1
-        ranked.append((seen[reader.view.stage], reader))
-    return [reader for _, reader in sorted(ranked, key=lambda each: each[0])]
+def _is_part(run: JobReader, newest: JobReader) -> bool:
+    """Whether the newest run may have gone on from this one: it did not end well, and made the same adapter."""
+    return run is newest or (run.view.state != "succeeded" and _adapter(run.view) == _adapter(newest.view))
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -300,10 +307,6 @@ def seconds(text: object) -> float | None:
 def _adapter(view: JobView) -> str:
     recipe = view.spec.get("recipe", {})
     return str(recipe.get("finetune", {}).get("adapter", "")) if isinstance(recipe, dict) else ""
-
-
-def _order(job: str) -> int:
-    return int(job.rsplit("-", 1)[-1])
 
 
 def _number(value: object) -> float | None:

@@ -28,13 +28,10 @@ def many_events(job: FakeJob, count: int) -> None:
             stream.write(json.dumps({**done, "total": count, "eta_s": None}) + "\n")
 
 
-def test_the_newest_is_shown_while_older_events_are_still_read(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_newest_is_shown_while_older_events_are_still_read(lab: Lab) -> None:
     job = FakeJob(lab, "finetune").run()
     many_events(job, 20_000)
     job.end("succeeded", {"steps": 20_000})
-    monkeypatch.setattr(lab_watch, "AT_ONCE", 1 << 16)
     reader = JobReader(lab.job("finetune"))
     assert reader.poll(until=0)
     assert (reader.view.state, reader.view.done) == ("succeeded", 20_000)
@@ -60,32 +57,61 @@ def test_a_job_that_goes_on_is_followed_after_many_events(lab: Lab) -> None:
     assert reader.view.state == "failed"
 
 
-def test_of_hundreds_of_jobs_the_newest_of_each_stage_are_read_first(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_hundreds_of_jobs_only_what_is_shown_is_read(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(1, 201):
         FakeJob(lab, "quantize", number).run().end("failed" if number % 2 else "succeeded")
     job_in(lab, "finetune", "succeeded")
-    look = watch(lab)
-    monkeypatch.setattr(lab_watch, "AT_MOST_S", -1.0)
-    look.look()
-    assert {name: view.state for name, view in look.snapshot().jobs.items()} == {
-        "quantize": "queued",
-        "finetune": "queued",
-    }
-    polled: list[str] = []
+    read: list[str] = []
     poll = JobReader.poll
 
     def note(self: JobReader, until: float) -> bool:
-        polled.append(self.job.id)
+        read.append(self.job.id)
         return poll(self, until)
 
     monkeypatch.setattr(JobReader, "poll", note)
-    monkeypatch.setattr(lab_watch, "AT_MOST_S", 60.0)
+    look = watch(lab)
     look.look()
-    assert set(polled[:2]) == {"quantize-200", "finetune-001"}
-    assert len(polled) == 201
-    assert look.snapshot().jobs["quantize"].state == "succeeded"
+    look.look()
+    assert read == ["quantize-200", "finetune-001"] * 2
+    assert {name: view.state for name, view in look.snapshot().jobs.items()} == {
+        "quantize": "succeeded",
+        "finetune": "succeeded",
+    }
+
+
+def test_the_first_look_shows_what_runs_before_all_is_read(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = FakeJob(lab, "finetune").run()
+    many_events(job, 20_000)
+    job_in(lab, "optimize", "failed")
+    monkeypatch.setattr(lab_watch, "FIRST_S", 0.0)
+    look = watch(lab)
+    look.look()
+    seen = look.snapshot().jobs
+    assert (seen["finetune"].state, seen["finetune"].done) == ("running", 20_000)
+    assert seen["optimize"].state == "failed"
+    assert len(seen["finetune"].train) < 1000
+    while look.look(listing=False):
+        pass
+    assert len(look.snapshot().jobs["finetune"].train) == 20_000
+    job.let_go()
+
+
+def test_of_a_training_that_went_on_the_runs_before_are_read(lab: Lab) -> None:
+    def run(number: int, steps: range, ended: str) -> None:
+        job = FakeJob(lab, "finetune", number).run()
+        for step in steps:
+            job.reporter.metric("loss", 100 * number + step, step)
+        job.end(ended)
+
+    run(1, range(1, 9), "succeeded")
+    run(2, range(1, 5), "cancelled")
+    run(3, range(3, 3), "failed")  # it came to no step
+    run(4, range(3, 6), "crashed")
+    run(5, range(5, 8), "cancelled")
+    look = watch(lab)
+    look.look()
+    expected = [(1, 201), (2, 202), (3, 403), (4, 404), (5, 505), (6, 506), (7, 507)]
+    assert look.snapshot().jobs["finetune"].train == tuple(expected)
 
 
 def test_many_events_take_little_memory(lab: Lab, tmp_path: Path) -> None:

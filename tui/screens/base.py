@@ -62,6 +62,7 @@ class StepScreen(Screen[None]):
         self.command = CommandLine()
         self._top: TopLine | None = None
         self._composed = False
+        self._styled = False
 
     @property
     def olive(self) -> OlivePressApp:
@@ -74,6 +75,11 @@ class StepScreen(Screen[None]):
         return self.olive.session
 
     def compose(self) -> ComposeResult:
+        # The classes that the first resize would set: every widget would be styled a second time for them.
+        app = self.olive
+        size = {**_classes(self.app.size.width, app.HORIZONTAL_BREAKPOINTS)}
+        size |= _classes(self.app.size.height, app.VERTICAL_BREAKPOINTS)
+        self.update_classes(size, update=False)
         self._top = TopLine(str(self.session.root))
         yield self._top
         yield self.rail
@@ -99,6 +105,8 @@ class StepScreen(Screen[None]):
 
     def on_screen_resume(self, event: ScreenResume) -> None:
         """Be as if we had never left."""
+        if not self._styled:  # every widget was, as it was mounted
+            self._styled, event.refresh_styles = True, False
         self.refresh_from(self.olive.snapshot)
         self.olive.watch_log(self.log_to_watch())
         self.log_grew()
@@ -208,3 +216,10 @@ class StepScreen(Screen[None]):
         if action in ("run", "stop", "log", "settings", "copy_report"):
             return hasattr(self, f"action_{action}")
         return True
+
+
+def _classes(cells: int, breakpoints: list[tuple[int, str]] | None) -> dict[str, bool]:
+    """Which of the classes that follow the size a screen has, as Textual gives them with each resize."""
+    names = [name for _, name in breakpoints or ()]
+    reached = [name for least, name in sorted(breakpoints or ()) if cells >= least]
+    return {name: name in reached[-1:] for name in names}
