@@ -48,7 +48,16 @@ class TableRecords:
         self._kept: tuple[int, list[Any]] = (-1, [])
         with self._readable():
             if self._parquet:
-                self._file: Any = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+                metadata = pq.read_metadata(path)
+                leaves = [metadata.schema.column(each) for each in range(metadata.num_columns)]
+                # How often a row has a text of a nested column is seen from its numbers, before it is made.
+                self._file: Any = pq.ParquetFile(
+                    path,
+                    metadata=metadata,
+                    buffer_size=1 << 20,
+                    pre_buffer=False,
+                    read_dictionary=[each.path for each in leaves if _is_repeated_text(each)],
+                )
                 self._groups = [
                     self._file.metadata.row_group(each) for each in range(self._file.num_row_groups)
                 ]
@@ -103,7 +112,7 @@ class TableRecords:
     def __iter__(self) -> Iterator[tuple[int, Found]]:
         with self._readable():
             for first, batch in self._batches():
-                self._unpacked += batch.nbytes
+                self._unpacked += batch.nbytes + int(sum(each.sum() for each in _nested(batch).values()))
                 if self._unpacked > _LARGE and self._unpacked > _RATIO * self._size:
                     raise UnreadableFile(
                         f"its rows unpack from {self._size:,} bytes to more than {self._unpacked:,}",
@@ -146,6 +155,13 @@ class TableRecords:
         _refuse_huge(pages)
         size = sum(max(each.total_uncompressed_size, 0) for each in columns)
         size = max(size, sum(page.unpacked for page in pages))
+        size = max(
+            size,
+            sum(
+                _of_fixed_length(self._file.schema.column(n), each.num_values)
+                for n, each in enumerate(columns)
+            ),
+        )
         packed = sum(page.packed for page in pages)
         values = max((each.num_values for each in columns), default=0)
         if (size > _LARGE and size > _RATIO * packed) or values > MOST_ROWS or len(pages) == _MOST_PAGES:
@@ -242,17 +258,74 @@ def _arrow_batches(mapped: Any, start: int = 0) -> Iterator[Any]:
 
 def table_rows(batch: Any) -> Iterator[Found]:
     """The rows of a record batch as a JSON file would have them."""
-    import pyarrow as pa
-
-    nested = [field.name for field in batch.schema if pa.types.is_nested(field.type)]
-    long = batch.nbytes > LONGEST_RECORD
-    for number, fields in enumerate(batch.to_pylist()):
-        if long and batch.slice(number, 1).nbytes > LONGEST_RECORD:
+    nested = _nested(batch)
+    sizes = sum(nested.values())  # 0 without any
+    flat = batch.select([name for name in batch.schema.names if name not in nested])
+    long = flat.nbytes > LONGEST_RECORD
+    at_once = not nested or (sizes.max(initial=0) <= LONGEST_RECORD and sizes.sum() <= _AT_ONCE)
+    rows = batch.to_pylist() if at_once else ()
+    for number in range(batch.num_rows):
+        size = 0 if at_once else int(sizes[number])
+        if long:
+            size += flat.slice(number, 1).nbytes
+        if size > LONGEST_RECORD:
             yield TOO_LONG
             continue
+        fields = rows[number] if at_once else batch.slice(number, 1).to_pylist()[0]
         for name in nested:
             fields[name] = without_nulls(fields[name])
         yield fields
+
+
+def _is_repeated_text(column: Any) -> bool:
+    """Whether a column of a Parquet file is of texts or bytes within lists."""
+    plain = column.logical_type.type in ("STRING", "JSON", "BSON", "ENUM", "NONE")
+    return plain and column.max_repetition_level > 0 and column.physical_type == "BYTE_ARRAY"
+
+
+def _of_fixed_length(column: Any, values: int) -> int:
+    """Bytes that a column of texts of one length within lists unpacks to, however few it has of them."""
+    fixed = column.physical_type == "FIXED_LEN_BYTE_ARRAY" and column.max_repetition_level > 0
+    return max(column.length, 0) * values if fixed else 0
+
+
+def _nested(batch: Any) -> dict[str, Any]:
+    """For each column of lists or of fields within fields, the bytes that each row will have."""
+    import pyarrow as pa
+
+    return {
+        field.name: _sizes(column)
+        for field, column in zip(batch.schema, batch.columns, strict=True)
+        if pa.types.is_nested(field.type)
+    }
+
+
+def _sizes(array: Any) -> Any:
+    """The bytes that each element will have when it is made, at least: a number more or less."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = array.type
+    if pa.types.is_struct(kind):
+        return sum((_sizes(each) for each in array.flatten()), np.full(len(array), 8, np.int64))
+    if pa.types.is_map(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        offsets = array.offsets.to_numpy().astype(np.int64)
+        first, last = int(offsets[0]), int(offsets[-1])
+        parts = (array.keys, array.items) if pa.types.is_map(kind) else (array.values,)
+        inner = sum(_sizes(each.slice(first, last - first)) for each in parts)
+        return 8 + np.diff(np.concatenate(([0], np.cumsum(inner)))[offsets - first])
+    if pa.types.is_fixed_size_list(kind):
+        size = kind.list_size
+        inner = _sizes(array.values.slice(array.offset * size, len(array) * size))
+        return 8 + inner.reshape(len(array), size).sum(axis=1)
+    if pa.types.is_dictionary(kind):
+        lengths = pc.binary_length(array.dictionary).fill_null(0).take(array.indices)
+        return 8 + lengths.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_string(kind):
+        lengths = pc.binary_length(array).fill_null(0)
+        return 8 + lengths.to_numpy(zero_copy_only=False).astype(np.int64)
+    return np.full(len(array), 8, np.int64)
 
 
 def without_nulls(value: Any) -> Any:

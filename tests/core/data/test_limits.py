@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import struct
+import tracemalloc
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,71 @@ def test_a_table_that_unpacks_to_far_more_than_its_size_is_refused_on_the_way(
     assert len(found) < 1000
     assert "unpack" in problems(found)[-1]
     assert found[0].fields is not None
+
+
+def nested_bomb(path: Path, value: str, shape: tuple[int, ...]) -> None:
+    """The same within lists: each row has the value as often as ``shape`` says."""
+    count = sum(shape)
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array([value]))
+    turns = pa.StructArray.from_arrays([pa.array(["user"] * count), texts], ["role", "content"])
+    ends = pa.array([0, *accumulate(shape)], pa.int32())
+    pq.write_table(
+        pa.table({"messages": pa.ListArray.from_arrays(ends, turns)}),
+        path,
+        compression="zstd",
+        store_schema=False,
+    )
+    assert path.stat().st_size < 5_000
+
+
+def test_a_row_of_a_table_that_repeats_a_long_text_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    nested_bomb(tmp_path / "a.parquet", "x" * 100_000, (2_000, 2, 0, 2_000, 1))
+    tracemalloc.start()
+    before = pa.total_allocated_bytes()
+    found = list(RowReader(tmp_path / "a.parquet"))
+    assert pa.total_allocated_bytes() - before < 1 << 26
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 26  # 200 MB a row otherwise
+    too_long = "the record is longer than 16 MiB"
+    assert problems(found) == [too_long, "", "", too_long, ""]
+    assert found[1].fields == {"messages": [{"role": "user", "content": "x" * 100_000}] * 2}
+    assert found[2].fields == {"messages": []}
+
+
+def test_texts_of_one_length_that_a_row_repeats_are_counted_as_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.data.tables._LARGE", 1 << 20)
+    column = pa.array([[b"x" * 10_000] * 400], pa.list_(pa.binary(10_000)))
+    pq.write_table(pa.table({"a": column}), tmp_path / "a.parquet", compression="zstd")
+    (row,) = RowReader(tmp_path / "a.parquet")
+    assert row.problem is not None
+    assert "unpacks from" in row.problem.message
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from(["a", "b"]),
+            st.none() | st.lists(st.none() | st.text(max_size=3) | st.just("x" * 40), max_size=4),
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_nested_rows_are_read_as_they_were_written(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    """However their texts are stored, and whether they are made at once or one by one."""
+    inner = pa.list_(pa.string())
+    kind = pa.struct([("a", inner), ("b", inner)])
+    table = pa.table({"m": pa.array([[row] * 2 for row in rows], pa.list_(kind)), "n": pa.array(rows, kind)})
+    pq.write_table(table, tmp_path / "a.parquet", use_dictionary=len(rows) % 2 == 0)
+    expected = [{"m": tables.without_nulls([row] * 2), "n": tables.without_nulls(row)} for row in rows]
+    for most in (1 << 28, 1):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tables, "_AT_ONCE", most)
+            assert [row.fields for row in RowReader(tmp_path / "a.parquet")] == expected
 
 
 def test_rows_of_a_table_that_are_longer_than_any_are_refused_one_by_one(tmp_path: Path) -> None:
