@@ -13,6 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from core.errors import MachineError
+from core.text import first_line
+
 
 @dataclass(frozen=True)
 class GpuReading:
@@ -38,9 +41,12 @@ def load_nvml() -> Any | None:
 
 
 def read_gpus(nvml: Any) -> list[GpuReading]:
-    """What each GPU holds and does now. GPUs that refuse to answer are left out."""
+    """What each GPU holds and does now. GPUs that refuse to answer are left out, as all are once the driver is gone."""
     found = []
-    for index in range(nvml.nvmlDeviceGetCount()):
+    count = 0
+    with suppress(nvml.NVMLError):
+        count = nvml.nvmlDeviceGetCount()
+    for index in range(count):
         with suppress(nvml.NVMLError):
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
             memory = nvml.nvmlDeviceGetMemoryInfo(handle)
@@ -50,6 +56,42 @@ def read_gpus(nvml: Any) -> list[GpuReading]:
             name, uuid = _text(nvml.nvmlDeviceGetName(handle)), _text(nvml.nvmlDeviceGetUUID(handle))
             found.append(GpuReading(index, name, int(memory.total), int(memory.used), load, uuid))
     return found
+
+
+def gpu_fault(error: BaseException) -> MachineError | None:
+    """What torch says of a GPU that fails in the middle of work, as one; None for any other error.
+
+    Nothing of CUDA can be used in that process any more (CUDA Runtime API, cudaError_t).
+    """
+    # By name: torch need not be loaded here. Its error carries the number that CUDA gave.
+    if _is(error, "AcceleratorError") and not is_out_of_memory(error):
+        return MachineError(
+            "The GPU failed in the middle of the work.",
+            first_line(error),
+            "Look at what `nvidia-smi` and the system's log (`dmesg`, Xid) say of it, then run again: a finetune "
+            "goes on from its last checkpoint. If it happens again, use another GPU.",
+            code="gpu.failed",
+        )
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was not enough memory, of the machine or of a GPU."""
+    # torch raises a RuntimeError without a code for the CPU's memory, and classes of its own for a GPU's.
+    return (
+        isinstance(error, MemoryError)
+        or _is(error, "OutOfMemoryError")
+        or (_is(error, "AcceleratorError") and getattr(error, "error_code", None) == _CUDA_NO_MEMORY)
+        or "can't allocate memory" in str(error)
+    )
+
+
+_CUDA_NO_MEMORY = 2
+"""cudaErrorMemoryAllocation."""
+
+
+def _is(error: BaseException, name: str) -> bool:
+    return any(each.__name__ == name for each in type(error).__mro__)
 
 
 def _text(value: str | bytes) -> str:

@@ -16,6 +16,7 @@ from core.formats import counted, human_bytes
 from core.hardware import load_nvml, package_version, read_gpus, usable_gpus
 from core.options import AUTO
 from core.resources import REHEARSAL
+from core.text import first_line
 
 DRIVER_MARKS = ("/proc/driver/nvidia/version", "/dev/nvidia0", "/dev/nvidiactl")
 OLDEST_CUDA = 12
@@ -25,6 +26,16 @@ OLDEST_CAPABILITY = (7, 0)
 def gpu(subject: Subject) -> Iterator[Check]:
     """The NVIDIA GPUs: name, driver, CUDA version, memory, compute capability, MIG."""
     nvml = load_nvml()
+    try:
+        yield from _gpus(nvml, subject)
+    except Exception as error:
+        if nvml is None or not isinstance(error, nvml.NVMLError):
+            raise
+        hint = "Look at nvidia-smi and the system's log. After an update of the driver the machine must be restarted."
+        yield Check("gpu driver", FAIL, f"It stopped answering: {first_line(error)}", hint)
+
+
+def _gpus(nvml: Any | None, subject: Subject) -> Iterator[Check]:
     count = 0 if nvml is None else nvml.nvmlDeviceGetCount()
     if nvml is None or count == 0:
         yield _no_nvml(subject) if nvml is None else _without(subject, "The NVIDIA driver sees no GPU.")
@@ -141,7 +152,7 @@ def _without(subject: Subject, found: str) -> Check:
 
 def builds(subject: Subject) -> Iterator[Check]:
     """Whether torch and onnxruntime-genai are CUDA or CPU builds, and whether that fits the machine."""
-    has_gpu = (nvml := load_nvml()) is not None and nvml.nvmlDeviceGetCount() > 0
+    has_gpu = (nvml := load_nvml()) is not None and bool(read_gpus(nvml))
     cuda = torch_cuda()
     if cuda is None:
         yield Check("torch build", SKIP, "torch is not installed.")

@@ -21,6 +21,7 @@ from typing import Any
 from core.errors import Cancelled, LabError
 from core.events import Reporter
 from core.files import read_json, refusal, write_json
+from core.hardware import gpu_fault
 
 _PR_SET_PDEATHSIG = 1
 _FOR_EVER = timedelta(days=7)
@@ -91,7 +92,7 @@ def main(work: Path) -> int:
         # Who starts the ranks ends the others when one fails; this one did not, if all were asked.
         status = 0 if (work / "stop").exists() else said.exit_status
     except BaseException as error:
-        known = refusal(error, work) if isinstance(error, OSError) else error
+        known = refusal(error, work) if isinstance(error, OSError) else gpu_fault(error) or error
         if isinstance(known, LabError):
             told = {"error": known.as_dict(), "exit_status": known.exit_status}
             if (again := getattr(known, "low_may_fit", None)) is not None:

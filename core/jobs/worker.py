@@ -16,6 +16,7 @@ from core.errors import Cancelled, Do, Help, LabError, MachineError, RequestErro
 from core.events import JobReporter, now
 from core.files import MANIFEST, damage, read_if_whole, refusal, refuse_damaged, write_json
 from core.folder import LabFolder
+from core.hardware import gpu_fault, is_out_of_memory
 from core.jobs import reserve
 from core.jobs.gpu import gpus_here, gpus_wanted, held
 from core.jobs.job import Job
@@ -24,7 +25,7 @@ from core.recipe import OPTIONS, Recipe
 from core.report_page import write_report
 from core.stage_context import StageContext, resolve_for_stage
 from core.stages import STAGES, Stage, stage_named
-from core.text import without_logins
+from core.text import first_line, without_logins
 
 
 def folder_and_recipe(job: Job) -> tuple[LabFolder, Recipe]:
@@ -224,13 +225,16 @@ def _explain(failure: BaseException, job: Job) -> LabError:
     if isinstance(failure, KeyboardInterrupt | Cancelled):
         said = failure if isinstance(failure, Cancelled) else Cancelled()
         return Cancelled(f"{job.id} was cancelled.", said.detail, said.advice)
-    if isinstance(failure, MemoryError):
+    if is_out_of_memory(failure):
+        told = first_line(failure)
         return MachineError(
-            "The machine ran out of memory.",
-            f"During {job.stage}.",
+            "There was not enough memory.",
+            f"During {job.stage}: {told}" if told else f"During {job.stage}.",
             less_memory(job.stage),
             code="machine.memory",
         )
+    if (fault := gpu_fault(failure)) is not None:
+        return fault
     if isinstance(failure, OSError) and (refused := refusal(failure, job.folder)):
         return refused
     return StageError(

@@ -24,6 +24,7 @@ from typing import Any
 from core.errors import Cancelled, Hint, LabError, MachineError, StageError
 from core.events import Reporter
 from core.files import refusal
+from core.hardware import gpu_fault, is_out_of_memory
 from core.olive.passes import package_config
 from core.telemetry import switch_off
 from core.tqdm_progress import current_report, reporting
@@ -158,13 +159,15 @@ def _failed(error: BaseException, title: str, hint: Hint, work: Path) -> LabErro
     if isinstance(root, LabError):
         return root
     text = " ".join(str(root).split())
-    if _is_out_of_memory(root):
+    if is_out_of_memory(root):
         return MachineError(
             "There was not enough memory.",
             _short(text) or type(root).__name__,
             hint or "Close what else uses the memory, or choose smaller numbers.",
             code="machine.memory",
         )
+    if (fault := gpu_fault(root)) is not None:
+        return fault
     # Libraries written in Rust, safetensors among them, say it so.
     number = re.search(r"\(os error (\d+)\)", text)
     if number and not isinstance(root, OSError):
@@ -172,15 +175,6 @@ def _failed(error: BaseException, title: str, hint: Hint, work: Path) -> LabErro
     if isinstance(root, OSError) and (refused := refusal(root, work)):
         return refused
     return StageError(title, f"{type(root).__name__}: {_short(text)}" if text else type(root).__name__, hint)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # torch raises a RuntimeError without a code for the CPU's memory and its own class for a GPU's.
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
-    )
 
 
 def _short(text: str, longest: int = 600) -> str:

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from core.events import RecordingReporter
-from core.hardware import GpuReading, read_gpus, usable_gpus
+from core.hardware import GpuReading, gpu_fault, is_out_of_memory, read_gpus, usable_gpus
 from core.jobs import monitor
 from tests.waiting import until
 from tui import machine_load
@@ -86,6 +87,42 @@ def test_a_job_tells_memory_and_load_of_every_gpu(monkeypatch: pytest.MonkeyPatc
     assert report.metrics("gpu_util")[0] == 97
     assert report.metrics("gpu1_mem_gib")[0] == 2.0
     assert not report.metrics("gpu1_util")
+
+
+def test_a_job_goes_on_telling_where_the_driver_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(monitor, "load_nvml", Nvml)
+    report = RecordingReporter()
+    with monitor.Monitor(report, interval=0.01):
+        until(lambda: report.metrics("gpu_mem_gib"))
+
+        def gone(self: Nvml) -> int:
+            raise self.NVMLError("Driver Not Loaded")
+
+        monkeypatch.setattr(Nvml, "nvmlDeviceGetCount", gone)
+        told = len(report.metrics("ram_gib"))
+        until(lambda: len(report.metrics("ram_gib")) > told + 2)
+    assert read_gpus(Nvml()) == []
+
+
+def test_what_cuda_says_of_a_gpu_is_told_by_its_number() -> None:
+    def cuda(number: int, words: str) -> Exception:
+        error: Exception = torch.AcceleratorError(
+            f"CUDA error: {words}\nFor debugging consider CUDA_LAUNCH_BLOCKING=1"
+        )
+        vars(error)["error_code"] = number
+        return error
+
+    for number, words in ((719, "unspecified launch failure"), (214, "uncorrectable ECC error encountered")):
+        told = gpu_fault(cuda(number, words))
+        assert told is not None
+        assert (told.code, told.detail) == ("gpu.failed", f"CUDA error: {words}")
+        assert not is_out_of_memory(cuda(number, words))
+    full = cuda(2, "out of memory")
+    assert is_out_of_memory(full)
+    assert gpu_fault(full) is None
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    assert gpu_fault(RuntimeError("shapes do not match")) is None
 
 
 @pytest.mark.parametrize(

@@ -293,6 +293,23 @@ def test_what_a_finetune_needs_follows_the_number_of_gpus() -> None:
     )
 
 
+@pytest.mark.parametrize("call", ["nvmlDeviceGetCount", "nvmlSystemGetDriverVersion", "nvmlDeviceGetName"])
+def test_a_driver_that_goes_while_it_is_asked_is_told(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    nvml = FakeNvml()
+
+    def gone(*_: object) -> None:
+        raise nvml.NVMLError("Driver/library version mismatch")
+
+    monkeypatch.setattr(nvml, call, gone, raising=False)
+    monkeypatch.setattr(gpu, "load_nvml", lambda: nvml)
+    told = [each for each in gpu.gpu(subject) if "version mismatch" in each.found]
+    assert [each.state for each in told] == [WARN if call == "nvmlDeviceGetName" else FAIL]
+    assert "nvidia-smi" in told[0].fix
+    assert "torch build" in states(gpu.builds(subject))
+
+
 def test_who_holds_the_gpu_is_named(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 

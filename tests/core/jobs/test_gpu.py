@@ -15,6 +15,7 @@ from core.events import RecordingReporter
 from core.hardware import GpuReading
 from core.jobs import gpu
 from core.user_dirs import state_dir
+from tests.faults.campaign import processes
 from tests.waiting import until
 
 GPU = GpuReading(0, "A GPU", 80 << 30, 0, None, "GPU-00000000-1111")
@@ -68,6 +69,31 @@ def test_who_waits_can_be_stopped_and_a_killed_holder_lets_go(labs: tuple[Lab, L
     os.kill(gpu_holder(), 9)
     until(lambda: at_work(third))
     assert first.wait(timeout=60) == "crashed"
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "title"),
+    [
+        (719, "gpu.failed", "The GPU failed in the middle of the work."),
+        (2, "machine.memory", "There was not enough memory."),
+    ],
+)
+def test_a_gpu_that_fails_ends_the_job_with_its_reason_and_is_free_for_the_next(
+    labs: tuple[Lab, Lab], number: int, code: str, title: str
+) -> None:
+    lab, _ = labs
+    lab.set({"chat.system": f"cuda{number}"})
+    job = lab.start("quantize")
+    assert job.wait(timeout=60) == "failed"
+    error = job.error()
+    assert error is not None
+    assert (error.code, error.title) == (code, title)
+    assert f"CUDA error: number {number}" in error.detail
+    assert not any("Traceback" in line for line in job.log_tail())
+    assert not [each for each in lab.folder.models_dir.rglob("*") if each.is_file()]
+    until(lambda: not processes(lab))
+    lab.set({"chat.system": "ok"})
+    assert lab.run("quantize").job == "quantize-002"
 
 
 def gpu_holder() -> int:

@@ -1,6 +1,6 @@
 """A stage whose behaviour is chosen by ``chat.system``.
 
-It is one of ok, error, crash, hang, deaf, flood, full, fill, go, step, steps.
+It is one of ok, error, cuda and an error's number, crash, hang, deaf, flood, full, fill, go, step, steps.
 
 ``steps`` goes on from a checkpoint, and its bytes depend on every step and on the file ``input``.
 ``go`` and ``step`` wait for a file ``go`` in the lab; ``step`` does it where no signal may end it.
@@ -21,6 +21,16 @@ from core.files import content_stamp, publish, read_if_whole, write_json
 from core.folder import LabFolder
 from core.recipe import Recipe
 from core.stage_context import StageContext
+
+
+class AcceleratorError(RuntimeError):
+    """As torch tells what a GPU said."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(
+            f"CUDA error: number {number}\nCUDA kernel errors might be reported at some other call."
+        )
+        self.error_code = number
 
 
 def fingerprint(lab: LabFolder, recipe: Recipe) -> dict[str, Any]:
@@ -93,6 +103,8 @@ def work(context: StageContext, target: Path) -> dict[str, Any]:
         raise StageError("It failed as asked.", "the detail", "the hint")
     if mode == "bug":
         raise ValueError("not foreseen")
+    if mode.startswith("cuda"):
+        raise AcceleratorError(int(mode[4:]))
     if mode == "full":
         raise OSError(28, "No space left on device", "/some/file")
     if mode == "fill":
