@@ -3,8 +3,10 @@
 Every wait of this package ends: a call that Azure cannot answer now (429, 5xx, a broken line, no
 answer) is tried again, after the time that the service asked for (RFC 9110, Retry-After) or with
 growing pauses, until :func:`retry_limit` has passed. It is one way for all of Microsoft's packages: azure-core,
-azure-storage-blob, azure-identity and azure-ai-ml each retry other failures, and azure-storage-blob neither
-429 nor after the time that the service asks for.
+azure-storage-blob, azure-identity and azure-ai-ml each retry other failures. Their own policies over a transport
+whose sleep can be cancelled were tried, and still would not do: azure-storage-blob (12.31) neither retries 429 nor
+waits for as long as the service asks, and azure-core's (1.41) tells nobody of a pause nor counts it against one limit
+of the whole call.
 """
 
 from __future__ import annotations
