@@ -109,7 +109,7 @@ def stage_needs(
     return {
         "quantize": _quantize(facts, recipe, machine, lengths),
         "finetune": _finetune(facts, recipe, machine, lengths),
-        "optimize": _optimize(facts, recipe, machine),
+        "optimize": _optimize(facts, recipe, machine, lengths),
     }
 
 
@@ -189,7 +189,23 @@ def _finetune_gpus(facts: ModelFacts, recipe: Settled, there: int, lengths: Leng
     return gpus_that_pay(work, there) if options.gpus == AUTO else min(options.gpus, work.rows)
 
 
-def _optimize(facts: ModelFacts, recipe: Settled, machine: Machine) -> StageNeed:
+def _optimize(facts: ModelFacts, recipe: Settled, machine: Machine, lengths: Lengths) -> StageNeed:
+    need = _base(facts, recipe, machine)
+    if recipe.optimize.adapters != "merged":
+        return need
+    # The float weights with the adapter in them are written, rounded like the first ones, and built once more.
+    again = _quantize(facts, recipe, machine, lengths)
+    floats = (facts.linear_numbers + facts.end_numbers) * (4 if facts.dtype == "float32" else 2)
+    return StageNeed(
+        "optimize",
+        max(need.ram, again.ram),
+        max(need.gpu, again.gpu),
+        2 * need.disk + again.disk + floats,
+        2 * need.seconds + again.seconds,
+    )
+
+
+def _base(facts: ModelFacts, recipe: Settled, machine: Machine) -> StageNeed:
     width = {"int4": 4, "int8": 8, "fp16": 16, "bf16": 16, "fp32": 32}[recipe.optimize.precision]
     kept = recipe.quantize.algorithm == "none"
     bits = width if kept else recipe.quantize.bits

@@ -642,3 +642,14 @@ def test_times_are_those_of_the_real_models(
     needs = stage_needs(config_facts(config), recipe, Machine(0, 2), Lengths(334, tokens, 100))
     for stage, seconds in zip(("quantize", "finetune", "optimize"), measured, strict=True):
         assert 0.9 * seconds < needs[stage].seconds < 2 * seconds, stage
+
+
+def test_a_merged_adapter_is_counted_as_another_rounding_and_another_build() -> None:
+    plain = settled({"quantize.group_size": 64})
+    merged = settled({"quantize.group_size": 64, "optimize.adapters": "merged"})
+    before, after = (stage_needs(config_facts(LLAMA), each, Machine(0, 2)) for each in (plain, merged))
+    assert before["quantize"] == after["quantize"]
+    assert after["optimize"].seconds > before["optimize"].seconds + before["quantize"].seconds
+    floats = 2 * 134_515_008
+    assert after["optimize"].disk > before["optimize"].disk + floats
+    assert after["optimize"].ram >= before["quantize"].ram
