@@ -173,6 +173,23 @@ def of_optimize(result: Result) -> Assessment:
     return Assessment(f"{said}: ready to chat.")
 
 
+def of_search(result: Result) -> Assessment:
+    """Which settings are the best within the limits; or that none is."""
+    tries, best = _number(result, "tries"), result.get("best_title")
+    if tries is None:
+        return Assessment()
+    limits = clean(str(result.get("limits") or ""), keep_newlines=False)
+    within = f" within the limits ({limits})" if limits else ""
+    if not best:
+        return Assessment(
+            f"None of {counted(int(tries), 'choice')} is good enough{within}: allow more.", True
+        )
+    title = clean(str(best), keep_newlines=False)
+    measured = _number(result, "measured")
+    made = f", {number(measured)} of them made as a whole" if measured is not None else ""
+    return Assessment(f"Best{within}: {title}. It is one of {counted(int(tries), 'choice')}{made}.")
+
+
 def of_upload(result: Result) -> Assessment:
     """What is registered where, and how much of it went now."""
     name, version = (clean(str(result.get(key) or ""), keep_newlines=False) for key in ("name", "version"))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from core.algorithms import is_calibrated
-from core.assessments import Assessment, none, of_finetune, of_optimize, of_quantize, of_upload
+from core.assessments import Assessment, none, of_finetune, of_optimize, of_quantize, of_search, of_upload
 from core.errors import RequestError
 from core.folder import LabFolder
 from core.formats import duration, human_bytes
@@ -92,7 +92,9 @@ class Stage:
             are compared with.
         metrics: what its screen shows of it while it works.
         curve: whether it tells a loss, which is drawn.
-        computes: whether it works on this machine: such jobs run one at a time, and ``run`` without words runs them.
+        computes: whether it works on this machine: such jobs run one at a time.
+        usual: whether it is a step of the wizard, and ``run`` without words runs it where it computes.
+        beside: the stage on whose screen it is shown, where it is no step.
     """
 
     name: str
@@ -110,6 +112,8 @@ class Stage:
     metrics: tuple[str, ...] = ("gpu_mem_gib", "ram_gib", "cpu_util")
     curve: bool = False
     computes: bool = True
+    usual: bool = True
+    beside: str = ""
 
     def load(self) -> StageModule:
         """Its module, imported now."""
@@ -264,6 +268,32 @@ _ALL = (
         sizes=(("float16_bytes", "16 bits"), ("base_bytes", "as ONNX"), ("adapter_bytes", "adapter")),
     ),
     Stage(
+        "search",
+        "Search",
+        "Looks for the settings that are best within the limits that you state."
+        " Many are tried on a part of the work, and the few that promise most as a whole.",
+        run="core.search.stage",
+        reads=("data", "quantize", "finetune"),
+        records=lambda recipe: True,
+        assessment=of_search,
+        figures=(
+            Figure("kind", "Settings of", main=True),
+            Figure("limits", "Limits", main=True, zero=False),
+            Figure("best_title", "Best within them", main=True),
+            Figure("best_number", "Its number"),
+            Figure("best_size", "Its size", main=True, show=human_bytes),
+            Figure("best_loss", "Its divergence or loss", main=True),
+            Figure("best_worse", "Perplexity above the float model's", show=percent),
+            Figure("best_speed", "Tokens/s as ONNX", main=True),
+            Figure("tries", "Choices", main=True),
+            Figure("refused", "Of them refused by a limit", zero=False),
+            Figure("measured", "Of them made and measured as a whole", main=True),
+            Figure("note", "Note", main=True, zero=False),
+        ),
+        usual=False,
+        beside="quantize",
+    ),
+    Stage(
         "upload",
         "Upload",
         "Registers the result in Azure Machine Learning, one way of several to take it with you."
@@ -294,7 +324,7 @@ STAGES: dict[str, Stage] = {stage.name: stage for stage in _ALL}
 
 def default_stages() -> tuple[str, ...]:
     """What ``olivepress run`` runs when no stage is named: all that works on this machine."""
-    return tuple(stage.name for stage in STAGES.values() if stage.computes)
+    return tuple(stage.name for stage in STAGES.values() if stage.computes and stage.usual)
 
 
 def stage_named(name: str) -> Stage:

@@ -101,7 +101,8 @@ DATA: tuple[Action, ...] = (
 
 STAGE: tuple[Action, ...] = (
     Action("stage.model", "m", "pick_model", "Pick a model", "pick one of the models on this machine"),
-    Action("stage.undo", "u", "undo", "Undo", "take another model back, with the values that followed it"),
+    Action("stage.search", "s", "search_settings", "Search", "find the settings that are best within limits"),
+    Action("stage.undo", "u", "undo", "Undo", "take another model, or settings that a search found, back"),
 )
 
 EVERY: tuple[Action, ...] = GLOBAL + JUMPS + LOG + DATA + STAGE

@@ -95,8 +95,10 @@ def _steps(stages: tuple[Stage, ...]) -> tuple[Step, ...]:
     made = [
         Step(each.name, each.title, each.about, _SCREENS.get(each.name, _STAGE_SCREEN), each.needs)
         for each in stages
+        if each.usual
     ]
-    here = [step for step, stage in zip(made, stages, strict=True) if stage.computes]
+    computing = {each.name for each in stages if each.computes}
+    here = [step for step in made if step.name in computing]
     return (_CHECK, _DATA, *here, _CHAT, *(step for step in made if step not in here))
 
 
@@ -104,7 +106,9 @@ _STAGE_SCREEN = "tui.screens.stage.screen:StageScreen"
 
 
 def step_named(name: str) -> Step:
-    """The step of that name."""
+    """The step of that name; of a stage that is none, the step on whose screen it is shown."""
+    if name in STAGES and not STAGES[name].usual:
+        name = STAGES[name].beside
     return next(step for step in steps() if step.name == name)
 
 

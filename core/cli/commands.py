@@ -9,6 +9,7 @@ COMMANDS = (
     "check",
     "data",
     "run",
+    "search",
     "status",
     "show",
     "logs",

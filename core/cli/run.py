@@ -120,7 +120,7 @@ def _open(words: list[str], folder: str) -> Lab:
     return Lab.open(folder)
 
 
-class _Events:
+class JsonEvents:
     """The events of the jobs on standard output. Remembers whether a failure has been told."""
 
     def __init__(self) -> None:
@@ -154,12 +154,12 @@ def run(options: argparse.Namespace) -> int:
                 f"Stop it:   {command('cancel', folder, job.id)}"
             )
         return 0
-    events = _Events() if options.json else EventPrinter()
+    events = JsonEvents() if options.json else EventPrinter()
     for stage in stages:
         try:
             result = lab.run(stage, on_event=events, force=options.force, options=choices, values=values)
         except LabError as error:
-            if isinstance(events, _Events) and events.told:
+            if isinstance(events, JsonEvents) and events.told:
                 print_error(error)
                 return error.exit_status
             raise

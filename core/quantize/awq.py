@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,7 @@ from core.errors import RequestError
 from core.olive.checkpoint import OliveHfQuantizationConfig, QuantLinear, pack, save_quantized, store
 from core.olive.passes import options
 from core.quantize.awq_folds import Fold, Master, apply, find_folds, moved, undo
-from core.quantize.awq_math import Grid, Rounded, matrix_units, round_nearest, search_scales
+from core.quantize.awq_math import Check, Grid, Rounded, matrix_units, never, round_nearest, search_scales
 from core.quantize.gptq import round_gptq
 from core.quantize.layerwise import CalibrationBatch, LayerwiseModel, UnknownNames, batches
 from core.tqdm_progress import current_report
@@ -129,6 +129,22 @@ class LayerStats:
         gram.div_(scales).div_(scales.unsqueeze(1))
         self._sum[self._of[linear]] /= scales
 
+    def kept(self) -> dict[str, Tensor]:
+        """What was collected, to be kept elsewhere."""
+        firsts = list(self._left)
+        return {
+            "count": torch.tensor(self._count),
+            **{f"gram.{firsts.index(first)}": gram for first, gram in self._gram.items()},
+            **{f"sum.{firsts.index(first)}": total for first, total in self._sum.items()},
+        }
+
+    def take(self, kept: Mapping[str, Tensor]) -> None:
+        """Have what :meth:`kept` gave of the same layer, in place of collecting it."""
+        self._count = int(kept["count"])
+        for number, first in enumerate(self._left):
+            if f"gram.{number}" in kept:
+                self._gram[first], self._sum[first] = kept[f"gram.{number}"], kept[f"sum.{number}"]
+
     def done(self, linear: nn.Linear) -> None:
         """Free the Gram matrix when its last reader has been rounded."""
         first = self._of[linear]
@@ -148,6 +164,43 @@ def unclipped_rows(linear: nn.Linear, view: Any) -> int:
     width = out[0].in_features if out else 0
     made = (linear.out_features - width) // 2
     return int(linear.out_features) - max(int(made), 0)
+
+
+def round_matrix(
+    linear: nn.Linear,
+    weight: Tensor,
+    gram: Tensor | None,
+    grid: Grid,
+    view: Any,
+    *,
+    gptq: bool,
+    clip: bool,
+    damping: float = 0.01,
+    check: Check = never,
+) -> Rounded:
+    """Round one matrix of a layer, as the options of the pass say.
+
+    Args:
+        weight: its float32 weights, scaled already.
+        gram: of what it reads; None where nothing was ever put into it.
+        view: Olive's view of the layer.
+    """
+    if gram is None:
+        return round_nearest(weight, None, grid, clip=False, check=check)
+    if gptq:
+        # GPTQ weighs what is left of each error anyway, so a clipped q or k does no harm there.
+        return round_gptq(weight, gram, grid, damping=damping, clip=clip, check=check)
+    cut = unclipped_rows(linear, view) if clip else weight.shape[0]
+    parts = []
+    if cut:
+        parts.append(round_nearest(weight[:cut], None, grid, clip=False, check=check))
+    if cut < weight.shape[0]:
+        parts.append(round_nearest(weight[cut:], gram, grid, clip=True, check=check))
+    if len(parts) == 1:
+        return parts[0]
+    return Rounded(
+        *(torch.cat([getattr(each, name) for each in parts]) for name in ("codes", "scale", "zero"))
+    )
 
 
 class OlivePressAwq(Pass):
@@ -314,7 +367,17 @@ class _Run:
         packed: dict[nn.Linear, QuantLinear] = {}
         for linear in linears:
             self.report.check_cancelled()
-            rounded = self._round(linear, master.pop(linear), stats.gram(linear), grids[linear], view)
+            rounded = round_matrix(
+                linear,
+                master.pop(linear),
+                stats.gram(linear),
+                grids[linear],
+                view,
+                gptq=self.gptq,
+                clip=self.config.clip,
+                damping=self.config.damp_percent,
+                check=self.report.check_cancelled,
+            )
             packed[linear] = self._packed(rounded, linear)
             stats.done(linear)
         for linear, quant in packed.items():
@@ -405,29 +468,6 @@ class _Run:
             return
         self.stats.folded[fold.name] = self.stats.folded.get(fold.name, 0) + 1
         stats.rescale(fold.readers[0], scales)
-
-    def _round(
-        self, linear: nn.Linear, weight: Tensor, gram: Tensor | None, grid: Grid, view: Any
-    ) -> Rounded:
-        check = self.report.check_cancelled
-        if gram is None:
-            return round_nearest(weight, None, grid, clip=False, check=check)
-        if self.gptq:
-            # GPTQ weighs what is left of each error anyway, so a clipped q or k does no harm there.
-            return round_gptq(
-                weight, gram, grid, damping=self.config.damp_percent, clip=self.config.clip, check=check
-            )
-        cut = unclipped_rows(linear, view) if self.config.clip else weight.shape[0]
-        parts = []
-        if cut:
-            parts.append(round_nearest(weight[:cut], None, grid, clip=False, check=check))
-        if cut < weight.shape[0]:
-            parts.append(round_nearest(weight[cut:], gram, grid, clip=True, check=check))
-        if len(parts) == 1:
-            return parts[0]
-        return Rounded(
-            *(torch.cat([getattr(each, name) for each in parts]) for name in ("codes", "scale", "zero"))
-        )
 
     # The rest of the model
 

@@ -96,21 +96,10 @@ def run(context: StageContext) -> dict[str, Any]:
     _check_disk(context.work, facts, settings.bits, settings.algorithm)
     rows, held_out = chosen_rows(context, source.path, facts)
     started = time.monotonic()
-    told: dict[str, Any] = {}
-    if settings.algorithm == "none":
-        made = _copy(source.path, facts, context.work / "output")
-    else:
-        made, told = run_pass(context, source.path, rows)
+    made, told = make(context, source.path, facts, rows)
     seconds = time.monotonic() - started
     from core.quantize.verify import verify
 
-    with explained(made):
-        keep_files(source.path, made)
-        if not (made / "tokenizer.json").is_file():
-            # The later steps and the chat read this form, and transformers has made it from the older ones.
-            ModelTokenizer.read(source.path, trust_remote_code=recipe.model.trust_remote_code).tokenizer.save(
-                str(made / "tokenizer.json")
-            )
     quality = verify(context, source.path, made, rows, held_out)
     after = model_facts(made)
     result = {
@@ -139,6 +128,24 @@ def run(context: StageContext) -> dict[str, Any]:
     publish(made, context.lab.quantized_dir, {**context.manifest, "source": source.name, "result": result})
     report.artifact(context.lab.quantized_dir, "quantized model")
     return result
+
+
+def make(
+    context: StageContext, path: Path, facts: ModelFacts, rows: Sequence[Sequence[int]]
+) -> tuple[Path, dict[str, Any]]:
+    """The quantized model as a whole folder in ``context.work``, not yet tried; and what the pass told."""
+    told: dict[str, Any] = {}
+    if context.recipe.quantize.algorithm == "none":
+        made = _copy(path, facts, context.work / "output")
+    else:
+        made, told = run_pass(context, path, rows)
+    with explained(made):
+        keep_files(path, made)
+        if not (made / "tokenizer.json").is_file():
+            # The later steps and the chat read this form, and transformers has made it from the older ones.
+            trust = context.recipe.model.trust_remote_code
+            ModelTokenizer.read(path, trust_remote_code=trust).tokenizer.save(str(made / "tokenizer.json"))
+    return made, told
 
 
 def _check_disk(work: Path, facts: ModelFacts, bits: int, algorithm: str) -> None:

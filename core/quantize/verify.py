@@ -25,22 +25,25 @@ def verify(
     made: Path,
     rows: Sequence[Sequence[int]],
     held_out: Sequence[Sequence[int]],
+    expected: Sequence[torch.Tensor] | None = None,
 ) -> Quality:
     """Open what was made, use it, and measure it against the float model.
+
+    Args:
+        expected: what the float model makes of :func:`measured_rows`, where it was asked already.
 
     Raises:
         StageError: it does not load, gives logits that are not finite, or is unlike the float model.
     """
     report, trust = context.report, context.recipe.model.trust_remote_code
     device = running_device()
-    facts = model_facts(source)
-    measured = within_budget(held_out, facts.vocab_size, tokens=affordable(facts, device))
-    measured = measured or within_budget(rows, facts.vocab_size, tokens=64)
+    measured = measured_rows(model_facts(source), rows, held_out)
     with reporting(report):
         try:
             load_tokenizer(made, trust)
             torch.cuda.empty_cache()  # what the pass left in the allocator; does nothing without a GPU
-            expected = float_logits(source, measured, report, device, trust)
+            if expected is None:
+                expected = float_logits(source, measured, report, device, trust)
             torch.cuda.empty_cache()
             model = load_model(made, device=device, dtype=measuring_dtype(device), trust_remote_code=trust)
             with torch.inference_mode():
@@ -68,6 +71,14 @@ def verify(
             ("Use a smaller ", Use("quantize.group_size"), " or another ", Use("quantize.algorithm"), "."),
         )
     return quality
+
+
+def measured_rows(
+    facts: ModelFacts, rows: Sequence[Sequence[int]], held_out: Sequence[Sequence[int]]
+) -> list[list[int]]:
+    """The rows that a quantized model is measured on: held-out ones, or a little of the others where there are none."""
+    measured = within_budget(held_out, facts.vocab_size, tokens=affordable(facts, running_device()))
+    return measured or within_budget(rows, facts.vocab_size, tokens=64)
 
 
 def running_device() -> str:

@@ -20,6 +20,21 @@ START = "2026-11-20T10:00:00.000Z"
 END = "2026-11-20T10:03:20.000Z"
 
 RESULTS: dict[str, dict[str, Any]] = {
+    "search": {
+        "kind": "quantize",
+        "limits": "at most 2.3 GiB",
+        "tries": 19,
+        "refused": 4,
+        "measured": 3,
+        "note": "",
+        "front": [],
+        "best_number": 2,
+        "best_title": "awq+gptq, 4 bits, groups of 64",
+        "best_size": 2_287_634_432,
+        "best_loss": 0.083,
+        "best_worse": 0.021,
+        "best_speed": 34.2,
+    },
     "quantize": {
         "algorithm": "awq",
         "bits": 4,

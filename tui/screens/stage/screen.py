@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,12 +13,14 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 
 from core.recipe import on_form
+from core.search.board import KINDS
 from core.stages import STAGES
 from tui.keys import STAGE
 from tui.screens.base import StepScreen
 from tui.screens.dialogs import AskScreen, ErrorScreen
 from tui.screens.stage.controller import StageController, StageState
 from tui.screens.stage.texts import TEXTS, StageTexts
+from tui.session import value_of
 from tui.widgets.button import Button
 from tui.widgets.chart import LossChart
 from tui.widgets.form import Form
@@ -71,6 +74,7 @@ class StageScreen(StepScreen):
         self._controller: StageController | None = None
         self._form: Form | None = None
         self._drawn: tuple[object, ...] = ()
+        self._before_search: dict[str, Any] = {}
         self._asked: object = None
 
     @property
@@ -107,6 +111,7 @@ class StageScreen(StepScreen):
             yield Button("Copy error", id="copy-error", key="c")
             yield Button("Settings", id="settings-or-job", key="e")
             yield Button("Pick a model", id="pick-model", key="m")
+            yield Button("Search", id="search", key="s")
         yield self.command
         yield self.log_pane
 
@@ -244,6 +249,7 @@ class StageScreen(StepScreen):
             ("#copy-error", "Copy error" if state.error else "", False),
             ("#settings-or-job", state.switch, False),
             ("#pick-model", "Pick a model" if state.settings and self._has_model else "", False),
+            ("#search", "Search" if state.settings and self._can_search else "", False),
         ):
             button = self.query_one(name, Button)
             button.display = bool(text)
@@ -279,6 +285,7 @@ class StageScreen(StepScreen):
             "settings-or-job": self.action_settings,
             "next": self._go_on,
             "pick-model": self.action_pick_model,
+            "search": self.action_search_settings,
         }.get(event.button.id or "")
         if act is not None:
             act()
@@ -303,6 +310,37 @@ class StageScreen(StepScreen):
 
         current = str(self.form.fields["model.source"].control.value)
         self.app.push_screen(PickModelScreen(self.session.root, current), picked)
+
+    @property
+    def _can_search(self) -> bool:
+        """There is a search for this stage's settings."""
+        return self.stage.name in KINDS
+
+    def action_search_settings(self) -> None:
+        """Settings that are the best within limits."""
+        from tui.screens.search import SearchScreen
+
+        if not self._can_search or not self.state().settings:
+            return
+
+        def picked(values: dict[str, Any] | None) -> None:
+            if not values:
+                return
+            recipe = self.session.recipe()
+            before = {name: value_of(recipe, name) for name in values}
+            self._put(values)
+            self._before_search = before
+            self.notify("The settings are those of the search. u takes them back.", markup=False)
+
+        self.keep_typed()
+        screen = SearchScreen(self.stage.name, self.session, lambda: self.olive.snapshot.jobs.get("search"))
+        self.app.push_screen(screen, picked)
+
+    def _put(self, values: Mapping[str, Any]) -> None:
+        """Put values into the form, and keep them."""
+        self.form.set(values)
+        self.on_form_left(Form.Left({}))
+        self.draw()
 
     def _go_on(self) -> None:
         self.app.run_worker(self.olive.action_next())
@@ -335,6 +373,8 @@ class StageScreen(StepScreen):
         """Run while it can be run, Stop while it runs."""
         if action == "pick_model":
             return self._has_model
+        if action == "search_settings":
+            return self._can_search
         if action not in ("run", "stop", "log", "settings", "copy_report"):
             return super().check_action(action, parameters)
         if not self.is_attached:
@@ -386,8 +426,12 @@ class StageScreen(StepScreen):
         return True
 
     def action_undo(self) -> None:
-        """The model that it was before it was changed."""
-        self.form.undo()
+        """The settings that they were before a search's, or the model before it was changed."""
+        if self._before_search:
+            before, self._before_search = self._before_search, {}
+            self._put(before)
+        else:
+            self.form.undo()
 
     def action_run(self) -> None:
         """Run it."""

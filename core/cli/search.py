@@ -1,0 +1,254 @@
+"""``olivepress search``: look for the settings that are best within limits, and put one of them into ``lab.toml``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from core.cli.parser import add_folder, add_json, whole_number
+from core.search.space import Limits, read_loss, read_seconds, read_size, read_speed
+
+if TYPE_CHECKING:
+    from core.lab import Lab
+    from core.search.board import Board
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "search",
+        help="find the settings of quantize that are best within limits, or with --finetune those of a training",
+        description="Try algorithms, group sizes and layers of 8 bits within the limits that you state: each on some "
+        "layers, the most promising as a whole. With --finetune: learning rate, rank and scale, by short trainings. "
+        "What was measured once is not measured again. --pick puts one of them into lab.toml.",
+    )
+    add_folder(parser)
+    parser.add_argument(
+        "--finetune", action="store_true", help="look for a training's rate, rank and scale instead"
+    )
+    parser.add_argument(
+        "--max-size", type=_read(read_size), metavar="SIZE", help="of the quantized weights, such as 2.5GB"
+    )
+    parser.add_argument(
+        "--max-loss",
+        type=_read(read_loss),
+        metavar="SHARE",
+        help="how much perplexity on held-out records may rise, such as 1%%",
+    )
+    parser.add_argument(
+        "--min-speed", type=_read(read_speed), metavar="N", help="tokens a second as ONNX on this machine"
+    )
+    parser.add_argument(
+        "--within", type=_read(read_seconds), metavar="TIME", help="how long it may take, such as 20m"
+    )
+    parser.add_argument(
+        "--algorithms", type=_names, default=[], metavar="A,B", help="try these alone (default: all)"
+    )
+    parser.add_argument(
+        "--groups", type=_groups, default=[], metavar="N,N", help="group sizes (default: 128,64,32 that fit)"
+    )
+    parser.add_argument(
+        "--no-mixed", action="store_true", help="the same bits for all layers: do not try 8 bits for some"
+    )
+    parser.add_argument(
+        "--finalists", type=whole_number, metavar="N", help="how many are made as a whole (default: 3)"
+    )
+    parser.add_argument(
+        "--tries", type=whole_number, metavar="N", help="with --finetune: trainings (default: 12)"
+    )
+    parser.add_argument("--last", action="store_true", help="show the last search again; nothing is run")
+    parser.add_argument(
+        "--pick", metavar="N", help="put that number of the last search, or the best, into lab.toml"
+    )
+    parser.add_argument(
+        "--detach", action="store_true", help="start and return; the search goes on by itself"
+    )
+    parser.add_argument(
+        "--no-check", action="store_true", help="do not look first whether this machine can do it"
+    )
+    add_json(parser, "the events of the job, then the result, one JSON object a line,")
+    parser.set_defaults(run=run)
+
+
+def _read(read: Callable[[str], float]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _groups(text: str) -> list[int]:
+    return [whole_number(name) for name in _names(text)]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Search, or show or pick what the last search found."""
+    from core.cli.parser import UsageError
+    from core.cli.show import print_json
+    from core.lab import Lab
+    from core.search.board import last_board
+
+    lab = Lab.open(options.folder)
+    kind = "finetune" if options.finetune else "quantize"
+    if options.pick is not None:
+        return _pick(lab, last_board(lab.folder, kind), options.pick, as_json=options.json)
+    if options.last:
+        board = last_board(lab.folder, kind)
+        if options.json:
+            print_json({"type": "search", **board.as_dict()})
+        else:
+            print_board(board, options.folder)
+        return 0
+    asked = _asked(options)
+    if options.finetune and (wrong := [name for name in _OF_QUANTIZE if name in asked]):
+        raise UsageError(
+            f"{_OF_QUANTIZE[wrong[0]]} is a limit of quantize, not of a training.",
+            hint="With --finetune there are --within and --tries.",
+            usage="usage: olivepress search [DIR] --finetune [--within TIME] [--tries N]\n",
+        )
+    if not options.no_check:
+        from core.check import require
+
+        require(lab, [kind], {})
+    return _search(lab, options, {"kind": kind, **asked})
+
+
+_OF_QUANTIZE: Mapping[str, str] = {
+    "size": "--max-size",
+    "loss": "--max-loss",
+    "speed": "--min-speed",
+    "algorithms": "--algorithms",
+    "groups": "--groups",
+    "finalists": "--finalists",
+}
+
+
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
+    """What was asked for, flat; what was not is left out."""
+    given = {
+        "size": options.max_size,
+        "loss": options.max_loss,
+        "speed": options.min_speed,
+        "seconds": options.within,
+        "algorithms": options.algorithms or None,
+        "groups": options.groups or None,
+        "finalists": options.finalists,
+        "tries": options.tries,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def job_options(asked: Mapping[str, Any], *, mixed: bool = True) -> dict[str, Any]:
+    """The options of the job that searches so: limits by themselves."""
+    limits = Limits.from_dict(asked)
+    rest = {key: value for key, value in asked.items() if key not in limits.as_dict()}
+    return {**rest, "limits": limits.as_dict(), "mixed": mixed}
+
+
+def _search(lab: Lab, options: argparse.Namespace, asked: Mapping[str, Any]) -> int:
+    from core.cli.output import OutputLost
+    from core.cli.run import JsonEvents
+    from core.cli.show import EventPrinter, print_error, print_json
+    from core.errors import LabError
+    from core.search.board import last_board
+    from core.text import command
+
+    wanted = job_options(asked, mixed=not options.no_mixed)
+    folder = options.folder
+    if options.detach:
+        job = lab.start("search", options=wanted)
+        if options.json:
+            print_json({"job": job.id, "then": []})
+        else:
+            print(
+                f"{job.id} runs by itself.\nFollow it: {command('logs', folder, job.id, '--follow')}\n"
+                f"Stop it:   {command('cancel', folder, job.id)}"
+            )
+        return 0
+    events = JsonEvents() if options.json else EventPrinter()
+    try:
+        lab.run("search", on_event=events, options=wanted)
+    except LabError as error:
+        if isinstance(events, JsonEvents) and events.told:
+            print_error(error)
+            return error.exit_status
+        raise
+    except OutputLost as lost:
+        newest = lab.newest("search")
+        if newest is not None and newest.active:
+            lost.hint = (
+                f"{newest.id} goes on by itself. Follow it: {command('logs', folder, newest.id, '--follow')}"
+            )
+        raise
+    board = last_board(lab.folder, str(asked["kind"]))
+    if options.json:
+        print_json({"type": "search", **board.as_dict()})
+    else:
+        print_board(board, folder)
+    return 0
+
+
+def _pick(lab: Lab, board: Board, word: str, *, as_json: bool) -> int:
+    from core.cli.show import print_json, say
+    from core.errors import RequestError
+
+    if word == "best" and board.best is None:
+        raise RequestError(
+            "The last search found none that is within the limits.",
+            board.limits,
+            "Pick one by its number, or search with other limits.",
+            code="search.pick",
+        )
+    number = board.best if word == "best" else int(word) if word.isdecimal() else -1
+    picked = board.picked(number if number is not None else -1)
+    lab.set(picked.values)
+    if as_json:
+        print_json({"type": "picked", "number": picked.number, "values": picked.values})
+    else:
+        for name, value in picked.values.items():
+            say(f"{name} = {value!r}" if isinstance(value, str) else f"{name} = {value}")
+        say(f"These stand in {lab.folder.recipe_path} now.")
+    return 0
+
+
+def print_board(board: Board, folder: str) -> None:
+    """The tries of a search as a table and as points, on standard output."""
+    from core.cli.show import say
+    from core.search.board import plot, refused_words, table
+    from core.text import command
+
+    found = table(board)
+    rows = [found.heads, *found.rows]
+    used = [at for at in range(len(found.heads)) if any(row[at] for row in found.rows)]
+    widths = [max(len(row[at]) for row in rows) for at in used]
+    for row in rows:
+        line = "  ".join(f"{row[at]:<{width}}" for at, width in zip(used, widths, strict=True))
+        say((line.rstrip(), "bold") if row is found.heads or row[0] == "*" else line.rstrip(), fold=False)
+    if refused := refused_words(board):
+        say(refused)
+    lines = plot([each for each in board.tries if each.state != "refused"])
+    if lines:
+        say("")
+        say("divergence by size: * none is smaller and better, . others, ~ estimated from some layers")
+        for line in lines:
+            say(line, fold=False)
+    say("")
+    if board.note:
+        say((board.note, "yellow"))
+    if any(each.part < 1 and each.loss is not None for each in board.tries):
+        say("~ is an estimate: from some of the layers, or a part of the training.")
+    words = ["--finetune"] if board.kind == "finetune" else []
+    if board.best is not None:
+        best = board.picked(board.best)
+        say((f"Best: {best.number}, {best.title}.", "green"))
+    say(
+        f"Put one into lab.toml: {command('search', folder, *words, '--pick', board.best or 'N')}", fold=False
+    )

@@ -1,0 +1,233 @@
+"""The search for settings within limits: what is asked for, the choices as they are tried, and picking one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Input
+
+from core.search.board import Board, Try, ordered, read_board, refused_words
+from core.search.space import READERS, Limits
+from core.text import clean
+from tui.labels import progress
+from tui.screens.dialogs import Dialog
+from tui.widgets.button import Button
+from tui.widgets.line import Line
+from tui.widgets.plain_list import DIM, PlainList
+from tui.widgets.safe import Plain
+
+if TYPE_CHECKING:
+    from tui.session import Session
+    from tui.snapshot import JobView
+
+LIMITS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
+    "quantize": (
+        ("size", "Size at most", "2.5GB"),
+        ("loss", "Worse by at most", "1%"),
+        ("speed", "Tokens/s at least", "20"),
+        ("seconds", "Time for it", "20m"),
+    ),
+    "finetune": (("seconds", "Time for it", "20m"),),
+}
+"""For each kind of search the limits that a person can state: a key, what it is called, an example."""
+
+LOOK_S = 0.5
+
+
+class SearchScreen(Dialog[dict[str, Any] | None]):
+    """Gives the settings of the choice that was picked, or None.
+
+    Args:
+        kind: of :data:`core.search.board.KINDS`.
+        newest: the lab's newest search, as the wizard has last seen it.
+    """
+
+    CSS_PATH: ClassVar[list[str]] = ["dialogs.tcss", "search.tcss"]  # type: ignore[assignment]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f8", "search", "Search", show=False),
+        Binding("f9", "stop", "Stop", show=False),
+        Binding("escape", "close", "Close", show=False),
+    ]
+
+    class Tried(Message):
+        """The attempt to start or stop a search came to an end."""
+
+        def __init__(self, error: Exception | None) -> None:
+            super().__init__()
+            self.error = error
+
+    def __init__(self, kind: str, session: Session, newest: Callable[[], JobView | None]) -> None:
+        super().__init__()
+        self.kind, self.session, self.newest = kind, session, newest
+        self.said = Plain(id="said")
+        self.list = PlainList(id="tries", empty="Nothing has been tried yet. Empty limits mean: anything.")
+        self._busy = False
+        self._problem = ""
+        self._drawn: object = None
+        self._tries: list[Try] = []
+
+    def compose(self) -> ComposeResult:
+        what = "a way to quantize" if self.kind == "quantize" else "rate, rank and scale of the training"
+        with Vertical(classes="dialog -search"):
+            yield Plain(f"Search for {what}", classes="dialog-title")
+            with Horizontal(classes="limits"):
+                for key, label, example in LIMITS[self.kind]:
+                    with Vertical(classes="limit"):
+                        yield Plain(label)
+                        yield Line(compact=True, id=f"limit-{key}", placeholder=example)
+            yield self.said
+            yield self.list
+            with Horizontal(classes="dialog-buttons"):
+                yield Button("Search", id="search", key="F8", primary=True)
+                yield Button("Stop", id="stop", key="F9")
+                yield Button("Close", id="close", key="Esc")
+
+    def on_mount(self) -> None:
+        """Show the last search, and look again while one runs."""
+        self.set_interval(LOOK_S, self.look)
+        self.look()
+        self.set_focus(self.list if self._tries else self.query_one("#search"))
+
+    # What is shown
+
+    def look(self) -> None:
+        """Everything from the lab's files, where they tell something else than they did."""
+        board = read_board(self.session.folder, self.kind)
+        job = self.newest()
+        seen = (board, job, self._busy, self._problem)
+        if seen == self._drawn or not self.is_current:
+            return
+        self._drawn = seen
+        active = job is not None and job.active
+        self._tries = [each for each in ordered(board) if each.state != "refused"] if board else []
+        self.list.show(len(self._tries), partial(self._line, board))
+        self.said.show(self._words(board, job))
+        self.query_one("#search", Button).disabled = active or self._busy
+        stop = self.query_one("#stop", Button)
+        stop.display = active
+        stop.disabled = job is not None and job.state == "cancelling"
+
+    def _line(self, board: Board | None, index: int) -> Content:
+        each = self._tries[index]
+        best = board is not None and each.number == board.best
+        cells = [f"{'*' if best else '+' if each.front else ' '} {each.loss_words:>8}"]
+        if self.kind == "quantize":
+            cells.append(f"{(each.size or 0) / 1e6:>8,.0f} MB")
+            cells.append(f"{each.speed:>6.1f}/s" if each.speed is not None else " " * 8)
+        title = clean(each.title, keep_newlines=False)
+        told = each.why or ("" if each.state in ("measured", "estimated") else each.state)
+        return Content.assemble(
+            ("  ".join(cells), "bold" if best else ""),
+            f"  {title}",
+            (f"  {clean(told, keep_newlines=False)}" if told else "", DIM),
+        )
+
+    def _words(self, board: Board | None, job: JobView | None) -> Content | str:
+        if self._problem:
+            return Content.styled(clean(self._problem), "$text-error")
+        if self._busy:
+            return "Starting …"
+        if job is not None and job.active:
+            return progress(job)
+        if job is not None and job.state in ("failed", "crashed") and job.error:
+            return Content.styled(clean(f"{job.error.get('title')} {job.error.get('detail')}"), "$text-error")
+        if board is None:
+            return "Each choice is tried on a part of the model, the most promising as a whole." if (
+                self.kind == "quantize"
+            ) else "Short trainings; those that do worse are stopped early."  # fmt: skip
+        parts = [board.note, f"Limits: {board.limits}." if board.limits else "", refused_words(board)]
+        parts.append("Enter takes the marked one. * best, + on the front, ~ estimated.")
+        return " ".join(filter(None, parts))
+
+    # What a person does
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """A button."""
+        event.stop()
+        act = {"search": self.action_search, "stop": self.action_stop, "close": self.action_close}
+        act[event.button.id or "close"]()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Enter in a limit."""
+        event.stop()
+        self.action_search()
+
+    def on_plain_list_chosen(self, event: PlainList.Chosen) -> None:
+        """Take the settings of that choice."""
+        event.stop()
+        if event.index < len(self._tries):
+            self.dismiss(dict(self._tries[event.index].values))
+
+    def limits(self) -> Limits | None:
+        """What stands in the fields; None where one is no limit, which then has the focus."""
+        found: dict[str, float] = {}
+        for key, label, example in LIMITS[self.kind]:
+            field = self.query_one(f"#limit-{key}", Line)
+            if not field.value.strip():
+                continue
+            try:
+                found[key] = READERS[key](field.value)
+            except ValueError as error:
+                self._problem = f"{label}: {error}. An example: {example}."
+                self.set_focus(field)
+                return None
+        return Limits.from_dict(found)
+
+    def action_search(self) -> None:
+        """Start the search."""
+        job = self.newest()
+        if self._busy or (job is not None and job.active):
+            return
+        self._problem = ""
+        limits = self.limits()
+        if limits is not None:
+            self._busy = True
+            self._try(partial(self._start, limits))
+        self.look()
+
+    def _start(self, limits: Limits) -> None:
+        from core.check import require
+
+        lab = self.session.lab()
+        require(lab, [self.kind])
+        lab.start("search", options={"kind": self.kind, "limits": limits.as_dict()})
+
+    def action_stop(self) -> None:
+        """Ask the search to stop: what was measured is kept."""
+        job = self.newest()
+        if job is not None and job.active:
+            self._try(partial(self._stop, job.id))
+
+    def _stop(self, job: str) -> None:
+        from core.lab import Lab
+
+        Lab.at(self.session.root).job(job).cancel()
+
+    @work(thread=True, exit_on_error=False, group="search")
+    def _try(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as error:  # whatever it is, it is shown and not the end of the wizard
+            self.post_message(self.Tried(error))
+        else:
+            self.post_message(self.Tried(None))
+
+    def on_search_screen_tried(self, event: Tried) -> None:
+        """Say why it did not start."""
+        event.stop()
+        self._busy = False
+        if event.error is not None:
+            self._problem = str(event.error).replace("\n", " ")
+        self.look()
+
+    def action_close(self) -> None:
+        """Back to the step; a search goes on."""
+        self.dismiss(None)
