@@ -29,7 +29,7 @@ from core.recipe import Recipe
 from core.search.quantize import QuantizeSearch
 from core.search.space import (
     Candidate,
-    Limits,
+    SearchLimits,
     algorithms_to_try,
     fitting_groups,
     forms_of,
@@ -103,7 +103,7 @@ def search(options: argparse.Namespace) -> None:
     began, cpu = time.monotonic(), time.process_time()
     board = QuantizeSearch(
         context,
-        Limits(size=options.max_size),
+        SearchLimits(size=options.max_size),
         algorithms=options.algorithms,
         groups=options.groups,
         mixed=False,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from core.cli.parser import add_folder, add_json, whole_number
-from core.search.space import Limits, read_loss, read_seconds, read_size, read_speed
+from core.search.space import SearchLimits, read_loss, read_seconds, read_size, read_speed
 
 if TYPE_CHECKING:
     from core.lab import Lab
@@ -148,7 +148,7 @@ def _asked(options: argparse.Namespace) -> dict[str, Any]:
 
 def job_options(asked: Mapping[str, Any], *, mixed: bool = True) -> dict[str, Any]:
     """The options of the job that searches so: limits by themselves."""
-    limits = Limits.from_dict(asked)
+    limits = SearchLimits.from_dict(asked)
     rest = {key: value for key, value in asked.items() if key not in limits.as_dict()}
     return {**rest, "limits": limits.as_dict(), "mixed": mixed}
 

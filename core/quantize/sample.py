@@ -32,7 +32,7 @@ OURS = "OlivePressAwq"
 
 
 @dataclass(frozen=True)
-class Rounding:
+class HowRounded:
     """A way to round: an algorithm, and the bits of each kind of layer."""
 
     algorithm: str
@@ -167,7 +167,7 @@ class SampledModel:
         folds, _ = find_folds(view, self.model.wrapper.head_dim)
         return LayerStats(linears, folds), linears, folds
 
-    def rounded(self, index: int, how: Rounding) -> _Layer:
+    def rounded(self, index: int, how: HowRounded) -> _Layer:
         """A chosen layer, rounded."""
         with torch.no_grad():
             if self.model.dtype == torch.float32:
@@ -175,7 +175,7 @@ class SampledModel:
             with matrix_units():
                 return self._rounded(index, how)
 
-    def _rounded(self, index: int, how: Rounding) -> _Layer:
+    def _rounded(self, index: int, how: HowRounded) -> _Layer:
         model, options = self.model, ALGORITHMS[how.algorithm].olive
         check = self.report.check_cancelled
         layer = model.load_layer(index)

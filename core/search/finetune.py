@@ -18,7 +18,7 @@ from core.finetune.stage import fingerprint as finetune_fingerprint
 from core.formats import duration, number
 from core.recipe import recipe_text
 from core.search.board import Board, Try, write_board
-from core.search.space import Limits
+from core.search.space import SearchLimits
 from core.search.study import close_open, digest_of, halving, open_journal, open_study
 from core.stage_context import StageContext
 
@@ -77,7 +77,7 @@ class FinetuneSearch:
         tries: trainings in all, those of earlier searches with the same data and base among them.
     """
 
-    def __init__(self, context: StageContext, limits: Limits, *, tries: int = TRIES) -> None:
+    def __init__(self, context: StageContext, limits: SearchLimits, *, tries: int = TRIES) -> None:
         self.context, self.report, self.limits, self.wanted = context, context.report, limits, tries
         self.began = time.monotonic()
         finetune = context.recipe.finetune

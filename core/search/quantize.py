@@ -31,8 +31,8 @@ from core.quantize.stage import calibration_file, chosen_rows, make
 from core.search.board import Board, Try, write_board
 from core.search.space import (
     Candidate,
-    Form,
-    Limits,
+    WeightForm,
+    SearchLimits,
     algorithms_to_try,
     fitting_groups,
     forms_of,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.storages import JournalStorage
 
-    from core.quantize.sample import Rounding, SampledModel
+    from core.quantize.sample import HowRounded, SampledModel
 
 FEW_TOKENS = 512
 """Held-out tokens on which candidates are compared before any is made whole."""
@@ -97,7 +97,7 @@ class QuantizeSearch:
     def __init__(
         self,
         context: StageContext,
-        limits: Limits,
+        limits: SearchLimits,
         *,
         algorithms: Sequence[str] = (),
         groups: Sequence[int] = (),
@@ -154,7 +154,7 @@ class QuantizeSearch:
         storage = open_journal(self.context.lab.state_dir / "search.journal", report)
         self._refuse_at_once(names, groups)
         self.digest = digest_of(self._fingerprint())
-        with Sampling(self) as sampled:
+        with SampledLayers(self) as sampled:
             self.counts = (sampled.few, sampled.more)
             kinds = self._sensitive(storage, sampled, groups[0]) if self.mixed else []
             self._list(names, forms_of(groups, kinds, eight=self.mixed))
@@ -164,7 +164,7 @@ class QuantizeSearch:
 
     def _refuse_at_once(self, names: Sequence[str], groups: Sequence[int]) -> None:
         """Before anything is computed: where not even the smallest form is small enough."""
-        smallest = min(size_of(self.facts, Form(4, group)) for group in groups)
+        smallest = min(size_of(self.facts, WeightForm(4, group)) for group in groups)
         if self.limits.size is not None and smallest > self.limits.size:
             raise RequestError(
                 f"Nothing is as small as {human_bytes(self.limits.size)}.",
@@ -201,25 +201,27 @@ class QuantizeSearch:
 
     # Some of the layers
 
-    def _sensitive(self, storage: JournalStorage, sampled: Sampling, group: int) -> list[tuple[str, ...]]:
+    def _sensitive(
+        self, storage: JournalStorage, sampled: SampledLayers, group: int
+    ) -> list[tuple[str, ...]]:
         """The kinds of layers for which 8 bits help most for their bytes, the best first; told by plain rounding."""
-        from core.quantize.sample import Rounding
+        from core.quantize.sample import HowRounded
 
         units = kinds_of(self.facts)
         study = open_study(storage, f"{self.digest}/kinds")
         known: dict[str, float] = dict(study.user_attrs.get("divergence", {}))
         every = tuple(name for unit in units for name in unit)
-        plain = size_of(self.facts, Form(4, group))
+        plain = size_of(self.facts, WeightForm(4, group))
         gains: dict[tuple[str, ...], float] = {}
         for at, unit in enumerate(units):
             self.report.progress("Measuring which layers need more bits", at, len(units))
             key = "+".join(unit)
             if key not in known:
                 others = tuple(name for name in every if name not in unit)
-                how = Rounding("rtn", 4, group, others)
+                how = HowRounded("rtn", 4, group, others)
                 known[key] = sampled.divergence(how, sampled.few)
                 study.set_user_attr("divergence", known)
-            gains[unit] = known[key] / max(1, size_of(self.facts, Form(4, group, unit)) - plain)
+            gains[unit] = known[key] / max(1, size_of(self.facts, WeightForm(4, group, unit)) - plain)
         self.report.progress("Measuring which layers need more bits", len(units), len(units))
         order = sorted(units, key=lambda unit: -gains[unit])
         told = ", ".join(f"{'+'.join(unit)} {number(known['+'.join(unit)])}" for unit in order)
@@ -228,7 +230,7 @@ class QuantizeSearch:
         )
         return order[: min(MIXED, len(order) - 1)]
 
-    def _list(self, names: Sequence[str], forms: Sequence[Form]) -> None:
+    def _list(self, names: Sequence[str], forms: Sequence[WeightForm]) -> None:
         """Every candidate, with its size; those that are too large are refused."""
         for form in forms:
             size = size_of(self.facts, form)
@@ -250,7 +252,7 @@ class QuantizeSearch:
                 )
         self._told()
 
-    def _try_all(self, storage: JournalStorage, sampled: Sampling) -> None:
+    def _try_all(self, storage: JournalStorage, sampled: SampledLayers) -> None:
         """Every candidate that is not refused on some of the layers, as far as it is worth it."""
         open_ones = [at for at, each in enumerate(self.tries) if each.state == "waiting"]
         studies: dict[str, Study] = {}
@@ -274,12 +276,12 @@ class QuantizeSearch:
             self._told()
         self.report.progress("Trying candidates on some layers", len(open_ones), len(open_ones))
 
-    def _try(self, study: Study, sampled: Sampling, at: int) -> None:
+    def _try(self, study: Study, sampled: SampledLayers, at: int) -> None:
         """One candidate on a few layers, and on more if it is worth it."""
         from optuna.distributions import CategoricalDistribution
         from optuna.trial import TrialState
 
-        from core.quantize.sample import Rounding
+        from core.quantize.sample import HowRounded
 
         candidate = self.candidates[at]
         form = candidate.form
@@ -300,7 +302,7 @@ class QuantizeSearch:
         known = {step: value for trial in same for step, value in trial.intermediate_values.items()}
         study.enqueue_trial({"algorithm": candidate.algorithm})
         trial = study.ask({"algorithm": CategoricalDistribution(sorted(ALGORITHMS))})
-        how = Rounding(candidate.algorithm, form.bits, form.group_size, form.eight_bit)
+        how = HowRounded(candidate.algorithm, form.bits, form.group_size, form.eight_bit)
         dropped = False
         for layers in (sampled.few, sampled.more):
             step = len(layers)
@@ -555,7 +557,7 @@ def _middle(ratios: Sequence[float]) -> float | None:
     return math.exp(sum(logs) / len(logs)) if logs else None
 
 
-class Sampling:
+class SampledLayers:
     """The float model, loaded when a figure is first wanted that no earlier search has measured."""
 
     def __init__(self, search: QuantizeSearch) -> None:
@@ -566,10 +568,10 @@ class Sampling:
         first = max(2, -(-layers // 8))
         self.few, self.more = spread_layers(layers, [min(layers, first), min(layers, 2 * first)])
         self._model: SampledModel | None = None
-        self._how: Rounding | None = None
+        self._how: HowRounded | None = None
         self._rounded: dict[int, Any] = {}
 
-    def __enter__(self) -> Sampling:
+    def __enter__(self) -> SampledLayers:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -581,7 +583,7 @@ class Sampling:
     def _folder(self) -> Path:
         return self._search.context.work / "sampled"
 
-    def divergence(self, how: Rounding, layers: Sequence[int]) -> float:
+    def divergence(self, how: HowRounded, layers: Sequence[int]) -> float:
         """Divergence from the float model with these layers rounded."""
         model = self._opened()
         if how != self._how:

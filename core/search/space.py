@@ -28,7 +28,7 @@ _HEADER = 110
 
 
 @dataclass(frozen=True)
-class Form:
+class WeightForm:
     """How weights are packed: it alone decides on a model's size and on its speed.
 
     Attributes:
@@ -50,7 +50,7 @@ class Candidate:
     """A way to round weights, and the form that they get."""
 
     algorithm: str
-    form: Form
+    form: WeightForm
 
     @property
     def values(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Limits:
+class SearchLimits:
     """What a person asks of the result; None: anything.
 
     Attributes:
@@ -95,7 +95,7 @@ class Limits:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Limits:
+    def from_dict(cls, data: Mapping[str, Any]) -> SearchLimits:
         """What :meth:`as_dict` gave; what is no number is no limit."""
         kept = {key: data.get(key) for key in ("size", "loss", "speed", "seconds")}
         return cls(**{key: value for key, value in kept.items() if isinstance(value, int | float)})  # type: ignore[arg-type]
@@ -214,7 +214,9 @@ def fitting_groups(facts: ModelFacts, wanted: Sequence[int] = ()) -> list[int]:
     return found
 
 
-def forms_of(groups: Sequence[int], mixed: Sequence[tuple[str, ...]], *, eight: bool = True) -> list[Form]:
+def forms_of(
+    groups: Sequence[int], mixed: Sequence[tuple[str, ...]], *, eight: bool = True
+) -> list[WeightForm]:
     """The forms to try.
 
     Args:
@@ -224,11 +226,11 @@ def forms_of(groups: Sequence[int], mixed: Sequence[tuple[str, ...]], *, eight: 
     steps: list[tuple[str, ...]] = [()]
     for kind in mixed:
         steps.append((*steps[-1], *kind))
-    forms = [Form(4, group, names) for names in steps for group in groups]
-    return [*forms, *([Form(8, groups[0])] if eight else [])]
+    forms = [WeightForm(4, group, names) for names in steps for group in groups]
+    return [*forms, *([WeightForm(8, groups[0])] if eight else [])]
 
 
-def size_of(facts: ModelFacts, form: Form) -> int:
+def size_of(facts: ModelFacts, form: WeightForm) -> int:
     """Bytes of the weight file that a model gets in this form, to within a few KiB: nothing is run for it."""
     entries = tensor_entries(facts.path)
     modules = rounded_matrices(facts)
@@ -251,7 +253,7 @@ def size_of(facts: ModelFacts, form: Form) -> int:
     return total
 
 
-def _bits(module: str, form: Form) -> int:
+def _bits(module: str, form: WeightForm) -> int:
     return HEAD_BITS if module in HEADS or module.rpartition(".")[2] in form.eight_bit else form.bits
 
 

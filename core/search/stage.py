@@ -9,7 +9,7 @@ from core.errors import RequestError
 from core.folder import LabFolder
 from core.model.auto import Settled
 from core.search.board import KINDS, summary
-from core.search.space import Limits
+from core.search.space import SearchLimits
 from core.stage_context import StageContext
 
 
@@ -32,7 +32,7 @@ def run(context: StageContext) -> dict[str, Any]:
     """
     options = dict(context.options)
     kind = options.get("kind", "quantize")
-    limits = Limits.from_dict(options.get("limits") or {})
+    limits = SearchLimits.from_dict(options.get("limits") or {})
     if kind == "quantize":
         from core.search.quantize import FINALISTS, QuantizeSearch
 

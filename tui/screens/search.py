@@ -15,7 +15,7 @@ from textual.message import Message
 from textual.widgets import Input
 
 from core.search.board import Board, Try, ordered, read_board, refused_words
-from core.search.space import READERS, Limits
+from core.search.space import READERS, SearchLimits
 from core.text import clean
 from tui.labels import progress
 from tui.screens.dialogs import Dialog
@@ -166,7 +166,7 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
         if event.index < len(self._tries):
             self.dismiss(dict(self._tries[event.index].values))
 
-    def limits(self) -> Limits | None:
+    def limits(self) -> SearchLimits | None:
         """What stands in the fields; None where one is no limit, which then has the focus."""
         found: dict[str, float] = {}
         for key, label, example in LIMITS[self.kind]:
@@ -179,7 +179,7 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
                 self._problem = f"{label}: {error}. An example: {example}."
                 self.set_focus(field)
                 return None
-        return Limits.from_dict(found)
+        return SearchLimits.from_dict(found)
 
     def action_search(self) -> None:
         """Start the search."""
@@ -193,7 +193,7 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
             self._try(partial(self._start, limits))
         self.look()
 
-    def _start(self, limits: Limits) -> None:
+    def _start(self, limits: SearchLimits) -> None:
         from core.check import require
 
         lab = self.session.lab()

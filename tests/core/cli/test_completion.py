@@ -24,7 +24,10 @@ from core.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[3]
 
-TYPED_FREELY = {"ADDRESS", "CHAT", "ID", "KINDS", "N", "NAME", "NAME[:VERSION]", "ORIGIN", "TEXT"}
+TYPED_FREELY = {
+    "A,B", "ADDRESS", "CHAT", "ID", "KINDS", "MINUTES", "N", "N,N", "NAME", "NAME[:VERSION]", "ORIGIN", "SHARE", "SIZE",
+    "TEXT", "TIME",
+}  # fmt: skip
 """What a word of the help stands for that only the user, or the network, knows."""
 
 

@@ -13,7 +13,7 @@ from core.events import RecordingReporter, Reporter
 from core.folder import LabFolder
 from core.search import finetune as searching
 from core.search.finetune import RUNGS, FinetuneSearch
-from core.search.space import Limits
+from core.search.space import SearchLimits
 from core.stage_context import StageContext
 from tests.recipes import settled
 
@@ -48,7 +48,7 @@ def test_the_best_is_found_the_worse_are_stopped_and_none_is_done_twice(
 ) -> None:
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(FinetuneSearch, "_trained", trained(asked))
-    board = FinetuneSearch(context, Limits(), tries=10).run()
+    board = FinetuneSearch(context, SearchLimits(), tries=10).run()
     assert board.done
     assert len(board.tries) == len(asked) == 10
     finetune = context.recipe.finetune
@@ -62,9 +62,9 @@ def test_the_best_is_found_the_worse_are_stopped_and_none_is_done_twice(
     assert best.state == "measured"
     losses = [each.loss for each in board.tries if each.state == "measured" and each.loss is not None]
     assert best.loss == min(losses)
-    assert FinetuneSearch(context, Limits(), tries=10).run() == board
+    assert FinetuneSearch(context, SearchLimits(), tries=10).run() == board
     assert len(asked) == 10
-    assert len(FinetuneSearch(context, Limits(), tries=12).run().tries) == 12
+    assert len(FinetuneSearch(context, SearchLimits(), tries=12).run().tries) == 12
     assert len(asked) == 12
 
 
@@ -74,8 +74,8 @@ def test_a_stopped_try_is_begun_again_and_the_others_are_kept(
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(FinetuneSearch, "_trained", trained(asked, stop_at=3))
     with pytest.raises(Cancelled):
-        FinetuneSearch(context, Limits(), tries=5).run()
-    board = FinetuneSearch(context, Limits(), tries=5).run()
+        FinetuneSearch(context, SearchLimits(), tries=5).run()
+    board = FinetuneSearch(context, SearchLimits(), tries=5).run()
     assert asked[3] == asked[2]
     assert len(asked) == 6
     assert len(board.tries) == 5
@@ -95,7 +95,7 @@ def test_a_training_that_goes_astray_is_an_answer(
         return result
 
     monkeypatch.setattr(FinetuneSearch, "_trained", train)
-    board = FinetuneSearch(context, Limits(), tries=3).run()
+    board = FinetuneSearch(context, SearchLimits(), tries=3).run()
     assert [each.state for each in board.tries][1] == "failed"
     assert board.tries[1].why == "The training went astray."
     assert board.best == 1

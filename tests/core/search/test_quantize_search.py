@@ -17,7 +17,7 @@ from core.quantize.stage import chosen_rows, make
 from core.search import quantize as searching
 from core.search.board import read_board
 from core.search.quantize import QuantizeSearch
-from core.search.space import Candidate, Form, Limits, size_of
+from core.search.space import Candidate, WeightForm, SearchLimits, size_of
 from core.stage_context import StageContext
 from tests.recipes import settled
 from tests.tiny_models import make_tiny
@@ -47,7 +47,7 @@ def context_of(lab: LabFolder, model: Path) -> StageContext:
     return StageContext(lab, recipe, RecordingReporter(), lab.models_dir / ".work", {}, {})
 
 
-def search(lab: LabFolder, model: Path, limits: Limits, **more: Any) -> QuantizeSearch:
+def search(lab: LabFolder, model: Path, limits: SearchLimits, **more: Any) -> QuantizeSearch:
     given: dict[str, Any] = {"algorithms": ALGORITHMS, "groups": GROUPS, "mixed": False, **more}
     return QuantizeSearch(context_of(lab, model), limits, **given)
 
@@ -59,7 +59,7 @@ def exhaustive(lab: LabFolder, model: Path, most: int) -> dict[Candidate, float]
     facts, context = model_facts(model), context_of(lab, model)
     rows, held_out = chosen_rows(context, model, facts)
     found = {}
-    for candidate in (Candidate(name, Form(4, group)) for name in ALGORITHMS for group in GROUPS):
+    for candidate in (Candidate(name, WeightForm(4, group)) for name in ALGORITHMS for group in GROUPS):
         if size_of(facts, candidate.form) <= most:
             work = context.work / f"{candidate.algorithm}-{candidate.form.name}"
             one = replace(context, recipe=candidate.put_into(context.recipe), work=work)
@@ -72,10 +72,10 @@ def test_under_a_limit_of_size_it_finds_what_making_all_finds_and_measures_nothi
     lab: LabFolder, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     facts = model_facts(model)
-    most = size_of(facts, Form(4, 32))
-    assert size_of(facts, Form(4, 16)) > most
+    most = size_of(facts, WeightForm(4, 32))
+    assert size_of(facts, WeightForm(4, 16)) > most
     divergences = exhaustive(lab, model, most)
-    board = search(lab, model, Limits(size=most), finalists=2).run()
+    board = search(lab, model, SearchLimits(size=most), finalists=2).run()
     best = board.picked(board.best or 0)
     assert best.values == min(divergences, key=lambda each: divergences[each]).values
     measured = {each.title: each.loss for each in board.tries if each.state == "measured"}
@@ -93,9 +93,9 @@ def test_under_a_limit_of_size_it_finds_what_making_all_finds_and_measures_nothi
 
     monkeypatch.setattr("core.quantize.sample.SampledModel", never)
     monkeypatch.setattr(QuantizeSearch, "_whole", never)
-    again = search(lab, model, Limits(size=most), finalists=2).run()
+    again = search(lab, model, SearchLimits(size=most), finalists=2).run()
     assert again == board
-    wider = search(lab, model, Limits(loss=1e-9, size=most), finalists=2)
+    wider = search(lab, model, SearchLimits(loss=1e-9, size=most), finalists=2)
     monkeypatch.setattr(searching, "MORE_FINALISTS", 0)
     told = wider.run()
     assert told.best is None
@@ -106,13 +106,13 @@ def test_a_limit_that_nothing_meets_is_refused_before_anything_is_computed(
     lab: LabFolder, model: Path
 ) -> None:
     with pytest.raises(RequestError, match="Nothing is as small as") as caught:
-        search(lab, model, Limits(size=1000)).run()
+        search(lab, model, SearchLimits(size=1000)).run()
     assert caught.value.code == "search.size"
 
 
 def test_a_stop_keeps_what_was_measured(lab: LabFolder, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = search(lab, model, Limits(), algorithms=("gptq", "rtn"), groups=(32,), finalists=1)
-    measure = searching.Sampling.divergence
+    first = search(lab, model, SearchLimits(), algorithms=("gptq", "rtn"), groups=(32,), finalists=1)
+    measure = searching.SampledLayers.divergence
     seen: list[str] = []
 
     def stopping(self: Any, how: Any, layers: Any) -> float:
@@ -121,10 +121,10 @@ def test_a_stop_keeps_what_was_measured(lab: LabFolder, model: Path, monkeypatch
             raise Cancelled
         return measure(self, how, layers)
 
-    monkeypatch.setattr(searching.Sampling, "divergence", stopping)
+    monkeypatch.setattr(searching.SampledLayers, "divergence", stopping)
     with pytest.raises(Cancelled):
         first.run()
-    board = search(lab, model, Limits(), algorithms=("gptq", "rtn"), groups=(32,), finalists=1).run()
+    board = search(lab, model, SearchLimits(), algorithms=("gptq", "rtn"), groups=(32,), finalists=1).run()
     assert seen.count("gptq 2") == 1, seen
     assert board.done
     assert [each.state for each in board.tries if each.number == board.best] == ["measured"]
@@ -137,16 +137,16 @@ def test_all_layers_rounded_here_are_what_the_pass_makes(
     import torch
 
     from core.olive.checkpoint import Packed, read_tensors
-    from core.quantize.sample import Rounding, SampledModel
+    from core.quantize.sample import HowRounded, SampledModel
 
     context = context_of(lab, model)
     facts = model_facts(model)
     rows, held_out = chosen_rows(context, model, facts)
-    candidate = Candidate(algorithm, Form(4, 32, ("down_proj",)))
+    candidate = Candidate(algorithm, WeightForm(4, 32, ("down_proj",)))
     made, _ = make(replace(context, recipe=candidate.put_into(context.recipe)), model, facts, rows)
     sampled = SampledModel(model, rows, held_out[:2], range(4), tmp_path, context.report)
     try:
-        layer = sampled.rounded(2, Rounding(algorithm, 4, 32, ("down_proj",)))
+        layer = sampled.rounded(2, HowRounded(algorithm, 4, 32, ("down_proj",)))
     finally:
         sampled.close()
     wanted = dict(read_tensors(made))

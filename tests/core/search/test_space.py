@@ -15,8 +15,8 @@ from core.model.folder import model_facts
 from core.quantize.stage import make
 from core.search.space import (
     Candidate,
-    Form,
-    Limits,
+    WeightForm,
+    SearchLimits,
     algorithms_to_try,
     fitting_groups,
     forms_of,
@@ -36,13 +36,13 @@ from tests.tiny_models import make_tiny
 @pytest.mark.parametrize(
     ("arch", "form"),
     [
-        ("llama", Form(4, 32)),
-        ("smollm", Form(4, 16, ("down_proj",))),
-        ("qwen2", Form(8, 64)),
-        ("phi3", Form(4, 64, ("qkv_proj",))),
+        ("llama", WeightForm(4, 32)),
+        ("smollm", WeightForm(4, 16, ("down_proj",))),
+        ("qwen2", WeightForm(8, 64)),
+        ("phi3", WeightForm(4, 64, ("qkv_proj",))),
     ],
 )
-def test_the_size_is_known_before_anything_is_run(arch: str, form: Form, tmp_path: Path) -> None:
+def test_the_size_is_known_before_anything_is_run(arch: str, form: WeightForm, tmp_path: Path) -> None:
     source = make_tiny(arch, tmp_path / arch, dtype="bfloat16")
     recipe = settled({"model.source": str(source), **Candidate("rtn", form).values})
     lab = LabFolder(tmp_path / "lab")
@@ -104,13 +104,13 @@ def test_what_is_no_limit_is_refused(read: object, text: str) -> None:
 
 
 def test_a_limit_that_is_broken_is_named() -> None:
-    limits = Limits(size=1000, loss=0.01, speed=20)
+    limits = SearchLimits(size=1000, loss=0.01, speed=20)
     assert limits.broken_by(1000, 0.01, 20) == ""
     assert limits.broken_by(None, None, None) == ""
     assert limits.broken_by(1001, None, None) == "1001 B is too large"
     assert limits.broken_by(1, 0.02, None) == "2.0 % worse is too much"
     assert limits.broken_by(1, 0.0, 19.5) == "19.5 tokens/s is too slow"
-    assert Limits.from_dict(limits.as_dict()) == limits
+    assert SearchLimits.from_dict(limits.as_dict()) == limits
     assert limits.words == "at most 1000 B, at most 1 % worse, at least 20 tokens/s"
 
 
