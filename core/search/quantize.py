@@ -31,8 +31,8 @@ from core.quantize.stage import calibration_file, chosen_rows, make
 from core.search.board import Board, Try, write_board
 from core.search.space import (
     Candidate,
-    WeightForm,
     SearchLimits,
+    WeightForm,
     algorithms_to_try,
     fitting_groups,
     forms_of,

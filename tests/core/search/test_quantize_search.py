@@ -17,7 +17,7 @@ from core.quantize.stage import chosen_rows, make
 from core.search import quantize as searching
 from core.search.board import read_board
 from core.search.quantize import QuantizeSearch
-from core.search.space import Candidate, WeightForm, SearchLimits, size_of
+from core.search.space import Candidate, SearchLimits, WeightForm, size_of
 from core.stage_context import StageContext
 from tests.recipes import settled
 from tests.tiny_models import make_tiny

@@ -15,8 +15,8 @@ from core.model.folder import model_facts
 from core.quantize.stage import make
 from core.search.space import (
     Candidate,
-    WeightForm,
     SearchLimits,
+    WeightForm,
     algorithms_to_try,
     fitting_groups,
     forms_of,
