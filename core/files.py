@@ -352,6 +352,16 @@ def content_stamp(path: Path) -> str:
     return _digest_then(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
+def folder_digest(folder: Path) -> str:
+    """A digest of the names and bytes below a small folder, the same wherever and whenever it was copied."""
+    lines = [
+        f"{path.relative_to(folder).as_posix()}\0{content_stamp(path)}"
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
 def folder_bytes(folder: Path) -> int:
     """The sum of the sizes of the files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from core.errors import Cancelled, LabError, MachineError, RequestError
 from core.events import Reporter
-from core.files import explained, folder_stamp
+from core.files import explained, folder_digest, folder_stamp
 from core.model.folder import check_folder
 from core.model.gguf import check_gguf, float_folder, is_gguf
 from core.resources import REHEARSAL, rehearsal_model
@@ -136,7 +136,8 @@ def resolve_model(
 def model_stamp(source: str, lab_root: Path) -> dict[str, str]:
     """What tells a model from another, for a stage's fingerprint; nothing is fetched or unpacked.
 
-    A hub model is known by its id, a folder by its files, a GGUF file by its header, size and time.
+    A hub model is known by its id, a folder by its files, the bundled one by their bytes, a GGUF file by its
+    header, size and time.
 
     Raises:
         RequestError: the folder or file is missing, or it is not a model.
@@ -147,7 +148,9 @@ def model_stamp(source: str, lab_root: Path) -> dict[str, str]:
         return {"source": header.path.name, "files": header.stamp}
     if kind in ("folder", "rehearsal"):
         found = resolve_model(source, lab_root, Reporter())
-        return {"source": found.name, "files": folder_stamp(found.path)}
+        # The bundled model is the same in every installation, each of which gives its files other times.
+        stamp = folder_digest if kind == "rehearsal" else folder_stamp
+        return {"source": found.name, "files": stamp(found.path)}
     return {"source": source}
 
 

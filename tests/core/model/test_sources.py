@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +17,8 @@ import pytest
 
 from core.errors import Cancelled, MachineError, RequestError
 from core.events import RecordingReporter, Reporter
-from core.model.sources import kind_of, resolve_model
+from core.model.sources import kind_of, model_stamp, resolve_model
+from core.resources import REHEARSAL, rehearsal_model
 from tests.tiny_models import make_tiny
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -271,3 +274,19 @@ def test_a_cancel_stops_a_download(hub: Hub, tmp_path: Path) -> None:
     report = RecordingReporter(cancelled=True)
     with pytest.raises(Cancelled):
         resolve_model("lab/tiny", tmp_path, report)
+
+
+def test_the_bundled_model_is_the_same_in_every_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = model_stamp(REHEARSAL, tmp_path)
+    copied = tmp_path / rehearsal_model().name
+    shutil.copytree(rehearsal_model(), copied)
+    for path in copied.iterdir():
+        os.utime(path, (1, 1))
+    monkeypatch.setattr("core.model.sources.rehearsal_model", lambda: copied)
+    assert model_stamp(REHEARSAL, tmp_path) == here
+
+    card = copied / "config.json"
+    card.write_text(card.read_text() + "\n")
+    assert model_stamp(REHEARSAL, tmp_path) != here
