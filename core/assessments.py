@@ -91,6 +91,8 @@ def _nearer(result: Result) -> str:
 
 def of_finetune(result: Result) -> Assessment:
     """What it learnt of records that it never saw."""
+    if result.get("objective") in ("dpo", "orpo", "kto"):
+        return _of_preferences(result)
     base, tuned = _number(result, "eval_loss_base"), _number(result, "eval_loss_tuned")
     if base is None or tuned is None or base <= 0:
         steps = _number(result, "steps")
@@ -124,6 +126,32 @@ def of_finetune(result: Result) -> Assessment:
     if tuned > LEARNT * base:
         return Assessment(f"{said}, a small gain. More steps or more records may give more.")
     return Assessment(f"{said}: it has learnt.")
+
+
+def _of_preferences(result: Result) -> Assessment:
+    """How much of what it never saw it prefers as it should."""
+    before, after = _number(result, "eval_preferred_base"), _number(result, "eval_preferred_tuned")
+    rows, margin = _number(result, "eval_rows"), _number(result, "eval_margin_tuned")
+    start = _number(result, "eval_margin_base") or 0.0
+    if before is None or after is None or margin is None or not rows:
+        return Assessment(
+            "Trained by preference, but no records were held out, so only the chat shows what it learnt. Hold some out "
+            "(data.eval_fraction) to have it measured.",
+            poor=True,
+        )
+    right, was = number(round(after * rows)), number(round(before * rows))
+    what = f"Of {counted(int(rows), 'held-out pair')} it prefers the chosen answer in {right} ({was} before)"
+    if result["objective"] == "kto":
+        what = f"Of {counted(int(rows), 'held-out answer')} it has {right} on the right side ({was} before)"
+    said = f"{what}; the margin went from {start:.2f} to {margin:.2f}"
+    if margin <= start:
+        return Assessment(
+            f"{said}: no better than the base. Try a higher learning rate, more steps or more records.",
+            poor=True,
+        )
+    if after < before:
+        return Assessment(f"{said}. Fewer than before: look at the records, or train longer.", poor=True)
+    return Assessment(f"{said}.")
 
 
 def _measured(result: Result) -> list[tuple[float, float]]:

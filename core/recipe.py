@@ -62,6 +62,11 @@ class DataSection:
         "(empty: found by name; -: none)",
         advanced=True,
     )
+    rejected_field: str = option(
+        "",
+        "field with the answer that was rejected in favour of the other (empty: found by name; -: none)",
+        advanced=True,
+    )
     eval_fraction: float = option(0.1, "share of the records held out to measure with", low=0.0, high=0.9)
     max_seq_len: int | Auto = option(AUTO, "longest record in tokens; the rest is cut", low=16, high=131072)
     answer_only: bool = option(True, "learn from the answers only, not from the questions", advanced=True)
@@ -106,6 +111,26 @@ class FinetuneSection:
     """``[finetune]``: a LoRA adapter on the quantized weights."""
 
     adapter: str = option("travel", "name of the adapter; several can share one base")
+    objective: str | Auto = option(
+        AUTO,
+        "what is learnt: the answers, or to prefer them to rejected ones",
+        choices=("sft", "dpo", "orpo", "kto"),
+        words={
+            "sft": "sft - the answers",
+            "dpo": "dpo - chosen before rejected answers",
+            "orpo": "orpo - the same, and the chosen answers",
+            "kto": "kto - good answers, bad ones not",
+        }.__getitem__,
+        wide=True,
+        advanced=True,
+    )
+    beta: float = option(
+        0.1,
+        "how firmly preferences hold on to the base (dpo, kto), or how much they weigh (orpo)",
+        low=0.001,
+        high=10.0,
+        advanced=True,
+    )
     rank: int | Auto = option(AUTO, "rank of the adapter's matrices", low=1, high=1024)
     alpha: int | Auto = option(AUTO, "the adapter's scale, as alpha / rank", low=1, high=4096)
     steps: int | Auto = option(AUTO, "training steps", low=1, high=1_000_000)
@@ -137,6 +162,13 @@ class FinetuneSection:
     )
     save_steps: int = option(50, "keep a checkpoint every so many steps", low=1, advanced=True)
     memory: str = option("auto", "trade memory for speed", choices=("auto", "fast", "low"), advanced=True)
+    track: str = option(
+        "",
+        "experiment tracker that gets the curves as well (empty: none)",
+        choices=("", "mlflow", "tensorboard", "wandb", "trackio"),
+        words=lambda name: name or "none",
+        advanced=True,
+    )
     gpus: int | Auto = option(1, "GPUs that share the records of a step", low=1, high=64, advanced=True)
     seed: int = option(0, "seed of the adapter's start and the order of records", low=0, advanced=True)
 

@@ -34,6 +34,7 @@ class StageContext:
         manifest: what stands in ``olivepress.json`` beside the result; the stage adds its ``result``
             and hands it to :func:`~core.files.publish`.
         options: choices that are of this run only and not in the recipe.
+        job: the job's id.
     """
 
     lab: LabFolder
@@ -42,6 +43,7 @@ class StageContext:
     work: Path
     manifest: dict[str, Any]
     options: dict[str, Any]
+    job: str = ""
 
 
 def versions(*packages: str) -> dict[str, str]:

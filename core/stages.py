@@ -183,6 +183,15 @@ _ALL = (
         assessment=of_finetune,
         figures=(
             Figure("adapter", "Adapter"),
+            Figure("objective", "Objective"),
+            Figure("beta", "Beta"),
+            Figure(
+                "eval_preferred_base|eval_preferred_tuned",
+                "Held-out preferred right",
+                main=True,
+                show=percent,
+            ),
+            Figure("eval_margin_base|eval_margin_tuned", "Margin, held out", main=True),
             Figure("eval_loss_base|eval_loss_tuned", "Held-out loss", main=True),
             Figure("loss_first|loss_last", "Training loss"),
             Figure("steps", "Steps", main=True),
@@ -214,7 +223,15 @@ _ALL = (
             Figure("gpus", "GPUs", main=True),
             Figure("gpu_peak_gib", "GPU memory at most", show=gib),
         ),
-        metrics=("tokens_per_s", "learning_rate", "grad_norm", "gpu_mem_gib", "ram_gib"),
+        metrics=(
+            "tokens_per_s",
+            "learning_rate",
+            "grad_norm",
+            "margin",
+            "eval_preferred",
+            "gpu_mem_gib",
+            "ram_gib",
+        ),
         curve=True,
     ),
     Stage(

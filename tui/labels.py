@@ -58,6 +58,8 @@ _METRICS = {
     "tokens_per_s": "tokens/s",
     "learning_rate": "rate",
     "grad_norm": "gradient",
+    "margin": "margin",
+    "eval_preferred": "preferred right",
     "gpu_mem_gib": "GPU GiB",
     "ram_gib": "memory GiB",
     "cpu_util": "CPU %",

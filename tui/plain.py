@@ -27,6 +27,7 @@ from tui.session import Session, value_of
 from tui.steps import Step, first_step, step_named, steps
 
 if TYPE_CHECKING:
+    from core.data.preview import Piece
     from core.data.survey import DataReport
     from core.jobs import Job
     from core.model.auto import Chosen
@@ -457,13 +458,18 @@ class PlainWizard:
             print(f"It cannot be used: {clean(each.message)}; {clean(each.fix)}")
             if each.quote is not None:
                 print(f"  {each.quote}")
+        if seen is not None:
+            self._pieces(seen.pieces, "It learns to say:")
+            self._pieces([piece for piece in seen.rejected if piece.trained], "It learns to say less:")
+        print()
+
+    def _pieces(self, found: Sequence[Piece], of_learnt: str) -> None:
         learnt = None
-        for piece in seen.pieces if seen else ():
+        for piece in found:
             if piece.trained is not learnt:
                 learnt = piece.trained
-                print("\nIt learns to say:" if learnt else "\nThe model reads:")
+                print(f"\n{of_learnt if learnt else 'The model reads:'}")
             print(visible(piece.text), end="")
-        print()
 
     # Chat
 

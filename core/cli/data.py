@@ -171,6 +171,12 @@ def print_report(report: DataReport) -> None:
         print(f"not used  {unused or 'nothing'}")
     for why, count in report.not_learnt.items():
         print(f"not learnt  {counted(count, 'row')}: {_clean(why)}")
+    if report.pairs:
+        print(f"pairs     {counted(report.pairs, 'row')} with a chosen and a rejected answer")
+    if report.undesirable:
+        print(
+            f"labels    {report.usable - report.undesirable:,} good answers, {report.undesirable:,} to be avoided"
+        )
     if report.turns_not_learnt:
         print(f"not learnt  {counted(report.turns_not_learnt, 'answer')} shown in the other rows")
     _print_tokens(report)

@@ -171,10 +171,10 @@ def _drawn(
 
 def _example(plan: Plan, path: Path, row: Row, record: Record) -> Example:
     try:
-        segments = plan.segments(record)
+        segments, rejected = plan.segments(record), plan.rejected_segments(record)
     except TemplateError as error:
         raise _refused(path, row, Problem("template-error", str(error), error.fix)) from None
-    return Example(row.file, row.line, record.messages, segments, record.tools)
+    return Example(row.file, row.line, record.messages, segments, record.tools, rejected, record.good)
 
 
 def _refused(path: Path, row: Row, problem: Problem | None) -> RequestError:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from core.data import names
-from core.data.columns import Column, is_about, is_rejected, look, verdicts
+from core.data.columns import Column, is_about, is_rejected, look, verdicts, words_of
 from core.data.messages import (
     ROLES,
     BadMessages,
@@ -44,6 +44,7 @@ class FieldMap:
         history: earlier turns, before the question.
         tools: the tools that the assistant may call.
         label: says whether the answer is good; where it says no, it is not learnt.
+        rejected: the answer to which that of `response` (or the end of `messages`) was preferred, in the same form.
     """
 
     prompt: tuple[str, ...] = ()
@@ -54,6 +55,7 @@ class FieldMap:
     history: str = ""
     tools: str = ""
     label: str = ""
+    rejected: str = ""
 
     @property
     def complete(self) -> bool:
@@ -82,6 +84,7 @@ class FieldMap:
             "earlier turns": self.history,
             "tools": self.tools,
             "whether it is learnt": self.label,
+            "the rejected answer": self.rejected,
         }
         return said + "".join(f", {what} in {name!r}" for what, name in more.items() if name)
 
@@ -217,7 +220,8 @@ class _Finder:
         answer = chosen or next(iter(_exact(texts, names.CHOSEN)), "")
         if named and answer and not self._someone_answers_last(named):
             return FieldMap((named,), answer), f"{named!r} is answered by {answer!r}", sure
-        if named and sure > 0.9:
+        paired = chosen and rejected_field(self.rows, chosen) and self._someone_asks(chosen)
+        if named and sure > 0.9 and not paired:
             return FieldMap(messages=named), f"{named!r} holds lists of turns", sure
         if chosen and self._someone_asks(chosen):
             return FieldMap(messages=chosen), f"{chosen!r} holds the conversations that were preferred", 0.95
@@ -432,6 +436,28 @@ def _by_content(texts: Sequence[Column], prompt: str, response: str) -> tuple[st
     longest = max(rest[1:], key=lambda column: column.length)
     why = f"{rest[0].name!r} is the first column with text, and {longest.name!r} the longest behind it"
     return rest[0].name, longest.name, 0.4, why
+
+
+def rejected_field(rows: Sequence[Mapping[str, Any]], answer: str) -> str:
+    """The field with the answers that were rejected in favour of those in `answer`, by its name.
+
+    Returns:
+        "" where the name of `answer` does not say that it was chosen, or where there is not just one such field
+        of the same form.
+    """
+    if words_of(answer).isdisjoint(names.CHOSEN) or is_rejected(answer):
+        return ""
+    others = [name for name in columns_of(rows) if is_rejected(name) and not is_about(name)]
+    seen = look(rows, [answer, *others])
+    fitting = [
+        name
+        for name in others
+        if seen[name].filled > 0.5
+        and seen[name].is_turns == seen[answer].is_turns
+        and (seen[name].is_turns or seen[name].is_text)
+    ]
+    fitting = _exact(fitting, names.REJECTED) or fitting
+    return fitting[0] if len(fitting) == 1 else ""
 
 
 def side_fields(rows: Sequence[Mapping[str, Any]], taken: Iterable[str]) -> FieldMap:

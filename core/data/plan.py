@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from core.data.columns import look
-from core.data.mapping import FieldMap, Proposal, columns_of, propose_mapping, side_fields
+from core.data.mapping import FieldMap, Proposal, columns_of, propose_mapping, rejected_field, side_fields
 from core.data.messages import (
     BadMessages,
     Turns,
@@ -28,7 +28,7 @@ from core.data.messages import (
     verdict,
 )
 from core.data.types import Message, Problem, Segment, Unused
-from core.errors import Do, Hint, RequestError
+from core.errors import Do, Hint, RequestError, Use
 from core.model.template import PLAIN, ChatTemplate, PlainTurns, Template, TemplateError, all_learnt
 from core.model.text import ModelText
 from core.options import AUTO
@@ -43,8 +43,8 @@ FIELDS = ("data.prompt_field", "data.response_field", "data.messages_field")
 _OWN_NAMES = ("prompt", "response", "system")
 """Names in a template that stand for what is found in the rows."""
 
-NO_LABEL = "-"
-"""`data.label_field` where no field says what is to be learnt."""
+NO_FIELD = "-"
+"""`data.label_field` and `data.rejected_field` where there is no such field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,9 @@ class Record:
         tools: what the assistant may call, in OpenAI's form.
         unused: what in its fields does not reach the model; whole columns are in :attr:`Plan.used`.
         learnt: False where it says of itself that nothing of it is to be learnt.
+        good: False where its answer is one to be avoided.
+        rejected: the same up to the answer, which is the one that was not preferred.
+        same: whether it prefers an answer to itself.
     """
 
     messages: tuple[Message, ...]
@@ -65,6 +68,9 @@ class Record:
     tools: tuple[dict[str, Any], ...] = ()
     unused: tuple[Unused, ...] = ()
     learnt: bool = True
+    good: bool = True
+    rejected: Record | None = None
+    same: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,7 @@ class Plan:
         direct: the names in the template that are fields of the rows themselves.
         answer: the name in the template that is learnt.
         turns: the fields that hold lists of turns.
+        labelled: whether an answer that is not good is learnt too, as one to be avoided.
     """
 
     mapping: FieldMap
@@ -90,6 +97,7 @@ class Plan:
     special: tuple[str, ...] = ()
     answer_only: bool = True
     turns: frozenset[str] = frozenset()
+    labelled: bool = False
 
     @cached_property
     def mapped(self) -> bool:
@@ -105,7 +113,7 @@ class Plan:
     def used(self) -> frozenset[str]:
         """The columns that are read."""
         mapping = self.mapping
-        found = {mapping.label, *self.direct}
+        found = {mapping.label, mapping.rejected, *self.direct}
         if self.mapped:
             found |= {mapping.messages, mapping.system, mapping.tools, mapping.history}
             if self.chat is not None or "prompt" in self.template.fields:
@@ -114,8 +122,39 @@ class Plan:
                 found.add(mapping.response)
         return frozenset(found - {""})
 
+    @cached_property
+    def _rejecting(self) -> Plan | None:
+        """The plan by which the same rows are read with the rejected answer in place of the preferred one."""
+        name = self.mapping.rejected
+        if not name:
+            return None
+        mapping = replace(self.mapping, rejected="", label="")
+        if mapping.messages:
+            return replace(self, mapping=replace(mapping, messages=name))
+        mapping = replace(mapping, response=name)
+        if self.answer not in self.direct:
+            return replace(self, mapping=mapping)
+        pieces = tuple(
+            (is_field, name if is_field and word == self.answer else word)
+            for is_field, word in self.template.pieces
+        )
+        return replace(
+            self, mapping=mapping, template=Template(pieces), direct=self.direct | {name}, answer=name
+        )
+
     def convert(self, fields: Mapping[str, Any]) -> Record | list[Problem]:
         """A row as messages and values, or all that is wrong with it."""
+        found = self._convert(fields)
+        if self._rejecting is None:
+            return found
+        other = self._rejecting._convert(fields)
+        if isinstance(found, list) or isinstance(other, list):
+            problems = [each for side in (found, other) if isinstance(side, list) for each in side]
+            return list(dict.fromkeys(problems))
+        return _pair(found, other, self.mapping)
+
+    def _convert(self, fields: Mapping[str, Any]) -> Record | list[Problem]:
+        """A row with one answer."""
         problems: list[Problem] = []
         good = self._verdict(fields, problems) if self.mapping.label else True
         if self.mapped and (self.mapping.messages or self._has_turns(fields)):
@@ -125,6 +164,8 @@ class Plan:
             record = self._texts(fields, problems)
         if problems or record is None:
             return problems
+        if self.labelled:
+            return replace(record, good=good)
         return record if good else replace(record, messages=shown_only(record.messages), learnt=False)
 
     def _verdict(self, fields: Mapping[str, Any], problems: list[Problem]) -> bool:
@@ -262,6 +303,12 @@ class Plan:
         text = self._asked(fields, problems) if role == "user" else _text(fields, named[0], problems)
         return (Message(role, text),)
 
+    def rejected_segments(self, record: Record) -> tuple[Segment, ...]:
+        """The same text with the rejected answer; empty where there is none. Raises as :meth:`segments`."""
+        if record.rejected is None or self._rejecting is None:
+            return ()
+        return self._rejecting.segments(record.rejected)
+
     def segments(self, record: Record) -> tuple[Segment, ...]:
         """The training text of a record.
 
@@ -281,6 +328,31 @@ class Plan:
         others = [replace(each, learnt=not each.learnt) for each in record.messages]
         shown_only = any(not each.learnt for each in record.messages if each.role == "assistant")
         return all_learnt(result, turns.segments(others, record.tools) if shown_only else ())
+
+
+def _pair(chosen: Record, rejected: Record, mapping: FieldMap) -> Record | list[Problem]:
+    """A record with the answer that was rejected; what stands before the two is only shown."""
+    same = 0
+    for one, other in zip(chosen.messages, rejected.messages, strict=False):
+        if (one.role, one.content.strip(), one.tool_calls) != (
+            other.role,
+            other.content.strip(),
+            other.tool_calls,
+        ):
+            break
+        same += 1
+    apart = chosen.messages[same:], rejected.messages[same:]
+    if not any(apart):
+        return replace(chosen, learnt=False, same=True)
+    if any(not side or side[0].role != "assistant" for side in apart):
+        names = f"{mapping.messages or mapping.response!r} and {mapping.rejected!r}"
+        fix = "let both answer the same question, or remove the row"
+        return [Problem("bad-messages", f"{names} are not two answers to the same question", fix)]
+
+    def learnt(record: Record) -> Record:
+        return replace(record, messages=(*shown_only(record.messages[:same]), *record.messages[same:]))
+
+    return replace(learnt(chosen), rejected=learnt(rejected))
 
 
 def _something_learnt(messages: Sequence[Message]) -> bool:
@@ -447,6 +519,7 @@ def make_plan(
     columns = columns_of(rows)
     proposal = proposal or propose(recipe, rows, text)
     mapping = _mapping(recipe, rows, columns, proposal)
+    _check_objective(recipe, mapping, columns)
     wanted = data.template
     chat = (
         ChatTemplate(text.template, text.eos, text.bos, text.special)
@@ -477,7 +550,16 @@ def make_plan(
             )
         turns = _turn_fields(rows, mapping)
         return Plan(
-            mapping, template, chat, frozenset(), "response", text.eos, text.special, data.answer_only, turns
+            mapping,
+            template,
+            chat,
+            frozenset(),
+            "response",
+            text.eos,
+            text.special,
+            data.answer_only,
+            turns,
+            recipe.finetune.objective == "kto",
         )
     return _plain_plan(recipe, template, mapping, proposal, rows, text)
 
@@ -491,7 +573,7 @@ def _mapping(
     prompt = named_fields(data.prompt_field, columns, "prompt_field")
     response = "".join(named_fields(data.response_field, columns, "response_field"))
     messages = "".join(named_fields(data.messages_field, columns, "messages_field"))
-    label = "" if data.label_field == NO_LABEL else data.label_field
+    label = "" if data.label_field == NO_FIELD else data.label_field
     label = "".join(named_fields(label, columns, "label_field"))
     if messages and (prompt or response):
         other = "prompt_field" if prompt else "response_field"
@@ -523,12 +605,51 @@ def _mapping(
         found = replace(side, prompt=mapping.prompt, response=mapping.response, messages=mapping.messages)
     if data.label_field:
         found = replace(found, label=label)
-    return replace(found, text="", history="" if found.messages else found.history)
+    found = replace(found, text="", history="" if found.messages else found.history)
+    return replace(found, rejected=_rejected(recipe, rows, columns, found))
+
+
+def _rejected(
+    recipe: Recipe, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], mapping: FieldMap
+) -> str:
+    """The field with the rejected answers, where they are learnt from."""
+    named, answer = recipe.data.rejected_field, mapping.messages or mapping.response
+    if named == NO_FIELD or recipe.finetune.objective == "sft":
+        return ""
+    if not named:
+        return rejected_field(rows, answer) if answer else ""
+    found = "".join(named_fields(named, columns, "rejected_field"))
+    if found == answer:
+        raise RequestError(
+            "The recipe takes one field as the preferred answer and as the rejected one.",
+            f"data.rejected_field = {found!r}, which is the answer as well.",
+            f"Set data.response_field to the preferred one; the rows have {', '.join(map(repr, columns))}.",
+        )
+    return found
+
+
+def _check_objective(recipe: Recipe, mapping: FieldMap, columns: Sequence[str]) -> None:
+    """Refuse an objective for which the rows have nothing to learn from."""
+    objective = recipe.finetune.objective
+    if objective in (AUTO, "sft") or mapping.rejected or (objective == "kto" and mapping.label):
+        return
+    shown = ", ".join(map(repr, columns)) or "none"
+    what = "no field with rejected answers was found"
+    fields: tuple[Any, ...] = (Use("data.rejected_field"),)
+    if objective == "kto":
+        what = "no field that says which answers are good, and none with rejected answers, was found"
+        fields = (Use("data.label_field"), " or ", *fields)
+    raise RequestError(
+        "There are no preferences to learn from.",
+        f"finetune.objective = {objective!r}, and {what}; the rows have {shown}.",
+        ("Name it: ", *fields, ". Or learn from the answers alone: ", Use("finetune.objective", "sft"), "."),
+        code="data.no-preferences",
+    )
 
 
 def _turn_fields(rows: Sequence[Mapping[str, Any]], mapping: FieldMap) -> frozenset[str]:
     """Those of the question's and the answer's fields that hold lists of turns."""
-    seen = look(rows, [name for name in (*mapping.prompt[:1], mapping.response) if name])
+    seen = look(rows, [name for name in (*mapping.prompt[:1], mapping.response, mapping.rejected) if name])
     return frozenset(name for name, column in seen.items() if column.turns)
 
 
@@ -588,13 +709,18 @@ def _plain_plan(
             "Write the question first, or set data.response_field to the field that is the answer.",
         )
     if not absent:  # the template's own names are all there is to read
-        mapping = FieldMap(label=mapping.label, prompt=mapping.prompt, response=mapping.response)
+        mapping = FieldMap(
+            label=mapping.label, prompt=mapping.prompt, response=mapping.response, rejected=mapping.rejected
+        )
     elif direct:
         mapping = replace(mapping, history="", tools="")
     if "system" not in absent:
         mapping = replace(mapping, system="")
     turns = _turn_fields(rows, mapping)
-    return Plan(mapping, template, None, direct, answer, text.eos, text.special, data.answer_only, turns)
+    labelled = recipe.finetune.objective == "kto"
+    return Plan(
+        mapping, template, None, direct, answer, text.eos, text.special, data.answer_only, turns, labelled
+    )
 
 
 def options_of(proposal: Proposal) -> str:

@@ -30,10 +30,11 @@ class Piece:
 
 @dataclass(frozen=True)
 class Preview:
-    """A rendered row: its pieces, or what is wrong with it."""
+    """A rendered row: its pieces, those of the same row with its rejected answer, or what is wrong with it."""
 
     pieces: tuple[Piece, ...]
     problems: tuple[Problem, ...] = ()
+    rejected: tuple[Piece, ...] = ()
 
     @property
     def text(self) -> str:
@@ -84,7 +85,8 @@ class Previewer:
             segments = self.plan.segments(record)
             if not record.learnt:
                 segments = tuple(replace(segment, trained=False) for segment in segments)
-            return Preview(tuple(self._pieces(segments)))
+            rejected = self._pieces(self.plan.rejected_segments(record))
+            return Preview(tuple(self._pieces(segments)), rejected=tuple(rejected))
         except TemplateError as error:
             return Preview((), (Problem("template-error", str(error), "correct the row"),))
 

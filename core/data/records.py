@@ -29,7 +29,12 @@ def _key(recipe: Recipe, lab_root: Path) -> dict[str, Any]:
     path = resolve_data_file(recipe, lab_root)
     stat = path.stat()
     stamp: Any = folder_stamp(path) if path.is_dir() else [stat.st_size, stat.st_mtime_ns]
-    return {"stamp": stamp, "data": dataclasses.asdict(recipe.data), "model": recipe.model.source}
+    return {
+        "stamp": stamp,
+        "data": dataclasses.asdict(recipe.data),
+        "model": recipe.model.source,
+        "objective": recipe.finetune.objective,
+    }
 
 
 def remembered(recipe: Recipe, lab_root: Path) -> RecordCount | None:
@@ -37,7 +42,7 @@ def remembered(recipe: Recipe, lab_root: Path) -> RecordCount | None:
     found = read_if_whole(LabFolder(lab_root).records_path)
     try:
         if found["key"] == _key(recipe, lab_root):
-            return RecordCount(int(found["rows"]), float(found["tokens"]))
+            return RecordCount(int(found["rows"]), float(found["tokens"]), int(found["pairs"]))
     except (KeyError, TypeError, ValueError, LabError, OSError):
         pass
     return None
@@ -71,17 +76,23 @@ def count(recipe: Recipe, lab_root: Path, report: Reporter, *, unpack: bool = Tr
     text = read_model_text(recipe, lab_root, unpack=unpack)
     split = load_examples(recipe, lab_root, text=text, report=report)
     counter = TokenCounter(text)
-    lengths = counter.count([example.segments for example in split.train[:MEASURED]])
-    records = of_lengths(len(split.train), lengths)
+    first = split.train[:MEASURED]
+    lengths = counter.count([(*example.segments, *example.rejected) for example in first])
+    pairs = sum(bool(example.rejected) for example in (*split.train, *split.eval))
+    records = of_lengths(len(split.train), lengths, pairs)
     if not counter.estimated:
         remember(recipe, lab_root, records)
     return records
 
 
-def of_lengths(rows: int, lengths: Sequence[int]) -> RecordCount:
-    """The figures from the number of training rows, and the lengths of the first :data:`MEASURED` of them."""
+def of_lengths(rows: int, lengths: Sequence[int], pairs: int = 0) -> RecordCount:
+    """The figures from the number of training rows, and the lengths of the first :data:`MEASURED` of them.
+
+    Args:
+        pairs: how many of all rows have a rejected answer.
+    """
     first = lengths[:MEASURED]
-    return RecordCount(rows, round(sum(map(int, first)) / len(first), 1) if len(first) else 0.0)
+    return RecordCount(rows, round(sum(map(int, first)) / len(first), 1) if len(first) else 0.0, pairs)
 
 
 def resolve_at_hand(lab: LabFolder, recipe: Recipe) -> Resolved:

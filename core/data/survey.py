@@ -15,7 +15,7 @@ from core.data.findings import OFTEN, Findings, control_characters, special_toke
 from core.data.mapping import FieldMap, Proposal, columns_of
 from core.data.messages import verdict
 from core.data.model_text import read_model_text
-from core.data.plan import NO_LABEL, Plan, settle
+from core.data.plan import NO_FIELD, Plan, Record, settle
 from core.data.reader import RowReader
 from core.data.records import MEASURED, of_lengths, remember
 from core.data.similar import Sketches, plain, text_key, word_hashes, words
@@ -53,6 +53,8 @@ class DataReport:
         not_used: what of the records does not reach the model.
         not_learnt: how many rows say of themselves that they are not to be learnt, by what says so.
         turns_not_learnt: answers in the other rows that are shown and not learnt.
+        pairs: how many usable rows have a rejected answer beside the chosen one.
+        undesirable: how many usable rows have an answer that is to be avoided.
     """
 
     path: Path
@@ -76,6 +78,8 @@ class DataReport:
     not_used: list[NotUsed] = field(default_factory=list)
     not_learnt: dict[str, int] = field(default_factory=dict)
     turns_not_learnt: int = 0
+    pairs: int = 0
+    undesirable: int = 0
     seconds: float = 0.0
 
     @property
@@ -113,6 +117,8 @@ class DataReport:
             "not_used": [each.as_dict() for each in self.not_used],
             "not_learnt": self.not_learnt,
             "turns_not_learnt": self.turns_not_learnt,
+            "pairs": self.pairs,
+            "undesirable": self.undesirable,
             "counts": dict(sorted(self.findings.counts.items())),
             "seconds": round(self.seconds, 2),
         }
@@ -161,8 +167,8 @@ class Survey:
         self.answers = Sketches(pairs=True)
         self._files = {each.name: index for index, each in enumerate(self.reader.files)}
         self._keys, self._lines, self._numbers, self._file_of = array("Q"), array("I"), array("I"), array("I")
-        self._lengths = array("I")
-        self._waiting: list[tuple[Row, tuple[Segment, ...]]] = []
+        self._lengths, self._read_lengths = array("I"), array("I")
+        self._waiting: list[tuple[Row, tuple[Segment, ...], tuple[Segment, ...]]] = []
         self._sample: list[dict[str, object]] = []
         self._unused: UnusedCounter | None = None
 
@@ -207,14 +213,15 @@ class Survey:
         if result.template == AUTO and not result.chat_template:
             result.template = PLAIN
         result.mapping = plan.mapping if plan.mapped else _direct_map(plan)
-        self._unused = UnusedCounter(plan, labels=data.label_field != NO_LABEL)
+        self._unused = UnusedCounter(plan, labels=data.label_field != NO_FIELD)
         return plan
 
     def _recipe_finding(self, error: RequestError) -> None:
         kind = "unmapped" if error.code == "data.unmapped" else "template-field"
         message = f"{error.title.rstrip('.')}: {error.detail.rstrip('.')}"
         # How the proposal is taken is told beside the findings, in the words of who shows them.
-        fix = "take the proposal, or name the fields" if has_help(error.advice) else error.hint.rstrip(".")
+        proposed = has_help(error.advice) and error.code != "data.no-preferences"
+        fix = "take the proposal, or name the fields" if proposed else error.hint.rstrip(".")
         self.findings.add(Finding("lab.toml", recipe_line(self.root, "data"), kind, message, fix))
 
     def _template_markers(self) -> None:
@@ -286,8 +293,13 @@ class Survey:
                 fix += ', or set data.label_field = "-" to learn from all'
             self.findings.add(Finding(self.path.name, 1, "no-rows", message, fix))
 
-    def _not_learnt(self, plan: Plan, row: Row) -> None:
-        label = plan.mapping.label
+    def _not_learnt(self, plan: Plan, row: Row, record: Record) -> None:
+        label, mapping = plan.mapping.label, plan.mapping
+        if record.same:
+            both = f"{mapping.messages or mapping.response!r} and {mapping.rejected!r} say the same"
+            self._add(row, Problem("same-answers", f"{both}, so it prefers nothing", "remove the row"))
+            self.result.not_learnt[both] = self.result.not_learnt.get(both, 0) + 1
+            return
         said = verdict((row.fields or {}).get(label)) if label else None
         why = f"{label!r} says no" if said is False else "every answer in them is marked as not to be learnt"
         self.result.not_learnt[why] = self.result.not_learnt.get(why, 0) + 1
@@ -299,21 +311,27 @@ class Survey:
                 self._add(row, problem)
             return
         if not record.learnt:
-            self._not_learnt(plan, row)
+            self._not_learnt(plan, row, record)
             return
+        other = record.rejected
         texts = [message.content for message in record.messages] or [record.prompt]
+        texts += [message.content for message in other.messages] if other else []
         try:
-            segments = plan.segments(record)
+            segments, rejected = plan.segments(record), plan.rejected_segments(record)
         except TemplateError as error:
             self._add(row, Problem("template-error", str(error), error.fix))
             return
         if self._unused is not None:
             self._unused.add(row, record)
         self.result.turns_not_learnt += sum(not message.learnt for message in record.messages)
+        self.result.pairs += other is not None
+        self.result.undesirable += not record.good
         self._add(row, control_characters(texts))
         self._add(row, special_tokens(texts, self._special, read=not record.messages))
-        self._waiting.append((row, segments))
+        self._waiting.append((row, segments, rejected))
         asked, answer = plain(record.prompt), plain(record.answer)
+        if other is not None:
+            answer += f"\0{plain(other.answer)}"
         self.splitter.add(asked, held_out=row.held_out if in_files else None)
         self.answers.add(word_hashes(words(answer or asked), answer or asked))
         self._keys.append(text_key(f"{asked}\0{answer}"))
@@ -325,9 +343,14 @@ class Survey:
 
     def _flush(self) -> None:
         limit = self.limit
-        lengths = self.counter.count([segments for _, segments in self._waiting])
-        for length, (row, segments) in zip(lengths, self._waiting, strict=True):
+        lengths = self.counter.count([segments for _, segments, _ in self._waiting])
+        others = self.counter.count([segments for _, _, segments in self._waiting])
+        for chosen, other, (row, segments, rejected) in zip(lengths, others, self._waiting, strict=True):
+            other = other if rejected else 0
+            length = max(chosen, other)
             self._lengths.append(length)
+            self._read_lengths.append(chosen + other)
+            segments = segments if chosen == length else rejected
             if length > limit:
                 ahead = self.counter.count([segments[:1]])[0] if not segments[0].trained else None
                 long = sum(len(segment.text) for segment in segments) > COUNTED
@@ -368,7 +391,8 @@ class Survey:
         first = self._duplicates(held_out, leaks)
         self.report.progress(COMPARING, 3, 3)
         train = lengths[~held_out]
-        records = of_lengths(result.train, train[:MEASURED].tolist())
+        read = np.frombuffer(self._read_lengths, dtype=f"u{self._read_lengths.itemsize}")[~held_out]
+        records = of_lengths(result.train, read[:MEASURED].tolist(), result.pairs)
         if not self.counter.estimated:
             remember(recipe, self.root, records)
         resolved = resolve(recipe, self.facts, records)

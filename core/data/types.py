@@ -39,6 +39,7 @@ WARNINGS = frozenset(
         "near-duplicate",
         "seen-often",
         "in-held-out",
+        "same-answers",
         "not-used",
         "key-twice",
         "several-sets",
@@ -52,7 +53,8 @@ class Example:
     """One row, ready for training.
 
     `file` and `line` say where it came from (`line` is the row number in a Parquet file).
-    The segments joined are the training text.
+    The segments joined are the training text; `rejected` are those of the same text with an answer that was not
+    preferred. `good` is False where the answer is one to be avoided.
     """
 
     file: str
@@ -60,6 +62,8 @@ class Example:
     messages: tuple[Message, ...]
     segments: tuple[Segment, ...]
     tools: tuple[dict[str, Any], ...] = ()
+    rejected: tuple[Segment, ...] = ()
+    good: bool = True
 
     @property
     def text(self) -> str:

@@ -10,7 +10,7 @@ import math
 import random
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,9 @@ from core.finetune.checkpoints import Checkpoints
 from core.finetune.gpus import rows_at_once, shares
 from core.finetune.lora_layer import RowDropout, share_dropout
 from core.finetune.loss import Measure
+from core.finetune.objective import Answers, Objective
 from core.finetune.ranks import Ranks, SharedGradients
-from core.finetune.rows import JoinedTurns, TokenBatch, TokenRow, collate
+from core.finetune.rows import JoinedTurns, PreferenceRow, Row, TokenRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -85,13 +86,14 @@ class Settings:
 
 @dataclass
 class Course:
-    """What was measured: losses are means over trained tokens, in nats.
+    """What was measured: losses are means over trained tokens, in nats, or over preferences.
 
     Attributes:
         losses: training loss of each step, from step 1.
         eval_losses: [step, held-out loss]; step 0 is the base.
-        kept_step, kept_loss: the step whose weights the training ended with, and their loss on all
-            held-out rows; None where there are none.
+        told: what else was measured on held-out rows, by its name: [step, value].
+        kept_step: the step whose weights the training ended with.
+        kept_loss, kept_told: their loss on all held-out rows, None where there are none, and what else was measured.
         resumed_from: the step of the checkpoint that this run resumed; 0 for none.
         training_s: time in all steps of this run, without measuring and saving.
         measuring_s: time in the measurements between steps of this run.
@@ -100,8 +102,10 @@ class Course:
 
     losses: list[float] = field(default_factory=list)
     eval_losses: list[list[float]] = field(default_factory=list)
+    told: dict[str, list[list[float]]] = field(default_factory=dict)
     kept_step: int = 0
     kept_loss: float | None = None
+    kept_told: dict[str, float] = field(default_factory=dict)
     resumed_from: int = 0
     training_s: float = 0.0
     measuring_s: float = 0.0
@@ -114,14 +118,28 @@ class Course:
         """The held-out loss at a step, None if it was not measured there."""
         return next((loss for at, loss in self.eval_losses if at == step), None)
 
-    def measured(self, step: int, loss: float) -> None:
-        """Note the held-out loss at a step, in place of an earlier one of the same step."""
-        self.eval_losses = [pair for pair in self.eval_losses if pair[0] != step] + [[step, loss]]
+    def measured(self, step: int, held: Held) -> None:
+        """Note what was measured at a step, in place of an earlier measurement of the same step."""
+        self.eval_losses = _noted(self.eval_losses, step, held.loss)
+        for name, value in held.told.items():
+            self.told[name] = _noted(self.told.get(name, []), step, value)
 
     def without_gain(self) -> int:
         """How many measurements came after the best one."""
         losses = [loss for _, loss in self.eval_losses]
         return len(losses) - 1 - losses.index(min(losses)) if losses else 0
+
+
+def _noted(points: list[list[float]], step: int, value: float) -> list[list[float]]:
+    return [point for point in points if point[0] != step] + [[step, value]]
+
+
+@dataclass(frozen=True)
+class Held:
+    """What was measured on held-out rows: the mean loss, and what else the objective tells, by its name."""
+
+    loss: float
+    told: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -144,17 +162,17 @@ class _Part:
     """
 
     number: int
-    batch: TokenBatch
+    batch: Any
     rows: int
     places: list[int]
 
 
 @dataclass(frozen=True)
 class _Step:
-    """What this rank has of a step, and what all ranks have: trained places, and tokens that are not padding."""
+    """What this rank has of a step, and what all ranks have: what its rows count, and tokens that are not padding."""
 
     parts: list[_Part]
-    targets: int
+    weight: int
     tokens: int
 
 
@@ -164,7 +182,8 @@ class Trainer:
     Args:
         model: causal language model with adapter layers in it, on its device.
         rows, held_out: training rows and rows to measure with (may be empty).
-        pad_id: token to pad with; any will do.
+        objective: what is trained for, made of the model's :class:`~core.finetune.loss.Measure` and its device; the
+            loss of the answers if None.
         checkpoints: where to keep and find what is needed to go on; None: nowhere.
         turns: how the rows of a batch are joined.
         ranks: the processes that train this together; each makes a trainer of the same, and rank 0 alone keeps
@@ -174,23 +193,22 @@ class Trainer:
     def __init__(
         self,
         model: PreTrainedModel,
-        rows: Sequence[TokenRow],
-        held_out: Sequence[TokenRow],
+        rows: Sequence[Row],
+        held_out: Sequence[Row],
         settings: Settings,
         report: Reporter,
         *,
-        pad_id: int = 0,
+        objective: Callable[[Measure, torch.device], Objective] | None = None,
         checkpoints: Checkpoints | None = None,
         turns: JoinedTurns = JoinedTurns(),  # noqa: B008 - frozen
         ranks: Ranks = Ranks(),  # noqa: B008 - frozen
     ) -> None:
         self.model = model
         self.rows = rows
-        self.held_out = sorted(held_out, key=lambda row: len(row.ids))
+        self.held_out = sorted(held_out, key=lambda row: row.width)
         self.sample = _spread(self.held_out, settings.measured_rows)
         self.settings = settings
         self.report = report
-        self.pad_id = pad_id
         self.checkpoints = checkpoints
         self.turns = turns
         self.ranks = ranks
@@ -199,8 +217,9 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.trained.values(), lr=settings.learning_rate, weight_decay=0.0, fused=True
         )
-        self.order = BatchOrder([len(row.ids) for row in rows], settings.batch_size, settings.seed)
+        self.order = BatchOrder([row.width for row in rows], settings.batch_size, settings.seed)
         self.measure = Measure(model)
+        self.objective = (objective or Answers)(self.measure, self.device)
         self._dropouts = [module for module in model.modules() if isinstance(module, RowDropout)]
         self.course = Course()
         self._whole = True
@@ -212,7 +231,11 @@ class Trainer:
         self._best: Best | None = None
         self._ahead: dict[int, _Step] = {}
         self._stop_asked = False
-        self._shared = SharedGradients(ranks, self.trained.values()) if ranks.count > 1 else None
+        self._shared = (
+            SharedGradients(ranks, self.trained.values(), 1 + len(self.objective.told))
+            if ranks.count > 1
+            else None
+        )
 
     def train(self) -> Course:
         """Train to the last step, from the checkpoint if there is one.
@@ -233,6 +256,7 @@ class Trainer:
         self._saved_at = time.monotonic()
         try:
             if done == 0:
+                self._ask_base()
                 self._evaluate_base()
             # A stop may have come between a step and its measurement.
             self._measure(done)
@@ -297,15 +321,15 @@ class Trainer:
         self._whole = False  # a signal may stop the program anywhere
         self.model.train()
         this = self._ahead.pop(step, None) or self._share_of(step)
-        total = torch.zeros((), device=self.device)
+        total = torch.zeros(1 + len(self.objective.told), device=self.device)
         for part in this.parts:
             # Of the batch alone, so that what is dropped is the same after a stop and on any number of ranks.
             torch.manual_seed(random.Random(f"{settings.seed}/dropout/{part.number}").getrandbits(62))
-            share_dropout(self._dropouts, part.rows, part.places)
-            # The mean over all trained tokens of the step, whatever batch they are in.
-            loss = self.measure(part.batch) / this.targets
-            loss.backward()
-            total += loss.detach()
+            share_dropout(self._dropouts, part.rows, part.places, self.objective.texts)
+            judged = self.objective.judge(part.batch)
+            # The mean over all that the step's rows count, whatever batch they are in.
+            (judged.loss / this.weight).backward()
+            total += judged.numbers / this.weight
         rate = settings.rate(step)
         with self.ranks.meeting():
             stops = torch.zeros((), device=self.device)
@@ -322,7 +346,7 @@ class Trainer:
             if step < settings.steps:
                 self._ahead[step + 1] = self._share_of(step + 1)  # while the GPU works
             # The step's one wait for the GPU.
-            mean, size, asked = torch.stack((total, norm, stops)).tolist()
+            mean, *told, size, asked = torch.cat((total, torch.stack((norm, stops)))).tolist()
         self._stop_asked = asked > 0
         if not (math.isfinite(mean) and math.isfinite(size)):
             raise self._astray(
@@ -337,6 +361,8 @@ class Trainer:
             self.course.steps_timed += 1
             self.course.tokens_timed += tokens
         self.report.metric("loss", mean, step)
+        for name, value in zip(self.objective.told, told, strict=True):
+            self.report.metric(name, value, step)
         self.report.metric("learning_rate", rate, step)
         self.report.metric("grad_norm", size, step)
         self.report.metric("tokens_per_s", tokens / seconds, step)
@@ -362,21 +388,13 @@ class Trainer:
         """What this rank has of a step."""
         accumulation = self.settings.accumulation
         numbers = range((step - 1) * accumulation, step * accumulation)
-        batches = [
-            self.turns.join([self.rows[row] for row in self.order.batch(number)], number)
-            for number in numbers
-        ]
+        batches = [self._batch(number) for number in numbers]
         mine = shares([len(rows) for rows in batches], self.ranks.rank, self.ranks.count)
         parts = [
             _Part(
                 number,
                 # As wide as the whole batch, so that each row is computed as it is with the others.
-                collate(
-                    [rows[place] for place in places],
-                    self.pad_id,
-                    self.device,
-                    width=max(len(row.ids) for row in rows),
-                ),
+                self.objective.batch([rows[place] for place in places], width=max(row.width for row in rows)),
                 len(rows),
                 places,
             )
@@ -384,22 +402,48 @@ class Trainer:
             if places
         ]
         every = [row for rows in batches for row in rows]
-        return _Step(parts, sum(sum(row.trained[1:]) for row in every), sum(len(row.ids) for row in every))
+        return _Step(parts, sum(row.weight for row in every), sum(row.tokens for row in every))
+
+    def _batch(self, number: int) -> list[Row]:
+        rows = [self.rows[row] for row in self.order.batch(number)]
+        answers = [row for row in rows if isinstance(row, TokenRow)]
+        return list(self.turns.join(answers, number)) if len(answers) == len(rows) else rows
 
     def _digest(self, done: int) -> int:
         """A number that tells what is trained on, and from which step."""
-        sums = [[len(row.ids), sum(row.ids), sum(row.trained)] for row in (*self.rows, *self.held_out)]
+        sums = [row.sums() for row in (*self.rows, *self.held_out)]
         return zlib.crc32(repr((done, self.settings, self.turns, sums)).encode())
+
+    @torch.no_grad()
+    def _ask_base(self) -> None:
+        """Have the base say what it thinks of each row that will be met, where the objective compares with it."""
+        table = self.objective.reference
+        if table is None:
+            return
+        settings = self.settings
+        met: Sequence[int] = range(len(self.rows))
+        if (batches := settings.steps * settings.accumulation) < self.order.batches_a_round:
+            met = sorted(row for number in range(batches) for row in self.order.batch(number))
+        rows = sorted((*(self.rows[row] for row in met), *self.held_out), key=lambda row: row.width)
+        said = torch.zeros_like(table, device=self.device)
+
+        def ask(some: Sequence[Row]) -> None:
+            said[[row.number for row in some if isinstance(row, PreferenceRow)]] = self.objective.base_says(
+                some
+            )
+
+        self._go_through(rows, ask, said, "asking the base")
+        table.copy_(said)
 
     def _evaluate_base(self) -> None:
         """Measure the base, and how far the rows measured while training stand from all of them."""
         if not self.held_out:
             return
-        loss = self._held_out_loss(0, self.held_out, "evaluating base")
+        held = self._held_out(0, self.held_out, "evaluating base")
         if self.settings.eval_every and len(self.sample) < len(self.held_out):
-            sampled = self._held_out_loss(0, self.sample)
-            self._sample_ratio = loss / sampled if sampled > 0 else 1.0
-        self._note(0, loss)
+            sampled = self._held_out(0, self.sample).loss
+            self._sample_ratio = held.loss / sampled if sampled > 0 else 1.0
+        self._note(0, held)
 
     def _measure(self, step: int) -> None:
         """Measure between two steps where one is due and was not taken yet."""
@@ -409,12 +453,13 @@ class Trainer:
             return
         began = time.monotonic()
         # No progress of its own: the training's would begin its estimate of the time anew after each.
-        loss = self._held_out_loss(step, self.sample) * self._sample_ratio
-        if self.settings.keep_best and (self._best is None or loss < self._best.loss):
-            self._best = Best(step, loss, self._weights())
+        held = self._held_out(step, self.sample)
+        held = Held(held.loss * self._sample_ratio, held.told)
+        if self.settings.keep_best and (self._best is None or held.loss < self._best.loss):
+            self._best = Best(step, held.loss, self._weights())
         self._measure_s = time.monotonic() - began
         self.course.measuring_s += self._measure_s
-        self._note(step, loss)
+        self._note(step, held)
 
     def _gains_nothing(self, step: int) -> bool:
         """Whether the training ends here because the held-out loss no longer becomes lower."""
@@ -433,7 +478,8 @@ class Trainer:
         course.kept_step = step
         if not self.held_out:
             return
-        course.kept_loss = self._held_out_loss(step, self.held_out, "evaluating")
+        held = self._held_out(step, self.held_out, "evaluating")
+        course.kept_loss, course.kept_told = held.loss, held.told
         if best is not None and best.step < step:
             # A stop while other weights are in the model must not keep them as those of this step.
             self._save(step)
@@ -441,16 +487,17 @@ class Trainer:
             last = self._weights()
             self._put(best.trained)
             # The sample only nominates, and its loss cannot be held against that of all rows: these decide.
-            loss = self._held_out_loss(best.step, self.held_out, "evaluating best")
-            if loss < course.kept_loss:
-                self._note(step, course.kept_loss)
-                course.kept_step, course.kept_loss = best.step, loss
+            of_best = self._held_out(best.step, self.held_out, "evaluating best")
+            if of_best.loss < held.loss:
+                self._note(step, held)
+                course.kept_step, course.kept_loss = best.step, of_best.loss
+                course.kept_told = of_best.told
                 self.report.log(
                     f"The held-out loss was lowest at step {best.step}: the adapter is that of this step."
                 )
                 return
             self._put(last)
-        self._note(step, course.kept_loss)
+        self._note(step, held)
 
     def _weights(self) -> dict[str, torch.Tensor]:
         return {name: p.detach().to("cpu", copy=True) for name, p in self.trained.items()}
@@ -461,33 +508,16 @@ class Trainer:
             parameter.copy_(weights[name])
 
     @torch.no_grad()
-    def _held_out_loss(self, step: int, rows: Sequence[TokenRow], phase: str = "") -> float:
-        """Mean loss over the trained tokens of these rows; with the name of a phase, its progress is told."""
-        self.model.eval()
-        settings, ranks = self.settings, self.ranks
-        size = rows_at_once(settings.batch_size, settings.accumulation, ranks.count)
-        total, stop = torch.zeros((), device=self.device), False
-        for number, start in enumerate(range(0, len(rows), size)):
-            if phase:
-                self.report.progress(phase, start, len(rows))
-            if number % ranks.count != ranks.rank:
-                continue
-            if ranks.count == 1:
-                self.report.check_cancelled()
-            elif stop := self._asked():
-                break
-            total += self.measure(collate(rows[start : start + size], self.pad_id, self.device))
-        with ranks.meeting():
-            sums = torch.stack((total.double(), torch.full_like(total, float(stop)).double()))
-            ranks.sum(sums)
-            found: list[float] = sums.tolist()
-            summed, stops = found
-        if stops:
-            raise Cancelled
-        targets = sum(sum(row.trained[1:]) for row in rows)
-        mean = summed / targets
-        if phase:
-            self.report.progress(phase, len(rows), len(rows))
+    def _held_out(self, step: int, rows: Sequence[Row], phase: str = "") -> Held:
+        """What these rows lose, and what else is measured; with the name of a phase, its progress is told."""
+        total = torch.zeros(1 + len(self.objective.told), device=self.device, dtype=torch.float64)
+
+        def add(some: Sequence[Row]) -> None:
+            total.add_(self.objective.judge(self.objective.batch(some)).numbers)
+
+        self._go_through(rows, add, total, phase)
+        weight = sum(row.weight for row in rows)
+        mean, *told = (total / weight).tolist()
         if not math.isfinite(mean) and step:
             raise self._astray(
                 f"After step {step} of {self.settings.steps} the loss on held-out records is {mean}."
@@ -498,11 +528,50 @@ class Trainer:
                 f"Its loss on the held-out records is {mean} at step 0.",
                 "Quantize again, with more bits or another algorithm.",
             )
-        return mean
+        return Held(mean, dict(zip(self.objective.told, told, strict=True)))
 
-    def _note(self, step: int, loss: float) -> None:
-        self.course.measured(step, loss)
-        self.report.metric("eval_loss", loss, step)
+    def _go_through(
+        self,
+        rows: Sequence[Row],
+        do: Callable[[Sequence[Row]], None],
+        sums: torch.Tensor,
+        phase: str = "",
+    ) -> None:
+        """Do something with the rows, those that fit at once together, each rank with its share of them.
+
+        Args:
+            sums: what comes of it, which is added up over the ranks.
+            phase: under this name its progress is told.
+        """
+        self.model.eval()
+        settings, ranks, stop = self.settings, self.ranks, False
+        size = rows_at_once(settings.batch_size, settings.accumulation, ranks.count)
+        for number, start in enumerate(range(0, len(rows), size)):
+            if phase:
+                self.report.progress(phase, start, len(rows))
+            if number % ranks.count != ranks.rank:
+                continue
+            if ranks.count == 1:
+                self.report.check_cancelled()
+            elif stop := self._asked():
+                break
+            do(rows[start : start + size])
+        if ranks.count > 1:
+            with ranks.meeting():
+                stops = torch.full((1,), float(stop), dtype=sums.dtype, device=self.device)
+                ranks.sum(stops)
+                ranks.sum(sums)
+                stop = float(stops) > 0
+            if stop:
+                raise Cancelled
+        if phase:
+            self.report.progress(phase, len(rows), len(rows))
+
+    def _note(self, step: int, held: Held) -> None:
+        self.course.measured(step, held)
+        self.report.metric("eval_loss", held.loss, step)
+        for name, value in held.told.items():
+            self.report.metric(f"eval_{name}", value, step)
 
     def _save(self, step: int) -> None:
         if self.checkpoints is None or step == self._kept or not self.ranks.first:
@@ -514,8 +583,11 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "losses": self.course.losses,
             "eval_losses": self.course.eval_losses,
+            "told": self.course.told,
             "sample_ratio": self._sample_ratio,
         }
+        if self.objective.reference is not None:
+            state["reference"] = self.objective.reference
         if self._best is not None:
             state["best"] = vars(self._best)
         with self.ranks.excused():
@@ -537,19 +609,27 @@ class Trainer:
         self.course.resumed_from = self._kept = step
         self.course.losses = list(state["losses"])
         self.course.eval_losses = [list(pair) for pair in state["eval_losses"]]
+        self.course.told = {
+            name: [list(pair) for pair in told] for name, told in state.get("told", {}).items()
+        }
+        if self.objective.reference is not None:
+            self.objective.reference.copy_(state["reference"])
         self._sample_ratio = float(state.get("sample_ratio", 1.0))
         self._best = Best(**state["best"]) if "best" in state else None
         self.report.log(f"Goes on from the checkpoint of step {step}.")
         # The new job shows the whole curve, as if it had not been interrupted.
         for at, loss in self.course.eval_losses:
             self.report.metric("eval_loss", loss, int(at))
+        for name, told in self.course.told.items():
+            for at, value in told:
+                self.report.metric(f"eval_{name}", value, int(at))
         for at, loss in enumerate(self.course.losses, 1):
             self.report.metric("loss", loss, at)
         self.report.progress("training", step, self.settings.steps)
         return step
 
 
-def _spread(rows: Sequence[TokenRow], most: int) -> list[TokenRow]:
+def _spread(rows: Sequence[Row], most: int) -> list[Row]:
     """At most ``most`` of the rows, at even distances, so that short and long ones are among them."""
     count = min(most, len(rows))
     return [rows[(2 * at + 1) * len(rows) // (2 * count)] for at in range(count)]

@@ -75,11 +75,11 @@ class RowDropout(nn.Module):
     def __init__(self, share: float) -> None:
         super().__init__()
         self.share = share
-        self._rows, self._here = 0, slice(0, 0)
+        self._rows, self._here, self._texts = 0, slice(0, 0), 1
 
-    def here(self, rows: int, here: slice) -> None:
-        """Of a batch with so many rows these are here."""
-        self._rows, self._here = rows, here
+    def here(self, rows: int, here: slice, texts: int = 1) -> None:
+        """Of a batch with so many rows these are here. Of rows with two texts all first ones stand in front."""
+        self._rows, self._here, self._texts = rows, here, texts
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Zeros where something is dropped, the rest scaled up."""
@@ -87,19 +87,19 @@ class RowDropout(nn.Module):
             return x
         here = len(range(*self._here.indices(self._rows)))
         if (
-            x.dim() < 3 or x.shape[0] != here
+            x.dim() < 3 or x.shape[0] != self._texts * here
         ):  # rows that are not apart any more, as before a layer of experts
             return functional.dropout(x, self.share)
-        kept = torch.empty((self._rows, *x.shape[1:]), dtype=torch.bool, device=x.device)
+        kept = torch.empty((self._texts, self._rows, *x.shape[1:]), dtype=torch.bool, device=x.device)
         kept.bernoulli_(1 - self.share)
-        return x * (kept if here == self._rows else kept[self._here].clone()) * (1 / (1 - self.share))
+        return x * kept[:, self._here].reshape(x.shape) * (1 / (1 - self.share))
 
 
-def share_dropout(dropouts: Iterable[RowDropout], rows: int, places: Sequence[int]) -> None:
+def share_dropout(dropouts: Iterable[RowDropout], rows: int, places: Sequence[int], texts: int = 1) -> None:
     """Tell an adapter's dropout which rows of a batch of so many are here: places at even distances."""
     stride = places[1] - places[0] if len(places) > 1 else 1
     for module in dropouts:
-        module.here(rows, slice(places[0], places[-1] + 1, stride))
+        module.here(rows, slice(places[0], places[-1] + 1, stride), texts)
 
 
 class LoraLinear(PeftLinear):

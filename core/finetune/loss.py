@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 Head = Callable[[torch.Tensor], torch.Tensor]
 
 
-def summed_loss(hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
-    """The sum of the cross entropies of ``targets`` [n] under ``head(hidden)``, hidden [n, width].
+def token_losses(hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
+    """The cross entropies [n] of ``targets`` [n] under ``head(hidden)``, hidden [n, width].
 
     Differentiable with respect to ``hidden`` only: the head is frozen.
     """
-    summed: torch.Tensor = _ChunkedLoss.apply(hidden, targets, head)
-    return summed
+    losses: torch.Tensor = _ChunkedLoss.apply(hidden, targets, head)
+    return losses
 
 
 class _ChunkedLoss(torch.autograd.Function):
@@ -36,7 +36,7 @@ class _ChunkedLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
         wanted = ctx.needs_input_grad[0]
         gradient = torch.empty_like(hidden) if wanted else None
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        losses = torch.zeros(len(targets), dtype=torch.float32, device=hidden.device)
         words: int | None = None
         start = 0
         while start < len(targets):
@@ -48,22 +48,23 @@ class _ChunkedLoss(torch.autograd.Function):
                 states = hidden[part].detach().requires_grad_(wanted)
                 logits = head(states)
                 words = logits.shape[-1]
-                loss = functional.cross_entropy(logits.float(), targets[part], reduction="sum")
+                loss = functional.cross_entropy(logits.float(), targets[part], reduction="none")
                 if gradient is not None:
-                    (gradient[part],) = torch.autograd.grad(loss, states)
-            total += loss.detach()
+                    # Each loss depends on its own states alone, so that of the sum is the gradient of each.
+                    (gradient[part],) = torch.autograd.grad(loss.sum(), states)
+            losses[part] = loss.detach()
         if gradient is not None:
             ctx.save_for_backward(gradient)
-        return total
+        return losses
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * upstream.to(gradient.dtype), None, None
+        return gradient * upstream.to(gradient.dtype)[:, None], None, None
 
 
 class Measure:
-    """Computes the summed loss of batches on one causal language model.
+    """Computes the losses of batches on one causal language model.
 
     The model's output layer is applied to the chosen hidden states only. Some architectures scale or
     cap their logits; what is known of that is applied, and a trial against the model's own logits
@@ -113,9 +114,13 @@ class Measure:
 
     def __call__(self, batch: TokenBatch) -> torch.Tensor:
         """The sum of the losses over the batch's places; divide by ``len(batch.targets)`` for the mean."""
+        return self.each(batch).sum()
+
+    def each(self, batch: TokenBatch) -> torch.Tensor:
+        """The loss at each of the batch's places."""
         if self.chosen_only:
             hidden = self._hidden(batch.input_ids)
-            return summed_loss(hidden.flatten(0, 1).index_select(0, batch.places), batch.targets, self.head)
+            return token_losses(hidden.flatten(0, 1).index_select(0, batch.places), batch.targets, self.head)
         logits = self._model(input_ids=batch.input_ids, use_cache=False).logits
         chosen = logits.flatten(0, 1).index_select(0, batch.places)
-        return functional.cross_entropy(chosen.float(), batch.targets, reduction="sum")
+        return functional.cross_entropy(chosen.float(), batch.targets, reduction="none")

@@ -175,29 +175,31 @@ class Ranks:
 class SharedGradients:
     """The gradients of some parameters in one flat tensor, which is added up over the ranks by one all-reduce.
 
-    Beside the gradients travel the loss, and whether somebody asked to stop: so all ranks end at the same step.
+    Beside the gradients travel the loss, what else is told of a step, and whether somebody asked to stop: so all
+    ranks end at the same step.
     """
 
-    _EXTRA = 2
-
-    def __init__(self, ranks: Ranks, parameters: Iterable[torch.nn.Parameter]) -> None:
+    def __init__(self, ranks: Ranks, parameters: Iterable[torch.nn.Parameter], told: int = 1) -> None:
+        """`told`: how many numbers travel beside the gradients."""
+        self._extra = told + 1
         self._ranks = ranks
         self._parameters = list(parameters)
         numbers = sum(each.numel() for each in self._parameters)
         first = self._parameters[0]
-        self._flat = torch.zeros(numbers + self._EXTRA, dtype=first.dtype, device=first.device)
+        self._flat = torch.zeros(numbers + self._extra, dtype=first.dtype, device=first.device)
         at = 0
         for each in self._parameters:
             each.grad = self._flat[at : at + each.numel()].view_as(each)
             at += each.numel()
 
-    def sum(self, loss: torch.Tensor, *, stop: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add up; the loss of all ranks, and how many of them asked to stop, on the device."""
-        extra = self._flat[-self._EXTRA :]
-        extra.copy_(torch.stack((loss, torch.full_like(loss, float(stop)))))
+    def sum(self, numbers: torch.Tensor, *, stop: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add up; the numbers (the loss, first of all) of all ranks, and how many of them asked to stop."""
+        extra = self._flat[-self._extra :]
+        extra[:-1] = numbers
+        extra[-1] = float(stop)
         self._ranks.sum(self._flat)
-        summed, stops = extra.clone()
-        return summed, stops
+        summed = extra.clone()
+        return summed[:-1], summed[-1]
 
     def clear(self) -> None:
         """Set all gradients to zero, where they are."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from core.data import Example
 from core.model.messages import Message
@@ -30,9 +30,78 @@ class TokenRow:
     ids: list[int]
     trained: list[bool]
 
+    @property
+    def width(self) -> int:
+        """Tokens of its longest text."""
+        return len(self.ids)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all its texts."""
+        return len(self.ids)
+
+    @property
+    def weight(self) -> int:
+        """How much it counts in a mean: tokens to be predicted."""
+        return sum(self.trained[1:])
+
+    @property
+    def prompt(self) -> list[int]:
+        """The ids before the first that is to be predicted."""
+        return self.ids[: self.trained.index(True)] if True in self.trained else self.ids
+
+    def sums(self) -> tuple[int, ...]:
+        """Numbers that tell it from others."""
+        return len(self.ids), sum(self.ids), sum(self.trained)
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceRow:
+    """Two answers to a question, of which the first is preferred; or one answer that is good or bad.
+
+    Attributes:
+        chosen: the preferred answer; of one that stands alone that answer, be it good or bad.
+        other: the rejected one; beside an answer that stands alone one to another question.
+        good: whether `chosen` is to be given, or to be avoided.
+        number: which row it is, of all of a training, from 0.
+    """
+
+    chosen: TokenRow
+    other: TokenRow
+    good: bool = True
+    number: int = 0
+
+    @property
+    def width(self) -> int:
+        """Tokens of its longest text."""
+        return max(len(self.chosen.ids), len(self.other.ids))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all its texts."""
+        return len(self.chosen.ids) + len(self.other.ids)
+
+    @property
+    def weight(self) -> int:
+        """How much it counts in a mean: as much as every other."""
+        return 1
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of the question and the first answer."""
+        return self.chosen.ids
+
+    def sums(self) -> tuple[int, ...]:
+        """Numbers that tell it from others."""
+        return *self.chosen.sums(), *self.other.sums(), int(self.good)
+
+
+Row = TokenRow | PreferenceRow
+R_co = TypeVar("R_co", bound=Row, covariant=True)
+
 
 @dataclass(frozen=True)
-class Tokenized:
+class Tokenized(Generic[R_co]):
     """The rows, and what the limit on their length did to them.
 
     Attributes:
@@ -40,19 +109,19 @@ class Tokenized:
         dropped: rows left out, since nothing to learn stood within the limit.
     """
 
-    rows: list[TokenRow]
+    rows: Sequence[R_co]
     truncated: int
     dropped: int
 
     @property
     def longest(self) -> int:
-        """Tokens in the longest row; 0 without rows."""
-        return max((len(row.ids) for row in self.rows), default=0)
+        """Tokens in the longest text of a row; 0 without rows."""
+        return max((row.width for row in self.rows), default=0)
 
     @property
     def tokens(self) -> int:
         """Tokens in all rows."""
-        return sum(len(row.ids) for row in self.rows)
+        return sum(row.tokens for row in self.rows)
 
 
 def tokenize(
@@ -61,7 +130,7 @@ def tokenize(
     *,
     max_len: int,
     answer_only: bool = True,
-) -> Tokenized:
+) -> Tokenized[TokenRow]:
     """Turn examples into token rows of at most ``max_len`` tokens.
 
     With ``answer_only`` the tokens of trained segments are predicted (the answer and its end-of-turn
@@ -80,6 +149,45 @@ def tokenize(
     return Tokenized(rows, truncated, dropped)
 
 
+def tokenize_preferences(
+    examples: Sequence[Example], tokenizer: ModelTokenizer, *, max_len: int, pairs: bool, first: int = 0
+) -> Tokenized[PreferenceRow]:
+    """Turn examples into rows of preferences, each text of at most ``max_len`` tokens.
+
+    Args:
+        pairs: whether a row has a chosen and a rejected answer; else each answer is a row, good or bad, and the
+            other text in it is the next row's answer to its question.
+        first: the number of the first row.
+    """
+    found: list[tuple[TokenRow, TokenRow | None, bool]] = []
+    truncated = dropped = 0
+    for example in examples:
+        texts = [tokenizer.encode_row(each) for each in (example.segments, example.rejected) if each]
+        rows = [TokenRow(row.ids[:max_len], list(row.learnt[:max_len])) for row in texts]
+        if not all(row.weight for row in rows) or (pairs and len(rows) < 2):
+            dropped += 1
+            continue
+        truncated += any(len(row.ids) > max_len for row in texts)
+        if pairs:
+            found.append((rows[0], rows[1], True))
+        else:
+            goods = (example.good,) if len(rows) == 1 else (True, False)
+            found += [(row, None, good) for row, good in zip(rows, goods, strict=True)]
+    made = []
+    for at, (row, rejected, good) in enumerate(found):
+        other = rejected or _answered_by(row, found[(at + 1) % len(found)][0], max_len)
+        made.append(PreferenceRow(row, other, good, first + at))
+    return Tokenized(made, truncated, dropped)
+
+
+def _answered_by(row: TokenRow, other: TokenRow, max_len: int) -> TokenRow:
+    """A row's question with the answer of another, of which at least a token stays within the limit."""
+    start = len(other.prompt)
+    ids, trained = row.prompt[: max_len - 1] + other.ids[start:], other.trained[start:]
+    trained = [False] * (len(ids) - len(trained)) + trained
+    return TokenRow(ids[:max_len], trained[:max_len])
+
+
 @dataclass(frozen=True)
 class TokenBatch:
     """Padded rows on a device.
@@ -89,13 +197,13 @@ class TokenBatch:
             no token sees what stands after it, and nothing is learnt at the padding.
         places: [n] flat places (row * tokens + i) whose next token is to be predicted.
         targets: [n] those next tokens.
-        tokens: how many tokens are not padding.
+        counts: how many of them each row has.
     """
 
     input_ids: torch.Tensor
     places: torch.Tensor
     targets: torch.Tensor
-    tokens: int
+    counts: list[int]
 
 
 def collate(rows: Sequence[TokenRow], pad_id: int, device: torch.device, *, width: int = 0) -> TokenBatch:
@@ -119,7 +227,7 @@ def collate(rows: Sequence[TokenRow], pad_id: int, device: torch.device, *, widt
             return tensor.pin_memory().to(device, non_blocking=True)
         return tensor.to(device)
 
-    return TokenBatch(put(padded), put(places), put(targets), sum(len(row.ids) for row in rows))
+    return TokenBatch(put(padded), put(places), put(targets), [row.weight for row in rows])
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,17 @@ from typing import Any
 
 from core.data import resolve_data_file
 from core.errors import Do, RequestError, StageError
+from core.events import Reporter
 from core.files import MANIFEST, content_stamp, folder_bytes, folder_stamp, publish, read_json, write_atomic
 from core.folder import LabFolder
 from core.model.auto import Settled
 from core.recipe import recipe_text
 from core.stage_context import StageContext, versions
+from core.trackers import tracking
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
-NOT_IN_RESULT = ("save_steps", "memory", "gpus")
+NOT_IN_RESULT = ("save_steps", "memory", "gpus", "track")
 """Options that change how the training is done and not what comes out: a checkpoint outlives them."""
 
 
@@ -40,7 +42,8 @@ def fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
         )
     manifest = read_json(base / MANIFEST)
     data = resolve_data_file(recipe, lab.root)
-    finetune = {k: v for k, v in dataclasses.asdict(recipe.finetune).items() if k not in NOT_IN_RESULT}
+    without = (*NOT_IN_RESULT, "beta") if recipe.finetune.objective == "sft" else NOT_IN_RESULT
+    finetune = {k: v for k, v in dataclasses.asdict(recipe.finetune).items() if k not in without}
     return {
         # What quantize says it was made from; a folder put there by hand is known by its files.
         "base": manifest["fingerprint"] if manifest and "fingerprint" in manifest else folder_stamp(base),
@@ -62,16 +65,27 @@ def run(context: StageContext) -> dict[str, Any]:
     Raises:
         RequestError: no quantized model, no usable data, or an impossible option.
         StageError: the training failed, or its result did not pass.
-        MachineError: not enough memory or disk.
+        MachineError: not enough memory or disk, or no such tracker here.
         Cancelled: asked to stop; the checkpoint stays.
     """
-    lab, recipe, report = context.lab, context.recipe, context.report
-    prints = fingerprint(lab, recipe)
     # Read when torch is loaded: threads that wait without spinning leave the cores to who works on
     # them. Beside another program the training is several times faster so, alone hardly slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Batches differ in length: segments that can grow leave fewer holes in the GPU's memory.
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    lab, recipe = context.lab, context.recipe
+    tracked = {
+        f"{table}.{key}": value
+        for table in ("model", "data", "quantize", "finetune")
+        for key, value in dataclasses.asdict(getattr(recipe, table)).items()
+    }
+    with tracking(recipe.finetune.track, lab.root, context.job, tracked, context.report) as report:
+        return _run(context, report)
+
+
+def _run(context: StageContext, report: Reporter) -> dict[str, Any]:
+    lab, recipe = context.lab, context.recipe
+    prints = fingerprint(lab, recipe)
     from core.finetune.checkpoints import Checkpoints, key_of
     from core.finetune.lora import RESULT
     from core.olive.run import run_workflow, workflow
@@ -105,6 +119,11 @@ def run(context: StageContext) -> dict[str, Any]:
     base, tuned = result["eval_loss_base"], result["eval_loss_tuned"]
     if base is not None and tuned is not None:
         report.log(f"Loss on held-out records: {base:.4f} before, {tuned:.4f} after.")
+        if result.get("eval_preferred_tuned") is not None:
+            report.log(
+                f"Preferred as they should be: {result['eval_preferred_base']:.0%} of the held-out records before, "
+                f"{result['eval_preferred_tuned']:.0%} after."
+            )
         if tuned >= base:
             report.log(
                 "The adapter is no better on held-out records than the base. More steps, more records or "

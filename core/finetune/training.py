@@ -26,12 +26,14 @@ from core.finetune.device import (
 from core.finetune.gpus import rows_at_once
 from core.finetune.loop import Course, Settings, Trainer
 from core.finetune.lora_layer import add_lora, save_adapter
+from core.finetune.loss import Measure
 from core.finetune.memory import MemoryPlan, TrainingSize
+from core.finetune.objective import TEXTS, Answers, Objective, Preferences
 from core.finetune.ranks import Ranks, rank_name
-from core.finetune.rows import JoinedTurns, Tokenized, tokenize, tokens_between
+from core.finetune.rows import JoinedTurns, Row, Tokenized, tokenize, tokenize_preferences, tokens_between
 from core.finetune.verify import check_adapter
 from core.formats import counted, human_bytes
-from core.model.auto import Facts, Settled, resolve
+from core.model.auto import Facts, Settled, SettledFinetune, resolve
 from core.model.folder import config_facts, read_config
 from core.model.prompt_format import prompt_format
 from core.model.text import read_text
@@ -95,6 +97,7 @@ class Training:
     def __init__(self, task: Task, report: Reporter, ranks: Ranks = Ranks()) -> None:  # noqa: B008 - frozen
         self.base, self.recipe, self.report, self.ranks = Path(task.base), task.settled(), report, ranks
         self.options = self.recipe.finetune
+        self.texts = TEXTS[self.options.objective]
         self.folder = Path(task.adapter)
         self.checkpoints = (
             Checkpoints(Path(task.checkpoints), task.checkpoint_key) if task.checkpoints else None
@@ -105,22 +108,34 @@ class Training:
         self.size = TrainingSize(
             config_facts(read_config(self.base)),
             self.options.rank,
-            rows_at_once(self.options.batch_size, self.options.gradient_accumulation, ranks.count),
+            self.texts
+            * rows_at_once(self.options.batch_size, self.options.gradient_accumulation, ranks.count),
             self.train.longest,
             training_dtype(self.device).itemsize,
             self.options.dropout > 0,
         )
 
-    def _rows(self, data_root: Path) -> tuple[Tokenized, Tokenized, JoinedTurns]:
+    def _rows(self, data_root: Path) -> tuple[Tokenized[Row], Tokenized[Row], JoinedTurns]:
         from core.data import load_examples
 
         recipe, report = self.recipe, self.report
         text = read_text(self.base)
         tokenizer = ModelTokenizer.read(self.base, text.ends)
-        split = load_examples(recipe, data_root, text=text)
         limit, answers = recipe.data.max_seq_len, recipe.data.answer_only
-        train = tokenize(split.train, tokenizer, max_len=limit, answer_only=answers)
-        held_out = tokenize(split.eval, tokenizer, max_len=limit, answer_only=answers)
+        train: Tokenized[Row]
+        held_out: Tokenized[Row]
+        if self.options.objective == "sft":
+            split = load_examples(recipe, data_root, text=text)
+            train = tokenize(split.train, tokenizer, max_len=limit, answer_only=answers)
+            held_out = tokenize(split.eval, tokenizer, max_len=limit, answer_only=answers)
+        else:
+            # Answers are compared; the question is the same on both sides.
+            split = load_examples(recipe.with_values({"data.answer_only": True}), data_root, text=text)
+            pairs = self.texts == 2
+            train = tokenize_preferences(split.train, tokenizer, max_len=limit, pairs=pairs)
+            held_out = tokenize_preferences(
+                split.eval, tokenizer, max_len=limit, pairs=pairs, first=len(train.rows)
+            )
         for rows, what in (train, "training"), (held_out, "held-out"):
             if rows.truncated or rows.dropped:
                 report.log(
@@ -128,6 +143,19 @@ class Training:
                     "since nothing to learn stood within them. Raise data.max_seq_len to keep them whole.",
                     "warning",
                 )
+        if self.options.objective == "kto" and self.ranks.count > 1:
+            raise RequestError(
+                "KTO is trained on one GPU.",
+                "Its loss looks at all records of a batch at once, and several GPUs have a part of them each.",
+                (
+                    "Set ",
+                    Use("finetune.gpus", 1),
+                    ", or learn from pairs: ",
+                    Use("finetune.objective", "dpo"),
+                    ".",
+                ),
+                code="gpu.kto",
+            )
         if not train.rows:
             raise RequestError(
                 "There is nothing to train on.",
@@ -193,6 +221,12 @@ class Training:
             memory = "low"
         give_back(self.device)
         return result
+
+    def _objective(self, measure: Measure, device: torch.device) -> Objective:
+        if self.options.objective == "sft":
+            return Answers(measure, device)
+        rows = len(self.train.rows) + len(self.held_out.rows)
+        return Preferences(self.options.objective, self.options.beta, rows, measure, device)
 
     def _free(self) -> int:
         """Memory that each rank may use: the same on all, so that all go the same way."""
@@ -271,6 +305,7 @@ class Training:
             settings,
             report,
             checkpoints=self.checkpoints,
+            objective=self._objective,
             turns=self.turns,
             ranks=ranks,
         )
@@ -287,6 +322,7 @@ class Training:
         report.progress("verifying", 1, 1)
         return {
             **_course_numbers(course, settings.steps, max(peaks)),
+            **_preference_numbers(course, wanted),
             **({"gpus": ranks.count} if ranks.count > 1 else {}),
             **_row_numbers(self.train, self.held_out),
             "rank": wanted.rank,
@@ -337,6 +373,17 @@ def _course_numbers(course: Course, steps_wanted: int, gpu_peak: float) -> dict[
     return numbers
 
 
+def _preference_numbers(course: Course, options: SettledFinetune) -> dict[str, Any]:
+    """How much of the held-out rows is preferred as it should be, before and after."""
+    if options.objective == "sft":
+        return {}
+    numbers: dict[str, Any] = {"objective": options.objective, "beta": options.beta}
+    for name, after in course.kept_told.items():
+        numbers[f"eval_{name}_base"] = next(value for step, value in course.told[name] if step == 0)
+        numbers[f"eval_{name}_tuned"] = after
+    return numbers
+
+
 def _thinned(losses: list[float], most: int = 200) -> list[tuple[int, float]]:
     """At most about ``most`` points of the curve, the first and the last among them."""
     stride = max(1, len(losses) // most)
@@ -344,7 +391,7 @@ def _thinned(losses: list[float], most: int = 200) -> list[tuple[int, float]]:
     return points[:-1][::stride] + points[-1:]
 
 
-def _row_numbers(train: Tokenized, held_out: Tokenized) -> dict[str, Any]:
+def _row_numbers(train: Tokenized[Row], held_out: Tokenized[Row]) -> dict[str, Any]:
     return {
         "train_rows": len(train.rows),
         "eval_rows": len(held_out.rows),

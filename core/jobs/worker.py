@@ -135,6 +135,7 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
                 work,
                 _plain(manifest),
                 options,
+                job.id,
             )
             result = module.run(context)
             seconds = time.monotonic() - began

@@ -139,10 +139,17 @@ def _counted(widths: Mapping[str, int]) -> tuple[tuple[int, int, str], ...]:
 
 @dataclass(frozen=True)
 class RecordCount:
-    """What the rules know of the training records: how many are trained on, and their mean length in tokens."""
+    """What the rules know of the training records.
+
+    Attributes:
+        rows: how many are trained on.
+        tokens: their mean length, the rejected answer read along.
+        pairs: how many have a rejected answer.
+    """
 
     rows: int
     tokens: float
+    pairs: int = 0
 
 
 @dataclass(frozen=True)
@@ -197,8 +204,9 @@ class SettledQuantize(QuantizeSection):
 
 @dataclass(frozen=True)
 class SettledFinetune(FinetuneSection):
-    """``[finetune]`` with numbers where "auto" may stand."""
+    """``[finetune]`` with values where "auto" may stand."""
 
+    objective: str = field(kw_only=True)
     rank: int = field(kw_only=True)
     alpha: int = field(kw_only=True)
     steps: int = field(kw_only=True)
@@ -327,6 +335,10 @@ class _Case:
         )
 
     @property
+    def by_preference(self) -> bool:
+        return bool(self.values["finetune.objective"] != "sft")
+
+    @property
     def rows_a_step(self) -> int:
         return int(self.values["finetune.batch_size"]) * self.recipe.finetune.gradient_accumulation
 
@@ -381,6 +393,12 @@ def _max_calibration_len(case: _Case) -> tuple[Any, str]:
     return min(512, limit), "what stands further back changes the scales very little"
 
 
+def _objective(case: _Case) -> tuple[Any, str]:
+    if case.records.pairs:
+        return "dpo", "the records have a chosen and a rejected answer"
+    return "sft", "the records have one answer each"
+
+
 def _rank(case: _Case) -> tuple[Any, str]:
     rows = case.records.rows
     rank = 16 if rows < 10_000 else 32 if rows < 100_000 else 64
@@ -431,10 +449,14 @@ def _steps(case: _Case) -> tuple[Any, str]:
 def _learning_rate(case: _Case) -> tuple[Any, str]:
     rate = 1e-3 * math.sqrt(135e6 / max(1, case.facts.parameters))
     rate = float(f"{min(6e-3, max(2e-4, rate)):.0e}")
+    if case.by_preference:
+        return float(f"{rate / 10:.0e}"), f"a tenth of that for answers alone, for {case.size}"
     return rate, f"for {case.size}; it falls with the model's size"
 
 
 def _turns(case: _Case) -> tuple[Any, str]:
+    if case.by_preference:
+        return 1, "what is preferred stands beside what is rejected, each by itself"
     if case.facts.parameters < SMALL:
         return 8, "a model as small as this one must be shown conversations of several turns"
     return 1, "each record by itself: a model of this size holds several turns anyway"
@@ -468,12 +490,13 @@ _RULES: dict[str, _Rule] = {
     "quantize.group_size": _Rule(_group_size),
     "quantize.max_calibration_len": _Rule(_max_calibration_len),
     "quantize.calibration_samples": _Rule(_calibration_samples, of_records=True),
+    "finetune.objective": _Rule(_objective, of_model=False, of_records=True),
     "finetune.rank": _Rule(_rank, of_records=True),
     "finetune.alpha": _Rule(_alpha, of_model=False, follows="finetune.rank"),
-    "finetune.turns": _Rule(_turns),
+    "finetune.turns": _Rule(_turns, follows="finetune.objective"),
     "finetune.batch_size": _Rule(_batch_size, of_records=True),
     "finetune.steps": _Rule(_steps, of_records=True),
-    "finetune.learning_rate": _Rule(_learning_rate),
+    "finetune.learning_rate": _Rule(_learning_rate, follows="finetune.objective"),
     "finetune.dropout": _Rule(_dropout, of_model=False, follows="finetune.steps"),
     "finetune.eval_every": _Rule(_eval_every, of_model=False, follows="finetune.steps"),
 }

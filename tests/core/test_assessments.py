@@ -141,3 +141,36 @@ def test_any_result_has_a_sentence_of_one_clean_line(stage: str, data: st.DataOb
 
 def test_what_is_not_known_gives_none() -> None:
     assert [said(stage, {}) for stage in (*STAGES, "of-a-newer-version")] == [("", False)] * (len(STAGES) + 1)
+
+
+PREFERRED = {
+    "objective": "dpo",
+    "eval_rows": 6,
+    "eval_preferred_base": 0.5,
+    "eval_preferred_tuned": 1.0,
+    "eval_margin_base": 0.0,
+    "eval_margin_tuned": 1.5,
+    "eval_loss_base": 0.69,
+    "eval_loss_tuned": 0.2,
+}
+
+
+@pytest.mark.parametrize(
+    ("more", "end", "poor"),
+    [
+        ({}, "; the margin went from 0.00 to 1.50.", False),
+        ({"eval_margin_tuned": -0.1}, "no better than the base", True),
+        ({"eval_preferred_base": 1.0, "eval_preferred_tuned": 2 / 3}, "Fewer than before", True),
+        ({"objective": "kto"}, "Of 6 held-out answers it has 6 on the right side (3 before)", False),
+        ({"eval_preferred_tuned": None}, "no records were held out", True),
+    ],
+)
+def test_preferences_are_told_as_preferences(more: dict[str, Any], end: str, poor: bool) -> None:
+    text, warned = said("finetune", PREFERRED | more)
+    assert (end in text, warned) == (True, poor)
+    assert "likely" not in text
+
+
+def test_pairs_are_counted() -> None:
+    text, _ = said("finetune", PREFERRED)
+    assert text.startswith("Of 6 held-out pairs it prefers the chosen answer in 6 (3 before)")

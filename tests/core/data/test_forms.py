@@ -45,11 +45,12 @@ def rows_of(**columns: Any) -> list[Row]:
 
 
 def look(
-    folder: Path, rows: list[Row], *, chat: bool = True, **values: Any
+    folder: Path, rows: list[Row], *, chat: bool = True, objective: str = "auto", **values: Any
 ) -> tuple[DataReport, list[Example]]:
     """The report, and what training gets."""
     (folder / "own.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     wanted = {"data.file": "own.jsonl", "data.eval_fraction": 0.0, "data.template": "auto" if chat else PLAIN}
+    wanted["finetune.objective"] = objective
     recipe = Recipe().with_values({**wanted, **{f"data.{key}": value for key, value in values.items()}})
     report = summary(folder, recipe)
     try:
@@ -215,7 +216,7 @@ def test_names_written_with_humps_are_read_like_others(tmp_path: Path) -> None:
     ]
     assert turns(examples[0])[1][1].endswith("Tower 1 can be seen from the river.")
     assert turns(examples[0])[2][1] == sentence(1)
-    assert (not_used(report), len(report.findings)) == ({"rejectedAnswer"}, 0)
+    assert (report.mapping.rejected, not_used(report), len(report.findings)) == ("rejectedAnswer", set(), 0)
 
 
 def test_a_column_of_approved_and_rejected_may_say_which_rows_are_good(tmp_path: Path) -> None:
@@ -386,27 +387,135 @@ PAIRS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("backwards", [False, True])
-@pytest.mark.parametrize("chat", [True, False])
-def test_rejected_answers_are_never_learnt(tmp_path: Path, name: str, backwards: bool, chat: bool) -> None:
+def looked_at(
+    folder: Path, name: str, *, backwards: bool, chat: bool, objective: str
+) -> tuple[DataReport, list[Example]]:
+    """Pairs of a form, of which the chosen answers are found in any case."""
     rows = rows_of(**PAIRS[name])
     if backwards:
         rows = [dict(reversed(row.items())) for row in rows]
-    report, examples = look(tmp_path, rows, chat=chat)
+    report, examples = look(folder, rows, chat=chat, objective=objective)
     assert report.ok, list(report.findings)
-    assert len(examples) == 6
+    assert (len(examples), len(report.findings)) == (6, 0)
     for example in examples:
         assert "good" in example.answer
         assert "Where is quay" in example.prompt
         assert "BAD" not in example.text
-    assert len(report.findings) == 0
+    return report, examples
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("chat", [True, False])
+def test_rejected_answers_are_not_read_for_learning_answers_alone(
+    tmp_path: Path, name: str, backwards: bool, chat: bool
+) -> None:
+    report, examples = looked_at(tmp_path, name, backwards=backwards, chat=chat, objective="sft")
     assert any("rejected" in each or "bad" in each or "non_" in each for each in not_used(report))
+    assert (report.pairs, any(example.rejected for example in examples)) == (0, False)
+
+
+@pytest.mark.parametrize("name", [name for name in PAIRS if name != "good and bad"])
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_chosen_and_a_rejected_answer_are_a_pair(
+    tmp_path: Path, name: str, backwards: bool, chat: bool
+) -> None:
+    report, examples = looked_at(tmp_path, name, backwards=backwards, chat=chat, objective="auto")
+    assert report.pairs == 6
+    assert not_used(report) <= {"prompt"}  # where it stands in the dialogues as well
+    for example in examples:
+        said = "".join(segment.text for segment in example.rejected)
+        learnt = "".join(segment.text for segment in example.rejected if segment.trained)
+        assert said.replace("BAD", "good") == example.text
+        assert "BAD" in learnt
+        assert "Where is quay" not in learnt
+
+
+def test_names_that_may_mean_something_else_are_no_pair(tmp_path: Path) -> None:
+    report, _ = looked_at(tmp_path, "good and bad", backwards=False, chat=True, objective="auto")
+    assert (report.pairs, not_used(report)) == (0, {"bad_answer"})
 
 
 def test_who_asks_for_the_rejected_answers_gets_them(tmp_path: Path) -> None:
     _, examples = look(tmp_path, rows_of(**PAIRS["texts"]), response_field="rejected")
     assert examples[0].answer == "It is BAD 1."
+
+
+def test_other_names_are_taken_when_they_are_named(tmp_path: Path) -> None:
+    report, examples = look(
+        tmp_path,
+        rows_of(**PAIRS["good and bad"]),
+        response_field="good_answer",
+        rejected_field="bad_answer",
+    )
+    assert (report.pairs, not_used(report), len(report.findings)) == (6, set(), 0)
+    assert all("BAD" in segment.text for each in examples for segment in each.rejected if segment.trained)
+    report, _ = look(tmp_path, rows_of(**PAIRS["texts"]), rejected_field="-")
+    assert (report.pairs, not_used(report)) == (0, {"rejected"})
+
+
+def test_a_template_with_the_rows_own_names_has_a_place_for_the_rejected_answer(tmp_path: Path) -> None:
+    template = "Q: {prompt}\nA: {chosen}\n"
+    report, examples = look(tmp_path, rows_of(**PAIRS["texts"]), template=template)
+    assert report.pairs == 6
+    learnt = [each.text for each in examples[0].rejected if each.trained]
+    assert learnt[0].startswith("It is BAD 1.")
+    assert "".join(each.text for each in examples[0].rejected) == f"Q: Where is quay 1?\nA: {learnt[0]}"
+
+
+def test_earlier_turns_are_shown_and_only_what_differs_is_preferred(tmp_path: Path) -> None:
+    talk = [*dialogue("It is old."), {"role": "user", "content": "And now, {n}?"}]
+    rows = rows_of(
+        chosen=[*talk, {"role": "assistant", "content": "good {n}"}],
+        rejected=[*talk, {"role": "assistant", "content": "BAD {n}"}],
+        messages=[*talk, {"role": "assistant", "content": "good {n}"}],  # as UltraFeedback has it
+    )
+    report, examples = look(tmp_path, rows)
+    assert (report.mapping.messages, report.mapping.rejected, report.pairs) == ("chosen", "rejected", 6)
+    assert [learnt for role, _, learnt in turns(examples[0]) if role == "assistant"] == [False, True]
+    assert not any("It is old" in each.text for each in examples[0].rejected if each.trained)
+
+
+def test_what_is_wrong_with_a_pair_is_named_with_its_line(tmp_path: Path) -> None:
+    rows = rows_of(**PAIRS["texts"])
+    rows[1]["rejected"] = rows[1]["chosen"] + " "
+    rows[2]["rejected"] = ""
+    del rows[3]["chosen"]
+    report, _ = look(tmp_path, rows)
+    assert [(each.line, each.kind) for each in report.findings] == [
+        (2, "same-answers"),
+        (3, "empty-field"),
+        (4, "missing-field"),
+    ]
+    assert (report.pairs, report.usable, report.ok) == (3, 3, False)
+    assert sum(report.not_learnt.values()) == 1
+    rows = rows_of(**PAIRS["dialogues alone"])
+    rows[4]["rejected"] = dialogue("BAD 5")
+    report, _ = look(tmp_path, rows)
+    assert [(each.line, each.kind) for each in report.findings] == [(5, "bad-messages")]
+    assert "not two answers to the same question" in next(iter(report.findings)).message
+
+
+@pytest.mark.parametrize("objective", ["dpo", "orpo", "kto"])
+def test_rows_without_preferences_are_refused_where_they_are_asked_for(
+    tmp_path: Path, objective: str
+) -> None:
+    report, examples = look(tmp_path, rows_of(question="Where is {n}?", answer=sentence), objective=objective)
+    assert not report.ok
+    finding = next(iter(report.findings))
+    assert "no preferences" in finding.message
+    assert "finetune.objective" in finding.fix
+    assert examples == []
+
+
+def test_bad_answers_are_learnt_as_such_by_kto(tmp_path: Path) -> None:
+    rows = rows_of(prompt="Where is tower {n}?", completion=sentence, label=lambda n: n % 3 != 0)
+    report, examples = look(tmp_path, rows)
+    assert ([each.line for each in examples], report.undesirable) == ([1, 2, 4, 5], 0)
+    report, examples = look(tmp_path, rows, objective="kto")
+    assert [each.good for each in examples] == [True, True, False, True, True, False]
+    assert (report.usable, report.undesirable, report.not_learnt) == (6, 2, {})
 
 
 LABELS = [

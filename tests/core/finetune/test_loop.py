@@ -16,7 +16,7 @@ import torch
 from core.errors import Cancelled, MachineError, StageError
 from core.events import JobReporter, RecordingReporter, stop_takes
 from core.finetune.checkpoints import NAME, Checkpoints, key_of
-from core.finetune.loop import Course, Settings, Trainer
+from core.finetune.loop import Course, Held, Settings, Trainer
 from core.finetune.lora_layer import add_lora
 from core.finetune.rows import TokenRow
 from core.olive.checkpoint import load_model
@@ -106,12 +106,12 @@ def measures(made: Trainer, losses: dict[int, float]) -> list[tuple[int, int]]:
     """Have the trainer find these held-out losses by step, and note each look as (step, rows)."""
     looks: list[tuple[int, int]] = []
 
-    def loss(step: int, rows: list[TokenRow], phase: str = "") -> float:
+    def held(step: int, rows: list[TokenRow], phase: str = "") -> Held:
         made.report.check_cancelled()
         looks.append((step, len(rows)))
-        return losses[step]
+        return Held(losses[step])
 
-    replace(made, "_held_out_loss", loss)
+    replace(made, "_held_out", held)
     return looks
 
 
@@ -135,14 +135,14 @@ def test_measuring_while_training_takes_few_of_many_rows(base: Path, rows: list[
     ]
     made = Trainer(trainer(base, rows, report).model, rows, many, MEASURED, report)
     looks = measures(made, {**UP_AGAIN, 0: 2.0})
-    inner: Any = made._held_out_loss
+    inner: Any = made._held_out
 
-    def sampled(step: int, rows: list[TokenRow], phase: str = "") -> float:
+    def sampled(step: int, rows: list[TokenRow], phase: str = "") -> Held:
         """Of the base, the rows measured while training have a lower loss than all of them."""
-        loss: float = inner(step, rows, phase)
-        return 1.6 if (step, len(rows)) == (0, 16) else loss
+        held: Held = inner(step, rows, phase)
+        return Held(1.6) if (step, len(rows)) == (0, 16) else held
 
-    replace(made, "_held_out_loss", sampled)
+    replace(made, "_held_out", sampled)
     course = made.train()
     assert looks == [(0, 60), (0, 16), *((step, 16) for step in (2, 4, 6, 8, 10)), (12, 60)]
     assert course.eval_at(4) == pytest.approx(1.0 * 2.0 / 1.6), "told on the scale of all rows"
@@ -178,13 +178,13 @@ def test_all_rows_decide_which_weights_are_best(base: Path, rows: list[TokenRow]
     straight.train()
     made = trainer(base, rows, RecordingReporter(), BEST)
     looks = measures(made, UP_AGAIN)
-    inner: Any = made._held_out_loss
+    inner: Any = made._held_out
 
-    def worse(step: int, rows: list[TokenRow], phase: str = "") -> float:
-        loss: float = inner(step, rows, phase)
-        return 1.25 if phase == "evaluating best" else loss
+    def worse(step: int, rows: list[TokenRow], phase: str = "") -> Held:
+        held: Held = inner(step, rows, phase)
+        return Held(1.25) if phase == "evaluating best" else held
 
-    replace(made, "_held_out_loss", worse)
+    replace(made, "_held_out", worse)
     course = made.train()
     assert looks[-2:] == [(12, 6), (4, 6)]
     assert (course.kept_step, course.kept_loss) == (12, 1.2)
@@ -198,13 +198,13 @@ def test_few_rows_that_say_too_much_keep_no_better_step_from_being_the_best(
     """The few rows say 1.3 of step 4, which is more than the 1.2 of the last; all of them say 1.0."""
     made = trainer(base, rows, RecordingReporter(), BEST)
     measures(made, UP_AGAIN)
-    inner: Any = made._held_out_loss
+    inner: Any = made._held_out
 
-    def too_high(step: int, rows: list[TokenRow], phase: str = "") -> float:
-        loss: float = inner(step, rows, phase)
-        return loss if phase else loss + 0.3
+    def too_high(step: int, rows: list[TokenRow], phase: str = "") -> Held:
+        held: Held = inner(step, rows, phase)
+        return held if phase else Held(held.loss + 0.3)
 
-    replace(made, "_held_out_loss", too_high)
+    replace(made, "_held_out", too_high)
     course = made.train()
     assert (course.kept_step, course.kept_loss) == (4, 1.0)
 
@@ -266,15 +266,15 @@ def test_a_stop_while_measuring_loses_no_measurement_and_no_weights(
     kept = Checkpoints(tmp_path / "kept", "key")
     stopped = trainer(base, rows, RecordingReporter(), BEST, kept)
     measures(stopped, UP_AGAIN)
-    inner: Any = stopped._held_out_loss
+    inner: Any = stopped._held_out
 
-    def stop(step: int, rows: list[TokenRow], named: str = "") -> float:
+    def stop(step: int, rows: list[TokenRow], named: str = "") -> Held:
         if named == phase and step >= 4:
             raise Cancelled
-        loss: float = inner(step, rows, named)
-        return loss
+        held: Held = inner(step, rows, named)
+        return held
 
-    replace(stopped, "_held_out_loss", stop)
+    replace(stopped, "_held_out", stop)
     with pytest.raises(Cancelled) as caught:
         stopped.train()
     assert f"step {4 if phase == '' else 12} of 12" in (caught.value.detail or "")
@@ -453,7 +453,7 @@ def test_a_rate_that_is_far_too_high_is_named(
     made = trainer(base, rows, RecordingReporter())
     with torch.no_grad():
         next(iter(made.trained.values())).fill_(float("nan"))
-    monkeypatch.setattr(made, "_held_out_loss", lambda step, rows, phase="": 1.0)
+    monkeypatch.setattr(made, "_held_out", lambda step, rows, phase="": Held(1.0))
     with pytest.raises(StageError) as failure:
         made.train()
     assert "step 1 of 12" in failure.value.detail

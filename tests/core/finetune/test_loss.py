@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from core.finetune import loss as loss_module
-from core.finetune.loss import Measure, summed_loss
+from core.finetune.loss import Measure, token_losses
 from core.finetune.rows import TokenRow, collate
 from core.olive.checkpoint import load_model
 from tests.tiny_models import make_tiny
@@ -23,8 +23,8 @@ ROWS = [
 
 def test_a_sum_by_hand() -> None:
     hidden = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
-    value = summed_loss(hidden, torch.tensor([0, 0]), lambda states: states)
-    assert value.item() == pytest.approx(
+    value = token_losses(hidden, torch.tensor([0, 0]), lambda states: states)
+    assert value.sum().item() == pytest.approx(
         -(1 - torch.tensor([1.0, 0.0]).logsumexp(0)) + torch.tensor([0.0, 2.0]).logsumexp(0)
     )
 
@@ -34,12 +34,13 @@ def test_chunks_change_neither_the_loss_nor_its_gradient(monkeypatch: pytest.Mon
     head = torch.nn.Linear(8, 11)
     hidden = torch.randn(50, 8, requires_grad=True)
     targets = torch.randint(0, 11, (50,))
-    plain = functional.cross_entropy(head(hidden), targets, reduction="sum")
-    (wanted,) = torch.autograd.grad(plain, hidden)
+    weights = torch.rand(50)
+    plain = functional.cross_entropy(head(hidden), targets, reduction="none")
+    (wanted,) = torch.autograd.grad((plain * weights).sum(), hidden)
     monkeypatch.setattr(loss_module, "LOGITS_AT_ONCE", 11 * 7)
-    summed = summed_loss(hidden, targets, head)
-    (found,) = torch.autograd.grad(summed / 3, hidden)
-    torch.testing.assert_close(summed, plain)
+    losses = token_losses(hidden, targets, head)
+    (found,) = torch.autograd.grad((losses * weights).sum() / 3, hidden)
+    torch.testing.assert_close(losses, plain)
     torch.testing.assert_close(found, wanted / 3)
 
 

@@ -94,4 +94,4 @@ def test_places_and_targets_by_hand() -> None:
     assert batch.input_ids.tolist() == [[5, 6, 7, 8], [9, 4, 0, 0]]
     assert batch.places.tolist() == [1, 2, 4]
     assert batch.targets.tolist() == [7, 8, 4]
-    assert batch.tokens == 6
+    assert batch.counts == [2, 1]

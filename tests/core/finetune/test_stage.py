@@ -176,7 +176,7 @@ def test_the_best_step_becomes_the_adapter_across_a_stop(
     from core.finetune import loop
 
     monkeypatch.setattr(
-        loop.Trainer, "_held_out_loss", lambda self, step, rows, phase="": 1.0 + abs(step - 5) / 10
+        loop.Trainer, "_held_out", lambda self, step, rows, phase="": loop.Held(1.0 + abs(step - 5) / 10)
     )
     asked: dict[str, Any] = {"finetune__keep": "best", "finetune__stop_early": 3}
     wanted = run(lab, **asked)

@@ -145,13 +145,23 @@ def test_long_records_make_small_batches() -> None:
     assert resolve(Recipe(), Facts(10**9), RecordCount(3, 60.0)).recipe.finetune.batch_size == 3
 
 
+def test_rejected_answers_are_learnt_from_by_dpo_and_more_slowly() -> None:
+    answers = resolve(Recipe(), Facts(4_000_000), RecordCount(60, 80.0)).recipe.finetune
+    pairs = resolve(Recipe(), Facts(4_000_000), RecordCount(60, 80.0, 60)).recipe.finetune
+    assert (answers.objective, pairs.objective) == ("sft", "dpo")
+    assert (answers.turns, pairs.turns) == (8, 1)
+    assert (answers.learning_rate, pairs.learning_rate) == (6e-3, 6e-4)
+
+
 def test_what_cannot_be_known_yet_has_no_value_and_says_what_is_missing() -> None:
-    def unknown(facts: Facts | None, records: RecordCount | None) -> set[str]:
-        return {each.option for each in resolve(Recipe(), facts, records).chosen if each.value is None}
+    def unknown(facts: Facts | None, records: RecordCount | None, **values: Any) -> set[str]:
+        recipe = Recipe().with_values({f"finetune.{key}": value for key, value in values.items()})
+        return {each.option for each in resolve(recipe, facts, records).chosen if each.value is None}
 
     assert unknown(Facts(10**9), RecordCount(10, 1.0)) == set()
     assert "finetune.steps" in unknown(Facts(10**9), None)
-    assert "finetune.learning_rate" not in unknown(Facts(10**9), None)
+    assert {"finetune.objective", "finetune.learning_rate"} <= unknown(Facts(10**9), None)
+    assert "finetune.learning_rate" not in unknown(Facts(10**9), None, objective="sft")
     assert {"quantize.group_size", "data.template", "finetune.steps"} <= unknown(None, RecordCount(10, 1.0))
     assert unknown(Facts(10**9, chat_template=None), RecordCount(10, 1.0)) == {"data.template"}
 

@@ -16,7 +16,7 @@ from tui.screens.data.rows import ShownRow, as_text
 if TYPE_CHECKING:
     from core.data.background import SurveyState
     from core.data.mapping import Proposal
-    from core.data.preview import Piece
+    from core.data.preview import Piece, Preview
     from core.data.types import Finding, Quote
     from core.recipe import Recipe
     from tui.screens.data.controller import DataState, Whole
@@ -99,13 +99,7 @@ def row_text(state: DataState) -> Content:
         if row.row.problem is None and finding.quote is not None:
             parts += [*quoted(finding.quote), Content("\n")]
     if seen is not None and seen.pieces:
-        proposed = state.proposed is not None
-        by = "With the proposed fields and template" if proposed else "What the model sees"
-        parts += [
-            Content.styled(f"{by}; underlined: what it learns to say\n", QUIET),
-            *pieces(seen.pieces),
-            Content("\n"),
-        ]
+        parts += _as_seen(seen, proposed=state.proposed is not None)
     fields = row.row.fields
     if fields is not None:
         parts.append(Content.styled(f"{glyph('line') * 2} The record\n", QUIET))
@@ -117,6 +111,20 @@ def row_text(state: DataState) -> Content:
                 told = ""
             parts += [Content.styled(f"{told}: ", "bold"), *cut(as_text(value)), Content("\n")]
     return Content.assemble(*parts)
+
+
+def _as_seen(seen: Preview, *, proposed: bool) -> list[Content]:
+    """What the model sees of a row, with each of its answers."""
+    by = "With the proposed fields and template" if proposed else "What the model sees"
+    parts = [
+        Content.styled(f"{by}; underlined: what it learns to say\n", QUIET),
+        *pieces(seen.pieces),
+        Content("\n"),
+    ]
+    if seen.rejected:
+        by = "The same with the rejected answer; underlined: what it learns to say less"
+        parts += [Content.styled(f"{by}\n", QUIET), *pieces(seen.rejected), Content("\n")]
+    return parts
 
 
 CELL_NAME = 80
