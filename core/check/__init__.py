@@ -53,6 +53,7 @@ def probes(*, verify: bool = False) -> list[Probe]:
     return [
         Probe("python", packages.python),
         Probe("packages", packages.packages),
+        Probe("tracker", packages.tracker, stages=("finetune",)),
         Probe("recipe", place.recipe),
         Probe("folder", place.folder, stages=tuple(STAGES)),
         Probe("jobs", place.other_job, stages=()),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from core.algorithms import ALGORITHMS
 from core.finetune.gpus import GPU_FLOPS, STARTING_S, Work, gpus_that_pay, rows_at_once
-from core.finetune.memory import TrainingSize
+from core.finetune.memory import TEXTS_AT_ONCE, TrainingSize
 from core.model.auto import Settled
 from core.model.folder import ModelFacts
 from core.options import AUTO
@@ -162,7 +162,8 @@ def _finetune(facts: ModelFacts, recipe: Settled, machine: Machine, lengths: Len
     plan = TrainingSize(
         packed,
         options.rank,
-        rows_at_once(options.batch_size, options.gradient_accumulation, gpus),
+        TEXTS_AT_ONCE[options.objective]
+        * rows_at_once(options.batch_size, options.gradient_accumulation, gpus),
         lengths.longest,
         2 if machine.has_gpu else 4,
         options.dropout > 0,

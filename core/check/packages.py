@@ -11,6 +11,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from core.check.types import FAIL, OK, WARN, Check, Subject
+from core.errors import MachineError
+from core.trackers import refuse_missing
 
 OURS = "olivepress"
 OLDEST_PYTHON = (3, 11)
@@ -49,6 +51,19 @@ def packages(subject: Subject) -> Iterator[Check]:
         yield Check("packages", OK, shown)
     for problem in problems:
         yield Check("packages", FAIL, problem, FIX)
+
+
+def tracker(subject: Subject) -> Iterator[Check]:
+    """The experiment tracker, where the recipe names one."""
+    name = subject.recipe.finetune.track
+    if not name:
+        return
+    try:
+        refuse_missing(name)
+    except MachineError as error:
+        yield Check("tracker", FAIL, f"{error.title} {error.detail}", error.advice, error.code)
+    else:
+        yield Check("tracker", OK, f"{name} gets the curves of a finetune")
 
 
 def installed(name: str) -> Distribution | None:

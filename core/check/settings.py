@@ -38,11 +38,12 @@ def record_lengths(subject: Subject, limit: int) -> Lengths | None:
     text = read_model_text(subject.recipe, subject.lab.root, unpack=False)
     if examples is None or (text.tokenizer_file is None and not text.size):
         return None
-    rows = [example.segments for example in examples.train[:COUNTED]]
-    counts = [min(limit, count) for count in TokenCounter(text).count(rows)]
+    rows = examples.train[:COUNTED]
+    texts = [segments for row in rows for segments in (row.segments, row.rejected) if segments]
+    counts = [min(limit, count) for count in TokenCounter(text).count(texts)]
     if not counts:
         return None
-    return Lengths(len(examples.train), sum(counts) / len(counts), max(counts))
+    return Lengths(len(examples.train), sum(counts) / len(rows), max(counts))
 
 
 def small_split(subject: Subject) -> Split | None:

@@ -23,6 +23,9 @@ Way = Literal["fast", "low"]
 LOGITS_AT_ONCE = 32 * 1024 * 1024
 """Elements of logits computed at once; the loss goes through its positions in chunks of this size."""
 
+TEXTS_AT_ONCE = {"sft": 1, "dpo": 2, "orpo": 2, "kto": 1}
+"""Texts that are learnt from at once for a row, by the objective."""
+
 SPARE = 0.06
 """Share of the free memory left for the allocator's holes and the libraries' workspaces."""
 

@@ -24,6 +24,7 @@ import torch
 from torch.nn import functional
 
 from core.finetune.loss import Measure
+from core.finetune.memory import TEXTS_AT_ONCE
 from core.finetune.rows import PreferenceRow, TokenBatch, TokenRow, collate
 
 
@@ -63,10 +64,6 @@ class Objective(Protocol):
 
     def base_says(self, rows: Sequence[Any]) -> torch.Tensor:
         """For :attr:`reference`, of rows while the adapter has learnt nothing: [rows, 2]."""
-
-
-TEXTS = {"sft": 1, "dpo": 2, "orpo": 2, "kto": 1}
-"""How many texts are learnt from at once for a row, by the objective."""
 
 
 class Answers:
@@ -132,7 +129,7 @@ class Preferences:
         pad_id: int = 0,
     ) -> None:
         self.kind, self.beta = kind, beta
-        self.texts = TEXTS[kind]
+        self.texts = TEXTS_AT_ONCE[kind]
         self.reference = None if kind == "orpo" else torch.zeros(rows, 2)
         self._measure, self._device, self._pad_id = measure, device, pad_id
 

@@ -27,8 +27,8 @@ from core.finetune.gpus import rows_at_once
 from core.finetune.loop import Course, Settings, Trainer
 from core.finetune.lora_layer import add_lora, save_adapter
 from core.finetune.loss import Measure
-from core.finetune.memory import MemoryPlan, TrainingSize
-from core.finetune.objective import TEXTS, Answers, Objective, Preferences
+from core.finetune.memory import TEXTS_AT_ONCE, MemoryPlan, TrainingSize
+from core.finetune.objective import Answers, Objective, Preferences
 from core.finetune.ranks import Ranks, rank_name
 from core.finetune.rows import JoinedTurns, Row, Tokenized, tokenize, tokenize_preferences, tokens_between
 from core.finetune.verify import check_adapter
@@ -97,7 +97,7 @@ class Training:
     def __init__(self, task: Task, report: Reporter, ranks: Ranks = Ranks()) -> None:  # noqa: B008 - frozen
         self.base, self.recipe, self.report, self.ranks = Path(task.base), task.settled(), report, ranks
         self.options = self.recipe.finetune
-        self.texts = TEXTS[self.options.objective]
+        self.texts = TEXTS_AT_ONCE[self.options.objective]
         self.folder = Path(task.adapter)
         self.checkpoints = (
             Checkpoints(Path(task.checkpoints), task.checkpoint_key) if task.checkpoints else None

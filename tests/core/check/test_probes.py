@@ -35,6 +35,7 @@ from core.check.types import FAIL, OK, SKIP, WARN, Check, Probe, Subject, as_mar
 from core.jobs import alive
 from core.model.folder import config_facts
 from core.recipe import Recipe
+from core.trackers import TRACKERS, Tracker
 from tests.recipes import settled
 
 
@@ -54,6 +55,20 @@ def states(checks: Iterator[Check] | list[Check]) -> dict[str, str]:
 
 def changed(subject: Subject, values: dict[str, Any]) -> Subject:
     return replace(subject, recipe=subject.recipe.with_values(values))
+
+
+def test_a_tracker_that_is_not_installed_keeps_a_finetune_from_running(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list(packages.tracker(subject)) == []
+    wanted = changed(subject, {"finetune.track": "wandb"})
+    absent = Tracker(("no_such_package",), "json", lambda about: pytest.fail("it began"), {})
+    monkeypatch.setitem(TRACKERS, "wandb", absent)
+    (found,) = packages.tracker(wanted)
+    assert (found.state, found.code) == (FAIL, "tracker.missing")
+    assert "olivepress[wandb]" in found.fix
+    monkeypatch.setitem(TRACKERS, "wandb", replace(absent, modules=("json",)))
+    assert states(packages.tracker(wanted)) == {"tracker": OK}
 
 
 # --- running them ---------------------------------------------------------------------------------

@@ -196,8 +196,11 @@ def report_lines(report: Mapping[str, Any], recipe: Recipe, wide: int) -> Conten
     from core.data.findings import OFTEN
 
     tokens = report.get("tokens") or {}
+    rows, pairs = report.get("rows", 0), report.get("pairs", 0)
     first = [
-        counted(report.get("rows", 0), "row"),
+        counted(pairs, "pair")
+        if pairs and pairs == rows
+        else counted(rows, "row") + (f", {number(pairs)} pairs" if pairs else ""),
         f"{number(report.get('train', 0))} to learn, {number(report.get('eval', 0))} held out",
     ]
     if tokens.get("total"):

@@ -62,6 +62,7 @@ class DataScreen(StepScreen):
         "data.response_field",
         "data.messages_field",
         "data.label_field",
+        "data.rejected_field",
         "data.eval_fraction",
         "data.max_seq_len",
         "data.answer_only",
