@@ -146,7 +146,7 @@ class _WandbRun:
             self._run.log({name: value, "step": step})
 
     def end(self, *, failed: bool) -> None:
-        self._run.finish(exit_code=int(failed), quiet=True)
+        self._run.finish(exit_code=int(failed))
 
 
 class _TrackioRun:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from core.data import Example, Segment, load_examples
 from core.errors import RequestError
 from core.events import Reporter
+from core.files import MANIFEST, read_if_whole
 from core.folder import merged_folder
 from core.model.text import read_text
 from core.model.tokenizer import ModelTokenizer
@@ -54,6 +55,13 @@ def _spread(items: list[Example], most: int) -> list[Example]:
     """At most so many items, evenly over the whole list, the first among them."""
     count = min(most, len(items))
     return [items[place * len(items) // count] for place in range(count)]
+
+
+def _by_preference(adapter: Path) -> bool:
+    """Whether an adapter was trained to prefer some answers, and so not to give those of the records."""
+    manifest = read_if_whole(adapter / MANIFEST)
+    result = manifest.get("result") if isinstance(manifest, dict) else None
+    return isinstance(result, dict) and result.get("objective", "sft") != "sft"
 
 
 class Trial:
@@ -268,7 +276,7 @@ class Trial:
     def _learnt(self) -> dict[str, Any]:
         """How many training prompts get the training answer, from the tuned model and from the base."""
         questions = [prompt for prompt in self._train if prompt.expected]
-        if self._finetuned is None or not questions:
+        if self._finetuned is None or not questions or _by_preference(self._finetuned):
             return {}
         started = time.perf_counter()
         right = {"base": 0, "tuned": 0}

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from core.data import load_examples
 from core.data.plan import Record, make_plan
+from core.data.preview import Previewer
 from core.data.survey import DataReport, summary
 from core.data.types import Example
 from core.data.unused import UnusedCounter, unused_words
@@ -455,13 +456,27 @@ def test_other_names_are_taken_when_they_are_named(tmp_path: Path) -> None:
     assert (report.pairs, not_used(report)) == (0, {"rejected"})
 
 
+def test_a_preview_shows_both_answers(tmp_path: Path) -> None:
+    rows = rows_of(**PAIRS["texts"])
+    (tmp_path / "own.jsonl").write_text(json.dumps(rows[0]), encoding="utf-8")
+    recipe = Recipe().with_values({"data.file": "own.jsonl", "data.template": PLAIN})
+    seen = Previewer(tmp_path, recipe, rows).row(rows[0])
+    for pieces, said in (seen.pieces, "It is good 1."), (seen.rejected, "It is BAD 1."):
+        assert said in "".join(piece.text for piece in pieces if piece.trained)
+        assert any("Where is quay 1?" in piece.text for piece in pieces if not piece.trained)
+    assert (
+        Previewer(tmp_path, recipe.with_values({"finetune.objective": "sft"}), rows).row(rows[0]).rejected
+        == ()
+    )
+
+
 def test_a_template_with_the_rows_own_names_has_a_place_for_the_rejected_answer(tmp_path: Path) -> None:
     template = "Q: {prompt}\nA: {chosen}\n"
     report, examples = look(tmp_path, rows_of(**PAIRS["texts"]), template=template)
     assert report.pairs == 6
-    learnt = [each.text for each in examples[0].rejected if each.trained]
-    assert learnt[0].startswith("It is BAD 1.")
-    assert "".join(each.text for each in examples[0].rejected) == f"Q: Where is quay 1?\nA: {learnt[0]}"
+    said = [(each.text, each.trained) for each in examples[0].rejected]
+    assert "".join(text for text, _ in said).startswith("Q: Where is quay 1?\nA: It is BAD 1.")
+    assert [text[:12] for text, trained in said if trained] == ["It is BAD 1."]
 
 
 def test_earlier_turns_are_shown_and_only_what_differs_is_preferred(tmp_path: Path) -> None:
