@@ -30,6 +30,9 @@ FOLDER = "trackers"
 PATIENCE_S = 60.0
 """How long the end of a job waits for a tracker to take what is left."""
 
+STOPPED_S = 5.0
+"""The same for a job that was stopped, or failed."""
+
 _TOGETHER = 200
 """Numbers that are handed over at once, at most."""
 
@@ -175,7 +178,7 @@ TRACKERS: dict[str, Tracker] = {
         ("mlflow", "sqlalchemy", "alembic"),
         "mlflow",
         _MlflowRun,
-        {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ASYNC_LOGGING": "false"},
+        {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"},
     ),
     "tensorboard": Tracker(("tensorboard",), "torch.utils.tensorboard", _TensorboardRun, {}),
     "wandb": Tracker(
@@ -340,7 +343,8 @@ def tracking(
         yield _Tracked(report, feeder)
         failed = False
     finally:
-        feeder.end(failed=failed, patience=patience)
+        # Who stops a job waits for no tracker.
+        feeder.end(failed=failed, patience=min(patience, STOPPED_S) if failed else patience)
 
 
 def _harmless(text: str) -> str:
