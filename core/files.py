@@ -118,7 +118,9 @@ def read_if_whole(path: Path) -> Any:
         return None
 
 
-def publish(made: Path, target: Path, manifest: dict[str, Any] | None = None) -> None:
+def publish(
+    made: Path, target: Path, manifest: dict[str, Any] | None = None, *, as_it_is: bool = False
+) -> None:
     """Rename the finished folder ``made`` into place as ``target``, replacing an older one.
 
     Both must be on one file system. All of it is on the disk before the rename, so that not even a loss of
@@ -128,10 +130,11 @@ def publish(made: Path, target: Path, manifest: dict[str, Any] | None = None) ->
     Args:
         manifest: written into the folder as ``olivepress.json``, with the size and the digest of every other file
             (see :func:`damage`). If None, one that lies there already is kept, and these are added to it.
+        as_it_is: it has a manifest of its own that tells of its files, as a whole copy of a published folder.
     """
     with explained(target):
         manifest = read_if_whole(made / MANIFEST) if manifest is None else manifest
-        if isinstance(manifest, dict):
+        if isinstance(manifest, dict) and not as_it_is:
             seal(made, manifest)
         for path in (made, *made.rglob("*")):
             if not path.is_symlink():

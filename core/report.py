@@ -13,6 +13,7 @@ from core.files import MANIFEST, read_if_whole, read_json
 from core.folder import LabFolder
 from core.model.auto import Chosen
 from core.recipe import Recipe
+from core.results import numbers_of
 from core.stages import STAGES, assessment, result_lines
 from core.stale import stale
 from core.text import clean
@@ -51,7 +52,7 @@ def last_results(lab: LabFolder) -> list[LastResult]:
     for stage, heading, folder in what_is_made(lab):
         manifest = read_json(folder / MANIFEST)
         if manifest:
-            found.append(LastResult(stage, heading, str(folder), manifest.get("result") or {}))
+            found.append(LastResult(stage, heading, str(folder), numbers_of(manifest)))
     uploaded = read_if_whole(lab.upload_path)
     if isinstance(uploaded, dict):
         found.append(LastResult("upload", "Upload", str(uploaded.get("url") or ""), uploaded))
@@ -85,7 +86,7 @@ def report_text(lab: LabFolder, recipe: Recipe) -> str:
         if not manifest:
             continue
         parts.append(f"## {title}")
-        result = manifest.get("result") or {}
+        result = numbers_of(manifest)
         if sentence := assessment(stage, result).text:
             parts.append(escape(sentence))
         parts.append(f"`{folder.relative_to(lab.root)}`")

@@ -18,6 +18,7 @@ from core.hardware import usable_cores
 from core.model.auto import Chosen
 from core.recipe import Recipe, UploadSection, recipe_text
 from core.report import report_text, what_is_made
+from core.results import numbers_of
 from core.stages import STAGES, assessment, result_lines
 from core.stale import stale
 from core.text import clean, command
@@ -86,7 +87,7 @@ def _made(lab: LabFolder) -> tuple[list[tuple[str, str, Path, Mapping[str, Any]]
 
 
 def _part(stage: str, heading: str, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    result = manifest.get("result") or {}
+    result = numbers_of(manifest)
     main = result_lines(stage, result, main=True)
     fingerprint = manifest.get("fingerprint") or {}
     packages = fingerprint.get("versions") or {}

@@ -13,6 +13,16 @@ from typing import Any
 from core.formats import duration, human_bytes, number
 from core.text import clean
 
+PREPARED = "prepared"
+"""The key of a manifest, and of a result, that says who has put a prepared result into the lab."""
+
+
+def numbers_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A result as its manifest keeps it, with a word where it is a prepared one."""
+    found = manifest.get("result")
+    told = dict(found) if isinstance(found, Mapping) else {}
+    return {**told, PREPARED: manifest[PREPARED]} if manifest.get(PREPARED) else told
+
 
 @dataclass(frozen=True)
 class Figure:

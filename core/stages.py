@@ -18,7 +18,7 @@ from core.assessments import Assessment, none, of_finetune, of_optimize, of_quan
 from core.errors import RequestError
 from core.folder import LabFolder
 from core.formats import duration, human_bytes
-from core.results import Figure, exact_seconds, gib, milliseconds, percent
+from core.results import PREPARED, Figure, exact_seconds, gib, milliseconds, percent
 
 if TYPE_CHECKING:
     from core.model.auto import Settled
@@ -136,6 +136,8 @@ def _agreement(who: str, name: str) -> tuple[Figure, ...]:
     )
 
 
+_PREPARED = Figure(PREPARED, "Prepared result, put here", main=True)
+
 _ALL = (
     Stage(
         "quantize",
@@ -151,6 +153,7 @@ _ALL = (
         ),
         assessment=of_quantize,
         figures=(
+            _PREPARED,
             Figure("algorithm", "Algorithm", main=True),
             Figure("bits", "Bits", main=True),
             Figure("group_size", "Group size", main=True),
@@ -182,6 +185,7 @@ _ALL = (
         records=lambda recipe: True,
         assessment=of_finetune,
         figures=(
+            _PREPARED,
             Figure("adapter", "Adapter"),
             Figure("objective", "Objective"),
             Figure("beta", "Beta"),
@@ -246,6 +250,7 @@ _ALL = (
         reads=("quantize",),
         assessment=of_optimize,
         figures=(
+            _PREPARED,
             Figure("provider", "Provider", main=True),
             Figure("precision", "Precision", main=True),
             Figure("device", "Device"),

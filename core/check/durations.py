@@ -16,6 +16,7 @@ from core.jobs import Job, list_jobs
 from core.jobs.worker import folder_and_recipe
 from core.model.sources import at_hand
 from core.recipe import Recipe
+from core.results import PREPARED
 
 RUNS = 3
 """So many of the last runs correct the estimate: what the machine did long ago tells less."""
@@ -61,11 +62,13 @@ def _estimated(subject: Subject, stage: str) -> float | None:
 def _took(job: Job) -> float | None:
     """The seconds of a run that did the whole work; None for one that did not, or has not ended."""
     result = job.result
-    if result is None or job.reused or result.get("resumed_from"):
+    if result is None or job.reused or result.get("resumed_from") or result.get(PREPARED):
         return None
     status = job.status()
     if status.state != "succeeded":
         return None
+    if job.seconds is not None:  # without the wait for its turn
+        return job.seconds or None
     try:
         began, ended = (datetime.fromisoformat(str(each)) for each in (status.started, status.ended))
         return max(0.0, (ended - began).total_seconds()) or None

@@ -24,6 +24,7 @@ COMMANDS = (
     "models",
     "fetch",
     "export",
+    "workshop",
     "completion",
 )
 

@@ -11,10 +11,11 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Final
 
 from core.cli.commands import COMMANDS
-from core.cli.parser import build_parser, command_parser
+from core.cli.parser import actions_of, build_parser, command_parser
 from core.errors import LabError
 from core.folder import lab_folder
 from core.stages import STAGES
@@ -118,16 +119,20 @@ def candidates(words: list[str], begun: str) -> Iterable[Candidate]:
     name, *given = words
     if name not in COMMANDS:
         return []
-    parser = command_parser(name)
+    parser: argparse.ArgumentParser = command_parser(name)
+    if actions := actions_of(parser):
+        if not given or given[0] not in actions:
+            return [] if given else [("--help", "help")] if begun.startswith("-") else _subcommands(parser)
+        parser, given = actions[given[0]], given[1:]
     options = parser._option_string_actions
     for back in (1, 2):  # an option stands so many words before the one that is typed
         action = options.get(given[-back]) if len(given) >= back else None
         if action is not None and _takes(action) >= back:
-            return _values(action, name, given[:-back], begun, back - 1)
+            return _values(action, parser, name, given[:-back], begun, back - 1)
     option, equals, value = begun.partition("=")
     action = options.get(option) if equals else None
     if action is not None and _takes(action) == 1:
-        return [(f"{option}={each}", about) for each, about in _values(action, name, given, value)]
+        return [(f"{option}={each}", about) for each, about in _values(action, parser, name, given, value)]
     if begun.startswith("-"):
         return [
             (string, action.help or "")
@@ -151,7 +156,7 @@ def _positional(
     actions = [action for action in parser._actions if not action.option_strings]
     for at, action in enumerate(actions):
         if at == len(plain) or action.nargs in ("*", "+"):
-            return _values(action, name, plain, begun)
+            return _values(action, parser, name, plain, begun)
     return []
 
 
@@ -173,12 +178,17 @@ def _takes(action: argparse.Action) -> int:
 
 
 def _values(
-    action: argparse.Action, name: str, given: list[str], begun: str, place: int = 0
+    action: argparse.Action,
+    parser: argparse.ArgumentParser,
+    name: str,
+    given: list[str],
+    begun: str,
+    place: int = 0,
 ) -> Iterable[Candidate]:
     """What an option or a plain word may be: its choices, or what its name in the help stands for."""
     if action.choices is not None:
         return [(str(choice), "") for choice in action.choices]
-    plain = _plain_words(command_parser(name), given)
+    plain = _plain_words(parser, given)
     metavar = action.metavar[place] if isinstance(action.metavar, tuple) else action.metavar
     find = BY_METAVAR.get(str(metavar))
     return find(name, plain, begun) if find is not None else []
@@ -212,6 +222,13 @@ def _adapters(name: str, plain: list[str], begun: str) -> Iterator[Candidate]:
     except (LabError, OSError):
         found = []
     yield from ((adapter, "") for adapter in found)
+
+
+def _seats(name: str, plain: list[str], begun: str) -> Iterator[Candidate]:
+    from core.workshop.folder import Workshop
+
+    with suppress(LabError):
+        yield from ((seat, "") for seat in Workshop.open(plain[0] if plain else ".").seat_names())
 
 
 def _forms(name: str, plain: list[str], begun: str) -> Iterator[Candidate]:
@@ -290,6 +307,7 @@ BY_METAVAR: Final[dict[str, Callable[[str, list[str], str], Iterable[Candidate]]
     "KEY=VALUE": _settings,
     "ADAPTER": _adapters,
     "FORM": _forms,
+    "SEAT": _seats,
 }
 """How to find what may stand for a word of the help."""
 

@@ -7,7 +7,7 @@ import difflib
 import os
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from itertools import pairwise
 from typing import Any, NoReturn
@@ -62,6 +62,8 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UsageError: a word or an option is wrong, missing or too much.
         """
+        if inner := actions_of(self):
+            return self._read_action(inner, words)
         words = self._one_setting_each(words)
         self._refuse_missing_values(words)
         self._refuse_missing_words(words)
@@ -69,6 +71,22 @@ class Parser(argparse.ArgumentParser):
         if rest:
             self._refuse(rest)
         return options
+
+    def _read_action(self, inner: Mapping[str, Parser], words: Sequence[str]) -> argparse.Namespace:
+        """Read the words of a command whose first word says what it does."""
+        first = next((word for word in words if not word.startswith("-")), None)
+        if first is not None and first in inner:
+            rest = list(words)
+            rest.remove(first)
+            return inner[first].read(rest)
+        if first is None and any(word in ("-h", "--help") for word in words):
+            return self.parse_args(["--help"])
+        near = difflib.get_close_matches(first.lower(), inner, n=1) if first else []
+        raise UsageError(
+            f"{self.prog} does not know {first!r}." if first else f"{self.prog} needs to know what to do.",
+            hint=f"Did you mean {near[0]}?" if near else f"It can {', '.join(inner)}.",
+            usage=self.format_usage(),
+        )
 
     def _one_setting_each(self, words: Sequence[str]) -> list[str]:
         """``--set a=1 b=2`` as ``--set a=1 --set b=2``; ``--set a 1`` is refused with what was meant."""
@@ -142,6 +160,14 @@ class Parser(argparse.ArgumentParser):
             hint=f"Did you mean {near[0]}?" if near else "",
             usage=self.format_usage(),
         )
+
+
+def actions_of(parser: argparse.ArgumentParser) -> dict[str, Parser]:
+    """The parsers of what a command can do, by the word that says which; empty for a command that does one thing."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
 
 
 def build_parser() -> argparse.ArgumentParser:

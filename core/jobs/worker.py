@@ -15,14 +15,15 @@ from typing import Any
 from core.errors import Cancelled, Do, Help, LabError, MachineError, RequestError, StageError, Use
 from core.events import JobReporter, now
 from core.files import MANIFEST, damage, read_if_whole, refusal, refuse_damaged, write_json
-from core.folder import LabFolder
+from core.folder import LabFolder, is_reference
 from core.hardware import gpu_fault, is_out_of_memory
-from core.jobs import reserve
+from core.jobs import prepared, reserve
 from core.jobs.gpu import gpus_here, gpus_wanted, held
 from core.jobs.job import Job
 from core.jobs.monitor import Monitor
 from core.recipe import OPTIONS, Recipe
 from core.report_page import write_report
+from core.results import PREPARED, numbers_of
 from core.stage_context import StageContext, resolve_for_stage
 from core.stages import STAGES, Stage, stage_named
 from core.text import first_line, without_logins
@@ -110,12 +111,13 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
         reporter.log(f"{output} is damaged and is made again: {' '.join(broken[:5])}", "warning")
     elif same and not spec.get("force"):
         reporter.log(f"Nothing has changed since {job.stage} ran last: {output} stays as it is.")
-        return {"result": before.get("result", {}), "auto": before.get("auto", []), "reused": True}
+        return {"result": numbers_of(before), "auto": before.get("auto", []), "reused": True}
     chosen = resolved.of(*stage.reads)
     for each in chosen:
         reporter.log(f"{each.option} is {each.words}: {each.reason}.")
-    manifest = {
+    manifest: dict[str, Any] = {
         "fingerprint": _plain(fingerprint),
+        **({PREPARED: prepared.mark()} if is_reference(lab.root) else {}),
         "auto": [each.as_dict() for each in chosen],
         "model": None if facts is None else {"source": written.model.source, "facts": facts.as_dict()},
     }
@@ -123,6 +125,13 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
+        if (reference := options.get(prepared.OPTION)) and output is not None:
+            result = prepared.take(
+                stage, LabFolder(Path(str(reference))), recipe.finetune.adapter, output, work,
+                manifest["fingerprint"], reporter,
+            )  # fmt: skip
+            write_report(lab, written)
+            return {"result": result, "auto": manifest["auto"]}
         gpus = gpus_here() if stage.computes else []
         count = gpus_wanted(job.stage, recipe, len(gpus))
         turn = held(gpus, count, job, reporter) if stage.computes else nullcontext()

@@ -18,7 +18,7 @@ from core import Lab
 from core.cli import main
 from core.cli.commands import COMMANDS
 from core.cli.completion import BY_METAVAR, SCRIPTS, candidates, split_line
-from core.cli.parser import command_parser
+from core.cli.parser import actions_of, command_parser
 from core.recipe import OPTIONS
 from core.stages import STAGES
 
@@ -51,7 +51,8 @@ def test_every_word_of_the_help_is_either_found_or_known_to_be_free() -> None:
     strange = {
         (command, word)
         for command in COMMANDS
-        for action in command_parser(command)._actions
+        for parser in (command_parser(command), *actions_of(command_parser(command)).values())
+        for action in parser._actions
         if action.nargs != 0 and action.choices is None and action.help != argparse.SUPPRESS
         for word in (action.metavar if isinstance(action.metavar, tuple) else (action.metavar,))
         if word not in BY_METAVAR and word not in TYPED_FREELY
@@ -61,8 +62,11 @@ def test_every_word_of_the_help_is_either_found_or_known_to_be_free() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_of_every_command_is_offered(command: str) -> None:
-    shown = set(re.findall(r"--[a-z-]+", command_parser(command).format_usage()))
-    assert shown | {"--help"} <= fitting(f"{command} --")
+    parsers = {command: command_parser(command)}
+    parsers |= {f"{command} {word}": each for word, each in actions_of(command_parser(command)).items()}
+    for words, parser in parsers.items():
+        shown = set(re.findall(r"--[a-z-]+", parser.format_usage()))
+        assert shown | {"--help"} <= fitting(f"{words} --")
     assert "--line" not in fitting("completion --")
 
 
@@ -83,6 +87,8 @@ def test_commands_stages_labs_and_settings_are_offered(here: Path) -> None:
     assert fitting("login --method=d") == {"--method=device"}
     assert fitting("completion ") == set(SCRIPTS)
     assert fitting("help ") == set(COMMANDS)
+    assert fitting("workshop re") == {"rescue", "reset"}
+    assert fitting("workshop rescue room 1 --stage q") == {"quantize"}
     keys = {f"{option.name}=" for section in OPTIONS.values() for option in section.values()}
     assert fitting("new x --set ") == keys
     assert fitting("chat --set temp") == {"temperature="}

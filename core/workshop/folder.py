@@ -1,0 +1,162 @@
+"""Where everything lies in a workshop's folder, and what its host asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import RequestError
+from core.files import write_atomic
+from core.folder import REFERENCE_NAME, WORKSHOP_NAME, LabFolder
+from core.jobs.gpu import LINE
+from core.lab import Lab
+from core.text import command
+
+MOST_SEATS = 200
+MINUTES = 35
+"""How long the published lab takes."""
+
+_SEAT = re.compile(r"seat-(\d{2,3})")
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A workshop: its folder, and what stands in its ``workshop.toml``.
+
+    Attributes:
+        root: its folder.
+        seats: how many labs there are to be.
+        at_once: how many jobs may compute at once where there is no GPU; 0: no limit.
+        minutes: how long the lab may take.
+        own_accounts: whether the attendees have accounts of their own on the machine.
+    """
+
+    root: Path
+    seats: int
+    at_once: int = 0
+    minutes: int = MINUTES
+    own_accounts: bool = False
+
+    @classmethod
+    def open(cls, root: str | Path) -> Workshop:
+        """The workshop in a folder.
+
+        Raises:
+            RequestError: there is none, or its file is wrong.
+        """
+        folder = Path(os.path.expanduser(root)).resolve()
+        path = folder / WORKSHOP_NAME
+        try:
+            told = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise RequestError(
+                "There is no workshop here.",
+                f"{path} does not exist.",
+                f"Make one with: {command('workshop', 'prepare', folder, '--seats', '8')}",
+                code="workshop.missing",
+            ) from None
+        except (OSError, ValueError) as error:
+            raise RequestError(
+                "The workshop's file cannot be read.", f"{path}: {error}.", "Mend it.", code="workshop.file"
+            ) from None
+        return cls(folder, **_checked(told, path))
+
+    def save(self) -> None:
+        """Write ``workshop.toml``."""
+        import tomlkit
+
+        document = tomlkit.document()
+        for name, meaning in _MEANINGS.items():
+            entry = tomlkit.item(getattr(self, name))
+            entry.comment(meaning)
+            document.add(name, entry)
+        write_atomic(self.root / WORKSHOP_NAME, tomlkit.dumps(document))
+
+    @property
+    def model_dir(self) -> Path:
+        """The one copy of the model, which every seat reads."""
+        return self.root / "model"
+
+    @property
+    def data_dir(self) -> Path:
+        """The one copy of the records."""
+        return self.root / "data"
+
+    @property
+    def line_dir(self) -> Path:
+        """The line in which jobs wait for their turn."""
+        return self.root / LINE
+
+    @property
+    def handouts_dir(self) -> Path:
+        """A page for each seat."""
+        return self.root / "handouts"
+
+    @property
+    def aside_dir(self) -> Path:
+        """The labs of seats that were reset."""
+        return self.root / "set-aside"
+
+    @property
+    def collected_dir(self) -> Path:
+        """What was collected last."""
+        return self.root / "collected"
+
+    @property
+    def reference(self) -> LabFolder:
+        """The lab whose recipe every seat begins with, and whose results are the prepared ones."""
+        return LabFolder(self.root / REFERENCE_NAME)
+
+    def seat_names(self) -> list[str]:
+        """The seats there are to be, in their order."""
+        return [f"seat-{number:02d}" for number in range(1, self.seats + 1)]
+
+    def seat(self, name: str) -> Lab:
+        """A seat's lab, by its name or its number.
+
+        Raises:
+            RequestError: there is no such seat.
+        """
+        wanted = f"seat-{int(name):02d}" if name.isascii() and name.isdigit() else name
+        if wanted not in self.seat_names():
+            raise RequestError(
+                f"There is no seat {name!r}.",
+                f"{self.root} has {self.seats}, seat-01 to {self.seat_names()[-1]}.",
+                code="workshop.seat",
+            )
+        return Lab(LabFolder(self.root / wanted))
+
+
+_MEANINGS = {
+    "seats": "how many labs there are, seat-01 and so on",
+    "at_once": "jobs that may compute at once where there is no GPU; 0: no limit",
+    "minutes": "how long the lab may take",
+    "own_accounts": "whether the attendees have accounts of their own on this machine",
+}
+_RANGES = {"seats": (1, MOST_SEATS), "at_once": (0, 1000), "minutes": (1, 24 * 60)}
+
+
+def _checked(told: dict[str, Any], path: Path) -> dict[str, Any]:
+    kinds = {each.name: each.type for each in dataclasses.fields(Workshop)}
+    for name, value in told.items():
+        problem = ""
+        if name not in _MEANINGS:
+            problem = f"there is no setting {name!r}"
+        elif kinds[name] == "bool":
+            problem = "" if isinstance(value, bool) else f"{name} must be true or false"
+        else:
+            low, high = _RANGES[name]
+            good = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+            problem = "" if good else f"{name} must be a whole number from {low} to {high}"
+        if problem:
+            raise RequestError("The workshop's file is wrong.", f"{path}: {problem}.", code="workshop.file")
+    if "seats" not in told:
+        raise RequestError(
+            "The workshop's file is wrong.", f"{path}: seats is missing.", code="workshop.file"
+        )
+    return told
