@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-os.environ.update(TERM="xterm-256color", COLORTERM="truecolor")
+os.environ.update(TERM="xterm-256color", COLORTERM="truecolor", OLIVEPRESS_GUIDE="off")
 os.environ.pop("NO_COLOR", None)
 
 import tui.machine_load

@@ -46,6 +46,7 @@ def isolated_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         XDG_STATE_HOME=str(home / ".state"),
         XDG_DATA_HOME=str(home / ".data"),
         HF_HOME=str(home / ".cache/huggingface"),
+        OLIVEPRESS_GUIDE="off",
     )
     os.environ.pop("NO_COLOR", None)
     yield home

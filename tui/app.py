@@ -203,6 +203,8 @@ class OlivePressApp(App[None]):
         elif self._draw_timer is None:
             # Figures that move are drawn twice a second: more tells nobody more and fills a slow link.
             self._draw_timer = self.set_timer(0.5, self._draw)
+        if ended and self.settings.bell:
+            self.bell()
         for view in ended:
             if view.stage != self.current.step.name:
                 self.notify(f"{view.id}: {view.state}", markup=False)
@@ -261,6 +263,26 @@ class OlivePressApp(App[None]):
 
         if not any(isinstance(screen, HelpScreen) for screen in self.screen_stack):
             self.push_screen(HelpScreen(self.current.step, dict(self.settings.keymap)))
+
+    def offer_guide(self) -> None:
+        """At the first visit of a step its guide opens by itself."""
+        from tui.guide import is_first_visit
+
+        if self.settings.guide and len(self.screen_stack) == 1 and is_first_visit(self.current.step.name):
+            self.action_guide()
+
+    def action_guide(self) -> None:
+        """Show what stands behind this step."""
+        from tui.guide import GuideScreen, has_guide
+
+        step = self.current.step
+        if has_guide(step.name) and not any(isinstance(screen, GuideScreen) for screen in self.screen_stack):
+            self.push_screen(GuideScreen(step), self._go_on)
+
+    async def _go_on(self, action: str | None) -> None:
+        """Do what a key in the guide stands for, now that the step is in front again."""
+        if action:
+            await self.run_action(action, self.screen)
 
     def action_take(self) -> None:
         """Show what there is to take along, and how."""

@@ -32,12 +32,18 @@ class Topic:
         numbers: what each number on the screen means, by its label.
         good: what is good and what is bad.
         otherwise: what to do if it is bad.
+        why: what stands behind it, in plain words; with the next two it is the step's guide.
+        question: one to think about.
+        look: what to look at in the numbers.
     """
 
     happens: str
     numbers: Mapping[str, str]
     good: str
     otherwise: str
+    why: str = ""
+    question: str = ""
+    look: str = ""
 
 
 def _of_100(share: float) -> str:
@@ -58,6 +64,11 @@ TOPICS: Mapping[str, Topic] = {
         },
         "Good: no FAIL. A WARN of the GPU alone means that it will be slow, not that it will fail.",
         "Mark the line: what to do stands below the list. Press c to copy all of it for somebody who can help.",
+        "Olive is a toolkit that takes a model through passes: each pass is one change of it, such as rounding its"
+        " weights or writing it as a graph. This lab runs some of them one after the other. Each needs memory, disk"
+        " and time, so all of that is looked at first, before an hour is spent in vain.",
+        "Which step will need the most memory here, and why that one?",
+        "The lines of memory, disk and time: what each step needs, beside what there is.",
     ),
     "data": Topic(
         "The records are read and shown as the model will see them. What it learns to say is underlined; special"
@@ -71,6 +82,11 @@ TOPICS: Mapping[str, Topic] = {
         "Good: no findings, nothing cut off, the answer underlined and the question not.",
         "Press f for the findings, one by one. Press a to use the fields and the template that are proposed. Raise"
         " the longest record if answers are cut off.",
+        "A model learns what stands in its records: their tone, their length, their mistakes. Each record becomes a"
+        " conversation in the form that the model was trained on, and only the answer is learnt. Some records are"
+        " held out, so that what is measured later was never learnt.",
+        "If you asked one of these questions in other words, should the model give the same answer?",
+        "Tokens: the median and the longest. Findings: rows that cannot be used.",
     ),
     "quantize": Topic(
         "The model is fetched if need be, and its weights are rounded to few bits, layer by layer; AWQ and GPTQ look"
@@ -88,6 +104,13 @@ TOPICS: Mapping[str, Topic] = {
         f" poor; at 8 bits {_of_100(SAME_WORDS[8][0])} and {_of_100(SAME_WORDS[8][1])}. Perplexity rose by 13 %"
         " in two real models.",
         "Choose awq+gptq; halve the group size; give more records of the kind that it will read; or take 8 bits.",
+        "Why before the tuning: the adapter is then trained on the very weights that will run, and learns to make up"
+        " for what rounding lost; and the training needs far less memory. AWQ looks at activations, the numbers that"
+        " flow through the model while it reads your records. Where they are large, a weight's error is multiplied."
+        " So it scales those weights up before rounding, and scales what flows into them down by the same: the model"
+        " computes the same, with less error where it matters.",
+        "With 4 bits a weight has 16 values to choose from. Why does the model still speak?",
+        "Same next word, and perplexity before and after: what it cost. Size: what it gained.",
     ),
     "finetune": Topic(
         "The quantized model stays as it is; a small adapter beside it learns your records, a batch of them in each"
@@ -110,6 +133,11 @@ TOPICS: Mapping[str, Topic] = {
         " again while that of training still falls: then records are learnt by heart.",
         "Hardly learnt: more steps, more records, or a higher rank. Rose again: fewer steps, or more records. The"
         " loss leaps or is nan: a lower learning rate.",
+        "LoRA puts two narrow matrices beside each large one and trains these alone: a small part of the weights. The"
+        " model itself is frozen, so the adapter stays a file of its own. Several can share one model, each can be"
+        " switched on and off while you chat, and without it you have the model as it was.",
+        "The training loss falls further than the held-out loss. What does the difference tell?",
+        "Held-out loss, before and after. In the curve: does it still fall at the end, or rise again?",
     ),
     "optimize": Topic(
         "The model becomes an ONNX graph for the device that will run it, and the adapter a file beside it. Then"
@@ -129,6 +157,12 @@ TOPICS: Mapping[str, Topic] = {
         " answers of the records are long and free, few come word for word: compare in Chat.",
         "Nothing answered as trained: go back to Finetune, with more steps. Not tried here: ask it a question where"
         " it will run. Answers differ: precision fp32, or quantize again.",
+        "ONNX is a file format for computations: a graph of operations with their weights, which needs neither Python"
+        " nor PyTorch. ONNX Runtime runs such a graph on many kinds of devices. The adapter's matrices become inputs"
+        " of the graph, so one graph serves every adapter. And since a graph can be wrong and look right, it has to"
+        " answer as PyTorch does before it is kept.",
+        "What can you do with a graph that you cannot do with a Python program?",
+        "Answers as PyTorch's: all of them should agree. Right, base and tuned: what the adapter changed.",
     ),
     "chat": Topic(
         "The ONNX model runs on this machine and answers. The adapter can be switched off to hear the base, and both"
@@ -143,6 +177,11 @@ TOPICS: Mapping[str, Topic] = {
         " base's.",
         "It repeats itself: set a repetition penalty of 1.1, or train fewer steps. It answers as the base does: see"
         " whether the adapter is on, then train more.",
+        "ONNX Runtime GenAI runs here. It reads your words as tokens, works out how likely each next token is, takes"
+        " one, and begins again. What it has read it keeps, so a second question costs less than the first. With the"
+        " adapter off you hear the model as it was.",
+        "Ask something that no record tells of. What changed there, and is that good?",
+        "The same question with the adapter and without; tokens a second with each.",
     ),
     "upload": Topic(
         "What the lab made is sent to your Azure Machine Learning workspace and registered with a version and tags."
@@ -158,6 +197,10 @@ TOPICS: Mapping[str, Topic] = {
         "Good: it says that it is registered.",
         "Nobody signed in: press s. No workspace: press w. Refused: the error says which right is missing. Too slow:"
         " stop it, and go on later; what has arrived is kept.",
+        "A registry is for models what a package index is for programs: a name, versions that never change, tags, and"
+        " who put them there. Others fetch or deploy exactly this version, and can go back to the one before.",
+        "What would you write into the tags, so that in a year somebody can tell how it was made?",
+        "Size and sent now: what is there already is not sent twice. The version that it will get.",
     ),
 }
 """By the step's name; of a step that is added from outside its two sentences are told."""

@@ -52,6 +52,7 @@ GLOBAL: tuple[Action, ...] = (
         "what this screen is about, and this list of keys",
         True,
     ),
+    Action("guide", "i", "app.guide", "Guide", "what stands behind this step, and a question to think about"),
     Action("back", "f3,comma", "app.back", "Back", "the step before", True),
     Action("next", "f4,full_stop", "app.next", "Next", "the step after, or the one that is missing", True),
     Action("commands", "f7,colon", "app.command_palette", "Commands", "search all commands by name", True),
@@ -143,16 +144,21 @@ class UserSettings:
         theme: the theme's name, or empty for the default.
         keymap: keys by action id.
         plain: whether to ask by lines in place of drawing screens.
+        guide: whether a step's guide opens by itself at the first visit.
+        bell: whether the terminal's bell rings when a job ends.
         problems: lines for people; unknown settings are told, not lost.
     """
 
     theme: str = ""
     keymap: tuple[tuple[str, str], ...] = ()
     plain: bool = False
+    guide: bool = True
+    bell: bool = False
     problems: tuple[str, ...] = ()
 
 
-_SETTINGS = ("theme", "plain", "keys")
+_SWITCHES = {"plain": False, "guide": True, "bell": False}
+_SETTINGS = ("theme", *_SWITCHES, "keys")
 
 
 def read_settings(path: Path | None = None) -> UserSettings:
@@ -162,6 +168,8 @@ def read_settings(path: Path | None = None) -> UserSettings:
 
         theme = "olive-light"
         plain = true
+        guide = false
+        bell = true
         [keys]
         run = "f8,g"
     """
@@ -193,10 +201,12 @@ def read_settings(path: Path | None = None) -> UserSettings:
     if not isinstance(theme, str):
         problems.append(f"{path}: theme must be text.")
         theme = ""
-    plain = data.get("plain", False)
-    if not isinstance(plain, bool):
-        problems.append(f"{path}: plain must be true or false.")
-    return UserSettings(theme, tuple(keymap), plain is True, tuple(problems))
+    switches = {name: data.get(name, default) for name, default in _SWITCHES.items()}
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            problems.append(f"{path}: {name} must be true or false.")
+            switches[name] = _SWITCHES[name]
+    return UserSettings(theme, tuple(keymap), **switches, problems=tuple(problems))
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -63,7 +63,8 @@ class Terminal:
             # The size is set before the program can ask for it.
             fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
             os.chdir(cwd)
-            given = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", **(env or {})}
+            own = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "OLIVEPRESS_GUIDE": "off"}
+            given = {**os.environ, **own, **(env or {})}
             # readline, which pytest loads, sets COLUMNS and LINES past os.environ: the environment is handed on whole.
             for name in {"COLUMNS", "LINES"} - set(env or {}):
                 given.pop(name, None)

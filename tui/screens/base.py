@@ -112,6 +112,11 @@ class StepScreen(Screen[None]):
         self.log_grew()
         if self.focused is None:
             self.call_next(self.focus_first)
+        self.call_after_refresh(self._offer_guide)
+
+    def _offer_guide(self) -> None:
+        if self.is_current:
+            self.olive.offer_guide()
 
     def on_screen_suspend(self, event: ScreenSuspend) -> None:
         """A field that has the focus is left with the screen."""
