@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from core.workshop import SeatStatus, Workshop
-    from core.workshop.plan import Plan
+    from core.workshop.plan import RoomPlan
 
 _LOOK_S = 1.0
 
@@ -157,7 +157,7 @@ def prepare(options: argparse.Namespace) -> int:
     return 0 if good else MachineError.exit_status
 
 
-def _print_plan(made: Plan) -> None:
+def _print_plan(made: RoomPlan) -> None:
     """The times, a step a line."""
     from core.formats import rough_duration
 

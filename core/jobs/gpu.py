@@ -18,7 +18,7 @@ from core.folder import WORKSHOP_NAME, workshop_of
 from core.formats import some
 from core.hardware import GpuReading, load_nvml, package_version, read_gpus, usable_gpus
 from core.jobs.job import Job
-from core.jobs.turns import OPEN, Line, Ticket, turn
+from core.jobs.turns import OPEN, Ahead, Ticket, turn
 from core.recipe import Recipe
 from core.text import clean
 from core.user_dirs import state_dir
@@ -81,6 +81,7 @@ def held(gpus: Sequence[GpuReading], count: int, job: Job, report: Reporter) -> 
             if len(names) < len(gpus):
                 # CUDA is not awake yet in this process: it reads this when a stage first asks for a GPU.
                 os.environ[_VISIBLE] = ",".join(names)
+        waiting.over()
         yield
 
 
@@ -91,7 +92,7 @@ class _Waiting:
         self._what, self._lab, self._report = what, lab, report
         self._told = ""
 
-    def __call__(self, line: Line) -> None:
+    def __call__(self, line: Ahead) -> None:
         phase = waiting_words(self._what, line, self._lab)
         if phase != self._told:
             if not self._told:
@@ -100,8 +101,13 @@ class _Waiting:
             self._report.progress(phase, 0, None)
         self._report.check_cancelled()
 
+    def over(self) -> None:
+        """It is this job's turn: what was said of the wait holds no more."""
+        if self._told:
+            self._report.progress("its turn has come", 0, None)
 
-def waiting_words(what: str, line: Line, lab: Path) -> str:
+
+def waiting_words(what: str, line: Ahead, lab: Path) -> str:
     """What a job that waits is told: its place in the line, who is at work, and who is before it."""
     words = f"waiting for {what}, place {line.place}"
     if line.at_work:

@@ -55,7 +55,7 @@ class Ticket:
 
 
 @dataclass(frozen=True)
-class Line:
+class Ahead:
     """The line as somebody who waits in it sees it.
 
     Attributes:
@@ -80,7 +80,7 @@ def turn(
     *,
     lab: Path,
     job: str,
-    waiting: Callable[[Line], object],
+    waiting: Callable[[Ahead], object],
     mode: int = PRIVATE,
 ) -> Iterator[tuple[str, ...] | None]:
     """Wait until it is this job's turn, and have what is given as long as it is entered.
@@ -136,7 +136,7 @@ def _join(place: Path, ticket: Ticket, mode: int) -> tuple[Path, int, Ticket] | 
     return path, handle, replace(ticket, number=number)
 
 
-def _served(place: Path, mine: Ticket, handle: int) -> tuple[tuple[str, ...], Line]:
+def _served(place: Path, mine: Ticket, handle: int) -> tuple[tuple[str, ...], Ahead]:
     """What is given to a ticket now, and the line. Nothing while one who came earlier waits, or too little is free."""
     try:
         with _locked(place):
@@ -149,12 +149,12 @@ def _served(place: Path, mine: Ticket, handle: int) -> tuple[tuple[str, ...], Li
             _write(handle, replace(mine, has=given))
             return given, line
     except OSError:  # the folder is gone: nobody can keep order any more
-        return mine.wants[: mine.count], Line((), ())
+        return mine.wants[: mine.count], Ahead((), ())
 
 
-def _line(every: Sequence[Ticket], mine: Ticket) -> Line:
+def _line(every: Sequence[Ticket], mine: Ticket) -> Ahead:
     others = [each for each in every if each.number != mine.number and each.competes_with(mine)]
-    return Line(
+    return Ahead(
         tuple(each for each in others if each.has),
         tuple(each for each in others if not each.has and each.number < mine.number),
     )

@@ -9,7 +9,7 @@ from core.formats import rough_duration
 from core.stages import default_stages
 from core.text import clean, command
 from core.workshop.folder import Workshop
-from core.workshop.plan import READING, Plan, plan
+from core.workshop.plan import READING, RoomPlan, plan
 
 _TEMPLATE = Path(__file__).with_name("handout.html.j2")
 
@@ -59,7 +59,7 @@ def write_handouts(workshop: Workshop) -> list[Path]:
     return paths
 
 
-def handout(workshop: Workshop, seat: str, made: Plan) -> str:
+def handout(workshop: Workshop, seat: str, made: RoomPlan) -> str:
     """A seat's page as HTML: one sheet of paper."""
     from jinja2 import Environment
 

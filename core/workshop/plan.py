@@ -22,7 +22,7 @@ _TITLES = {"check": "Check", "data": "Data", "chat": "Chat"}
 
 
 @dataclass(frozen=True)
-class PlanStep:
+class PlannedStep:
     """A step in the plan.
 
     Attributes:
@@ -42,7 +42,7 @@ class PlanStep:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RoomPlan:
     """The plan of a workshop.
 
     Attributes:
@@ -52,7 +52,7 @@ class Plan:
         minutes: how long the lab may take.
     """
 
-    steps: tuple[PlanStep, ...]
+    steps: tuple[PlannedStep, ...]
     seats: int
     at_once: int
     gpus: int
@@ -74,7 +74,7 @@ class Plan:
         return {**asdict(self), "total_s": self.total_s, "fits": self.fits}
 
 
-def plan(workshop: Workshop) -> Plan:
+def plan(workshop: Workshop) -> RoomPlan:
     """The plan, by the reference lab. It reads the records: seconds."""
     gpus = len(gpus_here())
     at_once = _at_once(workshop, gpus)
@@ -83,12 +83,12 @@ def plan(workshop: Workshop) -> Plan:
     for name in default_stages():
         alone = expected_seconds(workshop.reference.root, name)
         found.append(
-            PlanStep(
+            PlannedStep(
                 name, STAGES[name].title, alone, _for_all(alone, workshop.seats, at_once, gpus), name in ran
             )
         )
     found.append(_reading("chat"))
-    return Plan(tuple(found), workshop.seats, at_once, gpus, workshop.minutes)
+    return RoomPlan(tuple(found), workshop.seats, at_once, gpus, workshop.minutes)
 
 
 def steps_within(workshop: Workshop, recipe: Recipe) -> int | None:
@@ -115,9 +115,9 @@ def steps_within(workshop: Workshop, recipe: Recipe) -> int | None:
     return max(10, int(10 + (left - least) / for_a_step))
 
 
-def _reading(name: str) -> PlanStep:
+def _reading(name: str) -> PlannedStep:
     seconds = 60.0 * READING[name]
-    return PlanStep(name, _TITLES[name], seconds, seconds, reading=True)
+    return PlannedStep(name, _TITLES[name], seconds, seconds, reading=True)
 
 
 def _at_once(workshop: Workshop, gpus: int) -> int:

@@ -24,7 +24,7 @@ from core.report import what_is_made
 from core.stage_context import versions
 from core.stages import STAGES, default_stages
 from core.workshop.folder import Workshop
-from core.workshop.plan import Plan, plan
+from core.workshop.plan import RoomPlan, plan
 from core.workshop.watch import seats_status
 
 _OF_ONE = ("python", "packages", "gpu", "gpu driver", "torch build", "onnxruntime build", "terminal")
@@ -34,7 +34,7 @@ _ROOMS_OWN = ("memory", "gpu memory", "disk", "time", "jobs", "results", "folder
 """What is looked at for the whole room in place of one seat."""
 
 
-def check_room(workshop: Workshop, made: Plan | None = None) -> list[Check]:
+def check_room(workshop: Workshop, made: RoomPlan | None = None) -> list[Check]:
     """What one seat would be told, and what holds for all of them at once. It reads the records: seconds.
 
     Args:
@@ -163,7 +163,7 @@ def _access(workshop: Workshop) -> Iterator[Check]:
     closed = [each.note for each in seats_status(workshop) if each.state == "unreadable"]
     if closed:
         yield Check("access", WARN, f"{counted(len(closed), 'seat')} cannot be looked at: {closed[0]}.",
-                    "Look and rescue as root: sudo olivepress workshop …")  # fmt: skip
+                    "Look, and rescue, as root.")  # fmt: skip
     if not workshop.own_accounts:
         yield Check("access", OK, "All seats work under this account.")
         return
@@ -202,7 +202,7 @@ def _owner_id(path: Path) -> int:
         return 0
 
 
-def _time(made: Plan) -> Iterator[Check]:
+def _time(made: RoomPlan) -> Iterator[Check]:
     if made.total_s is None:
         yield Check("time", SKIP, "How long it takes cannot be said before the reference lab has run.")
         return

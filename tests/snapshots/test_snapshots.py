@@ -174,6 +174,11 @@ def test_help(snap_compare: Compare, pinned: Lab, monkeypatch: pytest.MonkeyPatc
     picture(snap_compare, pinned, "quantize", (80, 24), "f2")
 
 
+@pytest.mark.parametrize("size", SIZES, ids=IDS)
+def test_guide(snap_compare: Compare, pinned: Lab, size: tuple[int, int]) -> None:
+    picture(snap_compare, pinned, "quantize", size, "i")
+
+
 def test_leaving(snap_compare: Compare, pinned: Lab) -> None:
     job = job_in(pinned, "finetune", "running")
     picture(snap_compare, pinned, "finetune", (80, 24), "q")

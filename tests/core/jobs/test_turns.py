@@ -14,7 +14,7 @@ from core.errors import Cancelled
 from core.events import RecordingReporter
 from core.hardware import GpuReading
 from core.jobs import Job, gpu
-from core.jobs.turns import Line, Ticket, _join, _served, tickets, turn
+from core.jobs.turns import Ahead, Ticket, _join, _served, tickets, turn
 
 GPUS = [GpuReading(number, "A GPU", 80 << 30, 0, None, f"GPU-{number}") for number in range(4)]
 
@@ -27,7 +27,7 @@ class Waits(Exception):
     """Raised in place of waiting."""
 
 
-def refuse(line: Line) -> None:
+def refuse(line: Ahead) -> None:
     raise Waits(line.place, [each.job for each in line.at_work], [each.job for each in line.before])
 
 
