@@ -18,7 +18,7 @@ from core.workshop import Wishes, Workshop, prepare, reset, seats_status
 from core.workshop import plan as plans
 from core.workshop import room as rooms
 from core.workshop.handout import handout
-from core.workshop.plan import RoomPlan, PlannedStep
+from core.workshop.plan import PlannedStep, RoomPlan
 from core.workshop.prepare import _drawn
 from core.workshop.rescue import _chain
 from tests.tiny_models import make_tiny
