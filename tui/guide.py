@@ -63,9 +63,6 @@ def guide_lines(step: Step) -> list[Content]:
     """A step's guide, a paragraph a line."""
     topic = TOPICS[step.name]
     return [
-        Content.styled("What happens here", "bold"),
-        Content(step.about),
-        Content(""),
         Content.styled("What stands behind it", "bold"),
         Content(topic.why),
         Content(""),
@@ -99,7 +96,6 @@ class GuideScreen(Dialog[str]):
             yield Plain(f"{self._step.title}: guide", classes="dialog-title")
             with Scrolled(classes="dialog-text"):
                 yield Plain(Content("\n").join(guide_lines(self._step)))
-            yield Plain("Enter: to the step.  i: this guide again.", classes="dialog-hint")
 
     def action_close(self) -> None:
         """Back to the step."""

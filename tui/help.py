@@ -50,6 +50,8 @@ def _of_100(share: float) -> str:
     return f"{round(100 * share)} of 100"
 
 
+_PREPARED = {"Prepared result, put here": "not run in this lab: the host of a workshop put it here"}
+
 TOPICS: Mapping[str, Topic] = {
     "check": Topic(
         "Python, packages, GPU, memory, disk, model and data are looked at side by side, each for a few seconds."
@@ -99,6 +101,7 @@ TOPICS: Mapping[str, Topic] = {
             "Perplexity": "before and after, on held-out records: among how many words it wavers; lower is better",
             "Same next word": "how often both models expect the same next word, exactly: the same token",
             "Records looked at": "by AWQ and GPTQ; they should be like what the model will read",
+            **_PREPARED,
         },
         f"At 4 bits {_of_100(SAME_WORDS[4][0])} same next words are good, fewer than {_of_100(SAME_WORDS[4][1])} are"
         f" poor; at 8 bits {_of_100(SAME_WORDS[8][0])} and {_of_100(SAME_WORDS[8][1])}. Perplexity rose by 13 %"
@@ -128,6 +131,7 @@ TOPICS: Mapping[str, Topic] = {
             "GPUs": "how many shared the records of each step",
             "Rate": "the learning rate at this moment: it rises, then falls",
             "Gradient": "how strongly a step pulls; one that leaps again and again means too high a rate",
+            **_PREPARED,
         },
         f"Good: less than {LEARNT:.0%} of the held-out loss is left. Bad: more than {HARDLY:.0%} is left; or it rises"
         " again while that of training still falls: then records are learnt by heart.",
@@ -152,6 +156,7 @@ TOPICS: Mapping[str, Topic] = {
             "Questions asked again": "of the records that were learnt",
             "Divergence of merged from unmerged": "what folding the adapter in has changed; near 0 is nothing",
             "Right, base and tuned": "so many of them were answered as in the records",
+            **_PREPARED,
         },
         "Good: all answers agree, and the tuned model answers most questions as trained, the base does not. Where the"
         " answers of the records are long and free, few come word for word: compare in Chat.",

@@ -214,6 +214,8 @@ class PlainWizard:
             for name, meaning in topic.numbers.items():
                 print(f"  {name}: {meaning}")
             print(topic.good)
+            for said in (topic.why, topic.question):
+                print(said)
             if step.name in default_stages():  # those of the others name keys of the screen
                 print(topic.otherwise)
         print(f"Answers ({answers[0].word} is Enter; the first letters do):")

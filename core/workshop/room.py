@@ -114,7 +114,8 @@ def _memory(workshop: Workshop, needs: list[StageNeed]) -> Iterator[Check]:
         fit = int(here.ram_free // most.ram)
         fix: tuple[str | Do, ...] = ("Use a machine with more memory, or a smaller model.",)
         if fit and not gpus:
-            fix = ("", Do("workshop", ("prepare", str(workshop.root), "--at-once", str(fit))))
+            again = Do("workshop", ("prepare", str(workshop.root)))
+            fix = ("Let fewer compute at once: ", again, f" with --at-once {fit}.")
         yield Check("memory", FAIL, found, fix)
     else:
         yield Check("memory", WARN if together * most.ram > 0.85 * here.ram_free else OK, found)

@@ -198,7 +198,7 @@ def test_a_room_is_more_than_one_lab(kit: Workshop, monkeypatch: pytest.MonkeyPa
     tight = room_of(kit, monkeypatch, gib=2, ram=3)
     assert tight["disk"].state == FAIL
     assert tight["memory"].state == FAIL
-    assert tight["memory"].fix == f"olivepress workshop prepare {kit.root} --at-once 1"
+    assert "--at-once 1" in tight["memory"].fix
     assert room_of(kit, monkeypatch, gib=1, ram=8, gpus=2)["gpu memory"].state == OK
     assert room_of(kit, monkeypatch, gib=1, ram=8, gpus=2, gpu=0.5)["gpu memory"].state == FAIL
     assert "3 seats take turns on 2 GPUs" in room_of(kit, monkeypatch, gib=1, ram=8, gpus=2)["turns"].found
