@@ -31,6 +31,17 @@ Two real models (docs/real-models.md) were left with 23 and 35 %; the rehearsal 
 ROSE = 1.03
 """How far above its lowest the held-out loss ends when the training went on too long; less is chance."""
 
+FORGOT_LITTLE, FORGOT_MUCH = 1.1, 2.0
+"""How many times the perplexity on general text may be of what it was, for nothing and for little to be forgotten.
+
+Rounding the weights of a small model to 4 bits by the plainest method alone makes it 1.2 times."""
+
+HARDLY_RIGHT = 0.1
+"""The share of held-out questions below which it answers none, whatever its loss is."""
+
+DEPLOYED_WORSE = 0.05
+"""Nats a token by which the deployed model may be worse than PyTorch's with that adapter; int8 rounding is less."""
+
 FEW_TOKENS = 200
 """Below so many measured tokens, chance alone moves the share of next words by two or three in a hundred."""
 
@@ -216,6 +227,49 @@ def of_search(result: Result) -> Assessment:
     measured = _number(result, "measured")
     made = f", {number(measured)} of them made as a whole" if measured is not None else ""
     return Assessment(f"Best{within}: {title}. It is one of {counted(int(tries), 'choice')}{made}.")
+
+
+def of_evaluate(result: Result) -> Assessment:
+    """Whether it was worth it: what was learnt, what was forgotten, and whether what is deployed is as it was tuned."""
+    before, after = _number(result, "perplexity_before"), _number(result, "perplexity_after")
+    if before is None or after is None:
+        return Assessment()
+    if result.get("before") == result.get("after"):
+        return Assessment(
+            f"Only one form of the model was measured: perplexity {number(after)} on held-out records."
+        )
+    faults = []
+    parts = [f"perplexity on held-out records {number(before)} before, {number(after)} after"]
+    low, high = (_number(result, f"loss_change.{end}") for end in ("low", "high"))
+    if low is not None and high is not None and high >= 0:
+        chance = "what was gained may be chance: give more records or train longer"
+        faults.append(chance if low < 0 else "it answers worse than the model that you began with")
+    asked, was, right = (_number(result, key) for key in ("asked_of_both", "right_before", "right_after"))
+    if asked and was is not None and right is not None:
+        parts.append(
+            f"of {counted(int(asked), 'question')} {number(was)} right before, {number(right)} after"
+        )
+        if right < HARDLY_RIGHT * asked:
+            faults.append("hardly an answer is right yet: train more steps, or with more records")
+    general, later = _number(result, "general_before"), _number(result, "general_after")
+    if general and later is not None:
+        much = later > FORGOT_MUCH * general
+        forgot = "much" if much else "a little" if later > FORGOT_LITTLE * general else "nothing"
+        parts.append(
+            f"on general text {number(general)} before, {number(later)} after, so {forgot} was forgotten"
+        )
+        if much:
+            faults.append("if it is to answer other questions too, train fewer steps or at a lower rate")
+    gap = _number(result, "deploying_change.low")
+    if gap is not None and gap > DEPLOYED_WORSE:
+        faults.append("as deployed it is worse than in PyTorch: set optimize.precision to int8 or fp32")
+    if not str(result.get("after") or "").startswith("onnx"):
+        faults.append("what is deployed was not measured: these figures are of PyTorch's")
+    said = "; ".join(parts)
+    told = f"{said[0].upper()}{said[1:]}"
+    if faults:
+        return Assessment(f"{told}. But {'; and '.join(faults)}.", poor=True)
+    return Assessment(f"{told}: worth it.")
 
 
 def of_upload(result: Result) -> Assessment:

@@ -114,6 +114,10 @@ class LabFolder:
         """An adapter as ONNX Runtime GenAI loads it."""
         return self.onnx_dir / "adapters" / f"{adapter}.onnx_adapter"
 
+    def evaluation_dir(self, adapter: str) -> Path:
+        """What was measured of the model with the adapter of that name, and without."""
+        return self.root / "evaluation" / adapter
+
     @property
     def chats_dir(self) -> Path:
         """Transcripts, JSON Lines."""

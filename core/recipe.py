@@ -251,6 +251,23 @@ class ChatSection:
 
 
 @dataclass(frozen=True)
+class EvaluateSection:
+    """``[evaluate]``: what every step cost and gave, on held-out records."""
+
+    rows: int = option(50, "held-out records to measure on, at most", low=1, high=100_000, advanced=True)
+    general_text: str = option(
+        "",
+        "file of plain text that shows what was forgotten (empty: the one that comes along)",
+        advanced=True,
+    )
+    tasks: str = option("", "tasks of lm-eval, by their names, with commas", advanced=True)
+    task_folder: str = option("", "folder with tasks of your own for lm-eval", advanced=True)
+    task_limit: int = option(
+        0, "questions of each task at most (0: all)", low=0, high=1_000_000, advanced=True
+    )
+
+
+@dataclass(frozen=True)
 class UploadSection:
     """``[upload]``: where the result is registered."""
 
@@ -279,6 +296,7 @@ class Recipe:
     finetune: FinetuneSection = field(default_factory=FinetuneSection)
     optimize: OptimizeSection = field(default_factory=OptimizeSection)
     chat: ChatSection = field(default_factory=ChatSection)
+    evaluate: EvaluateSection = field(default_factory=EvaluateSection)
     upload: UploadSection = field(default_factory=UploadSection)
 
     def with_values(self, values: dict[str, Any]) -> Recipe:

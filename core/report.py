@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.errors import RequestError
+from core.evaluated import TITLES, explained, left_out, measured, samples, table, tasks_table
 from core.events import now
 from core.files import MANIFEST, read_if_whole, read_json
 from core.folder import LabFolder
@@ -72,7 +74,7 @@ def report_text(lab: LabFolder, recipe: Recipe) -> str:
     """The report as Markdown."""
     parts = [
         f"# {escape(lab.root.name)}",
-        f"Model `{escape(recipe.model.source)}`, data `{escape(recipe.data.file)}`. "
+        f"Model {code(recipe.model.source)}, data {code(recipe.data.file)}. "
         f"Written {now()[:19]}Z by OlivePress.",
     ]
     old = stale(lab, recipe)
@@ -89,10 +91,11 @@ def report_text(lab: LabFolder, recipe: Recipe) -> str:
         result = numbers_of(manifest)
         if sentence := assessment(stage, result).text:
             parts.append(escape(sentence))
-        parts.append(f"`{folder.relative_to(lab.root)}`")
+        parts.append(code(str(folder.relative_to(lab.root))))
         if stage in old and folder == _now(lab, recipe, stage):
             parts.append(f"Stale: {escape(old[stage])}.")
         parts.append(_table(stage, result))
+        parts += _evaluation(result) if stage == "evaluate" else []
         if manifest.get("auto"):
             parts.append("What followed the model and the data:")
             parts.append(auto_table(manifest["auto"]))
@@ -130,6 +133,31 @@ def _table(stage: str, result: dict[str, Any]) -> str:
     rows = [("what", "value"), ("---", "---")]
     rows += [(label, escape(value)) for label, value in result_lines(stage, result)]
     return "\n".join(f"| {label} | {value} |" for label, value in rows)
+
+
+def _evaluation(result: Mapping[str, Any]) -> list[str]:
+    """The variants as a table, and some answers of the first and the last of them."""
+    there = measured(result)
+    if not there:
+        return []
+    rows = [["", *(TITLES[name] for name, _ in there)], ["---"] * (len(there) + 1)]
+    rows += [[label, *cells] for label, cells in (*table(result), *tasks_table(result))]
+    parts = ["\n".join("| " + " | ".join(map(escape, row)) + " |" for row in rows)]
+    parts.append(escape(explained(result)))
+    parts += [f"Not measured: {escape(line)}" for line in left_out(result)]
+    for sample in samples(result):
+        lines = [("Question", sample.get("question")), ("Expected", sample.get("expected"))]
+        lines += [(TITLES.get(str(name), str(name)), text) for name, text in sample["answers"].items()]
+        parts.append("\n".join(f"- **{escape(who)}**: {escape(str(text or ''))}" for who, text in lines))
+    return parts
+
+
+def code(text: str) -> str:
+    """Foreign text as Markdown shows code, in which nothing is escaped."""
+    text = clean(text, keep_newlines=False)
+    marks = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return f"{marks}{space}{text}{space}{marks}"
 
 
 def auto_table(chosen: Iterable[Mapping[str, Any]]) -> str:

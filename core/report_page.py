@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from core.difference import difference
 from core.errors import RequestError
+from core.evaluated import TITLES, explained, figure, left_out, measured, rate, samples, table, tasks_table
 from core.events import now
 from core.files import MANIFEST, read_json, write_atomic
 from core.folder import LabFolder
@@ -27,7 +28,7 @@ from core.version import __version__
 _TEMPLATE = Path(__file__).with_name("report_page.html.j2")
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 360, 190, 44, 22, 10
 _CHART_SPAN = 7
-"""Steps over which the loss is smoothed, on each side as many as there are."""
+"""Points over which the loss is smoothed, on each side; fewer where there are few."""
 
 
 def write_report(lab: LabFolder, recipe: Recipe) -> None:
@@ -47,11 +48,21 @@ def page(lab: LabFolder, recipe: Recipe) -> str:
 
     made, unread = _made(lab)
     results = {stage: manifest.get("result") or {} for stage, _, _, manifest in made}
-    sentences = [assessment(stage, manifest.get("result") or {}) for stage, _, _, manifest in made]
+    # Whether it was worth it stands first, where that was measured.
+    judged = sorted(made, key=lambda each: each[0] != "evaluate")
+    sentences = [assessment(stage, manifest.get("result") or {}) for stage, _, _, manifest in judged]
+    evaluation = _evaluation_now(lab, recipe, made)
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     charts = [
         {"title": title, "svg": Markup(svg), "words": words}
-        for title, svg, words in (_sizes(results), _loss(results.get("finetune", {})), _speed(results))
+        for title, svg, words in (
+            *_quality(evaluation),
+            _loss(results.get("finetune", {})),
+            _layers(evaluation),
+            _sizes(results),
+            _memory(evaluation),
+            _speed(results, evaluation),
+        )
         if svg
     ]
     text: str = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
@@ -63,8 +74,9 @@ def page(lab: LabFolder, recipe: Recipe) -> str:
         verdict=[sentence for sentence in sentences if sentence.text],
         old=[f"{STAGES[stage].title}: {_plain(why)}." for stage, why in stale(lab, recipe).items()] + unread,
         charts=charts,
-        answers=_answers(results.get("optimize", {}).get("answers")),
-        parts=[_part(*each) for each in made],
+        answers=_samples(evaluation) or _answers(results.get("optimize", {}).get("answers")),
+        table=_table(evaluation),
+        parts=[_part(lab.root, *each) for each in made],
         commands=_commands(lab, recipe, [stage for stage, *_ in made]),
         recipe=_plain_text(recipe_text(_without_azure(recipe))),
         machine=f"{platform.system()} {platform.machine()}, {usable_cores()} cores, Python {platform.python_version()}",
@@ -86,7 +98,7 @@ def _made(lab: LabFolder) -> tuple[list[tuple[str, str, Path, Mapping[str, Any]]
     return found, unread
 
 
-def _part(stage: str, heading: str, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _part(root: Path, stage: str, heading: str, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     result = numbers_of(manifest)
     main = result_lines(stage, result, main=True)
     fingerprint = manifest.get("fingerprint") or {}
@@ -102,7 +114,7 @@ def _part(stage: str, heading: str, folder: Path, manifest: Mapping[str, Any]) -
             {"option": each["option"], "words": _plain(_words(each)), "reason": _plain(each["reason"])}
             for each in manifest.get("auto") or []
         ],
-        "made": [("Folder", f"models/{folder.relative_to(folder.parent.parent)}"), *made] if folder else made,
+        "made": [("Folder", _plain(folder.relative_to(root))), *made],
     }
 
 
@@ -152,7 +164,7 @@ def _sizes(results: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str]:
         ("ONNX", built.get("base_bytes")),
         ("adapter", built.get("adapter_bytes")),
     ]
-    found = [(name, float(size)) for name, size in bars if _is_number(size) and size]
+    found: list[Bar] = [(name, float(size), None) for name, size in bars if _is_number(size) and size]
     return (
         "Size",
         _bars(found, human_bytes) if len(found) > 1 else "",
@@ -160,10 +172,115 @@ def _sizes(results: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str]:
     )
 
 
-def _speed(results: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str]:
+Chart = tuple[str, str, str]
+"""A title, the SVG (empty where there is nothing to draw), and words below it."""
+
+
+def _evaluation_now(
+    lab: LabFolder, recipe: Recipe, made: Sequence[tuple[str, str, Path, Mapping[str, Any]]]
+) -> Mapping[str, Any]:
+    """The result of the evaluation that the recipe means, or of another adapter's; empty without one."""
+    found = {folder: manifest for stage, _, folder, manifest in made if stage == "evaluate"}
+    now_meant = lab.evaluation_dir(recipe.finetune.adapter)
+    chosen = found.get(now_meant) or next(iter(found.values()), {})
+    result = chosen.get("result")
+    return result if isinstance(result, Mapping) else {}
+
+
+def _quality(evaluation: Mapping[str, Any]) -> list[Chart]:
+    """What was learnt and what was forgotten, by variant."""
+    charts = []
+    for key, title, words in (
+        (
+            "perplexity",
+            "Perplexity on held-out records",
+            "Lower is better: the records' own answers surprise it less.",
+        ),
+        (
+            "general_perplexity",
+            "Perplexity on general text",
+            "What the records do not teach: higher is forgotten.",
+        ),
+    ):
+        bars = _measured_bars(evaluation, key)
+        charts.append((title, _bars(bars, number) if len(bars) > 1 else "", f"{words} {_LINES}"))
+    return charts
+
+
+_LINES = "The thin lines are intervals of 95 in 100."
+
+
+def _measured_bars(evaluation: Mapping[str, Any], key: str) -> list[Bar]:
+    found = []
+    for name, numbers in measured(evaluation):
+        value, low, high = (figure(numbers, key, part) for part in ("value", "low", "high"))
+        if value is not None and _is_number(value):
+            ends = None if low is None or high is None or not _is_number(high) else (low, high)
+            found.append((TITLES[name], value, ends))
+    return found
+
+
+def _memory(evaluation: Mapping[str, Any]) -> Chart:
+    bars = _measured_bars(evaluation, "peak_bytes")
+    words = "At most, of a process of its own while it answered. PyTorch unpacks what is quantized."
+    return "Memory", _bars(bars, human_bytes) if len(bars) > 1 else "", words
+
+
+def _layers(evaluation: Mapping[str, Any]) -> Chart:
+    """What quantizing each layer costs, as bars side by side."""
+    values = evaluation.get("kl_by_layer")
+    given = values if isinstance(values, Sequence) and not isinstance(values, str) else ()
+    layers = [float(each) for each in given if _is_number(each)]
+    if len(layers) < 2 or max(layers) <= 0:
+        return "Divergence by layer", "", ""
+    wide = (_WIDTH - _LEFT - 6) / len(layers)
+    high = _HEIGHT - _TOP - _BOTTOM
+    parts = []
+    for share in (0.0, 0.5, 1.0):
+        y = _TOP + high * (1 - share)
+        parts.append(
+            f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - 6}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{number(share * max(layers))}</text>'
+        )
+    for place, value in enumerate(layers):
+        tall = max(0.5, high * max(value, 0.0) / max(layers))
+        parts.append(
+            f'<rect class="bar" x="{_LEFT + place * wide + 0.1 * wide:.1f}" y="{_TOP + high - tall:.1f}" '
+            f'width="{0.8 * wide:.1f}" height="{tall:.1f}"/>'
+        )
+    for place, anchor in ((0, "start"), (len(layers) - 1, "end")):
+        x = _LEFT + (place + (anchor == "end")) * wide
+        parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 6}" text-anchor="{anchor}">{place + 1}</text>')
+    worst = max(range(len(layers)), key=layers.__getitem__)
+    words = (
+        f"From the float model, in nats a token, when one layer alone is the quantized one: most in layer {worst + 1} "
+        f"({number(layers[worst])}). 8 bits for such layers bring the model nearer."
+    )
+    svg = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{_escaped(words)}">{"".join(parts)}</svg>'
+    return "Divergence by layer", svg, words
+
+
+def _table(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The variants and their figures, as the page shows them."""
+    there = measured(evaluation)
+    if not there:
+        return None
+    return {
+        "heads": [TITLES[name] for name, _ in there],
+        "lines": [*table(evaluation), *tasks_table(evaluation)],
+        "words": explained(evaluation),
+        "left_out": left_out(evaluation),
+    }
+
+
+def _speed(results: Mapping[str, Mapping[str, Any]], evaluation: Mapping[str, Any]) -> Chart:
+    measured_bars = _measured_bars(evaluation, "tokens_per_s")
+    if measured_bars:
+        words = "The middle of the answers; the thin lines are where eight in ten lie."
+        return "Tokens a second", _bars(measured_bars, rate), words
     built = results.get("optimize", {})
     bars = [("base", built.get("tokens_per_s_base")), ("with adapter", built.get("tokens_per_s_tuned"))]
-    found = [(name, float(speed)) for name, speed in bars if _is_number(speed) and speed]
+    found: list[Bar] = [(name, float(speed), None) for name, speed in bars if _is_number(speed) and speed]
     first = built.get("time_to_first_token_s_base")
     words = f"The first token after {1000 * float(first or 0):,.0f} ms." if _is_number(first) else ""
     return "Tokens a second, as ONNX", _bars(found, number) if found else "", words
@@ -178,18 +295,28 @@ def _is_number(value: object) -> bool:
     )
 
 
-def _bars(bars: Sequence[tuple[str, float]], words: Any) -> str:
-    most = max(value for _, value in bars)
+Bar = tuple[str, float, tuple[float, float] | None]
+"""A name, a value, and between what it lies where that is known."""
+
+
+def _bars(bars: Sequence[Bar], words: Callable[[float], str]) -> str:
+    most = max(max(value, ends[1] if ends else 0.0) for _, value, ends in bars) or 1.0
     height = 34 * len(bars)
     lines = []
-    for number_, (name, value) in enumerate(bars):
-        y, width = 34 * number_, max(1.0, 340 * value / most)
-        kind = "bar first" if number_ == 0 else "bar"
+    for place, (name, value, ends) in enumerate(bars):
+        y, width = 34 * place, max(1.0, 340 * value / most)
+        kind = "bar first" if place == 0 else "bar"
         lines.append(
             f'<text x="0" y="{y + 11}">{_escaped(name)}: {_escaped(words(value))}</text>'
             f'<rect class="{kind}" x="0" y="{y + 15}" width="{width:.1f}" height="11" rx="2"/>'
         )
-    told = "; ".join(f"{name} {words(value)}" for name, value in bars)
+        if ends is not None and ends[0] < ends[1]:
+            left, right, middle = 340 * ends[0] / most, 340 * ends[1] / most, y + 20.5
+            lines.append(
+                f'<path class="span" d="M{left:.1f} {middle}H{right:.1f}M{left:.1f} {middle - 4}v8'
+                f'M{right:.1f} {middle - 4}v8"/>'
+            )
+    told = "; ".join(f"{name} {words(value)}" for name, value, _ in bars)
     return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{_escaped(told)}">{"".join(lines)}</svg>'
 
 
@@ -248,9 +375,9 @@ def _loss(result: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def _smoothed(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    found = []
+    found, span = [], min(_CHART_SPAN, len(points) // 8)
     for place, (step, _) in enumerate(points):
-        near = points[max(0, place - _CHART_SPAN) : place + _CHART_SPAN + 1]
+        near = points[max(0, place - span) : place + span + 1]
         found.append((step, sum(loss for _, loss in near) / len(near)))
     return found
 
@@ -258,15 +385,38 @@ def _smoothed(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]
 # The answers
 
 
-def _answers(answers: Any) -> dict[str, Any] | None:
+def _samples(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Some held-out questions with the answers of the first and the last variant."""
+    there = [name for name, _ in measured(evaluation)]
+    if len(there) < 2:
+        return []
+    first, last = there[0], there[-1]
+    found = []
+    for sample in samples(evaluation):
+        before, after = (sample["answers"].get(name) for name in (first, last))
+        if isinstance(before, str) and isinstance(after, str):
+            pair = _side_by_side(before, after, TITLES[first], TITLES[last])
+            expected = clean(str(sample.get("expected") or ""))
+            found.append({"question": _plain(sample.get("question") or ""), "expected": expected, **pair})
+    return found
+
+
+def _answers(answers: Any) -> list[dict[str, Any]]:
+    """The question that optimize asked, where nothing was evaluated."""
     if not isinstance(answers, Mapping) or not answers.get("base") or not answers.get("tuned"):
-        return None
-    base, tuned = (clean(str(answers[key])) for key in ("base", "tuned"))
+        return []
+    pair = _side_by_side(str(answers["base"]), str(answers["tuned"]), "Base", "Tuned")
+    return [{"question": _plain(answers.get("question") or ""), "expected": "", **pair}]
+
+
+def _side_by_side(before: str, after: str, first: str, second: str) -> dict[str, Any]:
+    base, tuned = clean(before), clean(after)
     apart = difference(base, tuned)
     return {
-        "question": _plain(answers.get("question") or ""),
-        "base": _pieces(base, apart.first),
-        "tuned": _pieces(tuned, apart.second),
+        "before": _pieces(base, apart.first),
+        "after": _pieces(tuned, apart.second),
+        "first": first,
+        "second": second,
         "marked": bool(apart.first or apart.second),
     }
 

@@ -20,6 +20,11 @@ def sample_data() -> Path:
     return data_dir() / "data_sample_travel.jsonl"
 
 
+def general_text() -> Path:
+    """The bundled plain text on many things, paragraphs apart by an empty line, to see what a model has forgotten."""
+    return data_dir() / "general_text.txt"
+
+
 def rehearsal_model() -> Path:
     """The bundled model, a Hugging Face folder of the Phi-3 architecture."""
     return data_dir() / "rehearsal_model"

@@ -34,6 +34,7 @@ class Figure:
         main: whether it is of the few that the stage's screen shows.
         show: how its number is written.
         between: what stands between two values.
+        end: what stands behind the last value.
         zero: whether a value of 0 or an empty one is told.
     """
 
@@ -42,6 +43,7 @@ class Figure:
     main: bool = False
     show: Callable[[float], str] = number
     between: str = " to "
+    end: str = ""
     zero: bool = True
 
     def text(self, result: Mapping[str, Any]) -> str:
@@ -49,7 +51,7 @@ class Figure:
         values = [_at(result, part) for part in self.key.split("|")]
         if any(value is None for value in values) or not (self.zero or all(values)):
             return ""
-        return self.between.join(self._word(value) for value in values)
+        return self.between.join(self._word(value) for value in values) + self.end
 
     def _word(self, value: Any) -> str:
         if isinstance(value, bool):

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from core.algorithms import is_calibrated
-from core.assessments import Assessment, none, of_finetune, of_optimize, of_quantize, of_search, of_upload
+from core.assessments import (
+    Assessment,
+    none,
+    of_evaluate,
+    of_finetune,
+    of_optimize,
+    of_quantize,
+    of_search,
+    of_upload,
+)
 from core.errors import RequestError
 from core.folder import LabFolder
 from core.formats import duration, human_bytes
@@ -314,6 +323,48 @@ _ALL = (
         ),
         usual=False,
         beside="quantize",
+    ),
+    Stage(
+        "evaluate",
+        "Evaluate",
+        "Puts the same held-out records to the float, the quantized and the ONNX model, with adapter and without."
+        " It shows what was learnt, what was forgotten, and what it costs to run.",
+        run="core.evaluate.stage",
+        needs="quantize",
+        makes=Makes("Evaluation", lambda lab, adapter: lab.evaluation_dir(adapter), "rows.jsonl"),
+        form=("evaluate",),
+        reads=("data", "evaluate"),
+        assessment=of_evaluate,
+        figures=(
+            Figure(
+                "perplexity_before|perplexity_after",
+                "Perplexity on held-out records",
+                True,
+                between=" before, ",
+                end=" after",
+            ),
+            Figure("right_before|asked_of_both", "Right answers before", True, between=" of "),
+            Figure("right_after|asked_of_both", "Right answers after", True, between=" of "),
+            Figure(
+                "general_before|general_after",
+                "Perplexity on general text",
+                True,
+                between=" before, ",
+                end=" after",
+            ),
+            Figure("bytes", "Size on disk, as deployed", True, show=human_bytes),
+            Figure("peak_bytes", "Memory at most, as deployed", True, show=human_bytes),
+            Figure("load_s", "Loading took", show=duration),
+            Figure("first_s", "First token after", True, show=milliseconds),
+            Figure("tokens_per_s", "Tokens a second", True),
+            Figure("rows", "Held-out records"),
+            Figure("questions", "Of them questions"),
+            Figure("truncated_rows", "Records cut", zero=False),
+            Figure("general_tokens", "General text, in tokens"),
+            Figure("kl", "Divergence from the float model on it"),
+        ),
+        usual=False,
+        beside="chat",
     ),
     Stage(
         "upload",

@@ -35,6 +35,12 @@ _INPUTS: Mapping[tuple[str, str], str] = {
     ("finetune", "records"): "the data file has changed",
     ("optimize", "base.checkpoint"): "the quantized model was made anew",
     ("optimize", "adapter_stamp"): "the adapter was trained anew",
+    ("evaluate", "base"): "the quantized model was made anew",
+    ("evaluate", "adapter_stamp"): "the adapter was trained anew",
+    ("evaluate", "onnx"): "the ONNX model was made anew",
+    ("evaluate", "records"): "the data file has changed",
+    ("evaluate", "general"): "the general text has changed",
+    ("evaluate", "tasks"): "the tasks have changed",
 }
 """What is said where a part of a stage's fingerprint that stands for a file or an earlier result is another."""
 
@@ -46,6 +52,8 @@ _OPTIONS: Mapping[tuple[str, str], str] = {
     ("optimize", "base.adapters"): "optimize.adapters",
     ("optimize", "adapter"): "finetune.adapter",
     ("optimize", "template"): "data.template",
+    ("evaluate", "adapter"): "finetune.adapter",
+    ("evaluate", "max_new_tokens"): "chat.max_new_tokens",
 }
 """The option behind a part of a fingerprint that is not named as the option is."""
 

@@ -175,7 +175,7 @@ TOPICS: Mapping[str, Topic] = {
         {
             "Context": "how many tokens of the conversation the model holds, of how many it can",
             "Tokens/s": "how fast it writes",
-            "Similarity": "in an evaluation: how much of the words is as in the record, 0 to 1",
+            "Perplexity": "in an evaluation: how surprised it is by the records' own answers; lower is better",
             "Loss": "in an evaluation: how surprised it is by the record's own answer; lower is better",
         },
         "Good: the tuned model answers in the way of your records, and ends. In an evaluation its loss is below the"

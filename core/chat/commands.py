@@ -19,7 +19,7 @@ _COMMANDS = (
     ("name", "TEXT", "name this chat"),
     ("save", "[FILE]", "write it as Markdown"),
     ("copy", "", "copy the last answer"),
-    ("evaluate", "[N]", "the held-out questions, base and tuned"),
+    ("evaluate", "[N]", "every form of the model on the held-out records"),
     ("serve", "", "answer other programs: the address"),
     ("restart", "", "start the model again"),
     ("help", "", "this list"),

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from core.cli.parser import add_folder, add_json, add_set, parse_settings, whole_number
+from core.cli.parser import add_folder, add_json, add_set, parse_settings
 from core.errors import Cancelled, RequestError
-from core.formats import counted, human_bytes
+from core.formats import human_bytes
 from core.process import LONGEST_LINE
 from core.text import clean, command
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from core.chat import ChatSession
-    from core.lab import Lab
     from core.stale import Older
 
 
@@ -39,12 +38,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--compare", action="store_true", help="let the base and the tuned model answer, side by side"
     )
-    parser.add_argument(
-        "--evaluate", action="store_true", help="put the held-out questions to base and tuned model"
-    )
-    parser.add_argument(
-        "--limit", type=whole_number, metavar="N", help="with --evaluate: at most N questions"
-    )
     parser.add_argument("--prompt", metavar="TEXT", help="the question, for one answer")
     parser.add_argument(
         "--open", metavar="CHAT", help="go on with an earlier chat: its name, file name or number"
@@ -55,7 +48,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Answer once, compare once, evaluate, or converse."""
+    """Answer once, compare once, or converse."""
     from core.chat import ChatSession
     from core.lab import Lab
     from core.stale import older_answers
@@ -69,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         )
     settings = _settings(options.set)
     system = settings.pop("system", None)
-    talk = options.prompt is None and not options.evaluate and sys.stdin.isatty()
+    talk = options.prompt is None and sys.stdin.isatty()
     if talk and options.json:
         raise RequestError(
             "--json needs a question.",
@@ -77,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
             code="chat.question",
         )
     older = older_answers(lab.folder, lab.recipe)
-    question = None if talk or options.evaluate else _question(options.prompt)
+    question = None if talk else _question(options.prompt)
     adapter = None if options.no_adapter else options.adapter or "auto"
     progress = _LoadingLine()
     with ChatSession.open(lab, adapter, system=system, keep=talk, on_load=progress) as session:
@@ -89,8 +82,6 @@ def run(options: argparse.Namespace) -> int:
         finally:
             progress.end()
         say_if_older(older, (session.adapter,), lab.root)
-        if options.evaluate:
-            return _evaluate(lab, session, options)
         if question is None:
             from core.cli.chat_lines import LineChat
 
@@ -168,33 +159,6 @@ def _ask(session: ChatSession, question: str, compare: bool, as_json: bool, told
     elif not compare:
         print(f"[{answers[0].figures}]", file=sys.stderr)
     return Cancelled.exit_status if any(answer.stop == "cancelled" for answer in answers) else 0
-
-
-def _evaluate(lab: Lab, session: ChatSession, options: argparse.Namespace) -> int:
-    from core.chat.evaluate import EvaluatedRow, evaluate, evaluation_path
-    from core.cli.show import print_json
-    from core.text import clean
-
-    def tell(done: int, total: int, row: EvaluatedRow) -> None:
-        question = clean(row.question, keep_newlines=False)[:60]
-        change = f"loss {row.base.loss:.3f} -> {row.tuned.loss:.3f}"
-        print(f"{done} of {total}: {change}, {question}", file=sys.stderr, flush=True)
-
-    result = evaluate(lab, session, limit=options.limit, on_row=tell)
-    path = evaluation_path(lab.folder.chats_dir, result.adapter)
-    if options.json:
-        print_json({**result.as_dict(), "path": str(path)})
-        return 0
-    print(f"{len(result.rows)} of {counted(result.total, 'held-out question')}, base and {result.adapter}:")
-    for figure in ("loss", "similarity"):
-        base, tuned = result.mean("base", figure), result.mean("tuned", figure)
-        print(f"  {figure:<10} {_number(base)} -> {_number(tuned)}")
-    print(f"All answers: {path}")
-    return 0
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
 
 
 class _LoadingLine:

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.chat import ChatError, ChatEvent, ChatSession, Response
 from core.chat.commands import Command, complete, help_text, parse, setting
@@ -274,23 +274,19 @@ class LineChat:
             return False
 
     def _evaluate(self, words: str) -> None:
-        from core.chat.evaluate import EvaluatedRow, evaluate, evaluation_path
+        from core.cli.evaluate import print_variants
+        from core.cli.show import EventPrinter, print_result
 
         if words and not (words.isdecimal() and len(words) < 10 and int(words) > 0):
             raise RequestError(
-                "/evaluate takes a number of questions.", f"{words[:40]!r} is none.", code="chat.command"
+                "/evaluate takes a number of records.", f"{words[:40]!r} is none.", code="chat.command"
             )
-
-        def tell(done: int, total: int, row: EvaluatedRow) -> None:
-            print(f"[{done} of {total}] {clean(row.question)}")
-            print(f"  expected: {clean(row.expected)}")
-            for name, side in (("base", row.base), ("tuned", row.tuned)):
-                print(f"  {name} (loss {side.loss:.3f}): {clean(side.answer.answer)}")
-
-        result = evaluate(self._lab, self._session, limit=int(words) if words else None, on_row=tell)
-        losses = [result.mean(side, "loss") or 0.0 for side in ("base", "tuned")]
-        print(f"Mean loss {losses[0]:.4f} -> {losses[1]:.4f}")
-        print(f"All of it: {evaluation_path(self._lab.folder.chats_dir, result.adapter)}")
+        values: dict[str, Any] = {"evaluate.rows": int(words)} if words else {}
+        if self._session.adapter:
+            values["finetune.adapter"] = self._session.adapter
+        done = self._lab.run("evaluate", on_event=EventPrinter(), values=values)
+        print_result("evaluate", done.numbers)
+        print_variants(done.numbers)
 
     def _restart(self) -> None:
         self._session.restart()

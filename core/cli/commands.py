@@ -16,6 +16,7 @@ COMMANDS = (
     "cancel",
     "chat",
     "serve",
+    "evaluate",
     "upload",
     "login",
     "logout",

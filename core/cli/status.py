@@ -85,6 +85,7 @@ def status(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> int:
     """Print what each stage last gave."""
+    from core.cli.evaluate import print_variants
     from core.cli.run import split_words
     from core.cli.show import TONES, print_json, print_result, say
     from core.lab import Lab
@@ -112,6 +113,8 @@ def show(options: argparse.Namespace) -> int:
         print(f"No stage has a result in this lab yet. Start with: {command('run', folder)}")
     for each in results:
         print_result(each.stage, each.numbers, clean(f"{each.heading}, {each.where}", keep_newlines=False))
+        if each.stage == "evaluate" and named:
+            print_variants(each.numbers)
         if each.stage in old:
             say(("  stale:", TONES["WARN"]), f" {clean(old[each.stage], keep_newlines=False)}")
     if taken is not None:

@@ -310,6 +310,7 @@ def _made(recipe: Recipe, values: Mapping[str, Any]) -> Settled:
         finetune=SettledFinetune(**section("finetune")),
         optimize=recipe.optimize,
         chat=recipe.chat,
+        evaluate=recipe.evaluate,
         upload=recipe.upload,
     )
 

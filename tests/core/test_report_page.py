@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from core.files import MANIFEST, write_json
 from core.folder import LabFolder
+from core.lab import Lab
 from core.recipe import Recipe
 from core.report_page import page, write_report
+from tests.tui.labs import with_evaluation
 
 CURVE = [[step, 3.0 / step] for step in range(1, 61)]
 HELD = [[0, 3.3], [20, 1.4], [40, 1.1], [60, 1.2]]
@@ -158,3 +160,41 @@ def test_a_result_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     said = " ".join(Seen(page(lab, Recipe())).texts)
     assert "Quantized model: " in said
     assert "olivepress.json" in said
+
+
+def test_an_evaluation_stands_first_with_a_table_charts_and_answers(tmp_path: Path) -> None:
+    lab = lab_of(tmp_path)
+    answers = [
+        {
+            "question": "Where <b>?",
+            "expected": "By the sea.",
+            "answers": {"float": "A b", "onnx_tuned": "A c"},
+        }
+    ]
+    rows = [("Where?", "By the sea.", "A b", "A c")]
+    with_evaluation(Lab(lab), rows, answers=answers, kl_by_layer=[0.1, 0.4, 0.2])
+    write_report(lab, Recipe())
+    text = lab.report_page_path.read_text()
+    seen = Seen(text)
+    verdict = text[text.index('class="verdict"') :]
+    assert verdict.index("Perplexity on held-out records 25.4 before") < verdict.index("times smaller")
+    titles = seen.words["figcaption"]
+    assert titles == [
+        "Perplexity on held-out records",
+        "Perplexity on general text",
+        "Loss",
+        "Divergence by layer",
+        "Size",
+        "Memory",
+        "Tokens a second",
+    ]
+    assert "most in layer 2 (0.400)" in text
+    assert "Not measured: with adapter: There is not enough memory." in text
+    assert "Where <b>?" in seen.texts
+    assert {"b", "c"} <= {word.strip() for word in seen.words["del"] + seen.words["ins"]}
+    assert seen.words["td"].count("25.4 (20.3 to 31.8)") == 1
+    told = lab.report_path.read_text()
+    assert "## Evaluation travel" in told
+    assert "| Perplexity on held-out records | 25.4 (20.3 to 31.8) | 27.9" in told
+    assert "`models/onnx`" in told
+    assert r"data\_sample" not in told

@@ -15,6 +15,7 @@ from core.lab import Lab
 from tests.snapshots.conftest import Compare
 from tests.snapshots.test_snapshots import IDS, LOW, SIZES, at, pinned
 from tests.tui.conftest import screen_text, until
+from tests.tui.labs import FakeJob, with_evaluation
 from tests.tui.nasty import NASTY
 from tests.tui.talks import Puppet, half_loaded, with_model, write_chat
 from tui.app import OlivePressApp
@@ -320,23 +321,25 @@ def test_dialogs(
     picture(snap_compare, pinned, puppet, size, do)
 
 
-@pytest.mark.parametrize(("state", "size"), [*at("done", "running"), *at("nasty", sizes=LOW)])
+@pytest.mark.parametrize(("state", "size"), [*at("figures", "question"), *at("running", "nasty", sizes=LOW)])
 def test_evaluation(
     snap_compare: Compare, pinned: Lab, puppet: Puppet, state: str, size: tuple[int, int]
 ) -> None:
     with_model(pinned)
-    pinned.set({"data.eval_fraction": 0.25})
-    many = 3 if state != "running" else 2
-    if state == "nasty":
-        puppet.losses["travel"] = 3.1
-    for _ in range(many):
-        puppet.will_say(BASE_WORDS, "\n".join(NASTY[:4]) if state == "nasty" else LONG_WORDS)
+    if state == "running":
+        FakeJob(pinned, "evaluate").run().progress("with adapter", 38, 96, 130)
+    else:
+        words = "\n".join(NASTY[:4]) if state == "nasty" else "In Bruges, see the old bridge."
+        with_evaluation(pinned, [("What should I see in Bruges?", words, BASE_WORDS, LONG_WORDS)] * 2)
 
     async def do(pilot: Any, screen: ChatScreen, puppet: Puppet) -> None:
         await pilot.press("f8")
         await until(pilot, lambda: isinstance(pilot.app.screen, EvaluationScreen))
-        dialog = pilot.app.screen
-        await until(pilot, lambda: len(dialog.rows) == many and (state == "running" or not dialog.running))
+        if state in ("question", "nasty"):
+            await pilot.press("n")
+            await until(pilot, lambda: "Question 1 of 2" in screen_text(pilot.app))
+        elif state == "running":
+            await until(pilot, lambda: "38 of 96" in screen_text(pilot.app))
 
     picture(snap_compare, pinned, puppet, size, do)
 

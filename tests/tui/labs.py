@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 from collections.abc import Sequence
@@ -142,8 +143,6 @@ class FakeJob:
 
     def event(self, kind: str, at: str = START, **fields: Any) -> None:
         """One event with a time that does not move."""
-        import json
-
         with (self.folder / "events.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"v": 1, "t": at, "job": self.id, "type": kind, **fields}) + "\n")
 
@@ -246,3 +245,71 @@ def job_in(lab: Lab, stage: str, state: str, number: int = 1) -> FakeJob:
     elif state == "cancelling":
         (job.folder / "cancel").touch()
     return job
+
+
+def variant(
+    perplexity: float, general: float, right: float, size: int, memory: int, speed: float
+) -> dict[str, Any]:
+    """A variant's figures, as the evaluate stage gives them."""
+
+    def near(value: float) -> dict[str, float]:
+        return {"value": value, "low": 0.8 * value, "high": 1.25 * value}
+
+    return {
+        "loss": near(math.log(perplexity)),
+        "perplexity": near(perplexity),
+        "right": {"value": right, "low": max(0.0, right - 0.1), "high": min(1.0, right + 0.1)},
+        "general_perplexity": near(general),
+        "bytes": size,
+        "peak_bytes": memory,
+        "load_s": 1.25,
+        "first_s": near(0.041),
+        "tokens_per_s": near(speed),
+        "how": "ONNX Runtime" if speed > 20 else "float32",
+    }
+
+
+EVALUATION: dict[str, Any] = {
+    "adapter": "travel",
+    "rows": 41,
+    "held_out_rows": 41,
+    "questions": 41,
+    "before": "float",
+    "after": "onnx_tuned",
+    "perplexity_before": 25.4,
+    "perplexity_after": 4.96,
+    "general_before": 31.8,
+    "general_after": 33.1,
+    "asked_of_both": 41,
+    "right_before": 0,
+    "right_after": 17,
+    "loss_change": {"value": -1.63, "low": -1.8, "high": -1.4},
+    "variants": {
+        "float": variant(25.4, 31.8, 0.0, 269_000_000, 1_245_000_000, 9.1),
+        "quantized": variant(27.9, 32.4, 0.0, 144_000_000, 1_409_000_000, 10.9),
+        "onnx": variant(28.0, 32.5, 0.0, 151_000_000, 249_000_000, 92.0),
+        "onnx_tuned": variant(4.96, 33.1, 0.415, 163_000_000, 297_000_000, 77.6),
+    },
+    "left_out": {"tuned": "There is not enough memory."},
+}
+
+
+def with_evaluation(lab: Lab, rows: Sequence[tuple[str, str, str, str]], **result: Any) -> Lab:
+    """An evaluation of the adapter travel: rows of question, expected answer, and the answers of base and tuned."""
+    folder = lab.folder.evaluation_dir("travel")
+    folder.mkdir(parents=True)
+    lines = [
+        {
+            "file": "data.jsonl",
+            "line": number,
+            "before": [],
+            "question": question,
+            "expected": expected,
+            "answers": {"onnx": base, "onnx_tuned": tuned},
+            "losses": {"onnx": 3.1, "onnx_tuned": 1.2},
+        }
+        for number, (question, expected, base, tuned) in enumerate(rows, 1)
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    write_json(folder / "olivepress.json", {"result": {**EVALUATION, **result}})
+    return lab

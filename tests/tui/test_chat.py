@@ -1,4 +1,4 @@
-"""The chat screen on a tiny Llama: asking, stopping, editing, switching, comparing, evaluating, failing."""
+"""The chat screen on a tiny Llama: asking, stopping, editing, switching, comparing, failing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from tests.tui.conftest import opened, screen_text, until
 from tests.tui.nasty import NASTY, harmless
 from tui.app import OlivePressApp
 from tui.screens.chat.dialogs import ChatsScreen, ChooseScreen, SettingsScreen
-from tui.screens.chat.evaluation import EvaluationScreen
 from tui.screens.chat.screen import ChatScreen
 from tui.screens.chat.serving import ServeScreen
 from tui.screens.chat.transcript_view import AnswerView, TurnView
@@ -303,33 +302,6 @@ async def test_the_last_answer_is_copied_and_kept_in_a_file(chat_lab: Lab) -> No
         await say(pilot, screen, "/copy")
         kept = (chat_lab.folder.chats_dir / "copied.txt").read_text()
         assert app.clipboard == kept.removesuffix("\n") != ""
-
-
-async def test_evaluation_by_one_key_and_its_pages(chat_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with talking(chat_lab) as (app, pilot, screen):
-        await pilot.press("f8")
-        await until(pilot, lambda: isinstance(app.screen, EvaluationScreen))
-        dialog = app.screen
-        assert isinstance(dialog, EvaluationScreen)
-        await until(pilot, lambda: len(dialog.rows) >= 3)
-        await pilot.press("f9")
-        await until(pilot, lambda: not dialog.running)
-        last = len(dialog.rows) - 1
-        assert dialog.index == last
-        await pilot.press("p")
-        await until(pilot, lambda: dialog.index == last - 1)
-        text = screen_text(app)
-        assert dialog.rows[last - 1].question[:20] in text
-        assert "Expected" in text
-        assert "loss" in text
-        await pilot.press("escape")
-        await until(pilot, lambda: app.screen is screen)
-        await pilot.press("f8")
-        await until(pilot, lambda: isinstance(app.screen, EvaluationScreen))
-        again = app.screen
-        assert isinstance(again, EvaluationScreen)
-        assert len(again.rows) == last + 1
-        assert not again.running
 
 
 async def test_a_killed_model_is_told_started_again_and_nothing_is_lost(long_lab: Lab) -> None:

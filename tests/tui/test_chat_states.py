@@ -12,6 +12,7 @@ from core.chat.protocol import Ready
 from core.errors import MachineError, StageError
 from core.lab import Lab
 from tests.tui.conftest import opened, screen_text, until
+from tests.tui.labs import FakeJob, with_evaluation
 from tests.tui.nasty import NASTY, harmless
 from tests.tui.talks import READY, Puppet, half_loaded, with_model
 from tui.app import OlivePressApp
@@ -167,19 +168,55 @@ async def test_the_buttons_fit_on_the_smallest_terminal(lab: Lab, puppet: Puppet
         assert all(button.region.right <= 60 for button in seen)
 
 
-async def test_an_evaluation_that_fails_keeps_its_rows(lab: Lab, puppet: Puppet) -> None:
-    lab.set({"data.eval_fraction": 0.25})
+async def evaluation(pilot: Any, app: OlivePressApp) -> EvaluationScreen:
+    """The screen of the evaluation, opened by its key."""
+    await pilot.press("f8")
+    await until(pilot, lambda: isinstance(app.screen, EvaluationScreen))
+    assert isinstance(app.screen, EvaluationScreen)
+    return app.screen
+
+
+async def test_evaluation_has_its_figures_then_a_question_a_page(lab: Lab, puppet: Puppet) -> None:
+    rows = [
+        ("Where is Bruges?", "In Belgium.", "A city.", "It is in Belgium."),
+        ("And Ghent?", "Near it.", "No.", "By it."),
+    ]
+    async with talking(with_evaluation(lab, rows)) as (app, pilot, screen):
+        dialog = await evaluation(pilot, app)
+        await until(pilot, lambda: "25.4 (20.3 to 31.8)" in screen_text(app))
+        assert "worth it" in screen_text(app)
+        await pilot.press("n")
+        await until(pilot, lambda: "Question 1 of 2" in screen_text(app))
+        assert "It is in Belgium." in screen_text(app)
+        await pilot.press("n", "n", "n")
+        await until(pilot, lambda: dialog.index == 2 and "And Ghent?" in screen_text(app))
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is screen)
+
+
+async def test_evaluation_is_a_job_that_is_started_followed_and_stopped(
+    lab: Lab, puppet: Puppet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[str, dict[str, Any]]] = []
+    jobs: list[FakeJob] = []
+
+    def start(self: Lab, stage: str, **more: Any) -> None:
+        started.append((stage, more))
+        jobs.append(FakeJob(lab, "evaluate").run().progress("quantized", 10, 40, 30))
+
+    monkeypatch.setattr(Lab, "start", start)
     async with talking(lab) as (app, pilot, _screen):
-        puppet.will_say("base", "tuned")
+        dialog = await evaluation(pilot, app)
+        await until(pilot, lambda: "Not evaluated yet." in screen_text(app))
+        assert not dialog.running
         await pilot.press("f8")
-        await until(pilot, lambda: isinstance(app.screen, EvaluationScreen))
-        dialog = app.screen
-        assert isinstance(dialog, EvaluationScreen)
-        await until(pilot, lambda: len(dialog.rows) == 1 and puppet.asked)
-        puppet.die()
-        await until(pilot, lambda: not dialog.running)
-        await until(pilot, lambda: "The model's process is gone." in screen_text(app))
-        assert "Question 1 of 1" in screen_text(app)
+        await until(pilot, lambda: "10 of 40" in screen_text(app))
+        assert started == [("evaluate", {"values": {"finetune.adapter": "travel"}, "force": False})]
+        await pilot.press("f9")
+        await until(pilot, lambda: (jobs[0].folder / "cancel").exists())
+        with_evaluation(lab, [("Where?", "There.", "No.", "There.")])
+        jobs[0].end("succeeded")
+        await until(pilot, lambda: "Run again" in screen_text(app) and "worth it" in screen_text(app))
 
 
 async def test_hostile_names_and_problems_are_text(lab: Lab, puppet: Puppet) -> None:

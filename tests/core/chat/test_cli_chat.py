@@ -1,4 +1,4 @@
-"""``olivepress chat``: one shot, comparison, evaluation, and the line chat on a terminal."""
+"""``olivepress chat``: one shot, comparison, and the line chat on a terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from pathlib import Path
 import pytest
 
 from core import Lab
-from core.chat.evaluate import read_evaluation
 from core.chat.transcript import list_chats
 from core.files import folder_stamp
 from core.model.messages import Segment
@@ -123,7 +122,6 @@ def test_the_models_escape_codes_do_not_reach_the_terminal(lab: Path) -> None:
         (["--prompt", "x", "--set", "heat=1"], b"", "no setting heat"),
         (["--prompt", "x", "--compare", "--no-adapter"], b"", "compare"),
         (["--prompt", "word " * 3000], b"", "longer than the context"),
-        (["--evaluate", "--limit", "0"], b"", "--limit"),
     ],
 )
 def test_wrong_requests_exit_2_and_say_why(lab: Path, words: list[str], stdin: bytes, told: str) -> None:
@@ -139,24 +137,6 @@ def test_without_a_model_it_says_which_steps_make_it(tmp_path: Path) -> None:
     assert status == 2
     assert json.loads(out)["error"]["title"] in err
     assert "quantize finetune optimize" in err
-
-
-def test_evaluation_compares_answers_and_loss_and_is_kept(lab: Path) -> None:
-    status, out, err = run(lab, "--evaluate", "--limit", "2", "--json")
-    assert status == 0, err
-    result = json.loads(out)
-    assert len(result["rows"]) == 2 < result["total"]
-    for row in result["rows"]:
-        assert row["question"]
-        assert row["expected"]
-        for side in ("base", "tuned"):
-            assert 0 < row[side]["loss"] < 20
-            assert 0 <= row[side]["similarity"] <= 1
-            assert row[side]["answer"]["new_tokens"] <= 12
-    assert result["base"]["loss"] == pytest.approx(sum(row["base"]["loss"] for row in result["rows"]) / 2)
-    kept = read_evaluation(lab / "chats", "one")
-    assert kept is not None
-    assert kept.as_dict() == {key: value for key, value in result.items() if key != "path"}
 
 
 def test_the_loss_is_that_of_pytorch(llama_checkpoint: Path, tmp_path: Path) -> None:

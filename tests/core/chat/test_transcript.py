@@ -10,7 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.chat.evaluate import evaluation_path, read_evaluation
 from core.chat.protocol import Done, Error
 from core.chat.response import Answer, Turn
 from core.chat.transcript import History, as_markdown, find_chat, list_chats, read_chat
@@ -189,18 +188,6 @@ def test_whatever_is_in_a_transcript_it_is_read_or_refused(
         again.reopen(path.name)
         again.messages("", "Next?")
         again.rewind(0)
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(data=JSON, cut=st.integers(0, 10))
-def test_whatever_is_in_an_evaluation_it_is_read_or_made_anew(tmp_path: Path, data: object, cut: int) -> None:
-    side = {"answer": {"answer": "x"}, "loss": 1.0, "similarity": data}
-    row = {"file": "f", "line": 1, "question": "q", "expected": data, "base": side, "tuned": side}
-    for found in (data, {"adapter": "a", "created": "", "total": 1, "rows": [row, data]}):
-        text = json.dumps(found)
-        evaluation_path(tmp_path, "a").write_text(text[: len(text) - cut])
-        kept = read_evaluation(tmp_path, "a")
-        assert kept is None or [kept.mean(side, "similarity") for side in ("base", "tuned")]
 
 
 def test_deep_nesting_and_folders_are_no_chats(tmp_path: Path) -> None:

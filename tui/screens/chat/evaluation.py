@@ -1,7 +1,8 @@
-"""The held-out questions, answered by base and tuned model, page by page."""
+"""What every step cost and gave: the evaluate stage started and stopped, its figures, and the answers page by page."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
@@ -9,9 +10,11 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
-from textual.message import Message
 
-from core.chat.evaluate import Evaluation, evaluate
+from core.evaluated import TITLES, Answered, between, figure, lines_of, measured, read_rows, two_sides
+from core.files import MANIFEST, read_if_whole
+from core.formats import number, time_left
+from core.stages import STAGES
 from core.text import clean
 from tui.glyphs import bar, glyph
 from tui.screens.chat.controller import problem_of
@@ -22,13 +25,26 @@ from tui.widgets.problem import ProblemBox
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
-    from core.chat import ChatSession
-    from core.chat.evaluate import EvaluatedRow, Side
     from core.lab import Lab
+    from tui.app import OlivePressApp
+    from tui.snapshot import JobView
+
+LOOK_S = 0.25
+
+ABOUT = (
+    "Puts the held-out records to the float model, the quantized one and the ONNX one, with adapter and without: who "
+    "is closer to the records, what was forgotten, and what each takes to run. It takes some minutes, and goes on by "
+    "itself when this is closed."
+)
 
 
 class EvaluationScreen(Dialog[None]):
-    """Runs the evaluation, or shows the one made last; one question a page."""
+    """The figures on the first page, then a question a page.
+
+    Attributes:
+        rows: the questions that were answered.
+        index: the page: 0 for the figures, then the questions.
+    """
 
     CSS_PATH = STYLES
     AUTO_FOCUS = "#page"
@@ -40,150 +56,127 @@ class EvaluationScreen(Dialog[None]):
         Binding("f8,r", "start", "Run", show=False),
     ]
 
-    class Changed(Message):
-        """Another row is done, or the end has come."""
-
-    def __init__(self, lab: Lab, session: ChatSession, adapter: str, last: Evaluation | None) -> None:
-        """``last``: the evaluation made before, shown at once; None starts one."""
+    def __init__(self, lab: Lab, adapter: str, rows: int | None = None) -> None:
+        """``rows``: held-out records at most, in place of the recipe's."""
         super().__init__()
-        self._lab, self._session = lab, session
-        self._result = last or Evaluation(adapter, "", 0)
-        self._total = self._result.total
+        self._lab, self._adapter = lab, adapter
+        self._values: dict[str, Any] = {"finetune.adapter": adapter}
+        if rows is not None:
+            self._values["evaluate.rows"] = rows
         self._error: Exception | None = None
-        self.running = False
-        self._stopping = False
-        self._followed = True
+        self._starting = False
+        self._shown: object = None
         self.index = 0
+        self.rows: list[Answered] = []
+        self.result: Mapping[str, Any] = {}
         self._summary = Plain("")
         self._problem = ProblemBox()
-        self._question = Plain("")
+        self._text = Plain("")
         self._sides = {name: Plain("", classes=f"-{name}") for name in ("base", "tuned")}
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Plain(
-                f"Held-out questions: base and {clean(self._result.adapter, keep_newlines=False)}",
+                f"Evaluation with the adapter {clean(self._adapter, keep_newlines=False)}",
                 classes="dialog-title",
             )
             yield self._summary
             yield self._problem
             with VerticalScroll(id="page", can_focus=True):
-                yield self._question
+                yield self._text
                 with Horizontal(classes="sides"):
                     yield from self._sides.values()
             with Horizontal(classes="dialog-buttons"):
                 yield Button("Previous", id="before", key="p")
                 yield Button("Next", id="after", key="n")
-                yield Button("Run again", id="run", key="F8")
+                yield Button("Run", id="run", key="F8")
                 yield Button("Stop", id="stop", key="F9")
                 yield Button("Close", id="close", key="Esc")
 
     @property
-    def rows(self) -> list[EvaluatedRow]:
-        """The questions that were answered."""
-        return self._result.rows
+    def job(self) -> JobView | None:
+        """The newest job of the stage."""
+        app: OlivePressApp = self.app  # type: ignore[assignment]
+        return app.snapshot.jobs.get("evaluate")
+
+    @property
+    def running(self) -> bool:
+        """Whether a job is at work, or about to be."""
+        return self._starting or (self.job is not None and self.job.active)
 
     def on_mount(self) -> None:
-        """Show what there is, or begin."""
-        if not self._result.created:
-            self.action_start()
-        self._show()
+        """Show what there is, and look again at a steady pace."""
+        self._read()
+        self._look()
+        self.set_interval(LOOK_S, self._look)
+
+    def _read(self) -> None:
+        """Read the result that lies in the lab."""
+        folder = self._lab.folder.evaluation_dir(self._adapter)
+        manifest = read_if_whole(folder / MANIFEST)
+        result = manifest.get("result") if isinstance(manifest, dict) else None
+        self.result = result if isinstance(result, Mapping) else {}
+        self.rows = read_rows(folder)
+        self.index = min(self.index, len(self.rows))
+
+    def _look(self) -> None:
+        """Draw, if there is anything new to draw."""
+        app: OlivePressApp = self.app  # type: ignore[assignment]
+        job = self.job
+        seen = (job, self._starting, self._error, self.index, app.snapshot.stale.get("evaluate"))
+        if seen == self._shown:
+            return
+        if job is not None and not job.active:
+            self._read()
+        self._shown = seen
+        self._draw()
 
     def action_start(self) -> None:
-        """Run it."""
-        if self.running:
-            return
-        self._result = Evaluation(self._result.adapter, "", 0)
-        self._total, self.index, self._error = 0, 0, None
-        self.running, self._stopping, self._followed = True, False, True
-        self._show()
-        self._run_all()
+        """Run it; where nothing has changed, all of it is measured again."""
+        if not self.running:
+            self._starting, self._error = True, None
+            self._start()
+            self._look()
 
     @work(thread=True, exit_on_error=False, group="evaluation")
-    def _run_all(self) -> None:
-        def tell(done: int, total: int, row: EvaluatedRow) -> None:
-            self._total = total
-            self.rows.append(row)
-            self.post_message(self.Changed())
-
+    def _start(self) -> None:
         try:
-            result = evaluate(
-                self._lab,
-                self._session,
-                adapter=self._result.adapter,
-                on_row=tell,
-                stopped=lambda: self._stopping or not self.is_running,
-            )
-            self._total = result.total
+            self._lab.start("evaluate", values=self._values, force=self._is_new())
         except Exception as error:  # every failure is shown; none ends the app
             self._error = error
-        self.running = False
-        self.post_message(self.Changed())
+        self._starting = False
 
-    def on_evaluation_screen_changed(self, event: Changed) -> None:
-        """Another page; the newest is shown until the user turns pages."""
-        event.stop()
-        if self._followed:
-            self.index = max(0, len(self.rows) - 1)
-        self._show()
+    def _is_new(self) -> bool:
+        """Whether the result there is would be found unchanged, so that only another run of all of it is meant."""
+        app: OlivePressApp = self.app  # type: ignore[assignment]
+        return bool(self.result) and "evaluate" not in app.snapshot.stale
 
-    def _show(self) -> None:
-        self.query_one("#stop", Button).display = self.running
-        self.query_one("#run", Button).display = not self.running
-        self.refresh_bindings()  # the footer names the buttons
-        self._problem.tell(problem_of(self._error) if self._error else None)
-        self._summary.show(self._means())
-        if not self.rows:
-            self._question.show("The first answers are on their way …" if self.running else "")
-            for side in self._sides.values():
-                side.show("")
-            return
-        row = self.rows[self.index]
-        self._question.show(
-            Content.assemble(
-                (f"Question {self.index + 1} of {len(self.rows)}", "bold"),
-                (f"  {clean(row.file, keep_newlines=False)}, line {row.line}\n", "$foreground 60%"),
-                clean(row.question),
-                ("\n\nExpected  ", "bold"),
-                clean(row.expected),
-            )
-        )
-        self._sides["base"].show(_side("base", row.base))
-        self._sides["tuned"].show(_side(self._result.adapter, row.tuned, row.base))
+    def action_stop(self) -> None:
+        """End the job; what was measured is kept, and the next run goes on from there."""
+        job = self.job
+        if job is not None and job.active:
+            self._stop(job.id)
 
-    def _means(self) -> Content:
-        parts: list[Any] = []
-        if self.running:
-            share = len(self.rows) / self._total if self._total else 0.0
-            room = bar(share, 12) + " " if self.size.width >= 100 else ""
-            parts.append(f"{room}{len(self.rows)} of {self._total or '?'}")
-        elif self.rows:
-            parts.append(f"{len(self.rows)} of {max(self._total, len(self.rows))}")
-        if self.rows:
-            for figure, better in (("loss", -1), ("similarity", 1)):
-                base, tuned = (self._result.mean(side, figure) or 0.0 for side in ("base", "tuned"))
-                word = "better" if (tuned - base) * better > 0 else "worse" if tuned != base else "same"
-                parts.append(
-                    Content.assemble(
-                        f"{figure} {base:.2f} {glyph('to')} ", (f"{tuned:.2f}", "bold"), f" {word}"
-                    )
-                )
-        return Content(f" {glyph('dot')} ").join(Content(p) if isinstance(p, str) else p for p in parts)
+    @work(thread=True, exit_on_error=False, group="evaluation")
+    def _stop(self, job: str) -> None:
+        try:
+            self._lab.job(job).cancel()
+        except Exception as error:  # shown, whatever it was
+            self._error = error
 
     def action_turn(self, by: int) -> None:
         """The page before or after."""
-        if not self.rows:
-            return
-        self.index = max(0, min(len(self.rows) - 1, self.index + by))
-        self._followed = self.index == len(self.rows) - 1
-        self._show()
-        self.query_one("#page", VerticalScroll).scroll_home(animate=False)
+        index = max(0, min(len(self.rows), self.index + by))
+        if index != self.index:
+            self.index = index
+            self._look()
+            self.query_one("#page", VerticalScroll).scroll_home(animate=False)
 
-    def action_stop(self) -> None:
-        """End it after the question in hand, whose answer is cut short."""
+    def action_close(self) -> None:
+        """Back to the chat; what runs goes on by itself."""
         if self.running:
-            self._stopping = True
-            self._session.stop()
+            self.notify("The evaluation goes on by itself.", markup=False)
+        self.dismiss(None)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """A button."""
@@ -196,18 +189,87 @@ class EvaluationScreen(Dialog[None]):
             "close": self.action_close,
         }[event.button.id or "close"]()
 
-    def action_close(self) -> None:
-        """Back to the chat; what runs is stopped, and what it has is kept."""
-        self.action_stop()
-        self.dismiss(None)
+    # Drawing
+
+    def _draw(self) -> None:
+        running = self.running
+        self.query_one("#stop", Button).display = running
+        self.query_one("#run", Button).display = not running
+        self.query_one("#run", Button).label("Run again" if self.result else "Run")
+        for name in ("before", "after"):
+            self.query_one(f"#{name}", Button).display = bool(self.rows)
+        self.refresh_bindings()  # the footer names the buttons
+        self._problem.tell(self._told())
+        self._summary.show(self._headline())
+        page = self.rows[self.index - 1] if self.index else None
+        self._text.show(self._figures() if page is None else self._question(page))
+        for side in self._sides.values():
+            side.display = page is not None
+        if page is not None and (names := two_sides(page.answers)):
+            for side, name in zip(self._sides.values(), names, strict=True):
+                side.show(_side(page, name))
+
+    def _told(self) -> Any:
+        """What went wrong: with the start, or with the last job."""
+        if self._error is not None:
+            return problem_of(self._error)
+        job = self.job
+        if job is None or job.state not in ("failed", "crashed"):
+            return None
+        error = self._lab.job(job.id).error()
+        return problem_of(error) if error is not None else None
+
+    def _headline(self) -> Content:
+        job = self.job
+        if self._starting:
+            return Content("Starting …")
+        if job is not None and job.active:
+            share = job.share
+            words = [clean(job.phase, keep_newlines=False) or "Starting …"]
+            if share is not None and job.total:
+                words = [f"{bar(share, 12)} {words[0]}", f"{number(job.done or 0)} of {number(job.total)}"]
+            words += [time_left(job.eta_s)] if job.eta_s is not None else []
+            return Content(f" {glyph('dot')} ".join(words))
+        app: OlivePressApp = self.app  # type: ignore[assignment]
+        judged = STAGES["evaluate"].assessment(self.result)
+        if not judged.text:
+            return Content("Not evaluated yet.")
+        style = "$text-warning" if judged.poor else "$text-success"
+        parts: list[Any] = [(clean(judged.text, keep_newlines=False), style)]
+        if why := app.snapshot.stale.get("evaluate"):
+            parts.append((f"\nOlder than the lab: {clean(why, keep_newlines=False)}.", "$text-warning"))
+        return Content.assemble(*parts)
+
+    def _figures(self) -> Content:
+        """The first page: two variants side by side, or what this is."""
+        there = dict(measured(self.result))
+        names = list(there)[:1] + list(there)[-1:]
+        if not there:
+            return Content(ABOUT)
+        heads = [TITLES[name] for name in names]
+        wide = max(22, *(len(head) + 2 for head in heads))
+        lines: list[Any] = [(f"{'':<32}" + "".join(f"{head:<{wide}}" for head in heads) + "\n", "bold")]
+        for key, label, show in lines_of(self.result):
+            cells = [between(there[name], key, show) for name in names]
+            lines.append(f"{label:<32}" + "".join(f"{cell:<{wide}}" for cell in cells) + "\n")
+        lines.append(("\nIn brackets: where the figure would lie 95 times in 100. Next: the answers.", "dim"))
+        return Content.assemble(*lines)
+
+    def _question(self, row: Answered) -> Content:
+        return Content.assemble(
+            (f"Question {self.index} of {len(self.rows)}", "bold"),
+            (f"  {clean(row.file, keep_newlines=False)}, line {row.line}\n", "$foreground 60%"),
+            clean(row.question),
+            ("\n\nExpected  ", "bold"),
+            clean(row.expected),
+        )
 
 
-def _side(name: str, side: Side, base: Side | None = None) -> Content:
-    change = ""
-    if base is not None:
-        change = " (better)" if side.loss < base.loss else " (worse)" if side.loss > base.loss else " (same)"
+def _side(row: Answered, name: str) -> Content:
+    loss = figure(row.losses, name)
+    told = "" if loss is None else f"  loss {loss:.3f}"
     return Content.assemble(
-        (clean(name, keep_newlines=False), "bold $text-secondary"),
-        (f"  loss {side.loss:.3f}{change}, similarity {side.similarity:.2f}\n", "$foreground 60%"),
-        clean(side.answer.answer) or "(nothing)",
+        (TITLES.get(name, clean(name, keep_newlines=False)), "bold $text-secondary"),
+        (f"{told}\n", "$foreground 60%"),
+        clean(row.answers.get(name, "")) or "(nothing)",
     )

@@ -32,7 +32,7 @@ DRAW_S = 0.05
 
 INTRO = """\
 [b]Compare   [/]has base and tuned answer side by side: what has changed?
-[b]Evaluate  [/]puts the held-out questions to both, and measures who is closer."""
+[b]Evaluate  [/]measures every form of the model on held-out records: was it worth it?"""
 """What stands where the conversation will be."""
 
 
@@ -72,7 +72,6 @@ class ChatScreen(StepScreen):
             "help": self._help,
             "chats": self._choose_chat,
             "copy": self.action_copy_report,
-            "evaluate": self.action_run,
             "run": self.action_run,
             "restart": self._restart,
             "serve": self._serve,
@@ -258,6 +257,8 @@ class ChatScreen(StepScreen):
             self.action_settings()
         elif name == "save":
             self._save(words)
+        elif name == "evaluate":
+            self._evaluate(int(words) if words.isdecimal() and len(words) < 7 and int(words) else None)
         elif name == "open" and not words:
             self._choose_chat()
         elif name in self._actions:
@@ -408,20 +409,18 @@ class ChatScreen(StepScreen):
         self.notify(f"Copied, if your terminal allows it; it is also in {path}", markup=False)
 
     def action_run(self) -> None:
-        """Put the held-out questions to base and tuned model, or show how they did."""
-        from core.chat.evaluate import read_evaluation
+        """Measure every form of the model on the held-out records, or show how they did."""
+        self._evaluate(None)
+
+    def _evaluate(self, rows: int | None) -> None:
         from tui.screens.chat.evaluation import EvaluationScreen
 
         chat = self.controller.chat
         if chat is None or self.view.busy or self.view.loading:
             return
         self._stop_editing()
-        adapter = self.controller.tuned()
-        if adapter is None:
-            self.notify("The model has no adapter to compare the base with.", markup=False)
-            return
-        last = read_evaluation(self.session.folder.chats_dir, adapter)
-        self.app.push_screen(EvaluationScreen(self.session.lab(), chat, adapter, last))
+        adapter = self.controller.tuned() or self.session.recipe().finetune.adapter
+        self.app.push_screen(EvaluationScreen(self.session.lab(), adapter, rows))
 
     def action_settings(self) -> None:
         """How answers are chosen."""

@@ -13,7 +13,7 @@ from core.assessments import Assessment
 from core.errors import has_help
 from core.files import newest
 from core.formats import rough_duration
-from core.stages import Stage, result_lines
+from core.stages import STAGES, Stage, result_lines
 from tui.actions import advice_of, in_words
 from tui.labels import columns, headline, label, measured, obstacle
 from tui.screens.stage.texts import StageTexts, goes_on
@@ -187,7 +187,7 @@ class StageController:
             if self.stage.makes is not None
             else f"This {self.stage.name}"
         )
-        first = next(iter(snapshot.stale))
+        first = next(name for name in snapshot.stale if STAGES[name].usual)
         again = (
             "Run it again."
             if first == self.stage.name

@@ -1,0 +1,158 @@
+"""From what was measured of each variant to the stage's result: figures with their intervals, and a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from core.evaluate.measures import Match, difference, exponential, match, mean, ratio, share, spread
+from core.evaluate.measuring import Kept
+from core.evaluate.plan import Plan, Variant
+
+SHOWN = 6
+"""Questions whose answers stand in the result, and so in the report; all of them are in the rows' file."""
+_TIMED = 4
+"""Tokens that an answer must have after its first, for its speed to say something."""
+
+
+def numbers_of(plan: Plan, variant: Variant, kept: Kept) -> dict[str, Any]:
+    """A variant's figures, each with its interval where rows make it."""
+    losses, tokens = _losses(kept)
+    loss = ratio(losses, tokens)
+    found: dict[str, Any] = {
+        "loss": loss.as_dict(),
+        "perplexity": exponential(loss).as_dict(),
+        "tokens": int(sum(tokens)),
+        "answered": len(_matches(plan, kept)),
+    }
+    if matches := list(_matches(plan, kept).values()):
+        found |= {
+            "exact": share([each.exact for each in matches]).as_dict(),
+            "right": share([each.right for each in matches]).as_dict(),
+            "words": mean([each.words for each in matches]).as_dict(),
+            "chrf": mean([each.chrf for each in matches]).as_dict(),
+        }
+    if kept["general"]:
+        counts = [each["tokens"] for each in kept["general"]]
+        scored = [each - 1 for each in counts]
+        found["general_perplexity"] = exponential(
+            ratio([_nll(each) * n for each, n in zip(kept["general"], scored, strict=True)], scored)
+        ).as_dict()
+        for name, key in (("kl", "kl"), ("same_word", "agreement")):
+            sums = [each[key] * n for each, n in zip(kept["general"], counts, strict=True)]
+            found[name] = ratio(sums, counts).as_dict()
+    timed = [each for each in kept["answers"] if "first_s" in each]
+    found["first_s"] = spread([each["first_s"] for each in timed]).as_dict()
+    timed = [each for each in timed if len(each["ids"]) > _TIMED and each["rest_s"] > 0]
+    if timed:
+        found["tokens_per_s"] = spread([(len(each["ids"]) - 1) / each["rest_s"] for each in timed]).as_dict()
+    found["load_s"] = round(kept["load_s"], 3)
+    found["how"] = kept["how"]
+    found["bytes"] = variant.bytes
+    found["peak_bytes"] = kept["peak"]["ram_bytes"]
+    if kept["peak"].get("gpu_bytes"):
+        found["gpu_peak_bytes"] = kept["peak"]["gpu_bytes"]
+    return found
+
+
+def _nll(quality: Mapping[str, float]) -> float:
+    import math
+
+    return math.log(quality["perplexity"])
+
+
+def _losses(kept: Kept) -> tuple[list[float], list[float]]:
+    return [each["loss"] for each in kept["scores"]], [each["tokens"] for each in kept["scores"]]
+
+
+def _texts(plan: Plan, kept: Kept) -> dict[int, str]:
+    """The answers by the number of their row."""
+    pairs = zip(plan.prompts, kept["answers"], strict=False)  # the last ones may not have been asked
+    return {prompt.row: plan.text(each["ids"]) for prompt, each in pairs if prompt.row is not None}
+
+
+def _matches(plan: Plan, kept: Kept) -> dict[int, Match]:
+    return {row: match(text, plan.rows[row].expected) for row, text in _texts(plan, kept).items()}
+
+
+def rows_of(plan: Plan, found: Mapping[str, Kept]) -> list[dict[str, Any]]:
+    """Every row with what each variant made of it: its answer, its loss a token, and how alike the answer is."""
+    texts = {name: _texts(plan, kept) for name, kept in found.items()}
+    rows = []
+    for number, row in enumerate(plan.rows):
+        answers, losses, likeness = {}, {}, {}
+        for name, kept in found.items():
+            score = kept["scores"][number]
+            losses[name] = round(score["loss"] / max(score["tokens"], 1), 5)
+            if number in texts[name]:
+                answers[name] = texts[name][number]
+                likeness[name] = round(match(answers[name], row.expected).words, 4)
+        rows.append(
+            {
+                "file": row.file,
+                "line": row.line,
+                "before": row.before,
+                "question": row.question,
+                "expected": row.expected,
+                "answers": answers,
+                "losses": losses,
+                "likeness": likeness,
+            }
+        )
+    return rows
+
+
+def summary(plan: Plan, there: Sequence[Variant], found: Mapping[str, Kept]) -> dict[str, Any]:
+    """The stage's result but for what went wrong: the variants, and what was before and after in a few figures.
+
+    Before is the first variant that was measured, after the last: the model as it was taken, and as it is deployed.
+    """
+    variants = {each.name: numbers_of(plan, each, found[each.name]) for each in there}
+    first, last = there[0].name, there[-1].name
+    result: dict[str, Any] = {
+        "rows": len(plan.rows),
+        "held_out_rows": plan.held_out,
+        "truncated_rows": plan.truncated,
+        "questions": sum(prompt.row is not None for prompt in plan.prompts),
+        "answer_tokens": variants[last]["tokens"],
+        "general_tokens": sum(map(len, plan.general)),
+        "before": first,
+        "after": last,
+    }
+    for name, key in (("perplexity", "perplexity"), ("general", "general_perplexity")):
+        for when, which in (("before", first), ("after", last)):
+            if key in variants[which]:
+                result[f"{name}_{when}"] = variants[which][key]["value"]
+    both = _both(plan, found[first], found[last])
+    if both:
+        result["asked_of_both"] = len(both)
+        result["right_before"] = sum(one.right for one, _ in both)
+        result["right_after"] = sum(other.right for _, other in both)
+    if first != last:
+        losses, tokens = _losses(found[first])
+        result["loss_change"] = difference(losses, _losses(found[last])[0], tokens).as_dict()
+    for one, other, name in (("tuned", "onnx_tuned", "deploying"), ("onnx", "onnx_tuned", "adapting")):
+        if one in found and other in found:
+            losses, tokens = _losses(found[one])
+            result[f"{name}_change"] = difference(losses, _losses(found[other])[0], tokens).as_dict()
+    for name in ("bytes", "peak_bytes", "load_s", "first_s", "tokens_per_s", "kl"):
+        value = variants[last].get(name)
+        if value is not None:
+            result[name] = value["value"] if isinstance(value, Mapping) else value
+    result["variants"] = variants
+    result["answers"] = _shown(rows_of(plan, found))
+    return result
+
+
+def _both(plan: Plan, first: Kept, last: Kept) -> list[tuple[Match, Match]]:
+    """The answers of two variants to the questions that were put to both."""
+    one, other = _matches(plan, first), _matches(plan, last)
+    return [(one[row], other[row]) for row in one if row in other]
+
+
+def _shown(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Some rows with answers, evenly spread."""
+    asked = [row for row in rows if row["answers"]]
+    count = min(SHOWN, len(asked))
+    chosen = [asked[place * len(asked) // count] for place in range(count)]
+    return [{key: row[key] for key in ("question", "expected", "answers")} for row in chosen]
