@@ -295,6 +295,7 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
 BY_METAVAR: Final[dict[str, Callable[[str, list[str], str], Iterable[Candidate]]]] = {
     "DIR": lambda name, plain, begun: _folders(begun),
     "LAB": lambda name, plain, begun: _folders(begun),
+    "FOLDER": lambda name, plain, begun: _folders(begun),
     "[DIR] STAGE": _lab_or_stages,
     "[DIR] JOB": _lab_or_jobs,
     "FILE": _files,

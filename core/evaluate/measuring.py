@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from core.errors import Cancelled, LabError, StageError
-from core.evaluate.plan import Plan, Variant
+from core.evaluate.plan import EvaluationPlan, Variant
 from core.events import Reporter
 from core.files import read_if_whole, write_json
 from core.hardware import free_ram
@@ -42,7 +42,7 @@ class Measuring:
             wanted, and gives its path.
     """
 
-    plan: Plan
+    plan: EvaluationPlan
     state: Path
     report: Reporter
     versions: dict[str, str]

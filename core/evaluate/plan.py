@@ -92,7 +92,7 @@ def _graph_bytes(folder: Path) -> int:
 
 
 @dataclass(frozen=True)
-class Prompt:
+class RowPrompt:
     """What is to be answered.
 
     Attributes:
@@ -107,7 +107,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Row:
+class HeldOutRow:
     """A held-out record.
 
     Attributes:
@@ -126,7 +126,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """All that every variant is given.
 
     Attributes:
@@ -137,8 +137,8 @@ class Plan:
         trust: whether code that comes with the model may be run.
     """
 
-    rows: list[Row]
-    prompts: list[Prompt]
+    rows: list[HeldOutRow]
+    prompts: list[RowPrompt]
     general: list[list[int]]
     ends: list[int]
     held_out: int
@@ -165,7 +165,7 @@ class Plan:
         return str(self.tokenizer.tokenizer.decode(kept, skip_special_tokens=True)).strip()
 
 
-def make_plan(lab: LabFolder, recipe: Settled, report: Reporter, general_tokens: int) -> Plan:
+def make_plan(lab: LabFolder, recipe: Settled, report: Reporter, general_tokens: int) -> EvaluationPlan:
     """Read the held-out rows and the general text as the lab's model reads them.
 
     Args:
@@ -182,8 +182,8 @@ def make_plan(lab: LabFolder, recipe: Settled, report: Reporter, general_tokens:
         each for each in (_prompt(number, row, tokenizer, recipe) for number, row in enumerate(rows)) if each
     ]
     if not prompts:
-        prompts = [Prompt(row[:SPEED_TOKENS], SPEED_TOKENS, None) for row in general[:SPEED_PROMPTS]]
-    return Plan(
+        prompts = [RowPrompt(row[:SPEED_TOKENS], SPEED_TOKENS, None) for row in general[:SPEED_PROMPTS]]
+    return EvaluationPlan(
         rows,
         prompts,
         general,
@@ -197,7 +197,7 @@ def make_plan(lab: LabFolder, recipe: Settled, report: Reporter, general_tokens:
 
 def _rows(
     lab: LabFolder, recipe: Settled, text: ModelText, tokenizer: ModelTokenizer, report: Reporter
-) -> tuple[list[Row], int, int]:
+) -> tuple[list[HeldOutRow], int, int]:
     split = load_examples(recipe, lab.root, text=text, report=report)
     held_out = len(split.eval)
     if not held_out:
@@ -218,7 +218,9 @@ def _rows(
         said = [[message.role, message.content] for message in example.context[:-1]]
         row = made.rows[0]
         rows.append(
-            Row(row.ids, row.trained, example.file, example.line, example.question, example.answer, said)
+            HeldOutRow(
+                row.ids, row.trained, example.file, example.line, example.question, example.answer, said
+            )
         )
     if not rows:
         raise RequestError(
@@ -237,7 +239,7 @@ def _chosen(examples: Sequence[Example], most: int, seed: int) -> list[Example]:
     return [examples[place] for place in sorted(random.Random(seed).sample(range(len(examples)), most))]
 
 
-def _prompt(number: int, row: Row, tokenizer: ModelTokenizer, recipe: Settled) -> Prompt | None:
+def _prompt(number: int, row: HeldOutRow, tokenizer: ModelTokenizer, recipe: Settled) -> RowPrompt | None:
     """The tokens before the last answer; None for a row that asks nothing."""
     if not row.expected:
         return None
@@ -247,7 +249,7 @@ def _prompt(number: int, row: Row, tokenizer: ModelTokenizer, recipe: Settled) -
     if not start:
         return None
     length = len(tokenizer.encode([Segment(row.expected, False)]).ids)
-    return Prompt(row.ids[:start], min(2 * length + 8, recipe.chat.max_new_tokens), number)
+    return RowPrompt(row.ids[:start], min(2 * length + 8, recipe.chat.max_new_tokens), number)
 
 
 def _general_rows(recipe: Settled, root: Path, tokenizer: ModelTokenizer, most: int) -> list[list[int]]:

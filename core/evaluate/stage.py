@@ -11,7 +11,7 @@ from typing import Any
 from core.data import resolve_data_file
 from core.errors import Cancelled, Do, LabError, RequestError, StageError
 from core.evaluate.measuring import Kept, Measuring, ask, tried
-from core.evaluate.plan import Plan, Variant, general_file, make_plan, variants
+from core.evaluate.plan import EvaluationPlan, Variant, general_file, make_plan, variants
 from core.evaluate.summing import numbers_of, rows_of, summary
 from core.evaluated import ROWS
 from core.files import MANIFEST, content_stamp, folder_stamp, publish, read_if_whole, read_json, write_atomic
@@ -171,7 +171,7 @@ LAYERS_FLOPS = 4e12
 """Float operations that the changing of one layer at a time may take on a CPU: a minute or two."""
 
 
-def _by_layer(context: StageContext, plan: Plan, source: Path) -> list[float]:
+def _by_layer(context: StageContext, plan: EvaluationPlan, source: Path) -> list[float]:
     """The divergence that each layer's quantizing costs; empty where that would take too long or too much memory."""
     from core.quantize.quality import within_budget
     from core.quantize.verify import running_device
@@ -227,7 +227,7 @@ class _Reference:
         name: the variant that the others are compared with: the float model, or the quantized one without it.
     """
 
-    def __init__(self, context: StageContext, plan: Plan, folder: Path) -> None:
+    def __init__(self, context: StageContext, plan: EvaluationPlan, folder: Path) -> None:
         self._context, self._plan, self._folder = context, plan, folder
         self.name = "quantized" if folder == context.lab.quantized_dir else "float"
         self._path = context.work / "reference.safetensors"

@@ -7,7 +7,7 @@ from typing import Any
 
 from core.evaluate.measures import Match, difference, exponential, match, mean, ratio, share, spread
 from core.evaluate.measuring import Kept
-from core.evaluate.plan import Plan, Variant
+from core.evaluate.plan import EvaluationPlan, Variant
 
 SHOWN = 6
 """Questions whose answers stand in the result, and so in the report; all of them are in the rows' file."""
@@ -15,7 +15,7 @@ _TIMED = 4
 """Tokens that an answer must have after its first, for its speed to say something."""
 
 
-def numbers_of(plan: Plan, variant: Variant, kept: Kept) -> dict[str, Any]:
+def numbers_of(plan: EvaluationPlan, variant: Variant, kept: Kept) -> dict[str, Any]:
     """A variant's figures, each with its interval where rows make it."""
     losses, tokens = _losses(kept)
     loss = ratio(losses, tokens)
@@ -65,17 +65,17 @@ def _losses(kept: Kept) -> tuple[list[float], list[float]]:
     return [each["loss"] for each in kept["scores"]], [each["tokens"] for each in kept["scores"]]
 
 
-def _texts(plan: Plan, kept: Kept) -> dict[int, str]:
+def _texts(plan: EvaluationPlan, kept: Kept) -> dict[int, str]:
     """The answers by the number of their row."""
     pairs = zip(plan.prompts, kept["answers"], strict=False)  # the last ones may not have been asked
     return {prompt.row: plan.text(each["ids"]) for prompt, each in pairs if prompt.row is not None}
 
 
-def _matches(plan: Plan, kept: Kept) -> dict[int, Match]:
+def _matches(plan: EvaluationPlan, kept: Kept) -> dict[int, Match]:
     return {row: match(text, plan.rows[row].expected) for row, text in _texts(plan, kept).items()}
 
 
-def rows_of(plan: Plan, found: Mapping[str, Kept]) -> list[dict[str, Any]]:
+def rows_of(plan: EvaluationPlan, found: Mapping[str, Kept]) -> list[dict[str, Any]]:
     """Every row with what each variant made of it: its answer, its loss a token, and how alike the answer is."""
     texts = {name: _texts(plan, kept) for name, kept in found.items()}
     rows = []
@@ -102,7 +102,7 @@ def rows_of(plan: Plan, found: Mapping[str, Kept]) -> list[dict[str, Any]]:
     return rows
 
 
-def summary(plan: Plan, there: Sequence[Variant], found: Mapping[str, Kept]) -> dict[str, Any]:
+def summary(plan: EvaluationPlan, there: Sequence[Variant], found: Mapping[str, Kept]) -> dict[str, Any]:
     """The stage's result but for what went wrong: the variants, and what was before and after in a few figures.
 
     Before is the first variant that was measured, after the last: the model as it was taken, and as it is deployed.
@@ -144,7 +144,7 @@ def summary(plan: Plan, there: Sequence[Variant], found: Mapping[str, Kept]) -> 
     return result
 
 
-def _both(plan: Plan, first: Kept, last: Kept) -> list[tuple[Match, Match]]:
+def _both(plan: EvaluationPlan, first: Kept, last: Kept) -> list[tuple[Match, Match]]:
     """The answers of two variants to the questions that were put to both."""
     one, other = _matches(plan, first), _matches(plan, last)
     return [(one[row], other[row]) for row in one if row in other]

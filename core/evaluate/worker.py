@@ -53,7 +53,7 @@ class Model(Protocol):
         """Float32 logits [tokens, vocabulary] as a torch tensor on the CPU."""
 
 
-class TorchModel:
+class TorchModel(Model):
     """A checkpoint in PyTorch, with a PEFT adapter or without."""
 
     def __init__(self, folder: Path, adapter: Path | None, *, trust: bool, free: int) -> None:
@@ -153,7 +153,7 @@ class TorchModel:
         return of_model(self.model)(row)
 
 
-class OnnxModel:
+class OnnxModel(Model):
     """The deployed graph, through the runtime that the chat uses."""
 
     def __init__(self, folder: Path, adapter: Path | None, name: str) -> None:

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from core.assessments import HARDLY, LEARNT, ROSE
 from core.stages import STAGES, assessment
 from core.text import clean
-from tests.tui.labs import RESULTS
+from tests.tui.labs import EVALUATION
+from tests.tui.labs import RESULTS as STEPS
 
+RESULTS = {**STEPS, "evaluate": EVALUATION}
 QUANTIZED = {**RESULTS["quantize"], "algorithm": "awq+gptq", "group_size": 64}
 TUNED = RESULTS["finetune"]
 AGREEING = {"base": {"agreeing": 5, "prompts": 5}, "tuned": {"agreeing": 5, "prompts": 5}}

@@ -243,7 +243,7 @@ def test_following_a_log(words: list[str]) -> None:
         (["new", "x", "--set", "data.eval_fraction=-1"], ["0 to 0.9"]),
         (["new", "x", "--set", "finetune.steps", "-5"], ["--set finetune.steps=-5"]),
         (["upload", "lab", "--concurrency", "1,000"], ["--concurrency", "without commas: 1000"]),
-        (["chat", "lab", "--limit", "-5"], ["--limit", "at least 1"]),
+        (["evaluate", "lab", "--rows", "-5"], ["--rows", "at least 1"]),
         (["chat", "lab", "--prompt", "-x"], ["--prompt needs a value", "--prompt=VALUE"]),
         (["chat", "lab", "--prompt", "x", "--set", "temprature=1"], ["Did you mean temperature?"]),
         (["chat", "lab", "--prompt", "x", "--set", "finetune.steps=1"], ["no setting finetune.steps"]),

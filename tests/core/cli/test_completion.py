@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 TYPED_FREELY = {
     "A,B", "ADDRESS", "CHAT", "ID", "KINDS", "MINUTES", "N", "N,N", "NAME", "NAME[:VERSION]", "ORIGIN", "SHARE", "SIZE",
-    "TEXT", "TIME",
+    "TASK", "TEXT", "TIME",
 }  # fmt: skip
 """What a word of the help stands for that only the user, or the network, knows."""
 

@@ -18,7 +18,7 @@ import pytest
 from core.errors import Cancelled, LabError, StageError
 from core.evaluate import measuring, stage
 from core.evaluate.measuring import Measuring
-from core.evaluate.plan import Plan, make_plan, variants
+from core.evaluate.plan import EvaluationPlan, make_plan, variants
 from core.evaluate.worker import TorchModel, Worker
 from core.evaluated import ROWS as ROWS_FILE
 from core.events import RecordingReporter
@@ -98,7 +98,7 @@ def evaluate(lab: LabFolder, recipe: Settled | None = None) -> tuple[dict[str, A
     return stage.run(StageContext(lab, recipe, report, work, {"fingerprint": prints}, {})), report
 
 
-def by_hand(session: Any, plan: Plan, number: int, adapter: Path | None) -> float:
+def by_hand(session: Any, plan: EvaluationPlan, number: int, adapter: Path | None) -> float:
     """The loss of a row's answer: the graph in onnxruntime itself, and the logarithm of each token's share."""
     ids = np.array([plan.rows[number].ids], dtype=np.int64)
     feeds: dict[str, Any] = {}
