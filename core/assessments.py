@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from core.evaluated import nats
 from core.formats import counted, human_bytes, number
 from core.text import clean
 
@@ -38,6 +39,9 @@ Rounding the weights of a small model to 4 bits by the plainest method alone mak
 
 HARDLY_RIGHT = 0.1
 """The share of held-out questions below which it answers none, whatever its loss is."""
+
+FORM_LEARNT = 1.5
+"""How many times the words in common with the records' answers must have grown for their form to be learnt."""
 
 DEPLOYED_WORSE = 0.05
 """Nats a token by which the deployed model may be worse than PyTorch's with that adapter; int8 rounding is less."""
@@ -236,10 +240,10 @@ def of_evaluate(result: Result) -> Assessment:
         return Assessment()
     if result.get("before") == result.get("after"):
         return Assessment(
-            f"Only one form of the model was measured: perplexity {number(after)} on held-out records."
+            f"Only one form of the model was measured: perplexity {nats(after)} on held-out records."
         )
     faults = []
-    parts = [f"perplexity on held-out records {number(before)} before, {number(after)} after"]
+    parts = [f"perplexity on held-out records {nats(before)} before, {nats(after)} after"]
     low, high = (_number(result, f"loss_change.{end}") for end in ("low", "high"))
     if low is not None and high is not None and high >= 0:
         chance = "what was gained may be chance: give more records or train longer"
@@ -250,13 +254,13 @@ def of_evaluate(result: Result) -> Assessment:
             f"of {counted(int(asked), 'question')} {number(was)} right before, {number(right)} after"
         )
         if right < HARDLY_RIGHT * asked:
-            faults.append("hardly an answer is right yet: train more steps, or with more records")
+            faults.append(_not_right(result))
     general, later = _number(result, "general_before"), _number(result, "general_after")
     if general and later is not None:
         much = later > FORGOT_MUCH * general
         forgot = "much" if much else "a little" if later > FORGOT_LITTLE * general else "nothing"
         parts.append(
-            f"on general text {number(general)} before, {number(later)} after, so {forgot} was forgotten"
+            f"on general text {nats(general)} before, {nats(later)} after, so {forgot} was forgotten"
         )
         if much:
             faults.append("if it is to answer other questions too, train fewer steps or at a lower rate")
@@ -270,6 +274,17 @@ def of_evaluate(result: Result) -> Assessment:
     if faults:
         return Assessment(f"{told}. But {'; and '.join(faults)}.", poor=True)
     return Assessment(f"{told}: worth it.")
+
+
+def _not_right(result: Result) -> str:
+    """What is said where hardly an answer is right: it may have the records' form all the same."""
+    before, after = _number(result, "words_before"), _number(result, "words_after")
+    if before is None or after is None or after < FORM_LEARNT * before:
+        return "hardly an answer is right yet: train more steps, or with more records"
+    return (
+        f"it has learnt how the records answer ({100 * before:.0f} % of the words in common before, "
+        f"{100 * after:.0f} % after) and hardly what: do not rely on its facts; a larger model knows more"
+    )
 
 
 def of_upload(result: Result) -> Assessment:

@@ -52,6 +52,11 @@ def between(numbers: Mapping[str, Any], key: str, show: Callable[[float], str] =
     return f"{show(value)} ({show(low)} to {show(high)})"
 
 
+def nats(value: float) -> str:
+    """A perplexity or a divergence, with three digits or so."""
+    return f"{value:.2f}" if 1 <= value < 10 else number(value)
+
+
 def percent(value: float) -> str:
     """A share as ``97 %``."""
     return f"{100 * value:.0f} %"
@@ -73,12 +78,12 @@ def rate(value: float) -> str:
 
 
 LINES: Sequence[tuple[str, str, Callable[[float], str]]] = (
-    ("perplexity", "Perplexity on held-out records", number),
+    ("perplexity", "Perplexity on held-out records", nats),
     ("exact", "Answers word for word", percent),
     ("right", "Answers that say the same", percent),
     ("words", "Words in common (ROUGE-L)", percent),
     ("chrf", "Letters in common (chrF, to 100)", points),
-    ("general_perplexity", "Perplexity on general text", number),
+    ("general_perplexity", "Perplexity on general text", nats),
     ("kl", "Divergence on general text", number),
     ("bytes", "Size on disk", human_bytes),
     ("peak_bytes", "Memory at most", human_bytes),

@@ -10,7 +10,18 @@ from typing import Any
 
 from core.difference import difference
 from core.errors import RequestError
-from core.evaluated import TITLES, explained, figure, left_out, measured, rate, samples, table, tasks_table
+from core.evaluated import (
+    TITLES,
+    explained,
+    figure,
+    left_out,
+    measured,
+    nats,
+    rate,
+    samples,
+    table,
+    tasks_table,
+)
 from core.events import now
 from core.files import MANIFEST, read_json, write_atomic
 from core.folder import LabFolder
@@ -203,7 +214,7 @@ def _quality(evaluation: Mapping[str, Any]) -> list[Chart]:
         ),
     ):
         bars = _measured_bars(evaluation, key)
-        charts.append((title, _bars(bars, number) if len(bars) > 1 else "", f"{words} {_LINES}"))
+        charts.append((title, _bars(bars, nats) if len(bars) > 1 else "", f"{words} {_LINES}"))
     return charts
 
 
@@ -254,7 +265,7 @@ def _layers(evaluation: Mapping[str, Any]) -> Chart:
     worst = max(range(len(layers)), key=layers.__getitem__)
     words = (
         f"From the float model, in nats a token, when one layer alone is the quantized one: most in layer {worst + 1} "
-        f"({number(layers[worst])}). 8 bits for such layers bring the model nearer."
+        f"({number(layers[worst])})."
     )
     svg = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{_escaped(words)}">{"".join(parts)}</svg>'
     return "Divergence by layer", svg, words

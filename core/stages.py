@@ -25,6 +25,7 @@ from core.assessments import (
     of_upload,
 )
 from core.errors import RequestError
+from core.evaluated import nats
 from core.folder import LabFolder
 from core.formats import duration, human_bytes
 from core.results import PREPARED, Figure, exact_seconds, gib, milliseconds, percent
@@ -340,6 +341,15 @@ _ALL = (
                 "perplexity_before|perplexity_after",
                 "Perplexity on held-out records",
                 True,
+                show=nats,
+                between=" before, ",
+                end=" after",
+            ),
+            Figure(
+                "words_before|words_after",
+                "Words in common with the records' answers",
+                True,
+                show=percent,
                 between=" before, ",
                 end=" after",
             ),
@@ -349,6 +359,7 @@ _ALL = (
                 "general_before|general_after",
                 "Perplexity on general text",
                 True,
+                show=nats,
                 between=" before, ",
                 end=" after",
             ),

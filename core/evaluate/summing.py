@@ -128,6 +128,8 @@ def summary(plan: EvaluationPlan, there: Sequence[Variant], found: Mapping[str, 
         result["asked_of_both"] = len(both)
         result["right_before"] = sum(one.right for one, _ in both)
         result["right_after"] = sum(other.right for _, other in both)
+        result["words_before"] = round(sum(one.words for one, _ in both) / len(both), 4)
+        result["words_after"] = round(sum(other.words for _, other in both) / len(both), 4)
     if first != last:
         losses, tokens = _losses(found[first])
         result["loss_change"] = difference(losses, _losses(found[last])[0], tokens).as_dict()

@@ -60,14 +60,20 @@ def test_whatever_stands_in_the_rows_the_good_ones_are_read(tmp_path: Path, data
 
 def test_a_verdict_says_what_is_bad_and_what_to_do() -> None:
     assert of_evaluate(EVALUATION).text == (
-        "Perplexity on held-out records 25.4 before, 4.960 after; of 41 questions 0 right before, 17 after; on general "
+        "Perplexity on held-out records 25.4 before, 4.96 after; of 41 questions 0 right before, 17 after; on general "
         "text 31.8 before, 33.1 after, so nothing was forgotten: worth it."
     )
     chance = of_evaluate({**EVALUATION, "loss_change": {"low": -0.2, "high": 0.1}})
     assert chance.poor
     assert "may be chance" in chance.text
     assert "answers worse" in of_evaluate({**EVALUATION, "loss_change": {"low": 0.1, "high": 0.2}}).text
-    assert "hardly an answer is right" in of_evaluate({**EVALUATION, "right_after": 3}).text
+    wrong = {**EVALUATION, "right_after": 3}
+    assert "hardly an answer is right yet" in of_evaluate(wrong).text
+    form = of_evaluate({**wrong, "words_before": 0.18, "words_after": 0.49})
+    assert form.poor
+    assert (
+        "how the records answer (18 % of the words in common before, 49 % after) and hardly what" in form.text
+    )
     assert "much was forgotten" in of_evaluate({**EVALUATION, "general_after": 90.0}).text
     assert "not measured" in of_evaluate({**EVALUATION, "after": "tuned"}).text
     assert "worse than in PyTorch" in of_evaluate({**EVALUATION, "deploying_change": {"low": 0.3}}).text

@@ -48,7 +48,17 @@ def lab(made: LabFolder, tmp_path: Path) -> LabFolder:
 
 
 def recipe_of(lab: LabFolder, **values: Any) -> Settled:
-    return recipe_with({"model.source": str(lab.root / "source"), "evaluate.rows": ROWS, **values})
+    text = lab.root / "general.txt"
+    text.write_text(
+        "The train is late today.\n\nBread and salt.\n\nIt rains in the north, and the sea is grey.\n"
+    )
+    usual = {
+        "model.source": str(lab.root / "source"),
+        "evaluate.rows": ROWS,
+        "evaluate.general_text": str(text),
+        "chat.max_new_tokens": 10,
+    }
+    return recipe_with({**usual, **values})
 
 
 class Here:
@@ -122,6 +132,28 @@ def by_hand(session: Any, plan: EvaluationPlan, number: int, adapter: Path | Non
     return float(np.mean([-np.log(shares[place - 1, ids[0, place]]) for place in learnt]))
 
 
+def loss_by_peft(lab: LabFolder, plan: EvaluationPlan) -> float:
+    """The mean loss of the answers' tokens from transformers' logits, with PEFT's own layers."""
+    import torch
+    from peft import PeftModel
+    from torch.nn import functional
+
+    from core.olive.checkpoint import load_model, unpack_linears
+
+    model = load_model(lab.quantized_dir, dtype=torch.float32)
+    unpack_linears(model, torch.float32)
+    tuned = PeftModel.from_pretrained(model, str(lab.finetuned_dir("travel"))).eval()
+    total, count = 0.0, 0
+    for row in plan.rows:
+        with torch.inference_mode():
+            logits = tuned(input_ids=torch.tensor([row.ids])).logits[0, :-1]
+        wanted = torch.tensor(row.learnt[1:])
+        targets = torch.tensor(row.ids[1:])[wanted]
+        total += float(functional.cross_entropy(logits[wanted], targets, reduction="sum"))
+        count += len(targets)
+    return total / count
+
+
 def test_the_deployed_figures_are_those_of_a_computation_by_hand(lab: LabFolder, here: type[Here]) -> None:
     import onnxruntime
 
@@ -151,35 +183,13 @@ def test_the_deployed_figures_are_those_of_a_computation_by_hand(lab: LabFolder,
         )
         assert numbers["tokens_per_s"]["low"] <= numbers["tokens_per_s"]["value"]
         assert numbers["peak_bytes"] > 10_000_000
+    assert result["variants"]["tuned"]["loss"]["value"] == pytest.approx(loss_by_peft(lab, plan), rel=1e-4)
     manifest = read_json(folder / MANIFEST)
     assert manifest["result"] == result
     assert result["variants"]["float"]["kl"]["value"] == pytest.approx(0, abs=1e-6)
     assert result["variants"]["onnx_tuned"]["kl"]["value"] > 0
     assert result["before"] == "float"
     assert result["after"] == "onnx_tuned"
-
-
-def test_pytorchs_loss_is_pefts(lab: LabFolder, here: type[Here]) -> None:
-    import torch
-    from peft import PeftModel
-    from torch.nn import functional
-
-    from core.olive.checkpoint import load_model, unpack_linears
-
-    result, report = evaluate(lab)
-    plan = make_plan(lab, recipe_of(lab), report, 500)
-    model = load_model(lab.quantized_dir, dtype=torch.float32)
-    unpack_linears(model, torch.float32)
-    tuned = PeftModel.from_pretrained(model, str(lab.finetuned_dir("travel"))).eval()
-    total, count = 0.0, 0
-    for row in plan.rows:
-        with torch.inference_mode():
-            logits = tuned(input_ids=torch.tensor([row.ids])).logits[0, :-1]
-        wanted = torch.tensor(row.learnt[1:])
-        targets = torch.tensor(row.ids[1:])[wanted]
-        total += float(functional.cross_entropy(logits[wanted], targets, reduction="sum"))
-        count += len(targets)
-    assert result["variants"]["tuned"]["loss"]["value"] == pytest.approx(total / count, rel=1e-4)
 
 
 def test_answers_given_at_once_are_those_given_one_by_one(made: LabFolder) -> None:
