@@ -32,7 +32,7 @@ DRAW_S = 0.05
 
 INTRO = """\
 [b]Compare   [/]has base and tuned answer side by side: what has changed?
-[b]Evaluate  [/]measures every form of the model on held-out records: was it worth it?"""
+[b]Evaluate  [/]puts the held-out questions to both, and measures who is closer."""
 """What stands where the conversation will be."""
 
 
