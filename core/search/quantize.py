@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from core.quantize.sample import HowRounded, SampledModel
 
-FEW_TOKENS = 512
+FEW_TOKENS = 256
 """Held-out tokens on which candidates are compared before any is made whole."""
 
 FINALISTS = 3
