@@ -39,7 +39,7 @@ RANKS = (4, 8, 16, 32, 64)
 SCALES = (0.5, 1.0, 2.0, 4.0)
 """Alpha over rank."""
 
-AROUND = 6.0
+AROUND = 4.0
 """The rate is looked for from this part of the present one to this multiple of it."""
 
 
