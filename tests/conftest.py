@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +64,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("rehearsal-lab"))
         elif item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.xdist_group("gpu"))
+
+
+_imported = 0
+
+
+def pytest_runtest_setup() -> None:
+    """What is imported stays: it is taken out of the garbage collector's sight, for it is millions of objects.
+
+    Olive and Textual collect garbage by hand, again and again, at half a second each.
+    """
+    global _imported
+    if len(sys.modules) > _imported + 100:
+        _imported = len(sys.modules)
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import pytest
 
 from core.check import Check
 from core.lab import Lab
+from tests.tui.settled import install, settled
 from tui.app import OlivePressApp
 
 Until = Callable[[Callable[[], object]], Awaitable[None]]
@@ -30,7 +31,8 @@ CHECKS = [
 
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No machine is looked at, and nothing waits for a clock."""
+    """No machine is looked at, nothing waits for a clock, and a Pilot waits until the app has settled."""
+    install(monkeypatch)
     monkeypatch.setattr("core.check.run_checks", fake_checks)
     monkeypatch.setattr("core.check.require", lambda lab, stages: None)
     monkeypatch.setattr("core.check.durations.expected_seconds", lambda root, stage: None)
@@ -69,14 +71,21 @@ async def opened(
         yield app, pilot
 
 
-async def until(pilot: Any, condition: Callable[[], object], timeout: float = 30.0) -> None:
-    """Wait until the condition holds; fail when it does not within the time."""
+async def until(pilot: Any, condition: Callable[[], object], timeout: float = 60.0) -> None:
+    """Wait until the condition holds and the app has settled, so that all else that it shows is drawn as well.
+
+    It fails when that does not come within the time.
+    """
     end = asyncio.get_running_loop().time() + timeout
-    while not condition():
+    while True:
+        if condition():
+            await settled(pilot.app)
+            if condition():
+                return
         if asyncio.get_running_loop().time() > end:
             meant = condition.__code__.co_names if isinstance(condition, FunctionType) else condition
             raise AssertionError(f"this did not come to hold: {meant}\n{screen_text(pilot.app)}")
-        await pilot.pause(0.02)
+        await asyncio.sleep(0.02)
 
 
 def screen_text(app: OlivePressApp) -> str:

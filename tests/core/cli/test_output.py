@@ -26,7 +26,7 @@ TOLD = {
     "completion": ["completion", "bash"],
     "data": ["data", "lab"],
     "logs": ["logs", "lab", "quantize"],
-    "export": ["export", "lab", "--olive", "flow.json"],
+    "export": ["export", "lab", "--to", "script", "lab.py"],
     "logout": ["logout"],
 }
 """Commands that have something to print without a model or a network."""
