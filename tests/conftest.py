@@ -66,7 +66,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("gpu"))
 
 
-_imported = 0
+_imported = {"modules": 0}
 
 
 def pytest_runtest_setup() -> None:
@@ -74,9 +74,8 @@ def pytest_runtest_setup() -> None:
 
     Olive and Textual collect garbage by hand, again and again, at half a second each.
     """
-    global _imported
-    if len(sys.modules) > _imported + 100:
-        _imported = len(sys.modules)
+    if len(sys.modules) > _imported["modules"] + 100:
+        _imported["modules"] = len(sys.modules)
         gc.collect()
         gc.freeze()
 

@@ -53,6 +53,7 @@ class OlivePressApp(App[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - as the base class
     VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-tall")]  # noqa: RUF012
     SMALLEST = (60, 20)
+    AGAIN_WITHIN_S = 3.0
 
     class LabChanged(Message):
         """Something in the lab's folder is new."""
@@ -336,8 +337,10 @@ class OlivePressApp(App[None]):
             self.leave()
             return
         self._asked_to_quit = True
-        self.set_timer(3, self._forget_quit)
-        self.notify("Press Ctrl+C again to leave. A running job goes on.", timeout=3, markup=False)
+        self.set_timer(self.AGAIN_WITHIN_S, self._forget_quit)
+        self.notify(
+            "Press Ctrl+C again to leave. A running job goes on.", timeout=self.AGAIN_WITHIN_S, markup=False
+        )
 
     def _forget_quit(self) -> None:
         self._asked_to_quit = False

@@ -36,6 +36,7 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("core.check.run_checks", fake_checks)
     monkeypatch.setattr("core.check.require", lambda lab, stages: None)
     monkeypatch.setattr("core.check.durations.expected_seconds", lambda root, stage: None)
+    monkeypatch.setattr(OlivePressApp, "AGAIN_WITHIN_S", 60.0)
     monkeypatch.setattr("tui.machine_load.read", lambda: "GPU 7.3/80 GiB 97%")
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
