@@ -11,9 +11,10 @@ import itertools
 from typing import Any
 
 import pytest
+from textual._context import active_message_pump
 from textual.app import App
 from textual.message import Message
-from textual.message_pump import MessagePump, active_message_pump
+from textual.message_pump import MessagePump
 from textual.pilot import Pilot
 
 AT_ONCE = 5
