@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ class DataReport:
         template: the plain template, or the model's own where `chat_template` is true.
         mapping: the fields that are the question and the answer.
         proposal: what the rows themselves suggest; `to_confirm` is true while it waits for a yes.
-        tokens: lengths in tokens.
+        tokens: lengths in tokens, of a pair of its longer text; the total is that of all texts.
         train, eval: how many usable rows are on each side.
         auto: the settings that follow model and data, see :class:`core.model.auto.Chosen`.
         epochs: how often training sees each row, with the recipe's steps and batch size.
@@ -375,7 +375,8 @@ class Survey:
             if result.usable
             else np.empty(0, int)
         )
-        result.tokens = token_stats(lengths, self.limit, estimated=self.counter.estimated)
+        stats = token_stats(lengths, self.limit, estimated=self.counter.estimated)
+        result.tokens = replace(stats, total=sum(self._read_lengths))
         if not result.usable:
             return
         self.report.check_cancelled()
