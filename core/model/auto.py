@@ -450,7 +450,7 @@ def _steps(case: _Case) -> tuple[Any, str]:
 def _learning_rate(case: _Case) -> tuple[Any, str]:
     rate = 1e-3 * math.sqrt(135e6 / max(1, case.facts.parameters))
     rate = float(f"{min(6e-3, max(2e-4, rate)):.0e}")
-    if case.by_preference:
+    if case.values["finetune.objective"] in ("dpo", "kto"):
         return float(f"{rate / 10:.0e}"), f"a tenth of that for answers alone, for {case.size}"
     return rate, f"for {case.size}; it falls with the model's size"
 

@@ -151,6 +151,8 @@ def test_rejected_answers_are_learnt_from_by_dpo_and_more_slowly() -> None:
     assert (answers.objective, pairs.objective) == ("sft", "dpo")
     assert (answers.turns, pairs.turns) == (8, 1)
     assert (answers.learning_rate, pairs.learning_rate) == (6e-3, 6e-4)
+    both = Recipe().with_values({"finetune.objective": "orpo"})  # learns the chosen answers as well
+    assert resolve(both, Facts(4_000_000), RecordCount(60, 80.0, 60)).recipe.finetune.learning_rate == 6e-3
 
 
 def test_what_cannot_be_known_yet_has_no_value_and_says_what_is_missing() -> None:
