@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -65,24 +66,36 @@ def read_trackio(folder: Path) -> tuple[dict[str, list[tuple[int, float]]], str]
     return curves, repr(run.config)
 
 
+def wandb_records(data: bytes) -> Iterator[bytes]:
+    """The records of a run's file, which W&B writes as LevelDB writes its log: in blocks of 32 KiB."""
+    at, whole = 7, b""
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:  # no room for a head: the rest of the block is empty
+            at += 32768 - at % 32768
+            continue
+        size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        whole += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # all of it, or its last part
+            yield whole
+            whole = b""
+
+
 def read_wandb(folder: Path) -> tuple[dict[str, list[tuple[int, float]]], str]:
     import json
 
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
     (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    store = DataStore()
-    store.open_for_scan(str(file))
     curves: dict[str, list[tuple[int, float]]] = {}
     text = ""
-    while (data := store.scan_data()) is not None:
+    for data in wandb_records(file.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         if record.WhichOneof("record_type") == "run":
             text += record.run.display_name + str(record.run.config)
         said = {(each.key or each.nested_key[0]): json.loads(each.value_json) for each in record.history.item}
-        for name in set(said) - {"step"}:
+        for name in said.keys() - {"step"}:
             if not name.startswith("_"):
                 curves.setdefault(name, []).append((said["step"], said[name]))
     return curves, text
