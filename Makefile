@@ -8,7 +8,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev cuda run test real soak check unit audit licences lock format lint types wheel release clean-dist clean
+.PHONY: help setup setup-dev cuda run test real soak check unit docs audit licences lock format lint types wheel release clean-dist clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,10 @@ types: setup-dev ## strict type check, of the tests too
 unit: setup-dev ## the tests of behaviour
 	@tools/azurite.sh || true
 	@$(BIN)/pytest -q -n 2 --dist loadgroup
+
+docs: setup-dev ## docs/ as a site in .cache/docs/site, with reference pages made from the code; every link checked
+	@$(BIN)/python -c "import zensical" 2>/dev/null || $(BIN)/python -m pip install -q -c constraints.txt -e ".[dev,docs]"
+	@PYTHONPATH=. $(BIN)/python tools/docs.py
 
 audit: setup ## known vulnerabilities of the packages, from PyPI; says so where it cannot ask
 	@$(BIN)/python tools/audit.py

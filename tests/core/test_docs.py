@@ -14,6 +14,7 @@ from pathlib import Path
 import core
 import tui
 from core.azure.errors import _TABLE
+from core.cli.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -118,3 +119,27 @@ def test_every_code_of_an_error_is_explained() -> None:
     explained = [code for cell in cells for code in re.findall(r"`([a-z.-]+)`", cell)]
     assert len(set(explained)) == len(explained)
     assert set(explained) == codes_in_core(), "docs/troubleshooting.md lists the codes"
+
+
+def test_the_sites_reference_names_every_command_and_what_core_gives() -> None:
+    site = runpy.run_path(str(ROOT / "tools/docs.py"))
+    commands, python = site["commands_page"](), site["python_page"]()
+    assert {f"## {name}\n" for name in COMMANDS} <= set(re.findall(r"## \w+\n", commands))
+    assert "### workshop rescue\n" in commands
+    assert "| `--seats N` | how many labs |" in commands
+    assert {f"## {name}\n" for name in core.__all__ if callable(getattr(core, name))} <= set(
+        re.findall(r"## \w+\n", python)
+    )
+    pages = {page for pages in site["NAV"].values() for page in pages}
+    assert pages - {"commands.md", "python.md"} <= {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
+def test_a_link_of_the_site_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text(
+        '<a href="b.html#here">1</a><a href="b.html#gone">2</a><a href="c.html">3</a>'
+    )
+    (tmp_path / "b.html").write_text(
+        '<h1 id="here">b</h1><a href="https://example.org/x">4</a><a href="#here">5</a>'
+    )
+    told = runpy.run_path(str(ROOT / "tools/docs.py"))["broken_links"](tmp_path)
+    assert told == ["a.html: b.html#gone", "a.html: c.html"]
