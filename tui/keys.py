@@ -103,6 +103,9 @@ DATA: tuple[Action, ...] = (
 STAGE: tuple[Action, ...] = (
     Action("stage.model", "m", "pick_model", "Pick a model", "pick one of the models on this machine"),
     Action("stage.search", "s", "search_settings", "Search", "find the settings that are best within limits"),
+    Action(
+        "stage.where", "a", "where", "Another machine", "run this step on another machine, or on this one"
+    ),
     Action("stage.undo", "u", "undo", "Undo", "take another model, or settings that a search found, back"),
 )
 

@@ -32,7 +32,7 @@ class Cloud:
         storage: what the hosts of storage accounts end with.
         ml: what Azure ML's hosts end with.
         discovery: where registries are looked up.
-        studio: Azure ML's web page.
+        studio: Azure ML's web page; what a token for its run history is asked for by.
     """
 
     sdk: str
@@ -52,6 +52,16 @@ class Cloud:
     def scope(self) -> str:
         """What a token for Resource Manager is asked for."""
         return f"{self.url}/.default"
+
+    @property
+    def inference(self) -> str:
+        """What the hosts of online endpoints end with."""
+        return f".inference.{self.studio.removeprefix('studio.')}"
+
+    @property
+    def ml_scope(self) -> str:
+        """What a token for Azure ML's own services is asked for."""
+        return f"https://{self.studio.removeprefix('studio.')}/.default"
 
 
 CLOUDS = {
@@ -179,7 +189,12 @@ class Rest:
     """JSON over HTTPS with a signed-in user's token."""
 
     def __init__(
-        self, credential: Any, stop: Stop | None = None, say: Callable[[str], None] | None = None
+        self,
+        credential: Any,
+        stop: Stop | None = None,
+        say: Callable[[str], None] | None = None,
+        *,
+        scope: str = "",
     ) -> None:
         from azure.core import PipelineClient
         from azure.core.pipeline.policies import BearerTokenCredentialPolicy, HeadersPolicy, UserAgentPolicy
@@ -194,7 +209,7 @@ class Rest:
             policies=[
                 HeadersPolicy({"Accept": "application/json"}),
                 UserAgentPolicy(base_user_agent=f"olivepress/{__version__}"),
-                BearerTokenCredentialPolicy(credential, cloud().scope),
+                BearerTokenCredentialPolicy(credential, scope or cloud().scope),
             ],
             transport=Transport(self._stop),
         )

@@ -105,10 +105,21 @@ def settings_of(root: Path) -> tuple[Chosen, ...]:
     return resolved(subject, facts_of(subject)).chosen
 
 
-def require(lab: Lab, stages: Sequence[str], values: Mapping[str, Any] | None = None) -> None:
+ELSEWHERE = ("recipe", "data")
+"""What is looked at before stages run on another machine: of that one nothing is known here."""
+
+
+def require(
+    lab: Lab,
+    stages: Sequence[str],
+    values: Mapping[str, Any] | None = None,
+    *,
+    elsewhere: bool = False,
+) -> None:
     """Look at what matters for some stages before they start.
 
     Args:
+        elsewhere: they run on another machine; of this one only the lab matters.
         values: settings of this run alone, ``{"finetune.gpus": 2}``.
 
     Raises:
@@ -120,10 +131,14 @@ def require(lab: Lab, stages: Sequence[str], values: Mapping[str, Any] | None = 
     from core.data.model_text import model_folder
     from core.errors import Do, MachineError, RequestError, joined
 
-    wanted = [probe for probe in probes() if set(probe.stages) & set(stages)]
+    wanted = [
+        probe
+        for probe in probes()
+        if set(probe.stages) & set(stages) and (not elsewhere or probe.name in ELSEWHERE)
+    ]
     subject = subject_of(lab.root, stages)
     subject = replace(subject, recipe=subject.recipe.with_values(dict(values or {})))
-    if set(stages) & {"quantize", "finetune"}:
+    if set(stages) & {"quantize", "finetune"} and not elsewhere:
         # A GGUF file's tokenizer takes seconds the first time, longer than a check has: the run needs it anyway.
         model_folder(subject.recipe, lab.root)
     failed = [check for check in run_probes(wanted, subject) if check.state == FAIL]

@@ -22,6 +22,7 @@ COMMANDS = (
     "logout",
     "workspaces",
     "compute",
+    "deploy",
     "models",
     "fetch",
     "export",

@@ -9,6 +9,9 @@ import textwrap
 from core.cli.parser import UsageError, add_folder, add_json, command_parser
 from core.export.forms import FORMS, ExportForm
 
+SHORT = ("olive", "slurm", "skypilot")
+"""Forms that have an option of their own."""
+
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
@@ -28,6 +31,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="the form, and where to: a folder or file that is not there yet, or OWNER/NAME of the hub",
     )
     where.add_argument("--olive", metavar="FILE.json", help="the same as --to olive FILE.json")
+    where.add_argument("--slurm", metavar="FILE.sh", help="the same as --to slurm FILE.sh")
+    where.add_argument("--skypilot", metavar="FILE.yaml", help="the same as --to skypilot FILE.yaml")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--adapter",
@@ -81,13 +86,14 @@ def run(options: argparse.Namespace) -> int:
     from core.lab import Lab
     from core.text import clean, command
 
-    if options.to is None and options.olive is None:
+    short = [(form, getattr(options, form)) for form in SHORT if getattr(options, form) is not None]
+    if options.to is None and not short:
         raise UsageError(
             "The form is not named.",
             hint=f"{command('export', options.folder, '--to')} FORM OUT, where FORM is {' or '.join(FORMS)}.",
             usage=command_parser("export").format_usage(),
         )
-    form, out = options.to or ("olive", options.olive)
+    form, out = options.to or short[0]
     report = StderrReporter() if redraws(sys.stderr) and not options.json else Reporter()
     done = export(
         Lab.open(options.folder),

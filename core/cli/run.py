@@ -6,21 +6,22 @@ import argparse
 import difflib
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.cli.commands import COMMANDS
 from core.cli.output import OutputLost
 from core.cli.parser import add_json, folder_word
 from core.cli.show import EventPrinter, print_error, print_json, print_result
-from core.errors import LabError, RequestError
+from core.errors import Do, LabError, RequestError
 from core.events import Event
 from core.folder import lab_folder
-from core.recipe import OPTIONS
+from core.recipe import OPTIONS, Recipe
+from core.remote.asked import DEFAULT_HOURS, MOST_HOURS, SERVICES, On, handed_on
 from core.stages import STAGES, default_stages
-from core.text import command
+from core.text import clean, command
 
 if TYPE_CHECKING:
-    from core.lab import Lab
+    from core.lab import Lab, StageResult
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -48,6 +49,30 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="N",
         help='GPUs to finetune on, or "auto" for as many as pay (default: finetune.gpus of lab.toml)',
     )
+    parser.add_argument(
+        "--on",
+        choices=SERVICES,
+        help="run on a machine of the lab's Azure ML workspace; the results come back here",
+    )
+    parser.add_argument(
+        "--compute", metavar="NAME", help="with --on: the cluster or instance (olivepress compute lists them)"
+    )
+    parser.add_argument(
+        "--hours",
+        type=float,
+        metavar="H",
+        default=DEFAULT_HOURS,
+        help=f"with --on: end the job there after so long (default: {DEFAULT_HOURS:g})",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="with --on: show the job's file, what it may cost, and what would go up; send nothing",
+    )
+    there = parser.add_argument_group("on the machine of a job")
+    there.add_argument("--from", dest="source", metavar="FOLDER", help="what was sent; no DIR is named then")
+    there.add_argument("--keep", metavar="FOLDER", help="with --from: where results and checkpoints are kept")
+    there.add_argument("--model", metavar="FOLDER", help="with --from: the model to start from")
     parser.add_argument(
         "--no-check", action="store_true", help="do not look first whether this machine can do it"
     )
@@ -133,42 +158,152 @@ class JsonEvents:
 
 def run(options: argparse.Namespace) -> int:
     """Run the stages."""
+    _refuse_halves(options)
+    if options.source:
+        return _run_there(options)
     folder, stages = split_words(options.words, default_stages())
     lab = _open(options.words, folder)
     values = {} if options.gpus is None else {"finetune.gpus": options.gpus}
+    choices: dict[str, Any] = {"verify": True} if options.verify else {}
+    if options.on:
+        where = On(options.compute, tuple(stages), options.hours)
+        if options.dry_run:
+            return _show_plan(lab, lab.recipe.with_values(values), where, as_json=options.json)
+        choices |= where.option()
     if not options.no_check:
         from core.check import require
 
-        require(lab, stages, values)
-    choices = {"verify": True} if options.verify else None
+        require(lab, stages, values, elsewhere=bool(options.on))
     if options.detach:
-        job = lab.start(
-            stages[0], force=options.force, then=tuple(stages[1:]), options=choices, values=values
-        )
-        if options.json:
-            print_json({"job": job.id, "then": stages[1:]})
-        else:
-            print(f"{job.id} runs by itself" + (f", then {', '.join(stages[1:])}." if stages[1:] else "."))
-            print(
-                f"Follow it: {command('logs', folder, job.id, '--follow')}\n"
-                f"Stop it:   {command('cancel', folder, job.id)}"
-            )
-        return 0
+        return _detach(options, lab, folder, stages, choices, values)
     events = JsonEvents() if options.json else EventPrinter()
     for stage in stages:
-        try:
-            result = lab.run(stage, on_event=events, force=options.force, options=choices, values=values)
-        except LabError as error:
-            if isinstance(events, JsonEvents) and events.told:
-                print_error(error)
-                return error.exit_status
-            raise
-        except OutputLost as lost:
-            newest = lab.newest(stage)
-            if newest is not None and newest.active:
-                follow = command("logs", folder, newest.id, "--follow")
-                lost.hint = f"{newest.id} goes on by itself. Follow it: {follow}"
-            raise
-        if not options.json:
-            print_result(stage, result.numbers, "unchanged, nothing to do" if result.reused else "done")
+        result = _run_one(lab, folder, stage, events, options, choices, values)
+        if isinstance(result, int):
+            return result
+        choices |= handed_on(choices, lab.job(result.job).folder)
+    return 0
+
+
+def _detach(
+    options: argparse.Namespace,
+    lab: Lab,
+    folder: str,
+    stages: list[str],
+    choices: dict[str, Any],
+    values: dict[str, Any],
+) -> int:
+    """Start the stages, and say how they are followed."""
+    job = lab.start(stages[0], force=options.force, then=tuple(stages[1:]), options=choices, values=values)
+    if options.json:
+        print_json({"job": job.id, "then": stages[1:]})
+        return 0
+    print(f"{job.id} runs by itself" + (f", then {', '.join(stages[1:])}." if stages[1:] else "."))
+    print(
+        f"Follow it: {command('logs', folder, job.id, '--follow')}\n"
+        f"Stop it:   {command('cancel', folder, job.id)}"
+    )
+    return 0
+
+
+def _run_one(
+    lab: Lab,
+    folder: str,
+    stage: str,
+    events: JsonEvents | EventPrinter,
+    options: argparse.Namespace,
+    choices: dict[str, Any],
+    values: dict[str, Any],
+) -> StageResult | int:
+    """Run a stage and print its result; the exit status, where its failure has been told with its events."""
+    try:
+        result = lab.run(stage, on_event=events, force=options.force, options=choices, values=values)
+    except LabError as error:
+        if isinstance(events, JsonEvents) and events.told:
+            print_error(error)
+            return error.exit_status
+        raise
+    except OutputLost as lost:
+        newest = lab.newest(stage)
+        if newest is not None and newest.active:
+            follow = command("logs", folder, newest.id, "--follow")
+            lost.hint = f"{newest.id} goes on by itself. Follow it: {follow}"
+        raise
+    if not options.json:
+        print_result(stage, result.numbers, "unchanged, nothing to do" if result.reused else "done")
+    return result
+
+
+def _refuse_halves(options: argparse.Namespace) -> None:
+    """Refuse options that mean nothing without another."""
+    if options.on and not options.compute:
+        raise RequestError(
+            "The compute is not named.",
+            "--on azureml needs --compute NAME.",
+            ("See what there is: ", Do.of("compute", options.words[0] if options.words else ".")),
+            code="usage",
+        )
+    if not options.on and (options.compute or options.dry_run):
+        what = "--compute" if options.compute else "--dry-run"
+        raise RequestError(f"{what} is for a run elsewhere.", hint="Add --on azureml.", code="usage")
+    if options.on and not 0 < options.hours <= MOST_HOURS:
+        raise RequestError(
+            "That is no time for a job.",
+            f"--hours {options.hours:g}.",
+            f"Between 0 and {MOST_HOURS:g}.",
+            code="usage",
+        )
+    if bool(options.source) != bool(options.keep) or (options.model and not options.source):
+        raise RequestError("--from and --keep go together.", "--model goes with both.", code="usage")
+
+
+def _show_plan(lab: Lab, recipe: Recipe, where: On, *, as_json: bool) -> int:
+    """What a run elsewhere would send and may cost."""
+    import tempfile
+    from pathlib import Path
+
+    from core.cli.login import signed_in
+    from core.cli.show import say
+    from core.remote.stage import dry_run, plan_lines
+
+    with tempfile.TemporaryDirectory() as folder:
+        plan = signed_in(
+            lambda stop, report: dry_run(lab.folder, recipe, where, stop, report, Path(folder)),
+            as_json=as_json,
+        )
+    if as_json:
+        print_json(plan)
+        return 0
+    print(clean(plan["file"]))
+    for line in plan_lines(plan):
+        say(clean(line, keep_newlines=False))
+    return 0
+
+
+def _run_there(options: argparse.Namespace) -> int:
+    """On the machine of a job: run the stages on what was sent, and keep their results."""
+    from pathlib import Path
+
+    from core.lab import Lab
+    from core.remote.node import Node
+
+    stages = list(options.words) or list(default_stages())
+    for word in stages:
+        if word not in STAGES:
+            raise _no_stage(word, stages)
+    node = Node.begin(Path(options.source), Path(options.keep), stages, options.model or "")
+    lab = Lab.open(node.lab.root)
+    values = {} if options.gpus is None else {"finetune.gpus": options.gpus}
+    events = JsonEvents() if options.json else EventPrinter()
+    with node.watched():
+        for stage in stages:
+            if not options.no_check:
+                from core.check import require
+
+                require(lab, [stage], values)
+            result = _run_one(lab, str(node.lab.root), stage, events, options, {}, values)
+            if isinstance(result, int):
+                return result
+            job = lab.job(result.job)
+            node.keep_result(stage, result.numbers, job.seconds, job.peaks)
     return 0

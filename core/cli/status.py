@@ -168,6 +168,8 @@ def logs(options: argparse.Namespace) -> int:
     from core.text import clean_line
 
     job = _job("logs", options.words)
+    if options.follow:
+        job = _picked_up(job)
     rest = b""
     if not job.log_path.is_file():
         print(f"{job.id} has no log.", file=sys.stderr)
@@ -187,6 +189,21 @@ def logs(options: argparse.Namespace) -> int:
     if options.follow:
         print(f"{job.id}: {job.state}", file=sys.stderr)
     return 0
+
+
+def _picked_up(job: Job) -> Job:
+    """The job; where it is gone and the one in Azure that it stood for goes on, a new one that follows that."""
+    from core.lab import Lab
+    from core.remote.asked import sent_by
+
+    lab = Lab.at(job.folder.parent.parent)
+    newest = lab.newest(job.stage)
+    if job.state != "crashed" or sent_by(job.folder) is None or newest is None or newest.id != job.id:
+        return job
+    options = job.spec.get("options")
+    again = lab.start(job.stage, options=options if isinstance(options, dict) else {})
+    print(f"{job.id} is gone; {again.id} follows its job in Azure.", file=sys.stderr)
+    return again
 
 
 def cancel(options: argparse.Namespace) -> int:

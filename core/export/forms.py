@@ -123,6 +123,24 @@ _ALL = (
         out="FILE.py",
         next="python {out}",
     ),
+    ExportForm(
+        "slurm",
+        "Slurm batch script",
+        "The same run as a script for sbatch, in this lab, on a machine of a cluster that sees it.",
+        run="core.export.slurm",
+        made_from="",
+        out="FILE.sh",
+        next="sbatch {out}",
+    ),
+    ExportForm(
+        "skypilot",
+        "SkyPilot task",
+        "The same run as a task for sky launch, with what it needs in a folder beside it.",
+        run="core.export.skypilot",
+        made_from="",
+        out="FILE.yaml",
+        next="cd $(dirname {out}) && sky launch {name}",
+    ),
 )
 
 FORMS: dict[str, ExportForm] = {form.name: form for form in _ALL}

@@ -17,6 +17,7 @@ from core.files import read_json
 from core.jobs.alive import is_held, is_stopped, pids
 from core.jobs.reserve import why_nothing_is_written
 from core.jobs.stopping import ensure_stopped, signal_group
+from core.remote.asked import to_follow
 from core.text import clean_line
 
 ACTIVE = ("queued", "running", "cancelling")
@@ -178,7 +179,8 @@ class Job:
         return StageError(
             f"{self.id} crashed: its process is gone and left no result.",
             "\n".join(self.log_tail()) or "Its log is empty.",
-            f"Run it again. If it happens again, look for lack of memory. Log: {self.log_path}",
+            to_follow(self.folder)
+            or f"Run it again. If it happens again, look for lack of memory. Log: {self.log_path}",
             code="job.crashed",
         )
 

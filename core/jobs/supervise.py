@@ -24,6 +24,7 @@ from core.jobs.job import Job
 from core.jobs.stopping import Escalation, signal_group
 from core.jobs.worker import folder_and_recipe, less_memory, work_folder
 from core.log_lines import entries
+from core.remote.asked import handed_on, to_follow
 
 
 def _signal_hint(job: Job, number: int) -> Hint:
@@ -148,7 +149,7 @@ def _verdict(job: Job, code: int, *, asked: bool) -> dict[str, Any]:
             "error": StageError(
                 f"{job.id} crashed: {_reason(job, code)}.",
                 tail or "Its log is empty.",
-                hint or f"Run it again. Log: {job.log_path}",
+                to_follow(job.folder) or hint or f"Run it again. Log: {job.log_path}",
                 code="job.crashed",
             ).as_dict(),
         }
@@ -169,7 +170,9 @@ def _start_next(job: Job, rest: tuple[str, ...]) -> None:
     try:
         lab, recipe = folder_and_recipe(job)
         asked = job.spec.get("options")
-        kept = {"verify": True} if isinstance(asked, dict) and asked.get("verify") else None
+        asked = asked if isinstance(asked, dict) else {}
+        kept = {"verify": True} if asked.get("verify") else {}
+        kept |= handed_on(asked, job.folder)
         force = bool(job.spec.get("force"))
         start_job(lab, recipe, rest[0], force=force, then=rest[1:], options=kept, after=job.id)
     except LabError as error:

@@ -14,7 +14,7 @@ from typing import Any
 
 from core.errors import Cancelled, Do, Help, LabError, MachineError, RequestError, StageError, Use
 from core.events import JobReporter, now
-from core.files import MANIFEST, damage, read_if_whole, refusal, refuse_damaged, write_json
+from core.files import MANIFEST, damage, publish, read_if_whole, refusal, refuse_damaged, write_json
 from core.folder import LabFolder, is_reference
 from core.hardware import gpu_fault, is_out_of_memory
 from core.jobs import prepared, reserve
@@ -22,9 +22,10 @@ from core.jobs.gpu import gpus_here, gpus_wanted, held
 from core.jobs.job import Job
 from core.jobs.monitor import Monitor
 from core.recipe import OPTIONS, Recipe
+from core.remote.asked import On, on
 from core.report_page import write_report
 from core.results import PREPARED, numbers_of
-from core.stage_context import StageContext, resolve_for_stage
+from core.stage_context import StageContext, known_facts, resolve_at_hand, resolve_for_stage
 from core.stages import STAGES, Stage, stage_named
 from core.text import first_line, without_logins
 
@@ -95,10 +96,13 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
     spec = job.spec
     reporter.progress("starting", 0, None)
     stage = stage_named(job.stage)
-    resolved, facts = resolve_for_stage(stage, lab, written, reporter)
-    recipe = resolved.recipe
     options = spec.get("options")
     options = dict(options) if isinstance(options, dict) else {}
+    elsewhere = on(options)
+    # A model that only the other machine has is not fetched here: what is "auto" is settled there.
+    settle = resolve_for_stage if elsewhere is None else resolve_at_hand
+    resolved, facts = settle(stage, lab, written, reporter)
+    recipe = resolved.recipe
     verify = bool(options.get("verify"))
     _refuse_damaged_inputs(stage, lab, recipe.finetune.adapter, verify=verify)
     module = stage.load()
@@ -112,6 +116,8 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
     elif same and not spec.get("force"):
         reporter.log(f"Nothing has changed since {job.stage} ran last: {output} stays as it is.")
         return {"result": numbers_of(before), "auto": before.get("auto", []), "reused": True}
+    if elsewhere is not None and output is not None:
+        return _run_elsewhere(job, elsewhere, stage, lab, written, output, reporter)
     chosen = resolved.of(*stage.reads)
     for each in chosen:
         reporter.log(f"{each.option} is {each.words}: {each.reason}.")
@@ -164,6 +170,61 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
         "auto": manifest["auto"],
         "peaks": peaks,
         "seconds": round(seconds, 2),
+    }
+
+
+def _run_elsewhere(
+    job: Job, where: On, stage: Stage, lab: LabFolder, written: Recipe, output: Path, reporter: JobReporter
+) -> dict[str, Any]:
+    """Have the stage run on another machine, and publish its result as if it had been made here."""
+    from core.remote.fetch import as_made_here
+    from core.remote.stage import run
+
+    began = time.monotonic()
+    force = bool(job.spec.get("force"))
+    brought = run(stage.name, where, lab, written, job.folder, reporter, force=force)
+    work = work_folder(job)
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        folder = work / "made"
+        brought.folder.rename(folder)
+        made = read_if_whole(folder / MANIFEST)
+        manifest = made if isinstance(made, dict) else {}
+        facts = manifest.get("model") if isinstance(manifest.get("model"), dict) else None
+        as_made_here(folder, lab)
+        manifest = {
+            **manifest,
+            "fingerprint": {},
+            "model": facts and {**facts, "source": written.model.source},
+            "made_on": {
+                "service": "azureml",
+                "compute": brought.sent.compute,
+                "job": brought.sent.name,
+                **brought.made.told.get("made_on", {}),
+            },
+        }
+        if brought.unchanged:
+            known = known_facts(manifest)
+            resolved, _ = resolve_at_hand(stage, lab, written, reporter, known)
+            print_ = stage.load().fingerprint(lab, resolved.recipe)
+            manifest["fingerprint"] = _plain({"stage": stage.name, **print_})
+        else:
+            reporter.log(
+                "The recipe or its files were changed since the job was sent: run this stage again.",
+                "warning",
+            )
+        publish(folder, output, _plain(manifest))
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    reporter.artifact(output, stage.makes.title if stage.makes else stage.title)
+    write_report(lab, written)
+    told = brought.made.told
+    return {
+        "result": told["result"],
+        "auto": manifest.get("auto", []),
+        "peaks": told.get("peaks", {}),
+        "seconds": round(float(told.get("seconds") or time.monotonic() - began), 2),
     }
 
 

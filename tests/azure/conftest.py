@@ -62,6 +62,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             ".blob.core.windows.net",
             ".api.azureml.ms",
             ".experiments.azureml.net",
+            ".inference.ml.azure.com",
         ),
         fake.port,
     )

@@ -381,6 +381,9 @@ class _Handler(BaseHTTPRequestHandler):
         if host.startswith("login."):
             self._entra(path, {k: v[0] for k, v in parse_qs(body.decode()).items()})
             return
+        if ".inference." in host:
+            self.service.played.score(self, json.loads(body))
+            return
         if not self.headers.get("Authorization", "").startswith("Bearer ey"):
             self._json({"error": {"code": "AuthenticationFailed", "message": "no token"}}, 401)
             return

@@ -85,6 +85,7 @@ class StageController:
         log_large: whether the user wants the log large.
         busy: whether a job is being started.
         takes: how many seconds a run will take; None where that is not known.
+        where: the compute that was chosen to run on, empty for this machine; None: where the newest job ran.
     """
 
     def __init__(self, stage: Stage, session: Session, texts: StageTexts) -> None:
@@ -94,7 +95,15 @@ class StageController:
         self.log_large = False
         self.busy = False
         self.takes: float | None = None
+        self.where: str | None = None
         self._seen_job = ""
+
+    def compute(self, job: JobView | None) -> str:
+        """The compute that the next run goes to; empty for this machine."""
+        if self.where is not None or job is None:
+            return self.where or ""
+        asked = (job.spec.get("options") or {}).get("on")
+        return str(asked.get("compute") or "") if isinstance(asked, dict) else ""
 
     def new_job(self, snapshot: Snapshot) -> JobView | None:
         """The stage's newest job where it was not there before: it is shown, whatever was shown till now."""
@@ -205,11 +214,15 @@ class StageController:
     ) -> str:
         if job is not None and job.state == "succeeded" and changed and self.stage.name not in snapshot.stale:
             return f"Not as {job.id} ran: {', '.join(changed)}. Run again to have it so."
-        return "" if typed is None else self.texts.advice({**typed, **settled}, snapshot)
+        advice = "" if typed is None else self.texts.advice({**typed, **settled}, snapshot)
+        compute = self.compute(job)
+        return f"Runs on {compute} of Azure ML. {advice}".rstrip() if compute else advice
 
     def _run(self, job: JobView | None, can_run: bool) -> str:
         """The run button, with the time that the run will take; of what is left of one, nobody has told."""
         word = self.texts.run(self.step, job)
+        if compute := self.compute(job):
+            return f"{word} on {compute}"
         if self.takes is None or not can_run or (job is not None and goes_on(job)):
             return word
         return f"{word}, about {rough_duration(self.takes)}"
@@ -258,6 +271,7 @@ class StageController:
             LabError: a setting is wrong, this machine cannot do it, or another job runs.
         """
         from core.check import require
+        from core.remote.asked import On
 
         job = snapshot.jobs.get(self.stage.name)
         # The same settings would give the same result at once; "Run again" on a finished step means to do it anew.
@@ -265,9 +279,12 @@ class StageController:
         again = job is not None and job.state == "succeeded" and not self.changed(job, typed)
         self.session.save(dict(typed))
         lab = self.session.lab()
+        force = again and self.stage.makes is not None
+        compute = self.compute(job)
         if checked:
-            require(lab, [self.stage.name])
-        return lab.start(self.stage.name, force=again and self.stage.makes is not None)
+            require(lab, [self.stage.name], elsewhere=bool(compute))
+        options = On(compute, (self.stage.name,)).option() if compute else None
+        return lab.start(self.stage.name, force=force, options=options)
 
     def stop(self, job: str) -> None:
         """Ask the job to stop. It takes a while: for a thread. Raises LabError where it has ended by itself."""

@@ -30,6 +30,7 @@ from tui.widgets.safe import Plain
 from tui.widgets.size_bars import SizeBars
 
 if TYPE_CHECKING:
+    from tui.child import Commands
     from tui.log_file import LogFile
     from tui.snapshot import Snapshot
 
@@ -76,6 +77,7 @@ class StageScreen(StepScreen):
         self._drawn: tuple[object, ...] = ()
         self._before_search: dict[str, Any] = {}
         self._asked: object = None
+        self._machines: Commands | None = None
 
     @property
     def controller(self) -> StageController:
@@ -112,6 +114,7 @@ class StageScreen(StepScreen):
             yield Button("Settings", id="settings-or-job", key="e")
             yield Button("Pick a model", id="pick-model", key="m")
             yield Button("Search", id="search", key="s")
+            yield Button("Machine", id="where", key="a")
         yield self.command
         yield self.log_pane
 
@@ -207,7 +210,8 @@ class StageScreen(StepScreen):
 
     def _words(self) -> tuple[str, ...]:
         """The command that does the same."""
-        return ("run", self.stage.name)
+        compute = self.controller.compute(self.olive.snapshot.jobs.get(self.stage.name))
+        return ("run", self.stage.name, *(("--on", "azureml", "--compute", compute) if compute else ()))
 
     def _arrange(self, state: StageState) -> None:
         """Show the form or the run, and the log small, large or not at all.
@@ -250,6 +254,7 @@ class StageScreen(StepScreen):
             ("#settings-or-job", state.switch, False),
             ("#pick-model", "Pick a model" if state.settings and self._has_model else "", False),
             ("#search", "Search" if state.settings and self._can_search else "", False),
+            ("#where", "Machine" if state.settings and not state.active and self._has_others else "", False),
         ):
             button = self.query_one(name, Button)
             button.display = bool(text)
@@ -286,6 +291,7 @@ class StageScreen(StepScreen):
             "next": self._go_on,
             "pick-model": self.action_pick_model,
             "search": self.action_search_settings,
+            "where": self.action_where,
         }.get(event.button.id or "")
         if act is not None:
             act()
@@ -294,6 +300,40 @@ class StageScreen(StepScreen):
     def _has_model(self) -> bool:
         """The form says which model it is."""
         return "model.source" in self.form.fields
+
+    @property
+    def _has_others(self) -> bool:
+        """The lab knows a workspace, whose machines it could run on."""
+        return self.stage.computes and bool(self.session.recipe().upload.workspace)
+
+    async def on_unmount(self) -> None:
+        """The end of the process that looked for other machines."""
+        if self._machines is not None:
+            await self._machines.close()
+
+    def action_where(self) -> None:
+        """This machine, or one of the workspace."""
+        from tui.child import Commands
+        from tui.screens.where import WhereScreen
+
+        state = self.state()
+        if not self.stage.computes or state.active:
+            return
+        try:
+            self.session.lab()
+        except Exception as error:  # whatever it is, it is shown and not the end of the wizard
+            self.app.push_screen(ErrorScreen.of(error))
+            return
+
+        def chosen(result: dict[str, Any] | None) -> None:
+            if result is not None:
+                self.controller.where = str(result.get("compute", ""))
+                self.draw()
+                self.focus_first()
+
+        self._machines = self._machines or Commands()
+        now = self.controller.compute(state.job)
+        self.app.push_screen(WhereScreen(self._machines, str(self.session.root), now), chosen)
 
     def action_pick_model(self) -> None:
         """One of the models that are found on this machine."""
@@ -375,6 +415,8 @@ class StageScreen(StepScreen):
             return self._has_model
         if action == "search_settings":
             return self._can_search
+        if action == "where":
+            return self.stage.computes
         if action not in ("run", "stop", "log", "settings", "copy_report"):
             return super().check_action(action, parameters)
         if not self.is_attached:

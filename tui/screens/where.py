@@ -1,0 +1,155 @@
+"""Where a stage runs: on this machine, or on one of the Azure ML workspace. The list, and what each costs."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+
+from core.errors import LabError
+from core.formats import duration
+from core.text import clean
+from tui.child import Commands
+from tui.screens.upload_dialogs import SignInScreen, Working, WorkspaceScreen
+from tui.widgets.button import Button
+from tui.widgets.plain_list import PlainList
+from tui.widgets.safe import Plain
+
+HERE = "This machine"
+
+
+class WhereScreen(Working):
+    """Gives what was chosen as ``{"compute": name}``, an empty name for this machine, or None."""
+
+    AUTO_FOCUS = "#machines"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("s", "sign_in", "Sign in", show=False),
+        Binding("w", "workspace", "Workspace", show=False),
+        Binding("a", "again", "Look again", show=False),
+    ]
+
+    def __init__(self, commands: Commands, folder: str, now: str) -> None:
+        """Show the machines.
+
+        Args:
+            folder: the lab's.
+            now: the compute that is chosen now; empty for this machine.
+        """
+        super().__init__(commands)
+        self._folder, self._now = folder, now
+        self._found: list[dict[str, Any]] = []
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog -azure -tall-list"):
+            yield Plain("Where this step runs  (Enter chooses)", classes="dialog-title")
+            yield PlainList(id="machines")
+            yield self.said
+            with Horizontal(classes="dialog-buttons"):
+                yield Button("Close", id="close", key="Esc")
+                yield Button("Sign in", id="sign-in", key="s")
+                yield Button("Workspace", id="workspace", key="w")
+
+    def on_mount(self) -> None:
+        """Ask Azure; this machine can be chosen meanwhile."""
+        self._list()
+        self.action_again()
+
+    def action_again(self) -> None:
+        """Ask Azure for its machines."""
+        self.begin(("compute", self._folder), "Asking Azure which machines the workspace has …")
+
+    def _list(self) -> None:
+        self.query_one(PlainList).show(1 + len(self._found), self._line)
+
+    def _line(self, index: int) -> Content:
+        name = HERE if index == 0 else clean(str(self._found[index - 1]["name"]), keep_newlines=False)
+        chosen = self._now == ("" if index == 0 else self._found[index - 1]["name"])
+        about = "" if index == 0 else facts(self._found[index - 1])
+        return Content.assemble(
+            (name, "bold"), ("  (chosen)" if chosen else ""), (f"  {about}", "$foreground 60%")
+        )
+
+    def done(self, result: dict[str, Any]) -> None:
+        """They have come."""
+        self._found = [
+            each for each in result.get("compute", []) if isinstance(each, dict) and each.get("name")
+        ]
+        where = clean(str(result.get("workspace", "")), keep_newlines=False)
+        self.said.show(
+            f"{len(self._found)} in workspace {where}. Results come back here, and the chat goes on here."
+            if self._found
+            else f"Workspace {where} has no compute yet. olivepress compute --create makes a cluster."
+        )
+        self._list()
+
+    def failed(self, error: LabError) -> None:
+        """It was refused; this machine is there all the same."""
+        super().failed(error)
+        self._found = []
+        self._list()
+
+    def on_plain_list_chosen(self, event: PlainList.Chosen) -> None:
+        """This one, if a job can run there."""
+        event.stop()
+        if event.index == 0:
+            self.dismiss({"compute": ""})
+            return
+        chosen = self._found[event.index - 1]
+        if not chosen.get("usable"):
+            self.said.show(f"No job can run on {clean(str(chosen['name']))} now: {facts(chosen)}.")
+            self.said.add_class("-wrong")
+            return
+        self.dismiss({"compute": str(chosen["name"])})
+
+    def action_sign_in(self) -> None:
+        """Sign in to Azure, then look again."""
+        if not self.working:
+            self.app.push_screen(SignInScreen(self._commands, "to see its machines"), self._come_back)
+
+    def action_workspace(self) -> None:
+        """Choose the workspace, then look again."""
+        if not self.working:
+            self.app.push_screen(WorkspaceScreen(self._commands), self._chose_workspace)
+
+    def _chose_workspace(self, chosen: dict[str, Any] | None) -> None:
+        if chosen is not None:
+            from core.azure.workspace import WorkspaceEntry, choose
+            from core.folder import lab_folder
+
+            known = {key: str(chosen.get(key, "")) for key in WorkspaceEntry.__dataclass_fields__}
+            try:
+                choose(lab_folder(self._folder).recipe_path, WorkspaceEntry(**known))
+            except LabError as error:
+                self.failed(error)
+                return
+        self._come_back(chosen)
+
+    def _come_back(self, result: dict[str, Any] | None) -> None:
+        if result is not None:
+            self.action_again()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """The keys' actions; Textual hands Close to the handler of every such dialog."""
+        act = {"sign-in": self.action_sign_in, "workspace": self.action_workspace}.get(event.button.id or "")
+        if act is not None:
+            act()
+
+
+def facts(compute: dict[str, Any]) -> str:
+    """What decides which machine it is: size, GPUs, price, quota, state."""
+    parts = [str(compute.get("size") or "size not told")]
+    if compute.get("gpus"):
+        parts.append(f"{compute['gpus']} GPU")
+    if compute.get("price") is not None:
+        parts.append(f"{compute['price']:g} {compute.get('currency', '')}/h")
+    if compute.get("low_priority"):
+        parts.append("may be taken back")
+    if compute.get("quota_limit") is not None:
+        parts.append(f"quota {compute.get('quota_used') or 0}/{compute['quota_limit']}")
+    if isinstance(compute.get("idle_s"), int):
+        parts.append(f"idle {duration(compute['idle_s'])}")
+    parts.append(str(compute.get("state") or "").lower())
+    return clean(", ".join(filter(None, parts)), keep_newlines=False)
