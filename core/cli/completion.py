@@ -300,6 +300,9 @@ BY_METAVAR: Final[dict[str, Callable[[str, list[str], str], Iterable[Candidate]]
     "[DIR] JOB": _lab_or_jobs,
     "FILE": _files,
     "FILE.json": _files,
+    "FILE.sh": _files,
+    "FILE.yaml": _files,
+    "FOLDER": _files,
     "OUT": _files,
     "SRC": lambda name, plain, begun: [
         ("rehearsal", "a small model that comes along"),

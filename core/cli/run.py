@@ -166,6 +166,7 @@ def run(options: argparse.Namespace) -> int:
     values = {} if options.gpus is None else {"finetune.gpus": options.gpus}
     choices: dict[str, Any] = {"verify": True} if options.verify else {}
     if options.on:
+        _refuse_there(stages)
         where = On(options.compute, tuple(stages), options.hours)
         if options.dry_run:
             return _show_plan(lab, lab.recipe.with_values(values), where, as_json=options.json)
@@ -255,6 +256,17 @@ def _refuse_halves(options: argparse.Namespace) -> None:
         )
     if bool(options.source) != bool(options.keep) or (options.model and not options.source):
         raise RequestError("--from and --keep go together.", "--model goes with both.", code="usage")
+
+
+def _refuse_there(stages: list[str]) -> None:
+    """Refuse a stage that leaves nothing to bring back."""
+    for stage in stages:
+        if not STAGES[stage].computes or STAGES[stage].makes is None:
+            raise RequestError(
+                f"{stage} runs on this machine only.",
+                hint="Leave it out, and run it without --on.",
+                code="usage",
+            )
 
 
 def _show_plan(lab: Lab, recipe: Recipe, where: On, *, as_json: bool) -> int:

@@ -75,6 +75,7 @@ def run(wanted: ExportRequest) -> Exported:
 def task(name: str, inputs: str, gpus: int, stages: tuple[str, ...]) -> dict[str, Any]:
     """The task, as SkyPilot's YAML has it."""
     home = "~/olivepress"
+    run = ("venv/bin/olivepress", "run", "--from", "inputs", "--keep", "kept", *stages)
     return {
         "name": name,
         "resources": {"accelerators": f"{GPU}:{gpus}", "disk_size": 256},
@@ -84,7 +85,7 @@ def task(name: str, inputs: str, gpus: int, stages: tuple[str, ...]) -> dict[str
         "setup": f"python3 -m venv {home}/venv\n"
         f"{home}/venv/bin/pip install --quiet -r {home}/inputs/{REQUIREMENTS}\n"
         f"{home}/venv/bin/pip install --quiet --no-deps --force-reinstall {home}/inputs/{wheel.NAME}\n",
-        "run": f"cd {home}\nexec venv/bin/olivepress run --from inputs --keep kept {' '.join(stages)}\n",
+        "run": f"cd {home}\nexec {' '.join(run)}\n",
     }
 
 

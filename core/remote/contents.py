@@ -22,6 +22,7 @@ from core.model.sources import kind_of, local_place, model_stamp
 from core.recipe import Recipe, UploadSection, recipe_text
 from core.remote import wheel
 from core.upload.contents import Contents, Item, digested
+from core.version import __version__
 
 LAB = "lab"
 MODEL = "model"
@@ -76,13 +77,14 @@ def key(lab: LabFolder, recipe: Recipe, check: Callable[[], object]) -> str:
     Raises:
         RequestError: the records are missing.
     """
-    own = Contents(tuple(_own(lab, recipe)[0]), ())
+    # Not by its bytes: a job that was sent is followed by a program that was mended since.
+    own = Contents(tuple(item for item in _own(lab, recipe)[0] if item.name != wheel.NAME), ())
     own = digested(own, lab.state_dir / "records-digests.json", lambda done: None, check)
     model: dict[str, str] = {}
     with suppress(LabError, OSError):  # a model that was moved since is not needed any more
         model = model_stamp(recipe.model.source, lab.root)
     settings = dataclasses.asdict(dataclasses.replace(recipe, upload=UploadSection()))
-    told = json.dumps([own.digest, model, settings], sort_keys=True, default=str)
+    told = json.dumps([__version__, own.digest, model, settings], sort_keys=True, default=str)
     return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 

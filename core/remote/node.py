@@ -74,7 +74,7 @@ class Node:
                 beside.unlink()
             beside.symlink_to((source / "model").resolve(), target_is_directory=True)
         if model:
-            write_values(lab.recipe_path, {"model.source": str(Path(model).resolve())})
+            write_values(lab.recipe_path, {"model.source": str(_model_in(Path(model)))})
         keep.mkdir(parents=True, exist_ok=True)
         node = cls(lab, keep)
         node._go_on(stages)
@@ -169,6 +169,12 @@ class Node:
         half = self.keep / f".{stage}.json"
         half.write_text(json.dumps(told), encoding="utf-8")
         os.replace(half, self.keep / f"{stage}.json")
+
+
+def _model_in(folder: Path) -> Path:
+    """Where the model lies in what the service gives: a catalogue keeps some in a folder below."""
+    there = sorted(folder.resolve().rglob("config.json"), key=lambda path: (len(path.parts), path))
+    return there[0].parent if there else folder.resolve()
 
 
 def _as_interrupt(number: int, frame: FrameType | None) -> None:

@@ -7,6 +7,7 @@ import ipaddress
 from pathlib import Path
 
 HOSTS = (
+    "*.westeurope.inference.ml.azure.com",
     "management.azure.com",
     "login.microsoftonline.com",
     "*.blob.core.windows.net",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import threading
 import zipfile
@@ -24,7 +25,7 @@ from core.cli import main
 from core.errors import Cancelled, Do, LabError, MachineError, RequestError, StageError
 from core.events import RecordingReporter
 from core.lab import Lab
-from core.remote import contents, follow, wheel
+from core.remote import contents, follow, node, wheel
 from core.remote import stage as remote
 from core.remote.asked import RECORD, On, Sent, handed_on, on, sent, sent_by
 from core.remote.jobfile import pinned, refuse_secret
@@ -161,6 +162,7 @@ def test_the_key_is_of_the_work_and_not_of_what_is_done_of_it(lab: Lab) -> None:
 
 def test_the_wheel_is_the_same_each_time_and_has_the_program() -> None:
     made = wheel.own_wheel()
+    wheel.own_wheel.cache_clear()
     assert made == wheel.own_wheel()
     with zipfile.ZipFile(BytesIO(made)) as archive:
         names = set(archive.namelist())
@@ -239,6 +241,7 @@ def test_a_dry_run_shows_the_file_the_cost_and_what_goes_up(
         (("--compute", "nothing"), "azure.compute"),
         (("--compute", "gpu-cluster", "--gpus", "2"), "gpu.count"),
         (("--hours", "1"), "usage"),
+        (("upload", "--compute", "gpu-cluster"), "usage"),
         (("--compute", "gpu-cluster", "--hours", "0"), "usage"),
     ],
 )
@@ -487,3 +490,57 @@ def test_what_came_back_damaged_is_not_taken(world: World, lab: Lab) -> None:
         run(lab, lab.root / "jobs" / "quantize-001", RecordingReporter())
     assert caught.value.code == "fetch.damaged"
     assert not list(lab.folder.models_dir.glob(".fetched-*"))
+
+
+def test_a_job_whose_follower_is_gone_says_how_to_follow_it(lab: Lab) -> None:
+    folder = lab.root / "jobs" / "quantize-001"
+    folder.mkdir(parents=True)
+    (folder / "spec.json").write_text("{}")
+    there = Sent("name-there", "k", ("quantize",), "gpu-cluster", "s", "g", "w", "store", "out")
+    there.write(folder, lab.folder)
+    gone = lab.job("quantize")
+    assert gone.state == "crashed"
+    error = gone.error()
+    assert error is not None
+    assert "name-there goes on in Azure" in error.hint
+    assert "run" in error.hint
+    assert "--on azureml --compute gpu-cluster" in error.hint
+
+
+def test_a_model_of_a_catalogue_may_lie_in_a_folder_below(tmp_path: Path) -> None:
+    (tmp_path / "data" / "model" / "deeper").mkdir(parents=True)
+    for name in ("data/model/config.json", "data/model/deeper/config.json"):
+        (tmp_path / name).write_text("{}")
+    assert node._model_in(tmp_path) == tmp_path / "data" / "model"
+    assert node._model_in(tmp_path / "data" / "model" / "deeper" / "none") != tmp_path
+
+
+def test_what_is_kept_is_taken_up_by_the_next_machine(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RANK", "0")
+    source, keep = tmp_path / "in", tmp_path / "kept"
+    for item in contents.collect(lab.folder, lab.recipe, ("quantize", "finetune")).items:
+        place = source / item.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(item.data or (item.path or Path()).read_bytes())
+    first = node.Node.begin(source, keep, ("quantize", "finetune"))
+    assert "RANK" not in os.environ
+    checkpoint = first.lab.checkpoints_dir("travel") / "last.pt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"step 10")
+    first.lab.quantized_dir.mkdir(parents=True)
+    (first.lab.quantized_dir / "weights").write_bytes(b"w")
+    (first.lab.quantized_dir / "olivepress.json").write_text("{}")
+    first.keep_result("quantize", {"bytes": 1}, 1.0, {})
+    second = node.Node.begin(source, keep, ("quantize", "finetune"))
+    assert checkpoint.read_bytes() == b"step 10"
+    assert (second.lab.quantized_dir / "weights").read_bytes() == b"w"
+    # What is not whole is not taken up; a checkpoint that is gone is forgotten.
+    next(keep.glob("made/*/weights")).write_bytes(b"")
+    checkpoint.unlink()
+    second.keep_checkpoints()
+    third = node.Node.begin(source, keep, ("quantize", "finetune"))
+    assert not third.lab.quantized_dir.exists()
+    assert not checkpoint.exists()

@@ -51,7 +51,6 @@ async def test_submit_quit_and_come_back(there: World, tmp_path: Path) -> None:
         assert "3.67 USD/h" in text
         await pilot.press("down", "enter")
         await until(pilot, lambda: isinstance(app.screen, StageScreen))
-        await until(pilot, lambda: "--compute gpu-cluster" in screen_text(app))
         await until(pilot, lambda: "on gpu-cluster" in str(app.screen.query_one("#run", Button).label))
         await pilot.press("f8")
         await until(pilot, lambda: bool(there.fake.played.jobs), timeout=60)

@@ -81,7 +81,7 @@ class WhereScreen(Working):
         self.said.show(
             f"{len(self._found)} in workspace {where}. Results come back here, and the chat goes on here."
             if self._found
-            else f"Workspace {where} has no compute yet. olivepress compute --create makes a cluster."
+            else f"Workspace {where} has no compute yet. Make one: olivepress compute DIR --create NAME --size SIZE"
         )
         self._list()
 

@@ -25,8 +25,8 @@ from core.stages import STAGES
 ROOT = Path(__file__).resolve().parents[3]
 
 TYPED_FREELY = {
-    "A,B", "ADDRESS", "CHAT", "ID", "KINDS", "MINUTES", "N", "N,N", "NAME", "NAME[:VERSION]", "ORIGIN", "SHARE", "SIZE",
-    "TASK", "TEXT", "TIME",
+    "A,B", "ADDRESS", "CHAT", "ENDPOINT", "H", "ID", "KINDS", "MINUTES", "N", "N,N", "NAME", "NAME[:VERSION]", "ORIGIN",
+    "SHARE", "SIZE", "TASK", "TEXT", "TIME",
 }  # fmt: skip
 """What a word of the help stands for that only the user, or the network, knows."""
 
