@@ -228,7 +228,7 @@ def test_a_dry_run_shows_the_file_the_cost_and_what_goes_up(
         4,
         pytest.approx(14.69 / 5 * 2, abs=0.01),
     )
-    assert plan["bytes_to_send"] == plan["bytes"] > 0
+    assert 0 < plan["bytes_to_send"] <= plan["bytes"]
     assert not world.fake.seen(method="PUT")
     assert "sig=" not in plan["file"]
     assert world.fake.client_secret not in plan["file"]

@@ -166,7 +166,7 @@ class StageController:
             note=note,
             blocked=broken is not None or missing is not None,
             goal=goal,
-            run="" if active or not again else self._run(job, can_run),
+            run="" if active or not again else self._run(job, can_run, settings),
             next=following,
             switch="" if job is None else "Last run" if settings else "Settings",
             can_run=can_run,
@@ -218,11 +218,11 @@ class StageController:
         compute = self.compute(job)
         return f"Runs on {compute} of Azure ML. {advice}".rstrip() if compute else advice
 
-    def _run(self, job: JobView | None, can_run: bool) -> str:
+    def _run(self, job: JobView | None, can_run: bool, settings: bool) -> str:
         """The run button, with the time that the run will take; of what is left of one, nobody has told."""
         word = self.texts.run(self.step, job)
         if compute := self.compute(job):
-            return f"{word} on {compute}"
+            return word if settings else f"{word} on {compute}"  # above the settings the note says it
         if self.takes is None or not can_run or (job is not None and goes_on(job)):
             return word
         return f"{word}, about {rough_duration(self.takes)}"
