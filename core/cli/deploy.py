@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     from core.cli.login import signed_in
     from core.cli.show import print_json, say
     from core.lab import Lab
-    from core.remote.deploy import Wanted, deploy, remove
+    from core.remote.deploy import DeploymentRequest, deploy, remove
     from core.text import clean, command
 
     if not options.azureml:
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
         else:
             print(f"{options.azureml} is removed." if gone["removed"] else f"There is no {options.azureml}.")
         return 0
-    wanted = Wanted(options.azureml, options.model, options.size, options.count, options.traffic)
+    wanted = DeploymentRequest(options.azureml, options.model, options.size, options.count, options.traffic)
     plan = signed_in(
         lambda stop, report: deploy(lab.folder, recipe, wanted, stop, report, dry=True), as_json=as_json
     )

@@ -69,7 +69,7 @@ def on(options: Mapping[str, Any]) -> On | None:
 
 
 @dataclass(frozen=True)
-class Sent:
+class SentJob:
     """A job in Azure that a lab has sent, or is about to send.
 
     Attributes:
@@ -103,20 +103,20 @@ class Sent:
             write_json(path, asdict(self))
 
 
-def sent(path: Path) -> Sent | None:
+def sent(path: Path) -> SentJob | None:
     """What a ``remote.json`` tells; None where there is none that can be read."""
     told = read_if_whole(path)
     if not isinstance(told, dict):
         return None
-    values = {each.name: told.get(each.name, "") for each in fields(Sent)}
+    values = {each.name: told.get(each.name, "") for each in fields(SentJob)}
     stages = values.pop("stages")
     if not isinstance(stages, list) or not all(isinstance(each, str) for each in values.values()):
         return None
-    found = Sent(**values, stages=tuple(map(str, stages)))
+    found = SentJob(**values, stages=tuple(map(str, stages)))
     return found if found.name and found.out and found.datastore else None
 
 
-def sent_by(job: Path) -> Sent | None:
+def sent_by(job: Path) -> SentJob | None:
     """The job in Azure that the job in this folder stands for."""
     return sent(job / RECORD)
 

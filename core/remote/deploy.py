@@ -31,7 +31,7 @@ REQUEST_S = 180
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DeploymentRequest:
     """A deployment that somebody wants.
 
     Attributes:
@@ -85,7 +85,7 @@ def _model(workspace: Workspace, recipe: Recipe, wanted: str, lab: LabFolder) ->
     if not found.content:
         raise RequestError(
             f"{found.name}:{found.version} was not registered by OlivePress.",
-            "Its server reads what olivepress upload sends.",
+            "OlivePress's server reads what its own upload sends.",
             ("Register this lab's: ", Do.of("upload", lab.root)),
             code="endpoint.model",
         )
@@ -93,7 +93,13 @@ def _model(workspace: Workspace, recipe: Recipe, wanted: str, lab: LabFolder) ->
 
 
 def deploy(
-    lab: LabFolder, recipe: Recipe, wanted: Wanted, stop: Stop, report: Reporter, *, dry: bool = False
+    lab: LabFolder,
+    recipe: Recipe,
+    wanted: DeploymentRequest,
+    stop: Stop,
+    report: Reporter,
+    *,
+    dry: bool = False,
 ) -> dict[str, Any]:
     """Make the endpoint and its deployment, see that it answers, and give it its traffic; or say what that would be.
 
@@ -161,14 +167,14 @@ def deploy(
         workspace.close()
 
 
-def _facts(endpoints: Endpoints, wanted: Wanted, model: Registered) -> dict[str, Any]:
+def _facts(endpoints: Endpoints, wanted: DeploymentRequest, model: Registered) -> dict[str, Any]:
     """What it would be and cost."""
     sizes = endpoints.computes.sizes()
     size = sizes.get(wanted.size.lower())
     if size is None and sizes:
         raise MachineError(
             f"There is no size {wanted.size!r} in {endpoints.computes.location}.",
-            "olivepress compute --create NAME --size SIZE --dry-run names some.",
+            f"Sizes there: {', '.join(each.name for each in list(sizes.values())[:8])}.",
             "Choose another: --size.",
             code="azure.compute",
         )

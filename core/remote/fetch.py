@@ -32,7 +32,7 @@ class Made:
     told: dict[str, Any]
 
 
-def look(container: Container, out: str, stage: str) -> Made | None:
+def look(container: Container, out: str, stage: str, lab: Path) -> Made | None:
     """What the job says that a stage has left; None while it says nothing.
 
     Raises:
@@ -65,7 +65,7 @@ def look(container: Container, out: str, stage: str) -> Made | None:
         raise StageError(
             "What the job left is not understood.",
             f"{out}/{stage}.json.",
-            "Run it with the same version of OlivePress, or again with --force.",
+            ("Run it with the same version of OlivePress, or anew: ", Do.of("run", lab, stage, "--force")),
             code="remote.result",
         ) from None
     return Made(folder, files, told)

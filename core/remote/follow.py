@@ -18,7 +18,7 @@ from core.azure.runs import MAIN_LOG, RunDetails, Runs, RunState
 from core.azure.storage import Container
 from core.errors import Do, LabError, StageError, error_from
 from core.events import Reporter
-from core.remote.asked import Sent
+from core.remote.asked import SentJob
 from core.remote.fetch import Made, look
 from core.text import clean
 
@@ -48,7 +48,7 @@ class Follower:
         self,
         runs: Runs,
         container: Container,
-        sent: Sent,
+        sent: SentJob,
         stage: str,
         stop: Stop,
         report: Reporter,
@@ -112,7 +112,7 @@ class Follower:
             if not self._read(address):
                 break
         if self._over or state.ended:
-            made = look(self._container, self._sent.out, self._stage)
+            made = look(self._container, self._sent.out, self._stage, self._lab)
             if made is not None:
                 return made
         if self._error is not None:
@@ -226,7 +226,7 @@ class Follower:
             return StageError(
                 "The job ended without a result.",
                 f"{where} has completed, and left nothing of {self._stage}.",
-                ("Run it again: ", Do("run", ("--force",))),
+                ("Run it again: ", Do.of("run", self._lab, self._stage, "--force")),
                 code="remote.result",
             )
         text = redact(clean(" ".join(details.message.split())))[:600]

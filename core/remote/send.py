@@ -24,13 +24,13 @@ from core.model.sources import kind_of
 from core.recipe import Recipe
 from core.remote import contents as content
 from core.remote import jobfile
-from core.remote.asked import On, Sent
+from core.remote.asked import On, SentJob
 from core.upload.contents import PREFIX, Contents, digested
 from core.upload.sender import Sender
 
 
 @dataclass
-class Line:
+class AzureLine:
     """The line to a workspace: who is signed in, and the calls."""
 
     identity: Identity
@@ -40,7 +40,7 @@ class Line:
     report: Reporter
 
     @classmethod
-    def to(cls, place: Place, stop: Stop, report: Reporter) -> Line:
+    def to(cls, place: Place, stop: Stop, report: Reporter) -> AzureLine:
         """Sign in and open it."""
         report.progress("signing in", 0, None)
         identity = current(stop=stop, on_prompt=prompt_to(report))
@@ -54,7 +54,7 @@ class Line:
 
 
 @dataclass
-class Plan:
+class JobPlan:
     """A job that could be sent; nothing has been."""
 
     contents: Contents
@@ -62,7 +62,7 @@ class Plan:
     store: Datastore
     container: Container
     sender: Sender
-    sent: Sent
+    sent: SentJob
     document: dict[str, Any]
     to_send: int
     kept: int
@@ -90,8 +90,8 @@ def digest_all(lab: LabFolder, recipe: Recipe, stages: Sequence[str], report: Re
 
 
 def make_plan(
-    line: Line, lab: LabFolder, recipe: Recipe, on: On, contents: Contents, key: str, *, fresh: bool
-) -> Plan:
+    line: AzureLine, lab: LabFolder, recipe: Recipe, on: On, contents: Contents, key: str, *, fresh: bool
+) -> JobPlan:
     """Look at everything that can be looked at before the first byte goes.
 
     Args:
@@ -131,7 +131,7 @@ def make_plan(
         recipe.finetune.gpus if "finetune" in on.stages else 1,
         _given(lab, recipe, on.stages),
     ).document()
-    sent = Sent(
+    sent = SentJob(
         name,
         key,
         on.stages,
@@ -142,7 +142,7 @@ def make_plan(
         store.name,
         out,
     )
-    return Plan(
+    return JobPlan(
         contents, compute, store, container, sender, sent, document, found.bytes_sent, found.bytes_kept
     )
 
@@ -162,7 +162,7 @@ def _given(lab: LabFolder, recipe: Recipe, stages: Sequence[str]) -> str:
     return source
 
 
-def send(line: Line, plan: Plan, lab: LabFolder, job: Path) -> Sent:
+def send(line: AzureLine, plan: JobPlan, lab: LabFolder, job: Path) -> SentJob:
     """Send what is missing, write the job's file into the job's folder, and submit it.
 
     The name is written down before: whatever happens then, the job can be found again.
@@ -192,14 +192,14 @@ def send(line: Line, plan: Plan, lab: LabFolder, job: Path) -> Sent:
     return sent
 
 
-def checked(plan: Plan, path: Path) -> None:
+def checked(plan: JobPlan, path: Path) -> None:
     """Write the job's file, and have it checked."""
     jobfile.refuse_secret(plan.text)
     write_atomic(path, plan.text)
     jobfile.check_file(path, plan.document)
 
 
-def _submit(line: Line, path: Path) -> str:
+def _submit(line: AzureLine, path: Path) -> str:
     """Submit the job of a file by azure-ai-ml; its page."""
     from azure.ai.ml import MLClient, load_job
     from azure.ai.ml.exceptions import MlException

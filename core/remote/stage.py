@@ -21,10 +21,10 @@ from core.folder import LabFolder
 from core.recipe import Recipe
 from core.remote import contents as content
 from core.remote import jobfile
-from core.remote.asked import RECORD, On, Sent, later, sent
+from core.remote.asked import RECORD, On, SentJob, later, sent
 from core.remote.fetch import Made, bring, look
 from core.remote.follow import Follower
-from core.remote.send import Line, checked, digest_all, make_plan, send
+from core.remote.send import AzureLine, checked, digest_all, make_plan, send
 
 CANCEL_S = 12.0
 """Seconds that a stop takes at most, in which the job there is told."""
@@ -41,7 +41,7 @@ class Brought:
 
     folder: Path
     made: Made
-    sent: Sent
+    sent: SentJob
     unchanged: bool
 
 
@@ -63,7 +63,7 @@ def run(
     report.stop_takes(CANCEL_S / 2)
 
     def work(stop: Stop, relay: Reporter) -> Brought:
-        line = Line.to(place, stop, relay)
+        line = AzureLine.to(place, stop, relay)
         try:
             there, container = _found_or_sent(line, stage, on, lab, recipe, job, force=force)
             try:
@@ -109,8 +109,8 @@ def _explained(work: Callable[[Stop, Reporter], Any]) -> Callable[[Stop, Reporte
 
 
 def _found_or_sent(
-    line: Line, stage: str, on: On, lab: LabFolder, recipe: Recipe, job: Path, *, force: bool
-) -> tuple[Sent, Container]:
+    line: AzureLine, stage: str, on: On, lab: LabFolder, recipe: Recipe, job: Path, *, force: bool
+) -> tuple[SentJob, Container]:
     """The job there for this stage, and the storage of its outputs."""
     report = line.report
     if on.job:
@@ -143,12 +143,12 @@ def _key_now(lab: LabFolder, recipe: Recipe, report: Reporter) -> str:
         return ""
 
 
-def _container(line: Line, there: Sent, recipe: Recipe) -> Container:
+def _container(line: AzureLine, there: SentJob, recipe: Recipe) -> Container:
     store = line.workspace.datastore(there.datastore)
     return line.workspace.container(store, recipe.upload.concurrency)
 
 
-def _going_on(line: Line, stage: str, key: str, lab: LabFolder, recipe: Recipe) -> Sent | None:
+def _going_on(line: AzureLine, stage: str, key: str, lab: LabFolder, recipe: Recipe) -> SentJob | None:
     """A job that was sent for the same work and has this stage before it, or has done it."""
     known = sent(lab.state_dir / RECORD)
     if known is None or known.key != key or stage not in known.stages or known.place != line.workspace.place:
@@ -160,16 +160,16 @@ def _going_on(line: Line, stage: str, key: str, lab: LabFolder, recipe: Recipe) 
         return None if state.status.lower() == "cancelrequested" else known
     container = _container(line, known, recipe)
     try:
-        return known if look(container, known.out, stage) is not None else None
+        return known if look(container, known.out, stage, lab.root) is not None else None
     finally:
         container.close()
 
 
-def _cancel(there: Sent) -> bool:
+def _cancel(there: SentJob) -> bool:
     """Tell a job there to end, in the little time that a stop has."""
 
     def tell() -> bool:
-        line = Line.to(there.place, Stop(), Reporter())
+        line = AzureLine.to(there.place, Stop(), Reporter())
         try:
             return line.runs.cancel(there.name)
         finally:
@@ -192,7 +192,7 @@ def dry_run(
     Args:
         folder: an empty one, for the file.
     """
-    line = Line.to(Place.of(recipe, lab.root), stop, report)
+    line = AzureLine.to(Place.of(recipe, lab.root), stop, report)
     try:
         contents = digest_all(lab, recipe, on.stages, report)
         key = content.key(lab, recipe, report.check_cancelled)

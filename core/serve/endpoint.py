@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.azure.download import recipe_from_elsewhere
-from core.errors import RequestError
+from core.errors import Do, RequestError
 from core.files import write_atomic
 from core.folder import RECIPE_NAME, LabFolder
 from core.lab import Lab
@@ -39,7 +39,7 @@ class Endpoint:
             raise RequestError(
                 "There is no ONNX model in the folder.",
                 f"{folder} has no genai_config.json.",
-                "Register the model with olivepress upload.",
+                ("Register the model: ", Do("upload")),
                 code="upload.nothing",
             )
         lab = LabFolder(Path(tempfile.mkdtemp(prefix="olivepress-")) / "model")

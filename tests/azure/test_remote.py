@@ -27,7 +27,7 @@ from core.events import RecordingReporter
 from core.lab import Lab
 from core.remote import contents, follow, node, wheel
 from core.remote import stage as remote
-from core.remote.asked import RECORD, On, Sent, handed_on, on, sent, sent_by
+from core.remote.asked import RECORD, On, SentJob, handed_on, on, sent, sent_by
 from core.remote.jobfile import pinned, refuse_secret
 from core.version import __version__
 from tests.azure.conftest import World
@@ -100,7 +100,7 @@ def follower(world: World, job: PlayedJob, report: RecordingReporter, stop: Stop
     credential = current().credential
     workspace = Workspace(PLACE, credential, stop=stop)
     world.fake.played.jobs[job.name] = job
-    there = Sent(
+    there = SentJob(
         job.name, "key", ("quantize",), "gpu-cluster", SUBSCRIPTION, "rg-travel", "travel-ws",
         "workspaceblobstore", f"olivepress/runs/{job.name}",
     )  # fmt: skip
@@ -471,7 +471,7 @@ def test_a_stop_here_ends_the_job_there(world: World, lab: Lab) -> None:
 
 def test_the_next_stage_follows_the_same_job(lab: Lab, tmp_path: Path) -> None:
     where = On("gpu-cluster", ("quantize", "finetune"))
-    there = Sent("n", "k", where.stages, "gpu-cluster", "s", "g", "w", "store", "out")
+    there = SentJob("n", "k", where.stages, "gpu-cluster", "s", "g", "w", "store", "out")
     there.write(tmp_path, lab.folder)
     assert on(handed_on(where.option(), tmp_path)) == On("gpu-cluster", where.stages, where.hours, "n")
     assert handed_on({}, tmp_path) == {}
@@ -496,7 +496,7 @@ def test_a_job_whose_follower_is_gone_says_how_to_follow_it(lab: Lab) -> None:
     folder = lab.root / "jobs" / "quantize-001"
     folder.mkdir(parents=True)
     (folder / "spec.json").write_text("{}")
-    there = Sent("name-there", "k", ("quantize",), "gpu-cluster", "s", "g", "w", "store", "out")
+    there = SentJob("name-there", "k", ("quantize",), "gpu-cluster", "s", "g", "w", "store", "out")
     there.write(folder, lab.folder)
     gone = lab.job("quantize")
     assert gone.state == "crashed"

@@ -81,7 +81,7 @@ class WhereScreen(Working):
         self.said.show(
             f"{len(self._found)} in workspace {where}. Results come back here, and the chat goes on here."
             if self._found
-            else f"Workspace {where} has no compute yet. Make one: olivepress compute DIR --create NAME --size SIZE"
+            else f"Workspace {where} has no compute yet. One is made outside of the wizard, or in the portal."
         )
         self._list()
 

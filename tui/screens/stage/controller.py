@@ -281,10 +281,14 @@ class StageController:
         lab = self.session.lab()
         force = again and self.stage.makes is not None
         compute = self.compute(job)
+        if compute:
+            if checked:
+                require(lab, [self.stage.name], elsewhere=True)
+            there = On(compute, (self.stage.name,)).option()
+            return lab.start(self.stage.name, force=force, options=there)
         if checked:
-            require(lab, [self.stage.name], elsewhere=bool(compute))
-        options = On(compute, (self.stage.name,)).option() if compute else None
-        return lab.start(self.stage.name, force=force, options=options)
+            require(lab, [self.stage.name])
+        return lab.start(self.stage.name, force=force)
 
     def stop(self, job: str) -> None:
         """Ask the job to stop. It takes a while: for a thread. Raises LabError where it has ended by itself."""
