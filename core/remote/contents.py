@@ -51,7 +51,8 @@ def collect(lab: LabFolder, recipe: Recipe, stages: Sequence[str]) -> Contents:
     if "optimize" in stages:
         _add_for_optimize(items, lab, recipe, stages)
     # Neither where results are registered nor how many connections an upload has concerns the job.
-    there = dataclasses.replace(recipe, upload=UploadSection()).with_values(values)
+    # A tracker is a program of this machine, with an account of this machine's user.
+    there = dataclasses.replace(recipe, upload=UploadSection()).with_values({**values, "finetune.track": ""})
     items.append(_made(f"{LAB}/{RECIPE_NAME}", recipe_text(there).encode()))
     check_names(item.name for item in items)
     return Contents(tuple(sorted(items, key=lambda item: item.name)), tuple(left_out))
