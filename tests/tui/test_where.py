@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from core.remote.asked import on
 from tests.azure.conftest import World, azure, blobs, emulator, services  # noqa: F401 - fixtures
 from tests.azure.fake import SUBSCRIPTION
 from tests.azure.labs import signed_in
+from tests.azure.played import PlayedJob
 from tests.tui.conftest import opened, screen_text, until
 from tui.screens.stage.screen import StageScreen
 from tui.screens.where import WhereScreen
@@ -21,14 +23,25 @@ from tui.widgets.button import Button
 
 @pytest.fixture
 def there(blobs: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:  # noqa: F811
-    """The service, whose machines run a job's command with the quick stages."""
+    """The service; a job there is done as soon as it is sent, and has left a result."""
     signed_in(blobs, monkeypatch)
-    monkeypatch.setenv("PLAYED_PYTHON", sys.executable)
-    monkeypatch.setenv("OLIVEPRESS_PLUGIN", "tests.fake_stages.plugin")
     played = blobs.fake.played
     played.container = blobs.fake.make_container()
-    played.runs, played.path = "command", str(Path(__file__).resolve().parents[2])
-    played.variables = {"OLIVEPRESS_PLUGIN": "tests.fake_stages.plugin"}
+
+    def play(job: PlayedJob) -> None:
+        out = job.properties["outputs"]["lab"]["uri"].split("/paths/")[1].rstrip("/")
+        files = {"config.json": b"{}", "olivepress.json": b'{"auto": [], "result": {"bytes_after": 7}}'}
+        told = {
+            "folder": f"made/quantize-{'ab' * 8}",
+            "result": {"bytes_after": 7},
+            "files": {name: [len(data), hashlib.sha256(data).hexdigest()] for name, data in files.items()},
+        }
+        for name, data in {**files, "": json.dumps(told).encode()}.items():
+            place = f"{out}/{told['folder']}/{name}" if name else f"{out}/quantize.json"
+            played.container.upload_blob(place, data, overwrite=True)
+        job.status = "Completed"
+
+    played.runs, played.plays = "canned", play
     yield blobs
     played.close()
 
@@ -38,7 +51,6 @@ async def test_submit_quit_and_come_back(there: World, tmp_path: Path) -> None:
         "upload.subscription": SUBSCRIPTION,
         "upload.resource_group": "rg-travel",
         "upload.workspace": "travel-ws",
-        "chat.system": "steps",
     }
     lab = Lab.create(tmp_path / "lab", settings=values)
     async with opened(lab.root, "quantize") as (app, pilot):
@@ -63,6 +75,7 @@ async def test_submit_quit_and_come_back(there: World, tmp_path: Path) -> None:
     async with opened(lab.root, "quantize") as (app, pilot):
         await until(pilot, lambda: "Done" in screen_text(app))
         assert "on gpu-cluster" in screen_text(app), "the next goes there too"
-    assert (lab.folder.quantized_dir / "part-0").is_file()
+    manifest = lab.manifest("quantize") or {}
+    assert manifest["made_on"]["compute"] == "gpu-cluster"
     (sent,) = there.fake.played.jobs.values()
     assert sent.status == "Completed"
