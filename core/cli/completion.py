@@ -302,7 +302,6 @@ BY_METAVAR: Final[dict[str, Callable[[str, list[str], str], Iterable[Candidate]]
     "FILE.json": _files,
     "FILE.sh": _files,
     "FILE.yaml": _files,
-    "FOLDER": _files,
     "OUT": _files,
     "SRC": lambda name, plain, begun: [
         ("rehearsal", "a small model that comes along"),

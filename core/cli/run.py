@@ -16,7 +16,7 @@ from core.errors import Do, LabError, RequestError
 from core.events import Event
 from core.folder import lab_folder
 from core.recipe import OPTIONS, Recipe
-from core.remote.asked import DEFAULT_HOURS, MOST_HOURS, SERVICES, On, handed_on
+from core.remote.asked import DEFAULT_HOURS, MOST_HOURS, SERVICES, STAGES_THERE, On, handed_on
 from core.stages import STAGES, default_stages
 from core.text import clean, command
 
@@ -261,7 +261,7 @@ def _refuse_halves(options: argparse.Namespace) -> None:
 def _refuse_there(stages: list[str]) -> None:
     """Refuse a stage that leaves nothing to bring back."""
     for stage in stages:
-        if not STAGES[stage].computes or STAGES[stage].makes is None:
+        if stage not in STAGES_THERE:
             raise RequestError(
                 f"{stage} runs on this machine only.",
                 hint="Leave it out, and run it without --on.",

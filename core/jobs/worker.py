@@ -96,8 +96,7 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
     spec = job.spec
     reporter.progress("starting", 0, None)
     stage = stage_named(job.stage)
-    options = spec.get("options")
-    options = dict(options) if isinstance(options, dict) else {}
+    options = _options(spec)
     elsewhere = on(options)
     # A model that only the other machine has is not fetched here: what is "auto" is settled there.
     settle = resolve_for_stage if elsewhere is None else resolve_at_hand
@@ -108,8 +107,7 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
     module = stage.load()
     fingerprint = {"stage": job.stage, **module.fingerprint(lab, recipe)}
     output = module.output(lab, recipe)
-    before = read_if_whole(output / MANIFEST) if output is not None else None
-    before = before if isinstance(before, dict) else {}
+    before = _manifest(output)
     same = before.get("fingerprint") == _plain(fingerprint)
     if output is not None and same and (broken := damage(output, verify=verify)):
         reporter.log(f"{output} is damaged and is made again: {' '.join(broken[:5])}", "warning")
@@ -127,9 +125,7 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
         "auto": [each.as_dict() for each in chosen],
         "model": None if facts is None else {"source": written.model.source, "facts": facts.as_dict()},
     }
-    work = work_folder(job)
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    work = _emptied(work_folder(job))
     try:
         if (reference := options.get(prepared.OPTION)) and output is not None:
             result = prepared.take(
@@ -173,6 +169,23 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
     }
 
 
+def _options(spec: dict[str, Any]) -> dict[str, Any]:
+    options = spec.get("options")
+    return dict(options) if isinstance(options, dict) else {}
+
+
+def _manifest(output: Path | None) -> dict[str, Any]:
+    """What an earlier result says of itself; empty where there is none."""
+    found = read_if_whole(output / MANIFEST) if output is not None else None
+    return found if isinstance(found, dict) else {}
+
+
+def _emptied(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
 def _run_elsewhere(
     job: Job, where: On, stage: Stage, lab: LabFolder, written: Recipe, output: Path, reporter: JobReporter
 ) -> dict[str, Any]:
@@ -183,14 +196,11 @@ def _run_elsewhere(
     began = time.monotonic()
     force = bool(job.spec.get("force"))
     brought = run(stage.name, where, lab, written, job.folder, reporter, force=force)
-    work = work_folder(job)
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    work = _emptied(work_folder(job))
     try:
         folder = work / "made"
         brought.folder.rename(folder)
-        made = read_if_whole(folder / MANIFEST)
-        manifest = made if isinstance(made, dict) else {}
+        manifest = _manifest(folder)
         facts = manifest.get("model") if isinstance(manifest.get("model"), dict) else None
         as_made_here(folder, lab)
         manifest = {

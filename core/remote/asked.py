@@ -18,6 +18,8 @@ OPTION = "on"
 """The key of a job's options that says where it runs; without it, on this machine."""
 RECORD = "remote.json"
 """In a job's folder and in the lab's state: the job in Azure that it stands for."""
+STAGES_THERE = ("quantize", "finetune", "optimize")
+"""The stages whose inputs can go along with a job, and whose results come back."""
 SERVICES = ("azureml",)
 DEFAULT_HOURS, MOST_HOURS = 24.0, 24.0 * 30
 

@@ -152,8 +152,8 @@ def _take_back(played: Any, taken: list[float]) -> None:
     while not taken:
         time.sleep(0.5)  # between two looks at the storage
         kept = [blob.name for blob in played.container.list_blobs() if blob.name.endswith("/last.pt")]
-        job = next(iter(played.jobs.values()), None)
-        if kept and job is not None and job.status == "Running":
+        job = next((each for each in list(played.jobs.values()) if each.status == "Running"), None)
+        if kept and job is not None:
             taken.append(time.monotonic())
             played.end(job, "preempt")
 

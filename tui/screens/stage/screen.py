@@ -302,9 +302,16 @@ class StageScreen(StepScreen):
         return "model.source" in self.form.fields
 
     @property
+    def _may_go(self) -> bool:
+        """It is a stage that can run on another machine."""
+        from core.remote.asked import STAGES_THERE
+
+        return self.stage.name in STAGES_THERE
+
+    @property
     def _has_others(self) -> bool:
         """The lab knows a workspace, whose machines it could run on."""
-        return self.stage.computes and bool(self.session.recipe().upload.workspace)
+        return self._may_go and bool(self.session.recipe().upload.workspace)
 
     async def on_unmount(self) -> None:
         """The end of the process that looked for other machines."""
@@ -317,7 +324,7 @@ class StageScreen(StepScreen):
         from tui.screens.where import WhereScreen
 
         state = self.state()
-        if not self.stage.computes or state.active:
+        if not self._may_go or state.active:
             return
         try:
             self.session.lab()
@@ -416,7 +423,7 @@ class StageScreen(StepScreen):
         if action == "search_settings":
             return self._can_search
         if action == "where":
-            return self.stage.computes
+            return self._may_go
         if action not in ("run", "stop", "log", "settings", "copy_report"):
             return super().check_action(action, parameters)
         if not self.is_attached:
