@@ -6,8 +6,10 @@ workspace's own right.
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -184,10 +186,18 @@ def _problem(path: Path) -> str:
     from azure.ai.ml.entities import Command, Job
 
     try:
-        job: Job = load_job(str(path))
+        with sdk_unheard():
+            job: Job = load_job(str(path))
     except Exception as error:  # marshmallow's, yaml's and the SDK's own have no common base
         return " ".join(str(error).split())[:400]
     return "" if isinstance(job, Command) else f"it was read as a {type(job).__name__}"
+
+
+@contextmanager
+def sdk_unheard() -> Iterator[None]:
+    """While entered, what azure-ai-ml prints is dropped: which of its own classes are experimental is no news here."""
+    with redirect_stderr(io.StringIO()):
+        yield
 
 
 def facts(compute: Compute, hours: float, stages: Iterable[str]) -> dict[str, Any]:

@@ -220,11 +220,13 @@ def _submit(line: AzureLine, path: Path) -> str:
         retry_total=0,
         transport=Transport(line.stop),
     )
-    job = load_job(str(path))
+    with jobfile.sdk_unheard():
+        job = load_job(str(path))
     subject = f"job {job.name}"
     try:
         # Under the same name again it is the same job: an answer that was lost makes no second one.
-        retried(lambda: client.jobs.create_or_update(job), subject, stop=line.stop, say=line.report.log)
+        with jobfile.sdk_unheard():
+            retried(lambda: client.jobs.create_or_update(job), subject, stop=line.stop, say=line.report.log)
     except MlException as error:
         if line.runs.state(str(job.name)) is None:
             raise explain(error, subject) from None

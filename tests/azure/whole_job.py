@@ -71,6 +71,7 @@ def _run(folder: Path, world: World) -> int:
         "AZURE_TENANT_ID": TENANT,
         "AZURE_CLIENT_SECRET": world.fake.client_secret,
         "HF_HUB_OFFLINE": "1",
+        "OLIVEPRESS_GUIDE": "off",
     }
     os.environ.update(env)
     values = {
