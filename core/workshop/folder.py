@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import RequestError
+from core.errors import Do, RequestError
 from core.files import write_atomic
 from core.folder import REFERENCE_NAME, WORKSHOP_NAME, LabFolder
 from core.jobs.gpu import LINE
 from core.lab import Lab
-from core.text import command
 
 MOST_SEATS = 200
 MINUTES = 35
@@ -57,7 +56,7 @@ class Workshop:
             raise RequestError(
                 "There is no workshop here.",
                 f"{path} does not exist.",
-                f"Make one with: {command('workshop', 'prepare', folder, '--seats', '8')}",
+                ("Make one with: ", Do("workshop", ("prepare", str(folder), "--seats", "8"))),
                 code="workshop.missing",
             ) from None
         except (OSError, ValueError) as error:

@@ -15,7 +15,7 @@ from typing import Any
 from core.check.machine import estimates
 from core.check.types import Subject
 from core.data.reader import RowReader
-from core.errors import RequestError
+from core.errors import Do, RequestError
 from core.events import Event, Reporter
 from core.files import explained, publish, require_disk, write_atomic
 from core.folder import WORKSHOP_NAME, LabFolder
@@ -27,7 +27,6 @@ from core.model.sources import kind_of, resolve_model
 from core.recipe import SAMPLE_FILE, Recipe, recipe_text
 from core.resources import REHEARSAL
 from core.stages import default_stages
-from core.text import command
 from core.workshop.folder import MINUTES, Workshop
 from core.workshop.handout import write_handouts
 from core.workshop.plan import steps_within
@@ -146,7 +145,7 @@ def _new(folder: Path, wishes: Wishes, report: Reporter) -> Workshop:
     if wishes.seats is None:
         raise RequestError(
             "How many seats?",
-            hint=f"Say it: {command('workshop', 'prepare', folder, '--seats', '8')}",
+            hint=("Say it: ", Do("workshop", ("prepare", str(folder), "--seats", "8"))),
             code="workshop.seats",
         )
     _refuse_other_use(folder)
