@@ -82,7 +82,7 @@ LINES: Sequence[tuple[str, str, Callable[[float], str]]] = (
     ("exact", "Answers word for word", percent),
     ("right", "Answers that say the same", percent),
     ("words", "Words in common (ROUGE-L)", percent),
-    ("chrf", "Letters in common (chrF, to 100)", points),
+    ("chrf", "Letters in common (chrF)", points),
     ("general_perplexity", "Perplexity on general text", nats),
     ("kl", "Divergence on general text", number),
     ("bytes", "Size on disk", human_bytes),

@@ -188,6 +188,8 @@ def test_the_deployed_figures_are_those_of_a_computation_by_hand(lab: LabFolder,
     assert manifest["result"] == result
     assert result["variants"]["float"]["kl"]["value"] == pytest.approx(0, abs=1e-6)
     assert result["variants"]["onnx_tuned"]["kl"]["value"] > 0
+    assert len(result["kl_by_layer"]) == 2
+    assert 0 < min(result["kl_by_layer"]) <= max(result["kl_by_layer"])
     assert result["before"] == "float"
     assert result["after"] == "onnx_tuned"
 

@@ -247,12 +247,23 @@ class EvaluationScreen(Dialog[None]):
         if not there:
             return Content(ABOUT)
         heads = [TITLES[name] for name in names]
-        wide = max(22, *(len(head) + 2 for head in heads))
-        lines: list[Any] = [(f"{'':<32}" + "".join(f"{head:<{wide}}" for head in heads) + "\n", "bold")]
+        roomy = self.size.width >= 110  # for the intervals
+        wide = 30 if roomy else 20
+        lines: list[Any] = [
+            (f"{'':<31}" + "".join(f"{head:<{wide}}" for head in heads).rstrip() + "\n", "bold")
+        ]
         for key, label, show in lines_of(self.result):
-            cells = [between(there[name], key, show) for name in names]
-            lines.append(f"{label:<32}" + "".join(f"{cell:<{wide}}" for cell in cells) + "\n")
-        lines.append(("\nIn brackets: where the figure would lie 95 times in 100. Next: the answers.", "dim"))
+            found = [figure(there[name], key) for name in names]
+            cells = [
+                between(there[name], key, show) if roomy else "" if value is None else show(value)
+                for name, value in zip(names, found, strict=True)
+            ]
+            lines.append(f"{label:<31}" + "".join(f"{cell:<{wide}}" for cell in cells).rstrip() + "\n")
+        if roomy:
+            lines.append(
+                ("\nIn brackets: where it would lie 95 times in 100; eight times in ten for speeds.", "dim")
+            )
+        lines.append(("\nOn the next pages: the answers. All figures are in report.html.", "dim"))
         return Content.assemble(*lines)
 
     def _question(self, row: Answered) -> Content:
