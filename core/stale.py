@@ -275,6 +275,7 @@ def inputs(lab: LabFolder, recipe: Recipe | None) -> list[Path]:
     paths = [lab.recipe_path, lab.records_path, lab.quantized_dir / MANIFEST, lab.onnx_dir / MANIFEST]
     paths += [lab.upload_path]
     paths += [lab.onnx_dir / "adapters", *sorted(lab.finetuned_root.glob(f"*/{MANIFEST}"))]
+    paths += sorted(lab.evaluation_dir("*").parent.glob(f"*/{MANIFEST}"))
     if recipe is not None:
         files = (recipe.data.file, recipe.quantize.calibration_file, recipe.model.source)
         paths += [local_place(each, lab.root) for each in files if each and "://" not in each]

@@ -129,6 +129,21 @@ def test_what_cannot_be_compared_is_not_called_stale(lab: Lab) -> None:
     assert set(found(lab)) <= {"optimize"}
 
 
+def test_an_evaluation_is_of_what_it_measured(lab: Lab) -> None:
+    make_anew(lab, "evaluate")
+    reader = StaleReader(lab.folder)
+    reader.look()
+    assert reader.stages == {}
+    lab.set({"evaluate.rows": 7})
+    reader.look()
+    assert reader.stages == {"evaluate": "evaluate.rows is 7, it was 50"}
+    make_anew(lab, "evaluate")
+    reader.look()
+    assert reader.stages == {}, "another evaluation is seen"
+    (lab.folder.onnx_dir / "model.onnx").write_bytes(b"another")
+    assert found(lab)["evaluate"] == "the ONNX model was made anew"
+
+
 def test_a_poll_reads_no_weights_and_works_out_nothing_while_nothing_changes(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
