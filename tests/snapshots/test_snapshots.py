@@ -16,6 +16,7 @@ import pytest
 
 from core.check import Check
 from core.lab import Lab
+from core.search.board import Board, Try, write_board
 from tests.snapshots.conftest import Compare
 from tests.tui.conftest import screen_text, until
 from tests.tui.labs import END, RESULTS, job_in, made
@@ -187,6 +188,21 @@ def test_leaving(snap_compare: Compare, pinned: Lab) -> None:
 
 def test_more_settings(snap_compare: Compare, pinned: Lab) -> None:
     picture(snap_compare, pinned, "quantize", (80, 24), "up", "enter", "down", "down")
+
+
+@pytest.mark.parametrize("size", SIZES, ids=IDS)
+def test_search(snap_compare: Compare, pinned: Lab, size: tuple[int, int]) -> None:
+    mb = 10**6
+    tries = [
+        Try(1, "awq+gptq, 4 bits, groups of 32", {}, "measured", "", 2450 * mb, 0.071, 0.021, 31.4, None, 1.0, True),
+        Try(2, "awq+gptq, 4 bits, groups of 64", {}, "measured", "", 2330 * mb, 0.083, 0.026, 33.0, None, 1.0, True),
+        Try(3, "gptq, 4 bits, groups of 32", {}, "estimated", "", 2450 * mb, 0.112, part=0.25),
+        Try(4, "awq, 4 bits, groups of 64", {}, "dropped", "others do better on 4 layers", 2330 * mb, 0.13, part=0.1),
+        Try(5, f"rtn, 4 bits, {NASTY[3]}", {}, "dropped", NASTY[4], 2330 * mb, 0.31, part=0.1),
+        Try(6, "rtn, 8 bits, groups of 128", {}, "refused", "4.0 GiB is too large", 4100 * mb),
+    ]  # fmt: skip
+    write_board(pinned.folder, Board("quantize", "at most 2.3 GiB", tuple(tries), 1, True))
+    picture(snap_compare, pinned, "quantize", size, "s")
 
 
 def test_log_large(snap_compare: Compare, pinned: Lab) -> None:
