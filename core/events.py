@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import Cancelled, LabError
-from core.files import folder_bytes, read_if_whole, write_json
+from core.files import folder_bytes, open_file, read_if_whole, write_json
 from core.log_lines import written
 from core.text import clean, without_logins
 
@@ -235,7 +235,7 @@ def read_events(path: Path, offset: int = 0, at_most: int | None = None) -> tupl
         at_most: bytes to read, so that memory stays bounded; the offset stays the same when nothing is left.
     """
     try:
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             stream.seek(offset)
             data = stream.read(-1 if at_most is None else at_most)
             while at_most is not None and b"\n" not in data and (more := stream.read(at_most)):
@@ -248,12 +248,22 @@ def read_events(path: Path, offset: int = 0, at_most: int | None = None) -> tupl
     return list(_parse(data[:end])), offset + end
 
 
+def first_events(path: Path, at_most: int) -> Iterator[Event]:
+    """The whole events in the first bytes of the file, each read when it is asked for."""
+    try:
+        with open_file(path) as stream:
+            data = stream.read(at_most)
+    except OSError:
+        return
+    yield from _parse(data[: data.rfind(b"\n") + 1])
+
+
 def last_event(path: Path, kind: str = "") -> Event | None:
     """The newest whole event of a type, or of any; None where the last 16 MiB hold none. Reads no more than it must."""
     marker = f'"{kind}"'.encode() if kind else b""
     for size in _TAILS:
         try:
-            with path.open("rb") as stream:
+            with open_file(path) as stream:
                 start = max(0, stream.seek(0, os.SEEK_END) - size)
                 stream.seek(start)
                 data = stream.read(size)

@@ -8,13 +8,14 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from core.errors import Hint, MachineError, RequestError
 from core.formats import human_bytes
@@ -23,8 +24,37 @@ MANIFEST = "olivepress.json"
 FILES = "files"
 """The manifest's key for the sizes and digests of what lies beside it."""
 
+MOST_BYTES = 100_000_000
+"""Bytes of a file that is read whole: safetensors' own limit for its headers."""
+
 PRIVATE = 0o600
 """The mode of a file that only its user may read."""
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file to read its bytes.
+
+    Raises:
+        OSError: it cannot be read, or is no file: to a pipe nobody may ever write, and a device has no end.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "It is no file", str(path))
+    return os.fdopen(handle, "rb")
+
+
+def small_bytes(path: Path) -> bytes:
+    """The bytes of a file that is small where it is what its name says.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+        ValueError: it is larger than any such file is, and would fill the memory.
+    """
+    with open_file(path) as stream:
+        if os.fstat(stream.fileno()).st_size > MOST_BYTES:
+            raise ValueError(f"it is larger than {MOST_BYTES:,} bytes")
+        return stream.read()
 
 
 def write_atomic(path: Path, text: str, mode: int = 0o666) -> None:
@@ -93,7 +123,7 @@ def read_json(path: Path) -> Any:
         RequestError: the file is there and is not JSON, as after a copy that broke off, or cannot be read.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(small_bytes(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -292,6 +322,14 @@ def refusal(error: OSError, path: Path) -> MachineError | None:
             f"{path}: {error.strerror}.",
             "Give yourself the right to write there, or use another folder.",
             code="disk.not-writable",
+        )
+    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        what = "folder" if error.errno == errno.EISDIR else "file"
+        return MachineError(
+            f"A {what} is in the way.",
+            f"{path}: {error.strerror}.",
+            "Look what it is, and move it elsewhere.",
+            code="lab.file",
         )
     return None
 

@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 
 from core.algorithms import ALGORITHMS
 from core.errors import Do, RequestError
-from core.files import explained, write_atomic
+from core.files import explained, small_bytes, write_atomic
 from core.options import AUTO, Auto, Option, option, options_of
 from core.providers import PROVIDERS, providers_for
 from core.resources import REHEARSAL
@@ -376,7 +376,7 @@ def read_recipe(path: Path) -> Recipe:
         RequestError: no such file, not TOML, an unknown key, a wrong type or an impossible value.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = small_bytes(path).decode("utf-8-sig")
     except FileNotFoundError:
         raise RequestError(
             "There is no lab here.",
@@ -390,6 +390,10 @@ def read_recipe(path: Path) -> Recipe:
             f"{path}, byte {error.start}.",
             "Save it as UTF-8.",
             code="recipe.syntax",
+        ) from None
+    except ValueError as error:
+        raise RequestError(
+            "The recipe cannot be read.", f"{path}: {error}.", code="recipe.unreadable"
         ) from None
     except OSError as error:
         raise RequestError(
@@ -516,7 +520,7 @@ def write_values(path: Path, values: dict[str, Any]) -> Recipe:
     import tomlkit
 
     recipe = read_recipe(path).with_values(values)
-    document = tomlkit.parse(path.read_text(encoding="utf-8-sig"))
+    document = tomlkit.parse(small_bytes(path).decode("utf-8-sig"))
     for name in values:
         declared = find_option(name)
         if declared.section not in document:

@@ -12,6 +12,7 @@ from array import array
 from bisect import bisect_left
 from pathlib import Path
 
+from core.files import open_file
 from core.text import clean_line
 
 BLOCK = 64 * 1024
@@ -62,7 +63,7 @@ class LogFile:
             self._reset()
         if size == self.size:
             return False
-        with self.path.open("rb") as stream:
+        with open_file(self.path) as stream:
             stream.seek(self.size)
             left = min(AT_ONCE, size - self.size)
             while left > 0:
@@ -88,7 +89,7 @@ class LogFile:
         if count <= 0:
             return []
         try:
-            with self.path.open("rb") as stream:
+            with open_file(self.path) as stream:
                 start = self._offset(stream, first)
                 stream.seek(start)
                 data = stream.read(min(256 * 1024, max(0, self.size - start)))
@@ -131,7 +132,7 @@ class LogFile:
     def find(self, what: re.Pattern[bytes], line: int, *, backwards: bool = False) -> int | None:
         """The first line from ``line`` on (or the last up to it) that matches; reads the file as it needs."""
         found: int | None = None
-        with self.path.open("rb") as stream:
+        with open_file(self.path) as stream:
             number = 0 if backwards else max(0, line)
             stream.seek(0 if backwards else self._offset(stream, number))
             rest = b""

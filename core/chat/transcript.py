@@ -20,7 +20,7 @@ from core.chat.protocol import Done, Dropped, Error, ProtocolMessage
 from core.chat.response import FAILED, Answer, Turn
 from core.errors import MachineError, RequestError
 from core.events import now
-from core.files import explained
+from core.files import explained, open_file
 from core.text import clean
 
 VERSION = 1
@@ -252,7 +252,7 @@ def read_chat(path: Path) -> Chat:
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         for line in stream:
             with suppress(ValueError, RecursionError):
                 record = json.loads(line)

@@ -7,11 +7,12 @@ to standard error. Exit statuses: 0 done, 2 wrong request, 3 a stage failed, 4 t
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
 
-from core.errors import Cancelled, LabError
+from core.errors import Cancelled, LabError, MachineError, RequestError
 
 
 def script() -> None:
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str]) -> int:
 
     as_json = "--json" in arguments
     try:
+        _refuse_nowhere()
         folder = wizard_folder(arguments)
         if folder is not None:
             from core.cli.wizard import open_wizard
@@ -53,3 +55,24 @@ def main(arguments: Sequence[str]) -> int:
 
         print_cancelled(as_json=as_json)
         return Cancelled.exit_status
+    except MemoryError:
+        from core.cli.show import print_error
+
+        hint = "Close other programs, or raise the limit (ulimit -v)."
+        print_error(
+            MachineError("There was not enough memory.", hint=hint, code="machine.memory"), as_json=as_json
+        )
+        return MachineError.exit_status
+
+
+def _refuse_nowhere() -> None:
+    """Raise RequestError where the current folder is gone: no name that is given would mean anything."""
+    try:
+        os.getcwd()
+    except OSError:
+        raise RequestError(
+            "The folder that you are in is gone.",
+            "It was removed or renamed meanwhile.",
+            "Go to another one: cd",
+            code="lab.here-gone",
+        ) from None

@@ -48,7 +48,7 @@ def keep(folder: Path, handle: int) -> int:
 def is_held(folder: Path) -> bool:
     """Whether any process holds the lock."""
     try:
-        handle = os.open(folder / NAME, os.O_RDONLY)
+        handle = os.open(folder / NAME, os.O_RDONLY | os.O_NONBLOCK)  # whatever lies there in its place
     except OSError:
         return False
     try:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import LabError, RequestError, StageError, error_from
-from core.events import AT_ONCE, LOG_NAME, VERSION, Event, last_event, now, read_events
-from core.files import read_json
+from core.events import AT_ONCE, LOG_NAME, VERSION, Event, first_events, last_event, now, read_events
+from core.files import open_file, read_json
 from core.jobs.alive import is_held, is_stopped, pids
 from core.jobs.reserve import why_nothing_is_written
 from core.jobs.stopping import ensure_stopped, signal_group
@@ -187,7 +187,7 @@ class Job:
     def status(self) -> JobStatus:
         """State, times, progress and error in one object. Reads the ends of the events only, however many."""
         state, end = self._state_and_end()
-        first, _ = read_events(self.events_path, 0, _HEAD)
+        first = first_events(self.events_path, _HEAD)
         progress = last_event(self.events_path, "progress") or {}
         last = last_event(self.events_path) or {}
         error = self._error(state, end)
@@ -209,7 +209,7 @@ class Job:
     def log_tail(self, lines: int = _TAIL_LINES) -> list[str]:
         """The last lines of the log, cleaned."""
         try:
-            with self.log_path.open("rb") as stream:
+            with open_file(self.log_path) as stream:
                 stream.seek(0, 2)
                 stream.seek(max(0, stream.tell() - 64 * 1024))
                 data = stream.read()

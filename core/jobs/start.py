@@ -173,9 +173,12 @@ def job_environment() -> dict[str, str]:
 def _starting(lab: LabFolder) -> Iterator[None]:
     """Only one process at a time looks for running jobs and starts one."""
     lab.jobs_dir.mkdir(parents=True, exist_ok=True)
-    with (lab.jobs_dir / ".lock").open("a") as lock:
+    lock = os.open(lab.jobs_dir / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
 
 
 def _refuse_second(lab: LabFolder, stage: str, after: str | None) -> None:

@@ -7,29 +7,11 @@ what is made of the model and sent on.
 from __future__ import annotations
 
 import json
-import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from core.errors import RequestError
-
-MOST_JSON = 100_000_000
-"""Bytes of a text of a model's folder that is read whole: safetensors' own limit for its headers."""
-
-
-def small_bytes(file: Path) -> bytes:
-    """The bytes of a text in a model's folder.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is larger than any such text is, and would fill the memory.
-    """
-    status = file.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("it is no file")  # of a pipe nobody may ever write to
-    if status.st_size > MOST_JSON:
-        raise ValueError(f"it is larger than {MOST_JSON:,} bytes")
-    return file.read_bytes()
+from core.files import small_bytes
 
 
 def leads_out(name: str) -> bool:

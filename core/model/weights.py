@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import RequestError
+from core.files import MOST_BYTES, small_bytes
 from core.formats import some
-from core.model.inside import MOST_JSON, refuse_name, small_bytes
+from core.model.inside import refuse_name
 from core.text import first_line
 
 WEIGHTS = "model.safetensors"
@@ -166,7 +167,7 @@ def read_object(file: Path) -> dict[str, Any]:
     """The JSON object in a file of a model.
 
     Raises:
-        RequestError: it is no JSON object, or one of more than :data:`~core.model.inside.MOST_JSON` bytes.
+        RequestError: it is no JSON object, or one of more than :data:`~core.files.MOST_BYTES` bytes.
     """
     try:
         found = json.loads(small_bytes(file))
@@ -187,7 +188,7 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
-            if length > min(size - 8, MOST_JSON):
+            if length > min(size - 8, MOST_BYTES):
                 raise ValueError("its header is longer than the file, or than any header")
             header = json.loads(stream.read(length))
         header.pop("__metadata__", None)

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import RequestError
+from core.files import small_bytes
 from core.formats import some
-from core.model.inside import refuse_links, refuse_name, small_bytes
+from core.model.inside import refuse_links, refuse_name
 from core.model.protobuf import fields
 
 CONFIG_FILE = "genai_config.json"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core import Lab, RequestError
@@ -192,6 +194,40 @@ def test_what_is_typed_on_one_line_is_the_value_again(text: str, number: float) 
     wanted = AUTO if template.typed(text).strip().lower() in ("", AUTO) else text  # a line break is a value
     assert template.parse(template.typed(text)) == wanted
     assert rate.parse(rate.typed(number)) == number
+
+
+_WRITTEN = recipe_text(Recipe()).encode()
+_TOML = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just("x" * 5000),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@given(
+    st.binary(max_size=200)
+    | st.builds(
+        lambda at, length, put: _WRITTEN[:at] + put + _WRITTEN[at + length :],
+        st.integers(0, len(_WRITTEN)),
+        st.integers(0, 40),
+        st.binary(max_size=12) | st.sampled_from([b"[", b"[[", b'"""', b"=", b"\0", b"\xff", b"[" * 2000]),
+    )
+    | st.builds(
+        lambda name, value: (
+            f"[{name.partition('.')[0]}]\n{name.partition('.')[2]} = {json.dumps(value)}".encode()
+        ),
+        st.sampled_from([f"{section}.{key}" for section, options in OPTIONS.items() for key in options]),
+        _TOML,
+    )
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_stands_in_the_file_is_a_recipe_or_is_refused(tmp_path: Path, written: bytes) -> None:
+    path = tmp_path / "lab.toml"
+    path.write_bytes(written)
+    with suppress(RequestError):  # nothing else may be raised
+        found = read_recipe(path)
+        assert parse_recipe(recipe_text(found), path) == found
+    assert path.read_bytes() == written
 
 
 @pytest.mark.parametrize("name", ["finetune", "finetune.", "finetune.stepz", "x.y", ""])

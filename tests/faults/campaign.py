@@ -26,6 +26,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from importlib.metadata import distributions
 from pathlib import Path
 
 import psutil
@@ -543,7 +544,7 @@ def main() -> None:
     signal.signal(
         signal.SIGINT, signal.default_int_handler
     )  # in the background it is ignored, by children too
-    began = time.monotonic()
+    began, packages = time.monotonic(), _packages()
     outcomes: list[Outcome] = []
     failures: list[str] = []
     together = ""
@@ -562,6 +563,10 @@ def main() -> None:
                         failures.append(found)
                     elif found:
                         outcomes.append(found)
+    if changed := sorted({name for name, _ in packages ^ _packages()}):
+        failures.append(
+            f"{', '.join(changed)}: installed or changed meanwhile. What is made need not be the same: run it again"
+        )
     page = ROOT / "docs/reliability.md"
     before, _, _ = page.read_text(encoding="utf-8").partition(_MARK)
     page.write_text(
@@ -569,6 +574,11 @@ def main() -> None:
         encoding="utf-8",
     )
     sys.exit(1 if failures else 0)
+
+
+def _packages() -> set[tuple[str, str]]:
+    """What is installed: a model that is built with other packages may have other bytes."""
+    return {(each.name, each.version) for each in distributions()}
 
 
 def _told(seed: int, plain: Undisturbed, place: Path) -> Outcome | str | None:

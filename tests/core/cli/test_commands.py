@@ -406,6 +406,36 @@ def test_each_kind_of_error_has_its_status(
     assert capsys.readouterr().err == "error: What happened.\n  Where it was.\n  What to do.\n"
 
 
+def test_a_folder_that_is_gone_and_a_lack_of_memory_are_told(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    (here / "gone").mkdir()
+    monkeypatch.chdir(here / "gone")
+    (here / "gone").rmdir()
+    assert main(["status"]) == 2
+    assert "The folder that you are in is gone." in capsys.readouterr().err
+    monkeypatch.chdir(here)
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("core.cli.parser.parse", full)
+    assert main(["status"]) == 4
+    assert "There was not enough memory." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["jobs", "models"])
+def test_a_file_in_the_place_of_a_folder_is_told(
+    make: Callable[[str], Lab], capsys: Captured, name: str
+) -> None:
+    lab = make("ok")
+    (lab.root / name).write_text("not a folder")
+    assert main(["run", str(lab.root), "quantize", "--no-check"]) == 4
+    told = capsys.readouterr().err
+    assert "A file is in the way." in told
+    assert str(lab.root / name) in told
+
+
 def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     def interrupted(folder: str) -> Lab:
         raise KeyboardInterrupt

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core import Job, Lab, MachineError, RequestError, StageError
-from core.errors import Cancelled
+from core.errors import Cancelled, LabError
 from core.events import JobReporter, last_event, read_events, stop_takes
 from core.folder import lab_folder
 from core.jobs import alive, list_jobs, stopping
@@ -26,6 +27,7 @@ from core.jobs.job import FINAL
 from core.jobs.start import _tidy
 from tests.core.jobs.test_jobs import ROOT, cli
 from tests.waiting import until
+from tui.lab_watch import LabWatch
 
 
 @pytest.fixture
@@ -227,6 +229,60 @@ NONSENSE = (
     | st.dictionaries(st.sampled_from(KEYS), VALUES | st.sampled_from([*FINAL, "running"])).map(json.dumps)
     | VALUES.map(json.dumps)
 )
+
+
+@pytest.mark.parametrize("thing", ["pipe", "device", "folder", "huge"])
+def test_nobody_waits_for_what_is_no_file(make: Callable[[str], Lab], thing: str) -> None:
+    """A lab may come from somebody else: a pipe would be waited for, and a device has no end."""
+    lab = make("ok")
+    lab.run("quantize")
+    job = lab.job("quantize")
+    names = ("spec.json", "events.jsonl", "done.json", "outcome.json", "pid.json", "log.txt", "alive.lock")
+    for place in (*(job.folder / name for name in names), *lab.folder.models_dir.rglob("olivepress.json")):
+        place.unlink(missing_ok=True)
+        put(thing, place)
+    put(thing, lab.folder.jobs_dir / ".lock")
+    found: list[object] = []
+
+    def recipe() -> object:
+        put(thing, lab.folder.recipe_path)
+        return lab.recipe
+
+    def look() -> None:
+        for act in (
+            lambda: lab.jobs()[0].status().state,
+            lambda: list(lab.jobs()[0].follow()),
+            lambda: lab.jobs()[0].log_tail(),
+            lambda: LabWatch(lab.folder, lambda _: None, lambda: None).look(),
+            lambda: lab.start("quantize", force=True).wait(timeout=60),
+            recipe,
+        ):
+            try:
+                found.append(act())
+            except LabError as error:
+                found.append(error.code)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(90)
+    assert not thread.is_alive(), f"it waits after {found}"
+    assert len(found) == 6
+    assert found[0] == "crashed"
+    assert str(found[5]).startswith("recipe.")
+
+
+def put(thing: str, place: Path) -> None:
+    """Something that is no file, or no file of that name, in its place."""
+    place.unlink(missing_ok=True)
+    if thing == "pipe":
+        os.mkfifo(place)
+    elif thing == "device":
+        place.symlink_to("/dev/zero")
+    elif thing == "folder":
+        place.mkdir()
+    else:
+        with place.open("wb") as stream:
+            stream.truncate(1 << 28)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from core.check.needs import Lengths, Machine, stage_needs
 from core.errors import LabError
+from core.files import MOST_BYTES
 from core.model.auto import Facts, resolve
 from core.model.faults import faults
 from core.model.finite import first_not_finite
 from core.model.folder import check_folder, config_facts, model_facts
 from core.model.gguf import check_gguf
-from core.model.inside import MOST_JSON
 from core.model.text import read_text
 from core.model.weights import read_header, weight_files
 from core.optimize.adapters import read_layout, read_lora
@@ -271,9 +271,9 @@ def test_a_text_that_would_fill_the_memory_is_not_read(name: str, model: Path) -
     tracemalloc.start()
     try:
         with file.open("wb") as stream:
-            stream.truncate(MOST_JSON * 40)
+            stream.truncate(MOST_BYTES * 40)
         look_at(model)
-        assert tracemalloc.get_traced_memory()[1] < MOST_JSON
+        assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
     finally:
         tracemalloc.stop()
         file.unlink()
