@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 
-from core.errors import Cancelled, LabError, MachineError, StageError, error_from
+from core.errors import Cancelled, LabError, MachineError, RequestError, StageError, Use, error_from
 from core.events import Reporter
 from core.files import read_if_whole, write_json
 from core.finetune.gpus import Work, cpu_ranks, settled_gpus
@@ -38,6 +38,7 @@ from core.finetune.ranks import Beat, rank_name, read_beat
 from core.finetune.training import AGAIN_LOW, Task, TooLittleMemory, Training
 from core.formats import human_bytes
 from core.hardware import usable_cores
+from core.options import AUTO, Auto
 from core.text import clean_line
 
 PATIENCE_S = 60.0
@@ -65,6 +66,8 @@ def train(task: Task, report: Reporter) -> dict[str, Any]:
     """
     recipe = task.settled()
     finetune, there = recipe.finetune, usable_gpus()
+    if finetune.objective == "kto":
+        there = _one_for_kto(finetune.gpus, there)
     training: Training | None = None
     work = Work(finetune.steps, finetune.batch_size, finetune.gradient_accumulation, 0.0)
     if finetune.gpus == "auto" and there > 1:
@@ -86,6 +89,25 @@ def train(task: Task, report: Reporter) -> dict[str, Any]:
             raise
         report.log(AGAIN_LOW, "warning")
     return _train_on(gpus, replace(task, memory="low"), report)
+
+
+def _one_for_kto(asked: int | Auto, there: int) -> int:
+    """How many GPUs can be used where one alone may be."""
+    if asked != AUTO and asked > 1:
+        raise RequestError(
+            "KTO is trained on one GPU.",
+            f"finetune.gpus = {asked}. Its loss looks at all records of a batch at once, and each of several GPUs "
+            "has a part of them.",
+            (
+                "Set ",
+                Use("finetune.gpus", 1),
+                ", or learn from pairs: ",
+                Use("finetune.objective", "dpo"),
+                ".",
+            ),
+            code="gpu.kto",
+        )
+    return min(1, there)
 
 
 def usable_gpus() -> int:

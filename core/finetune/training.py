@@ -143,19 +143,6 @@ class Training:
                     "since nothing to learn stood within them. Raise data.max_seq_len to keep them whole.",
                     "warning",
                 )
-        if self.options.objective == "kto" and self.ranks.count > 1:
-            raise RequestError(
-                "KTO is trained on one GPU.",
-                "Its loss looks at all records of a batch at once, and several GPUs have a part of them each.",
-                (
-                    "Set ",
-                    Use("finetune.gpus", 1),
-                    ", or learn from pairs: ",
-                    Use("finetune.objective", "dpo"),
-                    ".",
-                ),
-                code="gpu.kto",
-            )
         if not train.rows:
             raise RequestError(
                 "There is nothing to train on.",

@@ -205,7 +205,7 @@ def trainer(
 @pytest.mark.parametrize("kind", ["dpo", "orpo", "kto"])
 def test_it_comes_to_prefer_what_is_preferred_on_rows_it_has_not_seen(base: Path, kind: str) -> None:
     report = RecordingReporter()
-    made = trainer(base, kind, report, dataclasses.replace(SETTINGS, steps=40, learning_rate=2e-2))
+    made = trainer(base, kind, report, dataclasses.replace(SETTINGS, steps=30, learning_rate=2e-2))
     course = made.train()
     assert course.kept_loss is not None
     assert course.kept_loss < 0.8 * (course.eval_at(0) or 0.0)
@@ -215,7 +215,7 @@ def test_it_comes_to_prefer_what_is_preferred_on_rows_it_has_not_seen(base: Path
     of_base = course.told["margin"][0][1]
     assert (abs(of_base) < 1e-5) is (kind != "orpo"), "what is compared with the base starts from it"
     for name in ("loss", "margin", "preferred"):
-        assert len(report.metrics(name)) == 40, name
+        assert len(report.metrics(name)) == 30, name
         assert len(report.metrics(f"eval_{name}")) == len(course.eval_losses), name
 
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.errors import Cancelled, LabError, MachineError, StageError
+from core.errors import Cancelled, LabError, MachineError, RequestError, StageError
 from core.events import RecordingReporter
 from core.finetune import launch
 from core.finetune.gpus import CPU_RANKS
@@ -132,6 +132,21 @@ def test_two_do_what_one_does_and_one_goes_on_where_two_were_stopped(task: Calla
     )
     for name, matrix in one.items():
         assert torch.allclose(matrix, two[name], atol=2e-3), name
+
+
+def test_two_prefer_what_one_prefers(task: Callable[..., Task]) -> None:
+    pairs = Path(__file__).parents[2] / "pairs.jsonl"
+    wanted: dict[str, Any] = {"data__file": str(pairs), "finetune__objective": "dpo", "finetune__steps": 4}
+    told = {name: RecordingReporter() for name in ("one", "two")}
+    for gpus, name in enumerate(told, 1):
+        train(task(gpus, name, **wanted), told[name])
+    for name in ("loss", "margin", "preferred", "eval_loss", "eval_margin"):
+        found = [report.metrics(name) for report in told.values()]
+        assert found[0] == pytest.approx(found[1], rel=1e-3, abs=1e-4), name
+        assert found[0], name
+    with pytest.raises(RequestError) as refused:
+        train(task(2, "three", **{**wanted, "finetune__objective": "kto"}), RecordingReporter())
+    assert refused.value.code == "gpu.kto"
 
 
 def test_one_that_is_killed_ends_the_training_with_its_name(task: Callable[..., Task]) -> None:
