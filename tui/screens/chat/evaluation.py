@@ -201,6 +201,7 @@ class EvaluationScreen(Dialog[None]):
         self.refresh_bindings()  # the footer names the buttons
         self._problem.tell(self._told())
         self._summary.show(self._headline())
+        self._summary.display = running or not self.index  # the answers need its room
         page = self.rows[self.index - 1] if self.index else None
         self._text.show(self._figures() if page is None else self._question(page))
         for side in self._sides.values():
