@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import RequestError
+from core.files import small_bytes
 from core.model.messages import Segment
 from core.model.text import special_tokens
 
@@ -86,7 +87,7 @@ class ModelTokenizer:
         from tokenizers import Tokenizer
 
         try:
-            return cls(Tokenizer.from_file(str(file)), ends)
+            return cls(Tokenizer.from_buffer(small_bytes(file)), ends)
         except Exception as error:  # the library raises plain Exception for whatever is wrong with the file
             raise RequestError(
                 "The model's tokenizer cannot be read.", f"{file}: {error}.", "Fetch the model again."

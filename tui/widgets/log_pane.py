@@ -111,9 +111,14 @@ class LogLines(Widget, can_focus=True):
         return [each.entry for each in self.shown if each.entry.traceback]
 
     def grown(self) -> None:
-        """The file has more lines."""
+        """The file has more lines, or there is another room for them."""
+        self._look(self.size.height)  # at once: what is told of it beside it is told before it is drawn
         self.refresh()
         self.post_message(self.Changed())
+
+    def on_resize(self) -> None:
+        """Others are in sight."""
+        self.grown()
 
     def render(self) -> Content:
         height = self.size.height

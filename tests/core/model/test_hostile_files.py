@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.check.needs import Lengths, Machine, stage_needs
-from core.errors import LabError
+from core.errors import LabError, RequestError
 from core.files import MOST_BYTES
 from core.model.auto import Facts, resolve
 from core.model.faults import faults
@@ -23,6 +23,7 @@ from core.model.finite import first_not_finite
 from core.model.folder import check_folder, config_facts, model_facts
 from core.model.gguf import check_gguf
 from core.model.text import read_text
+from core.model.tokenizer import ModelTokenizer
 from core.model.weights import read_header, weight_files
 from core.optimize.adapters import read_layout, read_lora
 from core.optimize.genai import end_tokens
@@ -279,6 +280,16 @@ def test_a_text_that_would_fill_the_memory_is_not_read(name: str, model: Path) -
         file.unlink()
         if whole is not None:
             file.write_bytes(whole)
+
+
+def test_a_tokenizer_that_would_fill_the_memory_is_refused_by_its_size(tmp_path: Path) -> None:
+    with (tmp_path / "tokenizer.json").open("wb") as stream:
+        stream.truncate(MOST_BYTES + 1)
+    with pytest.raises(RequestError, match="cannot be read") as caught:
+        ModelTokenizer.read(tmp_path)
+    assert "larger than 100,000,000 bytes" in caught.value.detail, (
+        "the library takes memory that Python does not see"
+    )
 
 
 @pytest.mark.parametrize(
