@@ -379,7 +379,7 @@ def folder_stamp(folder: Path) -> str:
         if path.is_file():
             stat = path.stat()
             lines.append(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def content_stamp(path: Path) -> str:
@@ -400,7 +400,7 @@ def folder_digest(folder: Path) -> str:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     ]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def folder_bytes(folder: Path) -> int:

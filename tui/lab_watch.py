@@ -117,7 +117,8 @@ class JobReader:
     def _begin(self) -> None:
         self._begun = True
         with suppress(RequestError):  # the job is shown all the same
-            self._spec = self.job.spec
+            spec = self.job.spec
+            self._spec = {**spec, "recipe": _tables(spec.get("recipe"))}
         # Of many events the newest comes last.
         self._newest_until = _size(self.job.events_path)
         self._progress = last_event(self.job.events_path, "progress") or {}
@@ -305,8 +306,13 @@ def seconds(text: object) -> float | None:
 
 
 def _adapter(view: JobView) -> str:
-    recipe = view.spec.get("recipe", {})
-    return str(recipe.get("finetune", {}).get("adapter", "")) if isinstance(recipe, dict) else ""
+    return str(view.spec.get("recipe", {}).get("finetune", {}).get("adapter", ""))
+
+
+def _tables(recipe: object) -> dict[str, dict[str, Any]]:
+    """Those parts of a recipe that are tables, as all are unless somebody has been at the file."""
+    found = recipe if isinstance(recipe, dict) else {}
+    return {name: table for name, table in found.items() if isinstance(table, dict)}
 
 
 def _number(value: object) -> float | None:

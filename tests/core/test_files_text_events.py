@@ -177,3 +177,10 @@ def test_json_on_a_terminal_is_the_same_and_harmless(data: Any) -> None:
     assert json.loads(line) == data
     assert harmless(line)
     assert "\n" not in line
+
+
+def test_a_folder_whose_files_have_names_that_are_no_text_has_a_stamp(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("a")
+    before = folder_stamp(tmp_path)
+    (tmp_path / os.fsdecode(b"\xff\xfe")).write_text("a")
+    assert folder_stamp(tmp_path) != before

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from core.files import write_json
 from core.lab import Lab
+from core.stages import STAGES
 from tests.tui.labs import FakeJob, job_in
 from tui import lab_watch
 from tui.lab_watch import JobReader, LabWatch
+from tui.screens.stage.controller import StageController
+from tui.screens.stage.texts import StageTexts
+from tui.session import Session
 
 
 def watch(lab: Lab) -> LabWatch:
@@ -112,6 +117,19 @@ def test_of_a_training_that_went_on_the_runs_before_are_read(lab: Lab) -> None:
     look.look()
     expected = [(1, 201), (2, 202), (3, 403), (4, 404), (5, 505), (6, 506), (7, 507)]
     assert look.snapshot().jobs["finetune"].train == tuple(expected)
+
+
+@pytest.mark.parametrize("recipe", [1, [], None, {"finetune": 3}, {"finetune": {"adapter": 7, "rank": []}}])
+def test_a_recipe_that_is_none_is_shown_as_far_as_it_is_one(lab: Lab, recipe: object) -> None:
+    job = FakeJob(lab, "finetune").run()
+    job.end("failed")
+    write_json(job.folder / "spec.json", {"recipe": recipe})
+    look = watch(lab)
+    look.look()
+    view = look.snapshot().jobs["finetune"]
+    assert view.state == "failed"
+    controller = StageController(STAGES["finetune"], Session(lab.root), StageTexts())
+    assert controller.changed(view, {"finetune.rank": 8}) == ["Rank"] * (view.spec["recipe"] == recipe)
 
 
 def test_many_events_take_little_memory(lab: Lab, tmp_path: Path) -> None:
