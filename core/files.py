@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from core.errors import Hint, MachineError, RequestError
+from core.folder import room_hint
 from core.formats import human_bytes
 
 MANIFEST = "olivepress.json"
@@ -305,7 +306,7 @@ def refusal(error: OSError, path: Path) -> MachineError | None:
         return MachineError(
             "The disk is full.",
             f"Writing {path} needed more than the {free} that are free.",
-            "Free some space, or make the lab in a folder on another disk. Nothing half made was kept.",
+            room_hint(path.absolute(), " Nothing half made was kept."),
             code="disk.full",
         )
     if error.errno in (errno.EDQUOT, errno.EFBIG):
@@ -334,9 +335,7 @@ def refusal(error: OSError, path: Path) -> MachineError | None:
     return None
 
 
-def require_disk(
-    place: Path, needed: int, hint: Hint = "Free some space, or make the lab on another disk."
-) -> None:
+def require_disk(place: Path, needed: int, hint: Hint | None = None) -> None:
     """Refuse before the work what would end with a full disk.
 
     Raises:
@@ -347,7 +346,7 @@ def require_disk(
         raise MachineError(
             "There is not enough disk space.",
             f"About {human_bytes(needed)} are needed below {place}, {human_bytes(free)} are free.",
-            hint,
+            room_hint(place.absolute()) if hint is None else hint,
             code="disk.full",
         )
 

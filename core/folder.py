@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import Do, RequestError
+from core.errors import Do, Hint, RequestError
 
 
 def lab_command(path: Path, command_name: str, *words: str) -> Do:
@@ -29,6 +29,18 @@ def lab_folder(root: str | Path) -> LabFolder:
             hint = f"Name the folder that it stands in: {shlex.quote(str(path.parent))}"
         raise RequestError("That is a file, not a lab's folder.", f"{path} is a file.", hint, code="lab.file")
     return LabFolder(path)
+
+
+def room_hint(path: Path, after: str = "") -> Hint:
+    """What to do where the disk is full below ``path``; in a lab with the command that shows what can go.
+
+    Args:
+        after: what else is to be said.
+    """
+    if not any((each / RECIPE_NAME).is_file() for each in (path, *path.parents)):
+        return f"Free some space, or use a folder on another disk.{after}"
+    show = lab_command(path, "clean")
+    return ("Free some space (", show, f" shows what can go), or make the lab on another disk.{after}")
 
 
 RECIPE_NAME = "lab.toml"

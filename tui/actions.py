@@ -55,6 +55,8 @@ def _words(part: Help) -> str:
         return f"{'F9' if part.name == 'cancel' else 'l'} in {_step(_of_job(part))}"
     if part.name == "data" and "--accept" in part.words:
         return f"a in {_step(step_named('data'))}"
+    if part.name == "clean":
+        return "the button below"
     if part.name == "new":
         return "a lab is made when you go on"
     place, key = _STEPS.get(part.name, ("", ""))
@@ -103,6 +105,7 @@ def _button(part: Help, stage: str) -> str:
         "login": "Sign in",
         "workspaces": "Choose a workspace",
         "check": "To 1 Check",
+        "clean": "Free some space",
         "data": "Use the proposal" if "--accept" in part.words else "To 2 Data",
     }
     if part.name in ("cancel", "logs") and part.words:
@@ -146,6 +149,8 @@ async def _do(app: OlivePressApp, part: Help, stage: str) -> None:
     elif part.name in ("cancel", "logs"):
         await app.go_to(_of_job(part).name)
         await app.run_action("screen.stop" if part.name == "cancel" else "screen.log", app.current)
+    elif part.name == "clean":
+        app.action_free_space()
     elif part.name in _STEPS:
         await app.go_to(_STEPS[part.name][0])
         action = {"login": "sign_in", "workspaces": "workspace"}.get(part.name, "")

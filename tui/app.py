@@ -296,6 +296,18 @@ class OlivePressApp(App[None]):
         elif not any(isinstance(screen, ReadScreen) for screen in self.screen_stack):
             self.push_screen(ReadScreen(TITLE, "\n".join(found.lines())))
 
+    def action_free_space(self) -> None:
+        """Show what takes room on the disk and can go."""
+        from tui.screens.clean import CleanScreen
+
+        if not any(isinstance(screen, CleanScreen) for screen in self.screen_stack):
+            self.push_screen(CleanScreen(self.session.folder), self._after_cleaning)
+
+    def _after_cleaning(self, gone: int | None) -> None:
+        if gone:
+            self.look_now()
+            self.current.refresh_from(self.snapshot)
+
     def action_next_theme(self) -> None:
         """The next of four themes, kept for next time."""
         from tui.keys import save_theme

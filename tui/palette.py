@@ -22,6 +22,11 @@ def commands(app: OlivePressApp) -> Iterator[SystemCommand]:
             step.about,
             lambda number=step.number: app.run_worker(app.action_step(number)),
         )
+    yield SystemCommand(
+        "Free some space",
+        "What takes room on the disk and can go; only what you tick is removed.",
+        app.action_free_space,
+    )
     for action in GLOBAL:
         if action.id not in ("commands", "leave"):
             yield SystemCommand(

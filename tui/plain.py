@@ -264,7 +264,7 @@ class PlainWizard:
             if part.name == "cancel":
                 job.cancel()
             self._follow(job)
-        elif part.name in ("login", "workspaces"):
+        elif part.name in ("login", "workspaces", "clean"):
             self._command(part.name)
         elif part.name == "data" and "--accept" in part.words:
             from core.cli.data import accept

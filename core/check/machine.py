@@ -13,6 +13,7 @@ from core.check.needs import Machine, StageNeed, stage_needs
 from core.check.settings import record_lengths, resolved
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.errors import Hint, Use
+from core.folder import room_hint
 from core.formats import human_bytes, rough_duration
 from core.hardware import free_ram, load_nvml, read_gpus, usable_cores, usable_gpus
 from core.model.folder import config_facts
@@ -117,7 +118,7 @@ def judge_disk(wanted: list[StageNeed], free: int, where: Path) -> Check:
     total = sum(need.disk for need in wanted) + max(need.disk for need in wanted)
     found = f"{human_bytes(total)} needed, {human_bytes(free)} free at {where}"
     if total > free:
-        return Check("disk", FAIL, found, "Free some space, or make the lab on another disk.")
+        return Check("disk", FAIL, found, room_hint(where))
     return Check("disk", OK, found)
 
 

@@ -27,6 +27,7 @@ COMMANDS = (
     "fetch",
     "export",
     "workshop",
+    "clean",
     "completion",
 )
 

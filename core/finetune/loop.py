@@ -594,6 +594,7 @@ class Trainer:
             self.checkpoints.save(state)
         self._kept, self._saved_at = step, time.monotonic()
         self.report.log(f"Kept a checkpoint of step {step}.", "debug")
+        self.report.metric("checkpoint", step, step)
 
     def _resume(self) -> int:
         """Take up the last checkpoint; the step it is of, 0 if there is none."""
@@ -617,6 +618,7 @@ class Trainer:
         self._sample_ratio = float(state.get("sample_ratio", 1.0))
         self._best = Best(**state["best"]) if "best" in state else None
         self.report.log(f"Goes on from the checkpoint of step {step}.")
+        self.report.metric("checkpoint", step, step)
         # The new job shows the whole curve, as if it had not been interrupted.
         for at, loss in self.course.eval_losses:
             self.report.metric("eval_loss", loss, int(at))

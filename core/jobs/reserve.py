@@ -12,6 +12,7 @@ from pathlib import Path
 
 from core.errors import MachineError
 from core.files import explained
+from core.folder import room_hint
 from core.formats import human_bytes
 
 NAME = "reserve"
@@ -51,6 +52,6 @@ def why_nothing_is_written(folder: Path) -> MachineError | None:
     return MachineError(
         "The disk is full.",
         f"{folder.name} ended without a result, and only {human_bytes(free)} are free at {folder}.",
-        "Free some space, or make the lab in a folder on another disk.",
+        room_hint(folder.absolute()),
         code="disk.full",
     )

@@ -329,6 +329,8 @@ class _Case:
     def size(self) -> str:
         """The model's size in words."""
         millions = self.facts.parameters / 1e6
+        if millions < 1:
+            return f"{max(1, round(1000 * millions)):,} thousand parameters"
         return (
             f"{millions / 1000:.1f} billion parameters"
             if millions >= 1000

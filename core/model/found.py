@@ -96,20 +96,25 @@ def _recent(lab_root: Path) -> Iterator[FoundModel]:
             yield FoundModel(source, "recent", place.name, _weights(place))
 
 
-def _in_hub_cache() -> Iterator[FoundModel]:
+def hub_models() -> Iterator[tuple[str, Path]]:
+    """The models in the hub's cache on this machine, as ``owner/name``, each with its folder there."""
     from huggingface_hub import constants
 
     for folder in _listed(Path(constants.HF_HUB_CACHE)):
         owner, _, name = folder.name.removeprefix("models--").partition("--")
-        if not folder.name.startswith("models--") or not name:
-            continue
+        if folder.name.startswith("models--") and name:
+            yield f"{owner}/{name}", folder
+
+
+def _in_hub_cache() -> Iterator[FoundModel]:
+    for name, folder in hub_models():
         sizes = [
             _weights(snapshot)
             for snapshot in _listed(folder / "snapshots")
             if (snapshot / "config.json").exists()
         ]
         if any(sizes):
-            yield FoundModel(f"{owner}/{name}", "hub cache", f"{owner}/{name}", max(sizes))
+            yield FoundModel(name, "hub cache", name, max(sizes))
 
 
 def _near(lab_root: Path, home: Path) -> Iterator[FoundModel]:

@@ -748,7 +748,7 @@ def float_folder(file: Path, report: Reporter) -> Path:
         Cancelled: asked to stop.
     """
     header = check_gguf(file)
-    target = _place(header)
+    target = unpacked_place(header)
     if target.is_dir():
         os.utime(target)  # it is in use: see _remove_stale
         return target
@@ -803,7 +803,7 @@ def text_folder(file: Path, *, make: bool = True) -> Path | None:
         StageError: the process was killed.
     """
     header = check_gguf(file)
-    whole, text = _place(header), _text_place(header)
+    whole, text = unpacked_place(header), _text_place(header)
     if whole.is_dir():
         return whole
     if not text.is_dir() and not make:
@@ -816,10 +816,11 @@ def text_folder(file: Path, *, make: bool = True) -> Path | None:
 
 def is_unpacked(header: Header) -> bool:
     """Whether the whole model of a GGUF file lies in the cache already."""
-    return _place(header).is_dir()
+    return unpacked_place(header).is_dir()
 
 
-def _place(header: Header) -> Path:
+def unpacked_place(header: Header) -> Path:
+    """Where the model of a GGUF file lies in the cache, once it is unpacked whole."""
     import hashlib
     from importlib.metadata import version
 
@@ -830,7 +831,7 @@ def _place(header: Header) -> Path:
 
 
 def _text_place(header: Header) -> Path:
-    place = _place(header)
+    place = unpacked_place(header)
     return place.with_name(place.name + ".text")
 
 

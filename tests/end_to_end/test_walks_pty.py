@@ -76,6 +76,29 @@ def test_own_data(tmp_path: Path) -> None:
     assert Path(lab.recipe.data.file).name == "sums.jsonl"
 
 
+def test_own_model(tmp_path: Path) -> None:
+    tiny = make_tiny("llama", tmp_path / "my-model", hidden=64, intermediate=96)
+    lab = Lab.create(tmp_path / "lab")
+    with Terminal((*WIZARD, str(lab.root)), tmp_path) as terminal:
+        terminal.until("This machine can run the lab", 120)
+        terminal.send("3")
+        terminal.until("▸3 Quantize", 60)
+        terminal.until("auto (128)", 60)
+        terminal.send("m")
+        terminal.until("Pick a model  (Enter takes it", 60)
+        terminal.send(os.path.relpath(tiny, lab.root))
+        terminal.until("../my-model", 60)
+        terminal.send("enter")
+        terminal.until(lambda text: "Another model than rehearsal." in said(terminal), 60)
+        assert lab.recipe.model.source == "../my-model", "what was picked is kept"
+        # Check looks at it by itself, and at no other.
+        terminal.send("1")
+        terminal.until("▸1 Check", 60)
+        terminal.until(lambda text: "my-model" in said(terminal) and "rehearsal" not in said(terminal), 120)
+        terminal.send("q")
+        assert terminal.until_over() == 0
+
+
 def test_a_failure_has_its_action(tmp_path: Path) -> None:
     tiny = make_tiny("llama", tmp_path / "tiny", hidden=64, intermediate=96)
     settings = {**TINY, "quantize.algorithm": "rtn", "quantize.group_size": 64}

@@ -111,4 +111,6 @@ def test_the_time_stands_on_the_button_of_a_whole_run_alone(controller: StageCon
     assert controller.state(snapshot(), None, {}).run == "Run Finetune, about 2.5 h"
     ended = job("cancelled", train=((1.0, 2.0),))
     assert controller.state(snapshot(ended), None, {}).run == "Go on"
+    kept = replace(ended, metrics={"checkpoint": 17.0})
+    assert controller.state(snapshot(kept), None, {}).run == "Go on from step 17"
     assert controller.state(snapshot(made=frozenset()), None, {}).run == "Run Finetune"

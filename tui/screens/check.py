@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import locale
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
@@ -10,6 +12,7 @@ from textual import work
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.content import Content
+from textual.geometry import Size
 from textual.message import Message
 
 from core.text import clean
@@ -129,6 +132,7 @@ class CheckScreen(StepScreen):
         self.helps = Helps()
         self.state = CheckState()
         self._attempt = 0
+        self._seen_size = Size(0, 0)
         self._looked_at: object = None
 
     def body(self) -> ComposeResult:
@@ -141,6 +145,18 @@ class CheckScreen(StepScreen):
             yield Button("Check again", id="run", key="F8")
             yield Button("Copy as text", id="copy", key="c")
         yield self.command
+
+    def lay_out(self) -> None:
+        """The line that tells of the terminal tells of the one that it has become."""
+        if not self.state.over or self.size == self._seen_size:
+            return
+        from core.check.terminal import judge
+
+        self._seen_size = self.size
+        environment = {**os.environ, **({"NO_COLOR": "1"} if self.app.no_color else {})}
+        now = judge(environment, *self.size, locale.getpreferredencoding(False))
+        checks = (now if each.name == now.name else each for each in self.state.checks)
+        self._draw(replace(self.state, checks=tuple(checks)))
 
     def show(self, snapshot: Snapshot) -> None:
         """Look, and look again by itself where the recipe or what is made is another than at the last look."""
@@ -162,6 +178,7 @@ class CheckScreen(StepScreen):
     def action_run(self) -> None:
         """Look at everything again."""
         self._attempt += 1
+        self._seen_size = self.size
         self._draw(CheckState())
         self._look(self._attempt)
 

@@ -125,6 +125,8 @@ class UploadController:
             self.goes = collect(self.session.folder, self.session.recipe())
         except LabError:  # said by whoever tries to send it
             self.goes = None
+        except OSError:  # a file went while it was looked at: another look tells
+            self.goes, self._looked = None, ()
 
     def advice(self, values: Mapping[str, Any], snapshot: Snapshot) -> str:
         """What would go, who is signed in, and what to do next."""
@@ -225,7 +227,7 @@ class UploadScreen(StageScreen):
     @work(thread=True, exit_on_error=False, exclusive=True, group="look")
     def _look(self) -> None:
         self.upload.look()
-        self.app.call_from_thread(self.draw)
+        self.call_later(self.draw)
 
     def body(self) -> ComposeResult:
         """As every stage, with a row of the step's own buttons: with the others they would not fit into 80 columns."""

@@ -47,7 +47,8 @@ def _run(step: Step, job: JobView | None) -> str:
     if job is None:
         return f"Run {step.title}"
     if goes_on(job):
-        return "Go on"
+        kept = job.metrics.get("checkpoint")
+        return "Go on" if kept is None else f"Go on from step {number(kept)}"
     return "Run again" if job.state in ("succeeded", "cancelled") else "Try again"
 
 
