@@ -34,6 +34,7 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No machine is looked at, nothing waits for a clock, and a Pilot waits until the app has settled."""
     install(monkeypatch)
     monkeypatch.setattr("core.check.run_checks", fake_checks)
+    monkeypatch.setattr("core.check.terminal.judge", lambda *_: CHECKS[-1])
     monkeypatch.setattr("core.check.require", lambda lab, stages, **more: None)
     monkeypatch.setattr("core.check.durations.expected_seconds", lambda root, stage: None)
     monkeypatch.setattr(OlivePressApp, "AGAIN_WITHIN_S", 60.0)

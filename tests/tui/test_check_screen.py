@@ -69,3 +69,15 @@ async def test_it_looks_again_by_itself_when_the_recipe_is_another(
         await pilot.press("1")
         await until(pilot, lambda: "OK   model  x-rehearsal" in screen_text(app))
         assert looked == ["rehearsal", "x-rehearsal"]
+
+
+async def test_the_line_of_the_terminal_follows_its_size(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def judged(environment: object, columns: int, lines: int, encoding: str) -> Check:
+        return Check("terminal", "OK", f"it has {columns} by {lines}")
+
+    monkeypatch.setattr("core.check.terminal.judge", judged)
+    async with opened(lab.root, "check") as (app, pilot):
+        await until(pilot, lambda: "80x24, xterm" in screen_text(app) and "check" in app.notes)
+        await pilot.resize_terminal(100, 30)
+        await until(pilot, lambda: "it has 100 by 30" in screen_text(app))
+        assert "80x24, xterm" not in screen_text(app)
