@@ -298,6 +298,7 @@ BY_METAVAR: Final[dict[str, Callable[[str, list[str], str], Iterable[Candidate]]
     "FOLDER": lambda name, plain, begun: _folders(begun),
     "[DIR] STAGE": _lab_or_stages,
     "[DIR] JOB": _lab_or_jobs,
+    "[DIR] NAME": lambda name, plain, begun: _folders(begun),
     "FILE": _files,
     "FILE.json": _files,
     "FILE.sh": _files,
