@@ -14,6 +14,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input
 
+from core.formats import human_bytes
 from core.search.board import Board, Try, ordered, read_board, refused_words
 from core.search.space import READERS, SearchLimits
 from core.text import clean
@@ -120,7 +121,7 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
         best = board is not None and each.number == board.best
         cells = [f"{'*' if best else '+' if each.front else ' '} {each.loss_words:>8}"]
         if self.kind == "quantize":
-            cells.append(f"{(each.size or 0) / 1e6:>8,.0f} MB")
+            cells.append(f"{human_bytes(each.size or 0):>10}")
             cells.append(f"{each.speed:>6.1f}/s" if each.speed is not None else " " * 8)
         title = clean(each.title, keep_newlines=False)
         told = each.why or ("" if each.state in ("measured", "estimated") else each.state)
