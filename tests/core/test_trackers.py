@@ -117,7 +117,7 @@ def test_a_trackers_curves_are_those_of_the_events(name: str, tmp_path: Path) ->
     lab = tmp_path / "my lab"
     lab.mkdir()
     events = RecordingReporter()
-    with tracking(name, lab, "finetune-001", SETTINGS, events) as report:
+    with tracking(name, lab, "finetune-001", SETTINGS, events, patience=600) as report:
         for step, loss in (0, 2.5), (10, 2.25):  # as a training that goes on tells what came before
             report.metric("eval_loss", loss, step)
         for step in range(1, 21):
@@ -190,9 +190,13 @@ def test_what_is_told_again_is_tracked_once(made: tuple[list[Recording], list[st
     assert (run.about.name, run.about.settings["finetune.rank"]) == ("finetune-002", "8")
 
 
-def test_a_failed_job_is_a_failed_run(made: tuple[list[Recording], list[str]], tmp_path: Path) -> None:
+def test_a_failed_job_is_a_failed_run(
+    made: tuple[list[Recording], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trackers, "STOPPED_S", 600.0)
+
     def work() -> None:
-        with tracking("mlflow", tmp_path, "a", {}, RecordingReporter()) as report:
+        with tracking("mlflow", tmp_path, "a", {}, RecordingReporter(), patience=600) as report:
             report.metric("loss", 1.0, 1)
             raise ZeroDivisionError
 
