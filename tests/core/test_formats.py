@@ -73,7 +73,9 @@ def test_numbers(value: float, text: str) -> None:
     assert number(value) == text
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "stage", [name for name in STAGES if name != "evaluate"]
+)  # its forms are a table of their own
 def test_no_key_is_shown_to_people_and_none_is_forgotten(stage: str) -> None:
     result = RESULTS[stage]
     told = {part for figure in STAGES[stage].figures for part in figure.key.split("|")}
