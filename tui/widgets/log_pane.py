@@ -93,7 +93,6 @@ class LogLines(Widget, can_focus=True):
         self.marked: int | None = None
         self.opened: set[int] = set()
         self.shown: list[Shown] = []
-        self._had_folded = False
 
     def open(self, log: LogFile | None) -> None:
         """Show another file, following its end."""
@@ -124,9 +123,6 @@ class LogLines(Widget, can_focus=True):
     def render(self) -> Content:
         height = self.size.height
         self._look(height)
-        if bool(self.folded) != self._had_folded:  # as when the pane was laid out anew
-            self._had_folded = bool(self.folded)
-            self.post_message(self.Changed())
         if not self.shown:
             return Content.styled("The log is empty so far.", "$foreground 60%")
         rows = Content("\n").join([each.content for each in self.shown]).split(allow_blank=True)
