@@ -121,6 +121,8 @@ TOPICS: Mapping[str, Topic] = {
         {
             "Held-out loss": "how surprised it is by records it never learnt, before and after; this one counts",
             "Training": "in the curve: the loss on the records that it learns",
+            "Held-out preferred right": "of held-out pairs: how often the preferred answer has become the likelier one",
+            "Margin, held out": "of these pairs: how much more likely the preferred one has become than the other",
             "Steps": "how often the adapter was changed",
             "Went on from step": "where a stopped run was taken up",
             "Stopped early, of steps": "how many there were to be; see `stop_early`",
