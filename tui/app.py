@@ -15,11 +15,12 @@ from textual.message import Message
 
 from core.errors import LabError
 from tui.keys import GLOBAL, JUMPS, UserSettings, read_settings
+from tui.layout import COLUMNS, TALL
 from tui.session import Session
 from tui.snapshot import Snapshot
 from tui.steps import first_step, step_named, steps
 from tui.terminal import default_theme
-from tui.theme import CYCLE, DARK, LIGHT
+from tui.theme import CYCLE, OWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -50,9 +51,8 @@ class OlivePressApp(App[None]):
         Binding("ctrl+c", "interrupt", show=False, priority=True),
     ]
     COMMAND_PALETTE_BINDING = "f7"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - as the base class
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-tall")]  # noqa: RUF012
-    SMALLEST = (60, 20)
+    HORIZONTAL_BREAKPOINTS = [(0, "-single"), (COLUMNS, "-columns")]  # noqa: RUF012 - as the base class
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (TALL, "-tall")]  # noqa: RUF012
     AGAIN_WITHIN_S = 3.0
 
     class LabChanged(Message):
@@ -94,13 +94,18 @@ class OlivePressApp(App[None]):
         self._load: MachineLoad | None = None
         self._asked_to_quit = False
         self._draw_timer: Timer | None = None
-        self.register_theme(DARK)
-        self.register_theme(LIGHT)
+        for theme in OWN:
+            self.register_theme(theme)
         wanted = self.settings.theme
-        self.theme = wanted if wanted in self.available_themes else default_theme()
+        self.theme = wanted if self._fits(wanted) else default_theme()
         self.set_keymap(dict(self.settings.keymap))
         # Less motion is less to send over a slow link, and nothing to wait for.
         self.animation_level = "none"
+
+    def _fits(self, theme: str) -> bool:
+        """Whether it is a theme; without colours, one that tells nothing by them alone."""
+        found = self.available_themes.get(theme)
+        return found is not None and (found.ansi or not self.no_color)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """With NO_COLOR, the filter that sends none at all.
@@ -312,8 +317,9 @@ class OlivePressApp(App[None]):
         """The next of four themes, kept for next time."""
         from tui.keys import save_theme
 
-        place = CYCLE.index(self.theme) if self.theme in CYCLE else -1
-        self.theme = CYCLE[(place + 1) % len(CYCLE)]
+        names = [each for each in CYCLE if self._fits(each)]
+        place = names.index(self.theme) if self.theme in names else -1
+        self.theme = names[(place + 1) % len(names)]
         try:
             save_theme(self.theme)
         except Exception as error:  # a home that cannot be written is no reason to stop

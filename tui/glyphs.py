@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 from tui.terminal import plain_glyphs
+
+if TYPE_CHECKING:
+    from textual.content import Content
 
 
 @cache
@@ -21,7 +25,8 @@ def glyph(name: str) -> str:
 
 _GLYPHS = {
     "full": ("█", "#"),
-    "empty": ("░", "."),
+    "run": ("━", "="),
+    "rest": ("─", "-"),
     "dot": ("·", "-"),
     "here": ("▸", ">"),
     "line": ("─", "-"),
@@ -31,6 +36,7 @@ _GLYPHS = {
     "best": ("◆", "@"),
     "cut": ("…", "~"),
     "done": ("✓", "+"),
+    "stopped": ("■", "#"),
     "times": ("×", "x"),
     "to": ("→", "to"),
     "warning": ("!", "!"),
@@ -41,7 +47,20 @@ _GLYPHS = {
 }
 
 
-def bar(share: float, width: int) -> str:
-    """A bar ``width`` cells wide, filled to ``share`` (0 to 1)."""
-    filled = round(max(0.0, min(1.0, share)) * width)
-    return glyph("full") * filled + glyph("empty") * (width - filled)
+SPINNER = ("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\")
+
+
+def alive(now: float) -> str:
+    """A sign that turns as the seconds go: it moves when the time beside it does, and sends nothing of its own."""
+    turns = SPINNER[ascii_only()]
+    return turns[int(now) % len(turns)]
+
+
+def bar(share: float, width: int) -> Content:
+    """A bar ``width`` cells wide, done to ``share`` (0 to 1); what is left can be told from it without colours."""
+    from textual.content import Content  # whoever only wants a glyph knows no Textual
+
+    done = round(max(0.0, min(1.0, share)) * width)
+    return Content.assemble(
+        (glyph("run") * done, "bold $text-primary"), (glyph("rest") * (width - done), "$foreground 30%")
+    )

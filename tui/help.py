@@ -230,7 +230,7 @@ class HelpScreen(Dialog[None]):
         with Vertical(classes="dialog -help"):
             yield Plain(f"{self._step.title}: help  (Esc closes)", classes="dialog-title")
             with Scrolled(classes="dialog-text"):
-                yield Plain(Content("\n").join([*_about(self._step), Content(""), self._keys()]))
+                yield Plain(Content("\n").join([about(self._step), Content(""), self._keys()]))
 
     def _keys(self) -> Content:
         lines: list[Content] = [
@@ -269,11 +269,12 @@ class HelpScreen(Dialog[None]):
         self.dismiss(None)
 
 
-def _about(step: Step) -> list[Content]:
+def about(step: Step) -> Content:
+    """What a step is about, what its numbers mean, what is good and bad, what to do."""
     topic = TOPICS.get(step.name)
     if topic is None:
-        return [Content(step.about)]
-    return [
+        return Content(step.about)
+    lines: list[Content] = [
         Content(topic.happens),
         Content(""),
         Content.styled("What the numbers mean", "bold"),
@@ -285,6 +286,7 @@ def _about(step: Step) -> list[Content]:
         Content.styled("What to do if it is bad", "bold"),
         Content(topic.otherwise),
     ]
+    return Content("\n").join(lines)
 
 
 def _line(keys: str, help: str) -> Content:

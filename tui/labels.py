@@ -9,7 +9,7 @@ from textual.content import Content
 from core.formats import duration, number, time_left
 from core.stages import STAGES
 from core.text import clean
-from tui.glyphs import bar
+from tui.glyphs import alive, bar
 from tui.snapshot import JobView
 from tui.steps import Step
 
@@ -79,7 +79,9 @@ HEADLINES = {
 
 def headline(view: JobView, now: float, changed: bool) -> Content:
     """State, id and time of a job; ``changed`` tells that its settings are others now."""
+    turning = f"{alive(now)} " if view.active else ""
     parts: list[Content | tuple[str, str]] = [
+        (turning, f"bold {_colour(view.state)}"),
         (HEADLINES.get(view.state, view.state), f"bold {_colour(view.state)}"),
         Content(f"  {view.id}"),
     ]
@@ -106,7 +108,7 @@ def progress(view: JobView) -> Content | str:
     count = f"{number(view.done or 0)} of {number(view.total or 0)}" if (view.total or 0) > 1 else ""
     tail = time_left(view.eta_s) if view.state == "running" else ""
     text = "  ".join(part for part in (phase, count, tail) if part)
-    return Content.assemble((bar(share, 24), "$text-accent"), (f" {share:>4.0%}  ", "bold"), Content(text))
+    return Content.assemble(bar(share, 24), (f" {share:>4.0%}  ", "bold"), Content(text))
 
 
 def measured(view: JobView, names: Sequence[str]) -> Content:
@@ -149,4 +151,4 @@ def _colour(state: str) -> str:
         return "$text-success"
     if state in ("failed", "crashed"):
         return "$text-error"
-    return "$text-warning" if state in ("cancelled", "cancelling") else "$text-accent"
+    return "$text-warning" if state in ("cancelled", "cancelling") else "$text-primary"

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from core.errors import Do, as_plain
 from core.events import JobReporter
 from core.files import write_json
 from core.folder import LabFolder
@@ -90,10 +91,11 @@ RESULTS: dict[str, dict[str, Any]] = {
     },
 }
 
-ERROR = {
+ERROR: dict[str, Any] = {
     "title": "The model's folder lacks weights.",
     "detail": "models/quantized/model-00002-of-00002.safetensors does not exist.",
-    "hint": "Run quantize again: olivepress run . quantize --force",
+    "hint": "Make it again: olivepress run . quantize --force",
+    "advice": as_plain(("Make it again: ", Do.of("run", ".", "quantize", "--force"))),
 }
 
 
@@ -239,6 +241,8 @@ def job_in(lab: Lab, stage: str, state: str, number: int = 1) -> FakeJob:
         job.log('Traceback (most recent call last):\n  File "x.py", line 1\nRuntimeError: no such file\n')
         job.end("failed", error=ERROR)
     elif state == "cancelled":
+        if stage == "finetune":
+            job.event("metric", name="checkpoint", step=reached, value=reached)
         job.end("cancelled", error={"title": f"{job.id} was cancelled."})
     elif state == "crashed":
         job.let_go()

@@ -77,14 +77,15 @@ async def test_failed_says_what_where_and_what_to_do(lab: Lab, stage: str) -> No
         await until(pilot, lambda: "FAILED" in screen_text(app))
         text = screen_text(app)
         assert ERROR["title"] in text
-        assert "What to do: Run quantize again" in text
+        assert "What to do: Make it again: step 3 (Quantize)" in text
         assert "Try again" in text
         await pilot.press("c")
-        assert app.clipboard == "\n".join(ERROR.values())
+        assert app.clipboard == "\n".join(ERROR[part] for part in ("title", "detail", "hint"))
 
 
 @pytest.mark.parametrize(
-    ("stage", "word"), [("quantize", "Run again"), ("finetune", "Go on"), ("optimize", "Run again")]
+    ("stage", "word"),
+    [("quantize", "Run again"), ("finetune", "Go on from step 45"), ("optimize", "Run again")],
 )
 async def test_cancelled_offers_to_go_on(lab: Lab, stage: str, word: str) -> None:
     job_in(lab, stage, "cancelled")

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
+from textual.containers import Vertical, VerticalScroll
 from textual.events import Resize, ScreenResume, ScreenSuspend
 from textual.screen import Screen
 
 from core.errors import LabError
+from tui.glyphs import ascii_only
+from tui.layout import COLUMNS, SMALLEST, TALL
 from tui.steps import Step, step_named, steps
 from tui.widgets.command_line import CommandLine
 from tui.widgets.keybar import KeyBar
@@ -34,7 +36,9 @@ class Body(VerticalScroll, can_focus=False):
 
 
 class StepScreen(Screen[None]):
-    """The frame of a step. A step's screen fills :meth:`body` and shows the lab in :meth:`show`.
+    """The frame of a step. A step's screen fills :meth:`body` and :meth:`side`, and shows the lab in :meth:`show`.
+
+    The side stands below the body, or on a wide terminal beside it.
 
     Screens keep no state of the lab: :meth:`refresh_from` is called with what was read from its
     folder, and when a screen comes back it is given the newest.
@@ -44,6 +48,8 @@ class StepScreen(Screen[None]):
     """The step, where the class is the screen of one alone."""
     LABELS: ClassVar[Mapping[str, str]] = {}
     """What actions are called in the footer here, by their ids, where a button has another word for it."""
+    GUIDE = "side"
+    """Where there is room on a wide terminal to tell what the step is about."""
     AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "primary", show=False),
@@ -56,10 +62,11 @@ class StepScreen(Screen[None]):
     ]
 
     def __init__(self, name: str = "") -> None:
-        super().__init__()
+        super().__init__(classes="-ascii" if ascii_only() else None)
         self.step: Step = step_named(name or self.NAME)
         self.rail = Rail(self.step.name)
         self.command = CommandLine()
+        self._main = Vertical(id="main")
         self._top: TopLine | None = None
         self._composed = False
         self._styled = False
@@ -84,8 +91,11 @@ class StepScreen(Screen[None]):
         yield self._top
         yield self.rail
         with Body(id="body"):
-            yield Plain(self.step.about, classes="about")
-            yield from self.body()
+            with self._main:
+                yield Plain(self.step.about, classes="about")
+                yield from self.body()
+            with Vertical(id="side"):
+                yield from self.side()
         yield KeyBar()
         yield Plain("This terminal is too small for the wizard.\nMake it at least 60 by 20.", id="small")
 
@@ -93,12 +103,27 @@ class StepScreen(Screen[None]):
         """The step's own widgets."""
         yield from ()
 
+    def side(self) -> ComposeResult:
+        """What stands below that, or beside it."""
+        yield from ()
+
+    @property
+    def in_columns(self) -> bool:
+        """Whether the terminal is wide enough for the side to stand beside the body."""
+        return self.size.width >= COLUMNS
+
+    @property
+    def room(self) -> int:
+        """Cells that a line of the body has, within its frame."""
+        return max(40, (self._main.size.width or self.size.width - 2) - 4)
+
     def show(self, snapshot: Snapshot) -> None:
         """Show the lab as it was read."""
 
     def on_mount(self) -> None:
         """Show what is known."""
         self._composed = True
+        self.guide()
         self.refresh_from(self.olive.snapshot)
         # Before the first picture, so that nobody types into nowhere.
         self.call_next(self.focus_first)
@@ -165,10 +190,30 @@ class StepScreen(Screen[None]):
 
     def on_resize(self, event: Resize) -> None:
         """Below the smallest useful size a polite line stands in place of the screen."""
-        wide, high = self.olive.SMALLEST
+        wide, high = SMALLEST
         self.set_class(event.size.width < wide or event.size.height < high, "-too-small")
+        if self._composed:
+            self.guide()
         # Once everything has its new size: what was put together for the older one would stay.
         self.call_after_refresh(self.lay_out)
+
+    @property
+    def has_room_beside(self) -> bool:
+        """Whether, on a high terminal, there is room to tell what the step is about."""
+        return self.in_columns
+
+    def guide(self) -> None:
+        """Tell what the step is about where there is room: what F2 tells. It is made when it is first wanted."""
+        wanted = self.size.height >= TALL and self.has_room_beside
+        found = self.query("#guide")
+        if wanted and not found:
+            from tui.help import about
+
+            page = VerticalScroll(Plain(about(self.step)), id="guide", can_focus=False)
+            page.border_title = "What this step does"
+            self.query_one(f"#{self.GUIDE}").mount(page)
+        elif found:
+            found.first().display = wanted
 
     def lay_out(self) -> None:
         """Put together again what depends on the size."""
@@ -194,7 +239,7 @@ class StepScreen(Screen[None]):
 
     def action_scroll_body(self, way: int) -> None:
         """Scroll by a page."""
-        body = self.query_one("#body", Body)
+        body = self._main if self.in_columns else self.query_one("#body")
         body.scroll_relative(y=way * max(1, body.size.height - 2), animate=False)
 
     def action_leave_field(self) -> None:

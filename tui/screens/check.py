@@ -128,6 +128,7 @@ class CheckScreen(StepScreen):
         super().__init__()
         self.headline = Plain("Looking …", id="headline")
         self.list = PlainList(id="checks", empty="")
+        self.list.add_class("framed")
         self.detail = Plain("", id="check-detail")
         self.helps = Helps()
         self.state = CheckState()
@@ -138,6 +139,8 @@ class CheckScreen(StepScreen):
     def body(self) -> ComposeResult:
         yield self.headline
         yield self.list
+
+    def side(self) -> ComposeResult:
         yield self.detail
         yield self.helps
         with Horizontal(classes="buttons"):
@@ -218,6 +221,9 @@ class CheckScreen(StepScreen):
         """The one place where the state gets onto the screen."""
         self.state = state
         self.headline.show(state.headline)
+        stops = state.over and state.worst == "FAIL"
+        self.query_one("#next", Button).set_class(not stops, "-primary")
+        self.query_one("#run", Button).set_class(stops, "-primary")
         self.list.show(len(state.checks), state.line)
         self._draw_detail(self.list.index)
 

@@ -17,6 +17,7 @@ from textual.widgets import Input
 
 from core.errors import Hint, LabError, parts_of
 from tui.actions import helps_of, in_words
+from tui.glyphs import ascii_only
 from tui.widgets.button import Button
 from tui.widgets.keybar import KeyBar
 from tui.widgets.problem import Helps
@@ -45,6 +46,9 @@ class Dialog(ModalScreen[Answer]):
     Keys that come in one go, as from a paste or a held key, press its button several times before it is
     gone; each of them would take one more screen away.
     """
+
+    def __init__(self) -> None:
+        super().__init__(classes="-ascii" if ascii_only() else None)
 
     def on_mount(self) -> None:
         """Its keys stand where those of the screen below stood."""

@@ -175,7 +175,7 @@ class UploadController:
         else:
             parts += ["kept for the next time"]
         return Content.assemble(
-            (bar(job.share, 16), "$text-accent"),
+            bar(job.share, 12),
             (f" {job.share:>4.0%}  ", "bold"),
             Content("  ".join([job.phase, *(part for part in parts if part)])),
         )

@@ -23,7 +23,7 @@ class Button(Widget, can_focus=True):
     ALLOW_SELECT = False
     DEFAULT_CSS = """
     Button { width: auto; height: 1; margin: 0 1 0 0; background: $panel; color: $foreground; }
-    Button.-primary { color: $text-primary; text-style: bold; }
+    Button.-primary { background: $primary 22%; color: $text-primary; text-style: bold; }
     Button:focus { background: $primary; color: $background; text-style: bold; }
     Button:disabled { text-style: dim; }
     Button:ansi { background: ansi_default; color: ansi_default; }
@@ -64,7 +64,10 @@ class Button(Widget, can_focus=True):
 
     def render(self) -> Content:
         key = f" {self.key}" if self.key else ""
-        return Content(f"[ {self._text}{key} ]")
+        # The brackets are for terminals in which a colour tells nothing.
+        quiet = "" if self.has_focus or self.app.current_theme.ansi else "$foreground 25%"
+        beside = "" if not quiet else "not bold $foreground 60%"
+        return Content.assemble(("[ ", quiet), self._text, (key, beside), (" ]", quiet))
 
     def on_click(self, event: Click) -> None:
         """A click presses it."""

@@ -31,7 +31,7 @@ class CommandLine(Widget):
     def render(self) -> Content:
         return Content.assemble(
             ("Same by command:  ", "$foreground 60%"),
-            (self.command, "bold"),
+            (self.command, "$foreground 85%"),
             ("  (y copies it)", "$foreground 60%"),
         ).truncate(self.size.width, ellipsis=True)
 

@@ -61,9 +61,10 @@ class Field(Horizontal):
     Field .field-help { width: 1fr; height: 1; padding: 0 0 0 2; color: $text-muted;
         text-wrap: nowrap; text-overflow: ellipsis; }
     Field Input, Field Picker { width: 28; }
-    Field.-wide Input, Field.-wide Picker { width: 1fr; }
+    Field.-wide Input, Field.-wide Picker { width: 1fr; max-width: 84; }
     Field.-wide .field-help { display: none; }
-    Field:focus-within .field-name { text-style: bold reverse; }
+    Field:focus-within .field-name { background: $primary; color: $background; text-style: bold; }
+    Field:ansi:focus-within .field-name { background: ansi_default; color: ansi_default; text-style: bold reverse; }
     Field.-wrong .field-name { color: $text-error; text-style: bold; }
     """
 

@@ -78,7 +78,8 @@ class KeyBar(Widget):
                 continue
             self._entries.append((at, at + width, key))
             at += width
-            parts += [Content.styled(f" {keys} ", "bold reverse"), Content(f" {words} ")]
+            style = "bold reverse" if self.app.current_theme.ansi else "bold $text-primary on $foreground 8%"
+            parts += [Content.styled(f" {keys} ", style), Content.styled(f" {words} ", "$foreground 75%")]
         return Content.assemble(*parts)
 
     def on_click(self, event: Click) -> None:

@@ -64,7 +64,7 @@ class LogLines(Widget, can_focus=True):
     """
 
     DEFAULT_CSS = """
-    LogLines { height: 1fr; width: 1fr; padding: 0 1; background: $surface; color: $foreground; }
+    LogLines { height: 1fr; width: 1fr; padding: 0 1; background: $background; color: $foreground; }
     LogLines:focus { background-tint: $foreground 4%; }
     """
 
@@ -93,6 +93,10 @@ class LogLines(Widget, can_focus=True):
         self.marked: int | None = None
         self.opened: set[int] = set()
         self.shown: list[Shown] = []
+
+    def on_resize(self) -> None:
+        """Other lines are in sight at once, not when the file grows next."""
+        self.grown()
 
     def open(self, log: LogFile | None) -> None:
         """Show another file, following its end."""
@@ -345,7 +349,7 @@ class LogPane(Vertical):
     """
 
     def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
+        super().__init__(id=id, classes="framed")
         self.lines = LogLines()
         self._about = _About(id="log-about")
         self._field = Line(placeholder="search the log, Enter to find", compact=True, id="log-search")
@@ -385,7 +389,7 @@ class LogPane(Vertical):
         lines = self.lines
         log = lines.log_file
         if log is None or not log.count:
-            self._about.show("Log", "")
+            self._tell("Log", "")
             return
         fold = f"Enter opens {glyph('folded')}  " if lines.folded else ""
         if lines.follow:
@@ -394,7 +398,12 @@ class LogPane(Vertical):
         else:
             where = f"line {number(lines.top + 1)} of {number(log.count)} {glyph('dot')} held"
             keys = f"{fold}f follow  w wrap  / search  n next  g first error  o path"
-        self._about.show(f"Log {glyph('dot')} {where}", keys)
+        self._tell(f"Log {glyph('dot')} {where}", keys)
+
+    def _tell(self, left: str, right: str) -> None:
+        """In the line above the log; where it has a frame, in that."""
+        self._about.show(left, right)
+        self.border_title, self.border_subtitle = Content(left), Content(right)
 
     def action_follow(self) -> None:
         """Hold still, or follow the end again."""

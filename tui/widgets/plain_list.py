@@ -12,6 +12,7 @@ from textual.message import Message
 from textual.widget import Widget
 
 from tui.glyphs import glyph
+from tui.theme import focus_style
 from tui.widgets.safe import harmless
 
 DIM = "$foreground 60%"
@@ -22,7 +23,7 @@ class PlainList(Widget, can_focus=True):
     """Lines to move through. ``line(index)`` gives each when it is drawn."""
 
     DEFAULT_CSS = """
-    PlainList { height: 1fr; width: 1fr; background: $surface; }
+    PlainList { height: 1fr; width: 1fr; background: $background; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -89,7 +90,7 @@ class PlainList(Widget, can_focus=True):
             text = Content.assemble(f"{mark} ", text).truncate(width, ellipsis=True)
             if index == self.index:
                 text = text.pad_right(max(0, width - text.cell_length)).stylize(
-                    "reverse" if self.has_focus else "bold"
+                    focus_style(self.app) if self.has_focus else "bold"
                 )
             lines.append(text)
         return Content("\n").join(lines)

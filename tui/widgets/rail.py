@@ -9,7 +9,7 @@ from textual.events import Click
 from textual.message import Message
 from textual.widget import Widget
 
-from tui.glyphs import glyph
+from tui.glyphs import bar, glyph
 from tui.labels import STATE_WORDS
 from tui.snapshot import Snapshot
 from tui.steps import steps
@@ -44,20 +44,27 @@ class Rail(Widget):
             self.refresh()
 
     def _column(self) -> int:
-        return max(8, min(18, self.size.width // len(steps())))
+        return max(8, self.size.width // len(steps()))
 
     def render(self) -> Content:
         width = self._column()
-        indent = 3 if width >= 11 else 1
+        plain = self.app.current_theme.ansi
         names, words = [], []
         for step in steps():
             here = step.name == self.current
             word = self.states.get(step.name, "")
             mark = glyph("here") if here else " "
             name = f"{mark}{step.number} {step.title}"[: width if width >= 11 else width - 1].ljust(width)
-            names.append(Content.styled(name, "bold reverse" if here else ""))
-            space = " " * max(0, min(indent, width - 1 - len(word)))
-            words.append(Content.styled(f"{space}{word}"[: width - 1].ljust(width), _style(word)))
+            below = Content(" ") + _state(word, width - 2)
+            below = below.pad_right(max(0, width - below.cell_length))
+            if here and not plain:  # the step goes over into what is shown below it
+                below = below.stylize_before("on $background")
+            names.append(
+                Content.styled(
+                    name, ("bold reverse" if plain else "bold $text-primary on $background") if here else ""
+                )
+            )
+            words.append(below)
         return Content.assemble(*names, "\n", *words)
 
     def on_click(self, event: Click) -> None:
@@ -67,18 +74,33 @@ class Rail(Widget):
             self.post_message(self.Chosen(place + 1))
 
 
-def _style(word: str) -> str:
+def _state(word: str, room: int) -> Content:
+    """A state in so many cells: how far a job is as a bar with its figure, others with a sign where there is room."""
+    if word.endswith("%"):
+        long = min(24, room - len(word) - 1)
+        if long < 3:
+            return Content.styled(word[:room], "bold $text-primary")
+        return Content.assemble(bar(int(word[:-1]) / 100, long), (f" {word}", "bold $text-primary"))
+    style, sign = _look(word)
+    sign = f"{glyph(sign)} " if sign and len(word) + 2 <= room else ""
+    return Content.styled(f"{sign}{word}"[:room], style)
+
+
+def _look(word: str) -> tuple[str, str]:
+    """The style of a state, and the name of its sign."""
     if word in ("failed", "crashed", "FAIL"):
-        return "bold $text-error"
+        return "bold $text-error", "error"
     if word.startswith(("done", "OK")):
-        return "$text-success"
-    if word.endswith("%") or word in ("running", "waiting", "stopping"):
-        return "bold $text-accent"
+        return "$text-success", "done"
+    if word in ("running", "waiting", "stopping"):
+        return "bold $text-primary", ""
     if word.endswith("found"):
-        return "bold $text-warning"
-    if word in ("stopped", "stale", "WARN"):
-        return "$text-warning"
-    return "$foreground 60%"
+        return "bold $text-warning", "warning"
+    if word in ("stale", "WARN"):
+        return "$text-warning", "warning"
+    if word == "stopped":
+        return "$text-warning", "stopped"
+    return "$foreground 50%", ""
 
 
 def rail_labels(snapshot: Snapshot, notes: Mapping[str, str]) -> dict[str, str]:

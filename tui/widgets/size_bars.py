@@ -44,7 +44,7 @@ class SizeBars(Widget):
             lines.append(
                 Content.assemble(
                     f"{name:<{wide}}  ",
-                    (glyph("full") * filled, "$text-success" if index else "$text-secondary"),
+                    (glyph("full") * filled, "$text-success" if index else "$secondary"),
                     f" {human_bytes(count)}",
                     (note, "bold"),
                 )

@@ -15,8 +15,7 @@ class TopLine(Widget):
     """One line, cut from the middle of the path when it is narrow."""
 
     DEFAULT_CSS = """
-    TopLine { height: 1; width: 100%; background: $primary; color: $text; }
-    TopLine:ansi { background: ansi_blue; color: ansi_bright_white; }
+    TopLine { height: 1; width: 100%; background: $background; color: $text-muted; }
     """
 
     def __init__(self, lab: str) -> None:
@@ -42,6 +41,6 @@ class TopLine(Widget):
         lab = self.lab_name()
         if len(lab) > room:
             lab = glyph("cut") + lab[len(lab) - max(0, room - 1) :] if room > 8 else ""
-        left = Content.assemble((name, "bold"), glyph("bar"), " ", Content(lab))
+        left = Content.assemble((name, "bold $text-primary"), glyph("bar"), " ", Content(lab))
         pad = max(1, width - left.cell_length - len(self._load) - 1)
-        return Content.assemble(left, " " * pad, (self._load, "bold"), " ")
+        return Content.assemble(left, " " * pad, (self._load, "bold $foreground"), " ")

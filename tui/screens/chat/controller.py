@@ -425,7 +425,9 @@ class ChatController:
         chat, dot = self.chat, f" {glyph('dot')} "
         if self._loading is not None:
             done, total = self._loading
-            how_far = f"{bar(done / total, 16)} {human_bytes(done)} of {human_bytes(total)}" if total else "…"
+            how_far = (
+                f"{bar(done / total, 16).plain} {human_bytes(done)} of {human_bytes(total)}" if total else "…"
+            )
             return f"Loading the model {how_far}"
         if chat is None:
             return ""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 USUAL = Sampling()
 LOOK_AGAIN = 200
 """Characters after which it is looked again whether an answer goes round in circles."""
-MARK = "underline $text-accent"
+MARK = "underline $text-primary"
 """Words that only one of two answers has."""
 
 
@@ -155,7 +155,7 @@ class TurnView(Vertical):
         self._drawn = 0
 
     def compose(self) -> ComposeResult:
-        asked = Content.assemble(("You  ", "bold $text-accent"), clean(self.turn.question))
+        asked = Content.assemble(("You  ", "bold $text-primary"), clean(self.turn.question))
         yield Plain(asked, classes="asked")
         yield self._told
         if len(self.views) == 1:

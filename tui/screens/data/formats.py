@@ -181,12 +181,12 @@ def file_line(count: int, exact: bool, bytes: int, columns: Sequence[str]) -> Co
 def progress_line(state: SurveyState, wide: int) -> Content:
     """How far the survey is."""
     if not state.total:
-        return Content.styled(f"Checking all rows {glyph('cut')}", "$text-accent")
+        return Content.styled(f"Checking all rows {glyph('cut')}", "$text-primary")
     share = min(1.0, state.done / state.total)
     return Content.assemble(
-        ("Checking all rows: ", "$text-accent"),
+        ("Checking all rows: ", "$text-primary"),
         f"{clean(state.phase, keep_newlines=False)} ",
-        (bar(share, max(6, min(30, wide - 64))), "$text-accent"),
+        bar(share, max(6, min(30, wide - 64))),
         f" {share:4.0%}  {time_left(state.eta_s)}",
     )
 

@@ -53,6 +53,7 @@ class DataScreen(StepScreen):
     """File, template and fields on top; rows or findings on the left, the chosen one whole on the right."""
 
     NAME = "data"
+    GUIDE = "main"
     LABELS: ClassVar[Mapping[str, str]] = {"run": "Check"}
     CSS_PATH = "data.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [action.binding() for action in DATA]
@@ -97,6 +98,8 @@ class DataScreen(StepScreen):
         """The form."""
         if self._form is None:
             self._form = Form(self.session.recipe(), self.MAIN, self.MORE)
+            self._form.add_class("framed")
+            self._form.border_title = "Settings"
         return self._form
 
     @property
@@ -135,12 +138,14 @@ class DataScreen(StepScreen):
             yield Button("Findings", id="findings", key="f")
             yield Button("Write a clean copy", id="clean", key="w")
         yield self.command
+
+    def side(self) -> ComposeResult:
         with Horizontal(id="records"):
-            with Vertical(id="left"):
+            with Vertical(id="left", classes="framed"):
                 yield self.columns
                 yield self.rows
                 yield self.found
-            with VerticalScroll(id="detail", can_focus=True), Vertical(id="detail-inner"):
+            with VerticalScroll(id="detail", classes="framed", can_focus=True), Vertical(id="detail-inner"):
                 yield self.whole
 
     def on_mount(self) -> None:
@@ -226,6 +231,8 @@ class DataScreen(StepScreen):
         clean_copy = state.listing and self.controller.cleanable
         self.query_one("#clean", Button).display = clean_copy
         self.query_one("#browse", Button).display = not clean_copy
+        self.query_one("#next", Button).set_class(told is None, "-primary")
+        self.query_one("#browse", Button).set_class(state.lost, "-primary")
         self.query_one("#goto", Button).display = state.proposed is None and not clean_copy
         findings = self.query_one("#findings", Button)
         findings.display = state.findings > 0 and state.proposed is None
@@ -237,7 +244,7 @@ class DataScreen(StepScreen):
 
     def _draw_figures(self, state: DataState) -> None:
         """Counts and lengths; how far the check is, or what it found."""
-        wide = max(40, self.size.width - 6)
+        wide = self.room
         source, report = state.source, state.report
         if report is not None:
             self.facts.show(report_lines(report, self.session.recipe(), wide))
@@ -263,6 +270,7 @@ class DataScreen(StepScreen):
     def _draw_lists(self, state: DataState) -> None:
         """The rows, or the findings."""
         self.set_class(state.listing, "-findings")
+        self.query_one("#left").border_title = "Findings" if state.listing else "Records"
         source = state.source
         digits = max(5, len(str(state.count)) + (not state.exact)) if source is not None else 5
 

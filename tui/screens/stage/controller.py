@@ -74,6 +74,15 @@ class StageState:
         """Whether a job of the stage runs."""
         return self.job is not None and self.job.active
 
+    @property
+    def outcome(self) -> str:
+        """How the job came out: ``alive``, ``good``, ``bad``; empty where it is none of these."""
+        if self.active:
+            return "alive"
+        if self.error is not None:
+            return "bad"
+        return "good" if self.job is not None and self.job.state == "succeeded" else ""
+
 
 class StageController:
     """One stage of one lab.
@@ -118,14 +127,14 @@ class StageController:
         snapshot: Snapshot,
         typed: Mapping[str, Any] | None,
         settled: Mapping[str, Any],
-        width: int = 80,
+        width: int = 74,
     ) -> StageState:
         """What to show.
 
         Args:
             typed: the form's values; None while one is impossible.
             settled: what those of them that are "auto" come to, as far as that is known.
-            width: cells that a line has.
+            width: cells that a line of figures has.
         """
         job = snapshot.jobs.get(self.stage.name)
         active = job is not None and job.active
@@ -236,7 +245,7 @@ class StageController:
         if job is None:
             return ""
         if job.state == "succeeded" and job.result:
-            main = columns(result_lines(self.stage.name, job.result, main=True), max(60, width - 6))
+            main = columns(result_lines(self.stage.name, job.result, main=True), width)
             return Content("\n").join([main, *self.texts.more_of(job.result)])
         return measured(job, self.stage.metrics) if job.active else ""
 

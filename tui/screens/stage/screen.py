@@ -16,6 +16,7 @@ from core.recipe import on_form
 from core.search.board import KINDS
 from core.stages import STAGES
 from tui.keys import STAGE
+from tui.layout import TALL
 from tui.screens.base import StepScreen
 from tui.screens.dialogs import AskScreen, ErrorScreen
 from tui.screens.stage.controller import StageController, StageState
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from tui.child import Commands
     from tui.log_file import LogFile
     from tui.snapshot import Snapshot
-
-TALL = 32
-"""Lines from which there is room for the two sentences while a job is shown."""
 
 
 class StageScreen(StepScreen):
@@ -95,10 +93,11 @@ class StageScreen(StepScreen):
 
     def body(self) -> ComposeResult:
         yield self.stale
-        with Vertical(id="settings"):
+        with Vertical(id="settings", classes="framed") as settings:
+            settings.border_title = "Settings"
             yield self.form
             yield self.note
-        with Vertical(id="job"):
+        with Vertical(id="job", classes="framed"):
             yield self.assessment
             yield self.headline
             yield self.progress
@@ -116,6 +115,8 @@ class StageScreen(StepScreen):
             yield Button("Search", id="search", key="s")
             yield Button("Machine", id="where", key="a")
         yield self.command
+
+    def side(self) -> ComposeResult:
         yield self.log_pane
 
     def on_mount(self) -> None:
@@ -140,7 +141,7 @@ class StageScreen(StepScreen):
             self.olive.snapshot,
             self.form.typed(),
             {each.option: each.value for each in chosen if each.value is not None},
-            self.size.width,
+            self.room,
         )
 
     def show(self, snapshot: Snapshot) -> None:
@@ -208,6 +209,11 @@ class StageScreen(StepScreen):
             if fresh and self.is_current:
                 self.call_after_refresh(self.focus_first)
 
+    @property
+    def has_room_beside(self) -> bool:
+        """Beside everything, or below the settings while there is no log."""
+        return self.in_columns or not self.log_pane.display
+
     def _words(self) -> tuple[str, ...]:
         """The command that does the same."""
         compute = self.controller.compute(self.olive.snapshot.jobs.get(self.stage.name))
@@ -220,12 +226,17 @@ class StageScreen(StepScreen):
         anew, four times as slow.
         """
         small = not state.log
-        self.query_one("#settings").display = state.settings and small
-        self.query_one("#job").display = not state.settings and small
-        self.query_one(".buttons").display = small
-        self.command.display = small
-        self.query_one(".about").display = small and (state.settings or self.size.height >= TALL)
+        self.query_one("#main").display = small
+        self.query_one("#settings").display = state.settings
+        run = self.query_one("#job")
+        run.display = not state.settings
+        outcome = state.outcome
+        for name in ("good", "bad", "alive"):
+            run.set_class(name == outcome, f"-{name}")
+        run.border_title = "Result" if outcome == "good" else "Run"
+        self.query_one(".about").display = state.settings or self.size.height >= TALL
         self.log_pane.display = state.log or not state.settings
+        self.guide()
 
     def _draw_pictures(self, state: StageState) -> None:
         self.bars.display = bool(state.sizes)
@@ -239,9 +250,10 @@ class StageScreen(StepScreen):
         low = self.size.height < TALL
         lines = len((state.error or {}).get("detail", "").splitlines())
         self.chart.display = bool(job.train or job.held or job.active) and not (low and lines > 4)
-        self.chart.styles.height = (
-            16 if not low else 10 if job.active else 8 if job.state == "succeeded" else 7
-        )
+        if low:
+            self.chart.styles.height = 10 if job.active else 8 if job.state == "succeeded" else 7
+        else:
+            self.chart.styles.height = 16 + max(0, self.size.height - 45) // 2
 
     def _draw_buttons(self, state: StageState) -> None:
         job = state.job

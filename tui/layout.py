@@ -1,0 +1,8 @@
+"""The sizes of a terminal at which the screens are laid out otherwise."""
+
+SMALLEST = (60, 20)
+"""Cells and lines below which nothing is drawn but that it is too small."""
+TALL = 32
+"""Lines from which there is room for frames."""
+COLUMNS = 150
+"""Cells from which what stands below the body stands beside it."""
