@@ -1,12 +1,10 @@
-"""Make the pictures of the wizard in ``docs/pictures``, from labs whose jobs are written by hand.
+"""Make the pictures of the wizard in ``docs/pictures``, and the page that shows them all, ``docs/screens.md``.
 
-    python docs/make_pictures.py [--lab DIR]
+    python docs/make_pictures.py [NAME ...]
 
-With ``--lab`` the chat screen is shown on a lab that went through all steps, and asked one question.
-The screens are drawn by the real program; only the figures of the jobs are those of ``tests/tui/labs.py``.
+They are the scenes of ``tests/snapshots``, drawn by the real program at other sizes and in other colours; only the
+figures of the jobs and the words of the model are written by hand. With names, only those scenes are drawn.
 """
-
-# ruff: noqa: E402 - the terminal is described before Textual looks at it
 
 from __future__ import annotations
 
@@ -14,76 +12,192 @@ import argparse
 import asyncio
 import os
 import re
-import shutil
 import sys
-import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-os.environ.update(TERM="xterm-256color", COLORTERM="truecolor", OLIVEPRESS_GUIDE="off")
-os.environ.pop("NO_COLOR", None)
-
-import tui.machine_load
-from core.lab import Lab
-from tests.tui.conftest import screen_text
-from tests.tui.labs import END, job_in, made
-from tui.app import OlivePressApp
-from tui.lab_watch import seconds
-
 PICTURES = ROOT / "docs" / "pictures"
-PLAIN: dict[str, tuple[str, str, str]] = {
-    # name: step, state of its job (empty: none), words that show that all is drawn
-    "check": ("check", "", "can run the lab"),
-    "data": ("data", "", "to learn"),
-    "quantize": ("quantize", "", "Run Quantize"),
-    "quantize-done": ("quantize", "succeeded", "8/32"),
-    "finetune-running": ("finetune", "running", "8/100"),
-    "finetune-failed": ("finetune", "failed", "no such file"),
-    "optimize-done": ("optimize", "succeeded", "8/12"),
-    "upload": ("upload", "", "olivepress"),
+PAGE = ROOT / "docs" / "screens.md"
+TESTS = "tests/snapshots"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What there is a picture of.
+
+    Attributes:
+        name: the file's name.
+        words: what stands below it.
+        test: the test of ``tests/snapshots`` that sets it up.
+        more: the further looks of it, beside 80x24 in the dark theme.
+    """
+
+    name: str
+    words: str
+    test: str
+    more: tuple[str, ...] = ()
+
+
+LOOKS = {
+    "": ((80, 24), "olive-dark", "80x24"),
+    "-120": ((120, 40), "olive-light", "120x40, the light theme"),
+    "-200": ((200, 60), "olive-dark", "200x60: what stood below stands beside"),
+    "-16": ((80, 24), "ansi-dark", "the terminal's own 16 colours; failed stays red"),
+}
+ALL = ("-120", "-200", "-16")
+SNAPSHOTS, DATA, CHAT, UPLOAD = (
+    f"{TESTS}/test_{name}.py::test_"
+    for name in ("snapshots", "data_pictures", "chat_pictures", "upload_pictures")
+)
+SCENES = {
+    "1 Check": [Scene("check", "Done, with one warning", f"{SNAPSHOTS}empty[check-80x24]", ALL)],
+    "2 Data": [
+        Scene("data", "All rows can be used", f"{DATA}data[done-80x24]", ALL),
+        Scene("data-findings", "Rows that cannot", f"{DATA}data[findings-80x24]"),
+        Scene("data-proposal", "Fields that are not clear: a proposal", f"{DATA}data[proposal-80x24]"),
+        Scene("data-missing", "No such file", f"{DATA}data[missing-80x24]"),
+    ],
+    "3 Quantize": [
+        Scene("quantize", "Before the run", f"{SNAPSHOTS}empty[quantize-80x24]", ("-120",)),
+        Scene("quantize-done", "The result", f"{SNAPSHOTS}states[quantize-succeeded-80x24]"),
+    ],
+    "4 Finetune": [
+        Scene("finetune-running", "While it runs", f"{SNAPSHOTS}states[finetune-running-80x24]", ALL),
+        Scene("finetune-stopped", "Stopped", f"{SNAPSHOTS}states[finetune-cancelled-80x24]"),
+        Scene("finetune-failed", "Failed", f"{SNAPSHOTS}states[finetune-failed-80x24]", ("-120", "-16")),
+        Scene("finetune-done", "The result", f"{SNAPSHOTS}states[finetune-succeeded-80x24]"),
+    ],
+    "5 Optimize": [
+        Scene("optimize-done", "The result", f"{SNAPSHOTS}states[optimize-succeeded-80x24]", ("-120", "-200"))
+    ],
+    "6 Chat": [
+        Scene("chat", "A conversation", f"{CHAT}chat[conversation-80x24]", ("-120", "-200")),
+        Scene("chat-compare", "Base and tuned side by side", f"{CHAT}chat[differing-80x24]", ("-120",)),
+        Scene("chat-commands", "Commands", f"{CHAT}chat[commands-80x24]"),
+        Scene("chat-evaluation", "The held-out questions", f"{CHAT}evaluation[done-80x24]"),
+    ],
+    "7 Upload": [
+        Scene("upload", "Before anyone has signed in", f"{UPLOAD}empty[nobody-80x24]", ("-120", "-16")),
+        Scene("upload-code", "Signing in", f"{UPLOAD}signing_in[code-80x24]"),
+        Scene("upload-plan", "What would go", f"{UPLOAD}dry_run[plan-80x24]"),
+        Scene("upload-done", "The result", f"{UPLOAD}states[succeeded-80x24]"),
+    ],
+    "Dialogs": [
+        Scene("help", "F2 on a screen", f"{SNAPSHOTS}help"),
+        Scene("leaving", "Leaving while a job runs", f"{SNAPSHOTS}leaving"),
+        Scene("log", "The log, large", f"{SNAPSHOTS}log_large"),
+    ],
 }
 
 
-async def draw(
-    lab: Lab,
-    step: str,
-    words: str,
-    out: Path,
-    size: tuple[int, int] = (80, 24),
-    keys: Callable[..., object] | None = None,
-) -> None:
-    """One picture, once these words are on the screen."""
-    app = OlivePressApp(lab.root, step)
-    async with app.run_test(size=(80, 24)) as pilot:
-        for _ in range(600):
-            await pilot.pause(0.05)
-            if words in screen_text(app) and app.screen.focused is not None:
-                break
-        else:
-            raise SystemExit(f"{out.name}: {words!r} did not come\n{screen_text(app)}")
-        if keys is not None:
-            await keys(pilot)  # type: ignore[misc]
-        await pilot.pause(0.5)
-        text = app.export_screenshot(title="olivepress")
-    # A picture in a repository fetches nothing: the reader's own fixed-width font will do.
+class Artist:
+    """Stands where the comparison of pictures would (``tests/snapshots/conftest.py``)."""
+
+    def __init__(self, file: Path, size: tuple[int, int], theme: str) -> None:
+        self.file, self.size, self.theme = file, size, theme
+
+    def draw(self, app: Any, steps: Callable[[Any], Awaitable[None]]) -> None:
+        """Draw what the app shows after these steps, once it stands still."""
+        from tests.snapshots.conftest import drawn
+
+        async def drawing() -> str:
+            app.theme = self.theme
+            async with app.run_test(size=self.size) as pilot:
+                await steps(pilot)
+                await drawn(pilot, None)
+                return str(app.export_screenshot(title="olivepress"))
+
+        self.file.write_text(small(asyncio.run(drawing())), encoding="utf-8")
+        print(self.file.relative_to(ROOT))
+
+
+def small(text: str) -> str:
+    """A picture that fetches nothing, with the reader's own fixed-width font, and no longer than it has to be."""
     text = re.sub(r"@font-face \{.*?\}\s*", "", text, flags=re.DOTALL)
-    text = text.replace("Fira Code", "ui-monospace, Menlo, Consolas, DejaVu Sans Mono")
-    out.write_text(text, encoding="utf-8")
-    print(out.relative_to(ROOT))
+    text = text.replace("Fira Code", "ui-monospace, Menlo, Consolas, DejaVu Sans Mono").replace(
+        "&#160;", "\u00a0"
+    )
+    text = re.sub(r'<clipPath id="[^"]*line.*?</clipPath>\s*', "", text, flags=re.DOTALL)
+    text = re.sub(r' clip-path="[^"]*line[^"]*"', "", text)
+    text = re.sub(r"<text[^>]*>[\u00a0\n]*</text>", "", text)
+    text = _merged(text).replace("<style>", "<style>rect { shape-rendering: crispEdges }", 1)
+    text = re.sub(r"<text([^>]*)>(\u00a0*)([^<]*?)(\u00a0*)</text>", _trimmed, text)
+    number = re.search(r"terminal-(\d+)-", text)
+    return text.replace(number[0], "t-") if number else text
 
 
-async def ask(pilot: object) -> None:
-    """A question to the tuned model, and its answer."""
-    app = pilot.app  # type: ignore[attr-defined]
-    await pilot.press(*"What should I see in Chicago?".replace(" ", "~").replace("~", " "))  # type: ignore[attr-defined]
-    await pilot.press("enter")  # type: ignore[attr-defined]
-    for _ in range(600):
-        await pilot.pause(0.1)  # type: ignore[attr-defined]
-        if "tokens/s" in screen_text(app):
-            return
+_CELL = 12.2
+
+
+def _trimmed(found: re.Match[str]) -> str:
+    """A text without the blanks around it, which some programs that draw pictures leave out, in its place."""
+    before, after = len(found[2]), len(found[4])
+    attributes = re.sub(r'(?<= x=")[\d.]+', lambda at: f"{float(at[0]) + before * _CELL:g}", found[1])
+    attributes = re.sub(
+        r'(?<=textLength=")[\d.]+', lambda at: f"{float(at[0]) - (before + after) * _CELL:g}", attributes
+    )
+    return f"<text{attributes}>{found[3]}</text>"
+
+
+_CELLS = re.compile(
+    r'<rect fill="(?P<fill>[^"]+)" x="(?P<x>[\d.]+)" y="(?P<y>[\d.]+)" width="(?P<w>[\d.]+)" '
+    r'height="24.65" shape-rendering="crispEdges"/>'
+)
+
+
+def _merged(text: str) -> str:
+    """Backgrounds of neighbouring cells as one: there is one for each piece of each line."""
+    rows: dict[float, list[list[Any]]] = {}
+    for cell in _CELLS.finditer(text):
+        x, y, wide = (float(cell[name]) for name in ("x", "y", "w"))
+        row = rows.setdefault(y, [])
+        if row and row[-1][0] == cell["fill"] and abs(row[-1][1] + row[-1][2] - x) < 0.1:
+            row[-1][2] += wide
+        else:
+            row.append([cell["fill"], x, wide])
+    blocks: list[list[Any]] = []  # fill, x, width, y, height
+    growing: dict[tuple[Any, ...], list[Any]] = {}
+    for y, row in sorted(rows.items()):
+        above, growing = growing, {}
+        for fill, x, wide in row:
+            key = (fill, round(x, 1), round(wide, 1))
+            block = above.get(key)
+            if block is None:
+                block = [*key, y, 0.0]
+                blocks.append(block)
+            block[4] = y + 24.65 - block[3]
+            growing[key] = block
+    drawn = "".join(
+        f'<rect fill="{fill}" x="{x:g}" y="{y:g}" width="{wide:g}" height="{high:.4g}"/>'
+        for fill, x, wide, y, high in blocks
+    )
+    first = _CELLS.search(text)
+    return text if first is None else text[: first.start()] + drawn + _CELLS.sub("", text[first.start() :])
+
+
+def page() -> str:
+    """The page that shows them."""
+    lines = [
+        "# The screens",
+        "",
+        "Every screen as it is drawn, made by `python docs/make_pictures.py` from the scenes of `tests/snapshots`. "
+        "What each is about: [wizard.md](wizard.md).",
+        "",
+        "One colour, the accent, is where the focus is, what to press and what is alive. Green is good, amber warns, "
+        "red failed, grey rests; each also has a word or a sign. From 32 lines on there are frames, from 150 columns "
+        "on what stood below stands beside, and what F2 tells is on the screen where there is room.",
+    ]
+    for title, scenes in SCENES.items():
+        lines += ["", f"## {title}"]
+        for scene in scenes:
+            for look in ("", *scene.more):
+                words = scene.words if not look else f"{scene.words}: {LOOKS[look][2]}"
+                lines += ["", f"{words}:", "", f"![{title}: {words}](pictures/{scene.name}{look}.svg)"]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> int:
@@ -91,33 +205,36 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--lab", help="a finished lab, for the picture of the chat")
-    options = parser.parse_args()
+    parser.add_argument("names", nargs="*", metavar="NAME", help="scenes (default: all)")
+    wanted = parser.parse_args().names
+    import pytest
+
+    os.chdir(ROOT)
     PICTURES.mkdir(exist_ok=True)
-    time.time = lambda: seconds(END) or 0.0
-    tui.machine_load.read = lambda: "GPU 7.3/80 GiB 97%"
-    folder = Path(tempfile.mkdtemp(prefix="olivepress-pictures-"))
-    os.environ["HOME"] = str(folder)
-    os.environ["XDG_CONFIG_HOME"] = str(folder / ".config")
-    try:
-        for name, (step, state, words) in PLAIN.items():
-            lab = Lab.create(folder / name / "travel-lab", settings={"finetune.steps": 100})
-            os.chdir(lab.root)
-            if step == "upload":
-                made(lab, ("quantize", "finetune", "optimize"))
-            job = job_in(lab, step, state) if state else None
-            os.environ["HOME"] = str(lab.root.parent)
-            asyncio.run(draw(lab, step, words, PICTURES / f"{name}.svg"))
-            if job is not None:
-                job.let_go()
-    finally:
-        os.chdir(ROOT)
-        shutil.rmtree(folder, ignore_errors=True)
-    if options.lab:
-        lab = Lab.open(options.lab)
-        os.environ["HOME"] = str(lab.root.parent)
-        os.chdir(lab.root)
-        asyncio.run(draw(lab, "chat", "Enter sends", PICTURES / "chat.svg", keys=ask))
+    PAGE.write_text(page(), encoding="utf-8")
+    for scene in (each for scenes in SCENES.values() for each in scenes):
+        for look in ("", *scene.more) if not wanted or scene.name in wanted else ():
+            size, theme, _ = LOOKS[look]
+            artist = Artist(PICTURES / f"{scene.name}{look}.svg", size, theme)
+
+            class Hired:
+                """A plugin: the artist is asked in place of the comparison."""
+
+                def pytest_configure(self, config: pytest.Config, artist: Artist = artist) -> None:
+                    config.pluginmanager.register(artist, "artist")
+
+            options = [
+                "-q",
+                "-s",
+                "--no-header",
+                "--no-summary",
+                "-p",
+                "no:cacheprovider",
+                "--snapshot-warn-unused",
+                scene.test,
+            ]
+            if pytest.main(options, plugins=[Hired()]):
+                return 1
     return 0
 
 

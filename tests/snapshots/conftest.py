@@ -38,7 +38,8 @@ def snap_compare(snap_compare: Callable[..., bool], request: pytest.FixtureReque
 
         artist = request.config.pluginmanager.get_plugin("artist")
         if artist is not None:  # docs/make_pictures.py: the same scenes, at other sizes and in other colours
-            return bool(artist.draw(app, steps, request.node.name))
+            artist.draw(app, steps)
+            return True
         return snap_compare(app, terminal_size=size, run_before=before)
 
     return compare

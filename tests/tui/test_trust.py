@@ -13,7 +13,7 @@ from tests.tui.labs import job_in, made
 from tui.screens.dialogs import AskScreen
 from tui.widgets.button import Button
 from tui.widgets.log_pane import LogLines
-from tui.widgets.rail import Rail
+from tui.widgets.rail import Rail, state_line
 
 
 async def test_leaving_a_field_keeps_what_was_typed(lab: Lab) -> None:
@@ -92,6 +92,21 @@ async def test_the_rail_cuts_no_word(lab: Lab, size: tuple[int, int], word: str)
         rail = app.current.query_one(Rail)
         styles = {str(span.style) for span in rail.render().spans}
         assert "bold $text-warning" in styles, "findings keep rows from being learnt: they are no side note"
+
+
+@pytest.mark.parametrize("room", [6, 9, 16, 26])
+@pytest.mark.parametrize(
+    "word", ["0%", "45%", "100%", "done", "failed", "21 found", "needs 3", "stopping", ""]
+)
+def test_a_state_has_its_bar_or_sign_where_there_is_room_and_is_never_cut(word: str, room: int) -> None:
+    shown = state_line(word, room)
+    assert shown.cell_length <= room
+    assert shown.plain.endswith(word[:room])
+    bar = shown.plain.removesuffix(word).strip()
+    if word.endswith("%") and room >= 9:
+        assert set(bar) <= {"━", "─"}
+        assert abs(bar.count("━") / len(bar) - int(word[:-1]) / 100) <= 0.5 / len(bar)
+    assert (bar == "✗") == (word == "failed" and room >= 8), "red is not all that tells it"
 
 
 async def test_another_model_shows_what_follows_and_can_be_undone(lab: Lab, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class Rail(Widget):
             word = self.states.get(step.name, "")
             mark = glyph("here") if here else " "
             name = f"{mark}{step.number} {step.title}"[: width if width >= 11 else width - 1].ljust(width)
-            below = Content(" ") + _state(word, width - 2)
+            below = Content(" ") + state_line(word, width - 2)
             below = below.pad_right(max(0, width - below.cell_length))
             if here and not plain:  # the step goes over into what is shown below it
                 below = below.stylize_before("on $background")
@@ -74,7 +74,7 @@ class Rail(Widget):
             self.post_message(self.Chosen(place + 1))
 
 
-def _state(word: str, room: int) -> Content:
+def state_line(word: str, room: int) -> Content:
     """A state in so many cells: how far a job is as a bar with its figure, others with a sign where there is room."""
     if word.endswith("%"):
         long = min(24, room - len(word) - 1)
