@@ -24,6 +24,7 @@ from tui.glyphs import glyph
 from tui.keys import LOG
 from tui.log_file import ERROR, LogFile
 from tui.widgets.line import Line
+from tui.widgets.safe import entitle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -403,7 +404,8 @@ class LogPane(Vertical):
     def _tell(self, left: str, right: str) -> None:
         """In the line above the log; where it has a frame, in that."""
         self._about.show(left, right)
-        self.border_title, self.border_subtitle = Content(left), Content(right)
+        if self.screen.has_class("-tall"):  # a new title has the whole pane drawn, frame or not
+            entitle(self, left, right)
 
     def action_follow(self) -> None:
         """Hold still, or follow the end again."""

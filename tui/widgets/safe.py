@@ -16,6 +16,7 @@ from core.text import clean
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rich.text import Text
+    from textual.widget import Widget
 
 
 def content(text: object, style: str = "") -> Content:
@@ -35,6 +36,14 @@ def cell(text: object, longest: int = 120) -> Text:
 
     line = clean(str(text), keep_newlines=False)
     return RichText(line if len(line) <= longest else line[: longest - 1] + "…", no_wrap=True, end="")
+
+
+def entitle(widget: Widget, title: str, below: str = "") -> None:
+    """Write in a widget's frame, above and below; only another text, as all of the widget is drawn for it."""
+    if widget.border_title != title:
+        widget.border_title = Content(title)
+    if widget.border_subtitle != below and (below or widget.border_subtitle):
+        widget.border_subtitle = Content(below)
 
 
 class Plain(Static):

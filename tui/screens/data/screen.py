@@ -39,7 +39,7 @@ from tui.widgets.button import Button
 from tui.widgets.form import Form
 from tui.widgets.plain_list import PlainList
 from tui.widgets.problem import ProblemBox
-from tui.widgets.safe import Plain
+from tui.widgets.safe import Plain, entitle
 
 if TYPE_CHECKING:
     from core.data.clean import Cleaned
@@ -270,7 +270,7 @@ class DataScreen(StepScreen):
     def _draw_lists(self, state: DataState) -> None:
         """The rows, or the findings."""
         self.set_class(state.listing, "-findings")
-        self.query_one("#left").border_title = "Findings" if state.listing else "Records"
+        entitle(self.query_one("#left"), "Findings" if state.listing else "Records")
         source = state.source
         digits = max(5, len(str(state.count)) + (not state.exact)) if source is not None else 5
 

@@ -27,7 +27,7 @@ from tui.widgets.chart import LossChart
 from tui.widgets.form import Form
 from tui.widgets.log_pane import LogPane
 from tui.widgets.problem import ProblemBox
-from tui.widgets.safe import Plain
+from tui.widgets.safe import Plain, entitle
 from tui.widgets.size_bars import SizeBars
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ class StageScreen(StepScreen):
         outcome = state.outcome
         for name in ("good", "bad", "alive"):
             run.set_class(name == outcome, f"-{name}")
-        run.border_title = "Result" if outcome == "good" else "Run"
+        entitle(run, "Result" if outcome == "good" else "Run")
         self.query_one(".about").display = state.settings or self.size.height >= TALL
         self.log_pane.display = state.log or not state.settings
         self.guide()
