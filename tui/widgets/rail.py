@@ -55,7 +55,8 @@ class Rail(Widget):
             word = self.states.get(step.name, "")
             mark = glyph("here") if here else " "
             name = f"{mark}{step.number} {step.title}"[: width if width >= 11 else width - 1].ljust(width)
-            below = Content(" ") + state_line(word, width - 2)
+            indent = min(1, max(0, width - 1 - len(word)))
+            below = Content(" " * indent) + state_line(word, width - 1 - indent)
             below = below.pad_right(max(0, width - below.cell_length))
             if here and not plain:  # the step goes over into what is shown below it
                 below = below.stylize_before("on $background")
