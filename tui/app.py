@@ -51,7 +51,7 @@ class OlivePressApp(App[None]):
         Binding("ctrl+c", "interrupt", show=False, priority=True),
     ]
     COMMAND_PALETTE_BINDING = "f7"
-    HORIZONTAL_BREAKPOINTS = [(0, "-single"), (COLUMNS, "-columns")]  # noqa: RUF012 - as the base class
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide"), (COLUMNS, "-columns")]  # noqa: RUF012 - as the base class
     VERTICAL_BREAKPOINTS = [(0, "-low"), (TALL, "-tall")]  # noqa: RUF012
     AGAIN_WITHIN_S = 3.0
 

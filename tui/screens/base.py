@@ -48,7 +48,7 @@ class StepScreen(Screen[None]):
     """The step, where the class is the screen of one alone."""
     LABELS: ClassVar[Mapping[str, str]] = {}
     """What actions are called in the footer here, by their ids, where a button has another word for it."""
-    GUIDE = "side"
+    ABOUT_IN = "side"
     """Where there is room on a wide terminal to tell what the step is about."""
     AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -123,7 +123,7 @@ class StepScreen(Screen[None]):
     def on_mount(self) -> None:
         """Show what is known."""
         self._composed = True
-        self.guide()
+        self.tell_about()
         self.refresh_from(self.olive.snapshot)
         # Before the first picture, so that nobody types into nowhere.
         self.call_next(self.focus_first)
@@ -193,7 +193,7 @@ class StepScreen(Screen[None]):
         wide, high = SMALLEST
         self.set_class(event.size.width < wide or event.size.height < high, "-too-small")
         if self._composed:
-            self.guide()
+            self.tell_about()
         # Once everything has its new size: what was put together for the older one would stay.
         self.call_after_refresh(self.lay_out)
 
@@ -202,16 +202,16 @@ class StepScreen(Screen[None]):
         """Whether, on a high terminal, there is room to tell what the step is about."""
         return self.in_columns
 
-    def guide(self) -> None:
+    def tell_about(self) -> None:
         """Tell what the step is about where there is room: what F2 tells. It is made when it is first wanted."""
         wanted = self.size.height >= TALL and self.has_room_beside
-        found = self.query("#guide")
+        found = self.query("#about-step")
         if wanted and not found:
             from tui.help import about
 
-            page = VerticalScroll(Plain(about(self.step)), id="guide", can_focus=False)
+            page = VerticalScroll(Plain(about(self.step)), id="about-step", can_focus=False)
             page.border_title = "What this step does"
-            self.query_one(f"#{self.GUIDE}").mount(page)
+            self.query_one(f"#{self.ABOUT_IN}").mount(page)
         elif found:
             found.first().display = wanted
 

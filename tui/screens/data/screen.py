@@ -53,7 +53,7 @@ class DataScreen(StepScreen):
     """File, template and fields on top; rows or findings on the left, the chosen one whole on the right."""
 
     NAME = "data"
-    GUIDE = "main"
+    ABOUT_IN = "main"
     LABELS: ClassVar[Mapping[str, str]] = {"run": "Check"}
     CSS_PATH = "data.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [action.binding() for action in DATA]

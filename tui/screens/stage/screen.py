@@ -236,7 +236,7 @@ class StageScreen(StepScreen):
         entitle(run, "Result" if outcome == "good" else "Run")
         self.query_one(".about").display = state.settings or self.size.height >= TALL
         self.log_pane.display = state.log or not state.settings
-        self.guide()
+        self.tell_about()
 
     def _draw_pictures(self, state: StageState) -> None:
         self.bars.display = bool(state.sizes)
