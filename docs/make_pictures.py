@@ -78,6 +78,7 @@ SCENES = {
         Scene("chat", "A conversation", f"{CHAT}chat[conversation-80x24]", ("-120", "-200")),
         Scene("chat-compare", "Base and tuned side by side", f"{CHAT}chat[differing-80x24]", ("-120",)),
         Scene("chat-commands", "Commands", f"{CHAT}chat[commands-80x24]"),
+        Scene("chat-evaluation", "The evaluation", f"{CHAT}evaluation[figures-80x24]"),
     ],
     "7 Upload": [
         Scene("upload", "Before anyone has signed in", f"{UPLOAD}empty[nobody-80x24]", ("-120", "-16")),
