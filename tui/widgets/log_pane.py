@@ -95,10 +95,6 @@ class LogLines(Widget, can_focus=True):
         self.opened: set[int] = set()
         self.shown: list[Shown] = []
 
-    def on_resize(self) -> None:
-        """Other lines are in sight at once, not when the file grows next."""
-        self.grown()
-
     def open(self, log: LogFile | None) -> None:
         """Show another file, following its end."""
         self.log_file, self.follow, self.top, self.left = log, True, 0, 0
