@@ -285,10 +285,10 @@ def test_a_training_is_stopped_and_goes_on(made: Lab, tmp_path: Path) -> None:
         terminal.until("[ Stop it x ]", 60)
         terminal.send("x")
         terminal.until("Stopped  finetune-002", 300)
-        terminal.until("[ Go on F8 ]", 60)
         stopped = made.folder.jobs_dir / "finetune-002" / "done.json"
         reached = re.search(r"step (\d+) of", json.loads(stopped.read_text())["error"]["detail"])
         assert reached is not None
+        terminal.until(f"[ Go on from step {reached.group(1)} F8 ]", 60)
         terminal.send("f8")
         terminal.until("A run replaces", 60)
         terminal.send("r")

@@ -103,10 +103,15 @@ def test_a_state_has_its_bar_or_sign_where_there_is_room_and_is_never_cut(word: 
     assert shown.cell_length <= room
     assert shown.plain.endswith(word[:room])
     bar = shown.plain.removesuffix(word).strip()
-    if word.endswith("%") and room >= 9:
-        assert set(bar) <= {"━", "─"}
-        assert abs(bar.count("━") / len(bar) - int(word[:-1]) / 100) <= 0.5 / len(bar)
     assert (bar == "✗") == (word == "failed" and room >= 8), "red is not all that tells it"
+
+
+@pytest.mark.parametrize("room", [9, 16, 26])
+@pytest.mark.parametrize("share", [0, 45, 100])
+def test_the_bar_of_a_state_is_as_long_as_its_share(share: int, room: int) -> None:
+    bar = state_line(f"{share}%", room).plain.removesuffix(f"{share}%").strip()
+    assert set(bar) <= {"━", "─"}
+    assert abs(bar.count("━") / len(bar) - share / 100) <= 0.5 / len(bar)
 
 
 async def test_another_model_shows_what_follows_and_can_be_undone(lab: Lab, tmp_path: Path) -> None:

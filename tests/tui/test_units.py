@@ -118,7 +118,7 @@ def test_glyphs_have_an_ascii_form(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plain_glyphs({"TERM": "linux"})
     monkeypatch.setattr(glyphs, "ascii_only", lambda: True)
     assert all(glyphs.glyph(name).isascii() for name in glyphs._GLYPHS)
-    assert glyphs.bar(0.5, 4) == "##.."
+    assert glyphs.bar(0.5, 4).plain == "==--"
 
 
 def test_shares_outside_the_bar_stay_inside() -> None:
