@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.azure import download_model
-from core.azure.download import CONNECTIONS, LARGEST_PART, Address, check_names, parse, safe_name
+from core.azure.download import CONNECTIONS, LARGEST_PART, Address, _told, check_names, parse, safe_name
 from core.azure.workspace import Place
-from core.errors import Cancelled, LabError, RequestError, StageError
+from core.errors import Cancelled, LabError, MachineError, RequestError, StageError
 from core.events import RecordingReporter, Reporter
 from tests.azure.conftest import World
 from tests.azure.fake import SUBSCRIPTION
@@ -225,9 +225,15 @@ def test_what_the_system_refuses_to_write_is_told(
 ) -> None:
     (tmp_path / "azureml" / "registries" / "azureml").mkdir(parents=True)
     (tmp_path / "azureml" / "registries" / "azureml" / "Phi-3.5-mini-instruct").write_text("in the way")
-    with pytest.raises(StageError) as caught:
+    with pytest.raises(MachineError) as blocked:
         download_model(URI, tmp_path, RecordingReporter())
+    assert blocked.value.code == "lab.file"
+
+    too_long = tmp_path / ("n" * 300)
+    with pytest.raises(StageError) as caught, _told(tmp_path):
+        too_long.write_bytes(b"")
     assert caught.value.code == "fetch.file"
+    assert str(too_long) in caught.value.detail
 
 
 @pytest.mark.parametrize(
