@@ -15,7 +15,7 @@ from textual.message import Message
 
 from core.errors import LabError
 from tui.keys import GLOBAL, JUMPS, UserSettings, read_settings
-from tui.layout import COLUMNS, TALL
+from tui.layout import COLUMNS, TALL, WIDE
 from tui.session import Session
 from tui.snapshot import Snapshot
 from tui.steps import first_step, step_named, steps
@@ -51,7 +51,7 @@ class OlivePressApp(App[None]):
         Binding("ctrl+c", "interrupt", show=False, priority=True),
     ]
     COMMAND_PALETTE_BINDING = "f7"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide"), (COLUMNS, "-columns")]  # noqa: RUF012 - as the base class
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide"), (COLUMNS, "-columns")]  # noqa: RUF012 - as the base class
     VERTICAL_BREAKPOINTS = [(0, "-low"), (TALL, "-tall")]  # noqa: RUF012
     AGAIN_WITHIN_S = 3.0
 
@@ -271,10 +271,15 @@ class OlivePressApp(App[None]):
             self.push_screen(HelpScreen(self.current.step, dict(self.settings.keymap)))
 
     def offer_guide(self) -> None:
-        """At the first visit of a step its guide opens by itself."""
+        """At the first visit of a step its guide opens by itself, where it can stand beside the step.
+
+        On a narrow terminal it would cover what is to be done: there a key opens it.
+        """
         from tui.guide import is_first_visit
 
-        if self.settings.guide and len(self.screen_stack) == 1 and is_first_visit(self.current.step.name):
+        if not self.settings.guide or len(self.screen_stack) != 1 or self.size.width < WIDE:
+            return
+        if is_first_visit(self.current.step.name):
             self.action_guide()
 
     def action_guide(self) -> None:

@@ -147,7 +147,7 @@ class UserSettings:
         theme: the theme's name, or empty for the default.
         keymap: keys by action id.
         plain: whether to ask by lines in place of drawing screens.
-        guide: whether a step's guide opens by itself at the first visit.
+        guide: whether a step's guide opens by itself at the first visit, on a wide terminal.
         bell: whether the terminal's bell rings when a job ends.
         problems: lines for people; unknown settings are told, not lost.
     """

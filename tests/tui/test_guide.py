@@ -42,7 +42,7 @@ def test_a_home_that_cannot_be_written_does_not_show_it_again_and_again(tmp_path
 
 
 async def test_it_opens_at_the_first_visit_and_the_steps_keys_work_from_it(lab: Lab) -> None:
-    async with opened(lab.root, "quantize") as (app, pilot):
+    async with opened(lab.root, "quantize", (120, 40)) as (app, pilot):
         await until(pilot, lambda: isinstance(app.screen, GuideScreen))
         assert "What stands behind it" in screen_text(app)
         await pilot.press("f3")
@@ -55,6 +55,15 @@ async def test_it_opens_at_the_first_visit_and_the_steps_keys_work_from_it(lab: 
         await until(pilot, lambda: isinstance(app.screen, GuideScreen))
         await pilot.press("escape")
         await until(pilot, lambda: app.screen is app.current)
+
+
+async def test_on_a_narrow_terminal_it_waits_for_its_key(lab: Lab) -> None:
+    async with opened(lab.root, "quantize") as (app, pilot):
+        await until(pilot, lambda: "Run Quantize" in screen_text(app))
+        assert app.screen is app.current
+        await pilot.press("i")
+        await until(pilot, lambda: isinstance(app.screen, GuideScreen))
+    assert is_first_visit("quantize"), "nobody was shown it yet, unasked"
 
 
 async def test_a_bell_rings_when_a_job_ends_if_asked_for(
