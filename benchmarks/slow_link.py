@@ -64,7 +64,7 @@ def main() -> int:
         writer.start()
         argv = [sys.executable, "-m", "core.cli", str(lab.root)]
         with Terminal(argv, folder, {"XDG_CONFIG_HOME": str(folder)}, (columns, rows)) as terminal:
-            terminal.until("of 5 000", 30)
+            terminal.until("of 5,000", 30)
             terminal.pump(3)
             began = time.monotonic()
             worst, total = 0, 0

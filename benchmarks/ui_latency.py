@@ -90,10 +90,9 @@ def measure(folder: Path, rate: int, total: int) -> dict[str, float]:
             text=True,
         )
         terminal.until("of the flood", 30)
-        # Tab to the log. Then: hold and follow the flood (a key as most are), and each fifth time the
+        # Then: hold and follow the flood (a key as most are), and each fifth time the
         # settings in place of the run and back (the whole screen styled, laid out and drawn anew).
-        terminal.send("tab", "tab")
-        terminal.pump(0.5)
+        to_log(terminal)
         while writer.poll() is None:
             for _ in range(4):
                 times.append(press(terminal, "f", "held", True))
@@ -103,8 +102,7 @@ def measure(folder: Path, rate: int, total: int) -> dict[str, float]:
             whole.append(press(terminal, "e", "More settings", True))
             terminal.pump(0.11)
             whole.append(press(terminal, "e", "More settings", False))
-            terminal.send("tab", "tab")
-            terminal.pump(0.5)
+            to_log(terminal)
         seconds = time.monotonic() - began
         lines = int(writer.communicate()[0])
         last = f"line {lines - 1:09d}"
@@ -131,6 +129,19 @@ def measure(folder: Path, rate: int, total: int) -> dict[str, float]:
         "memory_mb_after": round(after / 1e6),
         "cores": os.cpu_count() or 0,
     }
+
+
+def to_log(terminal: Terminal) -> None:
+    """Tab until the log has the focus: its key holds it there."""
+    for _ in range(10):
+        terminal.send("tab")
+        terminal.pump(0.3)
+        terminal.send("f")
+        terminal.pump(0.3)
+        if "held" in terminal.text:
+            press(terminal, "f", "held", False)
+            return
+    raise AssertionError(f"no Tab leads to the log:\n{terminal.text}")
 
 
 def press(terminal: Terminal, key: str, words: str, there: bool) -> float:
