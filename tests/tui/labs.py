@@ -112,6 +112,7 @@ class FakeJob:
         self.id = f"{stage}-{number:03d}"
         self.folder = lab.folder.jobs_dir / self.id
         self.folder.mkdir(parents=True)
+        self._held: int | None = alive.hold(self.folder)  # first of all, as a job's own: one that is seen lives
         write_json(
             self.folder / "spec.json",
             {
@@ -126,7 +127,6 @@ class FakeJob:
             },
         )
         self.reporter = JobReporter(self.folder, self.id)
-        self._held: int | None = alive.hold(self.folder)
         self.log("")
         self.reporter.emit("state", state="queued")
 
