@@ -112,7 +112,8 @@ class FakeJob:
         self.id = f"{stage}-{number:03d}"
         self.folder = lab.folder.jobs_dir / self.id
         self.folder.mkdir(parents=True)
-        self._held: int | None = alive.hold(self.folder)  # first of all, as a job's own: one that is seen lives
+        # First of all, as a job's own: one that is seen lives.
+        self._held: int | None = alive.hold(self.folder)
         write_json(
             self.folder / "spec.json",
             {

@@ -121,8 +121,8 @@ async def test_hostile_places_and_errors_are_text(lab: Lab, text: str) -> None:
         assert isinstance(screen, UploadScreen)
         await pilot.pause()
         assert harmless(screen_text(app))
-        FakeJob(lab, "upload").run().end("failed", error={"title": text, "detail": text, "hint": text})
-        app.look_now()
+    FakeJob(lab, "upload").run().end("failed", error={"title": text, "detail": text, "hint": text})
+    async with opened(lab.root, "upload") as (app, pilot):
         await until(pilot, lambda: "FAILED" in screen_text(app))
         assert harmless(screen_text(app))
     assert lab.recipe.upload.workspace == text, "looking does not change what the file says"
