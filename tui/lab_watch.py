@@ -82,7 +82,8 @@ class JobReader:
                 if event["type"] != "progress" or self._offset >= self._newest_until:
                     self._take(event)
             if self._offset == before:
-                self._all_told = state in FINAL
+                # A folder that was seen before its job had the lock looks crashed: that is looked at again.
+                self._all_told = state in FINAL and state != "crashed"
                 break
             new = True
             if time.monotonic() > until:
