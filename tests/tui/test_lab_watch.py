@@ -144,3 +144,14 @@ def test_many_events_take_little_memory(lab: Lab, tmp_path: Path) -> None:
     job.let_go()
     assert len(reader.view.train) <= 20_000
     assert peak < 50 << 20
+
+
+def test_a_job_seen_before_its_lock_is_looked_at_again(lab: Lab) -> None:
+    job = FakeJob(lab, "quantize")
+    job.let_go()
+    reader = JobReader(lab.job("quantize"))
+    reader.poll()
+    assert reader.view.state == "crashed"
+    job.end("succeeded", {})
+    assert reader.poll()
+    assert reader.view.state == "succeeded"
