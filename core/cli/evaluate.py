@@ -44,19 +44,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate, and show what was found."""
+    from core.cli.jobs import run_job, say_started
     from core.cli.show import EventPrinter, print_json, print_result
     from core.lab import Lab
-    from core.text import command
 
     lab = Lab.open(options.folder)
     values = settings(options)
     if options.detach:
         job = lab.start("evaluate", force=options.force, values=values)
-        if options.json:
-            print_json({"job": job.id})
-        else:
-            follow = command("logs", options.folder, job.id, "--follow")
-            print(f"{job.id} runs by itself. Follow it: {follow}")
+        say_started(job, options.folder, as_json=options.json)
         return 0
     printer = EventPrinter()
 
@@ -64,7 +60,9 @@ def run(options: argparse.Namespace) -> int:
         if not options.json:
             printer(event)
 
-    done = lab.run("evaluate", on_event=told, force=options.force, values=values)
+    done = run_job(lab, "evaluate", options.folder, told, force=options.force, values=values)
+    if isinstance(done, int):
+        return done
     if options.json:
         print_json({**done.numbers, "reused": done.reused})
         return 0

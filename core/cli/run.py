@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from core.cli.commands import COMMANDS
-from core.cli.output import OutputLost
+from core.cli.jobs import JsonEvents, run_job, say_started
 from core.cli.parser import add_json, folder_word
-from core.cli.show import EventPrinter, print_error, print_json, print_result
-from core.errors import Do, LabError, RequestError
-from core.events import Event
+from core.cli.show import EventPrinter, print_json, print_result
+from core.errors import Do, RequestError
 from core.folder import lab_folder
 from core.recipe import OPTIONS, Recipe
 from core.remote.asked import DEFAULT_HOURS, MOST_HOURS, SERVICES, STAGES_THERE, On, handed_on
@@ -21,7 +20,7 @@ from core.stages import STAGES, default_stages
 from core.text import clean, command
 
 if TYPE_CHECKING:
-    from core.lab import Lab, StageResult
+    from core.lab import Lab
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -145,17 +144,6 @@ def _open(words: list[str], folder: str) -> Lab:
     return Lab.open(folder)
 
 
-class JsonEvents:
-    """The events of the jobs on standard output. Remembers whether a failure has been told."""
-
-    def __init__(self) -> None:
-        self.told = False
-
-    def __call__(self, event: Event) -> None:
-        self.told = self.told or bool(event.get("error"))
-        print_json(event)
-
-
 def run(options: argparse.Namespace) -> int:
     """Run the stages."""
     _refuse_halves(options)
@@ -176,63 +164,20 @@ def run(options: argparse.Namespace) -> int:
 
         require(lab, stages, values, elsewhere=bool(options.on))
     if options.detach:
-        return _detach(options, lab, folder, stages, choices, values)
+        job = lab.start(
+            stages[0], force=options.force, then=tuple(stages[1:]), options=choices, values=values
+        )
+        say_started(job, folder, then=stages[1:], as_json=options.json)
+        return 0
     events = JsonEvents() if options.json else EventPrinter()
     for stage in stages:
-        result = _run_one(lab, folder, stage, events, options, choices, values)
+        result = run_job(lab, stage, folder, events, force=options.force, options=choices, values=values)
         if isinstance(result, int):
             return result
+        if not options.json:
+            print_result(stage, result.numbers, "unchanged, nothing to do" if result.reused else "done")
         choices |= handed_on(choices, lab.job(result.job).folder)
     return 0
-
-
-def _detach(
-    options: argparse.Namespace,
-    lab: Lab,
-    folder: str,
-    stages: list[str],
-    choices: dict[str, Any],
-    values: dict[str, Any],
-) -> int:
-    """Start the stages, and say how they are followed."""
-    job = lab.start(stages[0], force=options.force, then=tuple(stages[1:]), options=choices, values=values)
-    if options.json:
-        print_json({"job": job.id, "then": stages[1:]})
-        return 0
-    print(f"{job.id} runs by itself" + (f", then {', '.join(stages[1:])}." if stages[1:] else "."))
-    print(
-        f"Follow it: {command('logs', folder, job.id, '--follow')}\n"
-        f"Stop it:   {command('cancel', folder, job.id)}"
-    )
-    return 0
-
-
-def _run_one(
-    lab: Lab,
-    folder: str,
-    stage: str,
-    events: JsonEvents | EventPrinter,
-    options: argparse.Namespace,
-    choices: dict[str, Any],
-    values: dict[str, Any],
-) -> StageResult | int:
-    """Run a stage and print its result; the exit status, where its failure has been told with its events."""
-    try:
-        result = lab.run(stage, on_event=events, force=options.force, options=choices, values=values)
-    except LabError as error:
-        if isinstance(events, JsonEvents) and events.told:
-            print_error(error)
-            return error.exit_status
-        raise
-    except OutputLost as lost:
-        newest = lab.newest(stage)
-        if newest is not None and newest.active:
-            follow = command("logs", folder, newest.id, "--follow")
-            lost.hint = f"{newest.id} goes on by itself. Follow it: {follow}"
-        raise
-    if not options.json:
-        print_result(stage, result.numbers, "unchanged, nothing to do" if result.reused else "done")
-    return result
 
 
 def _refuse_halves(options: argparse.Namespace) -> None:
@@ -313,9 +258,11 @@ def _run_there(options: argparse.Namespace) -> int:
                 from core.check import require
 
                 require(lab, [stage], values)
-            result = _run_one(lab, str(node.lab.root), stage, events, options, {}, values)
+            result = run_job(lab, stage, str(node.lab.root), events, force=options.force, values=values)
             if isinstance(result, int):
                 return result
+            if not options.json:
+                print_result(stage, result.numbers, "unchanged, nothing to do" if result.reused else "done")
             job = lab.job(result.job)
             node.keep_result(stage, result.numbers, job.seconds, job.peaks)
     return 0

@@ -154,40 +154,19 @@ def job_options(asked: Mapping[str, Any], *, mixed: bool = True) -> dict[str, An
 
 
 def _search(lab: Lab, options: argparse.Namespace, asked: Mapping[str, Any]) -> int:
-    from core.cli.output import OutputLost
-    from core.cli.run import JsonEvents
-    from core.cli.show import EventPrinter, print_error, print_json
-    from core.errors import LabError
+    from core.cli.jobs import JsonEvents, run_job, say_started
+    from core.cli.show import EventPrinter, print_json
     from core.search.board import last_board
-    from core.text import command
 
     wanted = job_options(asked, mixed=not options.no_mixed)
     folder = options.folder
     if options.detach:
-        job = lab.start("search", options=wanted)
-        if options.json:
-            print_json({"job": job.id, "then": []})
-        else:
-            print(
-                f"{job.id} runs by itself.\nFollow it: {command('logs', folder, job.id, '--follow')}\n"
-                f"Stop it:   {command('cancel', folder, job.id)}"
-            )
+        say_started(lab.start("search", options=wanted), folder, as_json=options.json)
         return 0
     events = JsonEvents() if options.json else EventPrinter()
-    try:
-        lab.run("search", on_event=events, options=wanted)
-    except LabError as error:
-        if isinstance(events, JsonEvents) and events.told:
-            print_error(error)
-            return error.exit_status
-        raise
-    except OutputLost as lost:
-        newest = lab.newest("search")
-        if newest is not None and newest.active:
-            lost.hint = (
-                f"{newest.id} goes on by itself. Follow it: {command('logs', folder, newest.id, '--follow')}"
-            )
-        raise
+    done = run_job(lab, "search", folder, events, options=wanted)
+    if isinstance(done, int):
+        return done
     board = last_board(lab.folder, str(asked["kind"]))
     if options.json:
         print_json({"type": "search", **board.as_dict()})

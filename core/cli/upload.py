@@ -36,9 +36,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Upload, or say what an upload would do."""
+    from core.cli.jobs import run_job, say_started
     from core.cli.show import EventPrinter, print_json, print_result
     from core.lab import Lab
-    from core.text import command
 
     lab = Lab.open(options.folder)
     settings = {} if options.concurrency is None else {"upload.concurrency": options.concurrency}
@@ -56,12 +56,7 @@ def run(options: argparse.Namespace) -> int:
             _print_plan(result)
         return 0
     if options.detach:
-        job = lab.start("upload", options=settings)
-        if options.json:
-            print_json({"job": job.id})
-        else:
-            follow = command("logs", options.folder, job.id, "--follow")
-            print(f"{job.id} runs by itself. Follow it: {follow}")
+        say_started(lab.start("upload", options=settings), options.folder, as_json=options.json)
         return 0
     printer = EventPrinter()
 
@@ -70,7 +65,9 @@ def run(options: argparse.Namespace) -> int:
         if not options.json or (event["type"] == "log" and event["level"] != "info"):
             printer(event)
 
-    done = lab.run("upload", on_event=told, options=settings)
+    done = run_job(lab, "upload", options.folder, told, options=settings)
+    if isinstance(done, int):
+        return done
     if options.json:
         print_json(done.numbers)
     else:

@@ -26,7 +26,7 @@ from core.export.onnx import lab_prompts
 from core.export.prompts import put_template, turns_of
 from core.export.write import Exported, ExportRequest, into_folder
 from core.model.folder import ModelFacts, model_facts
-from core.model.gguf import ARCHITECTURES, check_gguf, config_of
+from core.model.gguf import ARCHITECTURES, check_gguf, config_of, llama3_factors
 from core.olive.checkpoint import Packed, matrix_sizes, read_tensors
 from core.optimize.adapters import Lora, Pair
 
@@ -204,26 +204,15 @@ def _add_stretching(writer: gguf.GGUFWriter, facts: ModelFacts, rope: Mapping[st
                 factors = numpy.asarray(rope[f"{name}_factor"], dtype=numpy.float32)
                 writer.add_tensor(f"rope_factors_{name}.weight", factors)
     if kind == "llama3":
-        writer.add_tensor("rope_freqs.weight", _llama3_factors(rope, facts.head_dim))
-
-
-def _llama3_factors(rope: Mapping[str, Any], dims: int) -> numpy.ndarray[Any, Any]:
-    """By what Llama 3 divides each frequency."""
-    import math
-
-    factor, low, high = (float(rope[key]) for key in ("factor", "low_freq_factor", "high_freq_factor"))
-    original, theta = float(rope["original_max_position_embeddings"]), float(rope["rope_theta"])
-    found = []
-    for index in range(dims // 2):
-        length = 2 * math.pi * theta ** (2 * index / dims)
-        if length < original / high:
-            found.append(1.0)
-        elif length > original / low:
-            found.append(factor)
-        else:
-            smooth = (original / length - low) / (high - low)
-            found.append(1 / ((1 - smooth) / factor + smooth))
-    return numpy.asarray(found, dtype=numpy.float32)
+        divisors = llama3_factors(
+            float(rope["rope_theta"]),
+            facts.head_dim,
+            factor=float(rope["factor"]),
+            low=float(rope["low_freq_factor"]),
+            high=float(rope["high_freq_factor"]),
+            original=float(rope["original_max_position_embeddings"]),
+        )
+        writer.add_tensor("rope_freqs.weight", numpy.asarray(divisors, dtype=numpy.float32))
 
 
 def _compare(file: Path, facts: ModelFacts) -> None:

@@ -493,6 +493,35 @@ def _rope(header: Header, head_dim: int, context: int) -> dict[str, Any]:
     return {"rope_parameters": rope, **more}
 
 
+def llama3_factors(
+    theta: float, dims: int, *, factor: float, low: float, high: float, original: float
+) -> list[float]:
+    """By what Llama 3.1 divides the frequency of each pair of dimensions, so that longer texts fit.
+
+    Source: ``_compute_llama3_parameters`` of transformers' ``modeling_rope_utils``. Short waves stay, long ones are
+    stretched by the whole factor, those between by a part of it.
+
+    Args:
+        theta: the base of the frequencies, ``rope_theta``.
+        dims: the dimensions of a head that are rotated.
+        factor: the whole factor.
+        low: ``low_freq_factor``; waves longer than ``original / low`` tokens are stretched whole.
+        high: ``high_freq_factor``; waves shorter than ``original / high`` tokens stay.
+        original: the tokens that the model was made for at first.
+    """
+    found = []
+    for index in range(dims // 2):
+        length = 2 * math.pi * theta ** (2 * index / dims)
+        if length < original / high:
+            found.append(1.0)
+        elif length > original / low:
+            found.append(factor)
+        else:
+            smooth = (original / length - low) / (high - low)
+            found.append(1 / ((1 - smooth) / factor + smooth))
+    return found
+
+
 def _llama3(header: Header, theta: float, dims: int) -> dict[str, Any]:
     """The settings of Llama 3's stretched positions, found again from the factors that the file has.
 
@@ -502,16 +531,7 @@ def _llama3(header: Header, theta: float, dims: int) -> dict[str, Any]:
     factors = _numbers_of(header, "rope_freqs.weight")
     low, high, original = 1.0, 4.0, 8192
     largest = max(factors, default=1.0)
-    expected = []
-    for index in range(dims // 2):
-        length = 2 * math.pi * theta ** (2 * index / dims)
-        if length < original / high:
-            expected.append(1.0)
-        elif length > original / low:
-            expected.append(largest)
-        else:
-            smooth = (original / length - low) / (high - low)
-            expected.append(1 / ((1 - smooth) / largest + smooth))
+    expected = llama3_factors(theta, dims, factor=largest, low=low, high=high, original=original)
     if len(factors) != len(expected) or any(
         abs(a - b) > 1e-3 * b for a, b in zip(factors, expected, strict=True)
     ):
