@@ -89,8 +89,9 @@ class _MlflowRun:
         from mlflow import MlflowClient
         from mlflow.entities import Metric, Param
 
-        own = f"sqlite:///{about.folder / 'mlflow.db'}"
-        self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or own)
+        self._client = MlflowClient(
+            os.environ.get("MLFLOW_TRACKING_URI") or _own_store(about.folder / "mlflow.db")
+        )
         self._metric = Metric
         found = self._client.get_experiment_by_name(about.project)
         # Where nobody else decides, files would go into the folder that the job happens to work in.
@@ -106,6 +107,18 @@ class _MlflowRun:
 
     def end(self, *, failed: bool) -> None:
         self._client.set_terminated(self._id, "FAILED" if failed else "FINISHED")
+
+
+def _own_store(database: Path) -> str:
+    """The lab's own MLflow store; made whole first, since MLflow cannot open one that a killed job has half made."""
+    from mlflow import MlflowClient
+
+    if not database.exists():
+        half = database.with_suffix(".half")
+        half.unlink(missing_ok=True)
+        MlflowClient(f"sqlite:///{half}").search_experiments(max_results=1)
+        half.replace(database)
+    return f"sqlite:///{database}"
 
 
 class _TensorboardRun:
@@ -149,7 +162,11 @@ class _WandbRun:
             self._run.log({name: value, "step": step})
 
     def end(self, *, failed: bool) -> None:
+        import wandb
+
         self._run.finish(exit_code=int(failed))
+        # That alone returns before W&B's own process has written the end of the file.
+        wandb.teardown(exit_code=int(failed))
 
 
 class _TrackioRun:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,13 @@ def main(folder: Path, held: int) -> int:
     return int(done["exit_status"])
 
 
+LEAVING_S = 20.0
+"""How long a worker may take to end once its outcome is written: a library may still wait for its own threads or
+processes there, such as a tracker's that cannot reach its server, and has nothing more to do for the job."""
+
+
 class _Waiting:
-    """Waits for the worker; once somebody has asked for it, brings it to its end.
+    """Waits for the worker; brings it to its end once somebody has asked for it, or where it does not end by itself.
 
     Attributes:
         asked: whether somebody has asked, by the flag, by SIGTERM, or by removing the job's folder.
@@ -102,10 +108,15 @@ class _Waiting:
 
     def wait(self) -> None:
         escalation: Escalation | None = None
+        over: float | None = None
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._worker.wait(timeout=0.25)
                 return
+            if over is None and (self._folder / "outcome.json").exists():
+                over = time.monotonic()
+            if over is not None and time.monotonic() - over > LEAVING_S:
+                signal_group(self._worker.pid, signal.SIGKILL)
             self._held = alive.keep(self._folder, self._held)
             # Nobody can see or stop a job whose folder is gone; nobody wants it.
             self.asked = self.asked or (self._folder / "cancel").exists() or not self._folder.exists()

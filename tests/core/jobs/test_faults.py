@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import threading
 import time
 import tracemalloc
@@ -21,8 +22,9 @@ from hypothesis import strategies as st
 from core import Job, Lab, MachineError, RequestError, StageError
 from core.errors import Cancelled, LabError
 from core.events import JobReporter, last_event, read_events, stop_takes
+from core.files import write_json
 from core.folder import lab_folder
-from core.jobs import alive, list_jobs, stopping
+from core.jobs import alive, list_jobs, stopping, supervise
 from core.jobs.job import FINAL
 from core.jobs.start import _tidy
 from tests.core.jobs.test_jobs import ROOT, cli
@@ -98,6 +100,18 @@ def test_a_deaf_worker_is_killed_by_who_cancels(
     os.killpg(there["worker"], signal.SIGSTOP)
     job.cancel()
     assert job.wait(timeout=30) == "cancelled"
+
+
+def test_a_worker_that_does_not_end_after_its_outcome_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervise, "LEAVING_S", 0.0)
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as worker:
+        waiting = supervise._Waiting(tmp_path, worker, os.open(tmp_path / alive.NAME, os.O_CREAT))
+        write_json(tmp_path / "outcome.json", {"state": "succeeded", "exit_status": 0})
+        waiting.wait()
+    assert worker.returncode == -signal.SIGKILL
+    assert supervise._verdict(Job(tmp_path), worker.returncode, asked=False)["state"] == "succeeded"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
