@@ -280,26 +280,31 @@ def prepared(options: argparse.Namespace) -> Lab:
     return lab
 
 
-def main() -> None:
-    """Make, run, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What the lab is to be like, and where figures go."""
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--gpus", type=int, nargs="*", default=[1, 2, 4])
-    parser.add_argument(
-        "--most", type=int, default=4, help="GPUs of the trainings to which something is done"
-    )
     parser.add_argument("--layers", type=int, default=SHAPE["num_hidden_layers"])
     parser.add_argument("--hidden", type=int, default=SHAPE["hidden_size"])
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--rows", type=int, default=240)
     parser.add_argument("--rank", type=int, default=64)
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--json", type=Path, help="write all figures here")
+
+
+def main() -> None:
+    """Make, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_options(parser)
+    parser.add_argument("--gpus", type=int, nargs="*", default=[1, 2, 4])
+    parser.add_argument(
+        "--most", type=int, default=4, help="GPUs of the trainings to which something is done"
+    )
     parser.add_argument("--memory", default="auto", help="finetune.memory of the measured trainings")
     parser.add_argument("--left", type=float, default=12.0, help="GiB that the other program leaves")
     parser.add_argument(
         "--faults", nargs="*", default=["stop", "kill", "hang", "full"], help="any of stop, kill, hang, full"
     )
-    parser.add_argument("--json", type=Path, help="write all figures here")
     options = parser.parse_args()
     lab = prepared(options)
     lab.set({"finetune.memory": options.memory})
