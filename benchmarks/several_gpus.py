@@ -3,7 +3,8 @@
 Makes the model and the records of :mod:`benchmarks.full_size`, quantizes once, and runs ``olivepress run finetune``
 with each ``--gpus N``: time, speed, memory, and how far the loss curve is from that of the first N. Then, on ``--most``
 GPUs: a training stopped in the middle that goes on with half of them, a rank that is killed, one that stands still, and
-one whose GPU another program fills; what was said, how long it took, and what was left.
+one whose GPU another program fills; what was said, how long it took, and what was left. And one where other programs
+leave each GPU too little for the whole base, so that its layers are spread.
 """
 
 from __future__ import annotations
@@ -124,7 +125,15 @@ def measure(lab: Lab, gpus: int, alone: dict[int, float]) -> dict[str, Any]:
             peaks[event["name"]] = max(peaks.get(event["name"], 0.0), event["value"] or 0.0)
     result = job.result or {}
     losses = curve(job)
-    keys = ("memory", "recomputed_layers", "training_s", "seconds_per_step", "tokens_per_s", "loading_s")
+    keys = (
+        "memory",
+        "layers_on_gpus",
+        "recomputed_layers",
+        "training_s",
+        "seconds_per_step",
+        "tokens_per_s",
+        "loading_s",
+    )
     return {
         **row,
         "work_s": job.seconds,
@@ -231,17 +240,34 @@ def _heard(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline() if process.stdout is not None else ""
 
 
+def ballast_on(gpu: int, left_gib: float) -> subprocess.Popen[str]:
+    """Another program on a GPU, which fills it but for so much when it is told to."""
+    words = [sys.executable, "-c", BALLAST, str(gpu), str(left_gib)]
+    ballast = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    _heard(ballast)
+    return ballast
+
+
+def small_gpus(lab: Lab, gpus: int, left_gib: float, alone: dict[int, float]) -> dict[str, Any]:
+    """A training where other programs have left so much of each GPU."""
+    ballast = [ballast_on(at, left_gib) for at in range(gpus)]
+    try:
+        for each in ballast:
+            _say(each, "go")
+        for each in ballast:
+            _heard(each)
+        return {**measure(lab, gpus, alone), "left_gib": left_gib}
+    finally:
+        for each in ballast:
+            each.kill()
+            each.wait()
+
+
 def full_gpu(lab: Lab, gpus: int, left_gib: float, memory: str) -> dict[str, Any]:
     """The last GPU has so much left after the training has made its plan."""
     lab.set({"finetune.memory": memory})
-    ballast = subprocess.Popen(
-        [sys.executable, "-c", BALLAST, str(gpus - 1), str(left_gib)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    ballast = ballast_on(gpus - 1, left_gib)
     try:
-        _heard(ballast)
         what = f"another program leaves {left_gib:g} GiB of the last GPU, memory = {memory}"
         return fault(lab, gpus, what, filled(gpus - 1, left_gib, ballast))
     finally:
@@ -303,6 +329,9 @@ def main() -> None:
     parser.add_argument("--memory", default="auto", help="finetune.memory of the measured trainings")
     parser.add_argument("--left", type=float, default=12.0, help="GiB that the other program leaves")
     parser.add_argument(
+        "--small", type=float, help="GiB of each of --most GPUs that other programs leave a training"
+    )
+    parser.add_argument(
         "--faults", nargs="*", default=["stop", "kill", "hang", "full"], help="any of stop, kill, hang, full"
     )
     options = parser.parse_args()
@@ -316,16 +345,20 @@ def main() -> None:
     heads = "GPUs,exit,100 steps (s),a step (s),faster,tokens/s,loss apart,way,peak GiB,stage (s),in all (s)"
     print("| " + heads.replace(",", " | ") + " |\n" + "| --- " * 11 + "|")
     rows: list[dict[str, Any]] = []
-    for gpus in options.gpus:
-        row = measure(lab, gpus, rows[0].get("losses", {}) if rows else {})
+    for gpus in [*options.gpus, *([0] if options.small else [])]:
+        alone = rows[0].get("losses", {}) if rows else {}
+        row = measure(lab, gpus, alone) if gpus else small_gpus(lab, options.most, options.small, alone)
         rows.append(row)
+        if options.json:
+            options.json.write_text(json.dumps({**machine, "rows": rows}, indent=1))
         if row["exit"]:
             print(f"| {gpus} | {row['exit']} | {row['error']}", flush=True)
             continue
+        name = f"{row['gpus']}, layers {row['layers_on_gpus']}" if row["layers_on_gpus"] else row["gpus"]
         first, each = rows[0].get("seconds_per_step"), row["seconds_per_step"]
         faster = f"{first / each:.2f}" if first else "-"
         print(
-            f"| {gpus} | 0 | {100 * each:.1f} | {each:.4f} | {faster} | {row['tokens_per_s']} | {row['apart']:.1e} "
+            f"| {name} | 0 | {100 * each:.1f} | {each:.4f} | {faster} | {row['tokens_per_s']} | {row['apart']:.1e} "
             f"| {row['memory']}, {row['recomputed_layers']} again | {row['gpu_peak_gib']} {row['seen_gib']} "
             f"| {row['work_s']} | {row['wall_s']} |",
             flush=True,

@@ -50,7 +50,7 @@ def mark(profile: list[Any]) -> Marks:
     marks, clock = Marks(), dict[str, float]()
     events: dict[str, torch.cuda.Event] = {}
     on_gpu = torch.cuda.is_available()
-    step, add_up, clip = Trainer._step, SharedGradients.sum, torch.nn.utils.clip_grad_norm_
+    real_step, add_up, clip = Trainer._step, SharedGradients.sum, torch.nn.utils.clip_grad_norm_
 
     def now(name: str) -> None:
         clock[name] = time.perf_counter()
@@ -60,27 +60,27 @@ def mark(profile: list[Any]) -> Marks:
 
     def between(first: str, last: str) -> float:
         if on_gpu:
-            return events[first].elapsed_time(events[last]) / 1e3
+            return float(events[first].elapsed_time(events[last])) / 1e3
         return clock[last] - clock[first]
 
-    def timed_step(self: Trainer, number: int) -> None:
+    def timed_step(self: Trainer, step: int) -> None:
         began = time.perf_counter()
         now("began")
-        step(self, number)
+        real_step(self, step)
         took = time.perf_counter() - began
         now("ended")
         if on_gpu:
             torch.cuda.synchronize()
-        if number > WARM:
+        if step > WARM:
             before = "before" if "before" in clock else "clip"
             marks.step.append(took)
             marks.records.append(between("began", before))
             marks.summed.append(between(before, "clip"))
             marks.rest.append(between("clip", "ended"))
             marks.asked.append(clock[before] - began)
-        if profile and number == WARM:
+        if profile and step == WARM:
             profile[0].start()
-        if profile and number == WARM + 3:
+        if profile and step == WARM + 3:
             profile[0].stop()
 
     def timed_sum(self: SharedGradients, numbers: Any, *, stop: bool) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from core.algorithms import ALGORITHMS
 from core.finetune.gpus import GPU_FLOPS, STARTING_S, Work, gpus_that_pay, rows_at_once
-from core.finetune.memory import TEXTS_AT_ONCE, TrainingSize
+from core.finetune.memory import TEXTS_AT_ONCE, MemoryPlan, TrainingSize, spread_if_needed
 from core.model.auto import Settled
 from core.model.folder import ModelFacts
 from core.options import AUTO
@@ -168,6 +168,11 @@ def _finetune(facts: ModelFacts, recipe: Settled, machine: Machine, lengths: Len
         2 if machine.has_gpu else 4,
         options.dropout > 0,
     ).plan(gpu_free if machine.has_gpu else max(0, machine.ram_free - int(process)), options.memory)
+    spread = None
+    if gpus > 1 or options.gpus == AUTO:
+        spread = _spread(packed, recipe, machine, lengths)
+    if spread is not None:
+        plan, gpus = spread, 1
     disk = facts.adapter_numbers(options.rank) * 4 * 4  # the adapter, and a checkpoint with its two moments
     # Forward and backward without the base's own gradients, 4 a parameter and token; 2 more to recompute.
     share = 4 + 2 * plan.recomputed / max(1, facts.layers)
@@ -180,6 +185,23 @@ def _finetune(facts: ModelFacts, recipe: Settled, machine: Machine, lengths: Len
     if machine.has_gpu:
         return _need("finetune", process, plan.need.total, disk, seconds)
     return _need("finetune", process + plan.need.total, 0, disk, seconds)
+
+
+def _spread(facts: ModelFacts, recipe: Settled, machine: Machine, lengths: Lengths) -> MemoryPlan | None:
+    """How a finetune goes whose base no GPU can hold by itself; None where one can, or all cannot."""
+    options = recipe.finetune
+    free = (machine.gpu_free, *machine.others_free)
+    if options.gpus != AUTO:
+        free = free[: options.gpus]
+    if len(free) < 2:
+        return None
+    batch, accumulation, texts = (
+        options.batch_size,
+        options.gradient_accumulation,
+        TEXTS_AT_ONCE[options.objective],
+    )
+    size = TrainingSize(facts, options.rank, texts * batch, lengths.longest, 2, options.dropout > 0)
+    return spread_if_needed(size, texts * rows_at_once(batch, accumulation, len(free)), free, options.memory)
 
 
 def _finetune_gpus(facts: ModelFacts, recipe: Settled, there: int, lengths: Lengths) -> int:

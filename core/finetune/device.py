@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -104,6 +105,61 @@ def _is_plain(module: nn.Module) -> bool:
     found = functional.rms_norm(x, weight.shape, weight, _eps(module))
     near = 2e-2 if weight.dtype == torch.bfloat16 else 1e-4
     return bool(found.dtype == wanted.dtype and torch.allclose(found, wanted, rtol=near, atol=near))
+
+
+def spread_layers(model: PreTrainedModel, devices: Sequence[torch.device], counts: Sequence[int]) -> None:
+    """Put a model's decoder layers on several devices, and all else on the first.
+
+    A layer takes what it is given to its own device, and what stands behind the last one brings it back. One device
+    works at a time; a base that is too large for one of them is trained so.
+
+    Args:
+        counts: how many layers each device has, in their order.
+    """
+    layers = decoder_layers(model)
+    inside = {id(module) for layer in layers for module in layer.modules()}
+    for module in model.modules():
+        if id(module) not in inside:
+            _move_own(module, devices[0])
+            # What the first device holds is given what comes from the last one.
+            module.register_forward_pre_hook(partial(_brought, device=devices[0]), with_kwargs=True)
+    places = [device for device, count in zip(devices, counts, strict=True) for _ in range(count)]
+    for layer, device in zip(layers, places, strict=True):
+        layer.to(device)
+        layer.register_forward_pre_hook(partial(_brought, device=device), with_kwargs=True)
+
+
+def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
+    """The layers of a causal language model, in order."""
+    from olive.common.hf.wrapper import ModelWrapper
+
+    return list(ModelWrapper.from_model(model).get_layers(return_name=False))
+
+
+def _move_own(module: nn.Module, device: torch.device) -> None:
+    """Bring a module's own tensors to a device, and not those of the modules in it."""
+    for parameter in module._parameters.values():
+        if parameter is not None:
+            parameter.data = parameter.data.to(device)
+    for name, buffer in module._buffers.items():
+        if buffer is not None:
+            module._buffers[name] = buffer.to(device)
+
+
+def _brought(
+    module: nn.Module, args: tuple[Any, ...], options: dict[str, Any], device: torch.device
+) -> tuple[Any, Any]:
+    return _on(args, device), _on(options, device)
+
+
+def _on(value: Any, device: torch.device) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, tuple | list) and type(value) in (tuple, list):
+        return type(value)(_on(each, device) for each in value)
+    if type(value) is dict:
+        return {name: _on(each, device) for name, each in value.items()}
+    return value
 
 
 def recompute_layers(model: PreTrainedModel, count: int) -> int:

@@ -33,11 +33,14 @@ import torch
 from core.errors import Cancelled, LabError, MachineError, RequestError, StageError, Use, error_from
 from core.events import Reporter
 from core.files import read_if_whole, write_json
-from core.finetune.gpus import Work, cpu_ranks, settled_gpus
+from core.finetune.device import training_device
+from core.finetune.gpus import Work, cpu_ranks, rows_at_once, settled_gpus
+from core.finetune.memory import TEXTS_AT_ONCE, TrainingSize, spread_if_needed
 from core.finetune.ranks import Beat, rank_name, read_beat
 from core.finetune.training import AGAIN_LOW, Task, TooLittleMemory, Training
 from core.formats import human_bytes
-from core.hardware import usable_cores
+from core.hardware import load_nvml, read_gpus, usable_cores, usable_gpus
+from core.model.folder import config_facts, read_config
 from core.options import AUTO, Auto
 from core.text import clean_line
 
@@ -65,7 +68,9 @@ def train(task: Task, report: Reporter) -> dict[str, Any]:
         LabError: it could not be done, or somebody asked to stop.
     """
     recipe = task.settled()
-    finetune, there = recipe.finetune, usable_gpus()
+    finetune, there = recipe.finetune, torch_gpus()
+    if (spread := spread_training(task, finetune.gpus, there, report)) is not None:
+        return spread.run()
     if finetune.objective == "kto":
         there = _one_for_kto(finetune.gpus, there)
     training: Training | None = None
@@ -91,6 +96,32 @@ def train(task: Task, report: Reporter) -> dict[str, Any]:
     return _train_on(gpus, replace(task, memory="low"), report)
 
 
+def spread_training(task: Task, asked: int | Auto, there: int, report: Reporter) -> Training | None:
+    """The training with its layers spread over the GPUs, where one of them is too small for it and all are not."""
+    count = there if asked == AUTO else asked
+    nvml = load_nvml()
+    if not 1 < count <= there or nvml is None or not torch.cuda.is_available():
+        return None
+    # Not by torch, which would take some memory of each for this process.
+    free = [gpu.memory_total - gpu.memory_used for gpu in usable_gpus(read_gpus(nvml))[:count]]
+    options = task.settled()
+    finetune, facts = options.finetune, config_facts(read_config(Path(task.base)))
+    texts = TEXTS_AT_ONCE[finetune.objective]
+    share = texts * rows_at_once(finetune.batch_size, finetune.gradient_accumulation, count)
+    # The most that it can be, so that the records need not be read for nothing.
+    at_most = TrainingSize(facts, finetune.rank, share, options.data.max_seq_len, 4, finetune.dropout > 0)
+    if len(free) < count or at_most.plan(min(free), finetune.memory).fits:
+        return None
+    training = Training(task, report, spread=[training_device(at) for at in range(count)])
+    plan = spread_if_needed(training.size, share, free, finetune.memory)
+    if plan is None:
+        return None
+    report.log(
+        f"No GPU has room for the whole base: its layers are spread over {count}, which work one after another."
+    )
+    return training
+
+
 def _one_for_kto(asked: int | Auto, there: int) -> int:
     """How many GPUs can be used where one alone may be."""
     if asked != AUTO and asked > 1:
@@ -110,7 +141,7 @@ def _one_for_kto(asked: int | Auto, there: int) -> int:
     return min(1, there)
 
 
-def usable_gpus() -> int:
+def torch_gpus() -> int:
     """CUDA devices that torch may use; on a machine without one, what the environment says for trying it out."""
     if torch.cuda.is_available():
         return int(torch.cuda.device_count())

@@ -214,6 +214,7 @@ class Trainer:
         self.ranks = ranks
         self.device = next(model.parameters()).device
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._devices = {self.device, *(p.device for p in self.trained.values())}
         self.optimizer = torch.optim.AdamW(
             self.trained.values(), lr=settings.learning_rate, weight_decay=0.0, fused=True
         )
@@ -335,7 +336,7 @@ class Trainer:
             stops = torch.zeros((), device=self.device)
             if self._shared is not None:
                 total, stops = self._shared.sum(total, stop=self._asked())
-            norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), MAX_GRAD_NORM)
+            norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), MAX_GRAD_NORM).to(self.device)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.step()
@@ -367,7 +368,7 @@ class Trainer:
         self.report.metric("grad_norm", size, step)
         self.report.metric("tokens_per_s", tokens / seconds, step)
         if self.device.type == "cuda":
-            self.course.gpu_peak = torch.cuda.max_memory_allocated(self.device)
+            self.course.gpu_peak = max(map(torch.cuda.max_memory_allocated, self._devices))
         self._whole = True
 
     def _astray(self, detail: str) -> StageError:

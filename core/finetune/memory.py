@@ -10,7 +10,7 @@ layers as must be for the rest to fit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -54,8 +54,10 @@ class MemoryPlan:
 
     Attributes:
         recomputed: layers whose activations are computed again in the backward pass.
+        need, free: of one GPU; where the layers are spread, of the one with the least to spare.
         fits: whether the estimate is within the free memory.
         reason: a sentence for the log and the result.
+        spread: how many layers each GPU has, where they are spread; empty where one has all of them.
     """
 
     way: Way
@@ -64,6 +66,7 @@ class MemoryPlan:
     free: int
     fits: bool
     reason: str
+    spread: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,13 +139,8 @@ class TrainingSize:
 
         def planned(way: Way, recomputed: int) -> MemoryPlan:
             need = self.need(way, recomputed)
-            how = "weights as they are"
-            if self.facts.bits is not None:
-                how = "weights unpacked once" if way == "fast" else "weights unpacked at each use"
-            again = f"{recomputed} of {layers} layers" if recomputed else "nothing"
             reason = (
-                f"{way}: {how}, {again} recomputed{' in the backward pass' if recomputed else ''}; "
-                f"about {human_bytes(need.total)} of {human_bytes(free)} free"
+                f"{self._how(way, recomputed)}; about {human_bytes(need.total)} of {human_bytes(free)} free"
             )
             return MemoryPlan(way, recomputed, need, free, need.total <= usable, reason)
 
@@ -154,8 +152,59 @@ class TrainingSize:
                 return plan
         return planned("low", layers)
 
-    def what_fits(self, free: int, failed: int | None = None) -> list[Use]:
-        """Smaller settings that should fit into ``free`` bytes.
+    def _how(self, way: Way, recomputed: int) -> str:
+        how = "weights as they are"
+        if self.facts.bits is not None:
+            how = "weights unpacked once" if way == "fast" else "weights unpacked at each use"
+        again = f"{recomputed} of {self.facts.layers} layers" if recomputed else "nothing"
+        return f"{way}: {how}, {again} recomputed{' in the backward pass' if recomputed else ''}"
+
+    def spread(self, free: Sequence[int], memory: str = "auto") -> MemoryPlan:
+        """The fastest way that fits with the layers spread over GPUs with so many free bytes; ``low`` if none does.
+
+        The first GPU has all that is not a layer, too. Each layer goes to the one with the most to spare.
+        """
+        layers = self.facts.layers
+        ways: list[tuple[Way, int]] = [("fast", 0), ("fast", layers), ("low", layers)]
+        plans = (self._spread(free, *way) for way in ways if memory in ("auto", way[0]))
+        plan = next(plans)
+        for other in plans:
+            if plan.fits:
+                break
+            plan = other
+        return plan
+
+    def _spread(self, free: Sequence[int], way: Way, recomputed: int) -> MemoryPlan:
+        whole, layers = self.need(way, recomputed), self.facts.layers
+        ends = self.facts.end_numbers * self.number_bytes
+
+        def part(at: int, count: int) -> MemoryNeed:
+            """What the GPU at this place needs with so many layers."""
+            share = [
+                -(-(each * count) // layers)
+                for each in (whole.weights - ends, whole.adapter, whole.activations)
+            ]
+            return MemoryNeed(share[0] + (0 if at else ends), share[1], share[2], whole.working)
+
+        counts = [0] * len(free)
+
+        def left(at: int, more: int = 0) -> float:
+            return free[at] * (1 - SPARE) - part(at, counts[at] + more).total
+
+        for _ in range(layers):
+            # With it, and not before it: one without a layer needs nothing but for the first.
+            counts[max(range(len(free)), key=lambda at: left(at, 1))] += 1
+        used = [at for at, count in enumerate(counts) if count or at == 0]
+        least = min(used, key=left)
+        need = part(least, counts[least])
+        reason = (
+            f"{self._how(way, recomputed)}, layers on {len(used)} GPUs ({', '.join(map(str, counts))}); "
+            f"about {human_bytes(need.total)} of {human_bytes(free[least])} free on GPU {least}"
+        )
+        return MemoryPlan(way, recomputed, need, free[least], left(least) >= 0, reason, tuple(counts))
+
+    def what_fits(self, free: int | Sequence[int], failed: int | None = None) -> list[Use]:
+        """Smaller settings that should fit into ``free`` bytes, or, with several numbers, spread over such GPUs.
 
         Args:
             failed: the estimate for a run that ran out of memory. Where it had seemed to fit, the estimate was
@@ -164,12 +213,12 @@ class TrainingSize:
         Each suggestion changes one key alone where that is enough; else the three are made small
         together. Empty where nothing fits.
         """
-        usable = free * (1 - SPARE)
-        if failed is not None:
-            usable = min(usable, failed * (1 - CLEARLY))
+        most = float("inf") if failed is None else failed * (1 - CLEARLY)
 
         def fits(rank: int = self.rank, batch: int = self.batch, length: int = self.length) -> bool:
-            return replace(self, rank=rank, batch=batch, length=length).need().total <= usable
+            smaller = replace(self, rank=rank, batch=batch, length=length)
+            plan = smaller.plan(free, "low") if isinstance(free, int) else smaller.spread(free, "low")
+            return plan.fits and plan.need.total <= most
 
         found = []
         if batch := _largest(self.batch - 1, lambda value: fits(batch=value)):
@@ -185,6 +234,22 @@ class TrainingSize:
             if fits(rank=r, batch=1, length=n):
                 return [Use("finetune.rank", r, (("finetune.batch_size", 1), ("data.max_seq_len", n)))]
         return []
+
+
+def spread_if_needed(
+    size: TrainingSize, share: int, free: Sequence[int], memory: str = "auto"
+) -> MemoryPlan | None:
+    """The plan with the layers spread over GPUs, where none of them has room for the whole base and all together do.
+
+    Args:
+        size: of the training in one process.
+        share: rows that a GPU has at once where each holds the whole base.
+        free: bytes free on each.
+    """
+    if replace(size, batch=share).plan(min(free), memory).fits:
+        return None
+    plan = size.spread(free, memory)
+    return plan if plan.fits else None
 
 
 def _largest(high: int, fits: Callable[[int], bool]) -> int:

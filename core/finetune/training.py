@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from core.finetune.device import (
     out_of_memory,
     out_of_memory_words,
     recompute_layers,
+    spread_layers,
     training_device,
     training_dtype,
 )
@@ -32,7 +34,7 @@ from core.finetune.objective import Answers, Objective, Preferences
 from core.finetune.ranks import Ranks, rank_name
 from core.finetune.rows import JoinedTurns, Row, Tokenized, tokenize, tokenize_preferences, tokens_between
 from core.finetune.verify import check_adapter
-from core.formats import counted, human_bytes
+from core.formats import counted, human_bytes, some
 from core.model.auto import Facts, Settled, SettledFinetune, resolve
 from core.model.folder import config_facts, read_config
 from core.model.prompt_format import prompt_format
@@ -92,10 +94,18 @@ class Training:
 
     Args:
         ranks: the processes that do it together; rank 0 alone writes the adapter.
+        spread: the devices over which the base's layers are spread, by this one process; empty: it stands on one.
     """
 
-    def __init__(self, task: Task, report: Reporter, ranks: Ranks = Ranks()) -> None:  # noqa: B008 - frozen
+    def __init__(
+        self,
+        task: Task,
+        report: Reporter,
+        ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+        spread: Sequence[torch.device] = (),
+    ) -> None:
         self.base, self.recipe, self.report, self.ranks = Path(task.base), task.settled(), report, ranks
+        self.spread = tuple(spread)
         self.options = self.recipe.finetune
         self.texts = TEXTS_AT_ONCE[self.options.objective]
         self.folder = Path(task.adapter)
@@ -103,7 +113,7 @@ class Training:
             Checkpoints(Path(task.checkpoints), task.checkpoint_key) if task.checkpoints else None
         )
         self.report.progress("loading", 0, None)
-        self.device = training_device(ranks.rank)
+        self.device = self.spread[0] if self.spread else training_device(ranks.rank)
         self.train, self.held_out, self.turns = self._rows(Path(task.data_root))
         self.size = TrainingSize(
             config_facts(read_config(self.base)),
@@ -185,7 +195,7 @@ class Training:
         """
         memory = self.options.memory
         while True:
-            plan = self.size.plan(self._free(), memory)
+            plan = self._plan(memory)
             # A GPU says when it is full; a machine without one starts to swap, or kills.
             if not plan.fits and self.device.type == "cpu":
                 raise self._too_little(plan, f"The estimate is {human_bytes(plan.need.total)}")
@@ -198,7 +208,7 @@ class Training:
                     raise
                 reason = out_of_memory_words(error)
             # Here, outside of the handler, nothing refers to the model any more.
-            give_back(self.device)
+            self._give_back()
             again = memory == "auto" and plan.way != "low"
             if not again or self.ranks.count > 1:
                 full = self._too_little(plan, reason)
@@ -206,8 +216,17 @@ class Training:
                 raise full
             self.report.log(AGAIN_LOW, "warning")
             memory = "low"
-        give_back(self.device)
+        self._give_back()
         return result
+
+    def _plan(self, memory: str) -> MemoryPlan:
+        if self.spread:
+            return self.size.spread(self._free_of_each(), memory)
+        return self.size.plan(self._free(), memory)
+
+    def _give_back(self) -> None:
+        for device in self.spread or (self.device,):
+            give_back(device)
 
     def _objective(self, measure: Measure, device: torch.device) -> Objective:
         if self.options.objective == "sft":
@@ -222,24 +241,32 @@ class Training:
             free //= self.ranks.count
         return self.ranks.lowest(free, self.device)
 
+    def _free_of_each(self) -> list[int]:
+        """Memory of the devices over which the layers are spread; on the CPU they share it."""
+        free = [free_bytes(device) for device in self.spread]
+        return [each // len(free) if self.device.type == "cpu" else each for each in free]
+
     def _too_little(self, plan: MemoryPlan, reason: str) -> TooLittleMemory:
         free, size = free_bytes(self.device), self.size
-        if plan.way == "fast" and size.plan(free, "low").fits:
+        each = self._free_of_each()
+        low = size.spread(each, "low") if self.spread else size.plan(free, "low")
+        if plan.way == "fast" and low.fits:
             fitting = [Use("finetune.memory", "auto")]
         else:
-            fitting = size.what_fits(free, plan.need.total if plan.way == "low" else None)
+            fitting = size.what_fits(each or free, plan.need.total if plan.way == "low" else None)
             if size.batch < self.options.batch_size:  # what each GPU has of a batch
                 fitting = [_of_batch(each, self.ranks.count) for each in fitting]
         where, several = ("GPU memory" if self.device.type == "cuda" else "RAM"), self.ranks.count > 1
         return TooLittleMemory(
             f"There is not enough {where} for this training.",
             (f"{rank_name(self.ranks.rank, self.device.type)}: " if several else "")
-            + f"{reason}; {human_bytes(free)} of {where} are free. Asked for were rank {size.rank}, "
+            + f"{reason}; {some([human_bytes(one) for one in each or [free]])} of {where} are free. "
+            f"Asked for were rank {size.rank}, "
             f"{size.batch} rows {'for each GPU' if several else 'a batch'}, "
             f"{size.length} tokens in the longest row.",
             ("What would fit: ", *either(fitting), ".")
             if fitting
-            else "Use a smaller model: every GPU holds the whole base, however many there are.",
+            else "Use a smaller model, or more GPUs: its layers can be spread over several (finetune.gpus).",
             code="machine.memory",
         )
 
@@ -248,10 +275,12 @@ class Training:
         began = time.perf_counter()
         base = load_model(
             self.base,
-            device=str(self.device),
+            device="cpu" if plan.spread else str(self.device),
             dtype=training_dtype(self.device),
             trust_remote_code=self.recipe.model.trust_remote_code,
         )
+        if plan.spread:
+            spread_layers(base, self.spread, plan.spread)
         device, dtype = base.device, base.dtype
         if plan.way == "fast":
             unpack_linears(base, dtype)
@@ -311,6 +340,7 @@ class Training:
             **_course_numbers(course, settings.steps, max(peaks)),
             **_preference_numbers(course, wanted),
             **({"gpus": ranks.count} if ranks.count > 1 else {}),
+            **({"layers_on_gpus": list(plan.spread)} if plan.spread else {}),
             **_row_numbers(self.train, self.held_out),
             "rank": wanted.rank,
             "alpha": float(wanted.alpha),

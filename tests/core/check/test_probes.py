@@ -308,6 +308,32 @@ def test_what_a_finetune_needs_follows_the_number_of_gpus() -> None:
     )
 
 
+def test_a_base_that_one_gpu_cannot_hold_is_counted_as_spread() -> None:
+    facts = config_facts(
+        {
+            "model_type": "llama",
+            "hidden_size": 8192,
+            "intermediate_size": 28672,
+            "num_hidden_layers": 80,
+            "num_attention_heads": 64,
+            "num_key_value_heads": 8,
+            "vocab_size": 128256,
+        }
+    )
+
+    def need(gpus: int | str, room: int) -> StageNeed:
+        values = {"finetune.gpus": gpus, "finetune.rank": 16, "finetune.batch_size": 2, "finetune.steps": 100}
+        here = Machine(room << 30, 8, others_free=(room << 30,))
+        return stage_needs(facts, settled(values), here, Lengths(1000, 1000.0, 1024))["finetune"]
+
+    assert need(1, 32).gpu > 32 << 30, "nobody asked for another"
+    for asked in (2, "auto"):
+        assert need(asked, 32).gpu < 32 << 30
+        assert need(asked, 32).ram == need(1, 32).ram, "one process"
+        assert need(asked, 32).seconds == pytest.approx(need(1, 32).seconds), "one works at a time"
+    assert need(2, 80).seconds < need(1, 80).seconds, "each holds it"
+
+
 @pytest.mark.parametrize("call", ["nvmlDeviceGetCount", "nvmlSystemGetDriverVersion", "nvmlDeviceGetName"])
 def test_a_driver_that_goes_while_it_is_asked_is_told(
     subject: Subject, monkeypatch: pytest.MonkeyPatch, call: str

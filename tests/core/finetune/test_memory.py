@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core.finetune.device import out_of_memory_words
-from core.finetune.memory import TrainingSize, Way
+from core.finetune.memory import SPARE, TrainingSize, Way, spread_if_needed
 from core.model.folder import config_facts
 
 GIB = 2**30
@@ -137,3 +139,59 @@ def test_nothing_fits_where_not_even_the_weights_do() -> None:
 def test_a_float_model_is_not_unpacked() -> None:
     plan = TrainingSize(dataclasses.replace(PHI, quantization=None), 64, 8, 1024).plan(100 * GIB)
     assert "unpacked" not in plan.reason
+
+
+# As Llama 3.1 70B, quantized to 4 bits.
+LARGE = config_facts(
+    {
+        "model_type": "llama",
+        "hidden_size": 8192,
+        "intermediate_size": 28672,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+        "tie_word_embeddings": False,
+        "quantization_config": {"quant_method": "olive", "bits": 4, "group_size": 128},
+    }
+)
+
+
+def test_a_base_too_large_for_one_card_is_spread_over_several() -> None:
+    size = TrainingSize(LARGE, rank=16, batch=1, length=1024)
+    cards = [32 * GIB, 32 * GIB]
+    plan = spread_if_needed(size, 1, cards)
+    assert plan is not None
+    assert (plan.way, sum(plan.spread)) == ("low", 80)
+    assert plan.spread[0] < plan.spread[1], "the first has the embeddings, too"
+    assert "layers on 2 GPUs" in plan.reason
+    assert spread_if_needed(size, 1, [48 * GIB, 48 * GIB]) is None, "one has room"
+    assert spread_if_needed(size, 1, [12 * GIB, 12 * GIB]) is None, "both have not"
+    assert size.spread([80 * GIB] * 4).way == "fast", "the weights fit on four unpacked"
+    assert size.spread([80 * GIB] * 4, "low").way == "low"
+
+
+def test_what_fits_on_several_cards_is_what_is_said() -> None:
+    asked: dict[str, Any] = {"rank": 16, "batch": 64, "length": 1024}
+    cards = [32 * GIB, 32 * GIB]
+    assert not TrainingSize(LARGE, **asked).spread(cards).fits
+    said = TrainingSize(LARGE, **asked).what_fits(cards)[0]
+    asked["batch"] = said.value
+    assert TrainingSize(LARGE, **asked).spread(cards).fits
+
+
+@given(st.lists(st.integers(0, 60), min_size=2, max_size=5), st.integers(1, 8))
+def test_layers_are_spread_whenever_they_have_room(gib: list[int], batch: int) -> None:
+    size = TrainingSize(LARGE, rank=16, batch=batch, length=512)
+    free = [each * GIB for each in gib]
+    plan = size.spread(free, "low")
+    assert sum(plan.spread) == LARGE.layers
+    assert len(plan.spread) == len(free)
+    need, usable = size.need("low"), [each * (1 - SPARE) for each in free]
+    ends = LARGE.end_numbers * 2
+    layer = (need.total - need.working - ends) / LARGE.layers
+    room = [(each - need.working - (0 if at else ends)) / layer for at, each in enumerate(usable)]
+    if plan.fits:
+        assert all(count <= each + 1e-6 for count, each in zip(plan.spread, room, strict=True) if count)
+    else:
+        assert room[0] < 0 or sum(max(0, int(each)) for each in room) <= LARGE.layers + len(free)
