@@ -16,6 +16,8 @@ from core.folder import LabFolder
 from core.model.auto import Chosen
 from core.recipe import Recipe
 from core.results import numbers_of
+from core.searched import PLOT_LEGEND, TABLE_LEGEND, Board, boards_of, plot, refused_words, seen, summary
+from core.searched import table as search_table
 from core.stages import STAGES, assessment, result_lines
 from core.stale import stale
 from core.text import clean
@@ -104,6 +106,8 @@ def report_text(lab: LabFolder, recipe: Recipe) -> str:
             parts.append(
                 "Made with " + ", ".join(f"{name} {version}" for name, version in packages.items()) + "."
             )
+    for board in boards_of(lab, recipe.model.source):
+        parts += _search(board)
     uploaded = read_if_whole(lab.upload_path)
     text = "\n\n".join(parts) + "\n"
     return with_upload(text, uploaded) if isinstance(uploaded, dict) else text
@@ -150,6 +154,23 @@ def _evaluation(result: Mapping[str, Any]) -> list[str]:
         lines += [(TITLES.get(str(name), str(name)), text) for name, text in sample["answers"].items()]
         parts.append("\n".join(f"- **{escape(who)}**: {escape(str(text or ''))}" for who, text in lines))
     return parts
+
+
+def search_heading(board: Board) -> str:
+    """What people call what a search found."""
+    return f"Search, {STAGES[board.kind].title}"
+
+
+def _search(board: Board) -> list[str]:
+    """What a search found: the sentence, the choices as a table, and as points."""
+    parts = [f"## {escape(search_heading(board))}", escape(assessment("search", summary(board)).text)]
+    found = search_table(board)
+    rows = [found.heads, ["---"] * len(found.heads), *found.rows]
+    parts.append("\n".join("| " + " | ".join(map(escape, row)) + " |" for row in rows))
+    parts.append(escape(f"{TABLE_LEGEND}."))
+    if lines := plot(seen(board)):
+        parts.append("\n".join(("```", PLOT_LEGEND, *lines, "```")))
+    return parts + [escape(words) for words in (refused_words(board), board.note) if words]
 
 
 def code(text: str) -> str:

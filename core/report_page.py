@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -29,8 +30,10 @@ from core.formats import human_bytes, number
 from core.hardware import usable_cores
 from core.model.auto import Chosen
 from core.recipe import Recipe, UploadSection, recipe_text
-from core.report import report_text, what_is_made
+from core.report import report_text, search_heading, what_is_made
 from core.results import numbers_of
+from core.searched import TABLE_LEGEND, Board, boards_of, refused_words, seen, summary
+from core.searched import table as search_table
 from core.stages import STAGES, assessment, result_lines
 from core.stale import stale
 from core.text import clean, command
@@ -63,11 +66,13 @@ def page(lab: LabFolder, recipe: Recipe) -> str:
     judged = sorted(made, key=lambda each: each[0] != "evaluate")
     sentences = [assessment(stage, manifest.get("result") or {}) for stage, _, _, manifest in judged]
     evaluation = _evaluation_now(lab, recipe, made)
+    boards = boards_of(lab, recipe.model.source)
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     charts = [
         {"title": title, "svg": Markup(svg), "words": words}
         for title, svg, words in (
             *_quality(evaluation),
+            *map(_search, boards),
             _loss(results.get("finetune", {})),
             _layers(evaluation),
             _sizes(results),
@@ -88,6 +93,7 @@ def page(lab: LabFolder, recipe: Recipe) -> str:
         answers=_samples(evaluation) or _answers(results.get("optimize", {}).get("answers")),
         table=_table(evaluation),
         parts=[_part(lab.root, *each) for each in made],
+        searches=[_searched(board) for board in boards],
         commands=_commands(lab, recipe, [stage for stage, *_ in made]),
         recipe=_plain_text(recipe_text(_without_azure(recipe))),
         machine=f"{platform.system()} {platform.machine()}, {usable_cores()} cores, Python {platform.python_version()}",
@@ -126,6 +132,18 @@ def _part(root: Path, stage: str, heading: str, folder: Path, manifest: Mapping[
             for each in manifest.get("auto") or []
         ],
         "made": [("Folder", _plain(folder.relative_to(root))), *made],
+    }
+
+
+def _searched(board: Board) -> dict[str, Any]:
+    """What a search found, as the page shows it."""
+    found = search_table(board)
+    return {
+        "heading": search_heading(board),
+        "sentence": assessment("search", summary(board)).text,
+        "heads": found.heads,
+        "rows": found.rows,
+        "words": " ".join(filter(None, (f"{TABLE_LEGEND}.", refused_words(board), _plain(board.note)))),
     }
 
 
@@ -269,6 +287,55 @@ def _layers(evaluation: Mapping[str, Any]) -> Chart:
     )
     svg = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{_escaped(words)}">{"".join(parts)}</svg>'
     return "Divergence by layer", svg, words
+
+
+def _search(board: Board) -> Chart:
+    """The choices of a search by size and divergence, with the line of those that none beats in both."""
+    found = [
+        (each.size, each.loss, each) for each in seen(board) if each.size and each.loss and each.loss > 0
+    ]
+    title = "Search: size and divergence"
+    if len(found) < 2:
+        return title, "", ""
+    left, right = min(size for size, _, _ in found), max(size for size, _, _ in found)
+    low, high = min(loss for _, loss, _ in found), max(loss for _, loss, _ in found)
+
+    def x(size: float) -> float:
+        share = (size - left) / (right - left) if right > left else 0.5
+        return _LEFT + 8 + (_WIDTH - _LEFT - 22) * share
+
+    def y(loss: float) -> float:  # by powers, since the plainest roundings are many times worse than the best
+        share = math.log(high / loss) / math.log(high / low) if high > low else 0.5
+        return _TOP + 6 + (_HEIGHT - _TOP - _BOTTOM - 12) * share
+
+    parts = [
+        f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - 6}" y1="{y(loss):.1f}" y2="{y(loss):.1f}"/>'
+        f'<text x="{_LEFT - 6}" y="{y(loss) + 4:.1f}" text-anchor="end">{number(loss)}</text>'
+        for loss in dict.fromkeys((low, math.sqrt(low * high), high))
+    ]
+    for size, anchor in dict.fromkeys(((left, "start"), (right, "end"))):
+        parts.append(
+            f'<text x="{_LEFT if anchor == "start" else _WIDTH - 6}" y="{_HEIGHT - 4}" '
+            f'text-anchor="{anchor}">{human_bytes(size)}</text>'
+        )
+    line = sorted((size, loss) for size, loss, each in found if each.front)
+    places = " ".join(f"{x(size):.1f},{y(loss):.1f}" for size, loss in line)
+    parts.append(f'<polyline class="smooth" points="{places}"/>')
+    best = None
+    for size, loss, each in sorted(found, key=lambda point: point[2].number == board.best):
+        kind, radius = ("point" if each.part >= 1 else "guess"), 3.5
+        if each.number == board.best:
+            best, kind, radius = each, "dot", 5
+        parts.append(f'<circle class="{kind}" cx="{x(size):.1f}" cy="{y(loss):.1f}" r="{radius}"/>')
+    words = "Further left is smaller, lower is nearer to the float model, by powers. Hollow: estimated from some layers"
+    if line:
+        words += "; on the line: none is both smaller and better"
+    if best is not None:
+        words += (
+            f"; in orange the best, {_plain(best.title)}: {human_bytes(best.size or 0)}, {best.loss_words}"
+        )
+    svg = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{_escaped(words)}">{"".join(parts)}</svg>'
+    return title, svg, f"{words}."
 
 
 def _table(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:

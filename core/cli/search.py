@@ -11,7 +11,7 @@ from core.search.space import SearchLimits, read_loss, read_seconds, read_size, 
 
 if TYPE_CHECKING:
     from core.lab import Lab
-    from core.search.board import Board
+    from core.searched import Board
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     from core.cli.parser import UsageError
     from core.cli.show import print_json
     from core.lab import Lab
-    from core.search.board import last_board
+    from core.searched import last_board
 
     lab = Lab.open(options.folder)
     kind = "finetune" if options.finetune else "quantize"
@@ -156,7 +156,7 @@ def job_options(asked: Mapping[str, Any], *, mixed: bool = True) -> dict[str, An
 def _search(lab: Lab, options: argparse.Namespace, asked: Mapping[str, Any]) -> int:
     from core.cli.jobs import JsonEvents, run_job, say_started
     from core.cli.show import EventPrinter, print_json
-    from core.search.board import last_board
+    from core.searched import last_board
 
     wanted = job_options(asked, mixed=not options.no_mixed)
     folder = options.folder
@@ -201,7 +201,7 @@ def _pick(lab: Lab, board: Board, word: str, *, as_json: bool) -> int:
 def print_board(board: Board, folder: str) -> None:
     """The tries of a search as a table and as points, on standard output."""
     from core.cli.show import say
-    from core.search.board import plot, refused_words, table
+    from core.searched import PLOT_LEGEND, plot, refused_words, table
     from core.text import command
 
     found = table(board)
@@ -209,14 +209,14 @@ def print_board(board: Board, folder: str) -> None:
     used = [at for at in range(len(found.heads)) if any(row[at] for row in found.rows)]
     widths = [max(len(row[at]) for row in rows) for at in used]
     for row in rows:
-        line = "  ".join(f"{row[at]:<{width}}" for at, width in zip(used, widths, strict=True))
+        line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
         say((line.rstrip(), "bold") if row is found.heads or row[0] == "*" else line.rstrip(), fold=False)
     if refused := refused_words(board):
         say(refused)
     lines = plot([each for each in board.tries if each.state != "refused"])
     if lines:
         say("")
-        say("divergence by size: * none is smaller and better, . others, ~ estimated from some layers")
+        say(PLOT_LEGEND)
         for line in lines:
             say(line, fold=False)
     say("")

@@ -158,8 +158,7 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
         except (LabError, OSError):  # an input is gone
             fingerprint = {}
         _mark_changed(output, fingerprint, reporter)
-    if stage.makes is not None:
-        write_report(lab, written)
+    write_report(lab, written)
     peaks = {name: round(value) for name, value in monitor.peaks().items()}
     return {
         "result": _plain(result),

@@ -17,9 +17,9 @@ from core.events import Reporter
 from core.finetune.stage import fingerprint as finetune_fingerprint
 from core.formats import duration, number
 from core.recipe import recipe_text
-from core.search.board import Board, Try, write_board
 from core.search.space import SearchLimits
 from core.search.study import close_open, digest_of, halving, open_journal, open_study
+from core.searched import Board, Try, write_board
 from core.stage_context import StageContext
 
 if TYPE_CHECKING:

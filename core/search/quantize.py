@@ -28,7 +28,6 @@ from core.model.faults import refuse
 from core.model.folder import ModelFacts, model_facts
 from core.model.sources import model_stamp, resolve_model
 from core.quantize.stage import calibration_file, chosen_rows, make
-from core.search.board import Board, Try, write_board
 from core.search.space import (
     Candidate,
     SearchLimits,
@@ -41,6 +40,7 @@ from core.search.space import (
     size_of,
 )
 from core.search.study import close_open, digest_of, halving, open_journal, open_study
+from core.searched import Board, Try, write_board
 from core.stage_context import StageContext, versions
 
 if TYPE_CHECKING:

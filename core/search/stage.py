@@ -8,8 +8,8 @@ from typing import Any
 from core.errors import RequestError
 from core.folder import LabFolder
 from core.model.auto import Settled
-from core.search.board import KINDS, summary
 from core.search.space import SearchLimits
+from core.searched import KINDS, summary
 from core.stage_context import StageContext
 
 

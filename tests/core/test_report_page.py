@@ -14,7 +14,9 @@ from core.files import MANIFEST, write_json
 from core.folder import LabFolder
 from core.lab import Lab
 from core.recipe import Recipe
+from core.report import report_text
 from core.report_page import page, write_report
+from core.searched import Board, Try, write_board
 from tests.tui.labs import with_evaluation
 
 CURVE = [[step, 3.0 / step] for step in range(1, 61)]
@@ -104,6 +106,29 @@ def test_it_loads_nothing_and_runs_nothing(tmp_path: Path) -> None:
         value for _, given in seen.tags for name, value in given.items() if name in ("src", "href", "style")
     ]
     assert not [name for _, given in seen.tags for name in given if name.startswith("on")]
+
+
+def test_what_a_search_found_stands_in_both_reports(tmp_path: Path) -> None:
+    lab = lab_of(tmp_path / "lab")
+    tries = (
+        Try(1, "gptq, <b>4 bits", {}, "measured", size=2**20, loss=0.05, part=1.0, front=True),
+        Try(2, "rtn, 4 bits", {}, "dropped", "others do better", 2**20, 0.5, part=0.25),
+        Try(3, "gptq, 8 bits", {}, "measured", size=2**21, loss=0.01, part=1.0, front=True),
+        Try(4, "awq, 4 bits", {}, "refused", "too large", 2**22),
+    )
+    write_board(lab, Board("quantize", "at most 1 MiB", tries, 1, True, model="rehearsal"))
+    seen = Seen(page(lab, Recipe()))
+    said = " ".join(" ".join(seen.texts).split())
+    assert "Best within the limits (at most 1 MiB): gptq, <b>4 bits. It is one of 4 choices" in said
+    assert "in orange the best, gptq, <b>4 bits: 1.0 MiB, 0.050" in said
+    assert [given["class"] for tag, given in seen.tags if tag == "circle"].count("guess") == 1
+    text = report_text(lab, Recipe())
+    assert "## Search, Quantize" in text
+    assert "| \\* | 1 | gptq, \\<b\\>4 bits | 1.0 MiB | 0.050 |  |" in text
+    assert "|  | 2 | rtn, 4 bits | 1.0 MiB | ~0.500 | others do better |" in text
+    assert "1 further choice of 4.0 MiB and more: too large." in text
+    other = Recipe().with_values({"model.source": "another"})  # it would be no search of this model
+    assert "Search, Quantize" not in report_text(lab, other) + page(lab, other)
 
 
 @settings(max_examples=30, deadline=None)

@@ -16,7 +16,7 @@ import pytest
 
 from core.check import Check
 from core.lab import Lab
-from core.search.board import Board, Try, write_board
+from core.searched import Board, Try, write_board
 from tests.snapshots.conftest import Compare
 from tests.tui.conftest import screen_text, until
 from tests.tui.labs import END, RESULTS, job_in, made

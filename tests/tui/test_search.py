@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from core.lab import Lab
-from core.search.board import write_board
-from tests.core.search.test_board import BOARD
+from core.searched import write_board
+from tests.core.test_searched import BOARD
 from tests.tui.conftest import opened, screen_text, until
 from tests.tui.labs import FakeJob
 from tui.screens.search import SearchScreen

@@ -15,8 +15,8 @@ from textual.message import Message
 from textual.widgets import Input
 
 from core.formats import human_bytes
-from core.search.board import Board, Try, ordered, read_board, refused_words
 from core.search.space import READERS, SearchLimits
+from core.searched import Board, Try, ordered, read_board, refused_words
 from core.text import clean
 from tui.labels import progress
 from tui.screens.dialogs import Dialog
@@ -47,7 +47,7 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
     """Gives the settings of the choice that was picked, or None.
 
     Args:
-        kind: of :data:`core.search.board.KINDS`.
+        kind: of :data:`core.searched.KINDS`.
         newest: the lab's newest search, as the wizard has last seen it.
     """
 

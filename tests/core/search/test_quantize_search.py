@@ -15,9 +15,9 @@ from core.folder import LabFolder
 from core.model.folder import model_facts
 from core.quantize.stage import chosen_rows, make
 from core.search import quantize as searching
-from core.search.board import read_board
 from core.search.quantize import QuantizeSearch
 from core.search.space import Candidate, SearchLimits, WeightForm, size_of
+from core.searched import read_board
 from core.stage_context import StageContext
 from tests.recipes import settled
 from tests.tiny_models import make_tiny

@@ -13,7 +13,7 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 
 from core.recipe import on_form
-from core.search.board import KINDS
+from core.searched import KINDS
 from core.stages import STAGES
 from tui.keys import STAGE
 from tui.layout import TALL

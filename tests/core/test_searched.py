@@ -9,7 +9,7 @@ import pytest
 
 from core.cli import main
 from core.lab import Lab
-from core.search.board import Board, Try, board_path, plot, read_board, refused_words, table, write_board
+from core.searched import Board, Try, board_path, plot, read_board, refused_words, table, write_board
 
 TRIES = (
     Try(
@@ -53,8 +53,11 @@ def test_a_board_comes_back_and_a_damaged_one_is_none(lab: Lab) -> None:
     assert read_board(lab.folder, "quantize") is None
     write_board(lab.folder, BOARD)
     assert read_board(lab.folder, "quantize") == BOARD
-    board_path(lab.folder, "quantize").write_text('{"tries": [{"number": 1}]}')
-    assert read_board(lab.folder, "quantize") is None
+    whole = BOARD.as_dict()
+    for damage in {}, {"number": "1"}, {"title": None}, {"loss": float("nan")}, {"size": "large"}:
+        whole["tries"] = [{"number": 1, **({"title": "x", "values": {}} if damage else {}), **damage}]
+        board_path(lab.folder, "quantize").write_text(json.dumps(whole))
+        assert read_board(lab.folder, "quantize") is None
 
 
 def test_the_table_and_the_plot_are_clean_and_an_estimate_is_marked() -> None:

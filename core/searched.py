@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -113,21 +114,44 @@ def read_board(lab: LabFolder, kind: str) -> Board | None:
     """The board of the last search of that kind; None where there was none, or it is damaged."""
     found = read_if_whole(board_path(lab, kind))
     try:
-        names = {each.name for each in fields(Try)}
-        tries = tuple(
-            Try(**{key: value for key, value in each.items() if key in names}) for each in found["tries"]
-        )
+        tries = tuple(map(_read_try, found["tries"]))
+        best = found.get("best")
         return Board(
             kind=kind,
             limits=str(found.get("limits", "")),
             tries=tries,
-            best=found.get("best"),
+            best=best if any(each.number == best for each in tries) else None,
             done=bool(found.get("done")),
             note=str(found.get("note", "")),
             model=str(found.get("model", "")),
         )
     except (KeyError, TypeError, AttributeError):
         return None
+
+
+def _read_try(data: Mapping[str, Any]) -> Try:
+    names = {each.name for each in fields(Try)}
+    found = Try(**{key: value for key, value in data.items() if key in names})
+    numbers = (found.number, found.size, found.loss, found.worse, found.speed, found.onnx_size, found.part)
+    for value in numbers:
+        if not (value is None or (isinstance(value, int | float) and math.isfinite(value))):
+            raise TypeError
+    if found.number is None or not all(
+        isinstance(each, str) for each in (found.title, found.state, found.why)
+    ):
+        raise TypeError
+    return found
+
+
+def boards_of(lab: LabFolder, model: str) -> list[Board]:
+    """The boards of the last searches that were made with this model and tried something."""
+    found = [read_board(lab, kind) for kind in KINDS]
+    return [board for board in found if board and board.model == model and seen(board)]
+
+
+def seen(board: Board) -> list[Try]:
+    """The tries of which a figure is known, without those that a limit refused before."""
+    return [each for each in board.tries if each.loss is not None and each.state != "refused"]
 
 
 def last_board(lab: LabFolder, kind: str) -> Board:
@@ -166,7 +190,10 @@ class Table:
 
 
 def table(board: Board) -> Table:
-    """The board for people, without what a limit refused before it was tried. All texts are cleaned."""
+    """The board for people, without what a limit refused before it was tried, and without empty columns.
+
+    All texts are cleaned.
+    """
     quantize = board.kind == "quantize"
     rows = []
     order = [each for each in ordered(board) if each.state != "refused"]
@@ -182,7 +209,12 @@ def table(board: Board) -> Table:
         cells += [clean(each.why or ("" if each.state == "measured" else each.state), keep_newlines=False)]
         rows.append(tuple(cells))
     heads = _HEADS if quantize else ("", "no", "settings", "held-out loss", "")
-    return Table(heads, tuple(rows), tuple(each.number for each in order))
+    used = [at for at in range(len(heads)) if heads[at] in ("no", "settings") or any(row[at] for row in rows)]
+    return Table(
+        tuple(heads[at] for at in used),
+        tuple(tuple(row[at] for at in used) for row in rows),
+        tuple(each.number for each in order),
+    )
 
 
 _HEADS = ("", "no", "settings", "size", "divergence", "worse", "tokens/s", "")
@@ -224,6 +256,13 @@ def plot(tries: Sequence[Try], width: int = 56, height: int = 12) -> list[str]:
     left, right = human_bytes(low), human_bytes(high)
     lines.append(" " * (gutter + 2) + left + " " * max(1, width - len(left) - len(right)) + right)
     return lines
+
+
+PLOT_LEGEND = "divergence by size: * none is smaller and better, . others, ~ estimated from some layers"
+"""What the marks of :func:`plot` mean."""
+
+TABLE_LEGEND = "* the best within the limits, + none is both smaller and better, ~ an estimate"
+"""What the marks of :func:`table` mean."""
 
 
 def summary(board: Board) -> Mapping[str, Any]:
