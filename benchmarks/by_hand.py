@@ -69,7 +69,8 @@ class ByHand:
         import onnxruntime
         from transformers import AutoTokenizer
 
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
+        tokenizers: Any = AutoTokenizer
+        self.tokenizer = tokenizers.from_pretrained(str(folder))
         config = json.loads((folder / "genai_config.json").read_text())
         self.head = config["model"]["decoder"]["head_size"]
         options = onnxruntime.SessionOptions()
@@ -87,8 +88,8 @@ class ByHand:
             given = [*asked, {"role": "assistant", "content": answer}]
             text = self.tokenizer.apply_chat_template(given, tokenize=False).rstrip("\n")
             assert text.startswith(before)
-            encode = lambda part: self.tokenizer(part, add_special_tokens=False).input_ids  # noqa: E731
-            return encode(text), len(encode(before))
+            ids, start = (self.tokenizer(part, add_special_tokens=False).input_ids for part in (text, before))
+            return ids, len(start)
         before, text = f"Question: {question}\nAnswer:", f"Question: {question}\nAnswer: {answer}"
         ids = [*self.tokenizer(text).input_ids, self.tokenizer.eos_token_id]
         return ids, len(self.tokenizer(before).input_ids)
@@ -108,8 +109,11 @@ class ByHand:
             elif each.name.startswith("past_key_values"):
                 feeds[each.name] = np.zeros((1, each.shape[1], 0, self.head), dtype=np.float32)
         if adapter is not None:
-            given = onnxruntime.AdapterFormat.read_adapter(str(adapter)).get_parameters()
-            feeds |= {name: value.numpy() for name, value in given.items()}
+            form: Any = onnxruntime.AdapterFormat
+            feeds |= {
+                name: value.numpy()
+                for name, value in form.read_adapter(str(adapter)).get_parameters().items()
+            }
         logits = self.session.run(["logits"], feeds)[0][0].astype(np.float64)
         highest = logits.max(axis=1, keepdims=True)
         shares = logits - highest - np.log(np.exp(logits - highest).sum(axis=1, keepdims=True))

@@ -154,6 +154,7 @@ def try_out(model: Real, file: Path, work: Path, steps: int) -> Seen:
     if made.returncode == 0:
         _check(seen, root)
         if _run(seen, root):
+            _evaluate(seen, root)
             _ask(seen, root)
     seen.seconds = time.monotonic() - began
     return seen
@@ -187,6 +188,34 @@ def _run(seen: Seen, root: Path) -> bool:
         )
     seen.must(ran.returncode == 0, f"run ended with the status {ran.returncode}")
     return True
+
+
+def _evaluate(seen: Seen, root: Path) -> None:
+    """Ten held-out records measured, and what is deployed computed again without the program."""
+    from benchmarks.by_hand import differences
+    from core.formats import human_bytes
+    from core.lab import Lab
+
+    ran = olivepress("evaluate", str(root), "--rows", "10")
+    job = Lab.open(root).newest("evaluate")
+    result = job.result if job is not None and job.state == "succeeded" else None
+    if job is None or result is None:
+        seen.must(False, f"evaluate: {ran.stderr.strip()[-2000:] or 'did not run'}")
+        return
+    for fault in differences(root, 10):
+        seen.must(False, f"evaluate: {fault}")
+    told = (
+        f"perplexity {result['perplexity_before']:.1f} to {result['perplexity_after']:.1f}, by hand the same"
+    )
+    seen.stages.append(
+        (
+            "evaluate",
+            job.seconds or 0.0,
+            job.peaks.get("ram_bytes", 0) / 2**30,
+            human_bytes(result["bytes"]),
+            told,
+        )
+    )
 
 
 def _told(seen: Seen, stage: str, result: dict[str, Any]) -> tuple[int, str]:

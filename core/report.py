@@ -77,7 +77,7 @@ def report_text(lab: LabFolder, recipe: Recipe) -> str:
     parts = [
         f"# {escape(lab.root.name)}",
         f"Model {code(recipe.model.source)}, data {code(recipe.data.file)}. "
-        f"Written {now()[:19]}Z by OlivePress.",
+        f"Written {written()} by OlivePress.",
     ]
     old = stale(lab, recipe)
     for stage, heading, folder in what_is_made(lab):
@@ -111,6 +111,12 @@ def report_text(lab: LabFolder, recipe: Recipe) -> str:
     uploaded = read_if_whole(lab.upload_path)
     text = "\n\n".join(parts) + "\n"
     return with_upload(text, uploaded) if isinstance(uploaded, dict) else text
+
+
+def written() -> str:
+    """The time now, as a report has it."""
+    at = now()
+    return f"{at[:10]}, {at[11:16]} UTC"
 
 
 def _now(lab: LabFolder, recipe: Recipe, stage: str) -> Path | None:

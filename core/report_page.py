@@ -7,7 +7,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from core.difference import difference
 from core.errors import RequestError
@@ -23,14 +23,13 @@ from core.evaluated import (
     table,
     tasks_table,
 )
-from core.events import now
 from core.files import MANIFEST, read_json, write_atomic
 from core.folder import LabFolder
 from core.formats import human_bytes, number
 from core.hardware import usable_cores
 from core.model.auto import Chosen
 from core.recipe import Recipe, UploadSection, recipe_text
-from core.report import report_text, search_heading, what_is_made
+from core.report import report_text, search_heading, what_is_made, written
 from core.results import numbers_of
 from core.searched import TABLE_LEGEND, Board, boards_of, refused_words, seen, summary
 from core.searched import table as search_table
@@ -61,11 +60,8 @@ def page(lab: LabFolder, recipe: Recipe) -> str:
     from markupsafe import Markup
 
     made, unread = _made(lab)
-    results = {stage: manifest.get("result") or {} for stage, _, _, manifest in made}
-    # Whether it was worth it stands first, where that was measured.
-    judged = sorted(made, key=lambda each: each[0] != "evaluate")
-    sentences = [assessment(stage, manifest.get("result") or {}) for stage, _, _, manifest in judged]
-    evaluation = _evaluation_now(lab, recipe, made)
+    results = _meant(lab, recipe, made)
+    evaluation = results.get("evaluate", {})
     boards = boards_of(lab, recipe.model.source)
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     charts = [
@@ -85,9 +81,11 @@ def page(lab: LabFolder, recipe: Recipe) -> str:
         lab=_plain(lab.root.name),
         model=_plain(recipe.model.source),
         data=_plain(recipe.data.file),
-        written=f"{now()[:19]}Z",
+        written=written(),
         version=__version__,
-        verdict=[sentence for sentence in sentences if sentence.text],
+        about=_about(recipe, results),
+        headline=_headline(results),
+        verdict=_verdict(made),
         old=[f"{STAGES[stage].title}: {_plain(why)}." for stage, why in stale(lab, recipe).items()] + unread,
         charts=charts,
         answers=_samples(evaluation) or _answers(results.get("optimize", {}).get("answers")),
@@ -113,6 +111,64 @@ def _made(lab: LabFolder) -> tuple[list[tuple[str, str, Path, Mapping[str, Any]]
         if manifest:
             found.append((stage, heading, folder, manifest))
     return found, unread
+
+
+def _meant(
+    lab: LabFolder, recipe: Recipe, made: Sequence[tuple[str, str, Path, Mapping[str, Any]]]
+) -> dict[str, Mapping[str, Any]]:
+    """Each stage's result: of the adapter that the recipe names, or of another where that has none."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for stage, _, folder, manifest in made:
+        makes = STAGES[stage].makes
+        if stage not in found or (makes and folder == makes.folder(lab, recipe.finetune.adapter)):
+            found[stage] = numbers_of(manifest)
+    return found
+
+
+def _verdict(made: Sequence[tuple[str, str, Path, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """A sentence for each result, with its name where there are several of its kind."""
+    stages = [stage for stage, *_ in made]
+    found = []
+    # Whether it was worth it stands first, where that was measured.
+    for stage, heading, _, manifest in sorted(made, key=lambda each: each[0] != "evaluate"):
+        sentence = assessment(stage, numbers_of(manifest))
+        if sentence.text:
+            name = f"{_plain(heading)}: " if stages.count(stage) > 1 else ""
+            found.append({"text": f"{name}{sentence.text}", "poor": sentence.poor})
+    return found
+
+
+def _headline(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The verdict in two or three words; empty where nothing was evaluated."""
+    judged = assessment("evaluate", results.get("evaluate", {}))
+    if not judged.text:
+        return ""
+    return "Not good enough yet" if judged.poor else "It was worth it"
+
+
+def _about(recipe: Recipe, results: Mapping[str, Mapping[str, Any]]) -> str:
+    """What was done, for who has not seen the lab."""
+    quantized, tuned, built = (results.get(name, {}) for name in ("quantize", "finetune", "optimize"))
+    parts = []
+    if _is_number(bits := quantized.get("bits")) and quantized.get("algorithm") != "none":
+        parts.append(f"its weights were rounded to {bits} bits")
+    if _is_number(count := tuned.get("train_rows")):
+        parts.append(f"it was trained on {number(count)} records")
+    if _is_number(size := built.get("base_bytes")):
+        parts.append(
+            f"it was made an ONNX model of {human_bytes(size)} "
+            f"for a {_DEVICES.get(str(built.get('device')), 'machine')}"
+        )
+    if not parts:
+        return ""
+    size = quantized.get("parameters")
+    of = f" of {number(round(size / 1e6))} million parameters" if _is_number(size) and size >= 1e6 else ""
+    name = _plain(Path(recipe.model.source).name or recipe.model.source)
+    said = ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]
+    return f"What was done to {name}, a language model{of}: {said}."
+
+
+_DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 
 
 def _part(root: Path, stage: str, heading: str, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,17 +259,6 @@ def _sizes(results: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str]:
 
 Chart = tuple[str, str, str]
 """A title, the SVG (empty where there is nothing to draw), and words below it."""
-
-
-def _evaluation_now(
-    lab: LabFolder, recipe: Recipe, made: Sequence[tuple[str, str, Path, Mapping[str, Any]]]
-) -> Mapping[str, Any]:
-    """The result of the evaluation that the recipe means, or of another adapter's; empty without one."""
-    found = {folder: manifest for stage, _, folder, manifest in made if stage == "evaluate"}
-    now_meant = lab.evaluation_dir(recipe.finetune.adapter)
-    chosen = found.get(now_meant) or next(iter(found.values()), {})
-    result = chosen.get("result")
-    return result if isinstance(result, Mapping) else {}
 
 
 def _quality(evaluation: Mapping[str, Any]) -> list[Chart]:
@@ -345,7 +390,10 @@ def _table(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     return {
         "heads": [TITLES[name] for name, _ in there],
-        "lines": [*table(evaluation), *tasks_table(evaluation)],
+        "lines": [
+            (label, [cell.partition(" (") for cell in cells])
+            for label, cells in (*table(evaluation), *tasks_table(evaluation))
+        ],
         "words": explained(evaluation),
         "left_out": left_out(evaluation),
     }
@@ -364,7 +412,7 @@ def _speed(results: Mapping[str, Mapping[str, Any]], evaluation: Mapping[str, An
     return "Tokens a second, as ONNX", _bars(found, number) if found else "", words
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return (
         isinstance(value, int | float)
         and not isinstance(value, bool)

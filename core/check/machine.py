@@ -70,7 +70,7 @@ def needs(subject: Subject) -> Iterator[Check]:
     while not existing.exists():
         existing = existing.parent
     yield judge_disk(wanted, shutil.disk_usage(existing).free, existing)
-    yield judge_time(wanted)
+    yield judge_time(wanted, every["evaluate"] if "optimize" in subject.stages else None)
 
 
 def _unpacking(subject: Subject) -> int:
@@ -122,10 +122,16 @@ def judge_disk(wanted: list[StageNeed], free: int, where: Path) -> Check:
     return Check("disk", OK, found)
 
 
-def judge_time(wanted: list[StageNeed]) -> Check:
-    """Time: rough, and only worth a warning when it is long."""
+def judge_time(wanted: list[StageNeed], after: StageNeed | None = None) -> Check:
+    """Time: rough, and only worth a warning when it is long.
+
+    Args:
+        after: what may be run on the result; its time is told, and not judged.
+    """
     total = sum(need.seconds for need in wanted)
     found = "about " + ", ".join(f"{need.stage} {rough_duration(need.seconds)}" for need in wanted)
+    if after is not None:
+        found += f"; {after.stage}, where it is asked for, {rough_duration(after.seconds)}"
     if total > LONG_S:
         return Check(
             "time", WARN, found, "A GPU, fewer finetune.steps or a shorter data.max_seq_len shorten it."

@@ -9,18 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from core.algorithms import ALGORITHMS
+from core.evaluate.measuring import ANSWERS_S, TIMED, TOGETHER
+from core.evaluate.stage import LAYERS_FLOPS
 from core.finetune.gpus import GPU_FLOPS, STARTING_S, Work, gpus_that_pay, rows_at_once
 from core.finetune.memory import TEXTS_AT_ONCE, MemoryPlan, TrainingSize, spread_if_needed
 from core.model.auto import Settled
 from core.model.folder import ModelFacts
 from core.options import AUTO
+from core.quantize.quality import affordable
 
 GIB = 2**30
 
 SAFETY = 1.05
 """Every estimate of memory is raised by this much, to be on the safe side of what was measured."""
 
-PROCESS_RAM = {"quantize": 0.55 * GIB, "finetune": 0.55 * GIB, "optimize": 0.50 * GIB}
+PROCESS_RAM = {"quantize": 0.55 * GIB, "finetune": 0.55 * GIB, "optimize": 0.50 * GIB, "evaluate": 0.55 * GIB}
 """What a stage's process holds beside the model: torch, transformers and olive, as CPU builds."""
 
 CUDA_BUILD_RAM = 0.5 * GIB
@@ -35,6 +38,15 @@ MEASURED_LOGITS = 2**26
 CPU_RUN, CPU_SEARCH, CPU_TRAINING = 2.0e10, 4.0e10, 5.0e10
 """Float operations a second that one CPU core gives, float32: where the calibration rows go through the layers, in the
 search of scales and ranges, and in training. From the two models of docs/real-models.md."""
+
+CPU_READING, GPU_READING = 8.0e9, 1.0e12
+"""Bytes of weights a second that are read while a model answers token by token: each token needs all of them."""
+
+STEP_S = 0.01
+"""What a token takes beside, of any model."""
+
+GENERAL_TOKENS = 3000
+"""Tokens of the general text that comes along."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,7 @@ def stage_needs(
         "quantize": _quantize(facts, recipe, machine, lengths),
         "finetune": _finetune(facts, recipe, machine, lengths),
         "optimize": _optimize(facts, recipe, machine, lengths),
+        "evaluate": _evaluate(facts, recipe, machine, lengths),
     }
 
 
@@ -245,3 +258,29 @@ def _base(facts: ModelFacts, recipe: Settled, machine: Machine) -> StageNeed:
     widest = max(head, *(i * o for i, o in facts.linears))
     reference = (facts.linear_numbers + facts.end_numbers) * 4 if kept else result + 2 * widest * 4
     return _need("optimize", ram + reference, 0, disk, 30 + result / (4e6 * max(1, machine.cores)))
+
+
+def _evaluate(facts: ModelFacts, recipe: Settled, machine: Machine, lengths: Lengths) -> StageNeed:
+    """All five variants: float, quantized and with adapter in PyTorch, two in the runtime, each in its own process."""
+    rows = min(recipe.evaluate.rows, max(1, round(recipe.data.eval_fraction * lengths.rows)))
+    numbers = facts.linear_numbers + facts.end_numbers
+    packed = quantized_bytes(facts, recipe.quantize.bits, recipe.quantize.group_size)
+    process = machine.process_ram("evaluate")
+    whole = numbers * (2 if machine.has_gpu else 4)
+    answer = min(lengths.mean, recipe.chat.max_new_tokens)
+    affords = affordable(facts, "cuda" if machine.has_gpu else "cpu")
+    general = min(affords, MEASURED_LOGITS // max(1, facts.vocab_size), GENERAL_TOKENS)
+    one_by_one = min(rows, TIMED) + -(-max(0, rows - TIMED) // TOGETHER)
+    reading = GPU_READING if machine.has_gpu else CPU_READING
+    seconds = 3 * min(ANSWERS_S, one_by_one * answer * (whole / reading + STEP_S))
+    seconds += 2 * min(ANSWERS_S, rows * answer * (packed / reading + STEP_S))
+    seconds += _time(machine, 2.0 * numbers * (5 * (rows * lengths.mean + general) + general), CPU_RUN)
+    seconds += _time(machine, LAYERS_FLOPS, CPU_RUN)
+    seconds += 5 * (6 + whole / 1e9)
+    # The float model is left out where it does not fit.
+    loaded = whole + packed if process * 2 + whole + packed < machine.ram_free else packed * 2
+    logits = MEASURED_LOGITS * 4 * 2
+    disk = MEASURED_LOGITS * 4
+    if machine.has_gpu:
+        return _need("evaluate", process * 2 + packed + logits, whole + packed, disk, seconds)
+    return _need("evaluate", process * 2 + loaded + logits, 0, disk, seconds)

@@ -82,8 +82,8 @@ def run(context: StageContext) -> dict[str, Any]:
         StageError: no variant could be measured.
         Cancelled: asked to stop; what was measured is kept for the next time.
     """
-    from core.quantize.quality import BUDGET
-    from core.quantize.verify import affordable, running_device
+    from core.quantize.quality import BUDGET, affordable
+    from core.quantize.verify import running_device
 
     lab, recipe, report = context.lab, context.recipe, context.report
     if recipe.evaluate.tasks:

@@ -71,6 +71,16 @@ def _texts(plan: EvaluationPlan, kept: Kept) -> dict[int, str]:
     return {prompt.row: plan.text(each["ids"]) for prompt, each in pairs if prompt.row is not None}
 
 
+def _cut(plan: EvaluationPlan, kept: Kept) -> set[int]:
+    """The rows whose answers were cut where they were long enough."""
+    pairs = zip(plan.prompts, kept["answers"], strict=False)
+    return {
+        prompt.row
+        for prompt, each in pairs
+        if prompt.row is not None and len(each["ids"]) >= prompt.most and each["ids"][-1] not in plan.ends
+    }
+
+
 def _matches(plan: EvaluationPlan, kept: Kept) -> dict[int, Match]:
     return {row: match(text, plan.rows[row].expected) for row, text in _texts(plan, kept).items()}
 
@@ -142,7 +152,7 @@ def summary(plan: EvaluationPlan, there: Sequence[Variant], found: Mapping[str, 
         if value is not None:
             result[name] = value["value"] if isinstance(value, Mapping) else value
     result["variants"] = variants
-    result["answers"] = _shown(rows_of(plan, found))
+    result["answers"] = _shown(plan, found)
     return result
 
 
@@ -152,9 +162,15 @@ def _both(plan: EvaluationPlan, first: Kept, last: Kept) -> list[tuple[Match, Ma
     return [(one[row], other[row]) for row in one if row in other]
 
 
-def _shown(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Some rows with answers, evenly spread."""
-    asked = [row for row in rows if row["answers"]]
+def _shown(plan: EvaluationPlan, found: Mapping[str, Kept]) -> list[dict[str, Any]]:
+    """Some rows with answers, evenly spread; an answer that was cut ends in an ellipsis."""
+    cut = {name: _cut(plan, kept) for name, kept in found.items()}
+    asked = [(number, row) for number, row in enumerate(rows_of(plan, found)) if row["answers"]]
     count = min(SHOWN, len(asked))
-    chosen = [asked[place * len(asked) // count] for place in range(count)]
-    return [{key: row[key] for key in ("question", "expected", "answers")} for row in chosen]
+    shown = []
+    for number, row in (asked[place * len(asked) // count] for place in range(count)):
+        answers = {
+            name: f"{text} …" if number in cut[name] else text for name, text in row["answers"].items()
+        }
+        shown.append({"question": row["question"], "expected": row["expected"], "answers": answers})
+    return shown

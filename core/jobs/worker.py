@@ -158,7 +158,8 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
         except (LabError, OSError):  # an input is gone
             fingerprint = {}
         _mark_changed(output, fingerprint, reporter)
-    write_report(lab, written)
+    if stage.computes:  # what an upload tells, it puts into the report itself
+        write_report(lab, written)
     peaks = {name: round(value) for name, value in monitor.peaks().items()}
     return {
         "result": _plain(result),

@@ -285,9 +285,9 @@ class _Run:
         from core.optimize.build import build_base, choose, context_limit
         from core.optimize.genai import complete_config, end_tokens
         from core.optimize.merge import distance_to_unmerged, fold_in
-        from core.quantize.quality import within_budget
+        from core.quantize.quality import affordable, within_budget
         from core.quantize.stage import chosen_rows, keep_files, run_pass
-        from core.quantize.verify import affordable, running_device
+        from core.quantize.verify import running_device
 
         quantized, work = self.lab.quantized_dir, self.context.work / "merged"
         source, precision = quantized, self.recipe.optimize.precision

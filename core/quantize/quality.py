@@ -17,6 +17,8 @@ from core.events import Reporter
 if TYPE_CHECKING:
     import torch
 
+    from core.model.folder import ModelFacts
+
 Logits = Callable[[Sequence[int]], "torch.Tensor"]
 """Token ids of one row to logits of shape (tokens, vocabulary), float32, on the CPU."""
 
@@ -45,6 +47,13 @@ class Quality:
     def as_dict(self) -> dict[str, float]:
         """For results and reports."""
         return asdict(self)
+
+
+def affordable(facts: ModelFacts, device: str) -> int:
+    """Tokens to measure on: all on a GPU; on a CPU what takes some seconds."""
+    if device != "cpu":
+        return 4096
+    return max(64, min(4096, int(1e12 / (2 * max(facts.parameters, 1)))))
 
 
 def within_budget(rows: Sequence[Sequence[int]], vocab_size: int, tokens: int = 4096) -> list[list[int]]:

@@ -14,7 +14,7 @@ from core.model.folder import ModelFacts, model_facts
 from core.model.load import load_tokenizer
 from core.olive.checkpoint import load_model
 from core.quantize.layerwise import UnknownNames, streamed_logits
-from core.quantize.quality import Quality, compare, of_model, reference, within_budget
+from core.quantize.quality import Quality, affordable, compare, of_model, reference, within_budget
 from core.stage_context import StageContext
 from core.tqdm_progress import reporting
 
@@ -84,13 +84,6 @@ def measured_rows(
 def running_device() -> str:
     """Where models are measured."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def affordable(facts: ModelFacts, device: str) -> int:
-    """Tokens to measure on: all on a GPU; on a CPU what takes some seconds."""
-    if device != "cpu":
-        return 4096
-    return max(64, min(4096, int(1e12 / (2 * max(facts.parameters, 1)))))
 
 
 def float_logits(

@@ -166,7 +166,7 @@ def report_to_send(text: str) -> str:
 
 
 def _undated(text: str) -> str:
-    return re.sub(r"Written [0-9T:-]+Z by", "Written by", text)
+    return re.sub(r"Written [0-9T:-]+(Z|, [0-9:]+ UTC) by", "Written by", text)
 
 
 def digested(

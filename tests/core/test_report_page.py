@@ -187,6 +187,29 @@ def test_a_result_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert "olivepress.json" in said
 
 
+def test_of_two_adapters_the_one_that_the_recipe_names_is_drawn_and_each_is_named(tmp_path: Path) -> None:
+    lab = lab_of(tmp_path / "lab")
+    folder = lab.models_dir / "finetuned/zebra"
+    folder.mkdir()
+    zebra = {
+        "eval_loss_base": 3.0,
+        "eval_loss_tuned": 2.5,
+        "loss_curve": CURVE,
+        "eval_curve": [[0, 3.0], [9, 2.5]],
+    }
+    write_json(folder / MANIFEST, {"result": zebra})
+    (lab.models_dir / "finetuned/broken").mkdir()
+    write_json(lab.models_dir / "finetuned/broken" / MANIFEST, {"result": ["no", "result"]})
+    text = page(lab, Recipe())
+    assert "lowest at step 40 (1.10)" in text
+    assert "lowest at step 9 (2.50)" in page(lab, Recipe().with_values({"finetune.adapter": "zebra"}))
+    assert ">Adapter travel: Held-out loss 3.30 to 1.20" in text
+    assert "Adapter zebra: Held-out loss 3.00 to 2.50" in text
+    assert (
+        "its weights were rounded to 4 bits and it was made an ONNX model of 1.0 MiB for a machine." in text
+    )
+
+
 def test_an_evaluation_stands_first_with_a_table_charts_and_answers(tmp_path: Path) -> None:
     lab = lab_of(tmp_path)
     answers = [
@@ -217,7 +240,8 @@ def test_an_evaluation_stands_first_with_a_table_charts_and_answers(tmp_path: Pa
     assert "Not measured: with adapter: There is not enough memory." in text
     assert "Where <b>?" in seen.texts
     assert {"b", "c"} <= {word.strip() for word in seen.words["del"] + seen.words["ins"]}
-    assert seen.words["td"].count("25.4 (20.3 to 31.8)") == 1
+    assert seen.words["td"].count("25.4") == seen.words["span"].count("(20.3 to 31.8)") == 1
+    assert seen.words["p"].count("It was worth it") == 1
     told = lab.report_path.read_text()
     assert "## Evaluation travel" in told
     assert "| Perplexity on held-out records | 25.4 (20.3 to 31.8) | 27.9" in told

@@ -460,6 +460,8 @@ def test_disk(free: int, state: str, tmp_path: Path) -> None:
 def test_time_is_worth_a_warning_only_when_long() -> None:
     assert machine.judge_time(NEEDS).state == OK
     assert machine.judge_time([replace(NEEDS[0], seconds=9000)]).state == WARN
+    after = machine.judge_time(NEEDS[:1], replace(NEEDS[0], stage="evaluate", seconds=9000))
+    assert (after.state, "; evaluate, where it is asked for, " in after.found) == (OK, True)
 
 
 def test_a_gpu_the_recipe_does_not_fit_on_fails_the_check(
@@ -682,6 +684,17 @@ def test_times_are_those_of_the_real_models(
     needs = stage_needs(config_facts(config), recipe, Machine(0, 2), Lengths(334, tokens, 100))
     for stage, seconds in zip(("quantize", "finetune", "optimize"), measured, strict=True):
         assert 0.9 * seconds < needs[stage].seconds < 2 * seconds, stage
+
+
+def test_an_evaluation_is_estimated_as_it_was_measured() -> None:
+    """SmolLM2 on 2 cores with 41 held-out records: 271 s of processor time in the children alone, 2.2 GiB."""
+    need = stage_needs(
+        config_facts(LLAMA), settled({"data.eval_fraction": 0.1}), Machine(0, 2), Lengths(413, 63.0, 84)
+    )
+    assert 270 < need["evaluate"].seconds < 660
+    assert 2.2 * 2**30 < need["evaluate"].ram < 2.6 * 2**30
+    small = stage_needs(config_facts(LLAMA), settled({}), Machine(0, 2, 3 * 2**29), Lengths(413, 63.0, 84))
+    assert small["evaluate"].ram < need["evaluate"].ram  # the float model is left out
 
 
 def test_a_merged_adapter_is_counted_as_another_rounding_and_another_build() -> None:
