@@ -149,6 +149,8 @@ def _move_own(module: nn.Module, device: torch.device) -> None:
 def _brought(
     module: nn.Module, args: tuple[Any, ...], options: dict[str, Any], device: torch.device
 ) -> tuple[Any, Any]:
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # kernels that are not torch's own are started there
     return _on(args, device), _on(options, device)
 
 
