@@ -164,17 +164,22 @@ def _on(value: Any, device: torch.device) -> Any:
     return value
 
 
-def recompute_layers(model: PreTrainedModel, count: int) -> int:
+def recompute_layers(model: PreTrainedModel, count: int, *, random: bool = True) -> int:
     """Let the first ``count`` decoder layers recompute their activations; returns how many now do.
 
     Such a layer keeps its input only, and computes the rest again in the backward pass (Chen et al. 2016,
     arXiv:1604.06174). The first ones, since the backward pass meets them last: by then the others' memory is free.
+
+    Args:
+        random: whether a layer takes random numbers, which must be the same ones again.
     """
     from torch.utils.checkpoint import checkpoint
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     for index, layer in enumerate(layers):
-        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        layer._gradient_checkpointing_func = partial(
+            checkpoint, use_reentrant=False, preserve_rng_state=random
+        )
         layer.gradient_checkpointing = index < count
     return min(count, len(layers))

@@ -11,6 +11,7 @@ import random
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,11 @@ import torch
 from core.data.batch_order import BatchOrder
 from core.errors import Cancelled, Do, StageError, Use
 from core.events import Reporter
+from core.finetune.captured import LAUNCH_BOUND, Graphs, Shape, Shapes
 from core.finetune.checkpoints import Checkpoints
+from core.finetune.fused import kept_tables
 from core.finetune.gpus import rows_at_once, shares
-from core.finetune.lora_layer import RowDropout, share_dropout
+from core.finetune.lora_layer import LoraLinear, RowDropout, share_dropout
 from core.finetune.loss import Measure
 from core.finetune.objective import Answers, Objective
 from core.finetune.ranks import Ranks, SharedGradients
@@ -188,6 +191,7 @@ class Trainer:
         turns: how the rows of a batch are joined.
         ranks: the processes that train this together; each makes a trainer of the same, and rank 0 alone keeps
             checkpoints.
+        capture: whether steps may be captured as CUDA graphs, where that is faster.
     """
 
     def __init__(
@@ -202,6 +206,7 @@ class Trainer:
         checkpoints: Checkpoints | None = None,
         turns: JoinedTurns = JoinedTurns(),  # noqa: B008 - frozen
         ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+        capture: bool = True,
     ) -> None:
         self.model = model
         self.rows = rows
@@ -232,9 +237,14 @@ class Trainer:
         self._best: Best | None = None
         self._ahead: dict[int, _Step] = {}
         self._stop_asked = False
+        self._shapes = self._to_capture() if capture else None
+        self._graphs: Graphs | None = None
+        told = 1 + len(self.objective.told)
+        self._total = torch.zeros(told, device=self.device)
+        self._weight = torch.ones((), device=self.device)
         self._shared = (
-            SharedGradients(ranks, self.trained.values(), 1 + len(self.objective.told))
-            if ranks.count > 1
+            SharedGradients(ranks, self.trained.values(), told)
+            if ranks.count > 1 or self._shapes is not None
             else None
         )
 
@@ -253,6 +263,14 @@ class Trainer:
             self.report.log(
                 "This architecture makes its logits in a way of its own; all of them are computed."
             )
+        if self._shapes is not None and self._shared is not None and self.measure.chosen_only:
+            self._graphs = Graphs(
+                self._learn, (self._shared.gradients, self._total), self._shapes.uses, self.report
+            )
+        with kept_tables(self.model) if self.device.type == "cuda" else nullcontext():
+            return self._train(done)
+
+    def _train(self, done: int) -> Course:
         settings = self.settings
         self._saved_at = time.monotonic()
         try:
@@ -322,15 +340,18 @@ class Trainer:
         self._whole = False  # a signal may stop the program anywhere
         self.model.train()
         this = self._ahead.pop(step, None) or self._share_of(step)
-        total = torch.zeros(1 + len(self.objective.told), device=self.device)
+        self._total.zero_()
+        self._weight.fill_(this.weight)
         for part in this.parts:
             # Of the batch alone, so that what is dropped is the same after a stop and on any number of ranks.
-            torch.manual_seed(random.Random(f"{settings.seed}/dropout/{part.number}").getrandbits(62))
+            seed = random.Random(f"{settings.seed}/dropout/{part.number}").getrandbits(62)
+            torch.manual_seed(seed)
             share_dropout(self._dropouts, part.rows, part.places, self.objective.texts)
-            judged = self.objective.judge(part.batch)
-            # The mean over all that the step's rows count, whatever batch they are in.
-            (judged.loss / this.weight).backward()
-            total += judged.numbers / this.weight
+            if self._graphs is not None:
+                self._graphs.learn(part.batch, seed)
+            else:
+                self._learn(part.batch)
+        total = self._total
         rate = settings.rate(step)
         with self.ranks.meeting():
             stops = torch.zeros((), device=self.device)
@@ -368,8 +389,30 @@ class Trainer:
         self.report.metric("grad_norm", size, step)
         self.report.metric("tokens_per_s", tokens / seconds, step)
         if self.device.type == "cuda":
-            self.course.gpu_peak = max(map(torch.cuda.max_memory_allocated, self._devices))
+            peak = max(map(torch.cuda.max_memory_allocated, self._devices))
+            self.course.gpu_peak = max(self.course.gpu_peak, peak)
         self._whole = True
+
+    def _learn(self, batch: Any) -> None:
+        """Go forward and backward: the mean over all that the step counts, whatever batch it is in."""
+        judged = self.objective.judge(batch)
+        (judged.loss / self._weight).backward()
+        self._total += judged.numbers / self._weight
+
+    def _to_capture(self) -> Shapes | None:
+        """The shapes to which batches are padded; None where a step takes no longer than to start its kernels."""
+        alone = self.device.type == "cuda" and self.ranks.count == len(self._devices) == 1
+        if not alone or not isinstance(self.objective, Answers):
+            return None
+        settings = self.settings
+        numbers = sum(
+            m.in_features * m.out_features for m in self.model.modules() if isinstance(m, LoraLinear)
+        )
+        tokens = settings.batch_size * max(row.width for row in self.rows)
+        if 4 * numbers * tokens > LAUNCH_BOUND:
+            return None
+        met = (self._batch(number) for number in range(settings.steps * settings.accumulation))
+        return Shapes(_shape(rows) for rows in met)
 
     def _astray(self, detail: str) -> StageError:
         return StageError(
@@ -390,20 +433,34 @@ class Trainer:
         accumulation = self.settings.accumulation
         numbers = range((step - 1) * accumulation, step * accumulation)
         batches = [self._batch(number) for number in numbers]
-        mine = shares([len(rows) for rows in batches], self.ranks.rank, self.ranks.count)
-        parts = [
-            _Part(
-                number,
-                # As wide as the whole batch, so that each row is computed as it is with the others.
-                self.objective.batch([rows[place] for place in places], width=max(row.width for row in rows)),
-                len(rows),
-                places,
-            )
-            for number, rows, places in zip(numbers, batches, mine, strict=True)
-            if places
-        ]
+        if self._shapes is not None:
+            parts = [self._padded(number, rows) for number, rows in zip(numbers, batches, strict=True)]
+        else:
+            mine = shares([len(rows) for rows in batches], self.ranks.rank, self.ranks.count)
+            parts = [
+                _Part(
+                    number,
+                    # As wide as the whole batch, so that each row is computed as it is with the others.
+                    self.objective.batch(
+                        [rows[place] for place in places], width=max(row.width for row in rows)
+                    ),
+                    len(rows),
+                    places,
+                )
+                for number, rows, places in zip(numbers, batches, mine, strict=True)
+                if places
+            ]
         every = [row for rows in batches for row in rows]
         return _Step(parts, sum(row.weight for row in every), sum(row.tokens for row in every))
+
+    def _padded(self, number: int, rows: list[Row]) -> _Part:
+        """A batch in one of the shapes that are captured; so it is whether or not they are at last."""
+        answers: Any = self.objective
+        shape = self._shapes.of(_shape(rows)) if self._shapes is not None else None
+        if shape is None:
+            return _Part(number, answers.batch(rows), len(rows), list(range(len(rows))))
+        batch = answers.batch(rows, width=shape.width, count=shape.rows, learnt=shape.places)
+        return _Part(number, batch, shape.rows, list(range(shape.rows)))
 
     def _batch(self, number: int) -> list[Row]:
         rows = [self.rows[row] for row in self.order.batch(number)]
@@ -630,6 +687,10 @@ class Trainer:
             self.report.metric("loss", loss, at)
         self.report.progress("training", step, self.settings.steps)
         return step
+
+
+def _shape(rows: Sequence[Row]) -> Shape:
+    return Shape(len(rows), max(row.width for row in rows), sum(row.weight for row in rows))
 
 
 def _spread(rows: Sequence[Row], most: int) -> list[Row]:

@@ -76,9 +76,9 @@ class Answers:
     def __init__(self, measure: Measure, device: torch.device, pad_id: int = 0) -> None:
         self._measure, self._device, self._pad_id = measure, device, pad_id
 
-    def batch(self, rows: Sequence[Any], *, width: int = 0) -> TokenBatch:
-        """The rows, padded."""
-        return collate(rows, self._pad_id, self._device, width=width)
+    def batch(self, rows: Sequence[Any], *, width: int = 0, count: int = 0, learnt: int = 0) -> TokenBatch:
+        """The rows, padded; see :func:`~core.finetune.rows.collate`."""
+        return collate(rows, self._pad_id, self._device, width=width, count=count, learnt=learnt)
 
     def judge(self, batch: TokenBatch) -> Judged:
         """The sum of the losses of all words to be learnt."""

@@ -201,6 +201,11 @@ class SharedGradients:
         summed = extra.clone()
         return summed[:-1], summed[-1]
 
+    @property
+    def gradients(self) -> torch.Tensor:
+        """All of them."""
+        return self._flat[: -self._extra]
+
     def clear(self) -> None:
         """Set all gradients to zero, where they are."""
         self._flat.zero_()

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     import torch
 
 
+NOTHING = -100
+"""The target of a place where nothing is learnt: what torch's cross entropy leaves out."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenRow:
     """One example as token ids; ``trained[i]`` says whether ``ids[i]`` is to be predicted."""
@@ -206,20 +210,36 @@ class TokenBatch:
     counts: list[int]
 
 
-def collate(rows: Sequence[TokenRow], pad_id: int, device: torch.device, *, width: int = 0) -> TokenBatch:
-    """Pad rows to the longest, or to ``width`` where that is more, and find the places where something is predicted."""
+def collate(
+    rows: Sequence[TokenRow],
+    pad_id: int,
+    device: torch.device,
+    *,
+    width: int = 0,
+    count: int = 0,
+    learnt: int = 0,
+) -> TokenBatch:
+    """Pad rows to the longest, or to ``width`` where that is more, and find the places where something is predicted.
+
+    Args:
+        count: rows that the batch shall have at least; those beyond ``rows`` are padding.
+        learnt: places that it shall have at least; those beyond are such as nothing is learnt at.
+    """
     import torch
 
     width = max(width, *(len(row.ids) for row in rows))
     if device.type == "cuda":
         width = -(-width // 8) * 8  # the matrix units like multiples of eight
     padded = [row.ids + [pad_id] * (width - len(row.ids)) for row in rows]
+    padded += [[pad_id] * width] * (count - len(rows))
     places, targets = [], []
     for i, row in enumerate(rows):
         for j in range(1, len(row.ids)):
             if row.trained[j]:
                 places.append(i * width + j - 1)
                 targets.append(row.ids[j])
+    targets += [NOTHING] * (learnt - len(places))
+    places += [0] * (learnt - len(places))
 
     def put(data: object) -> torch.Tensor:
         tensor = torch.tensor(data, dtype=torch.long)

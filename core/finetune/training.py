@@ -25,6 +25,7 @@ from core.finetune.device import (
     training_device,
     training_dtype,
 )
+from core.finetune.fused import fuse
 from core.finetune.gpus import rows_at_once
 from core.finetune.loop import Course, Settings, Trainer
 from core.finetune.lora_layer import add_lora, save_adapter
@@ -288,6 +289,7 @@ class Training:
             multiply_quickly(base.get_output_embeddings())
         if device.type == "cuda":
             fuse_norms(base)
+            fuse(base)
         torch.manual_seed(wanted.seed)
         peft_model = add_lora(
             base,
@@ -296,7 +298,7 @@ class Training:
             dropout=wanted.dropout,
             base_name=self.recipe.model.source,
         )
-        recomputed = recompute_layers(base, plan.recomputed)
+        recomputed = recompute_layers(base, plan.recomputed, random=wanted.dropout > 0)
         if recomputed < plan.recomputed:
             report.log(
                 "This architecture cannot recompute its layers; their activations are kept.", "warning"

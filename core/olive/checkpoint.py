@@ -8,8 +8,10 @@ is a ``QuantLinear``. Loads torch and olive: only for a job's process.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,7 +194,7 @@ def unpacked_weight(layer: QuantLinear, dtype: torch.dtype) -> torch.Tensor:
     """The float weight [outputs, inputs] of a quantized layer, equal to what Olive's own method gives.
 
     For four and eight bits this takes fewer passes over memory, and an eighth of it: no copy is ever wider
-    than ``dtype``, where Olive's are of 32-bit integers.
+    than ``dtype``, where Olive's are of 32-bit integers. On a NVIDIA GPU a kernel does it in one.
     """
     scales, bits = layer.scales, layer.quantizer.bits
     groups = scales.shape[-1]
@@ -200,6 +202,33 @@ def unpacked_weight(layer: QuantLinear, dtype: torch.dtype) -> torch.Tensor:
     if bits not in (4, 8) or scales.shape[0] != layer.rows or in_a_group % 2:
         dense: torch.Tensor = layer.unpack_and_dequantize(layer.qweight, scales, layer.qzeros)
         return dense.to(dtype)
+    if scales.device.type == "cuda" and (kernel := _kernel()) is not None:
+        return kernel(layer.qweight, scales, layer.qzeros, columns=layer.cols, bits=bits, dtype=dtype)
+    return _unpacked_by_torch(layer, dtype)
+
+
+@cache
+def _kernel() -> Callable[..., torch.Tensor] | None:
+    """A kernel that unpacks in one pass; None where it cannot be built, or does something else than torch."""
+    if find_spec("triton") is None:
+        return None
+    from core.olive.kernels import unpack
+
+    made = nn.Linear(64, 8, device="cuda", dtype=torch.bfloat16)
+    layer = QuantLinear.from_module(made, bits=4, symmetric=False, group_size=16).to("cuda")
+    try:
+        found = unpack(layer.qweight, layer.scales, layer.qzeros, columns=64, bits=4, dtype=torch.bfloat16)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # no compiler on this machine
+        return None
+    return unpack if torch.equal(found, _unpacked_by_torch(layer, torch.bfloat16)) else None
+
+
+def _unpacked_by_torch(layer: QuantLinear, dtype: torch.dtype) -> torch.Tensor:
+    scales, bits = layer.scales, layer.quantizer.bits
+    groups = scales.shape[-1]
+    in_a_group = layer.cols // groups
     packed = layer.qweight.view(layer.rows, groups, in_a_group * bits // 8)
     if layer.qzeros is None:
         zero = scales.new_full((1, 1), layer.quantizer.midq)
