@@ -8,7 +8,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev cuda run test real soak check unit docs audit licences lock format lint types wheel release clean-dist clean
+.PHONY: help setup setup-dev cuda run test real soak check unit texts docs audit licences lock format lint types wheel release clean-dist clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ types: setup-dev ## strict type check, of the tests too
 unit: setup-dev ## the tests of behaviour
 	@tools/azurite.sh || true
 	@$(BIN)/pytest -q -n 2 --dist loadgroup
+
+texts: setup-dev ## the translations anew from the texts in the code: core/locale/*.po and *.mo
+	@$(BIN)/python tools/texts.py
 
 docs: setup-dev ## docs/ as a site in .cache/docs/site, with reference pages made from the code; every link checked
 	@$(BIN)/python -c "import zensical" 2>/dev/null || $(BIN)/python -m pip install -q -c constraints.txt -e ".[dev,docs]"

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.language import N_
+
 
 @dataclass(frozen=True)
 class Algorithm:
@@ -33,8 +35,8 @@ class Algorithm:
 
 ALGORITHMS: dict[str, Algorithm] = {
     "awq+gptq": Algorithm(
-        "AWQ with GPTQ's rounding - nearest to the float model; the best start",
-        "Both read your records. They run on a GPU or, slower, on the CPU.",
+        N_("AWQ with GPTQ's rounding - nearest to the float model; the best start"),
+        N_("Both read your records. They run on a GPU or, slower, on the CPU."),
         {"type": "OlivePressAwq", "rounding": "gptq"},
         calibrated=True,
         seeded=True,
@@ -42,8 +44,8 @@ ALGORITHMS: dict[str, Algorithm] = {
         loads_all=False,
     ),
     "awq": Algorithm(
-        "AWQ - keeps the weights that matter most; a little faster",
-        "AWQ reads your records to see which weights matter. It runs on a GPU or, slower, on the CPU.",
+        N_("AWQ - keeps the weights that matter most; a little faster"),
+        N_("AWQ reads your records to see which weights matter. It runs on a GPU or, slower, on the CPU."),
         {"type": "OlivePressAwq", "rounding": "nearest"},
         calibrated=True,
         seeded=True,
@@ -51,8 +53,8 @@ ALGORITHMS: dict[str, Algorithm] = {
         loads_all=False,
     ),
     "gptq": Algorithm(
-        "GPTQ - corrects each rounding with the next",
-        "GPTQ reads your records. It runs on a GPU or, slower, on the CPU.",
+        N_("GPTQ - corrects each rounding with the next"),
+        N_("GPTQ reads your records. It runs on a GPU or, slower, on the CPU."),
         {"type": "OlivePressAwq", "rounding": "gptq", "scale": False},
         calibrated=True,
         seeded=True,
@@ -60,18 +62,18 @@ ALGORITHMS: dict[str, Algorithm] = {
         loads_all=False,
     ),
     "kquant": Algorithm(
-        "k-quant - better scales without looking at records; fast",
-        "It looks at the weights alone: no records, no GPU.",
+        N_("k-quant - better scales without looking at records; fast"),
+        N_("It looks at the weights alone: no records, no GPU."),
         {"type": "kquant"},
     ),
     "rtn": Algorithm(
-        "Rounding - to the nearest value; seconds, a little worse",
-        "It looks at the weights alone: no records, no GPU. Good for a first try.",
+        N_("Rounding - to the nearest value; seconds, a little worse"),
+        N_("It looks at the weights alone: no records, no GPU. Good for a first try."),
         {"type": "rtn"},
     ),
     "none": Algorithm(
-        "None - keep the weights as they are",
-        "Nothing gets smaller; later steps work on the full weights and need their memory.",
+        N_("None - keep the weights as they are"),
+        N_("Nothing gets smaller; later steps work on the full weights and need their memory."),
         loads_all=False,
     ),
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from core.language import _, in_use
+
 
 def human_bytes(count: float) -> str:
     """A size, in powers of 1024: ``8.4 MiB``."""
@@ -19,10 +21,11 @@ def duration(seconds: float) -> str:
     """Seconds as a person says them: ``8 s``, ``0.4 s``, ``3 min 05 s``, ``2 h 10 min``."""
     whole = round(seconds)
     if whole < 60:
-        return f"{whole} s" if seconds >= 9.95 else f"{seconds:.1f}".removesuffix(".0") + " s"
+        exact = f"{seconds:.1f}".removesuffix(".0")
+        return _("{seconds} s", seconds=whole if seconds >= 9.95 else exact)
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+        return _("{minutes} min {seconds:02d} s", minutes=whole // 60, seconds=whole % 60)
+    return _("{hours} h {minutes:02d} min", hours=whole // 3600, minutes=whole % 3600 // 60)
 
 
 def time_left(seconds: float | None) -> str:
@@ -30,35 +33,44 @@ def time_left(seconds: float | None) -> str:
     if seconds is None:
         return ""
     if seconds < 10:
-        return "a few seconds left"
+        return _("a few seconds left")
     if seconds < 55:
-        return f"about {round(seconds / 10) * 10} s left"
+        return _("about {seconds} s left", seconds=round(seconds / 10) * 10)
     if seconds < 3540:
-        return f"about {max(1, round(seconds / 60))} min left"
-    return f"about {round(seconds / 3600, 1):g} h left"
+        return _("about {minutes} min left", minutes=max(1, round(seconds / 60)))
+    return _("about {hours:g} h left", hours=round(seconds / 3600, 1))
 
 
 def rough_duration(seconds: float) -> str:
     """Seconds that are an estimate: ``20 s``, ``13 min``, ``2.5 h``."""
     if seconds < 90:
-        return f"{max(10, round(seconds, -1)):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        return _("{seconds} s", seconds=max(10, round(seconds / 10) * 10))
+    if seconds < 5400:
+        return _("{minutes:.0f} min", minutes=seconds / 60)
+    return _("{hours:.1f} h", hours=seconds / 3600)
 
 
 def number(value: float) -> str:
-    """A number with as many digits as help, ``11,832``, ``2.612``, ``0.00014``."""
+    """A number with as many digits as help, ``11,832``, ``2.612``, ``0.00014``.
+
+    In other languages than English a space divides the thousands, which no language reads as a decimal sign.
+    """
     if not math.isfinite(value):
         return str(value)
     if float(value).is_integer() and abs(value) < 1e15:
-        return f"{int(value):,}"
+        return _grouped(f"{int(value):,}")
     size = abs(value)
     if size >= 1000:
-        return f"{value:,.0f}"
+        return _grouped(f"{value:,.0f}")
     if size >= 10:
         return f"{value:.1f}"
     if size >= 0.01:
         return f"{value:.3f}"
     return f"{value:.2g}"
+
+
+def _grouped(digits: str) -> str:
+    return digits if in_use() == "en" else digits.replace(",", "\N{NO-BREAK SPACE}")
 
 
 def counted(count: int, what: str) -> str:
@@ -69,4 +81,7 @@ def counted(count: int, what: str) -> str:
 def some(names: Iterable[object], most: int = 3) -> str:
     """The first of some names, and how many more there are: ``a, b, c and 4 more``."""
     every = [str(name) for name in names]
-    return ", ".join(every[:most]) + (f" and {len(every) - most:,} more" if len(every) > most else "")
+    listed = ", ".join(every[:most])
+    if len(every) <= most:
+        return listed
+    return _("{names} and {count} more", names=listed, count=number(len(every) - most))

@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args, get_type_hints
 
+from core.language import _
+
 Auto = Literal["auto"]
 """The type of a value that follows the model and the data; see :mod:`core.model.auto`."""
 
@@ -67,19 +69,29 @@ class Option:
     @property
     def expected(self) -> str:
         """What would be right, in words."""
-        return f'{self._expected}, or "auto"' if self.auto or self.auto_here else self._expected
+        return (
+            _('{value}, or "auto"', value=self._expected) if self.auto or self.auto_here else self._expected
+        )
 
     @property
     def _expected(self) -> str:
         if self.choices:
-            return "one of " + ", ".join(map(str, self.choices))
-        word = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}.get(
-            self.kind, 'a table, such as { team = "travel" }'
-        )
+            return _("one of {choices}", choices=", ".join(map(str, self.choices)))
+        word = {
+            str: _("text in quotes"),
+            int: _("a whole number"),
+            float: _("a number"),
+            bool: _("true or false"),
+        }.get(self.kind, _('a table, such as { team = "travel" }'))
         if self.low is not None and self.high is not None:
-            return f"{word} from {_written(self.low)} to {_written(self.high)}"
+            return _(
+                "{kind} from {low} to {high}",
+                kind=word,
+                low=_written(self.low),
+                high=_written(self.high),
+            )
         if self.low is not None:
-            return f"{word}, at least {_written(self.low)}"
+            return _("{kind}, at least {low}", kind=word, low=_written(self.low))
         return word
 
     def check(self, value: Any) -> Any:
@@ -103,7 +115,13 @@ class Option:
                 and (self.high is None or value <= self.high)
             )
         if not fits:
-            raise ValueError(f"{value!r} is not possible here: it must be {self.expected}")
+            raise ValueError(
+                _(
+                    "{value!r} is not possible here: it must be {expected}",
+                    value=value,
+                    expected=self.expected,
+                )
+            )
         return value
 
     def parse(self, text: str) -> Any:
@@ -129,10 +147,17 @@ class Option:
                 value = {key.strip(): item.strip() for key, item in pairs}
         except (ValueError, KeyError):
             raise ValueError(
-                f"{text!r} is not possible here: it must be {self.expected}{without_comma(text)}"
+                _(
+                    "{value!r} is not possible here: it must be {expected}{comma}",
+                    value=text,
+                    expected=self.expected,
+                    comma=without_comma(text),
+                )
             ) from None
         if self.choices and self.kind is int and value not in self.choices:
-            raise ValueError(f"{text!r} is not possible here: it must be {self.expected}")
+            raise ValueError(
+                _("{value!r} is not possible here: it must be {expected}", value=text, expected=self.expected)
+            )
         return self.check(value)
 
     def typed(self, value: Any) -> str:
@@ -157,9 +182,9 @@ def without_comma(text: str) -> str:
     """How to write a number that was typed with commas, as the end of a message; else nothing."""
     text = text.strip()
     if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?", text):
-        return f"; numbers are written without commas: {text.replace(',', '')}"
+        return _("; numbers are written without commas: {number}", number=text.replace(",", ""))
     if re.fullmatch(r"[-+]?\d+,\d+", text):
-        return f"; a fraction is written with a point: {text.replace(',', '.')}"
+        return _("; a fraction is written with a point: {number}", number=text.replace(",", "."))
     return ""
 
 

@@ -18,6 +18,7 @@ from typing import Any, get_type_hints
 from core.algorithms import ALGORITHMS
 from core.errors import Do, RequestError
 from core.files import explained, small_bytes, write_atomic
+from core.language import N_, _
 from core.options import AUTO, Auto, Option, option, options_of
 from core.providers import PROVIDERS, providers_for
 from core.resources import REHEARSAL
@@ -32,11 +33,11 @@ class ModelSection:
 
     source: str = option(
         REHEARSAL,
-        "hub id, folder, .gguf file, azureml:// path, or rehearsal for the bundled model",
+        N_("hub id, folder, .gguf file, azureml:// path, or rehearsal for the bundled model"),
         wide=True,
     )
     trust_remote_code: bool = option(
-        False, "run Python code that comes with the model; only for models you trust", advanced=True
+        False, N_("run Python code that comes with the model; only for models you trust"), advanced=True
     )
 
 
@@ -44,33 +45,37 @@ class ModelSection:
 class DataSection:
     """``[data]``: the training records."""
 
-    file: str = option(SAMPLE_FILE, "training records, relative to the lab folder", wide=True)
+    file: str = option(SAMPLE_FILE, N_("training records, relative to the lab folder"), wide=True)
     template: str | Auto = option(
         AUTO,
-        "how a record becomes text, with {field} for a field of the rows; auto: the model's own way",
+        N_("how a record becomes text, with {field} for a field of the rows; auto: the model's own way"),
         wide=True,
         multiline=True,
     )
-    prompt_field: str = option("", "field with the question (empty: found by name)", advanced=True)
-    response_field: str = option("", "field with the answer (empty: found by name)", advanced=True)
+    prompt_field: str = option("", N_("field with the question (empty: found by name)"), advanced=True)
+    response_field: str = option("", N_("field with the answer (empty: found by name)"), advanced=True)
     messages_field: str = option(
-        "", "field with a list of chat messages (empty: found by name)", advanced=True
+        "", N_("field with a list of chat messages (empty: found by name)"), advanced=True
     )
     label_field: str = option(
         "",
-        "field that says whether an answer is good; where it says no, the row is not learnt "
-        "(empty: found by name; -: none)",
+        N_(
+            "field that says whether an answer is good; where it says no, the row is not learnt "
+            "(empty: found by name; -: none)"
+        ),
         advanced=True,
     )
     rejected_field: str = option(
         "",
-        "field with the answer that was rejected in favour of the other (empty: found by name; -: none)",
+        N_("field with the answer that was rejected in favour of the other (empty: found by name; -: none)"),
         advanced=True,
     )
-    eval_fraction: float = option(0.1, "share of the records held out to measure with", low=0.0, high=0.9)
-    max_seq_len: int | Auto = option(AUTO, "longest record in tokens; the rest is cut", low=16, high=131072)
-    answer_only: bool = option(True, "learn from the answers only, not from the questions", advanced=True)
-    seed: int = option(0, "seed of the split into training and held-out records", low=0, advanced=True)
+    eval_fraction: float = option(0.1, N_("share of the records held out to measure with"), low=0.0, high=0.9)
+    max_seq_len: int | Auto = option(
+        AUTO, N_("longest record in tokens; the rest is cut"), low=16, high=131072
+    )
+    answer_only: bool = option(True, N_("learn from the answers only, not from the questions"), advanced=True)
+    seed: int = option(0, N_("seed of the split into training and held-out records"), low=0, advanced=True)
 
 
 @dataclass(frozen=True)
@@ -79,98 +84,109 @@ class QuantizeSection:
 
     algorithm: str = option(
         "awq+gptq",
-        "how weights are rounded",
+        N_("how weights are rounded"),
         choices=ALGORITHMS,
         words=lambda name: ALGORITHMS[name].title,
         wide=True,
     )
     bits: int = option(
         4,
-        "bits for each weight",
+        N_("bits for each weight"),
         choices=(4, 8),
-        words={4: "4 - a quarter of the size", 8: "8 - half the size"}.__getitem__,
+        words={4: N_("4 - a quarter of the size"), 8: N_("8 - half the size")}.__getitem__,
     )
-    group_size: int | Auto = option(AUTO, "weights that share a scale", choices=(16, 32, 64, 128, 256))
+    group_size: int | Auto = option(AUTO, N_("weights that share a scale"), choices=(16, 32, 64, 128, 256))
     eight_bit_layers: str = option(
         "",
-        "kinds of layers that get 8 bits instead, by the last part of their names, with commas: o_proj",
+        N_("kinds of layers that get 8 bits instead, by the last part of their names, with commas: o_proj"),
         advanced=True,
     )
-    calibration_samples: int | Auto = option(AUTO, "records that the method looks at", low=1, high=4096)
+    calibration_samples: int | Auto = option(AUTO, N_("records that the method looks at"), low=1, high=4096)
     max_calibration_len: int | Auto = option(
-        AUTO, "longest calibration record in tokens", low=16, high=8192, advanced=True
+        AUTO, N_("longest calibration record in tokens"), low=16, high=8192, advanced=True
     )
     calibration_file: str = option(
-        "", "calibrate on this file instead of the training records", advanced=True, wide=True
+        "", N_("calibrate on this file instead of the training records"), advanced=True, wide=True
     )
-    seed: int = option(0, "seed of the choice of calibration records", low=0, advanced=True)
+    seed: int = option(0, N_("seed of the choice of calibration records"), low=0, advanced=True)
 
 
 @dataclass(frozen=True)
 class FinetuneSection:
     """``[finetune]``: a LoRA adapter on the quantized weights."""
 
-    adapter: str = option("travel", "name of the adapter; several can share one base")
+    adapter: str = option("travel", N_("name of the adapter; several can share one base"))
     objective: str | Auto = option(
         AUTO,
-        "what is learnt: the answers, or to prefer them to rejected ones",
+        N_("what is learnt: the answers, or to prefer them to rejected ones"),
         choices=("sft", "dpo", "orpo", "kto"),
         words={
-            "sft": "sft - the answers",
-            "dpo": "dpo - chosen before rejected answers",
-            "orpo": "orpo - the same, and the chosen answers",
-            "kto": "kto - good answers, bad ones not",
+            "sft": N_("sft - the answers"),
+            "dpo": N_("dpo - chosen before rejected answers"),
+            "orpo": N_("orpo - the same, and the chosen answers"),
+            "kto": N_("kto - good answers, bad ones not"),
         }.__getitem__,
         wide=True,
         advanced=True,
     )
     beta: float = option(
         0.1,
-        "how firmly preferences hold on to the base (dpo, kto), or how much they weigh (orpo)",
+        N_("how firmly preferences hold on to the base (dpo, kto), or how much they weigh (orpo)"),
         low=0.001,
         high=10.0,
         advanced=True,
     )
-    rank: int | Auto = option(AUTO, "rank of the adapter's matrices", low=1, high=1024)
-    alpha: int | Auto = option(AUTO, "the adapter's scale, as alpha / rank", low=1, high=4096)
-    steps: int | Auto = option(AUTO, "training steps", low=1, high=1_000_000)
-    batch_size: int | Auto = option(AUTO, "records in a step", low=1, high=4096)
-    learning_rate: float | Auto = option(AUTO, "learning rate at its highest", low=1e-8, high=1.0)
+    rank: int | Auto = option(AUTO, N_("rank of the adapter's matrices"), low=1, high=1024)
+    alpha: int | Auto = option(AUTO, N_("the adapter's scale, as alpha / rank"), low=1, high=4096)
+    steps: int | Auto = option(AUTO, N_("training steps"), low=1, high=1_000_000)
+    batch_size: int | Auto = option(AUTO, N_("records in a step"), low=1, high=4096)
+    learning_rate: float | Auto = option(AUTO, N_("learning rate at its highest"), low=1e-8, high=1.0)
     turns: int | Auto = option(
         AUTO,
-        "records of a step joined at random to conversations of up to so many turns (1: each by itself)",
+        N_("records of a step joined at random to conversations of up to so many turns (1: each by itself)"),
         low=1,
         high=64,
         advanced=True,
     )
-    gradient_accumulation: int = option(1, "batches summed before a step", low=1, high=1024, advanced=True)
-    warmup_ratio: float = option(
-        0.03, "share of the steps in which the rate rises", low=0.0, high=0.5, advanced=True
+    gradient_accumulation: int = option(
+        1, N_("batches summed before a step"), low=1, high=1024, advanced=True
     )
-    dropout: float | Auto = option(AUTO, "dropout in front of the adapter", low=0.0, high=0.9, advanced=True)
+    warmup_ratio: float = option(
+        0.03, N_("share of the steps in which the rate rises"), low=0.0, high=0.5, advanced=True
+    )
+    dropout: float | Auto = option(
+        AUTO, N_("dropout in front of the adapter"), low=0.0, high=0.9, advanced=True
+    )
     eval_every: int | Auto = option(
-        AUTO, "measure on held-out records every so many steps (0: before and after)", low=0, advanced=True
+        AUTO,
+        N_("measure on held-out records every so many steps (0: before and after)"),
+        low=0,
+        advanced=True,
     )
     stop_early: int = option(
-        0, "stop when so many measurements in a row are no better (0: never)", low=0, high=1000, advanced=True
+        0,
+        N_("stop when so many measurements in a row are no better (0: never)"),
+        low=0,
+        high=1000,
+        advanced=True,
     )
     keep: str = option(
         "last",
-        "whose weights become the adapter: the last step's, or the one's with the lowest held-out loss",
+        N_("whose weights become the adapter: the last step's, or the one's with the lowest held-out loss"),
         choices=("last", "best"),
         advanced=True,
     )
-    save_steps: int = option(50, "keep a checkpoint every so many steps", low=1, advanced=True)
-    memory: str = option("auto", "trade memory for speed", choices=("auto", "fast", "low"), advanced=True)
+    save_steps: int = option(50, N_("keep a checkpoint every so many steps"), low=1, advanced=True)
+    memory: str = option("auto", N_("trade memory for speed"), choices=("auto", "fast", "low"), advanced=True)
     track: str = option(
         "",
-        "experiment tracker that gets the curves as well (empty: none)",
+        N_("experiment tracker that gets the curves as well (empty: none)"),
         choices=("", "mlflow", "tensorboard", "wandb", "trackio"),
         words=lambda name: name or "none",
         advanced=True,
     )
-    gpus: int | Auto = option(1, "GPUs that share the records of a step", low=1, high=64, advanced=True)
-    seed: int = option(0, "seed of the adapter's start and the order of records", low=0, advanced=True)
+    gpus: int | Auto = option(1, N_("GPUs that share the records of a step"), low=1, high=64, advanced=True)
+    seed: int = option(0, N_("seed of the adapter's start and the order of records"), low=0, advanced=True)
 
 
 @dataclass(frozen=True)
@@ -179,41 +195,41 @@ class OptimizeSection:
 
     device: str = option(
         "cpu",
-        "what the result will run on",
+        N_("what the result will run on"),
         choices=("cpu", "gpu", "npu"),
         words={
-            "cpu": "CPU - runs on every machine",
-            "gpu": "GPU - an NVIDIA card, DirectX on Windows, WebGPU",
-            "npu": "NPU - a neural processor",
+            "cpu": N_("CPU - runs on every machine"),
+            "gpu": N_("GPU - an NVIDIA card, DirectX on Windows, WebGPU"),
+            "npu": N_("NPU - a neural processor"),
         }.__getitem__,
         wide=True,
     )
     provider: str = option(
         "CPUExecutionProvider",
-        "ONNX Runtime execution provider",
+        N_("ONNX Runtime execution provider"),
         choices=tuple(PROVIDERS),
         wide=True,
     )
     precision: str = option(
         "int4",
-        "precision of the weights in the graph",
+        N_("precision of the weights in the graph"),
         choices=("int4", "int8", "fp16", "bf16", "fp32"),
         words={
-            "int4": "int4 - small and fast; the usual choice",
-            "int8": "int8 - twice the size, nearer to the original",
-            "fp16": "fp16 - for GPUs",
-            "bf16": "bf16 - for newer GPUs",
-            "fp32": "fp32 - full precision, eight times the size",
+            "int4": N_("int4 - small and fast; the usual choice"),
+            "int8": N_("int8 - twice the size, nearer to the original"),
+            "fp16": N_("fp16 - for GPUs"),
+            "bf16": N_("bf16 - for newer GPUs"),
+            "fp32": N_("fp32 - full precision, eight times the size"),
         }.__getitem__,
         wide=True,
     )
     adapters: str = option(
         "switched",
-        "how the adapter comes with the model",
+        N_("how the adapter comes with the model"),
         choices=("switched", "merged"),
         words={
-            "switched": "switched - one base, adapters come and go",
-            "merged": "merged - folded in and rounded anew: full speed, a model for each",
+            "switched": N_("switched - one base, adapters come and go"),
+            "merged": N_("merged - folded in and rounded anew: full speed, a model for each"),
         }.__getitem__,
         wide=True,
         advanced=True,
@@ -226,27 +242,27 @@ class ChatSection:
 
     system: str = option(
         "",
-        "system message put before the conversation",
-        off_form="a chat takes it when it begins: set it in lab.toml",
+        N_("system message put before the conversation"),
+        off_form=N_("a chat takes it when it begins: set it in lab.toml"),
         multiline=True,
     )
     temperature: float = option(
-        0.0, "0 gives the likeliest answer, higher more varied ones", low=0.0, high=5.0
+        0.0, N_("0 gives the likeliest answer, higher more varied ones"), low=0.0, high=5.0
     )
-    max_new_tokens: int = option(256, "longest answer in tokens", low=1, high=131072)
+    max_new_tokens: int = option(256, N_("longest answer in tokens"), low=1, high=131072)
     top_p: float = option(
-        1.0, "keep the likeliest tokens up to this probability", low=0.0, high=1.0, advanced=True
+        1.0, N_("keep the likeliest tokens up to this probability"), low=0.0, high=1.0, advanced=True
     )
-    top_k: int = option(50, "keep this many likeliest tokens", low=1, high=100_000, advanced=True)
-    repetition_penalty: float = option(1.0, "above 1 repeats less", low=0.1, high=5.0, advanced=True)
-    seed: int = option(0, "seed of the sampling", low=0, advanced=True)
+    top_k: int = option(50, N_("keep this many likeliest tokens"), low=1, high=100_000, advanced=True)
+    repetition_penalty: float = option(1.0, N_("above 1 repeats less"), low=0.1, high=5.0, advanced=True)
+    seed: int = option(0, N_("seed of the sampling"), low=0, advanced=True)
     context_tokens: int = option(
         4096,
-        "longest conversation kept in memory, in tokens",
+        N_("longest conversation kept in memory, in tokens"),
         low=64,
         high=1_048_576,
         advanced=True,
-        off_form="the memory is taken when the model is loaded: set it in lab.toml before the chat",
+        off_form=N_("the memory is taken when the model is loaded: set it in lab.toml before the chat"),
     )
 
 
@@ -254,16 +270,16 @@ class ChatSection:
 class EvaluateSection:
     """``[evaluate]``: what every step cost and gave, on held-out records."""
 
-    rows: int = option(50, "held-out records to measure on, at most", low=1, high=100_000, advanced=True)
+    rows: int = option(50, N_("held-out records to measure on, at most"), low=1, high=100_000, advanced=True)
     general_text: str = option(
         "",
-        "file of plain text that shows what was forgotten (empty: the one that comes along)",
+        N_("file of plain text that shows what was forgotten (empty: the one that comes along)"),
         advanced=True,
     )
-    tasks: str = option("", "tasks of lm-eval, by their names, with commas", advanced=True)
-    task_folder: str = option("", "folder with tasks of your own for lm-eval", advanced=True)
+    tasks: str = option("", N_("tasks of lm-eval, by their names, with commas"), advanced=True)
+    task_folder: str = option("", N_("folder with tasks of your own for lm-eval"), advanced=True)
     task_limit: int = option(
-        0, "questions of each task at most (0: all)", low=0, high=1_000_000, advanced=True
+        0, N_("questions of each task at most (0: all)"), low=0, high=1_000_000, advanced=True
     )
 
 
@@ -271,18 +287,18 @@ class EvaluateSection:
 class UploadSection:
     """``[upload]``: where the result is registered."""
 
-    subscription: str = option("", "Azure subscription id", wide=True)
-    resource_group: str = option("", "Azure resource group")
-    workspace: str = option("", "Azure ML workspace")
-    name: str = option("ft-for-travel", "name of the registered model")
-    version: str = option("", "version (empty: the next free one)")
-    tags: dict[str, str] = option({}, "tags to register it with", advanced=True)
-    concurrency: int = option(16, "connections at once, at most", low=1, high=64, advanced=True)
+    subscription: str = option("", N_("Azure subscription id"), wide=True)
+    resource_group: str = option("", N_("Azure resource group"))
+    workspace: str = option("", N_("Azure ML workspace"))
+    name: str = option("ft-for-travel", N_("name of the registered model"))
+    version: str = option("", N_("version (empty: the next free one)"))
+    tags: dict[str, str] = option({}, N_("tags to register it with"), advanced=True)
+    concurrency: int = option(16, N_("connections at once, at most"), low=1, high=64, advanced=True)
     registered: str = option(
         "",
-        "the last model registered from this lab, written by upload",
+        N_("the last model registered from this lab, written by upload"),
         advanced=True,
-        off_form="upload writes it",
+        off_form=N_("upload writes it"),
     )
 
 
@@ -313,10 +329,12 @@ class Recipe:
             try:
                 value = declared.check(value)
             except ValueError as error:
-                raise RequestError(f"{name} cannot be set so.", str(error), code="recipe.value") from None
+                raise RequestError(
+                    _("{name} cannot be set so.", name=name), str(error), code="recipe.value"
+                ) from None
             section = dataclasses.replace(getattr(recipe, declared.section), **{declared.key: value})
             recipe = dataclasses.replace(recipe, **{declared.section: section})
-        check_whole(recipe, "the settings")
+        check_whole(recipe, _("the settings"))
         return recipe
 
 
@@ -332,7 +350,7 @@ def on_form(sections: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(e.name for e in shown if not e.advanced), tuple(e.name for e in shown if e.advanced)
 
 
-OLD_CHAT_TEMPLATE = Option("data", "chat_template", bool, False, 'true is the same as template = "auto"')
+OLD_CHAT_TEMPLATE = Option("data", "chat_template", bool, False, N_('true is the same as template = "auto"'))
 """How labs made before ``template = "auto"`` asked for the model's own chat template: still read, no longer
 written. False says nothing: the template that stands beside it holds."""
 
@@ -346,26 +364,33 @@ def _template_meant(chat_template: Any, template: str) -> str:
     try:
         return AUTO if OLD_CHAT_TEMPLATE.check(chat_template) else template
     except ValueError as error:
-        raise RequestError(f"{OLD_CHAT_TEMPLATE.name} cannot be set so.", str(error)) from None
+        raise RequestError(_("{name} cannot be set so.", name=OLD_CHAT_TEMPLATE.name), str(error)) from None
 
 
-def find_option(name: str, where: str = "the request") -> Option:
+def find_option(name: str, where: str = N_("the request")) -> Option:
     """The option called ``section.key``.
 
     Raises:
         RequestError: there is none; the message names the nearest one.
     """
     name = RENAMED.get(name, name)
-    section, _, key = name.partition(".")
+    section, _dot, key = name.partition(".")
     if name == OLD_CHAT_TEMPLATE.name:
         return OLD_CHAT_TEMPLATE
     if section in OPTIONS and key in OPTIONS[section]:
         return OPTIONS[section][key]
     known = [item.name for group in OPTIONS.values() for item in group.values()]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"Did you mean {near[0]}?" if near else "The options are: " + ", ".join(known) + "."
+    hint = (
+        _("Did you mean {near}?", near=near[0])
+        if near
+        else _("The options are: {names}.", names=", ".join(known))
+    )
     raise RequestError(
-        f"There is no option {name}.", f"It stands in {where}.", hint, code="recipe.unknown-key"
+        _("There is no option {name}.", name=name),
+        _("It stands in {where}.", where=_(where)),
+        hint,
+        code="recipe.unknown-key",
     )
 
 
@@ -379,25 +404,25 @@ def read_recipe(path: Path) -> Recipe:
         text = small_bytes(path).decode("utf-8-sig")
     except FileNotFoundError:
         raise RequestError(
-            "There is no lab here.",
-            f"{path} does not exist.",
-            ("Make one with: ", Do.of("new", path.parent)),
+            _("There is no lab here."),
+            _("{path} does not exist.", path=path),
+            (_("Make one with:") + " ", Do.of("new", path.parent)),
             code="lab.missing",
         ) from None
     except UnicodeDecodeError as error:
         raise RequestError(
-            "The recipe is not UTF-8 text.",
-            f"{path}, byte {error.start}.",
-            "Save it as UTF-8.",
+            _("The recipe is not UTF-8 text."),
+            _("{path}, byte {start}.", path=path, start=error.start),
+            _("Save it as UTF-8."),
             code="recipe.syntax",
         ) from None
     except ValueError as error:
         raise RequestError(
-            "The recipe cannot be read.", f"{path}: {error}.", code="recipe.unreadable"
+            _("The recipe cannot be read."), f"{path}: {error}.", code="recipe.unreadable"
         ) from None
     except OSError as error:
         raise RequestError(
-            "The recipe cannot be read.", f"{path}: {error.strerror}.", code="recipe.unreadable"
+            _("The recipe cannot be read."), f"{path}: {error.strerror}.", code="recipe.unreadable"
         ) from None
     return parse_recipe(text, path)
 
@@ -408,39 +433,43 @@ def parse_recipe(text: str, path: Path) -> Recipe:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RequestError(
-            "The recipe is not valid TOML.",
+            _("The recipe is not valid TOML."),
             f"{path}: {error}.",
-            "Text needs quotes; each key stands once.",
+            _("Text needs quotes; each key stands once."),
             code="recipe.syntax",
         ) from None
     sections: dict[str, Any] = {}
     for section, values in tables.items():
-        where = f"{path}, line {_line_of(text, section, None)}"
+        where = _("{path}, line {line}", path=path, line=_line_of(text, section, None))
         if section not in OPTIONS:
             near = difflib.get_close_matches(section, OPTIONS, n=1)
-            hint = f"Did you mean [{near[0]}]?" if near else "The tables are: " + ", ".join(OPTIONS) + "."
+            hint = (
+                _("Did you mean [{near}]?", near=near[0])
+                if near
+                else _("The tables are: {names}.", names=", ".join(OPTIONS))
+            )
             raise RequestError(
-                f"The recipe has no table [{section}].",
+                _("The recipe has no table [{section}].", section=section),
                 f"{where}: [{section}].",
                 hint,
                 code="recipe.unknown-key",
             )
         if not isinstance(values, dict):
             raise RequestError(
-                f"{section} must be a table.",
+                _("{section} must be a table.", section=section),
                 f"{where}.",
-                f"Write [{section}] on a line of its own.",
+                _("Write [{section}] on a line of its own.", section=section),
                 code="recipe.value",
             )
         checked = {}
         for key, value in values.items():
-            where = f"{path}, line {_line_of(text, section, key)}"
+            where = _("{path}, line {line}", path=path, line=_line_of(text, section, key))
             declared = find_option(f"{section}.{key}", where)
             try:
                 checked[declared.key] = declared.check(value)
             except ValueError as error:
                 raise RequestError(
-                    f"{section}.{key} is wrong.",
+                    _("{section}.{key} is wrong.", section=section, key=key),
                     f"{where}: {key} = {value!r}.",
                     f"{error}.",
                     code="recipe.value",
@@ -457,37 +486,50 @@ def check_whole(recipe: Recipe, where: str) -> None:
     """Refuse values that are possible alone but not together. ``where`` is named in the error."""
     if not ADAPTER_NAME.fullmatch(recipe.finetune.adapter):
         raise RequestError(
-            "finetune.adapter is wrong.",
-            f"{where}: {recipe.finetune.adapter!r} cannot be a folder's name.",
-            "Use letters, digits, dot, dash and underscore, up to 64.",
+            _("finetune.adapter is wrong."),
+            _(
+                "{where}: {adapter!r} cannot be a folder's name.",
+                where=where,
+                adapter=recipe.finetune.adapter,
+            ),
+            _("Use letters, digits, dot, dash and underscore, up to 64."),
             code="recipe.value",
         )
     if not recipe.model.source.strip():
         raise RequestError(
-            "model.source is empty.", f"{where}.", 'Name a model, or "rehearsal".', code="recipe.value"
+            _("model.source is empty."), f"{where}.", _('Name a model, or "rehearsal".'), code="recipe.value"
         )
     providers = providers_for(recipe.optimize.device)
     if recipe.optimize.provider not in providers:
         raise RequestError(
-            "optimize.provider does not fit optimize.device.",
-            f"{where}: {recipe.optimize.provider} does not run on {recipe.optimize.device}.",
-            f"For {recipe.optimize.device} use {' or '.join(providers)}.",
+            _("optimize.provider does not fit optimize.device."),
+            _(
+                "{where}: {provider} does not run on {device}.",
+                where=where,
+                provider=recipe.optimize.provider,
+                device=recipe.optimize.device,
+            ),
+            _(
+                "For {device} use {providers}.",
+                device=recipe.optimize.device,
+                providers=_(" or ").join(providers),
+            ),
             code="recipe.provider",
         )
     if recipe.finetune.eval_every == 0 and (recipe.finetune.stop_early or recipe.finetune.keep == "best"):
         asked = "stop_early" if recipe.finetune.stop_early else "keep"
         raise RequestError(
-            f"finetune.{asked} needs measurements.",
-            f"{where}: finetune.eval_every = 0 measures only before and after the training.",
-            'Use finetune.eval_every = "auto", or leave it out.',
+            _("finetune.{asked} needs measurements.", asked=asked),
+            _("{where}: finetune.eval_every = 0 measures only before and after the training.", where=where),
+            _('Use finetune.eval_every = "auto", or leave it out.'),
             code="recipe.value",
         )
     bad_tags = [key for key, value in recipe.upload.tags.items() if not isinstance(value, str)]
     if bad_tags:
         raise RequestError(
-            "upload.tags is wrong.",
-            f"{where}: tag {bad_tags[0]!r} is not text.",
-            "Put it in quotes.",
+            _("upload.tags is wrong."),
+            _("{where}: tag {tag!r} is not text.", where=where, tag=bad_tags[0]),
+            _("Put it in quotes."),
             code="recipe.value",
         )
 
@@ -547,7 +589,7 @@ def recipe_text(recipe: Recipe) -> str:
 
     document = tomlkit.document()
     document.add(
-        tomlkit.comment("The recipe of this lab. Guide: docs/recipe.md. Check it with: olivepress check")
+        tomlkit.comment(_("The recipe of this lab. Guide: docs/recipe.md. Check it with: olivepress check"))
     )
     for section, group in OPTIONS.items():
         table = tomlkit.table()
@@ -561,7 +603,7 @@ def recipe_text(recipe: Recipe) -> str:
                 value = inline
             entry = tomlkit.item(value)
             if not (isinstance(value, str) and len(value) > 40):
-                entry.comment(declared.help if not declared.choices else declared.expected)
+                entry.comment(_(declared.help) if not declared.choices else declared.expected)
             table.add(key, entry)
         document.add(section, table)
     return tomlkit.dumps(document)

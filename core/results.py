@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.formats import duration, human_bytes, number
+from core.language import N_, _
 from core.text import clean
 
 PREPARED = "prepared"
@@ -33,8 +34,7 @@ class Figure:
         label: what people call it.
         main: whether it is of the few that the stage's screen shows.
         show: how its number is written.
-        between: what stands between two values.
-        end: what stands behind the last value.
+        form: how two values stand in their line.
         zero: whether a value of 0 or an empty one is told.
     """
 
@@ -42,8 +42,7 @@ class Figure:
     label: str
     main: bool = False
     show: Callable[[float], str] = number
-    between: str = " to "
-    end: str = ""
+    form: str = N_("{first} to {second}")
     zero: bool = True
 
     def text(self, result: Mapping[str, Any]) -> str:
@@ -51,11 +50,12 @@ class Figure:
         values = [_at(result, part) for part in self.key.split("|")]
         if any(value is None for value in values) or not (self.zero or all(values)):
             return ""
-        return self.between.join(self._word(value) for value in values) + self.end
+        words = [self._word(value) for value in values]
+        return words[0] if len(words) == 1 else _(self.form, first=words[0], second=words[1])
 
     def _word(self, value: Any) -> str:
         if isinstance(value, bool):
-            return "yes" if value else "no"
+            return _("yes") if value else _("no")
         if isinstance(value, int | float):
             return self.show(value)
         return clean(str(value), keep_newlines=False)

@@ -28,6 +28,7 @@ from core.errors import RequestError
 from core.evaluated import nats
 from core.folder import LabFolder
 from core.formats import duration, human_bytes
+from core.language import N_, _
 from core.results import PREPARED, Figure, exact_seconds, gib, milliseconds, percent
 
 if TYPE_CHECKING:
@@ -130,32 +131,45 @@ class Stage:
         return cast(StageModule, importlib.import_module(self.run))
 
 
-def _agreement(who: str, name: str) -> tuple[Figure, ...]:
-    before = f"agreement.{who}."
+def _agreement(who: str, labels: tuple[str, str, str, str, str]) -> tuple[Figure, ...]:
+    before, of = f"agreement.{who}.", N_("{first} of {second}")
+    same, identical, near_ties, by_rounding, gap = labels
     return (
-        Figure(
-            f"{before}agreeing|{before}prompts",
-            f"Answers as PyTorch's, {name}",
-            who == "base",
-            between=" of ",
-        ),
-        Figure(f"{before}identical|{before}prompts", f"Of them word for word, {name}", between=" of "),
-        Figure(f"{before}near_ties", f"Answers apart at a near tie, {name}", zero=False),
-        Figure(f"{before}by_rounding", f"Answers apart by int8 rounding, {name}", zero=False),
-        Figure(f"{before}largest_gap", f"Largest gap where they differ, {name}"),
+        Figure(f"{before}agreeing|{before}prompts", same, who == "base", form=of),
+        Figure(f"{before}identical|{before}prompts", identical, form=of),
+        Figure(f"{before}near_ties", near_ties, zero=False),
+        Figure(f"{before}by_rounding", by_rounding, zero=False),
+        Figure(f"{before}largest_gap", gap),
     )
 
 
-_PREPARED = Figure(PREPARED, "Prepared result, put here", main=True)
+_AGREES_BASE = (
+    N_("Answers as PyTorch's, base"),
+    N_("Of them word for word, base"),
+    N_("Answers apart at a near tie, base"),
+    N_("Answers apart by int8 rounding, base"),
+    N_("Largest gap where they differ, base"),
+)
+_AGREES_TUNED = (
+    N_("Answers as PyTorch's, tuned"),
+    N_("Of them word for word, tuned"),
+    N_("Answers apart at a near tie, tuned"),
+    N_("Answers apart by int8 rounding, tuned"),
+    N_("Largest gap where they differ, tuned"),
+)
+
+_PREPARED = Figure(PREPARED, N_("Prepared result, put here"), main=True)
 
 _ALL = (
     Stage(
         "quantize",
-        "Quantize",
-        "Stores each weight of the model in 4 bits in place of 16."
-        " The model gets about four times smaller and answers almost as well.",
+        N_("Quantize"),
+        N_(
+            "Stores each weight of the model in 4 bits in place of 16."
+            " The model gets about four times smaller and answers almost as well."
+        ),
         run="core.quantize.stage",
-        makes=Makes("Quantized model", lambda lab, adapter: lab.quantized_dir, "config.json"),
+        makes=Makes(N_("Quantized model"), lambda lab, adapter: lab.quantized_dir, "config.json"),
         form=("model", "quantize"),
         reads=("data", "quantize"),
         records=lambda recipe: (
@@ -164,78 +178,80 @@ _ALL = (
         assessment=of_quantize,
         figures=(
             _PREPARED,
-            Figure("algorithm", "Algorithm", main=True),
-            Figure("bits", "Bits", main=True),
-            Figure("group_size", "Group size", main=True),
-            Figure("parameters", "Parameters"),
-            Figure("bytes_before|bytes_after", "Size", show=human_bytes),
-            Figure("perplexity_float|perplexity", "Perplexity", main=True),
-            Figure("same_likeliest_token", "Same next word", main=True, show=percent),
-            Figure("kl_to_float", "Divergence from the float model"),
-            Figure("measured_tokens", "Measured on tokens"),
-            Figure("calibration_rows", "Records looked at", main=True),
-            Figure("calibration_tokens", "Tokens looked at"),
-            Figure("seconds", "Quantizing took", show=duration),
-            Figure("folds", "Scales folded into layers"),
-            Figure("search_error_ratio", "Error, of that of plain rounding", show=percent),
-            Figure("mean_exponent", "Mean exponent of the scales"),
+            Figure("algorithm", N_("Algorithm"), main=True),
+            Figure("bits", N_("Bits"), main=True),
+            Figure("group_size", N_("Group size"), main=True),
+            Figure("parameters", N_("Parameters")),
+            Figure("bytes_before|bytes_after", N_("Size"), show=human_bytes),
+            Figure("perplexity_float|perplexity", N_("Perplexity"), main=True),
+            Figure("same_likeliest_token", N_("Same next word"), main=True, show=percent),
+            Figure("kl_to_float", N_("Divergence from the float model")),
+            Figure("measured_tokens", N_("Measured on tokens")),
+            Figure("calibration_rows", N_("Records looked at"), main=True),
+            Figure("calibration_tokens", N_("Tokens looked at")),
+            Figure("seconds", N_("Quantizing took"), show=duration),
+            Figure("folds", N_("Scales folded into layers")),
+            Figure("search_error_ratio", N_("Error, of that of plain rounding"), show=percent),
+            Figure("mean_exponent", N_("Mean exponent of the scales")),
         ),
-        sizes=(("bytes_before", "before"), ("bytes_after", "after")),
+        sizes=(("bytes_before", N_("before")), ("bytes_after", N_("after"))),
     ),
     Stage(
         "finetune",
-        "Finetune",
-        "Teaches the small model your records by training a little adapter beside it (LoRA)."
-        " The model itself stays as it is, so adapters can be swapped.",
+        N_("Finetune"),
+        N_(
+            "Teaches the small model your records by training a little adapter beside it (LoRA)."
+            " The model itself stays as it is, so adapters can be swapped."
+        ),
         run="core.finetune.stage",
         needs="quantize",
-        makes=Makes("Adapter", lambda lab, adapter: lab.finetuned_dir(adapter), "adapter_config.json"),
+        makes=Makes(N_("Adapter"), lambda lab, adapter: lab.finetuned_dir(adapter), "adapter_config.json"),
         form=("finetune",),
         reads=("data", "finetune"),
         records=lambda recipe: True,
         assessment=of_finetune,
         figures=(
             _PREPARED,
-            Figure("adapter", "Adapter"),
-            Figure("objective", "Objective"),
-            Figure("beta", "Beta"),
+            Figure("adapter", N_("Adapter")),
+            Figure("objective", N_("Objective")),
+            Figure("beta", N_("Beta")),
             Figure(
                 "eval_preferred_base|eval_preferred_tuned",
-                "Held-out preferred right",
+                N_("Held-out preferred right"),
                 main=True,
                 show=percent,
             ),
-            Figure("eval_margin_base|eval_margin_tuned", "Margin, held out", main=True),
-            Figure("eval_loss_base|eval_loss_tuned", "Held-out loss", main=True),
-            Figure("loss_first|loss_last", "Training loss"),
-            Figure("steps", "Steps", main=True),
-            Figure("stopped_early_of", "Stopped early, of steps", main=True),
-            Figure("kept_step", "Adapter of step"),
-            Figure("resumed_from", "Went on from step", main=True, zero=False),
-            Figure("seconds_per_step", "A step took", main=True, show=exact_seconds),
-            Figure("tokens_per_s", "Tokens/s", main=True),
-            Figure("training_s", "Training took", show=duration),
-            Figure("measuring_s", "Measuring in between took", show=duration),
-            Figure("loading_s", "Loading took", show=duration),
-            Figure("train_rows", "Records", main=True),
-            Figure("eval_rows", "Records held out"),
-            Figure("train_tokens", "Tokens in the records"),
-            Figure("longest_row_tokens", "Longest record, in tokens"),
-            Figure("truncated_rows", "Records cut"),
-            Figure("dropped_rows", "Records left out"),
-            Figure("rank", "Rank"),
-            Figure("alpha", "Alpha"),
-            Figure("adapter_parameters", "Adapter weights", main=True),
-            Figure("adapter_matrices", "Matrices with an adapter"),
-            Figure("bytes", "Size", show=human_bytes),
-            Figure("logit_change", "Change of the logits"),
-            Figure("device", "Trained on"),
-            Figure("dtype", "Computed in"),
-            Figure("memory", "Use of memory"),
-            Figure("memory_reason", "Reason for it"),
-            Figure("recomputed_layers", "Layers computed twice"),
-            Figure("gpus", "GPUs", main=True),
-            Figure("gpu_peak_gib", "GPU memory at most", show=gib),
+            Figure("eval_margin_base|eval_margin_tuned", N_("Margin, held out"), main=True),
+            Figure("eval_loss_base|eval_loss_tuned", N_("Held-out loss"), main=True),
+            Figure("loss_first|loss_last", N_("Training loss")),
+            Figure("steps", N_("Steps"), main=True),
+            Figure("stopped_early_of", N_("Stopped early, of steps"), main=True),
+            Figure("kept_step", N_("Adapter of step")),
+            Figure("resumed_from", N_("Went on from step"), main=True, zero=False),
+            Figure("seconds_per_step", N_("A step took"), main=True, show=exact_seconds),
+            Figure("tokens_per_s", N_("Tokens/s"), main=True),
+            Figure("training_s", N_("Training took"), show=duration),
+            Figure("measuring_s", N_("Measuring in between took"), show=duration),
+            Figure("loading_s", N_("Loading took"), show=duration),
+            Figure("train_rows", N_("Records"), main=True),
+            Figure("eval_rows", N_("Records held out")),
+            Figure("train_tokens", N_("Tokens in the records")),
+            Figure("longest_row_tokens", N_("Longest record, in tokens")),
+            Figure("truncated_rows", N_("Records cut")),
+            Figure("dropped_rows", N_("Records left out")),
+            Figure("rank", N_("Rank")),
+            Figure("alpha", N_("Alpha")),
+            Figure("adapter_parameters", N_("Adapter weights"), main=True),
+            Figure("adapter_matrices", N_("Matrices with an adapter")),
+            Figure("bytes", N_("Size"), show=human_bytes),
+            Figure("logit_change", N_("Change of the logits")),
+            Figure("device", N_("Trained on")),
+            Figure("dtype", N_("Computed in")),
+            Figure("memory", N_("Use of memory")),
+            Figure("memory_reason", N_("Reason for it")),
+            Figure("recomputed_layers", N_("Layers computed twice")),
+            Figure("gpus", N_("GPUs"), main=True),
+            Figure("gpu_peak_gib", N_("GPU memory at most"), show=gib),
         ),
         metrics=(
             "tokens_per_s",
@@ -250,153 +266,169 @@ _ALL = (
     ),
     Stage(
         "optimize",
-        "Optimize",
-        "Turns the model into an ONNX graph for the device that will run it."
-        " The adapter becomes a small file that is switched on and off while you chat.",
+        N_("Optimize"),
+        N_(
+            "Turns the model into an ONNX graph for the device that will run it."
+            " The adapter becomes a small file that is switched on and off while you chat."
+        ),
         run="core.optimize.stage",
         needs="quantize",
-        makes=Makes("ONNX model", lambda lab, adapter: lab.onnx_dir, "genai_config.json"),
+        makes=Makes(N_("ONNX model"), lambda lab, adapter: lab.onnx_dir, "genai_config.json"),
         form=("optimize",),
         reads=("quantize",),
         assessment=of_optimize,
         figures=(
             _PREPARED,
-            Figure("provider", "Provider", main=True),
-            Figure("precision", "Precision", main=True),
-            Figure("device", "Device"),
-            Figure("adapter", "Adapter", main=True),
-            Figure("float16_bytes", "Size in 16 bits", show=human_bytes),
-            Figure("quantized_bytes", "Size quantized", show=human_bytes),
-            Figure("base_bytes", "Size as ONNX", show=human_bytes),
-            Figure("adapter_bytes", "Size of the adapter", show=human_bytes, zero=False),
-            Figure("merged_bytes", "Size of the merged model", show=human_bytes),
-            Figure("kl_to_unmerged", "Divergence of merged from unmerged", main=True),
-            Figure("same_word_as_unmerged", "Same next word as unmerged", show=percent),
-            Figure("context", "Context, in tokens"),
-            Figure("accuracy_level", "Accuracy level of the int4 kernels"),
-            Figure("output_matrix", "Output matrix"),
-            Figure("base_reused", "Base as it was"),
-            Figure("build_s", "Building took", show=duration),
-            Figure("verified", "Tried here", main=True),
-            Figure("why_not_verified", "Why not"),
-            Figure("training_prompts", "Questions asked again", main=True),
+            Figure("provider", N_("Provider"), main=True),
+            Figure("precision", N_("Precision"), main=True),
+            Figure("device", N_("Device")),
+            Figure("adapter", N_("Adapter"), main=True),
+            Figure("float16_bytes", N_("Size in 16 bits"), show=human_bytes),
+            Figure("quantized_bytes", N_("Size quantized"), show=human_bytes),
+            Figure("base_bytes", N_("Size as ONNX"), show=human_bytes),
+            Figure("adapter_bytes", N_("Size of the adapter"), show=human_bytes, zero=False),
+            Figure("merged_bytes", N_("Size of the merged model"), show=human_bytes),
+            Figure("kl_to_unmerged", N_("Divergence of merged from unmerged"), main=True),
+            Figure("same_word_as_unmerged", N_("Same next word as unmerged"), show=percent),
+            Figure("context", N_("Context, in tokens")),
+            Figure("accuracy_level", N_("Accuracy level of the int4 kernels")),
+            Figure("output_matrix", N_("Output matrix")),
+            Figure("base_reused", N_("Base as it was")),
+            Figure("build_s", N_("Building took"), show=duration),
+            Figure("verified", N_("Tried here"), main=True),
+            Figure("why_not_verified", N_("Why not")),
+            Figure("training_prompts", N_("Questions asked again"), main=True),
             Figure(
-                "training_right_base|training_right_tuned", "Right, base and tuned", True, between=" and "
+                "training_right_base|training_right_tuned",
+                N_("Right, base and tuned"),
+                True,
+                form=N_("{first} and {second}"),
             ),
-            *_agreement("base", "base"),
-            *_agreement("tuned", "tuned"),
-            Figure("verified_tokens", "Longest text compared, in tokens"),
-            Figure("window", "Attention window, in tokens"),
-            Figure("long_text_gap", "Largest gap in that text"),
-            Figure("tokens_per_s_base", "Tokens/s, base"),
-            Figure("tokens_per_s_tuned", "Tokens/s, tuned"),
-            Figure("time_to_first_token_s_base", "First token after, base", show=milliseconds),
-            Figure("time_to_first_token_s_tuned", "First token after, tuned", show=milliseconds),
-            Figure("answers.question", "A question"),
-            Figure("answers.base", "Answer of the base"),
-            Figure("answers.tuned", "Answer of the tuned model"),
-            Figure("verify_s", "Trying took", show=duration),
+            *_agreement("base", _AGREES_BASE),
+            *_agreement("tuned", _AGREES_TUNED),
+            Figure("verified_tokens", N_("Longest text compared, in tokens")),
+            Figure("window", N_("Attention window, in tokens")),
+            Figure("long_text_gap", N_("Largest gap in that text")),
+            Figure("tokens_per_s_base", N_("Tokens/s, base")),
+            Figure("tokens_per_s_tuned", N_("Tokens/s, tuned")),
+            Figure("time_to_first_token_s_base", N_("First token after, base"), show=milliseconds),
+            Figure("time_to_first_token_s_tuned", N_("First token after, tuned"), show=milliseconds),
+            Figure("answers.question", N_("A question")),
+            Figure("answers.base", N_("Answer of the base")),
+            Figure("answers.tuned", N_("Answer of the tuned model")),
+            Figure("verify_s", N_("Trying took"), show=duration),
         ),
-        sizes=(("float16_bytes", "16 bits"), ("base_bytes", "as ONNX"), ("adapter_bytes", "adapter")),
+        sizes=(
+            ("float16_bytes", N_("16 bits")),
+            ("base_bytes", N_("as ONNX")),
+            ("adapter_bytes", N_("adapter")),
+        ),
     ),
     Stage(
         "search",
-        "Search",
-        "Looks for the settings that are best within the limits that you state."
-        " Many are tried on a part of the work, and the few that promise most as a whole.",
+        N_("Search"),
+        N_(
+            "Looks for the settings that are best within the limits that you state."
+            " Many are tried on a part of the work, and the few that promise most as a whole."
+        ),
         run="core.search.stage",
         reads=("data", "quantize", "finetune"),
         records=lambda recipe: True,
         assessment=of_search,
         figures=(
-            Figure("kind", "Settings of", main=True),
-            Figure("limits", "Limits", main=True, zero=False),
-            Figure("best_title", "Best within them", main=True),
-            Figure("best_number", "Its number"),
-            Figure("best_size", "Its size", main=True, show=human_bytes),
-            Figure("best_loss", "Its divergence or loss", main=True),
-            Figure("best_worse", "Perplexity above the float model's", show=percent),
-            Figure("best_speed", "Tokens/s as ONNX", main=True),
-            Figure("tries", "Choices", main=True),
-            Figure("refused", "Of them refused by a limit", zero=False),
-            Figure("measured", "Of them made and measured as a whole", main=True),
-            Figure("note", "Note", main=True, zero=False),
+            Figure("kind", N_("Settings of"), main=True),
+            Figure("limits", N_("Limits"), main=True, zero=False),
+            Figure("best_title", N_("Best within them"), main=True),
+            Figure("best_number", N_("Its number")),
+            Figure("best_size", N_("Its size"), main=True, show=human_bytes),
+            Figure("best_loss", N_("Its divergence or loss"), main=True),
+            Figure("best_worse", N_("Perplexity above the float model's"), show=percent),
+            Figure("best_speed", N_("Tokens/s as ONNX"), main=True),
+            Figure("tries", N_("Choices"), main=True),
+            Figure("refused", N_("Of them refused by a limit"), zero=False),
+            Figure("measured", N_("Of them made and measured as a whole"), main=True),
+            Figure("note", N_("Note"), main=True, zero=False),
         ),
         usual=False,
         beside="quantize",
     ),
     Stage(
         "evaluate",
-        "Evaluate",
-        "Puts the same held-out records to the float, the quantized and the ONNX model, with adapter and without."
-        " It shows what was learnt, what was forgotten, and what it costs to run.",
+        N_("Evaluate"),
+        N_(
+            "Puts the same held-out records to the float, the quantized and the ONNX model, with adapter and without."
+            " It shows what was learnt, what was forgotten, and what it costs to run."
+        ),
         run="core.evaluate.stage",
         needs="quantize",
-        makes=Makes("Evaluation", lambda lab, adapter: lab.evaluation_dir(adapter), "rows.jsonl"),
+        makes=Makes(N_("Evaluation"), lambda lab, adapter: lab.evaluation_dir(adapter), "rows.jsonl"),
         form=("evaluate",),
         reads=("data", "evaluate"),
         assessment=of_evaluate,
         figures=(
             Figure(
                 "perplexity_before|perplexity_after",
-                "Perplexity on held-out records",
+                N_("Perplexity on held-out records"),
                 True,
                 show=nats,
-                between=" before, ",
-                end=" after",
+                form=N_("{first} before, {second} after"),
             ),
             Figure(
                 "words_before|words_after",
-                "Words in common with the records' answers",
+                N_("Words in common with the records' answers"),
                 True,
                 show=percent,
-                between=" before, ",
-                end=" after",
+                form=N_("{first} before, {second} after"),
             ),
-            Figure("right_before|asked_of_both", "Right answers before", True, between=" of "),
-            Figure("right_after|asked_of_both", "Right answers after", True, between=" of "),
+            Figure(
+                "right_before|asked_of_both", N_("Right answers before"), True, form=N_("{first} of {second}")
+            ),
+            Figure(
+                "right_after|asked_of_both", N_("Right answers after"), True, form=N_("{first} of {second}")
+            ),
             Figure(
                 "general_before|general_after",
-                "Perplexity on general text",
+                N_("Perplexity on general text"),
                 True,
                 show=nats,
-                between=" before, ",
-                end=" after",
+                form=N_("{first} before, {second} after"),
             ),
-            Figure("bytes", "Size on disk, as deployed", True, show=human_bytes),
-            Figure("peak_bytes", "Memory at most, as deployed", True, show=human_bytes),
-            Figure("load_s", "Loading took", show=duration),
-            Figure("first_s", "First token after", True, show=milliseconds),
-            Figure("tokens_per_s", "Tokens a second", True),
-            Figure("rows", "Held-out records"),
-            Figure("questions", "Of them questions"),
-            Figure("truncated_rows", "Records cut", zero=False),
-            Figure("general_tokens", "General text, in tokens"),
-            Figure("kl", "Divergence from the float model on it"),
+            Figure("bytes", N_("Size on disk, as deployed"), True, show=human_bytes),
+            Figure("peak_bytes", N_("Memory at most, as deployed"), True, show=human_bytes),
+            Figure("load_s", N_("Loading took"), show=duration),
+            Figure("first_s", N_("First token after"), True, show=milliseconds),
+            Figure("tokens_per_s", N_("Tokens a second"), True),
+            Figure("rows", N_("Held-out records")),
+            Figure("questions", N_("Of them questions")),
+            Figure("truncated_rows", N_("Records cut"), zero=False),
+            Figure("general_tokens", N_("General text, in tokens")),
+            Figure("kl", N_("Divergence from the float model on it")),
         ),
         usual=False,
         beside="chat",
     ),
     Stage(
         "upload",
-        "Upload",
-        "Registers the result in Azure Machine Learning, one way of several to take it with you."
-        " Nothing leaves this machine until you press Upload.",
+        N_("Upload"),
+        N_(
+            "Registers the result in Azure Machine Learning, one way of several to take it with you."
+            " Nothing leaves this machine until you press Upload."
+        ),
         run="core.upload.stage",
         needs="optimize",
         form=("upload",),
         assessment=of_upload,
         figures=(
-            Figure("name", "Model", main=True),
-            Figure("version", "Version", main=True),
-            Figure("workspace", "Workspace", main=True),
-            Figure("files", "Files", main=True),
-            Figure("bytes", "Size", main=True, show=human_bytes),
-            Figure("bytes_sent", "Sent now", main=True, show=human_bytes),
-            Figure("user", "Signed in as"),
-            Figure("id", "Id"),
-            Figure("uri", "Path"),
-            Figure("url", "Page"),
+            Figure("name", N_("Model"), main=True),
+            Figure("version", N_("Version"), main=True),
+            Figure("workspace", N_("Workspace"), main=True),
+            Figure("files", N_("Files"), main=True),
+            Figure("bytes", N_("Size"), main=True, show=human_bytes),
+            Figure("bytes_sent", N_("Sent now"), main=True, show=human_bytes),
+            Figure("user", N_("Signed in as")),
+            Figure("id", N_("Id")),
+            Figure("uri", N_("Path")),
+            Figure("url", N_("Page")),
         ),
         computes=False,
     ),
@@ -419,8 +451,8 @@ def stage_named(name: str) -> Stage:
     """
     if name not in STAGES:
         raise RequestError(
-            f"There is no stage {name!r}.",
-            hint="The stages are: " + ", ".join(STAGES) + ".",
+            _("There is no stage {name!r}.", name=name),
+            hint=_("The stages are: {names}.", names=", ".join(STAGES)),
             code="stage.unknown",
         )
     return STAGES[name]
@@ -444,7 +476,7 @@ def result_lines(stage: str, result: Mapping[str, Any], *, main: bool = False) -
     """
     figures = STAGES[stage].figures if stage in STAGES else ()
     shown = ((figure, figure.text(result)) for figure in figures if figure.main or not main)
-    return [(figure.label, text) for figure, text in shown if text]
+    return [(_(figure.label), text) for figure, text in shown if text]
 
 
 def assessment(stage: str, result: Mapping[str, Any]) -> Assessment:

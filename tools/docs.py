@@ -27,7 +27,7 @@ NAV = {
         "azure.md", "export.md", "serve.md",
     ),
     "Reference": ("recipe.md", "commands.md", "python.md", "scripting.md", "troubleshooting.md"),
-    "How it works": ("architecture.md", "awq.md"),
+    "How it works": ("architecture.md", "awq.md", "glossary.md"),
     "Figures": ("benchmarks.md", "real-models.md", "reliability.md"),
 }  # fmt: skip
 """The pages by section. A page that is not named stands under the last."""

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from core.errors import Do, Help, Use, from_plain, joined
+from core.language import _
 from core.stages import STAGES
-from tui.labels import label
+from tui.labels import label, label_within
 from tui.steps import Step, step_named, steps
 
 if TYPE_CHECKING:
@@ -48,25 +49,25 @@ def _words(part: Help) -> str:
         return str(part)
     if part.name == "run":
         if "--no-check" in part.words:
-            return "the last button"
+            return _("the last button")
         named = [step_named(word) for word in part.words if word in STAGES]
-        return " and ".join(map(_step, named)) or "the steps in their order"
+        return _(" and ").join(map(_step, named)) or _("the steps in their order")
     if part.name in ("cancel", "logs"):
-        return f"{'F9' if part.name == 'cancel' else 'l'} in {_step(_of_job(part))}"
+        return _("{key} in {step}", key="F9" if part.name == "cancel" else "l", step=_step(_of_job(part)))
     if part.name == "data" and "--accept" in part.words:
-        return f"a in {_step(step_named('data'))}"
+        return _("{key} in {step}", key="a", step=_step(step_named("data")))
     if part.name == "clean":
-        return "the button below"
+        return _("the button below")
     if part.name == "new":
-        return "a lab is made when you go on"
+        return _("a lab is made when you go on")
     place, key = _STEPS.get(part.name, ("", ""))
     if not place:
-        return "a command outside of the wizard"
-    return f"{key} in {_step(step_named(place))}" if key else _step(step_named(place))
+        return _("a command outside of the wizard")
+    return _("{key} in {step}", key=key, step=_step(step_named(place))) if key else _step(step_named(place))
 
 
 def _step(step: Step) -> str:
-    return f"step {step.number} ({step.title})"
+    return _("step {number} ({title})", number=step.number, title=step.title)
 
 
 def _of_job(part: Do) -> Step:
@@ -91,25 +92,31 @@ def _button(part: Help, stage: str) -> str:
     """What stands on the button for this; empty where the wizard has none."""
     if isinstance(part, Use):
         if not part.values:
-            return f"Change {_option(part.option).lower()}"
+            return _("Change {option}", option=label_within(part.option))
         told = ", ".join(
             _value(option, value, alone=len(part.values) == 1) for option, value in part.values.items()
         )
-        return f"{told} and run" if stage else told
+        return _("{settings} and run", settings=told) if stage else told
     if part.name == "run":
         if "--no-check" in part.words:
-            return "Run all the same" if stage else ""
+            return _("Run all the same") if stage else ""
         first = next((word for word in part.words if word in STAGES), "")
-        return f"Run {step_named(first).title}" if first else ""
+        return _("Run {title}", title=step_named(first).title) if first else ""
     fixed = {
-        "login": "Sign in",
-        "workspaces": "Choose a workspace",
-        "check": "To 1 Check",
-        "clean": "Free some space",
-        "data": "Use the proposal" if "--accept" in part.words else "To 2 Data",
+        "login": _("Sign in"),
+        "workspaces": _("Choose a workspace"),
+        "check": _("To {number} {title}", number=1, title=step_named("check").title),
+        "clean": _("Free some space"),
+        "data": _("Use the proposal")
+        if "--accept" in part.words
+        else _("To {number} {title}", number=2, title=step_named("data").title),
     }
     if part.name in ("cancel", "logs") and part.words:
-        return f"Stop {part.words[0]}" if part.name == "cancel" else f"Show {part.words[0]}"
+        return (
+            _("Stop {name}", name=part.words[0])
+            if part.name == "cancel"
+            else _("Show {name}", name=part.words[0])
+        )
     return fixed.get(part.name, "")
 
 
@@ -119,8 +126,13 @@ def _option(name: str) -> str:
 
 def _value(option: str, value: object, *, alone: bool) -> str:
     if isinstance(value, bool):
-        return f"Say {'yes' if value else 'no'} to {_option(option).lower()}"
-    return f"Use {value}" if alone and not isinstance(value, str) else f"{_option(option)} {value}"
+        told = label_within(option)
+        return _("Say yes to {option}", option=told) if value else _("Say no to {option}", option=told)
+    return (
+        _("Use {value}", value=value)
+        if alone and not isinstance(value, str)
+        else f"{_option(option)} {value}"
+    )
 
 
 async def do(app: OlivePressApp, part: Help, stage: str = "") -> None:

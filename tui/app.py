@@ -13,8 +13,11 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
+from core import language
 from core.errors import LabError
+from core.language import _
 from tui.keys import GLOBAL, JUMPS, UserSettings, read_settings
+from tui.labels import ENDS
 from tui.layout import COLUMNS, TALL, WIDE
 from tui.session import Session
 from tui.snapshot import Snapshot
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from tui.log_file import LogFile
     from tui.machine_load import MachineLoad
     from tui.screens.base import StepScreen
+    from tui.widgets.rail import Word
 
 
 class OlivePressApp(App[None]):
@@ -73,7 +77,10 @@ class OlivePressApp(App[None]):
             self.text = text
 
     def __init__(self, root: Path, step: str = "") -> None:
+        language.use(language.wanted())
         self.settings: UserSettings = read_settings()
+        language.use(language.wanted(self.settings.language))
+        self._language = language.in_use()
         self.session = Session(root)
         self.snapshot = Snapshot()
         self._watch: LabWatch | None = None
@@ -84,11 +91,10 @@ class OlivePressApp(App[None]):
         # The first screen's sheets are read with the app's own: reading them later means parsing all again.
         first = step_named(step) if step else first_step(self.snapshot)
         # Each step is a mode, a stack of screens of its own: its screen is made once and keeps what was typed in it.
-        self.DEFAULT_MODE = first.name  # type: ignore[misc]  # which is first is known here
+        self.DEFAULT_MODE = self._mode(first.name)  # type: ignore[misc]  # which is first is known here
         super().__init__(css_path=[*stylesheets(OlivePressApp), *stylesheets(first.load())])
-        for each in steps():
-            self.add_mode(each.name, each.make)
-        self.notes: dict[str, str] = {}
+        self._add_modes()
+        self.notes: dict[str, Word] = {}
         self.farewell = ""
         self.error_log: Path | None = None
         self._load: MachineLoad | None = None
@@ -108,17 +114,23 @@ class OlivePressApp(App[None]):
         return found is not None and (found.ansi or not self.no_color)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        """With NO_COLOR, the filter that sends none at all.
+        """With NO_COLOR, the filter that sends none at all; and one that orders what is read from the right.
 
         Textual (8.2.8) chooses the filter before the theme is known, and takes the one that turns the
         terminal's own colours into black on black.
         """
-        filters = super().get_line_filters()
-        if not self.no_color:
-            return filters
-        from textual.filter import Monochrome, NoColor
+        filters = list(super().get_line_filters())
+        if self.no_color:
+            from textual.filter import Monochrome, NoColor
 
-        return [NoColor() if isinstance(each, Monochrome) else each for each in filters]
+            filters = [NoColor() if isinstance(each, Monochrome) else each for each in filters]
+        if self._language in language.RIGHT_TO_LEFT:
+            from tui.reading import ordering, orders_by_itself
+
+            who = self.settings.right_to_left
+            if who == "wizard" or (who == "auto" and not orders_by_itself()):
+                filters.append(ordering("R"))
+        return filters
 
     def _post(self, message: Message) -> None:
         """Called in other threads; posting is the one thing that is safe there."""
@@ -150,7 +162,7 @@ class OlivePressApp(App[None]):
         watch.start()
         self._measure(self.snapshot)
         for problem in self.settings.problems:
-            self.notify(problem, title="Your settings", severity="warning", markup=False, timeout=15)
+            self.notify(problem, title=_("Your settings"), severity="warning", markup=False, timeout=15)
 
     # Steps
 
@@ -163,7 +175,15 @@ class OlivePressApp(App[None]):
         """Show a step."""
         while len(self.screen_stack) > 1:
             self.pop_screen()
-        await self.switch_mode(name)
+        await self.switch_mode(self._mode(name))
+
+    def _mode(self, step: str) -> str:
+        """The mode of a step: in another language it is another, whose screen is made anew."""
+        return f"{step} {self._language}"
+
+    def _add_modes(self) -> None:
+        for each in steps():
+            self.add_mode(self._mode(each.name), each.make)
 
     async def action_step(self, number: int) -> None:
         """Go to the step with that number. Leaving the first step makes the lab, where there is none."""
@@ -213,7 +233,7 @@ class OlivePressApp(App[None]):
             self.bell()
         for view in ended:
             if view.stage != self.current.step.name:
-                self.notify(f"{view.id}: {view.state}", markup=False)
+                self.notify(f"{view.id}: {_(ENDS.get(view.state, view.state))}", markup=False)
 
     def _draw(self) -> None:
         if self._draw_timer is not None:
@@ -255,7 +275,7 @@ class OlivePressApp(App[None]):
             self._watch.log = log
             self._watch.poke()
 
-    def note(self, step: str, word: str) -> None:
+    def note(self, step: str, word: Word) -> None:
         """Put a word under a step that has no job, such as what its checks gave."""
         self.notes[step] = word
         if self.screen_stack:
@@ -302,7 +322,7 @@ class OlivePressApp(App[None]):
 
         found = takeaway(self.session.folder)
         if found is None:
-            self.notify("There is nothing to take along yet: step 5 makes it.", markup=False)
+            self.notify(_("There is nothing to take along yet: step 5 makes it."), markup=False)
         elif not any(isinstance(screen, ReadScreen) for screen in self.screen_stack):
             self.push_screen(ReadScreen(TITLE, "\n".join(found.lines())))
 
@@ -320,16 +340,38 @@ class OlivePressApp(App[None]):
 
     def action_next_theme(self) -> None:
         """The next of four themes, kept for next time."""
-        from tui.keys import save_theme
+        from tui.keys import save_setting
 
         names = [each for each in CYCLE if self._fits(each)]
         place = names.index(self.theme) if self.theme in names else -1
         self.theme = names[(place + 1) % len(names)]
         try:
-            save_theme(self.theme)
+            save_setting("theme", self.theme)
         except Exception as error:  # a home that cannot be written is no reason to stop
             self.log(error)
-        self.notify(f"Theme: {self.theme}", timeout=2, markup=False)
+        self.notify(_("Theme: {theme}", theme=self.theme), timeout=2, markup=False)
+
+    async def speak(self, code: str) -> None:
+        """Speak another language from now on, and next time."""
+        from tui.keys import save_setting
+
+        if code == language.in_use():
+            return
+        with suppress(LabError):  # told when the field is left by itself, or the step is run
+            self.current.keep_typed()
+        try:
+            save_setting("language", code)
+        except Exception as error:  # a home that cannot be written is no reason to stop
+            self.log(error)
+        here = self.current.step.name
+        before = [self._mode(each.name) for each in steps()]
+        language.use(code)
+        self._language = code
+        self.notes.clear()
+        self._add_modes()
+        await self.go_to(here)
+        for mode in before:
+            await self.remove_mode(mode)
 
     def action_ask_quit(self) -> None:
         """Leave; where a job runs, first say that it goes on."""
@@ -362,7 +404,9 @@ class OlivePressApp(App[None]):
         self._asked_to_quit = True
         self.set_timer(self.AGAIN_WITHIN_S, self._forget_quit)
         self.notify(
-            "Press Ctrl+C again to leave. A running job goes on.", timeout=self.AGAIN_WITHIN_S, markup=False
+            _("Press Ctrl+C again to leave. A running job goes on."),
+            timeout=self.AGAIN_WITHIN_S,
+            markup=False,
         )
 
     def _forget_quit(self) -> None:

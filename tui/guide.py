@@ -17,6 +17,7 @@ from textual.content import Content
 
 from core.errors import LabError
 from core.files import read_if_whole, write_json
+from core.language import N_, _
 from core.user_dirs import state_dir
 from tui.help import TOPICS
 from tui.screens.dialogs import Dialog, Scrolled
@@ -63,14 +64,14 @@ def guide_lines(step: Step) -> list[Content]:
     """A step's guide, a paragraph a line."""
     topic = TOPICS[step.name]
     return [
-        Content.styled("What stands behind it", "bold"),
-        Content(topic.why),
+        Content.styled(_("What stands behind it"), "bold"),
+        Content(_(topic.why)),
         Content(""),
-        Content.styled("To think about", "bold"),
-        Content(topic.question),
+        Content.styled(_("To think about"), "bold"),
+        Content(_(topic.question)),
         Content(""),
-        Content.styled("What to look at", "bold"),
-        Content(topic.look),
+        Content.styled(_("What to look at"), "bold"),
+        Content(_(topic.look)),
     ]
 
 
@@ -80,10 +81,10 @@ class GuideScreen(Dialog[str]):
     CSS_PATH = "screens/dialogs.tcss"
     AUTO_FOCUS = "Scrolled"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter,escape,i,q", "close", "To the step"),
-        Binding("f2,question_mark", "answer('app.help')", "Help"),
+        Binding("enter,escape,i,q", "close", N_("To the step")),
+        Binding("f2,question_mark", "answer('app.help')", N_("Help")),
         Binding("f3,comma", "answer('app.back')", show=False),
-        Binding("f4,full_stop", "answer('app.next')", "Next"),
+        Binding("f4,full_stop", "answer('app.next')", N_("Next")),
         Binding("f8,r", "answer('screen.run')", show=False),
     ]
 
@@ -93,7 +94,7 @@ class GuideScreen(Dialog[str]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -guide"):
-            yield Plain(f"{self._step.title}: guide", classes="dialog-title")
+            yield Plain(_("{title}: guide", title=self._step.title), classes="dialog-title")
             with Scrolled(classes="dialog-text"):
                 yield Plain(Content("\n").join(guide_lines(self._step)))
 

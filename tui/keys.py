@@ -14,6 +14,7 @@ from typing import Any
 
 from textual.binding import Binding
 
+from core.language import LANGUAGES, N_, _
 from core.user_dirs import config_dir
 from tui.steps import steps
 
@@ -48,30 +49,44 @@ GLOBAL: tuple[Action, ...] = (
         "help",
         "f2,question_mark",
         "app.help",
-        "Help",
-        "what this screen is about, and this list of keys",
+        N_("Help"),
+        N_("what this screen is about, and this list of keys"),
         True,
     ),
-    Action("guide", "i", "app.guide", "Guide", "what stands behind this step, and a question to think about"),
-    Action("back", "f3,comma", "app.back", "Back", "the step before", True),
-    Action("next", "f4,full_stop", "app.next", "Next", "the step after, or the one that is missing", True),
-    Action("commands", "f7,colon", "app.command_palette", "Commands", "search all commands by name", True),
-    Action("run", "f8,r", "screen.run", "Run", "start this step", True),
-    Action("stop", "f9,x", "screen.stop", "Stop", "stop what runs in this step", True),
-    Action("settings", "e", "screen.settings", "Settings", "show this step's settings, or its last run"),
-    Action("log", "l", "screen.log", "Log", "show the log large, or small again"),
-    Action("copy", "y", "screen.copy_command", "Copy command", "copy the command line that does the same"),
-    Action("report", "c", "screen.copy_report", "Copy", "copy what this screen found, as text"),
-    Action("take", "k", "app.take", "Take it with you", "what was made, and how to use it elsewhere"),
-    Action("theme", "t", "app.next_theme", "Theme", "dark, light, or your terminal's 16 colours"),
+    Action(
+        "guide",
+        "i",
+        "app.guide",
+        N_("Guide"),
+        N_("what stands behind this step, and a question to think about"),
+    ),
+    Action("back", "f3,comma", "app.back", N_("Back"), N_("the step before"), True),
+    Action(
+        "next", "f4,full_stop", "app.next", N_("Next"), N_("the step after, or the one that is missing"), True
+    ),
+    Action(
+        "commands", "f7,colon", "app.command_palette", N_("Commands"), N_("search all commands by name"), True
+    ),
+    Action("run", "f8,r", "screen.run", N_("Run"), N_("start this step"), True),
+    Action("stop", "f9,x", "screen.stop", N_("Stop"), N_("stop what runs in this step"), True),
+    Action(
+        "settings", "e", "screen.settings", N_("Settings"), N_("show this step's settings, or its last run")
+    ),
+    Action("log", "l", "screen.log", N_("Log"), N_("show the log large, or small again")),
+    Action(
+        "copy", "y", "screen.copy_command", N_("Copy command"), N_("copy the command line that does the same")
+    ),
+    Action("report", "c", "screen.copy_report", N_("Copy"), N_("copy what this screen found, as text")),
+    Action("take", "k", "app.take", N_("Take it with you"), N_("what was made, and how to use it elsewhere")),
+    Action("theme", "t", "app.next_theme", N_("Theme"), N_("dark, light, or your terminal's 16 colours")),
     Action(
         "leave",
         "escape",
         "screen.leave_field",
-        "Leave field",
-        "leave a field, so that letters are keys again",
+        N_("Leave field"),
+        N_("leave a field, so that letters are keys again"),
     ),
-    Action("quit", "q,ctrl+q", "app.ask_quit", "Quit", "leave; a running job goes on", True),
+    Action("quit", "q,ctrl+q", "app.ask_quit", N_("Quit"), N_("leave; a running job goes on"), True),
 )
 
 JUMPS: tuple[Action, ...] = tuple(
@@ -80,33 +95,57 @@ JUMPS: tuple[Action, ...] = tuple(
 )
 
 LOG: tuple[Action, ...] = (
-    Action("log.follow", "f,space", "follow", "Follow", "follow the end of the log, or hold still"),
-    Action("log.search", "slash", "search", "Search", "search the log"),
-    Action("log.next", "n", "found(1)", "Next match", "next place found"),
-    Action("log.previous", "N,p", "found(-1)", "Previous", "previous place found"),
-    Action("log.wrap", "w", "wrap", "Wrap", "fold long lines, or cut them"),
-    Action("log.open", "enter", "open", "Open", "open a folded traceback, or fold it again"),
-    Action("log.error", "exclamation_mark,g", "first_error", "First error", "go to the first error"),
-    Action("log.path", "o", "copy_path", "Copy path", "copy the path of the log file"),
+    Action("log.follow", "f,space", "follow", N_("Follow"), N_("follow the end of the log, or hold still")),
+    Action("log.search", "slash", "search", N_("Search"), N_("search the log")),
+    Action("log.next", "n", "found(1)", N_("Next match"), N_("next place found")),
+    Action("log.previous", "N,p", "found(-1)", N_("Previous"), N_("previous place found")),
+    Action("log.wrap", "w", "wrap", N_("Wrap"), N_("fold long lines, or cut them")),
+    Action("log.open", "enter", "open", N_("Open"), N_("open a folded traceback, or fold it again")),
+    Action("log.error", "exclamation_mark,g", "first_error", N_("First error"), N_("go to the first error")),
+    Action("log.path", "o", "copy_path", N_("Copy path"), N_("copy the path of the log file")),
 )
 
 DATA: tuple[Action, ...] = (
-    Action("data.goto", "g", "goto", "Go to row", "go to a row by its number"),
-    Action("data.findings", "f", "findings", "Findings", "list the findings, or the rows again"),
-    Action("data.accept", "a", "accept", "Use the proposal", "use the fields and template that are proposed"),
+    Action("data.goto", "g", "goto", N_("Go to row"), N_("go to a row by its number")),
+    Action("data.findings", "f", "findings", N_("Findings"), N_("list the findings, or the rows again")),
     Action(
-        "data.clean", "w", "clean", "Clean copy", "write a copy of the file without rows that have findings"
+        "data.accept",
+        "a",
+        "accept",
+        N_("Use the proposal"),
+        N_("use the fields and template that are proposed"),
     ),
-    Action("data.browse", "o", "browse", "Browse", "pick the data file"),
+    Action(
+        "data.clean",
+        "w",
+        "clean",
+        N_("Clean copy"),
+        N_("write a copy of the file without rows that have findings"),
+    ),
+    Action("data.browse", "o", "browse", N_("Browse"), N_("pick the data file")),
 )
 
 STAGE: tuple[Action, ...] = (
-    Action("stage.model", "m", "pick_model", "Pick a model", "pick one of the models on this machine"),
-    Action("stage.search", "s", "search_settings", "Search", "find the settings that are best within limits"),
     Action(
-        "stage.where", "a", "where", "Another machine", "run this step on another machine, or on this one"
+        "stage.model", "m", "pick_model", N_("Pick a model"), N_("pick one of the models on this machine")
     ),
-    Action("stage.undo", "u", "undo", "Undo", "take another model, or settings that a search found, back"),
+    Action(
+        "stage.search",
+        "s",
+        "search_settings",
+        N_("Search"),
+        N_("find the settings that are best within limits"),
+    ),
+    Action(
+        "stage.where",
+        "a",
+        "where",
+        N_("Another machine"),
+        N_("run this step on another machine, or on this one"),
+    ),
+    Action(
+        "stage.undo", "u", "undo", N_("Undo"), N_("take another model, or settings that a search found, back")
+    ),
 )
 
 EVERY: tuple[Action, ...] = GLOBAL + JUMPS + LOG + DATA + STAGE
@@ -148,6 +187,8 @@ class UserSettings:
         keymap: keys by action id.
         plain: whether to ask by lines in place of drawing screens.
         guide: whether a step's guide opens by itself at the first visit, on a wide terminal.
+        language: the code of the language to speak; empty: English.
+        right_to_left: who joins and orders letters that are read from the right, of :data:`WHO_ORDERS`.
         bell: whether the terminal's bell rings when a job ends.
         problems: lines for people; unknown settings are told, not lost.
     """
@@ -157,11 +198,15 @@ class UserSettings:
     plain: bool = False
     guide: bool = True
     bell: bool = False
+    language: str = ""
+    right_to_left: str = "auto"
     problems: tuple[str, ...] = ()
 
 
 _SWITCHES = {"plain": False, "guide": True, "bell": False}
-_SETTINGS = ("theme", *_SWITCHES, "keys")
+WHO_ORDERS = ("auto", "wizard", "terminal")
+"""``auto``: the wizard, unless the terminal is known to do it."""
+_SETTINGS = ("theme", "language", "right_to_left", *_SWITCHES, "keys")
 
 
 def read_settings(path: Path | None = None) -> UserSettings:
@@ -170,6 +215,7 @@ def read_settings(path: Path | None = None) -> UserSettings:
     The file::
 
         theme = "olive-light"
+        language = "de"
         plain = true
         guide = false
         bell = true
@@ -184,32 +230,50 @@ def read_settings(path: Path | None = None) -> UserSettings:
     try:
         data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        return UserSettings(problems=(f"{path} was not read: {error}",))
+        return UserSettings(problems=(_("{path} was not read: {error}", path=path, error=error),))
     known = {action.id for action in EVERY}
     keymap: list[tuple[str, str]] = []
     problems: list[str] = []
     keys = data.get("keys", {})
     if not isinstance(keys, dict):
-        problems.append(f"{path}: [keys] must be a table.")
+        problems.append(_("{path}: [keys] must be a table.", path=path))
         keys = {}
     for name, value in _flat(keys):
         if name not in known:
-            problems.append(f"{path}: there is no action {name!r} to give a key to.")
+            problems.append(_("{path}: there is no action {name!r} to give a key to.", path=path, name=name))
         elif not isinstance(value, str) or not value.strip():
-            problems.append(f'{path}: the keys of {name} must be text, such as "f8,r".')
+            problems.append(
+                _('{path}: the keys of {name} must be text, such as "f8,r".', path=path, name=name)
+            )
         else:
             keymap.append((name, value))
-    problems += [f"{path}: there is no setting {name!r}." for name in data if name not in _SETTINGS]
+    problems += [
+        _("{path}: there is no setting {name!r}.", path=path, name=name)
+        for name in data
+        if name not in _SETTINGS
+    ]
     theme = data.get("theme", "")
     if not isinstance(theme, str):
-        problems.append(f"{path}: theme must be text.")
+        problems.append(_("{path}: theme must be text.", path=path))
         theme = ""
+    language = data.get("language", "")
+    if not isinstance(language, str) or (language and language not in LANGUAGES):
+        problems.append(_("{path}: language must be one of {codes}.", path=path, codes=", ".join(LANGUAGES)))
+        language = ""
+    who = data.get("right_to_left", "auto")
+    if who not in WHO_ORDERS:
+        problems.append(
+            _("{path}: right_to_left must be one of {names}.", path=path, names=", ".join(WHO_ORDERS))
+        )
+        who = "auto"
     switches = {name: data.get(name, default) for name, default in _SWITCHES.items()}
     for name, value in switches.items():
         if not isinstance(value, bool):
-            problems.append(f"{path}: {name} must be true or false.")
+            problems.append(_("{path}: {name} must be true or false.", path=path, name=name))
             switches[name] = _SWITCHES[name]
-    return UserSettings(theme, tuple(keymap), **switches, problems=tuple(problems))
+    return UserSettings(
+        theme, tuple(keymap), **switches, language=language, right_to_left=who, problems=tuple(problems)
+    )
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -223,8 +287,8 @@ def _flat(table: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return pairs
 
 
-def save_theme(theme: str, path: Path | None = None) -> None:
-    """Keep the theme for next time, leaving the rest of the file as it is."""
+def save_setting(name: str, value: str, path: Path | None = None) -> None:
+    """Keep a setting for next time, leaving the rest of the file as it is."""
     import tomlkit
 
     from core.files import write_atomic
@@ -232,5 +296,5 @@ def save_theme(theme: str, path: Path | None = None) -> None:
     path = path or config_dir() / "wizard.toml"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     document = tomlkit.parse(text)
-    document["theme"] = theme
+    document[name] = value
     write_atomic(path, tomlkit.dumps(document))

@@ -13,6 +13,7 @@ from bisect import bisect_left
 from pathlib import Path
 
 from core.files import open_file
+from core.language import _
 from core.text import clean_line
 
 BLOCK = 64 * 1024
@@ -98,7 +99,7 @@ class LogFile:
                 if len(whole) < count:
                     whole = [self._one(stream, first + i) for i in range(count)]
         except OSError as error:
-            return [f"{self.path} cannot be read: {error.strerror}"]
+            return [_("{path} cannot be read: {strerror}", path=self.path, strerror=error.strerror)]
         return [_shown(line) for line in whole[:count]]
 
     def _offset(self, stream: object, line: int) -> int:
@@ -110,7 +111,7 @@ class LogFile:
         stream.seek(block * BLOCK)  # type: ignore[attr-defined]
         data: bytes = stream.read(BLOCK)  # type: ignore[attr-defined]
         at = -1
-        for _ in range(missing):
+        for _each in range(missing):
             at = data.find(b"\n", at + 1)
             if at < 0:
                 return self.size

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from core.language import _
+
 GIB = 2**30
 
 EACH = 4
@@ -78,7 +80,7 @@ def gpu_text() -> str:
     if len(gpus) > EACH:
         used, total = sum(gpu.memory_used for gpu in gpus), sum(gpu.memory_total for gpu in gpus)
         loads = [gpu.load for gpu in gpus if gpu.load is not None]
-        load = f" {min(loads):.0f} to {max(loads):.0f}%" if loads else ""
+        load = f" {min(loads):.0f}-{max(loads):.0f}%" if loads else ""
         return f"{len(gpus)} GPUs {used / GIB:.0f}/{total / GIB:.0f} GiB{load}"
     each = "+".join(f"{gpu.memory_used / GIB:.{1 if len(gpus) == 1 else 0}f}" for gpu in gpus)
     total = sum(gpu.memory_total for gpu in gpus)
@@ -92,6 +94,9 @@ def machine_text() -> str:
 
     memory = psutil.virtual_memory()
     load = psutil.cpu_percent(interval=None)
-    return (
-        f"CPU {load:.0f}%  memory {(memory.total - memory.available) / GIB:.1f}/{memory.total / GIB:.0f} GiB"
+    return _(
+        "CPU {load:.0f}%  memory {used:.1f}/{total:.0f} GiB",
+        load=load,
+        used=(memory.total - memory.available) / GIB,
+        total=memory.total / GIB,
     )

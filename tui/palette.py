@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from textual.app import SystemCommand
 
+from core.language import LANGUAGES, _, in_use
 from tui.keys import GLOBAL
 from tui.steps import steps
 
@@ -18,19 +19,26 @@ def commands(app: OlivePressApp) -> Iterator[SystemCommand]:
     """The steps first, then the actions."""
     for step in steps():
         yield SystemCommand(
-            f"Go to {step.number} {step.title}",
+            _("Go to {number} {title}", number=step.number, title=step.title),
             step.about,
             lambda number=step.number: app.run_worker(app.action_step(number)),
         )
     yield SystemCommand(
-        "Free some space",
-        "What takes room on the disk and can go; only what you tick is removed.",
+        _("Free some space"),
+        _("What takes room on the disk and can go; only what you tick is removed."),
         app.action_free_space,
     )
+    for code, name in LANGUAGES.items():
+        if code != in_use():
+            yield SystemCommand(
+                _("Language: {name}", name=name),
+                _("Everything on the screen in this language, now and next time."),
+                lambda code=code: app.run_worker(app.speak(code)),
+            )
     for action in GLOBAL:
         if action.id not in ("commands", "leave"):
             yield SystemCommand(
-                action.label,
-                action.help,
+                _(action.label),
+                _(action.help),
                 lambda name=action.action: app.run_worker(app.run_action(name, app.current)),
             )

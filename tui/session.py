@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import LabError
 from core.folder import LabFolder
+from core.language import _
 from core.text import command
 
 # The rest of core is loaded when it is asked for: the first screen needs none of it.
@@ -107,11 +108,12 @@ class Session:
 
     def goes_on(self, job: str) -> str:
         """What to know when one leaves while a job runs."""
-        return (
-            f"{job} goes on by itself.\n"
-            f"  come back:  {self.command(absolute=True)}\n"
-            f"  its log:    {self.command('logs', job, '--follow', absolute=True)}\n"
-            f"  stop it:    {self.command('cancel', job, absolute=True)}"
+        return _(
+            "{job} goes on by itself.\n  come back:  {open}\n  its log:    {log}\n  stop it:    {stop}",
+            job=job,
+            open=self.command(absolute=True),
+            log=self.command("logs", job, "--follow", absolute=True),
+            stop=self.command("cancel", job, absolute=True),
         )
 
 

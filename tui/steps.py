@@ -13,6 +13,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from core.language import N_, _
 from core.stages import STAGES, Stage
 
 if TYPE_CHECKING:
@@ -26,17 +27,25 @@ class Step:
 
     Attributes:
         name: as in ``olivepress run DIR NAME`` and in job ids.
-        title: for people.
-        about: two sentences: what this step does, and why.
+        in_english: its title and two sentences: what this step does, and why.
         screen: ``module:Class`` of its screen.
         needs: the step whose result it starts from; empty for none.
     """
 
     name: str
-    title: str
-    about: str
+    in_english: tuple[str, str]
     screen: str
     needs: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return _(self.in_english[0])
+
+    @property
+    def about(self) -> str:
+        """Two sentences: what this step does, and why."""
+        return _(self.in_english[1])
 
     @property
     def number(self) -> int:
@@ -61,23 +70,35 @@ class Step:
 
 _CHECK = Step(
     "check",
-    "Check",
-    "Looks at this machine: can it run the lab, and what is missing?"
-    " A warning does not stop you; a FAIL says what to do first.",
+    (
+        N_("Check"),
+        N_(
+            "Looks at this machine: can it run the lab, and what is missing?"
+            " A warning does not stop you; a FAIL says what to do first."
+        ),
+    ),
     "tui.screens.check:CheckScreen",
 )
 _DATA = Step(
     "data",
-    "Data",
-    "Shows the records that the model will learn from, as the model will see them."
-    " Rows that cannot be used are named by file and line.",
+    (
+        N_("Data"),
+        N_(
+            "Shows the records that the model will learn from, as the model will see them."
+            " Rows that cannot be used are named by file and line."
+        ),
+    ),
     "tui.screens.data:DataScreen",
 )
 _CHAT = Step(
     "chat",
-    "Chat",
-    "Talk to the model that you made, on this machine."
-    " Switch the adapter off to hear the base model, and compare.",
+    (
+        N_("Chat"),
+        N_(
+            "Talk to the model that you made, on this machine."
+            " Switch the adapter off to hear the base model, and compare."
+        ),
+    ),
     "tui.screens.chat.screen:ChatScreen",
     needs="optimize",
 )
@@ -93,7 +114,7 @@ def steps() -> tuple[Step, ...]:
 @cache
 def _steps(stages: tuple[Stage, ...]) -> tuple[Step, ...]:
     made = [
-        Step(each.name, each.title, each.about, _SCREENS.get(each.name, _STAGE_SCREEN), each.needs)
+        Step(each.name, (each.title, each.about), _SCREENS.get(each.name, _STAGE_SCREEN), each.needs)
         for each in stages
         if each.usual
     ]

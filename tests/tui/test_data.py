@@ -194,7 +194,7 @@ async def test_findings_are_listed_by_line_and_lead_to_their_rows(lab: Lab) -> N
     write_rows(lab, [*rows[:2], "", "", *rows[2:4], "{ not json", *rows[4:], {"prompt": "only half"}])
     async with opened(lab.root, "data") as (app, pilot):
         await until(pilot, lambda: "2 findings: 1 broken-json, 1 missing-field" in screen_text(app), 60)
-        assert app.notes["data"] == "2 found"
+        assert app.notes["data"].text == "2 found"
         await pilot.press("f")
         await until(pilot, lambda: "broken-json" in screen_of(app).whole.text)
         assert "What to do:" in screen_text(app)

@@ -13,7 +13,7 @@ from tests.tui.labs import job_in, made
 from tui.screens.dialogs import AskScreen
 from tui.widgets.button import Button
 from tui.widgets.log_pane import LogLines
-from tui.widgets.rail import Rail, state_line
+from tui.widgets.rail import Rail, Word, state_line
 
 
 async def test_leaving_a_field_keeps_what_was_typed(lab: Lab) -> None:
@@ -87,7 +87,7 @@ async def test_next_leads_where_its_button_says(lab: Lab, step: str, leads_to: s
 @pytest.mark.parametrize(("size", "word"), [((80, 24), "21 found"), ((60, 20), "needs 3")])
 async def test_the_rail_cuts_no_word(lab: Lab, size: tuple[int, int], word: str) -> None:
     async with opened(lab.root, "check", size=size) as (app, pilot):
-        app.note("data", "21 found")
+        app.note("data", Word("21 found", "found"))
         await until(pilot, lambda: word in screen_text(app).splitlines()[2])
         rail = app.current.query_one(Rail)
         styles = {str(span.style) for span in rail.render().spans}
@@ -96,10 +96,23 @@ async def test_the_rail_cuts_no_word(lab: Lab, size: tuple[int, int], word: str)
 
 @pytest.mark.parametrize("room", [6, 9, 16, 26])
 @pytest.mark.parametrize(
-    "word", ["0%", "45%", "100%", "done", "failed", "21 found", "needs 3", "stopping", ""]
+    ("word", "look"),
+    [
+        ("0%", 0.0),
+        ("45%", 0.45),
+        ("100%", 1.0),
+        ("done", "done"),
+        ("failed", "failed"),
+        ("21 found", "found"),
+        ("needs 3", ""),
+        ("stopping", "busy"),
+        ("", ""),
+    ],
 )
-def test_a_state_has_its_bar_or_sign_where_there_is_room_and_is_never_cut(word: str, room: int) -> None:
-    shown = state_line(word, room)
+def test_a_state_has_its_bar_or_sign_where_there_is_room_and_is_never_cut(
+    word: str, look: str | float, room: int
+) -> None:
+    shown = state_line(Word(word, look) if isinstance(look, str) else Word(word, share=look), room)
     assert shown.cell_length <= room
     assert shown.plain.endswith(word[:room])
     bar = shown.plain.removesuffix(word).strip()
@@ -109,7 +122,7 @@ def test_a_state_has_its_bar_or_sign_where_there_is_room_and_is_never_cut(word: 
 @pytest.mark.parametrize("room", [9, 16, 26])
 @pytest.mark.parametrize("share", [0, 45, 100])
 def test_the_bar_of_a_state_is_as_long_as_its_share(share: int, room: int) -> None:
-    bar = state_line(f"{share}%", room).plain.removesuffix(f"{share}%").strip()
+    bar = state_line(Word(f"{share}%", share=share / 100), room).plain.removesuffix(f"{share}%").strip()
     assert set(bar) <= {"━", "─"}
     assert abs(bar.count("━") / len(bar) - share / 100) <= 0.5 / len(bar)
 

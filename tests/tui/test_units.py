@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import tui
 from tui import glyphs
 from tui.app import OlivePressApp
-from tui.keys import EVERY, GLOBAL, key_names, read_settings, save_theme
+from tui.keys import EVERY, GLOBAL, key_names, read_settings, save_setting
 from tui.labels import label
 from tui.session import Session
 from tui.terminal import default_theme, few_colours, plain_glyphs, wants_plain
@@ -60,7 +60,7 @@ def test_settings_that_are_no_toml_are_told(tmp_path: Path) -> None:
 def test_a_kept_theme_leaves_the_rest_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "wizard.toml"
     path.write_text('# mine\n[keys]\nhelp = "h"\n')
-    save_theme("olive-light", path)
+    save_setting("theme", "olive-light", path)
     assert "# mine" in path.read_text()
     found = read_settings(path)
     assert (found.theme, found.keymap) == ("olive-light", (("help", "h"),))

@@ -13,6 +13,7 @@ from textual.events import Resize, ScreenResume, ScreenSuspend
 from textual.screen import Screen
 
 from core.errors import LabError
+from core.language import _
 from tui.glyphs import ascii_only
 from tui.layout import COLUMNS, SMALLEST, TALL
 from tui.steps import Step, step_named, steps
@@ -97,7 +98,7 @@ class StepScreen(Screen[None]):
             with Vertical(id="side"):
                 yield from self.side()
         yield KeyBar()
-        yield Plain("This terminal is too small for the wizard.\nMake it at least 60 by 20.", id="small")
+        yield Plain(_("This terminal is too small for the wizard.\nMake it at least 60 by 20."), id="small")
 
     def body(self) -> ComposeResult:
         """The step's own widgets."""
@@ -181,7 +182,11 @@ class StepScreen(Screen[None]):
     def labels(self) -> Mapping[str, str]:
         """What actions are called in the footer now, by their ids."""
         missing = self.missing(self.olive.snapshot)
-        return self.LABELS if missing is None else {**self.LABELS, "next": f"To {missing.number}"}
+        return (
+            self.LABELS
+            if missing is None
+            else {**self.LABELS, "next": _("To {number}", number=missing.number)}
+        )
 
     @property
     def goal(self) -> Step | None:
@@ -210,7 +215,7 @@ class StepScreen(Screen[None]):
             from tui.help import about
 
             page = VerticalScroll(Plain(about(self.step)), id="about-step", can_focus=False)
-            page.border_title = "What this step does"
+            page.border_title = _("What this step does")
             self.query_one(f"#{self.ABOUT_IN}").mount(page)
         elif found:
             found.first().display = wanted

@@ -21,6 +21,7 @@ from tui.screens.base import StepScreen
 from tui.widgets.button import Button
 from tui.widgets.plain_list import PlainList
 from tui.widgets.problem import Helps
+from tui.widgets.rail import Word
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ STYLES = {
     "FAIL": "bold $text-error",
     "SKIP": "$foreground 60%",
 }
+
+
+_WORDS = {"FAIL": Word("FAIL", "failed"), "WARN": Word("WARN", "stale"), "OK": Word("OK", "done")}
+"""What stands under the step in the rail."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +220,7 @@ class CheckScreen(StepScreen):
         if event.state.over and not event.state.problem:
             if self.focused is not None and self.focused.id in ("next", "run"):
                 self.focus_first()
-            self.olive.note("check", event.state.worst)
+            self.olive.note("check", _WORDS[event.state.worst])
 
     def _draw(self, state: CheckState) -> None:
         """The one place where the state gets onto the screen."""

@@ -16,6 +16,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input
 
 from core.errors import Hint, LabError, parts_of
+from core.language import N_, _
 from tui.actions import helps_of, in_words
 from tui.glyphs import ascii_only
 from tui.widgets.button import Button
@@ -64,13 +65,13 @@ class Dialog(ModalScreen[Answer]):
         bindings = self.active_bindings
         keys = {_KEYS.get(button.key, button.key) for button in self.query(Button) if button.key}
         told = {bindings[key].binding.action for key in keys if key in bindings}  # whether offered now or not
-        for node, binding, enabled, _ in bindings.values():
+        for node, binding, enabled, _tip in bindings.values():
             # Textual's own of every screen are known, and are no answer to the dialog.
             own = node is self and not binding.action.startswith(("app.", "screen."))
             if own and binding.description and enabled and binding.action not in told:
                 first = binding.key
-                if first not in found and binding.description not in found.values():
-                    found[first] = binding.description
+                if first not in found and _(binding.description) not in found.values():
+                    found[first] = _(binding.description)
         typing = isinstance(focused, Input)
         return [(key, words) for key, words in found.items() if not (typing and len(key) == 1)]
 
@@ -87,8 +88,8 @@ class ErrorScreen(Dialog[None]):
     AUTO_FOCUS = "#close"
     BINDINGS: ClassVar[list[BindingType]] = [
         *_MOVES,
-        Binding("escape,q", "close", "Close", show=False),
-        Binding("y,c", "copy", "Copy", show=False),
+        Binding("escape,q", "close", N_("Close"), show=False),
+        Binding("y,c", "copy", N_("Copy"), show=False),
     ]
 
     def __init__(self, title: str, detail: str = "", hint: Hint = "", stage: str = "") -> None:
@@ -104,7 +105,7 @@ class ErrorScreen(Dialog[None]):
         """For an exception; one that was not foreseen is named by its class."""
         if isinstance(error, LabError):
             return cls(error.title, error.detail, error.advice, stage)
-        return cls("That did not work.", f"{type(error).__name__}: {error}", "")
+        return cls(_("That did not work."), f"{type(error).__name__}: {error}", "")
 
     @property
     def text(self) -> str:
@@ -120,11 +121,11 @@ class ErrorScreen(Dialog[None]):
                 if detail:
                     yield Plain(detail)
                 if hint:
-                    yield Plain(f"What to do: {hint}", classes="dialog-hint")
+                    yield Plain(_("What to do: {hint}", hint=hint), classes="dialog-hint")
             yield self._helps
             with Horizontal(classes="dialog-buttons"):
-                yield Button("Close", id="close", key="Esc", primary=True)
-                yield Button("Copy", id="copy", key="y")
+                yield Button(_("Close"), id="close", key="Esc", primary=True)
+                yield Button(_("Copy"), id="copy", key="y")
 
     def on_mount(self) -> None:
         """Offer what helps."""
@@ -141,7 +142,7 @@ class ErrorScreen(Dialog[None]):
     def action_copy(self) -> None:
         """Copy it all."""
         self.app.copy_to_clipboard(self.text)
-        self.notify("Copied (if your terminal allows it).", markup=False)
+        self.notify(_("Copied (if your terminal allows it)."), markup=False)
 
     def action_close(self) -> None:
         """Back to the screen."""
@@ -207,10 +208,10 @@ class OverwriteScreen(AskScreen):
 
     def __init__(self, path: Path) -> None:
         super().__init__(
-            f"{path.name} is there already.",
-            f"Overwriting it loses what it holds.\nIt is in {path.parent}.",
-            yes="Overwrite",
-            no="Keep it",
+            _("{name} is there already.", name=path.name),
+            _("Overwriting it loses what it holds.\nIt is in {parent}.", parent=path.parent),
+            yes=_("Overwrite"),
+            no=_("Keep it"),
             keys=("o",),
         )
 
@@ -223,14 +224,16 @@ class LeaveScreen(AskScreen):
 
     def __init__(self, job: str, command: str) -> None:
         super().__init__(
-            f"{job} is running, and it goes on without the wizard.",
+            _("{job} is running, and it goes on without the wizard.", job=job),
             Content.assemble(
-                "You may close this terminal, or lose the connection: the job does not notice.\n"
-                "To come back and see all of it, run:\n\n",
+                _(
+                    "You may close this terminal, or lose the connection: the job does not notice.\n"
+                    "To come back and see all of it, run:\n\n"
+                ),
                 (f"  {command}", "bold"),
             ),
-            yes="Leave",
-            no="Stay",
+            yes=_("Leave"),
+            no=_("Stay"),
             keys=("q",),
         )
 
@@ -239,8 +242,10 @@ class CrashScreen(ErrorScreen):
     """An error of the wizard itself. Closing it ends the wizard, with exit status 1."""
 
     def __init__(self, story: str) -> None:
-        title, _, rest = story.partition("\n")
-        super().__init__(title, rest, "Start the wizard again. If it comes back, send the file named above.")
+        title, _end, rest = story.partition("\n")
+        super().__init__(
+            title, rest, _("Start the wizard again. If it comes back, send the file named above.")
+        )
 
     def action_close(self) -> None:
         """End the wizard."""

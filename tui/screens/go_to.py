@@ -10,6 +10,7 @@ from textual.containers import Vertical
 from textual.widgets import Input
 
 from core.formats import number
+from core.language import N_, _
 from tui.screens.dialogs import Dialog
 from tui.widgets.line import Line
 from tui.widgets.safe import Plain
@@ -25,20 +26,25 @@ class GoToScreen(Dialog[int | None]):
 
     CSS_PATH = "dialogs.tcss"
     AUTO_FOCUS = "#row"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", "Close", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", N_("Close"), show=False)]
 
     def __init__(self, count: int, exact: bool) -> None:
         super().__init__()
         self._count, self._exact = count, exact
 
     def compose(self) -> ComposeResult:
-        about = "" if self._exact else "about "
+        count = number(self._count)
+        title = (
+            _("Go to row  (1 to {count}; Enter goes, Esc closes)", count=count)
+            if self._exact
+            else _("Go to row  (1 to about {count}; Enter goes, Esc closes)", count=count)
+        )
         with Vertical(classes="dialog"):
             yield Plain(
-                f"Go to row  (1 to {about}{number(self._count)}; Enter goes, Esc closes)",
+                title,
                 classes="dialog-title",
             )
-            yield Line(compact=True, id="row", placeholder="a number")
+            yield Line(compact=True, id="row", placeholder=_("a number"))
             yield Plain("", id="said")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
@@ -47,7 +53,7 @@ class GoToScreen(Dialog[int | None]):
         digits = "".join(char for char in event.value if char not in " ,._'")
         row = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 16 else 0
         if row < 1:
-            self.query_one("#said", Plain).show("Type a whole number, such as 1500.")
+            self.query_one("#said", Plain).show(_("Type a whole number, such as 1500."))
         else:
             self.dismiss(min(row, self._count) if self._exact else row)
 

@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from textual.content import Content
+from textual.filter import LineFilter
 from textual.widget import Widget
 
 from core.formats import number
+from core.language import _, pgettext
 from tui.glyphs import ascii_only, glyph
+from tui.reading import from_the_left
 
 Points = Sequence[tuple[float, float]]
 
@@ -56,6 +59,10 @@ class LossChart(Widget):
         self._drawn = time.monotonic()
         self.refresh()
 
+    def get_line_filters(self) -> list[LineFilter]:
+        """The axis goes from the left in every language."""
+        return from_the_left(super().get_line_filters())
+
     def render(self) -> Content:
         width, height = self.size.width - self.LEFT, self.size.height - 2
         if width < 10 or height < 2:
@@ -65,7 +72,7 @@ class LossChart(Widget):
         legend = self._legend()
         if not points:
             return Content.assemble(
-                legend, "\n\n", ("       The curve starts with the first step.", "$foreground 60%")
+                legend, "\n\n", ("       " + _("The curve starts with the first step."), "$foreground 60%")
             )
         low, high = min(p[1] for p in points), max(p[1] for p in points)
         if high - low < 1e-9:
@@ -101,18 +108,24 @@ class LossChart(Widget):
         return Content("\n").join(lines)
 
     def _legend(self) -> Content:
-        parts: list[Content | tuple[str, str]] = [("Loss ", "bold")]
+        parts: list[Content | tuple[str, str]] = [(_("Loss") + " ", "bold")]
         if self._train:
             dots = "*" if ascii_only() else "⠤⠤"
-            parts += [(f" {dots} training ", "$text-primary"), (number(self._train[-1][1]), "bold")]
+            parts += [
+                (f" {dots} {_('training')} ", "$text-primary"),
+                (number(self._train[-1][1]), "bold"),
+            ]
         if self._held:
-            parts += [(f"   {glyph('held')} held out ", "$text-warning"), (number(self._held[-1][1]), "bold")]
+            parts += [
+                (f"   {glyph('held')} {_('held out')} ", "$text-warning"),
+                (number(self._held[-1][1]), "bold"),
+            ]
         best = lowest(self._held)
         if best is not None:
             parts += [
-                (f"   {glyph('best')} best ", "$text-success"),
+                (f"   {glyph('best')} {pgettext('loss', 'best')} ", "$text-success"),
                 (number(best[1]), "bold"),
-                (f" at step {number(best[0])}", ""),
+                (" " + _("at step {number}", number=number(best[0])), ""),
             ]
         return Content.assemble(*parts)
 
@@ -158,7 +171,7 @@ def round_values(low: float, high: float, most: int) -> list[float]:
 
 def step_axis(width: int, right: float) -> str:
     """The line below the curve, with round steps where they are and the last one at its end."""
-    end = f" step {number(right)}"
+    end = " " + _("step {number}", number=number(right))
     line = [*glyph("line") * width]
     line[max(0, width - len(end)) :] = end[:width]
     for step in round_values(0.0, right, max(1, width // 9)):

@@ -6,6 +6,7 @@ from textual.content import Content
 from textual.events import Click
 from textual.widget import Widget
 
+from core.language import _
 from core.text import clean
 
 
@@ -30,9 +31,9 @@ class CommandLine(Widget):
 
     def render(self) -> Content:
         return Content.assemble(
-            ("Same by command:  ", "$foreground 60%"),
+            (_("Same by command:") + "  ", "$foreground 60%"),
             (self.command, "$foreground 85%"),
-            ("  (y copies it)", "$foreground 60%"),
+            ("  " + _("(y copies it)"), "$foreground 60%"),
         ).truncate(self.size.width, ellipsis=True)
 
     def on_click(self, event: Click) -> None:
@@ -43,4 +44,4 @@ class CommandLine(Widget):
     def copy(self) -> None:
         """Copy it to the clipboard of the terminal (OSC 52), and show it whole."""
         self.app.copy_to_clipboard(self.command)
-        self.app.notify(self.command, title="Copied (if your terminal allows it)", markup=False, timeout=6)
+        self.app.notify(self.command, title=_("Copied (if your terminal allows it)"), markup=False, timeout=6)

@@ -18,11 +18,12 @@ from textual.widgets import Input, Select
 from core.errors import LabError
 from core.files import MANIFEST
 from core.folder import LabFolder
+from core.language import _, ngettext
 from core.model.auto import Chosen, Facts, RecordCount, Resolved, resolve
 from core.options import AUTO, Option
 from core.recipe import Recipe, find_option
 from tui.glyphs import glyph
-from tui.labels import label
+from tui.labels import label, label_within
 from tui.session import value_of
 from tui.widgets.button import Button
 from tui.widgets.line import Line
@@ -74,7 +75,7 @@ class Field(Horizontal):
         self.problem = ""
         self._words = words or option.words
         self._chosen: Chosen | None = None
-        self._said = Plain(option.help, classes="field-help")
+        self._said = Plain(_(option.help), classes="field-help")
         self._start = value
         self.control = self._make()
         self.seen: Any = self.control.value if isinstance(self.control, Input) else value
@@ -82,7 +83,7 @@ class Field(Horizontal):
     def _make(self) -> Input | Picker:
         name = f"set-{self.option.section}-{self.option.key}"
         if self.option.kind is bool:
-            return Picker([("yes", True), ("no", False)], self._start, id=name)
+            return Picker([(_("yes"), True), (_("no"), False)], self._start, id=name)
         if self.option.choices:
             return Picker(self._pairs(), self._start, id=name)
         return Line(
@@ -94,7 +95,7 @@ class Field(Horizontal):
         )
 
     def _pairs(self) -> list[tuple[str, Any]]:
-        pairs = [(self._words(item), item) for item in self.option.choices]
+        pairs = [(_(self._words(item)), item) for item in self.option.choices]
         return [(self._auto_words(), AUTO), *pairs] if self.option.auto else pairs
 
     def _auto_words(self) -> str:
@@ -114,7 +115,7 @@ class Field(Horizontal):
         """Show what "auto" is here and why; None where the option is not "auto" now."""
         if not self.option.auto:
             return
-        self._said.show(self.option.help if chosen is None else chosen.reason)
+        self._said.show(_(self.option.help) if chosen is None else chosen.reason)
         if chosen is None or chosen == self._chosen:
             return  # the words of "auto" stay, for who goes back to it
         if isinstance(self.control, Picker) and self.control.expanded:
@@ -130,14 +131,13 @@ class Field(Horizontal):
         """What the option is and what may stand there; or what is wrong with what stands there."""
         if self.problem:
             return f"{label(self.option.key)}: {self.problem}"
-        expected = (
-            "" if self.option.choices or self.option.kind in (bool, str) else f" ({self.option.expected})"
-        )
-        why = ""
+        told = _(self.option.help)
+        if not (self.option.choices or self.option.kind in (bool, str)):
+            told = f"{told} ({self.option.expected})"
         if self._chosen is not None and self._is_auto():
-            why = f". {self._auto_words()}: {self._chosen.reason}"
-        place = f"In lab.toml: [{self.option.section}] {self.option.key}"
-        return f"{self.option.help}{expected}{why}. {place}"
+            told = f"{told}. {self._auto_words()}: {self._chosen.reason}"
+        place = _("In lab.toml: [{section}] {key}", section=self.option.section, key=self.option.key)
+        return f"{told}. {place}"
 
     def _is_auto(self) -> bool:
         try:
@@ -210,10 +210,14 @@ class Follows:
     def words(self) -> str:
         """The same for people."""
         arrow = glyph("to")
-        told = ", ".join(f"{label(key).lower()} {old} {arrow} {new}" for key, old, new in self.changes)
-        told = f"What follows by itself: {told}." if told else "No automatic value is another."
-        later = "" if self.known else " More will follow once the model is here."
-        return f"Another model than {self.before}. {told}{later} What was set by hand stays."
+        told = ", ".join(f"{label_within(key)} {old} {arrow} {new}" for key, old, new in self.changes)
+        sentences = [
+            _("Another model than {before}.", before=self.before),
+            _("What follows by itself: {told}.", told=told) if told else _("No automatic value is another."),
+            "" if self.known else _("More will follow once the model is here."),
+            _("What was set by hand stays."),
+        ]
+        return " ".join(filter(None, sentences))
 
 
 class Form(Vertical):
@@ -271,7 +275,7 @@ class Form(Vertical):
         self._known: tuple[object, Facts | None, RecordCount | None] | None = None
         self._settled: tuple[Recipe, Resolved] | None = None
         self.follows: Follows | None = None
-        self._fold = Button("+ More settings", id="fold")
+        self._fold = Button(_("+ More settings"), id="fold")
         self._followed = Plain(id="followed")
         self._help = Plain(id="form-help")
 
@@ -286,7 +290,7 @@ class Form(Vertical):
         yield self._help
         with Horizontal(id="follows"):
             yield self._followed
-            yield Button("Undo", id="undo", key="u")
+            yield Button(_("Undo"), id="undo", key="u")
 
     def values(self) -> dict[str, Any]:
         """Every value, by ``section.key``. Raises ValueError if one is not possible."""
@@ -435,7 +439,7 @@ class Form(Vertical):
     def unfold(self, open: bool) -> None:
         """Show the rest of the settings, or hide them."""
         self.set_class(open, "-open")
-        self._fold.label("- Fewer settings" if open else "+ More settings")
+        self._fold.label(_("- Fewer settings") if open else _("+ More settings"))
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Check while it is typed."""
@@ -458,7 +462,13 @@ class Form(Vertical):
     def on_descendant_focus(self, event: DescendantFocus) -> None:
         """Tell what the field is."""
         if event.widget is self._fold:
-            self._help.show(f"{len(self._more)} more settings, which seldom need a change.")
+            self._help.show(
+                ngettext(
+                    "{n} more setting, which seldom needs a change.",
+                    "{n} more settings, which seldom need a change.",
+                    len(self._more),
+                )
+            )
             self._help.set_class(False, "-wrong")
         field = next((f for f in self.fields.values() if event.widget in f.walk_children()), None)
         if field is not None:

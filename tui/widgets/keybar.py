@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from textual.content import Content
 from textual.events import Click
+from textual.filter import LineFilter
 from textual.widget import Widget
 
+from core.language import _
 from tui.keys import GLOBAL, key_name
+from tui.reading import cell_end, from_the_left
 
 if TYPE_CHECKING:
     from textual.screen import Screen
@@ -51,7 +55,7 @@ class KeyBar(Widget):
         """The actions that a step's screen offers now: the name of the key, what it does, the key."""
         offered = {
             binding.id: binding
-            for _, binding, enabled, _ in screen.active_bindings.values()
+            for _node, binding, enabled, _tip in screen.active_bindings.values()
             if binding.id and enabled
         }
         labels: Mapping[str, str] = getattr(screen, "labels", {})
@@ -61,25 +65,32 @@ class KeyBar(Widget):
                 # The first of an action's keys is the one to show; the user's own come before ours.
                 keys = self._keymap().get(action.id, action.keys)
                 key = keys.split(",")[0].strip()
-                shown.append((key_name(key), labels.get(action.id, action.label), key))
+                shown.append((key_name(key), _(labels.get(action.id, action.label)), key))
         return shown
 
     def _keymap(self) -> dict[str, str]:
         settings = getattr(self.app, "settings", None)
         return dict(settings.keymap) if settings is not None else {}
 
+    def get_line_filters(self) -> list[LineFilter]:
+        """The cells stand from the left in every language."""
+        return from_the_left(super().get_line_filters())
+
     def render(self) -> Content:
         parts: list[Content] = []
         self._entries = []
         at = 0
         for keys, words, key in self._shown:
-            width = len(keys) + len(words) + 4
+            width = len(keys) + cell_len(words) + 4
             if at + width > self.size.width + 1:
                 continue
             self._entries.append((at, at + width, key))
             at += width
             style = "bold reverse" if self.app.current_theme.ansi else "bold $text-primary on $foreground 8%"
-            parts += [Content.styled(f" {keys} ", style), Content.styled(f" {words} ", "$foreground 75%")]
+            parts += [
+                Content.styled(f" {keys} {cell_end()}", style),
+                Content.styled(f" {words} {cell_end()}", "$foreground 75%"),
+            ]
         return Content.assemble(*parts)
 
     def on_click(self, event: Click) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from textual.expand_tabs import expand_tabs_inline
+from textual.filter import LineFilter
 from textual.widgets import Input
 
 from core.text import masked
 from tui.glyphs import glyph
+from tui.reading import untouched
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -22,6 +25,11 @@ class Line(Input):
 
     The value keeps what it has: what a file says is not changed by looking at it.
     """
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """What is typed is drawn as it is, so that the cursor stands where it says."""
+        filters = super().get_line_filters()
+        return untouched(filters) if self.value else filters
 
     @property
     def _value(self) -> Text:

@@ -18,6 +18,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from core.formats import number
+from core.language import _, ngettext
 from core.log_lines import TRACEBACK, LogBlock, entries, may_go_on, read
 from core.text import clean
 from tui.glyphs import glyph
@@ -125,7 +126,7 @@ class LogLines(Widget, can_focus=True):
         height = self.size.height
         self._look(height)
         if not self.shown:
-            return Content.styled("The log is empty so far.", "$foreground 60%")
+            return Content.styled(_("The log is empty so far."), "$foreground 60%")
         rows = Content("\n").join([each.content for each in self.shown]).split(allow_blank=True)
         return Content("\n").join(rows[-height:] if self.follow else rows[:height])
 
@@ -198,7 +199,10 @@ class LogLines(Widget, can_focus=True):
         """An entry as it is drawn."""
         width = max(20, self.size.width)
         if entry.traceback and entry.first not in self.opened:
-            told = f"{clean(entry.reason, keep_newlines=False)}  (traceback of {len(entry.lines)} lines)"
+            reason = clean(entry.reason, keep_newlines=False)
+            told = f"{reason}  " + ngettext(
+                "(traceback of {n} line)", "(traceback of {n} lines)", len(entry.lines)
+            )
             rows = [self._row("", glyph("folded"), told, "$text-error", width)]
         elif entry.traceback:
             head = self._row("", glyph("opened"), entry.lines[0], "$text-error", width)
@@ -349,7 +353,7 @@ class LogPane(Vertical):
         super().__init__(id=id, classes="framed")
         self.lines = LogLines()
         self._about = _About(id="log-about")
-        self._field = Line(placeholder="search the log, Enter to find", compact=True, id="log-search")
+        self._field = Line(placeholder=_("search the log, Enter to find"), compact=True, id="log-search")
         self._sought = ""
         self._attempt = 0
         self._waiting = False
@@ -386,16 +390,24 @@ class LogPane(Vertical):
         lines = self.lines
         log = lines.log_file
         if log is None or not log.count:
-            self._tell("Log", "")
+            self._tell(_("Log"), "")
             return
-        fold = f"Enter opens {glyph('folded')}  " if lines.folded else ""
+        fold = _("Enter opens {sign}", sign=glyph("folded")) + "  " if lines.folded else ""
+        dot = glyph("dot")
         if lines.follow:
-            where = f"{number(log.count)} line{'s' if log.count > 1 else ''} {glyph('dot')} following"
-            keys = f"{fold}f hold  w wrap  / search  g first error  o path"
+            where = ngettext(
+                "Log {dot} {count} line {dot} following",
+                "Log {dot} {count} lines {dot} following",
+                log.count,
+                count=number(log.count),
+                dot=dot,
+            )
+            keys = _("f hold  w wrap  / search  g first error  o path")
         else:
-            where = f"line {number(lines.top + 1)} of {number(log.count)} {glyph('dot')} held"
-            keys = f"{fold}f follow  w wrap  / search  n next  g first error  o path"
-        self._tell(f"Log {glyph('dot')} {where}", keys)
+            top, count = number(lines.top + 1), number(log.count)
+            where = _("Log {dot} line {top} of {count} {dot} held", dot=dot, top=top, count=count)
+            keys = _("f follow  w wrap  / search  n next  g first error  o path")
+        self._tell(where, fold + keys)
 
     def _tell(self, left: str, right: str) -> None:
         """In the line above the log; where it has a frame, in that."""
@@ -471,7 +483,7 @@ class LogPane(Vertical):
         if event.attempt != self._attempt:
             return
         if event.line is None:
-            what = "No error is named in the log." if event.error else "Not found from here on."
+            what = _("No error is named in the log.") if event.error else _("Not found from here on.")
             self.app.notify(what, markup=False)
         else:
             self.lines.show_line(event.line)
@@ -481,7 +493,7 @@ class LogPane(Vertical):
         if self.lines.log_file is not None:
             path = str(self.lines.log_file.path)
             self.app.copy_to_clipboard(path)
-            self.app.notify(clean(path), title="Copied the log's path", markup=False)
+            self.app.notify(clean(path), title=_("Copied the log's path"), markup=False)
 
     def on_click(self, event: Click) -> None:
         """A click on the line above the log holds or follows."""
@@ -494,7 +506,7 @@ class _About(Widget):
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
-        self._texts = ("Log", "")
+        self._texts = (_("Log"), "")
 
     def show(self, left: str, right: str) -> None:
         """Say where we are on the left, and the keys on the right."""
@@ -504,7 +516,9 @@ class _About(Widget):
 
     def render(self) -> Content:
         left, right = self._texts
-        room = self.size.width - len(left) - 3
-        while len(right) > max(0, room):  # whole keys, as many as fit
+        room = self.size.width - cell_len(left) - 3
+        while cell_len(right) > max(0, room):  # whole keys, as many as fit
             right = right.rpartition("  ")[0]
-        return Content(f" {left}{' ' * max(2, self.size.width - len(left) - len(right) - 2)}{right} ")
+        return Content(
+            f" {left}{' ' * max(2, self.size.width - cell_len(left) - cell_len(right) - 2)}{right} "
+        )

@@ -10,6 +10,7 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 
 from core.errors import Help
+from core.language import _, ngettext
 from core.text import clean
 from tui.actions import MOST, advice_of, do, helps_of, in_words
 from tui.widgets.button import Button
@@ -104,15 +105,17 @@ class ProblemBox(Vertical):
         lines = detail.splitlines()
         if len(lines) > self.LINES and not self._brief:
             left = len(lines) - self.LINES
-            what = "1 line before this is" if left == 1 else f"{left} lines before these are"
-            lines = [f"({what} in the log)", *lines[-self.LINES :]]
+            what = ngettext(
+                "({n} line before this is in the log)", "({n} lines before these are in the log)", left
+            )
+            lines = [what, *lines[-self.LINES :]]
         parts: list[Content | tuple[str, str]] = [
             (f"{word}  " if word else "", "bold $text-error"),
             (title, "bold $text-error"),
         ]
         told: list[Content | tuple[str, str]] = [Content("\n" + "\n".join(lines))] if lines else []
         told_to_do: list[Content | tuple[str, str]] = (
-            [("\nWhat to do: ", "bold"), Content(hint)] if hint else []
+            [("\n" + _("What to do:") + " ", "bold"), Content(hint)] if hint else []
         )
         parts += [*told_to_do, *told] if self._brief else [*told, *told_to_do]
         self._text.show(Content.assemble(*parts))

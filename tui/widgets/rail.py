@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from rich.cells import cell_len, set_cell_size
 from textual.content import Content
 from textual.events import Click
+from textual.filter import LineFilter
 from textual.message import Message
 from textual.widget import Widget
 
+from core.language import _
 from tui.glyphs import bar, glyph
 from tui.labels import STATE_WORDS
+from tui.reading import cell_end, from_the_left
 from tui.snapshot import Snapshot
 from tui.steps import steps
 
@@ -35,27 +40,33 @@ class Rail(Widget):
     def __init__(self, current: str) -> None:
         super().__init__()
         self.current = current
-        self.states: dict[str, str] = {}
+        self.states: dict[str, Word] = {}
 
-    def show(self, states: dict[str, str]) -> None:
+    def show(self, states: dict[str, Word]) -> None:
         """Show these words under the steps; drawn only when one of them changed."""
         if states != self.states:
             self.states = dict(states)
             self.refresh()
 
-    def _column(self) -> int:
-        return max(8, self.size.width // len(steps()))
+    def _columns(self) -> list[int]:
+        """How wide each step is: all the same, but where a title needs more and there is room for all."""
+        return columns([cell_len(step.title) for step in steps()], self.size.width)
+
+    def get_line_filters(self) -> list[LineFilter]:
+        """The cells stand from the left in every language."""
+        return from_the_left(super().get_line_filters())
 
     def render(self) -> Content:
-        width = self._column()
+        widths = self._columns()
         plain = self.app.current_theme.ansi
         names, words = [], []
-        for step in steps():
+        for step, width in zip(steps(), widths, strict=True):
             here = step.name == self.current
-            word = self.states.get(step.name, "")
+            word = self.states.get(step.name, NOTHING)
             mark = glyph("here") if here else " "
-            name = f"{mark}{step.number} {step.title}"[: width if width >= 11 else width - 1].ljust(width)
-            indent = min(1, max(0, width - 1 - len(word)))
+            room = width if width >= 11 or len(set(widths)) > 1 else width - 1
+            name = set_cell_size(f"{mark}{step.number} {step.title}"[:room], width)
+            indent = min(1, max(0, width - 1 - cell_len(word.text)))
             below = Content(" " * indent) + state_line(word, width - 1 - indent)
             below = below.pad_right(max(0, width - below.cell_length))
             if here and not plain:  # the step goes over into what is shown below it
@@ -65,66 +76,111 @@ class Rail(Widget):
                     name, ("bold reverse" if plain else "bold $text-primary on $background") if here else ""
                 )
             )
-            words.append(below)
+            names.append(Content(cell_end()))
+            words += [below, Content(cell_end())]
         return Content.assemble(*names, "\n", *words)
 
     def on_click(self, event: Click) -> None:
         """Go to the step under the pointer."""
-        place = event.x // self._column()
-        if place < len(steps()):
-            self.post_message(self.Chosen(place + 1))
+        end = 0
+        for number, width in enumerate(self._columns(), 1):
+            end += width
+            if event.x < end:
+                self.post_message(self.Chosen(number))
+                return
 
 
-def state_line(word: str, room: int) -> Content:
+def columns(titles: Sequence[int], room: int) -> list[int]:
+    """The widths of the columns for titles of so many cells."""
+    equal = max(8, room // len(titles))
+    needed = [max(8, title + 3) for title in titles]
+    if max(needed) <= equal or sum(needed) > room:
+        return [equal] * len(titles)
+    for _more in range(room - sum(needed)):
+        needed[needed.index(min(needed))] += 1
+    return needed
+
+
+@dataclass(frozen=True)
+class Word:
+    """What stands under a step.
+
+    Attributes:
+        text: for people.
+        look: how it looks, a key of :data:`_LOOKS`; empty: as what waits.
+        share: how far a job is, drawn as a bar.
+    """
+
+    text: str
+    look: str = ""
+    share: float | None = None
+
+
+NOTHING = Word("")
+
+
+def state_line(word: Word, room: int) -> Content:
     """A state in so many cells: how far a job is as a bar with its figure, others with a sign where there is room."""
-    if word.endswith("%"):
-        long = min(24, room - len(word) - 1)
+    text = word.text
+    if word.share is not None:
+        long = min(24, room - len(text) - 1)
         if long < 3:
-            return Content.styled(word[:room], "bold $text-primary")
-        return Content.assemble(bar(int(word[:-1]) / 100, long), (f" {word}", "bold $text-primary"))
-    style, sign = _look(word)
-    sign = f"{glyph(sign)} " if sign and len(word) + 2 <= room else ""
-    return Content.styled(f"{sign}{word}"[:room], style)
+            return Content.styled(text[:room], "bold $text-primary")
+        return Content.assemble(bar(word.share, long), (f" {text}", "bold $text-primary"))
+    style, sign = _LOOKS.get(word.look, ("$foreground 50%", ""))
+    sign = f"{glyph(sign)} " if sign and cell_len(text) + 2 <= room else ""
+    return Content.styled(f"{sign}{text}", style).truncate(room)
 
 
-def _look(word: str) -> tuple[str, str]:
-    """The style of a state, and the name of its sign."""
-    if word in ("failed", "crashed", "FAIL"):
-        return "bold $text-error", "error"
-    if word.startswith(("done", "OK")):
-        return "$text-success", "done"
-    if word in ("running", "waiting", "stopping"):
-        return "bold $text-primary", ""
-    if word.endswith("found"):
-        return "bold $text-warning", "warning"
-    if word in ("stale", "WARN"):
-        return "$text-warning", "warning"
-    if word == "stopped":
-        return "$text-warning", "stopped"
-    return "$foreground 50%", ""
+_LOOKS: Mapping[str, tuple[str, str]] = {
+    "failed": ("bold $text-error", "error"),
+    "done": ("$text-success", "done"),
+    "busy": ("bold $text-primary", ""),
+    "found": ("bold $text-warning", "warning"),
+    "stale": ("$text-warning", "warning"),
+    "stopped": ("$text-warning", "stopped"),
+}
+"""Of each look the style, and the name of its sign."""
+
+_OF_STATES: Mapping[str, str] = {
+    "queued": "busy",
+    "running": "busy",
+    "cancelling": "busy",
+    "succeeded": "done",
+    "failed": "failed",
+    "cancelled": "stopped",
+    "crashed": "failed",
+}
 
 
-def rail_labels(snapshot: Snapshot, notes: Mapping[str, str]) -> dict[str, str]:
+def _of_state(state: str) -> Word:
+    return Word(_(STATE_WORDS.get(state, state)), _OF_STATES.get(state, ""))
+
+
+def rail_labels(snapshot: Snapshot, notes: Mapping[str, Word]) -> dict[str, Word]:
     """A word for each step: what it gave, what it does now, or what it needs."""
     labels = {}
+    stale = Word(_("stale"), "stale")
     for step in steps():
         job = snapshot.jobs.get(step.name)
         needed = step.missing(snapshot)
         if job is not None and job.active:
             share = job.share
             labels[step.name] = (
-                f"{share:.0%}" if share is not None and job.state == "running" else STATE_WORDS[job.state]
+                Word(f"{share:.0%}", share=int(100 * share + 0.5) / 100)
+                if share is not None and job.state == "running"
+                else _of_state(job.state)
             )
         elif step.name in snapshot.made and (job is None or job.state == "succeeded"):
-            labels[step.name] = "stale" if step.name in snapshot.stale else "done"
+            labels[step.name] = stale if step.name in snapshot.stale else _of_state("succeeded")
         elif job is not None and job.state == "succeeded" and step.name in snapshot.stale:
-            labels[step.name] = "stale"
+            labels[step.name] = stale
         elif job is not None:
-            labels[step.name] = STATE_WORDS.get(job.state, job.state)
+            labels[step.name] = _of_state(job.state)
         elif needed is not None:
-            labels[step.name] = f"needs {needed.number}"
+            labels[step.name] = Word(_("needs {number}", number=needed.number))
         else:
             begun = step.name in ("check", "data") and (snapshot.made or snapshot.jobs)
-            usual = "ready" if step.name == "chat" else "" if begun else "to do"
+            usual = Word(_("ready")) if step.name == "chat" else NOTHING if begun else Word(_("to do"))
             labels[step.name] = notes.get(step.name, usual)
     return labels

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len, set_cell_size
 from textual.content import Content
+from textual.filter import LineFilter
 from textual.widget import Widget
 
 from core.formats import human_bytes
+from core.language import _
 from tui.glyphs import glyph
+from tui.reading import from_the_left
 
 
 class SizeBars(Widget):
@@ -26,11 +30,15 @@ class SizeBars(Widget):
             self._sizes = sizes
             self.refresh(layout=True)
 
+    def get_line_filters(self) -> list[LineFilter]:
+        """Bars go from the left in every language."""
+        return from_the_left(super().get_line_filters())
+
     def render(self) -> Content:
         if not self._sizes:
             return Content("")
-        wide = max(len(name) for name, _ in self._sizes)
-        largest = max(count for _, count in self._sizes) or 1
+        wide = max(cell_len(name) for name, count in self._sizes)
+        largest = max(count for name, count in self._sizes) or 1
         room = max(8, min(60, self.size.width - wide - 32))
         lines = []
         first = self._sizes[0][1]
@@ -40,10 +48,10 @@ class SizeBars(Widget):
             if index == 1 and count and first:
                 times = first / count
                 if times >= 1.05:
-                    note = f"  {times:.1f} {glyph('times')} smaller"
+                    note = "  " + _("{times:.1f} {x} smaller", times=times, x=glyph("times"))
             lines.append(
                 Content.assemble(
-                    f"{name:<{wide}}  ",
+                    set_cell_size(name, wide) + "  ",
                     (glyph("full") * filled, "$text-success" if index else "$secondary"),
                     f" {human_bytes(count)}",
                     (note, "bold"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 
 from textual.content import Content
+from textual.filter import LineFilter
 from textual.widget import Widget
 
 from core.text import clean
 from tui.glyphs import glyph
+from tui.reading import from_the_left
 
 
 class TopLine(Widget):
@@ -33,6 +35,10 @@ class TopLine(Widget):
         if load != self._load:
             self._load = load
             self.refresh()
+
+    def get_line_filters(self) -> list[LineFilter]:
+        """The cells stand from the left in every language."""
+        return from_the_left(super().get_line_filters())
 
     def render(self) -> Content:
         width = self.size.width

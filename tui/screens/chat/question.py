@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.events import Click, Key, Paste
+from textual.filter import LineFilter
 from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import TextArea
@@ -16,6 +17,7 @@ from core.chat.commands import Completion
 from core.formats import human_bytes
 from core.text import clean, masked
 from tui.glyphs import ascii_only, glyph
+from tui.reading import untouched
 from tui.widgets.line import MASK
 from tui.widgets.plain_list import DIM
 from tui.widgets.safe import harmless
@@ -110,6 +112,11 @@ class Question(TextArea, inherit_bindings=False):
 
     class EditWanted(Message):
         """Up in the empty box, and there is nothing to begin with: the last question is to be changed."""
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """What is typed is drawn as it is, so that the cursor stands where it says."""
+        filters = super().get_line_filters()
+        return untouched(filters) if self.text else filters
 
     def __init__(self, completions: Callable[[str], Sequence[Completion]], *, id: str) -> None:
         super().__init__(

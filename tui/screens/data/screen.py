@@ -17,6 +17,7 @@ from textual.widgets import Input
 
 from core.errors import LabError
 from core.formats import counted
+from core.language import _
 from core.text import clean
 from tui.keys import DATA
 from tui.screens.base import StepScreen
@@ -39,6 +40,7 @@ from tui.widgets.button import Button
 from tui.widgets.form import Form
 from tui.widgets.plain_list import PlainList
 from tui.widgets.problem import ProblemBox
+from tui.widgets.rail import Word
 from tui.widgets.safe import Plain, entitle
 
 if TYPE_CHECKING:
@@ -47,6 +49,10 @@ if TYPE_CHECKING:
     from tui.snapshot import Snapshot
 
 _WAIT_S = 0.3
+
+
+def _found(findings: int) -> Word:
+    return Word(_("{count} found", count=findings), "found") if findings else Word("OK", "done")
 
 
 class DataScreen(StepScreen):
@@ -211,7 +217,7 @@ class DataScreen(StepScreen):
         state, before = self.state, self._drawn
         self._drawn = state
         if state.report is not None and state.report is not before.report:
-            self.olive.note("data", "OK" if not state.findings else f"{state.findings} found")
+            self.olive.note("data", _found(state.findings))
         if (state.checking, state.proposed) != (before.checking, before.proposed):
             self.refresh_bindings()
         self._draw_problem(state, before)

@@ -13,6 +13,7 @@ from core.assessments import Assessment
 from core.errors import has_help
 from core.files import newest
 from core.formats import rough_duration
+from core.language import _
 from core.stages import STAGES, Stage, result_lines
 from tui.actions import advice_of, in_words
 from tui.labels import columns, headline, label, measured, obstacle
@@ -145,11 +146,16 @@ class StageController:
         done = job is not None and job.state == "succeeded"
         following = ""
         if goal is not None and goal is missing and not active:
-            following = f"Go to {goal.number} {goal.title}"
+            following = _("Go to {number} {title}", number=goal.number, title=goal.title)
         elif goal is not None and done and missing is None:
-            following = f"Next: {goal.title}"
+            following = _("Next: {title}", title=goal.title)
         if broken is not None:
-            note = f"lab.toml cannot be used: {broken.title} {broken.detail} {in_words(broken.advice)}"
+            note = _(
+                "lab.toml cannot be used: {title} {detail} {advice}",
+                title=broken.title,
+                detail=broken.detail,
+                advice=in_words(broken.advice),
+            )
         else:
             note = obstacle(self.stage.name, missing, snapshot.active) or self._advice(
                 job, changed, typed, settled, snapshot
@@ -165,7 +171,11 @@ class StageController:
             settings=settings,
             log=self.log_large and job is not None,
             assessment=Assessment() if self.busy else self._assessment(job),
-            headline="Starting …" if self.busy else headline(job, time.time(), bool(changed)) if job else "",
+            headline=_("Starting …")
+            if self.busy
+            else headline(job, time.time(), bool(changed))
+            if job
+            else "",
             progress=self.texts.progress(job) if job and (active or job.state == "cancelled") else "",
             numbers=self._numbers(job, width),
             error=job.error if job and job.state in ("failed", "crashed") else None,
@@ -177,7 +187,7 @@ class StageController:
             goal=goal,
             run="" if active or not again else self._run(job, can_run, settings),
             next=following,
-            switch="" if job is None else "Last run" if settings else "Settings",
+            switch="" if job is None else _("Last run") if settings else _("Settings"),
             can_run=can_run,
             focus="next" if following else "helps" if helps and not settings else focus,
         )
@@ -198,20 +208,19 @@ class StageController:
         )
         if source not in snapshot.stale:
             return ""
-        what = (
-            f"The result of step {step_named(source).number}"
-            if source != self.stage.name
-            else "This result"
-            if self.stage.makes is not None
-            else f"This {self.stage.name}"
-        )
+        why = snapshot.stale[source]
+        if source != self.stage.name:
+            what = _(
+                "The result of step {number} is stale: {why}.", number=step_named(source).number, why=why
+            )
+        elif self.stage.makes is not None:
+            what = _("This result is stale: {why}.", why=why)
+        else:
+            what = _("This {name} is stale: {why}.", name=self.stage.name, why=why)
         first = next(name for name in snapshot.stale if STAGES[name].usual)
-        again = (
-            "Run it again."
-            if first == self.stage.name
-            else f"Run step {step_named(first).number} again first."
-        )
-        return f"{what} is stale: {snapshot.stale[source]}. {again}"
+        if first == self.stage.name:
+            return _("{what} Run it again.", what=what)
+        return _("{what} Run step {number} again first.", what=what, number=step_named(first).number)
 
     def _advice(
         self,
@@ -222,19 +231,25 @@ class StageController:
         snapshot: Snapshot,
     ) -> str:
         if job is not None and job.state == "succeeded" and changed and self.stage.name not in snapshot.stale:
-            return f"Not as {job.id} ran: {', '.join(changed)}. Run again to have it so."
+            return _(
+                "Not as {id} ran: {changed}. Run again to have it so.", id=job.id, changed=", ".join(changed)
+            )
         advice = "" if typed is None else self.texts.advice({**typed, **settled}, snapshot)
         compute = self.compute(job)
-        return f"Runs on {compute} of Azure ML. {advice}".rstrip() if compute else advice
+        if not compute:
+            return advice
+        return _("Runs on {compute} of Azure ML. {advice}", compute=compute, advice=advice).rstrip()
 
     def _run(self, job: JobView | None, can_run: bool, settings: bool) -> str:
         """The run button, with the time that the run will take; of what is left of one, nobody has told."""
         word = self.texts.run(self.step, job)
         if compute := self.compute(job):
-            return word if settings else f"{word} on {compute}"  # above the settings the note says it
+            return (
+                word if settings else _("{action} on {compute}", action=word, compute=compute)
+            )  # above the settings the note says it
         if self.takes is None or not can_run or (job is not None and goes_on(job)):
             return word
-        return f"{word}, about {rough_duration(self.takes)}"
+        return _("{action}, about {time}", action=word, time=rough_duration(self.takes))
 
     def _assessment(self, job: JobView | None) -> Assessment:
         done = job is not None and job.state == "succeeded"
@@ -251,7 +266,7 @@ class StageController:
 
     def _sizes(self, job: JobView | None) -> tuple[tuple[str, float], ...]:
         result = (job.result if job else None) or {}
-        return tuple((word, float(result[key])) for key, word in self.stage.sizes if result.get(key))
+        return tuple((_(word), float(result[key])) for key, word in self.stage.sizes if result.get(key))
 
     def changed(self, job: JobView | None, typed: Mapping[str, Any] | None) -> list[str]:
         """The settings of this stage that are not what the job ran with, by their labels."""

@@ -12,6 +12,7 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
 
+from core.language import _, pgettext
 from core.recipe import on_form
 from core.searched import KINDS
 from core.stages import STAGES
@@ -94,7 +95,7 @@ class StageScreen(StepScreen):
     def body(self) -> ComposeResult:
         yield self.stale
         with Vertical(id="settings", classes="framed") as settings:
-            settings.border_title = "Settings"
+            settings.border_title = _("Settings")
             yield self.form
             yield self.note
         with Vertical(id="job", classes="framed"):
@@ -106,14 +107,14 @@ class StageScreen(StepScreen):
             yield self.problem
             yield self.numbers
         with Horizontal(classes="buttons"):
-            yield Button("Next", id="next", key="F4", primary=True)
-            yield Button("Run", id="run", key="F8", primary=True)
-            yield Button("Stop", id="stop", key="F9")
-            yield Button("Copy error", id="copy-error", key="c")
-            yield Button("Settings", id="settings-or-job", key="e")
-            yield Button("Pick a model", id="pick-model", key="m")
-            yield Button("Search", id="search", key="s")
-            yield Button("Machine", id="where", key="a")
+            yield Button(_("Next"), id="next", key="F4", primary=True)
+            yield Button(_("Run"), id="run", key="F8", primary=True)
+            yield Button(_("Stop"), id="stop", key="F9")
+            yield Button(_("Copy error"), id="copy-error", key="c")
+            yield Button(_("Settings"), id="settings-or-job", key="e")
+            yield Button(_("Pick a model"), id="pick-model", key="m")
+            yield Button(_("Search"), id="search", key="s")
+            yield Button(_("Machine"), id="where", key="a")
         yield self.command
 
     def side(self) -> ComposeResult:
@@ -233,7 +234,7 @@ class StageScreen(StepScreen):
         outcome = state.outcome
         for name in ("good", "bad", "alive"):
             run.set_class(name == outcome, f"-{name}")
-        entitle(run, "Result" if outcome == "good" else "Run")
+        entitle(run, _("Result") if outcome == "good" else pgettext("heading", "Run"))
         self.query_one(".about").display = state.settings or self.size.height >= TALL
         self.log_pane.display = state.log or not state.settings
         self.tell_about()
@@ -261,12 +262,16 @@ class StageScreen(StepScreen):
         for name, text, disabled in (
             ("#next", state.next, False),
             ("#run", state.run, not state.can_run),
-            ("#stop", "Stop" if state.active else "", job is not None and job.state == "cancelling"),
-            ("#copy-error", "Copy error" if state.error else "", False),
+            ("#stop", _("Stop") if state.active else "", job is not None and job.state == "cancelling"),
+            ("#copy-error", _("Copy error") if state.error else "", False),
             ("#settings-or-job", state.switch, False),
-            ("#pick-model", "Pick a model" if state.settings and self._has_model else "", False),
-            ("#search", "Search" if state.settings and self._can_search else "", False),
-            ("#where", "Machine" if state.settings and not state.active and self._has_others else "", False),
+            ("#pick-model", _("Pick a model") if state.settings and self._has_model else "", False),
+            ("#search", _("Search") if state.settings and self._can_search else "", False),
+            (
+                "#where",
+                _("Machine") if state.settings and not state.active and self._has_others else "",
+                False,
+            ),
         ):
             button = self.query_one(name, Button)
             button.display = bool(text)
@@ -389,7 +394,7 @@ class StageScreen(StepScreen):
             before = {name: value_of(recipe, name) for name in values}
             self._put(values)
             self._before_search = before
-            self.notify("The settings are those of the search. u takes them back.", markup=False)
+            self.notify(_("The settings are those of the search. u takes them back."), markup=False)
 
         self.keep_typed()
         screen = SearchScreen(self.stage.name, self.session, lambda: self.olive.snapshot.jobs.get("search"))
@@ -475,7 +480,7 @@ class StageScreen(StepScreen):
         job = self.state().job
         if job is not None:
             self.app.copy_to_clipboard(self.controller.copied(job))
-            self.notify("Copied (if your terminal allows it).", markup=False)
+            self.notify(_("Copied (if your terminal allows it)."), markup=False)
 
     def show_setting(self, option: str) -> bool:
         """The form with the focus in that field."""
@@ -514,10 +519,10 @@ class StageScreen(StepScreen):
             self._begin(typed, checked, True)
             return
         question = AskScreen(
-            f"{self.step.title} has a result already.",
-            f"A run replaces {replaced}, once it has succeeded.",
-            yes="Run and replace",
-            no="Keep it",
+            _("{title} has a result already.", title=self.step.title),
+            _("A run replaces {replaced}, once it has succeeded.", replaced=replaced),
+            yes=_("Run and replace"),
+            no=_("Keep it"),
             keys=("r", "f8"),
         )
         self.app.push_screen(question, partial(self._begin, typed, checked))
@@ -534,7 +539,11 @@ class StageScreen(StepScreen):
         job = self.state().job
         if job is not None and job.active and job.state != "cancelling":
             question = AskScreen(
-                f"Stop {job.id}?", self.texts.stopped, yes="Stop it", no="Let it run", keys=("x", "f9")
+                _("Stop {id}?", id=job.id),
+                _(self.texts.stopped),
+                yes=_("Stop it"),
+                no=_("Let it run"),
+                keys=("x", "f9"),
             )
             self.app.push_screen(question, partial(self._stop, job.id))
 

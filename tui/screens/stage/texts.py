@@ -11,6 +11,7 @@ from textual.content import Content
 
 from core.algorithms import ALGORITHMS
 from core.formats import number
+from core.language import N_, _
 from core.options import AUTO
 from tui.labels import progress
 from tui.snapshot import JobView, Snapshot
@@ -45,11 +46,11 @@ def goes_on(job: JobView) -> bool:
 def _run(step: Step, job: JobView | None) -> str:
     """What a run would do, or do again."""
     if job is None:
-        return f"Run {step.title}"
+        return _("Run {title}", title=step.title)
     if goes_on(job):
         kept = job.metrics.get("checkpoint")
-        return "Go on" if kept is None else f"Go on from step {number(kept)}"
-    return "Run again" if job.state in ("succeeded", "cancelled") else "Try again"
+        return _("Go on") if kept is None else _("Go on from step {step}", step=number(kept))
+    return _("Run again") if job.state in ("succeeded", "cancelled") else _("Try again")
 
 
 @dataclass(frozen=True)
@@ -73,21 +74,21 @@ class StageTexts:
     follows: Callable[[Values], Values] = _nothing_follows
     progress: Callable[[JobView], Content | str] = progress
     more_of: Callable[[Values], list[Content]] = _no_more
-    stopped: str = "What is half made is thrown away; what was there before stays as it is."
+    stopped: str = N_("What is half made is thrown away; what was there before stays as it is.")
 
 
 def _quantize_advice(values: Values, snapshot: Snapshot) -> str:
     algorithm = ALGORITHMS.get(values["quantize.algorithm"])
-    return algorithm.advice if algorithm else ""
+    return _(algorithm.advice) if algorithm else ""
 
 
 def _finetune_advice(values: Values, snapshot: Snapshot) -> str:
     steps, batch = values["finetune.steps"], values["finetune.batch_size"]
-    stop = "You can stop at any time: the next run goes on from the last checkpoint."
+    stop = _("You can stop at any time: the next run goes on from the last checkpoint.")
     if AUTO in (steps, batch):
         return stop
     seen = steps * batch * values["finetune.gradient_accumulation"]
-    return f"The model sees {number(seen)} records, some more than once. {stop}"
+    return _("The model sees {seen} records, some more than once. {stop}", seen=number(seen), stop=stop)
 
 
 @cache
@@ -105,7 +106,7 @@ def _provider_words(provider: str) -> str:
     target = next((each for each in targets() if each.provider == provider), None)
     if target is None or (target.can_build and target.can_run):
         return provider
-    why = "can be built here, but not tried" if target.can_build else f"not here: {target.why}"
+    why = _("can be built here, but not tried") if target.can_build else _("not here: {why}", why=target.why)
     return f"{provider} - {why}"
 
 
@@ -113,14 +114,16 @@ def _optimize_advice(values: Values, snapshot: Snapshot) -> str:
     chosen = tuple(values[name] for name in _TARGET)
     target = next((t for t in targets() if (t.device, t.provider, t.precision) == chosen), None)
     if target is None:
-        return "This precision does not go with this provider."
+        return _("This precision does not go with this provider.")
     if not target.can_build:
-        return f"This machine cannot build it: {target.why} {target.fix}"
+        return _("This machine cannot build it: {why} {fix}", why=target.why, fix=target.fix)
     if "finetune" not in snapshot.made:
-        return "There is no adapter yet, so the base model alone would be made. To have your own, do step 4 first."
+        return _(
+            "There is no adapter yet, so the base model alone would be made. To have your own, do step 4 first."
+        )
     if not target.can_run:
-        return f"It can be built here, but not tried: {target.why} {target.fix}"
-    return "The adapter of step 4 is put beside the model, to be switched on and off while it runs."
+        return _("It can be built here, but not tried: {why} {fix}", why=target.why, fix=target.fix)
+    return _("The adapter of step 4 is put beside the model, to be switched on and off while it runs.")
 
 
 def _fitting_target(values: Values) -> Values:
@@ -137,14 +140,14 @@ def _fitting_target(values: Values) -> Values:
 
 def _take(result: Values) -> list[Content]:
     """That it can be taken along."""
-    return [Content("Press k to take it with you.")]
+    return [Content(_("Press k to take it with you."))]
 
 
 TEXTS: Mapping[str, StageTexts] = {
     "quantize": StageTexts(_quantize_advice),
     "finetune": StageTexts(
         _finetune_advice,
-        stopped="It finishes its step and keeps a checkpoint: the next run goes on from there.",
+        stopped=N_("It finishes its step and keeps a checkpoint: the next run goes on from there."),
     ),
     "optimize": StageTexts(
         _optimize_advice,

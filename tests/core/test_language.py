@@ -1,0 +1,147 @@
+"""The languages: every text marked and translated, with the same places for values, and fitting where it stands."""
+
+from __future__ import annotations
+
+import runpy
+import string
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from babel.messages.catalog import Message
+from babel.messages.pofile import read_po
+
+from core import language
+from core.language import LANGUAGES, N_, _, ngettext
+from tests.texts import shadowed, unmarked
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCALE = ROOT / "core" / "locale"
+TOOL = runpy.run_path(str(ROOT / "tools" / "texts.py"))  # tools are programs, and no package
+OTHERS = [code for code in LANGUAGES if code != "en"]
+DONE = (
+    "core/algorithms.py",
+    "core/formats.py",
+    "core/options.py",
+    "core/recipe.py",
+    "core/results.py",
+    "core/stages.py",
+    "tui/actions.py",
+    "tui/app.py",
+    "tui/guide.py",
+    "tui/help.py",
+    "tui/keys.py",
+    "tui/labels.py",
+    "tui/log_file.py",
+    "tui/palette.py",
+    "tui/session.py",
+    "tui/steps.py",
+    "tui/screens/base.py",
+    "tui/screens/dialogs.py",
+    "tui/screens/go_to.py",
+    "tui/screens/stage",
+    "tui/widgets",
+)
+"""Where every text is marked."""
+UNTRANSLATED = frozenset(
+    {
+        *("Esc", "Enter", "Space"),  # names of keys
+        *("Press", "Choose"),  # of bindings that no footer has
+        *("Step {}", "go to step {}"),  # the same
+        "Traceback (most recent call last):",
+    }
+)
+"""Texts that are the same in every language."""
+
+
+@pytest.fixture(autouse=True)
+def english_again() -> Iterator[None]:
+    yield
+    language.use("en")
+
+
+def catalog(code: str) -> dict[tuple[object, str | None], Message]:
+    with (LOCALE / f"{code}.po").open("rb") as file:
+        return {(each.id, each.context): each for each in read_po(file, locale=code) if each.id}
+
+
+def forms(text: object) -> tuple[str, ...]:
+    return tuple(map(str, text)) if isinstance(text, tuple | list) else (str(text),)
+
+
+def places(text: str) -> list[tuple[str, str, str]]:
+    """The places for values; of a text with other braces, the braces."""
+    try:
+        found = [
+            (name, spec or "", conv or "")
+            for _text, name, spec, conv in string.Formatter().parse(text)
+            if name
+        ]
+    except ValueError:
+        return [("{", "", "")] * text.count("{")
+    return sorted(found)
+
+
+@pytest.fixture(scope="module")
+def marked() -> set[tuple[object, str | None]]:
+    return {(each.id, each.context) for each in TOOL["marked"]() if each.id}
+
+
+@pytest.mark.parametrize("code", OTHERS)
+def test_every_marked_text_is_translated_and_nothing_else_is(
+    code: str, marked: set[tuple[object, str | None]]
+) -> None:
+    found = catalog(code)
+    assert set(found) == marked, "make texts brings the catalogues up to date"
+    assert [key for key, each in found.items() if not all(forms(each.string))] == []
+    assert [key for key, each in found.items() if each.fuzzy] == []
+
+
+@pytest.mark.parametrize("code", OTHERS)
+def test_a_translation_has_the_places_lines_and_edges_of_its_text(code: str) -> None:
+    for (id, _context), message in catalog(code).items():
+        english = forms(id)[-1]
+        for text in forms(message.string):
+            assert places(text) == places(english), text
+            assert text.count("\n") == english.count("\n"), text
+            assert (text[:1].isspace(), text[-1:].isspace()) == (
+                english[:1].isspace(),
+                english[-1:].isspace(),
+            ), text
+
+
+@pytest.mark.parametrize("code", OTHERS)
+def test_what_the_program_reads_was_made_from_what_people_edit(code: str) -> None:
+    with (LOCALE / f"{code}.po").open("rb") as file:
+        assert TOOL["compiled"](read_po(file, locale=code)) == (LOCALE / f"{code}.mo").read_bytes()
+
+
+def test_every_text_is_marked_and_none_is_put_together() -> None:
+    files = [
+        path
+        for name in DONE
+        for path in ([ROOT / name] if name.endswith(".py") else (ROOT / name).rglob("*.py"))
+    ]
+    assert [line for path in files for line in unmarked(path, UNTRANSLATED)] == []
+    assert [line for path in files for line in shadowed(path)] == []
+
+
+def test_a_language_is_chosen_by_variable_or_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(language.VARIABLE, "de_AT.UTF-8")
+    assert language.wanted("fa") == "de"
+    monkeypatch.delenv(language.VARIABLE)
+    assert language.wanted("fa") == "fa"
+    assert language.wanted("xx") == "en"
+
+
+def test_values_come_in_after_translation_and_a_number_has_its_form() -> None:
+    language.use("ru")
+    assert _("No text {name}.", name="{x}") == "No text {x}.", "what is not known stays English"
+    told = [ngettext("(traceback of {n} line)", "(traceback of {n} lines)", n) for n in (1, 2, 5, 21)]
+    assert told == [
+        "(трассировка: 1 строка)",
+        "(трассировка: 2 строки)",
+        "(трассировка: 5 строк)",
+        "(трассировка: 21 строка)",
+    ]
+    assert (_(""), N_("Log"), _("Log")) == ("", "Log", "Журнал")

@@ -1,0 +1,81 @@
+"""What the tests of the languages ask of the code: which texts are not marked, and how wide a text may be."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+MARKS = {"_", "N_", "ngettext", "pgettext"}
+"""What marks a text."""
+
+_STYLE = re.compile(r"(?:\s|bold|dim|reverse|italic|underline|not|on|\$[\w-]+|\d+%|\{\})*\Z")
+_PROSE = re.compile(r"[A-Za-z]{2,}[,;:.)…?!]* [A-Za-z({]|[})]:? [a-z]{3,}|\A[A-Z][a-z]+[.…:!?]?\Z")
+_UNSHOWN = {"CSS", "DEFAULT_CSS", "AUTO_FOCUS", "SCOPED_CSS"}
+_ERRORS = {"RuntimeError", "TypeError", "NotImplementedError", "TypeVar"}
+
+
+def unmarked(path: Path, told: frozenset[str] = frozenset()) -> list[str]:
+    """English texts of a module that are not marked, each with its line; those in ``told`` are none."""
+    found: list[str] = []
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            return  # a docstring
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            if name in MARKS:
+                marked(node)
+                return
+            if name in _ERRORS or name == "compile":
+                return
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(getattr(target, "id", "") in _UNSHOWN for target in targets) or node.value is None:
+                return
+            visit(node.value)
+            return
+        text = _text(node)
+        if text is not None:
+            if _PROSE.search(text.strip()) and not _STYLE.match(text) and text.strip() not in told:
+                found.append(f"{path.name}:{node.lineno}: {text!r}")  # type: ignore[attr-defined]
+            if isinstance(node, ast.JoinedStr):
+                for part in node.values:
+                    if isinstance(part, ast.FormattedValue):
+                        visit(part.value)
+            return
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    def marked(call: ast.Call) -> None:
+        put_together = [each for each in call.args if isinstance(each, ast.JoinedStr)]
+        found.extend(f"{path.name}:{each.lineno}: its values are to be named" for each in put_together)
+        for each in call.keywords:
+            visit(each.value)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return found
+
+
+def shadowed(path: Path) -> Iterator[str]:
+    """Functions that give ``_`` another meaning and translate as well."""
+    for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        names = [node for node in ast.walk(function) if isinstance(node, ast.Name) and node.id == "_"]
+        arguments = [node for node in ast.walk(function) if isinstance(node, ast.arg) and node.arg == "_"]
+        stored = arguments or any(isinstance(name.ctx, ast.Store) for name in names)
+        if stored and any(isinstance(name.ctx, ast.Load) for name in names):
+            yield f"{path.name}:{function.lineno}"
+
+
+def _text(node: ast.AST) -> str | None:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(
+            part.value if isinstance(part, ast.Constant) and isinstance(part.value, str) else "{}"
+            for part in node.values
+        )
+    return None

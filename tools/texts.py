@@ -1,0 +1,93 @@
+"""Bring the translations up to date with the texts in the code: ``python tools/texts.py``, or ``make texts``.
+
+The marked texts go into each language's ``core/locale/*.po``, which people edit; ``.mo`` beside it is what the program
+reads. What is new or has changed is empty until somebody translates it.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from babel.messages.catalog import Catalog
+from babel.messages.extract import extract_from_dir
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po, write_po
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from core.language import LANGUAGES  # noqa: E402 - the tree that this file lies in, wherever it is called from
+
+LOCALE = ROOT / "core" / "locale"
+KEYWORDS = {
+    "_": None,
+    "N_": None,
+    "ngettext": (1, 2),
+    "pgettext": ((1, "c"), 2),
+}
+UNTOLD = (b'"POT-', b'"PO-', b'"Report-', b'"Last-', b'"Language-Team', b'"Generated', b'"Project')
+"""Lines of a catalogue's head that tell nothing here, or would change with every run."""
+
+
+def marked() -> Catalog:
+    """Every text that is marked in the code."""
+    found = Catalog(project="OlivePress", charset="utf-8")
+    for room in ("core", "tui"):
+        for name, _line, message, comments, context in extract_from_dir(
+            ROOT / room, method_map=[("**.py", "python")], keywords=KEYWORDS, comment_tags=("Translators:",)
+        ):
+            # Without line numbers: they would change with every line of code.
+            found.add(message, None, [(f"{room}/{name}", 0)], auto_comments=comments, context=context)
+    return found
+
+
+def written(catalog: Catalog) -> bytes:
+    """A catalogue as its file has it."""
+    stream = io.BytesIO()
+    write_po(stream, catalog, width=110, sort_output=True, include_lineno=False)
+    lines = stream.getvalue().split(b"\n")
+    return b"\n".join(line for line in lines if not line.startswith(UNTOLD))
+
+
+def compiled(catalog: Catalog) -> bytes:
+    """A catalogue as the program reads it."""
+    catalog.creation_date = catalog.revision_date = datetime(
+        2026, 1, 1, tzinfo=UTC
+    )  # the same bytes each time
+    stream = io.BytesIO()
+    write_mo(stream, catalog)
+    return stream.getvalue()
+
+
+def main() -> int:
+    """Write all of them, and tell what is still to be translated."""
+    template = marked()
+    LOCALE.mkdir(exist_ok=True)
+    for code in LANGUAGES:
+        if code == "en":
+            continue
+        path = LOCALE / f"{code}.po"
+        if path.exists():
+            with path.open("rb") as file:
+                catalog = read_po(file, locale=code)
+        else:
+            catalog = Catalog(locale=code, project="OlivePress", charset="utf-8")
+        catalog.update(template, no_fuzzy_matching=True)
+        catalog.obsolete.clear()
+        catalog.fuzzy = False
+        catalog.header_comment = f"# OlivePress in {LANGUAGES[code]}. Terms: docs/glossary.md."
+        path.write_bytes(written(catalog))
+        path.with_suffix(".mo").write_bytes(compiled(catalog))
+        missing = sum(
+            not each.string or (each.pluralizable and "" in each.string) for each in catalog if each.id
+        )
+        print(f"{code}: {len(catalog)} texts, {missing} to be translated")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
