@@ -6,6 +6,7 @@ import argparse
 import difflib
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from core.cli.commands import COMMANDS
@@ -159,16 +160,39 @@ def run(options: argparse.Namespace) -> int:
         if options.dry_run:
             return _show_plan(lab, lab.recipe.with_values(values), where, as_json=options.json)
         choices |= where.option()
-    if not options.no_check:
-        from core.check import require
+    with _packages_ahead(options, stages):
+        if not options.no_check:
+            from core.check import require
 
-        require(lab, stages, values, elsewhere=bool(options.on))
-    if options.detach:
-        job = lab.start(
-            stages[0], force=options.force, then=tuple(stages[1:]), options=choices, values=values
-        )
-        say_started(job, folder, then=stages[1:], as_json=options.json)
-        return 0
+            require(lab, stages, values, elsewhere=bool(options.on))
+        if options.detach:
+            job = lab.start(
+                stages[0], force=options.force, then=tuple(stages[1:]), options=choices, values=values
+            )
+            say_started(job, folder, then=stages[1:], as_json=options.json)
+            return 0
+        return _run_all(lab, folder, stages, options, choices, values)
+
+
+def _packages_ahead(options: argparse.Namespace, stages: Sequence[str]) -> AbstractContextManager[None]:
+    """The packages loaded beside the work, where several stages here need them; a detached run sees to it itself."""
+    if options.on or options.detach or sum(STAGES[stage].computes for stage in stages) < 2:
+        return nullcontext()
+    from core.jobs.start import job_environment
+    from core.jobs.warm import loaded_ahead
+
+    return loaded_ahead(job_environment())
+
+
+def _run_all(
+    lab: Lab,
+    folder: str,
+    stages: Sequence[str],
+    options: argparse.Namespace,
+    choices: dict[str, Any],
+    values: dict[str, Any],
+) -> int:
+    """One stage after the other, until one fails."""
     events = JsonEvents() if options.json else EventPrinter()
     for stage in stages:
         result = run_job(lab, stage, folder, events, force=options.force, options=choices, values=values)

@@ -19,7 +19,7 @@ from core.errors import Do, RequestError
 from core.events import LOG_NAME, JobReporter, now
 from core.files import explained, remove_half_made, restore, write_json
 from core.folder import LabFolder
-from core.jobs import alive, reserve
+from core.jobs import alive, reserve, warm
 from core.jobs.job import Job
 from core.recipe import Recipe
 from core.stages import STAGES
@@ -107,7 +107,10 @@ def _launch(
         _write_spec(job, recipe, stage, force=force, then=then, options=options)
         reserve.take(job.folder)
         JobReporter(job.folder, job.id).emit("state", state="queued")
+        environment = job_environment()
         with job.log_path.open("ab") as log:
+            if warm.fork_supervisor(job.folder, held, log.fileno(), environment):
+                return
             supervisor = subprocess.Popen(
                 [sys.executable, "-P", "-m", "core.jobs.supervise", str(job.folder), str(held)],
                 stdin=subprocess.DEVNULL,
@@ -115,7 +118,7 @@ def _launch(
                 stderr=log,
                 start_new_session=True,
                 pass_fds=(held,),
-                env=job_environment(),
+                env=environment,
             )
         # It outlives this process, and needs nobody; but as long as this one lives, the system keeps what ended.
         threading.Thread(target=supervisor.wait, name=f"end of {job.id}", daemon=True).start()

@@ -20,12 +20,15 @@ from core.errors import Cancelled, Hint, LabError, StageError
 from core.events import JobReporter, now
 from core.files import write_json
 from core.folder import lab_command
-from core.jobs import alive, reserve
+from core.jobs import alive, reserve, warm, worker
 from core.jobs.job import Job
+from core.jobs.processes import Forked, call_oneself, fork
+from core.jobs.start import job_environment, start_job
 from core.jobs.stopping import Escalation, signal_group
 from core.jobs.worker import folder_and_recipe, less_memory, work_folder
 from core.log_lines import entries
-from core.remote.asked import handed_on, to_follow
+from core.remote.asked import handed_on, on, to_follow
+from core.stages import STAGES
 
 
 def _signal_hint(job: Job, number: int) -> Hint:
@@ -51,26 +54,25 @@ def main(folder: Path, held: int) -> int:
     job = Job(folder)
     reporter = JobReporter(folder, job.id)
     work, rest = work_folder(job), _rest_of_chain(job)
-    worker = subprocess.Popen(
-        [sys.executable, "-P", "-m", "core.jobs.worker", str(folder)],
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        pass_fds=(held,),
-    )
-    waiting = _Waiting(folder, worker, held)
+    if not rest:
+        warm.let_go()
+    process = _start_worker(folder, held)
+    waiting = _Waiting(folder, process, held)
     signal.signal(signal.SIGTERM, waiting.ask)
-    pids = {"supervisor": os.getpid(), "worker": worker.pid, "started": now()}
+    pids = {"supervisor": os.getpid(), "worker": process.pid, "started": now(), "forked": warm.OURS.loaded}
     try:
         write_json(folder / alive.PIDS, pids)
     except LabError:  # the disk is full: the worker will find out and say so
         reserve.give_back(folder)
         with contextlib.suppress(LabError):
             write_json(folder / alive.PIDS, pids)
+    if _computes_here(job, rest):
+        warm.load_ahead(job_environment())
     waiting.wait()
-    signal_group(worker.pid, signal.SIGKILL)  # what the worker may have left behind
+    signal_group(process.pid, signal.SIGKILL)  # what the worker may have left behind
     shutil.rmtree(work, ignore_errors=True)  # a worker that was killed could not
     reserve.give_back(folder)
-    done = _verdict(job, worker.returncode, asked=waiting.asked)
+    done = _verdict(job, process.returncode, asked=waiting.asked)
     try:
         error = {"error": done["error"]} if done["error"] else {}
         with contextlib.suppress(OSError):
@@ -78,15 +80,36 @@ def main(folder: Path, held: int) -> int:
         write_json(folder / "done.json", done)
     except (LabError, OSError) as reason:  # no room, or the folder is gone: who reads it finds out why
         print(reason, file=sys.stderr)
+        warm.let_go()
         return int(done["exit_status"])
     if done["state"] == "succeeded" and rest:
         _start_next(job, rest)
+    warm.let_go()
     return int(done["exit_status"])
 
 
 LEAVING_S = 20.0
 """How long a worker may take to end once its outcome is written: a library may still wait for its own threads or
 processes there, such as a tracker's that cannot reach its server, and has nothing more to do for the job."""
+
+_Worker = Forked | subprocess.Popen[bytes]
+
+
+def _start_worker(folder: Path, held: int) -> _Worker:
+    """Start the worker: a fork where this process has the packages loaded, else a new process."""
+    words = [sys.executable, "-P", "-m", "core.jobs.worker", str(folder)]
+    if not warm.OURS.loaded:
+        return subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=(held,))
+
+    def run() -> int:
+        os.setsid()
+        warm.let_go()
+        if not call_oneself(words):
+            os.set_inheritable(held, True)
+            os.execv(words[0], words)
+        return worker.main(folder)
+
+    return fork(run)
 
 
 class _Waiting:
@@ -96,7 +119,7 @@ class _Waiting:
         asked: whether somebody has asked, by the flag, by SIGTERM, or by removing the job's folder.
     """
 
-    def __init__(self, folder: Path, worker: subprocess.Popen[bytes], held: int) -> None:
+    def __init__(self, folder: Path, worker: _Worker, held: int) -> None:
         self._folder, self._worker, self._held = folder, worker, held
         self.asked = False
 
@@ -174,10 +197,17 @@ def _rest_of_chain(job: Job) -> tuple[str, ...]:
     return ()
 
 
+def _computes_here(job: Job, stages: tuple[str, ...]) -> bool:
+    """Whether any of the stages that follow will compute on this machine."""
+    with contextlib.suppress(LabError):
+        asked = job.spec.get("options")
+        if isinstance(asked, dict) and on(asked) is not None:
+            return False
+    return any(STAGES[stage].computes for stage in stages if stage in STAGES)
+
+
 def _start_next(job: Job, rest: tuple[str, ...]) -> None:
     """Start the next stage of a detached chain."""
-    from core.jobs.start import start_job
-
     try:
         lab, recipe = folder_and_recipe(job)
         asked = job.spec.get("options")

@@ -21,6 +21,7 @@ from core.jobs import prepared, reserve
 from core.jobs.gpu import gpus_here, gpus_wanted, held
 from core.jobs.job import Job
 from core.jobs.monitor import Monitor
+from core.jobs.processes import leave
 from core.recipe import OPTIONS, Recipe
 from core.remote.asked import On, on
 from core.report_page import write_report
@@ -352,4 +353,4 @@ def _obey_signals(reporter: JobReporter) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]).resolve()))
+    leave(main(Path(sys.argv[1]).resolve()))

@@ -48,7 +48,7 @@ class OliveResult:
 
 
 def import_olive() -> None:
-    """Import olive with its telemetry off.
+    """Import olive with its telemetry off, and its models named without reading them.
 
     The environment variable alone still lets a first heartbeat into the queue, with an id of this machine
     that is kept in the user's cache: both sender and heartbeat are replaced by none.
@@ -58,6 +58,11 @@ def import_olive() -> None:
 
     Telemetry._create_logger = lambda self: None
     Telemetry._log_heartbeat = lambda self: None
+    from olive.model.config.model_config import ModelConfig
+
+    # A digest of all of the model's files otherwise, which takes seconds for large ones. It names a place in
+    # the cache, and the cache of a run is new and goes with its work folder.
+    ModelConfig.get_model_identifier = lambda self: str(self.config.get("model_path"))
 
 
 def workflow(
