@@ -127,7 +127,10 @@ def with_places(layout: AdapterLayout, dtype: str, given: str) -> Callable[[Any]
         from core.optimize.branches import add_branches, find_projections
 
         graph = model.graph
-        known = {f"model.layers.{p.layer}.{p.block}.{p.kind}.lora_B": p for p in find_projections(graph)}
+        known = {
+            f"model.layers.{p.layer}.{p.block}.{p.kind}.lora_B": p
+            for p in find_projections(graph.node, graph.initializer)
+        }
         planned = [(each, [known[output.name] for output in each.outputs]) for each in layout.branches]
         add_branches(model, planned, dtype)
         if given == dtype:
@@ -193,7 +196,7 @@ class Kind:
 
 def kinds(folder: Path, work: Path, rank: int) -> dict[str, tuple[Path, Path | None]]:
     """Model folder and adapter file of each kind that is timed."""
-    from core.optimize.adapters import INSIDE, write_switch_file
+    from core.optimize.adapters import write_switch_file
     from core.optimize.adding import add_adapter
     from core.optimize.build import linked_copy
 
@@ -201,20 +204,23 @@ def kinds(folder: Path, work: Path, rank: int) -> dict[str, tuple[Path, Path | N
     tensors = random_adapter(layout, rank)
     plain = changed(folder, work / "plain", without_places)
     found: dict[str, tuple[Path, Path | None]] = {"the base alone, or an adapter merged": (plain, None)}
-    given_in = ("float16", "float32") if layout.dtype == INSIDE else (layout.dtype,)
-    for given in given_in:
-        dtype = "float32" if layout.dtype == INSIDE else layout.dtype
+    dtype = layout.computes_in if layout.inside is not None else layout.dtype
+    for given in ("float16", "float32") if layout.inside is not None and dtype == "float32" else (dtype,):
         target = changed(plain, work / f"inputs-{given}", with_places(layout, dtype, given))
         file = target / "one.onnx_adapter"
         write_adapter_file(tensors, given, file)
         found[f"adapter as inputs in {given}, none given"] = (target, None)
         found[f"adapter as inputs in {given}"] = (target, file)
-    if layout.dtype == INSIDE:
+    if layout.inside is not None:
         target = linked_copy(folder, work / "inside")
         add_adapter(target, "one", tensors, {})
         write_switch_file("one", target / "one.onnx_adapter")
-        found["adapter inside in int8, off"] = (target, None)
-        found["adapter inside in int8"] = (target, target / "one.onnx_adapter")
+        found[f"adapter inside in {layout.dtype}, off"] = (target, None)
+        found[f"adapter inside in {layout.dtype}"] = (target, target / "one.onnx_adapter")
+        target = linked_copy(target, work / "two")
+        add_adapter(target, "two", tensors, {})
+        found[f"two adapters inside in {layout.dtype}, off"] = (target, None)
+        found[f"two adapters inside in {layout.dtype}, one on"] = (target, target / "one.onnx_adapter")
     return found
 
 

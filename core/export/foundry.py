@@ -18,7 +18,7 @@ from core.export.prompts import turns_of
 from core.export.write import Exported, ExportRequest, free_place, into_folder
 from core.files import folder_bytes, write_json
 from core.folder import lab_command
-from core.optimize.adapters import INSIDE, LAYOUT_FILE, check_adapter, data_path, read_layout
+from core.optimize.adapters import LAYOUT_FILE, check_adapter, data_path, read_layout
 from core.optimize.switched import leave_on
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def build_in(source: Path, adapter_file: Path | None, folder: Path) -> None:
     layout = read_layout(source)
     graph = folder / "model.onnx"
     model = onnx.load(str(graph), load_external_data=False)
-    if layout.dtype == INSIDE:
-        leave_on(model.graph, adapter_file.stem if adapter_file else None, layout.inside)
+    if layout.inside is not None:
+        leave_on(model.graph, adapter_file.stem if adapter_file else None, layout.inside, source)
         if adapter_file is not None:
             (folder / "adapters").mkdir()
             shutil.copyfile(data_path(adapter_file), data_path(folder / "adapters" / adapter_file.name))

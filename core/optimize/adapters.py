@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 LAYOUT_FILE = "adapters.json"
 SUFFIX = ".onnx_adapter"
-INSIDE = "int8"
-"""The ``dtype`` of a layout whose adapters stand inside the graph."""
+EIGHT_BITS = "int8"
+"""The ``dtype`` of a layout whose adapters stand inside the graph, rounded."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,18 @@ class AdapterLayout:
 
     Attributes:
         dtype: ``float32``, ``float16`` or ``bfloat16``, the type in which every A and B is given; ``int8``
-            where they stand inside the graph.
-        inside: the adapters that do, each with the digest of its weights.
+            where they are rounded to 8 bits.
+        inside: the adapters that stand inside the graph, each with the digest of its weights; None where they are
+            its inputs.
+        computes_in: the type of the graph's values, where adapters stand inside.
+        whole: whether each of those has the whole graph for itself, not only its own nodes in one.
     """
 
     dtype: str
     branches: tuple[Branch, ...]
-    inside: Mapping[str, str] = field(default_factory=dict)
+    inside: Mapping[str, str] | None = None
+    computes_in: str = "float32"
+    whole: bool = False
 
     def inputs(self) -> dict[str, tuple[int | None, int | None]]:
         """Each graph input's shape; None for the rank."""
@@ -108,7 +113,9 @@ class AdapterLayout:
             }
             for branch in self.branches
         ]
-        inside = {"inside": dict(self.inside)} if self.dtype == INSIDE else {}
+        inside: dict[str, Any] = {}
+        if self.inside is not None:
+            inside = {"computes_in": self.computes_in, "whole": self.whole, "inside": dict(self.inside)}
         write_json(folder / LAYOUT_FILE, {"dtype": self.dtype, **inside, "branches": branches})
 
 
@@ -131,8 +138,10 @@ def read_layout(folder: Path) -> AdapterLayout:
             )
             for item in data["branches"]
         )
-        inside = {str(name): str(weights) for name, weights in data.get("inside", {}).items()}
-        return AdapterLayout(str(data["dtype"]), branches, inside)
+        inside = None
+        if "inside" in data:
+            inside = {str(name): str(weights) for name, weights in data["inside"].items()}
+        return AdapterLayout(str(data["dtype"]), branches, inside, str(data.get("computes_in", "float32")))
     except (TypeError, KeyError, ValueError, OverflowError, AttributeError):
         raise RequestError(
             "The ONNX model has no place for adapters.",
@@ -143,7 +152,7 @@ def read_layout(folder: Path) -> AdapterLayout:
 
 def adapters_inside(folder: Path) -> Mapping[str, str]:
     """The adapters inside a model folder's graph, each with the digest of its weights; none where they are inputs."""
-    return read_layout(folder).inside if (folder / LAYOUT_FILE).is_file() else {}
+    return (read_layout(folder).inside or {}) if (folder / LAYOUT_FILE).is_file() else {}
 
 
 # A PEFT adapter, and the graph inputs that it gives
@@ -308,8 +317,6 @@ _TYPES = {
 }
 MOST = 3
 """Differences that are told of one file."""
-ON = 2**31 - 1
-"""The switch of an adapter inside the graph: more than a batch has rows or a prompt tokens."""
 Shapes = dict[str, tuple[list[int], str]]
 
 
@@ -355,7 +362,7 @@ def write_switch_file(name: str, path: Path) -> None:
     """Write what switches on an adapter that stands inside the graph."""
     import numpy as np
 
-    on = import_runtime().OrtValue.ortvalue_from_numpy(np.array([ON], np.int64))
+    on = import_runtime().OrtValue.ortvalue_from_numpy(np.array([1], np.int64))
     _export({switch_name(name): on}, path)
 
 
@@ -439,7 +446,7 @@ def check_adapter(model_folder: Path, adapter_file: Path) -> dict[str, Any]:
     layout = read_layout(model_folder)
     found = read_shapes(adapter_file)
     name = adapter_file.name.removesuffix(SUFFIX)
-    problems = switch_differences(found, name) if layout.dtype == INSIDE else differences(found, layout)
+    problems = switch_differences(found, name) if layout.inside is not None else differences(found, layout)
     note = read_json(note_path(adapter_file))
     note = note if isinstance(note, dict) else {}
     key, wanted = made_for(model_folder, layout, name)
@@ -464,6 +471,6 @@ def switch_differences(found: Shapes, name: str) -> list[str]:
 
 def made_for(model_folder: Path, layout: AdapterLayout, name: str) -> tuple[str, str | None]:
     """What an adapter's note has to say of the model: the key, and the value (None: it is not in there)."""
-    if layout.dtype == INSIDE:
+    if layout.inside is not None:
         return "weights_sha256", layout.inside.get(name)
     return "base_sha256", digest(model_folder / "model.onnx")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from core.errors import StageError
 from core.files import explained, write_json
 from core.optimize.adapters import (
-    INSIDE,
     MOST,
     SUFFIX,
     data_path,
@@ -48,7 +47,7 @@ def add_adapter(
     half = target.with_name(f".{name}.{os.getpid()}.half")
     size = 0
     try:
-        if layout.dtype == INSIDE:
+        if layout.inside is not None:
             layout = replace(
                 layout, inside={**layout.inside, name: put_in(model_folder, layout, name, inputs)}
             )

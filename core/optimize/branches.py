@@ -11,7 +11,7 @@ Only the graph is read and written; the weights beside it (external data) are no
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,9 @@ _NAMES = {
     "o_proj": ("o_proj", "out_proj", "dense"),
     "down_proj": ("down_proj", "dense_4h_to_h"),
 }
-_ONNX_NAMES = {"float32": "FLOAT", "float16": "FLOAT16", "bfloat16": "BFLOAT16"}
+ONNX_NAMES = {"float32": "FLOAT", "float16": "FLOAT16", "bfloat16": "BFLOAT16"}
+_GRAPH = 5
+"""``AttributeProto.GRAPH``."""
 _BLOCKS = {"attn": ("self_attn", "self_attention"), "mlp": ("mlp",)}
 
 
@@ -44,11 +46,20 @@ class Projection:
     outputs: int
 
 
-def find_projections(graph: Any) -> list[Projection]:
-    """The projection nodes of a built graph (an ``onnx.GraphProto``), in order."""
-    shapes = {item.name: list(item.dims) for item in graph.initializer}
-    found = []
+def every_node(graph: Any) -> Iterator[Any]:
+    """The nodes of a graph and of all graphs within."""
     for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == _GRAPH:
+                yield from every_node(attribute.g)
+
+
+def find_projections(nodes: Iterable[Any], initializers: Iterable[Any]) -> list[Projection]:
+    """The projections among nodes of a built graph (``onnx.NodeProto``), in order."""
+    shapes = {item.name: list(item.dims) for item in initializers}
+    found = []
+    for node in nodes:
         match = _NODE.fullmatch(node.name)
         if match is None or node.op_type not in ("MatMul", "MatMulNBits"):
             continue
@@ -148,7 +159,7 @@ def add_branches(model: Any, planned: list[tuple[Branch, list[Projection]]], dty
     """
     from onnx import TensorProto, helper
 
-    kind = getattr(TensorProto, _ONNX_NAMES[dtype])
+    kind = getattr(TensorProto, ONNX_NAMES[dtype])
     graph = model.graph
 
     def optional_input(name: str, shape: list[Any], empty: list[int]) -> None:

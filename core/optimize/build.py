@@ -15,11 +15,12 @@ from typing import Any
 
 from core.errors import StageError
 from core.events import Reporter
-from core.files import explained
-from core.model.folder import ModelFacts, model_facts
+from core.files import explained, read_json
+from core.model.folder import ModelFacts, model_facts, read_config
 from core.olive.checkpoint import linear_modules
-from core.optimize.adapters import INSIDE, AdapterLayout
-from core.optimize.branches import add_branches, find_projections, plan_branches
+from core.optimize.adapters import EIGHT_BITS, AdapterLayout
+from core.optimize.branches import add_branches, every_node, find_projections, plan_branches
+from core.optimize.trusted import CONFIG_FILE
 
 DIGEST_KEY = "olivepress.base"
 MODEL_FILE = "model.onnx"
@@ -147,19 +148,20 @@ def build_base(
 def open_graph(folder: Path, checkpoint: Path, base_digest: str, *, places: bool = True) -> AdapterLayout:
     """Make a freshly built ``model.onnx`` ready for adapters and write their layout beside it.
 
-    Where the kernels round activations to int8, adapters will be put inside the graph, in 8 bits; elsewhere the
-    graph gets a branch with inputs at each projection, unless it is to have no ``places``.
+    For CUDA, and where the kernels round activations to int8, adapters will be put inside the graph, in 8 bits if
+    its own weights are packed; elsewhere it gets a branch with inputs at each projection, unless there are to be no
+    ``places``.
 
     Raises:
         StageError: the graph has not a projection for every linear layer of the checkpoint.
     """
     import onnx
 
-    from core.optimize.shrink import halve_embedding
+    from core.optimize.shrink import halve_embedding, without_long_rope
 
     path = folder / MODEL_FILE
     model = onnx.load(str(path), load_external_data=False)
-    projections = find_projections(model.graph)
+    projections = find_projections(model.graph.node, model.graph.initializer)
     modules = linear_modules(checkpoint)
     planned = plan_branches(projections, modules, model_facts(checkpoint).attention_outputs)
     covered = {part.module for branch, _ in planned for part in branch.parts}
@@ -172,9 +174,13 @@ def open_graph(folder: Path, checkpoint: Path, base_digest: str, *, places: bool
         )
     cache = next(item for item in model.graph.input if item.name.startswith("past_key_values"))
     dtype = _DTYPES[cache.type.tensor_type.elem_type]
-    inside = dtype == "float32" and _rounds_activations(model.graph)
+    packed = any(node.op_type == "MatMulNBits" for node in model.graph.node)
+    whole = "cuda" in _providers(folder)
+    inside = whole or (dtype == "float32" and _rounds_activations(model.graph))
     if places and not inside:
         add_branches(model, planned, dtype)
+    if context_limit(read_config(checkpoint)):
+        without_long_rope(model.graph)
     if dtype == "float32":
         halve_embedding(model, folder)
     onnx.helper.set_model_props(model, {DIGEST_KEY: base_digest})
@@ -182,10 +188,23 @@ def open_graph(folder: Path, checkpoint: Path, base_digest: str, *, places: bool
     with explained(path):
         onnx.save(model, str(half))
         os.replace(half, path)
-    layout = AdapterLayout(INSIDE if inside else dtype, tuple(branch for branch, _ in planned))
+    layout = AdapterLayout(
+        EIGHT_BITS if inside and packed else dtype,
+        tuple(branch for branch, _ in planned),
+        {} if inside else None,
+        dtype,
+        whole,
+    )
     if places:
         layout.save(folder)
     return layout
+
+
+def _providers(folder: Path) -> set[str]:
+    """The execution providers that a graph was built for, by the names that ``genai_config.json`` has for them."""
+    config = read_json(folder / CONFIG_FILE)
+    options = config["model"]["decoder"]["session_options"].get("provider_options", [])
+    return {name for each in options for name in each}
 
 
 def _rounds_activations(graph: Any) -> bool:
@@ -224,7 +243,7 @@ def exact_copy(folder: Path, work: Path) -> Path:
 
     target = linked_copy(folder, work / "exact")
     model = onnx.load(str(folder / MODEL_FILE), load_external_data=False)
-    for node in model.graph.node:
+    for node in every_node(model.graph):
         for item in node.attribute:
             if node.op_type == "MatMulNBits" and item.name == "accuracy_level":
                 item.i = 1

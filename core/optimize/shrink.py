@@ -1,4 +1,4 @@
-"""The embedding table in half the bytes, where that loses nothing.
+"""The graph's own weight in fewer bytes, where that loses nothing.
 
 For the CPU the model builder writes the table as float32, though the values came from a 16-bit checkpoint.
 Kept as float16 or bfloat16, whichever holds every value, with a Cast behind the look-up it gives the same
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from core.files import explained
+from core.optimize.branches import every_node
 
 SMALLEST_BYTES = 2**20
 ALIGNMENT = 4096
@@ -73,6 +74,40 @@ def halve_embedding(model: Any, folder: Path) -> str | None:
         next(i for i, node in enumerate(graph.node) if node is gather or node.name == gather.name) + 1, cast
     )
     return kind
+
+
+def without_long_rope(graph: Any) -> None:
+    """Take a long rope's tables for texts beyond the original context out of a graph, in place.
+
+    The model is limited to that context (:func:`core.optimize.build.context_limit`). The tables are constants in the
+    graph's file, 50 MB for 131,072 tokens, and the node that chooses between them keeps CUDA from running all at once.
+    """
+    for node in list(graph.node):
+        if node.op_type != "If" or set(node.output) != {"cos_cache", "sin_cache"}:
+            continue
+        short = next(each.g for each in node.attribute if each.name == "else_branch")
+        values = {each.output[0]: each.attribute[0].t for each in short.node if each.op_type == "Constant"}
+        if {info.name for info in short.output} != values.keys():
+            continue
+        for name, info in zip(node.output, short.output, strict=True):
+            graph.initializer.add().CopyFrom(values[info.name])
+            graph.initializer[-1].name = name
+        graph.node.remove(node)
+        _without_unread(graph)
+
+
+def _without_unread(graph: Any) -> None:
+    """Take out nodes that nothing reads any more."""
+    while True:
+        read = {name for node in every_node(graph) for name in node.input} | {
+            each.name for each in graph.output
+        }
+        rest = [node for node in graph.node if read & set(node.output)]
+        if len(rest) == len(graph.node):
+            return
+        unread = [node for node in graph.node if not read & set(node.output)]
+        for node in unread:
+            graph.node.remove(node)
 
 
 def _look_up(graph: Any) -> Any | None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 LONG_TEXT = ("verified_tokens", "window", "long_text_gap")
 """Fields of the result that tell about the base alone."""
 
-GRAPH_VERSION = 4
+GRAPH_VERSION = 5
 """Raised when the graph that this stage makes changes in kind."""
 
 _PACKAGES = (

@@ -213,11 +213,11 @@ class Trial:
         """Give PyTorch the adapter's matrices as the graph has them, where it has them in 8 bits."""
         import torch
 
-        from core.optimize.adapters import INSIDE, read_layout, read_lora
+        from core.optimize.adapters import EIGHT_BITS, read_layout, read_lora
         from core.optimize.switched import as_stored
 
         layout = read_layout(self._folder)
-        if self._finetuned is None or layout.dtype != INSIDE:
+        if self._finetuned is None or layout.dtype != EIGHT_BITS:
             return
         stored = as_stored(read_lora(self._finetuned), layout)
         with torch.no_grad():

@@ -248,7 +248,7 @@ def test_a_gpu_model_is_built_without_a_gpu_and_said_to_be_untested(phi: LabFold
     result, _ = run_stage(lab, recipe)
     assert not result["verified"]
     assert result["why_not_verified"]
-    assert check_adapter(lab.onnx_dir, lab.adapter_file("travel"))["dtype"] == "float16"
+    assert check_adapter(lab.onnx_dir, lab.adapter_file("travel"))["dtype"] == "int8"
 
 
 @pytest.mark.parametrize(
