@@ -43,7 +43,7 @@ def halve_embedding(model: Any, folder: Path) -> str | None:
     if gather is None:
         return None
     table = next(item for item in graph.initializer if item.name == gather.input[0])
-    place = _place(table)
+    place = place_of(table)
     if place is None or place[2] < SMALLEST_BYTES:
         return None
     file, offset, length = place
@@ -152,7 +152,7 @@ def _narrow(wide: Any, narrowed: Callable[[Any], tuple[Any, Any]]) -> Any | None
     return made
 
 
-def _place(tensor: Any) -> tuple[str, int, int] | None:
+def place_of(tensor: Any) -> tuple[str, int, int] | None:
     """File, offset and length of a tensor that lies outside the graph."""
     if not tensor.external_data:
         return None
@@ -172,7 +172,7 @@ def _fill(stream: Any, graph: Any, file: str, start: int, end: int) -> None:
     """Move tensors from the end of the file into the free bytes from ``start`` to ``end``; cut the file."""
     last = []
     for tensor in graph.initializer:
-        place = _place(tensor)
+        place = place_of(tensor)
         if place is not None and place[0] == file and place[1] >= end:
             last.append((place[1], place[2], tensor))
     last.sort(key=lambda item: item[0], reverse=True)
@@ -186,7 +186,7 @@ def _fill(stream: Any, graph: Any, file: str, start: int, end: int) -> None:
         stream.write(data)
         _move(tensor, at, length)
         start = at + length
-    places = [_place(tensor) for tensor in graph.initializer]
+    places = [place_of(tensor) for tensor in graph.initializer]
     used = max((place[1] + place[2] for place in places if place is not None and place[0] == file), default=0)
     stream.flush()
     os.ftruncate(stream.fileno(), max(used, start))

@@ -156,6 +156,7 @@ class _Run:
         from core.olive.run import import_olive
         from core.optimize.build import build_base, choose, context_limit, linked_copy
         from core.optimize.genai import complete_config, end_tokens
+        from core.optimize.sharing import set_apart
 
         self.report.progress("Loading the packages", 0, None)
         import_olive()
@@ -191,6 +192,8 @@ class _Run:
                 trust_remote_code=self.trust,
                 places=not self.merges,
             )
+            if self.merges:
+                set_apart(folder)
         limit = context_limit(read_config(checkpoint))
         complete_config(folder, end_tokens(checkpoint, self.recipe), limit)
         if limit and limit < facts.max_positions:
@@ -285,6 +288,7 @@ class _Run:
         from core.optimize.build import build_base, choose, context_limit
         from core.optimize.genai import complete_config, end_tokens
         from core.optimize.merge import distance_to_unmerged, fold_in
+        from core.optimize.sharing import set_apart, share
         from core.quantize.quality import affordable, within_budget
         from core.quantize.stage import chosen_rows, keep_files, run_pass
         from core.quantize.verify import running_device
@@ -334,10 +338,15 @@ class _Run:
                 shutil.rmtree(old)
         target.parent.mkdir(parents=True, exist_ok=True)
         made.rename(target)
-        size = sum((target / name).stat().st_size for name in ("model.onnx", "model.onnx.data"))
+        set_apart(target)
+        shared = share(target, [folder])
+        size = _model_bytes(target)
+        self.report.log(
+            f"The merged model has {human_bytes(size)}, {human_bytes(shared)} of them shared with the base."
+        )
         note = {"name": self.name, **self._about(self.name, lora), **told, "bytes": size}
         write_json(target.with_name(f"{self.name}.json"), note)
-        return checkpoint, {**told, "merged_bytes": size}
+        return checkpoint, {**told, "merged_bytes": size, "shared_bytes": shared}
 
     def _about(self, name: str, lora: Lora) -> dict[str, Any]:
         return {
@@ -358,6 +367,7 @@ class _Run:
     def _keep_other_adapters(self, folder: Path) -> None:
         """Make the lab's other adapters again for a new base of the same quantized model; merged ones stay."""
         from core.optimize.build import linked_copy
+        from core.optimize.sharing import share
 
         for name in adapter_names(self.lab.onnx_dir):
             if name == self.name:
@@ -367,7 +377,7 @@ class _Run:
             note = read_json(beside.with_name(f"{name}.json")) or {}
             source = self.lab.finetuned_dir(name)
             if merged.is_dir() and self.merges and note.get("source") == folder_stamp(source):
-                linked_copy(merged, merged_folder(folder, name))
+                share(linked_copy(merged, merged_folder(folder, name)), [folder])
                 write_json(merged_folder(folder, name).with_name(f"{name}.json"), note)
             elif self.merges:
                 self.report.log(
@@ -394,7 +404,7 @@ class _Run:
         made_from = remembered_facts(self.lab)
         parameters = made_from[1].parameters if made_from else facts.parameters
         note = read_json(folder / "adapters" / f"{self.name}.json") or {}
-        base = sum((folder / name).stat().st_size for name in ("model.onnx", "model.onnx.data"))
+        base = _model_bytes(folder)
         sizes = {
             "float16_bytes": parameters * 2,
             "quantized_bytes": facts.weight_bytes,
@@ -469,3 +479,8 @@ class _Run:
                 else self.lab.adapter_file(self.name)
             )
             self.report.artifact(made, f"adapter {self.name}")
+
+
+def _model_bytes(folder: Path) -> int:
+    """The size of a graph and its weights, without adapters."""
+    return sum(path.stat().st_size for path in folder.glob("model.onnx*"))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from core.events import RecordingReporter
-from core.files import read_json
+from core.files import damage, read_json
 from core.folder import LabFolder, adapter_names, merged_folder
+from core.optimize import sharing
 from core.optimize.adapters import read_lora
 from core.optimize.merge import fold_in, scales_between
 from tests.core.optimize.labs import add_adapter, onnx_texts, quantized_lab, recipe_with, run_stage
@@ -83,7 +85,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> LabFolder:
     return made
 
 
-def test_each_adapter_gives_a_model_beside_one_base(lab: LabFolder) -> None:
+def test_each_adapter_gives_a_model_beside_one_base(lab: LabFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "_SMALLEST_BYTES", 0)
     values = {"optimize.adapters": "merged", "model.source": str(lab.root / "source")}
     result, report = run_stage(lab, recipe_with(values))
     assert adapter_names(lab.onnx_dir) == ["travel"]
@@ -104,6 +107,17 @@ def test_each_adapter_gives_a_model_beside_one_base(lab: LabFolder) -> None:
     texts = {name: merged_texts(lab, name) for name in ("food", "travel")}
     assert texts["food"] != texts["travel"]
     assert onnx_texts(lab, None) not in texts.values()
+
+    ends = ("model.onnx.embedding.data", "model.onnx.lm_head.data")
+    folders = [lab.onnx_dir, *(merged_folder(lab.onnx_dir, name) for name in ("food", "travel"))]
+    for end in ends:
+        assert len({(folder / end).stat().st_ino for folder in folders}) == 1
+    assert again["shared_bytes"] == sum((lab.onnx_dir / end).stat().st_size for end in ends) > 0
+    assert again["merged_bytes"] > again["shared_bytes"]
+    # Each folder is whole by itself, wherever it is copied, and what was published is as it was made.
+    shutil.copytree(folders[2], lab.root / "elsewhere" / "models" / "onnx")
+    assert onnx_texts(LabFolder(lab.root / "elsewhere"), None) == texts["travel"]
+    assert damage(lab.onnx_dir, verify=True) == []
 
 
 def merged_texts(lab: LabFolder, name: str) -> list[list[int]]:
