@@ -7,8 +7,9 @@ nothing: its graph is that of the base alone. What is made stays in FOLDER, so t
 ``--model`` takes a folder of the optimize step instead.
 
 Rounds alternate between the kinds. Printed, as lines of ``docs/benchmarks.md``, are the median with the lowest and
-highest, and the median of the processor's time, which tells more where other work shares the machine. ``--profile``
-adds where the time of a token goes.
+highest, and the mean of the processor's time, which tells more where other work shares the machine. The same model
+loaded again differs by some percent, by where its weights come to lie: ``--loads`` takes the mean of several.
+``--profile`` adds where the time of a token goes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import gc
 import io
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -171,8 +173,6 @@ class Kind:
         if adapter:
             self._adapters = og.Adapters(self._model)
             self._adapters.load(str(adapter), "one")
-        self.speeds: list[float] = []
-        self.work: list[float] = []
 
     def answer(self, tokens: int) -> tuple[float, float]:
         """Tokens a second of one answer, and the processor's milliseconds a token."""
@@ -262,6 +262,7 @@ def main() -> int:
     parser.add_argument("--rank", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--loads", type=int, default=1, help="load all so many times, in another order")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--profile", action="store_true")
     asked = parser.parse_args()
@@ -273,30 +274,34 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="adapters-") as scratch:
         work = Path(scratch)
         timed = kinds(folder, work, asked.rank)
-        loaded = {name: Kind(*each, asked.threads) for name, each in timed.items()}
-        for kind in loaded.values():
-            kind.answer(8)
-        for _ in range(asked.rounds):
+        speeds: dict[str, list[float]] = {name: [] for name in timed}
+        spent: dict[str, list[float]] = {name: [] for name in timed}
+        for number in range(asked.loads):
+            order = random.Random(number).sample(list(timed), len(timed))
+            loaded = {name: Kind(*timed[name], asked.threads) for name in order}
             for kind in loaded.values():
-                speed, work_ms = kind.answer(asked.tokens)
-                kind.speeds.append(speed)
-                kind.work.append(work_ms)
-        first = next(iter(loaded.values()))
-        base, base_work = statistics.median(first.speeds), statistics.median(first.work)
+                kind.answer(8)
+            for _ in range(asked.rounds):
+                for name, kind in loaded.items():
+                    speed, work_ms = kind.answer(asked.tokens)
+                    speeds[name].append(speed)
+                    spent[name].append(work_ms)
+            del loaded, kind
+            gc.collect()
+        first = next(iter(timed))
+        base, base_work = statistics.median(speeds[first]), statistics.mean(spent[first])
         cores = asked.threads or len(os.sched_getaffinity(0))
         print(
             f"| {asked.provider}, {cores} cores, rank {asked.rank} | tokens/s | slower by | CPU time a token |"
         )
         print("|---|---|---|---|")
-        for name, kind in loaded.items():
-            median = statistics.median(kind.speeds)
-            low, high = min(kind.speeds), max(kind.speeds)
-            work_ms = statistics.median(kind.work)
-            more = f"{work_ms:.1f} ms ({work_ms / base_work - 1:+.0%})"
-            print(f"| {name} | {median:.1f} ({low:.1f} to {high:.1f}) | {1 - median / base:.0%} | {more} |")
+        for name in timed:
+            median = statistics.median(speeds[name])
+            low, high = min(speeds[name]), max(speeds[name])
+            work_ms = statistics.mean(spent[name])
+            more = f"{work_ms:.2f} ms ({work_ms / base_work - 1:+.1%})"
+            print(f"| {name} | {median:.1f} ({low:.1f} to {high:.1f}) | {1 - median / base:.1%} | {more} |")
         sys.stdout.flush()
-        del loaded, kind, first
-        gc.collect()
         if asked.profile:
             for name, each in timed.items():
                 print(profiled(name, *each, asked.threads, work))
