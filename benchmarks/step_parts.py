@@ -45,12 +45,12 @@ def mark(profile: list[Any]) -> Marks:
     import torch
 
     from core.finetune.loop import Trainer
-    from core.finetune.ranks import SharedGradients
+    from core.finetune.trained import Trained
 
     marks, clock = Marks(), dict[str, float]()
     events: dict[str, torch.cuda.Event] = {}
     on_gpu = torch.cuda.is_available()
-    real_step, add_up, clip = Trainer._step, SharedGradients.sum, torch.nn.utils.clip_grad_norm_
+    real_step, add_up, clip = Trainer._step, Trained.sum, Trained.clip
 
     def now(name: str) -> None:
         clock[name] = time.perf_counter()
@@ -83,17 +83,17 @@ def mark(profile: list[Any]) -> Marks:
         if profile and step == WARM + 3:
             profile[0].stop()
 
-    def timed_sum(self: SharedGradients, numbers: Any, *, stop: bool) -> Any:
+    def timed_sum(self: Trained, numbers: Any, *, stop: bool) -> Any:
         now("before")
         return add_up(self, numbers, stop=stop)
 
-    def timed_clip(*args: Any, **options: Any) -> Any:
+    def timed_clip(self: Trained, most: float, device: torch.device) -> torch.Tensor:
         now("clip")
-        return clip(*args, **options)
+        return clip(self, most, device)
 
     Trainer._step = timed_step  # type: ignore[method-assign]
-    SharedGradients.sum = timed_sum  # type: ignore[method-assign]
-    torch.nn.utils.clip_grad_norm_ = timed_clip
+    Trained.sum = timed_sum  # type: ignore[method-assign]
+    Trained.clip = timed_clip  # type: ignore[method-assign]
     return marks
 
 

@@ -27,8 +27,9 @@ from core.finetune.gpus import rows_at_once, shares
 from core.finetune.lora_layer import LoraLinear, RowDropout, share_dropout
 from core.finetune.loss import Measure
 from core.finetune.objective import Answers, Objective
-from core.finetune.ranks import Ranks, SharedGradients
+from core.finetune.ranks import Ranks
 from core.finetune.rows import JoinedTurns, PreferenceRow, Row, TokenRow
+from core.finetune.trained import Trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -218,11 +219,6 @@ class Trainer:
         self.turns = turns
         self.ranks = ranks
         self.device = next(model.parameters()).device
-        self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._devices = {self.device, *(p.device for p in self.trained.values())}
-        self.optimizer = torch.optim.AdamW(
-            self.trained.values(), lr=settings.learning_rate, weight_decay=0.0, fused=True
-        )
         self.order = BatchOrder([row.width for row in rows], settings.batch_size, settings.seed)
         self.measure = Measure(model)
         self.objective = (objective or Answers)(self.measure, self.device)
@@ -237,16 +233,17 @@ class Trainer:
         self._best: Best | None = None
         self._ahead: dict[int, _Step] = {}
         self._stop_asked = False
+        told = 1 + len(self.objective.told)
+        self._flat = Trained(model, ranks, told)
+        self.trained = self._flat.parameters
+        self._devices = {self.device, *self._flat.devices}
+        self.optimizer = torch.optim.AdamW(
+            self._flat.flat, lr=settings.learning_rate, weight_decay=0.0, fused=True
+        )
         self._shapes = self._to_capture() if capture else None
         self._graphs: Graphs | None = None
-        told = 1 + len(self.objective.told)
         self._total = torch.zeros(told, device=self.device)
         self._weight = torch.ones((), device=self.device)
-        self._shared = (
-            SharedGradients(ranks, self.trained.values(), told)
-            if ranks.count > 1 or self._shapes is not None
-            else None
-        )
 
     def train(self) -> Course:
         """Train to the last step, from the checkpoint if there is one.
@@ -263,12 +260,15 @@ class Trainer:
             self.report.log(
                 "This architecture makes its logits in a way of its own; all of them are computed."
             )
-        if self._shapes is not None and self._shared is not None and self.measure.chosen_only:
+        if self._shapes is not None and self.measure.chosen_only:
             self._graphs = Graphs(
-                self._learn, (self._shared.gradients, self._total), self._shapes.uses, self.report
+                self._learn, (*self._flat.gradients, self._total), self._shapes.uses, self.report
             )
-        with kept_tables(self.model) if self.device.type == "cuda" else nullcontext():
-            return self._train(done)
+        try:
+            with kept_tables(self.model) if self.device.type == "cuda" else nullcontext():
+                return self._train(done)
+        finally:
+            self._flat.release()
 
     def _train(self, done: int) -> Course:
         settings = self.settings
@@ -338,10 +338,12 @@ class Trainer:
         started = time.perf_counter()
         settings = self.settings
         self._whole = False  # a signal may stop the program anywhere
-        self.model.train()
+        if not self.model.training:
+            self.model.train()
         this = self._ahead.pop(step, None) or self._share_of(step)
         self._total.zero_()
         self._weight.fill_(this.weight)
+        self._flat.begin()
         for part in this.parts:
             # Of the batch alone, so that what is dropped is the same after a stop and on any number of ranks.
             seed = random.Random(f"{settings.seed}/dropout/{part.number}").getrandbits(62)
@@ -355,16 +357,13 @@ class Trainer:
         rate = settings.rate(step)
         with self.ranks.meeting():
             stops = torch.zeros((), device=self.device)
-            if self._shared is not None:
-                total, stops = self._shared.sum(total, stop=self._asked())
+            if self.ranks.count > 1:
+                total, stops = self._flat.sum(total, stop=self._asked())
             norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), MAX_GRAD_NORM).to(self.device)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.step()
-            if self._shared is not None:
-                self._shared.clear()
-            else:
-                self.optimizer.zero_grad(set_to_none=True)
+            self._flat.clear()
             if step < settings.steps:
                 self._ahead[step + 1] = self._share_of(step + 1)  # while the GPU works
             # The step's one wait for the GPU.
@@ -397,6 +396,7 @@ class Trainer:
         """Go forward and backward: the mean over all that the step counts, whatever batch it is in."""
         judged = self.objective.judge(batch)
         (judged.loss / self._weight).backward()
+        self._flat.collect()
         self._total += judged.numbers / self._weight
 
     def _to_capture(self) -> Shapes | None:
@@ -543,7 +543,7 @@ class Trainer:
             self._save(step)
             self._whole = False
             last = self._weights()
-            self._put(best.trained)
+            self._flat.put(best.trained)
             # The sample only nominates, and its loss cannot be held against that of all rows: these decide.
             of_best = self._held_out(best.step, self.held_out, "evaluating best")
             if of_best.loss < held.loss:
@@ -554,16 +554,11 @@ class Trainer:
                     f"The held-out loss was lowest at step {best.step}: the adapter is that of this step."
                 )
                 return
-            self._put(last)
+            self._flat.put(last)
         self._note(step, held)
 
     def _weights(self) -> dict[str, torch.Tensor]:
         return {name: p.detach().to("cpu", copy=True) for name, p in self.trained.items()}
-
-    @torch.no_grad()
-    def _put(self, weights: dict[str, torch.Tensor]) -> None:
-        for name, parameter in self.trained.items():
-            parameter.copy_(weights[name])
 
     @torch.no_grad()
     def _held_out(self, step: int, rows: Sequence[Row], phase: str = "") -> Held:
@@ -638,7 +633,7 @@ class Trainer:
             "step": step,
             "step_s": self._step_s,
             "trained": {name: p.detach() for name, p in self.trained.items()},
-            "optimizer": self.optimizer.state_dict(),
+            "moments": self._flat.moments(self.optimizer),
             "losses": self.course.losses,
             "eval_losses": self.course.eval_losses,
             "told": self.course.told,
@@ -657,13 +652,13 @@ class Trainer:
     def _resume(self) -> int:
         """Take up the last checkpoint; the step it is of, 0 if there is none."""
         state = self.checkpoints.load() if self.checkpoints else None
-        if state is None or set(state["trained"]) != set(self.trained):
+        if state is None or not set(state["trained"]) == set(state.get("moments", ())) == set(self.trained):
             if self.checkpoints is not None and self.checkpoints.damaged():
                 self.report.log("The checkpoint is damaged: the training begins anew.", "warning")
             return 0
-        self._put(state["trained"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self._flat.put(state["trained"])
         step = int(state["step"])
+        self._flat.put_moments(self.optimizer, state["moments"], step)
         self.report.stop_takes(float(state.get("step_s", 0)))
         self.course.resumed_from = self._kept = step
         self.course.losses = list(state["losses"])

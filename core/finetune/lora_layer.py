@@ -10,8 +10,10 @@ LoRA: Hu et al. 2021, arXiv:2106.09685.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,8 +30,31 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a trained matrix lies while a training is under way.
+
+    Attributes:
+        value: the matrix, in the type in which the model computes.
+        gradient: what gathers its gradient.
+    """
+
+    value: torch.Tensor
+    gradient: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """What is not trained of a layer, and where its two matrices lie if a training is under way."""
+
+    bias: torch.Tensor | None
+    scaling: float
+    weight_of: Callable[[torch.dtype], torch.Tensor]
+    places: tuple[Place, Place] | None
+
+
 class _LowRankLinear(torch.autograd.Function):
-    """y = x W^T + bias + scaling x A^T B^T, for a frozen W that is fetched when it is needed.
+    """y = x W^T + bias + scaling z A^T B^T, for a frozen W that is fetched when it is needed; z is x or its dropout.
 
     The low-rank part is added inside the matrix product, and W is fetched again for the backward
     pass, so that neither copies of y nor unpacked weights are kept.
@@ -39,31 +64,43 @@ class _LowRankLinear(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: torch.Tensor,
+        dropped: torch.Tensor | None,
         a: torch.Tensor,
         b: torch.Tensor,
-        bias: torch.Tensor | None,
-        scaling: float,
-        weight_of: Callable[[torch.dtype], torch.Tensor],
+        fixed: _Fixed,
     ) -> torch.Tensor:
+        if fixed.places is not None:
+            a, b = (place.value for place in fixed.places)
         flat = x.reshape(-1, x.shape[-1])
-        y = functional.linear(flat, weight_of(x.dtype), bias)
-        low = (flat @ a.t()).mul_(scaling)
-        y.addmm_(low, b.t())
-        ctx.save_for_backward(flat, a, b, low)
-        ctx.scaling, ctx.weight_of, ctx.shape = scaling, weight_of, x.shape
+        y = functional.linear(flat, fixed.weight_of(x.dtype), fixed.bias)
+        read = flat if dropped is None else dropped.reshape(flat.shape)
+        low = read @ a.t()
+        y.addmm_(low, b.t(), alpha=fixed.scaling)
+        ctx.save_for_backward(read, a, b, low)
+        ctx.fixed, ctx.shape, ctx.drops = fixed, x.shape, dropped is not None
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        flat, a, b, low = ctx.saved_tensors
+        read, a, b, low = ctx.saved_tensors
+        fixed: _Fixed = ctx.fixed
         dy = upstream.reshape(-1, upstream.shape[-1])
-        dlow = (dy @ b).mul_(ctx.scaling)
-        dx = None
+        dlow = dy @ b
+        dx = dread = None
         if ctx.needs_input_grad[0]:
-            dx = dy @ ctx.weight_of(dy.dtype)
-            dx.addmm_(dlow, a)
+            dx = dy @ fixed.weight_of(dy.dtype)
+            if not ctx.drops:
+                dx.addmm_(dlow, a, alpha=fixed.scaling)
             dx = dx.view(ctx.shape)
-        return dx, dlow.t() @ flat, dy.t() @ low, None, None, None
+        if ctx.needs_input_grad[1]:
+            dread = (dlow @ a).mul_(fixed.scaling).view(ctx.shape)
+        da = db = None
+        if fixed.places is None:
+            da, db = (dlow.t() @ read).mul_(fixed.scaling), (dy.t() @ low).mul_(fixed.scaling)
+        else:
+            for place, left, right in zip(fixed.places, (dlow, dy), (read, low), strict=True):
+                place.gradient.addmm_(left.t(), right, alpha=fixed.scaling)
+        return dx, dread, da, db, None
 
 
 class RowDropout(nn.Module):
@@ -106,7 +143,12 @@ class LoraLinear(PeftLinear):
     """PEFT's LoRA layer for float weights and for Olive's quantized ones.
 
     The adapter's matrices are kept in float32 and multiplied in the dtype of the input.
+
+    Attributes:
+        places: while a training is under way, where a matrix lies in that dtype, by its parameter's ``id``.
     """
+
+    places: Mapping[int, Place] = MappingProxyType({})
 
     def _get_in_out_features(self, module: nn.Module) -> tuple[int, int]:
         if isinstance(module, QuantLinear):
@@ -129,14 +171,19 @@ class LoraLinear(PeftLinear):
             result: torch.Tensor = super().forward(x, *args, **kwargs)
             return result
         name = active[0]
-        a, b = self.lora_A[name].weight.to(x.dtype), self.lora_B[name].weight.to(x.dtype)
+        first, second = self.lora_A[name].weight, self.lora_B[name].weight
         base, scaling, dropout = self.get_base_layer(), self.scaling[name], self.lora_dropout[name]
-        if self.training and not isinstance(dropout, nn.Identity):
-            # The two paths have different inputs, so they are separate products.
-            y: torch.Tensor = base(x)
-            return y + functional.linear(functional.linear(dropout(x), a) * scaling, b)
+        drops = self.training and not isinstance(dropout, nn.Identity)
+        places = None
+        if self.training and torch.is_grad_enabled() and id(first) in self.places:
+            places = self.places[id(first)], self.places[id(second)]
+            if places[0].value.dtype != x.dtype:
+                places = None
+        a, b = (first, second) if places is not None else (first.to(x.dtype), second.to(x.dtype))
         bias = None if base.bias is None else base.bias.to(x.dtype)
-        summed: torch.Tensor = _LowRankLinear.apply(x, a, b, bias, scaling, self.base_weight)
+        summed: torch.Tensor = _LowRankLinear.apply(
+            x, dropout(x) if drops else None, a, b, _Fixed(bias, scaling, self.base_weight, places)
+        )
         return summed
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
