@@ -20,6 +20,7 @@ from core.cli.parser import parse, parse_settings
 from core.cli.show import EventPrinter, StderrReporter, print_error
 from core.errors import Cancelled, Help, LabError, Use
 from core.recipe import on_form
+from core.remote.asked import STAGES_THERE
 from core.stages import STAGES, default_stages, result_lines
 from core.text import clean, visible
 from tui.lab_watch import LabWatch
@@ -570,6 +571,15 @@ class PlainWizard:
         elif state.next and state.goal is not None:
             goal = state.goal
             answers.insert(0, Offer("next", state.next, lambda _: goal))
+        if step.name in STAGES_THERE and not state.active:
+            answers.append(
+                Offer(
+                    "where",
+                    "where NAME: run on that machine of the Azure ML workspace; where here: on this one; "
+                    "without a name they are listed",
+                    lambda words: self._where(step, words),
+                )
+            )
         if step.number < len(steps()) and all(each.word != "next" for each in answers):
             answers.append(self._next(step))
         form = STAGES[step.name].form
@@ -585,6 +595,21 @@ class PlainWizard:
                 answers.sort(key=lambda each: each.word != "login")  # it comes first, as on the screen
         return answers
 
+    def _where(self, step: Step, name: str) -> None:
+        """Choose where the step's runs go."""
+        if not name:
+            self._command("compute")
+            return
+        there = "" if name.lower() == "here" else name
+        self._controller(step.name).where = there
+        place = f"{clean(there, keep_newlines=False)} of Azure ML" if there else "this machine"
+        print(f"{step.title} runs on {place}.")
+
+    def _sent(self, step: Step, compute: str) -> bool:
+        """Show what a run elsewhere would send and cost; whether it may be sent."""
+        self._command("run", step.name, "--on", "azureml", "--compute", compute, "--dry-run")
+        return self._agreed(f"Send it to {clean(compute, keep_newlines=False)}?")
+
     def _run(self, step: Step, *, checked: bool = True) -> None:
         """Start the stage, after a question where it would replace a result, and wait for it."""
         self._advice = ()
@@ -597,6 +622,9 @@ class PlainWizard:
         if replaced and not self._agreed(
             f"A run replaces {replaced}, once it has succeeded. Run and replace?"
         ):
+            return
+        compute = controller.compute(state.job)
+        if compute and not self._sent(step, compute):
             return
         self._follow(controller.start(self._look(), typed, checked=checked))
 

@@ -23,6 +23,9 @@ COMPUTE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,31}")
 DEFAULT_IDLE_S = 600
 """Seconds after which an idle node of a cluster that we make is given back."""
 
+BETWEEN_S = 1.0
+"""Seconds between two looks at a cluster that is being made."""
+
 _DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)(?:\.\d+)?S)?)?")
 
 
@@ -43,6 +46,15 @@ class Size:
     price: float | None = None
     low_price: float | None = None
     currency: str = ""
+
+    def line(self) -> str:
+        """What is to be known before choosing it, in one line."""
+        parts = [f"{self.gpus} GPU" + ("s" if self.gpus > 1 else "")] if self.gpus else []
+        parts += [f"{self.vcpus} vCPUs", f"{self.memory_gb:g} GB"]
+        for price, what in ((self.price, "dedicated"), (self.low_price, "low priority")):
+            if price is not None:
+                parts.append(f"{price:g} {self.currency} an hour {what}")
+        return f"{self.name}: {', '.join(parts)}"
 
 
 @dataclass(frozen=True)
@@ -183,8 +195,12 @@ class Computes:
             code="azure.compute",
         )
 
-    def create(self, wanted: NewCluster) -> None:
-        """Make a cluster. It has no node, and costs nothing, until a job is sent to it."""
+    def create(self, wanted: NewCluster, stop: Stop) -> None:
+        """Make a cluster, and wait until it can take jobs. It has no node, and costs nothing, until one is sent to it.
+
+        Raises:
+            MachineError: Azure could not make it.
+        """
         body = {
             "location": self.location,
             "properties": {
@@ -201,7 +217,18 @@ class Computes:
             },
         }
         url = f"{self.place.path}/computes/{segment(wanted.name)}"
-        self._rest.call("PUT", url, f"compute {wanted.name}", body=body, api_version=API)
+        subject = f"compute {wanted.name}"
+        made = _compute(self._rest.call("PUT", url, subject, body=body, api_version=API))
+        while made.state in ("Unknown", "Creating", "Updating"):
+            stop.wait(BETWEEN_S)
+            made = _compute(self._rest.call("GET", url, subject, api_version=API))
+        if made.state != "Succeeded" or made.fault:
+            raise MachineError(
+                "Azure did not make the compute.",
+                f"{wanted.name}: {made.state.lower()} {made.fault}".strip() + ".",
+                "Look at it in Azure ML studio, or choose another size or region.",
+                code="azure.compute",
+            )
 
 
 @dataclass(frozen=True)
@@ -272,6 +299,21 @@ def find_computes(place: Place, stop: Stop, report: Reporter) -> list[Compute]:
     rest = Rest(current(stop=stop, on_prompt=prompt_to(report)).credential, stop, report.log)
     try:
         return Computes(rest, place).all()
+    finally:
+        rest.close()
+
+
+def find_sizes(place: Place, stop: Stop, report: Reporter) -> tuple[str, list[Size]]:
+    """The region of a workspace and the sizes of machine there: those with GPUs first, of these the cheapest."""
+    rest = Rest(current(stop=stop, on_prompt=prompt_to(report)).credential, stop, report.log)
+    try:
+        computes = Computes(rest, place)
+        unknown = float("inf")
+
+        def order(size: Size) -> tuple[bool, float, str]:
+            return not size.gpus, unknown if size.price is None else size.price, size.name
+
+        return computes.location, sorted(computes.sizes().values(), key=order)
     finally:
         rest.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from core.cli.parser import add_folder, add_json, whole_number
@@ -23,6 +24,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "are given back. With --create a cluster is made, after its cost was shown and agreed to.",
     )
     add_folder(parser)
+    parser.add_argument(
+        "--sizes", action="store_true", help="list the sizes of machine of the region, those with GPUs first"
+    )
     parser.add_argument("--create", metavar="NAME", help="make a cluster of this name")
     parser.add_argument(
         "--size", metavar="SIZE", help="its size of machine, such as Standard_NC24ads_A100_v4"
@@ -48,7 +52,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """List, or make one."""
-    from core.azure.compute import find_computes
+    from core.azure.compute import find_computes, find_sizes
     from core.azure.workspace import Place
     from core.cli.login import signed_in
     from core.cli.show import print_json, say
@@ -59,6 +63,18 @@ def run(options: argparse.Namespace) -> int:
     place = Place.of(lab.recipe, lab.root)
     if options.create:
         return _create(options, place)
+    if options.sizes:
+        location, sizes = signed_in(
+            lambda stop, report: find_sizes(place, stop, report), as_json=options.json
+        )
+        if options.json:
+            print_json({"location": location, "sizes": [asdict(each) for each in sizes]})
+            return 0
+        for size in sizes:
+            say(clean(size.line(), keep_newlines=False))
+        if not sizes:
+            print(f"The sizes of {location} are not told.", file=sys.stderr)
+        return 0
     found = signed_in(lambda stop, report: find_computes(place, stop, report), as_json=options.json)
     if options.json:
         print_json({"workspace": place.workspace, "compute": [each.as_dict() for each in found]})
@@ -118,7 +134,7 @@ def _create(options: argparse.Namespace, place: Place) -> int:
     if options.json:
         print_json({"created": True, **facts})
     else:
-        print(f"{wanted.name} is being made; it can take jobs at once.")
+        print(f"{wanted.name} is made, and can take jobs.")
     return 0
 
 
@@ -132,7 +148,8 @@ def _with(place: Place, wanted: NewCluster, stop: Any, report: Any, *, make: boo
         computes = Computes(rest, place)
         facts = looked_at(computes, wanted)
         if make:
-            computes.create(wanted)
+            report.progress("making it", 0, None)
+            computes.create(wanted, stop)
         return facts
     finally:
         rest.close()

@@ -59,7 +59,9 @@ def run(
         LabError: the stage failed there, or Azure refused or failed.
         Cancelled: somebody asked to stop; the job there was told to.
     """
-    place = Place.of(recipe, lab.root)
+    known = sent(lab.state_dir / RECORD) if on.job else None
+    # Where the job is, whatever workspace the recipe names by now.
+    place = known.place if known is not None and known.name == on.job else Place.of(recipe, lab.root)
     report.stop_takes(CANCEL_S / 2)
 
     def work(stop: Stop, relay: Reporter) -> Brought:
@@ -151,7 +153,14 @@ def _container(line: AzureLine, there: SentJob, recipe: Recipe) -> Container:
 def _going_on(line: AzureLine, stage: str, key: str, lab: LabFolder, recipe: Recipe) -> SentJob | None:
     """A job that was sent for the same work and has this stage before it, or has done it."""
     known = sent(lab.state_dir / RECORD)
-    if known is None or known.key != key or stage not in known.stages or known.place != line.workspace.place:
+    if known is None or known.key != key or stage not in known.stages:
+        return None
+    if known.place != line.workspace.place:
+        line.report.log(
+            f"{known.name} was sent for this to workspace {known.workspace} before. It is left alone there: a new job "
+            f"is sent to {line.workspace.place.workspace}.",
+            "warning",
+        )
         return None
     state = line.runs.state(known.name)
     if state is None:

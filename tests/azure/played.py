@@ -139,6 +139,7 @@ class Played:
         self.deployments: dict[str, dict[str, Any]] = {}
         self.codes: dict[str, Any] = {}
         self.comes_up = True
+        self.made = "Succeeded"  # what becomes of a new cluster
         self.key = "planted-endpoint-key-" + "k" * 20
         self.answers: Callable[[dict[str, Any]], tuple[int, Any]] = lambda asked: (200, {})
 
@@ -179,8 +180,10 @@ class Played:
         found = next((each for each in self.compute if each["name"] == name), None)
         if found is None:
             h._none("ResourceNotFound", f"no compute {name}")
-        else:
-            h._json(found)
+            return
+        if found["properties"]["provisioningState"] == "Creating":  # until it is asked after
+            found["properties"]["provisioningState"] = self.made
+        h._json(found)
 
     def _make_compute(self, h: Any, sub: str, rg: str, ws: str, name: str, query: Any, data: Any) -> None:
         made = cluster(name, state="Creating")

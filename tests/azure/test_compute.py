@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from core.azure import compute
 from core.azure.compute import Compute, find_computes, seconds_of
 from core.azure.retry import Stop
 from core.azure.workspace import Place
@@ -95,6 +96,34 @@ def test_one_is_made_only_when_agreed_to(
     assert json.loads(capsys.readouterr().out)["created"] is True
     assert listed()["mine"].low_priority
     assert main([*words, "--yes", "--json"]) == 2  # the name is taken
+
+
+def test_one_that_azure_cannot_make_says_so(
+    found: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compute, "BETWEEN_S", 0.0)
+    found.fake.played.made = "Failed"
+    lab = str(make_lab(tmp_path / "lab", {}).root)
+    words = ["compute", lab, "--create", "mine", "--size", "Standard_NC24ads_A100_v4", "--yes", "--json"]
+    assert main(words) == 4
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["code"], "failed" in error["detail"]) == ("azure.compute", True)
+
+
+def test_the_sizes_of_a_region_tell_their_price(
+    found: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab = str(make_lab(tmp_path / "lab", {}).root)
+    assert main(["compute", lab, "--sizes", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["location"] == "westeurope"
+    assert [(each["name"], each["gpus"]) for each in told["sizes"]] == [
+        ("Standard_NC24ads_A100_v4", 1),
+        ("Standard_NC96ads_A100_v4", 4),
+        ("Standard_DS3_v2", 0),
+    ]
+    assert main(["compute", lab, "--sizes"]) == 0
+    assert "4 GPUs, 96 vCPUs, 768 GB, 14.69 USD an hour dedicated" in capsys.readouterr().out
 
 
 def test_a_quota_of_nothing_refuses_a_new_one(

@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
+from core.azure.compute import Compute
 from core.azure.retry import Stop
 from core.azure.runs import Runs
 from core.azure.signin import current
@@ -28,7 +32,7 @@ from core.lab import Lab
 from core.remote import contents, follow, node, wheel
 from core.remote import stage as remote
 from core.remote.asked import RECORD, On, SentJob, handed_on, on, sent, sent_by
-from core.remote.jobfile import pinned, refuse_secret
+from core.remote.jobfile import JobFile, check_file, pinned, refuse_secret, text_of
 from core.version import __version__
 from tests.azure.conftest import World
 from tests.azure.fake import SUBSCRIPTION
@@ -456,11 +460,74 @@ def test_it_is_sent_followed_and_brought_back(world: World, lab: Lab) -> None:
     assert world.proxy.refused == []
 
 
+def test_a_full_disk_sends_no_second_job(world: World, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    played = world.fake.played
+    played.runs, played.plays = "canned", finishing(world)
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=50))
+        with pytest.raises(MachineError) as caught:
+            run(lab, lab.root / "jobs" / "quantize-001", RecordingReporter())
+    assert caught.value.code == "disk.full"
+    brought = run(lab, lab.root / "jobs" / "quantize-002", RecordingReporter())
+    assert {path.name: path.read_bytes() for path in brought.folder.iterdir()} == FILES
+    assert len(played.jobs) == 1
+
+
+def test_records_that_changed_while_the_job_was_away_are_told(world: World, lab: Lab) -> None:
+    def play(one: PlayedJob) -> None:
+        (lab.root / "data_sample_travel.jsonl").write_text('{"prompt": "new", "response": "work"}\n')
+        finishing(world)(one)
+
+    world.fake.played.runs, world.fake.played.plays = "canned", play
+    assert not run(lab, lab.root / "jobs" / "quantize-001", RecordingReporter()).unchanged
+
+
+def test_another_workspace_is_sent_a_job_of_its_own_and_the_first_is_named(world: World, lab: Lab) -> None:
+    played = world.fake.played
+    played.runs, played.plays = "canned", finishing(world)
+    first = run(lab, lab.root / "jobs" / "quantize-001", RecordingReporter()).sent
+    elsewhere = replace(first, workspace="old-ws", name="the-first")
+    elsewhere.write(lab.root / "jobs" / "quantize-001", lab.folder)
+    report = RecordingReporter()
+    run(lab, lab.root / "jobs" / "quantize-002", report)
+    assert len(played.jobs) == 2
+    assert any("the-first was sent for this to workspace old-ws" in e.get("text", "") for e in report.events)
+
+
+def test_the_rest_of_a_run_stays_in_its_workspace(world: World, lab: Lab) -> None:
+    played = world.fake.played
+    played.runs, played.plays = "canned", finishing(world)
+    first = run(lab, lab.root / "jobs" / "quantize-001", RecordingReporter()).sent
+    leave(world, first.out, "finetune", FILES)
+    lab.set({"upload.workspace": "another-ws"})
+    folder = lab.root / "jobs" / "finetune-001"
+    folder.mkdir(parents=True)
+    where = On("gpu-cluster", ("quantize", "finetune"), job=first.name)
+    brought = remote.run("finetune", where, lab.folder, lab.recipe, folder, RecordingReporter(), force=False)
+    assert brought.sent.name == first.name
+    assert not world.fake.seen(path="/workspaces/another-ws")
+
+
+@pytest.mark.parametrize(
+    "name", ["Reise & «Übung» #1", "a: {b} [c] ${{inputs.no}} %s", "x" * 200, "日本語 'lab'"]
+)
+def test_a_lab_of_any_name_makes_a_file_that_is_taken(name: str, tmp_path: Path) -> None:
+    machine = Compute("gpu-cluster", "cluster", "Standard_NC24ads_A100_v4", "Succeeded", gpus=1)
+    document = JobFile(
+        "job", name, ("quantize",), machine, "azureml://in", "azureml://out", 1.0, 1
+    ).document()
+    path = tmp_path / "job.yml"
+    path.write_text(text_of(document), encoding="utf-8")
+    check_file(path, document)
+    assert yaml.safe_load(path.read_text(encoding="utf-8")) == document
+
+
 def test_a_stop_here_ends_the_job_there(world: World, lab: Lab) -> None:
     report = Watched()
     folder = lab.root / "jobs" / "quantize-001"
     thread, found = in_thread(lambda: run(lab, folder, report))
     report.wait_for(": queued")
+    assert any(each.get("phase") == "waiting for a machine of gpu-cluster" for each in report.events)
     report.cancelled = True
     thread.join(60)
     assert isinstance(found[0], Cancelled)

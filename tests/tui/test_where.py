@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,24 @@ def there(blobs: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:  # 
     played.close()
 
 
+async def _a_new_cluster(app: Any, pilot: Any, there: World) -> None:
+    """It is looked at, and made only when that is said; here it is not."""
+    await pilot.press("n")
+    await until(pilot, lambda: "Standard_NC96ads_A100_v4" in screen_text(app), timeout=60)
+    await pilot.press("down", "enter")
+    await until(pilot, lambda: "There is a compute gpu-cluster already" in screen_text(app), timeout=60)
+    await pilot.press("shift+tab", "end", "2", "f5", "down", "enter")
+    await until(pilot, lambda: "Nothing was made yet." in screen_text(app), timeout=60)
+    text = " ".join(screen_text(app).replace("│", " ").split())
+    assert "gpu-cluster2 in westeurope" in text
+    assert "may be taken back at any time" in text
+    assert "0.734 USD an hour" in text
+    assert "idle is given back after 10 min" in text
+    assert not there.fake.seen(method="PUT", path="/computes/")
+    await pilot.press("escape")
+    await until(pilot, lambda: isinstance(app.screen, WhereScreen))
+
+
 async def test_submit_quit_and_come_back(there: World, tmp_path: Path) -> None:
     values = {
         "upload.subscription": SUBSCRIPTION,
@@ -60,11 +79,19 @@ async def test_submit_quit_and_come_back(there: World, tmp_path: Path) -> None:
         await until(pilot, lambda: "gpu-cluster" in screen_text(app), timeout=60)
         text = screen_text(app)
         assert "This machine" in text
+        await _a_new_cluster(app, pilot, there)
         assert "3.67 USD/h" in text
         await pilot.press("down", "enter")
         await until(pilot, lambda: isinstance(app.screen, StageScreen))
         await until(pilot, lambda: "Runs on gpu-cluster of Azure ML" in screen_text(app))
         assert "Machine" in screen_text(app), "the buttons fit"
+        await pilot.press("f8")
+        await until(pilot, lambda: "Nothing was sent yet." in screen_text(app), timeout=60)
+        text = " ".join(screen_text(app).replace("│", " ").split())
+        assert "88.08 at most" in text, "what a day of it costs"
+        assert "lab/lab.toml" in text
+        assert "job.yml" in text
+        assert not there.fake.played.jobs
         await pilot.press("f8")
         await until(pilot, lambda: bool(there.fake.played.jobs), timeout=60)
     (job,) = lab.jobs()

@@ -29,6 +29,7 @@ class WhereScreen(Working):
         Binding("s", "sign_in", "Sign in", show=False),
         Binding("w", "workspace", "Workspace", show=False),
         Binding("a", "again", "Look again", show=False),
+        Binding("n", "new", "New cluster", show=False),
     ]
 
     def __init__(self, commands: Commands, folder: str, now: str) -> None:
@@ -51,6 +52,7 @@ class WhereScreen(Working):
                 yield Button("Close", id="close", key="Esc")
                 yield Button("Sign in", id="sign-in", key="s")
                 yield Button("Workspace", id="workspace", key="w")
+                yield Button("New cluster", id="new", key="n")
 
     def on_mount(self) -> None:
         """Ask Azure; this machine can be chosen meanwhile."""
@@ -81,7 +83,7 @@ class WhereScreen(Working):
         self.said.show(
             f"{len(self._found)} in workspace {where}. Results come back here, and the chat goes on here."
             if self._found
-            else f"Workspace {where} has no compute yet. One is made outside of the wizard, or in the portal."
+            else f"Workspace {where} has no compute yet. n makes a cluster, after its cost was shown."
         )
         self._list()
 
@@ -103,6 +105,17 @@ class WhereScreen(Working):
             self.said.add_class("-wrong")
             return
         self.dismiss({"compute": str(chosen["name"])})
+
+    def action_new(self) -> None:
+        """Make a cluster, and run there."""
+        if not self.working:
+            from tui.screens.there import NewClusterScreen
+
+            self.app.push_screen(NewClusterScreen(self._commands, self._folder), self._made)
+
+    def _made(self, result: dict[str, Any] | None) -> None:
+        if result is not None:
+            self.dismiss(result)
 
     def action_sign_in(self) -> None:
         """Sign in to Azure, then look again."""
@@ -133,7 +146,8 @@ class WhereScreen(Working):
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """The keys' actions; Textual hands Close to the handler of every such dialog."""
-        act = {"sign-in": self.action_sign_in, "workspace": self.action_workspace}.get(event.button.id or "")
+        acts = {"sign-in": self.action_sign_in, "workspace": self.action_workspace, "new": self.action_new}
+        act = acts.get(event.button.id or "")
         if act is not None:
             act()
 

@@ -330,6 +330,14 @@ class StageScreen(StepScreen):
         """The lab knows a workspace, whose machines it could run on."""
         return self._may_go and bool(self.session.recipe().upload.workspace)
 
+    @property
+    def _azure(self) -> Commands:
+        """The process that asks Azure; begun for the first question."""
+        from tui.child import Commands
+
+        self._machines = self._machines or Commands()
+        return self._machines
+
     async def on_unmount(self) -> None:
         """The end of the process that looked for other machines."""
         if self._machines is not None:
@@ -337,7 +345,6 @@ class StageScreen(StepScreen):
 
     def action_where(self) -> None:
         """This machine, or one of the workspace."""
-        from tui.child import Commands
         from tui.screens.where import WhereScreen
 
         state = self.state()
@@ -355,9 +362,8 @@ class StageScreen(StepScreen):
                 self.draw()
                 self.focus_first()
 
-        self._machines = self._machines or Commands()
         now = self.controller.compute(state.job)
-        self.app.push_screen(WhereScreen(self._machines, str(self.session.root), now), chosen)
+        self.app.push_screen(WhereScreen(self._azure, str(self.session.root), now), chosen)
 
     def action_pick_model(self) -> None:
         """One of the models that are found on this machine."""
@@ -516,7 +522,7 @@ class StageScreen(StepScreen):
         typed = self.form.values()
         replaced = self.controller.would_replace(typed)
         if not replaced or self.olive.snapshot.active is not None:  # while another job runs, it is refused
-            self._begin(typed, checked, True)
+            self._ask_there(typed, checked, True)
             return
         question = AskScreen(
             _("{title} has a result already.", title=self.step.title),
@@ -525,7 +531,23 @@ class StageScreen(StepScreen):
             no=_("Keep it"),
             keys=("r", "f8"),
         )
-        self.app.push_screen(question, partial(self._begin, typed, checked))
+        self.app.push_screen(question, partial(self._ask_there, typed, checked))
+
+    def _ask_there(self, typed: dict[str, Any], checked: bool, go: bool | None) -> None:
+        """Where it goes to another machine, show first what would be sent and what it costs."""
+        from tui.screens.there import SendScreen
+
+        compute = self.controller.compute(self.olive.snapshot.jobs.get(self.stage.name))
+        if not go or not compute or self.olive.snapshot.active is not None:
+            self._begin(typed, checked, go)
+            return
+        try:
+            self.session.save(dict(typed))
+        except Exception as error:  # whatever it is, it is shown and not the end of the wizard
+            self.app.push_screen(ErrorScreen.of(error, self.stage.name))
+            return
+        send = SendScreen(self._azure, str(self.session.root), self.stage.name, compute)
+        self.app.push_screen(send, lambda result: self._begin(typed, checked, result is not None))
 
     def _begin(self, typed: dict[str, Any], checked: bool, go: bool | None) -> None:
         if go:
