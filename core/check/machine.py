@@ -105,10 +105,14 @@ def judge_ram(wanted: list[StageNeed], free: int) -> Check:
 
 
 def judge_gpu(wanted: list[StageNeed], free: int) -> Check:
-    """GPU memory: the stage that needs most, against what is free. A finetune takes what it can use."""
-    most = max(wanted, key=lambda need: need.gpu)
-    found = f"{_table([need for need in wanted if need.gpu], 'gpu')}; {human_bytes(free)} free"
-    if most.gpu > free:
+    """GPU memory: what each stage needs, against what is free. A finetune takes what it can use.
+
+    Args:
+        free: on the first GPU, where no other decides.
+    """
+    least = min((need.gpu_free or free for need in wanted if need.gpu), default=free)
+    found = f"{_table([need for need in wanted if need.gpu], 'gpu')}; {human_bytes(least)} free"
+    if any(need.gpu > (need.gpu_free or free) for need in wanted):
         return Check("gpu memory", FAIL, found, LESS)
     return Check("gpu memory", OK, found)
 

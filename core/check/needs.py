@@ -51,13 +51,19 @@ GENERAL_TOKENS = 3000
 
 @dataclass(frozen=True)
 class StageNeed:
-    """What one stage needs: bytes, and seconds; ``gpu`` is 0 where the stage uses none."""
+    """What one stage needs: bytes, and seconds.
+
+    Attributes:
+        gpu: of each GPU that it uses; 0 where it uses none.
+        gpu_free: free on that of several GPUs which decides; 0 where it uses the first alone.
+    """
 
     stage: str
     ram: int
     gpu: int
     disk: int
     seconds: float
+    gpu_free: int = 0
 
 
 @dataclass(frozen=True)
@@ -159,8 +165,8 @@ def _quantize(facts: ModelFacts, recipe: Settled, machine: Machine, lengths: Len
     return _need("quantize", process + max(searching + result, checking, loaded * 2), 0, result, seconds)
 
 
-def _need(stage: str, ram: float, gpu: float, disk: float, seconds: float) -> StageNeed:
-    return StageNeed(stage, int(ram * SAFETY), int(gpu * SAFETY), int(disk), seconds)
+def _need(stage: str, ram: float, gpu: float, disk: float, seconds: float, gpu_free: int = 0) -> StageNeed:
+    return StageNeed(stage, int(ram * SAFETY), int(gpu * SAFETY), int(disk), seconds, gpu_free)
 
 
 def _finetune(facts: ModelFacts, recipe: Settled, machine: Machine, lengths: Lengths) -> StageNeed:
@@ -194,9 +200,10 @@ def _finetune(facts: ModelFacts, recipe: Settled, machine: Machine, lengths: Len
     flops = share * numbers * tokens * -(-rows // gpus) / rows
     seconds = 15 + _time(machine, flops, CPU_TRAINING)
     if gpus > 1:  # a process for each, and the one that watches over them
-        return _need("finetune", process * (gpus + 1), plan.need.total, disk, seconds + STARTING_S)
+        ram = process * (gpus + 1)
+        return _need("finetune", ram, plan.need.total, disk, seconds + STARTING_S, plan.free)
     if machine.has_gpu:
-        return _need("finetune", process, plan.need.total, disk, seconds)
+        return _need("finetune", process, plan.need.total, disk, seconds, plan.free)
     return _need("finetune", process + plan.need.total, 0, disk, seconds)
 
 

@@ -334,6 +334,13 @@ def test_a_base_that_one_gpu_cannot_hold_is_counted_as_spread() -> None:
     assert need(2, 80).seconds < need(1, 80).seconds, "each holds it"
 
 
+def test_the_fullest_of_several_gpus_decides_whether_it_fits() -> None:
+    need = StageNeed("finetune", 1, 8 << 30, 1, 1.0, gpu_free=5 << 30)
+    told = machine.judge_gpu([need], 70 << 30)
+    assert (told.state, "5.0 GiB free" in told.found) == (FAIL, True)
+    assert machine.judge_gpu([replace(need, gpu_free=9 << 30)], 70 << 30).state == OK
+
+
 @pytest.mark.parametrize("call", ["nvmlDeviceGetCount", "nvmlSystemGetDriverVersion", "nvmlDeviceGetName"])
 def test_a_driver_that_goes_while_it_is_asked_is_told(
     subject: Subject, monkeypatch: pytest.MonkeyPatch, call: str
