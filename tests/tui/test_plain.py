@@ -107,10 +107,12 @@ def test_settings_are_asked_for_one_by_one(tmp_path: Path, env: dict[str, str]) 
 
 
 def test_a_step_is_explained_with_all_its_answers(tmp_path: Path, env: dict[str, str]) -> None:
-    _, said = told(lab_of(tmp_path, "ok").root, "3\n?\n", env)
+    _, said = told(lab_of(tmp_path, "ok").root, "3\n?\nwhere my-box\nwhere here\n", env)
     assert "Answers (run is Enter; the first letters do):" in said
     assert "Same next word: how often both models expect the same next word" in said
     assert "7 Upload" in said
+    assert "Quantize runs on my-box of Azure ML." in said
+    assert "Quantize runs on this machine." in said
 
 
 def test_a_row_is_told_as_the_model_reads_it(tmp_path: Path, env: dict[str, str]) -> None:

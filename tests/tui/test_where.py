@@ -47,6 +47,11 @@ def there(blobs: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:  # 
     played.close()
 
 
+def _said(app: Any) -> str:
+    """What the dialog on top says, on one line."""
+    return " ".join(str(app.screen.query_one("#said").content).split())
+
+
 async def _a_new_cluster(app: Any, pilot: Any, there: World) -> None:
     """It is looked at, and made only when that is said; here it is not."""
     await pilot.press("n")
@@ -55,7 +60,7 @@ async def _a_new_cluster(app: Any, pilot: Any, there: World) -> None:
     await until(pilot, lambda: "There is a compute gpu-cluster already" in screen_text(app), timeout=60)
     await pilot.press("shift+tab", "end", "2", "f5", "down", "enter")
     await until(pilot, lambda: "Nothing was made yet." in screen_text(app), timeout=60)
-    text = " ".join(screen_text(app).replace("│", " ").split())
+    text = _said(app)
     assert "gpu-cluster2 in westeurope" in text
     assert "may be taken back at any time" in text
     assert "0.734 USD an hour" in text
@@ -87,10 +92,9 @@ async def test_submit_quit_and_come_back(there: World, tmp_path: Path) -> None:
         assert "Machine" in screen_text(app), "the buttons fit"
         await pilot.press("f8")
         await until(pilot, lambda: "Nothing was sent yet." in screen_text(app), timeout=60)
-        text = " ".join(screen_text(app).replace("│", " ").split())
-        assert "88.08 at most" in text, "what a day of it costs"
-        assert "lab/lab.toml" in text
-        assert "job.yml" in text
+        assert "88.08 at most" in _said(app), "what a day of it costs"
+        assert "lab/lab.toml" in screen_text(app)
+        assert "job.yml" in screen_text(app)
         assert not there.fake.played.jobs
         await pilot.press("f8")
         await until(pilot, lambda: bool(there.fake.played.jobs), timeout=60)
