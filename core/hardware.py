@@ -68,7 +68,7 @@ def gpu_fault(error: BaseException) -> MachineError | None:
         return MachineError(
             "The GPU failed in the middle of the work.",
             first_line(error),
-            "Look at what `nvidia-smi` and the system's log (`dmesg`, Xid) say of it, then run again: a finetune "
+            "Look at what nvidia-smi and the system's log (dmesg, Xid) say of it, then run again: a finetune "
             "goes on from its last checkpoint. If it happens again, use another GPU.",
             code="gpu.failed",
         )

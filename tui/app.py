@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from textual.app import SystemCommand
+    from textual.driver import Driver
     from textual.filter import LineFilter
     from textual.screen import Screen
     from textual.timer import Timer
@@ -91,6 +92,7 @@ class OlivePressApp(App[None]):
         # The first screen's sheets are read with the app's own: reading them later means parsing all again.
         first = step_named(step) if step else first_step(self.snapshot)
         # Each step is a mode, a stack of screens of its own: its screen is made once and keeps what was typed in it.
+        self._first = first
         self.DEFAULT_MODE = self._mode(first.name)  # type: ignore[misc]  # which is first is known here
         super().__init__(css_path=[*stylesheets(OlivePressApp), *stylesheets(first.load())])
         self._add_modes()
@@ -132,6 +134,12 @@ class OlivePressApp(App[None]):
                 filters.append(ordering("R"))
         return filters
 
+    def get_driver_class(self) -> type[Driver]:
+        """The terminal's driver, which sends what is seen and no more."""
+        from tui.output import lean_driver
+
+        return lean_driver(super().get_driver_class())
+
     def _post(self, message: Message) -> None:
         """Called in other threads; posting is the one thing that is safe there."""
         if self.is_running:
@@ -149,8 +157,20 @@ class OlivePressApp(App[None]):
             )
         return self._watch
 
+    def get_default_screen(self) -> Screen[None]:
+        """The first step's screen. As that of a mode it would be laid out, dropped and laid out again at the start."""
+        return self._first.make()
+
+    def refresh_css(self, animate: bool = True) -> None:
+        """Style everything anew. Before there is a screen only the colours are new: sheets are read once, with it."""
+        if self.screen_stack:
+            super().refresh_css(animate)
+        else:
+            self.stylesheet.set_variables(self.get_css_variables())
+
     def on_mount(self) -> None:
         """Start to watch once the first screen stands."""
+        self.add_mode(self._mode(self._first.name), self._first.make)
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
@@ -183,7 +203,9 @@ class OlivePressApp(App[None]):
 
     def _add_modes(self) -> None:
         for each in steps():
-            self.add_mode(self._mode(each.name), each.make)
+            # That of the first step is none until its screen stands: see get_default_screen.
+            if self.screen_stack or each != self._first:
+                self.add_mode(self._mode(each.name), each.make)
 
     async def action_step(self, number: int) -> None:
         """Go to the step with that number. Leaving the first step makes the lab, where there is none."""
@@ -227,8 +249,8 @@ class OlivePressApp(App[None]):
         if urgent:
             self._draw()
         elif self._draw_timer is None:
-            # Figures that move are drawn twice a second: more tells nobody more and fills a slow link.
-            self._draw_timer = self.set_timer(0.5, self._draw)
+            # Figures that move are drawn once a second: more tells nobody more and fills a slow link.
+            self._draw_timer = self.set_timer(1.0, self._draw)
         if ended and self.settings.bell:
             self.bell()
         for view in ended:
@@ -295,10 +317,10 @@ class OlivePressApp(App[None]):
 
         On a narrow terminal it would cover what is to be done: there a key opens it.
         """
-        from tui.guide import is_first_visit
-
         if not self.settings.guide or len(self.screen_stack) != 1 or self.size.width < WIDE:
             return
+        from tui.guide import is_first_visit
+
         if is_first_visit(self.current.step.name):
             self.action_guide()
 

@@ -166,7 +166,7 @@ TOPICS: Mapping[str, Topic] = {
             ),
             N_("Steps"): N_("how often the adapter was changed"),
             N_("Went on from step"): N_("where a stopped run was taken up"),
-            N_("Stopped early, of steps"): N_("how many there were to be; see `stop_early`"),
+            N_("Stopped early, of steps"): N_("how many there were to be; see stop_early"),
             N_("A step took"): N_("the time of one step"),
             N_("Tokens/s"): N_("how fast it learns"),
             N_("Records"): N_("that it learns from"),

@@ -141,7 +141,10 @@ HEADLINES = {
 
 def headline(view: JobView, now: float, changed: bool) -> Content:
     """State, id and time of a job; ``changed`` tells that its settings are others now."""
-    turning = f"{alive(now)} " if view.active else ""
+    until = now if view.active else view.ended
+    seconds = None if view.started is None or until is None else max(0, round(until - view.started))
+    # It turns with the seconds beside it, so that both are drawn at once.
+    turning = f"{alive(now if seconds is None else seconds)} " if view.active else ""
     parts: list[Content | tuple[str, str]] = [
         (turning, f"bold {_colour(view.state)}"),
         (_(HEADLINES.get(view.state, view.state)), f"bold {_colour(view.state)}"),
@@ -149,18 +152,16 @@ def headline(view: JobView, now: float, changed: bool) -> Content:
     ]
     if view.reused:
         parts.append(Content("  " + _("nothing had changed, so nothing was done again")))
-    elif view.started is not None:
-        until = now if view.active else view.ended
-        if until is not None:
-            took = duration(max(0, round(until - view.started)))
-            told = (
-                pgettext("running", "for {time}", time=took)
-                if view.active
-                else pgettext("done", "in {time}", time=took)
-                if view.state == "succeeded"
-                else pgettext("failed", "after {time}", time=took)
-            )
-            parts.append(Content(f"  {told}"))
+    elif seconds is not None:
+        took = duration(seconds)
+        told = (
+            pgettext("running", "for {time}", time=took)
+            if view.active
+            else pgettext("done", "in {time}", time=took)
+            if view.state == "succeeded"
+            else pgettext("failed", "after {time}", time=took)
+        )
+        parts.append(Content(f"  {told}"))
     if view.state == "cancelling":
         parts.append(Content("  " + _("it stops once it is safe")))
     if view.state == "succeeded" and changed:

@@ -154,7 +154,7 @@ def _escaped(template: str) -> str:
 def print_report(report: DataReport) -> None:
     """The figures of a data file, and what of it is not used."""
     from core.data.unused import unused_words
-    from core.formats import counted, human_bytes
+    from core.formats import counted, human_bytes, passes
 
     print(f"file      {_clean(str(report.path))}, {human_bytes(report.bytes)}")
     print(f"rows      {report.rows:,}, {report.usable:,} of them usable")
@@ -183,7 +183,7 @@ def print_report(report: DataReport) -> None:
     if report.usable:
         print(f"split     {report.train:,} to train on, {report.eval:,} held out")
         print(
-            f"training  {report.epochs:.1f} times through the rows, {report.padding:.0%} of a batch is padding"
+            f"training  sees {passes(report.epochs, report.train)}, {report.padding:.0%} of a batch is padding"
         )
 
 
@@ -198,7 +198,7 @@ def _print_question(report: DataReport, folder: str) -> None:
     print(f"This report goes by that. If it is right: {command('data', folder, '--accept')}")
     print(f"If not: set {' and '.join(FIELDS[:2])} (or {FIELDS[2]}) in lab.toml.")
     if given := options_of(report.proposal):
-        print(f"The same in a new lab, by options of `olivepress new`: {_clean(given)}")
+        print(f"The same in a new lab, by options of olivepress new: {_clean(given)}")
 
 
 def print_findings(

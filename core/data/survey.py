@@ -112,7 +112,7 @@ class DataReport:
             "train": self.train,
             "eval": self.eval,
             "auto": [each.as_dict() for each in self.auto],
-            "epochs": round(self.epochs, 2),
+            "epochs": float(f"{self.epochs:.6g}"),  # of a huge file a run may see very little
             "padding": round(self.padding, 4),
             "not_used": [each.as_dict() for each in self.not_used],
             "not_learnt": self.not_learnt,

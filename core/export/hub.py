@@ -24,7 +24,7 @@ from core.version import __version__
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-_LOGIN = "Log in with `hf auth login`, or put a token that may write into HF_TOKEN."
+_LOGIN = 'Log in with "hf auth login", or put a token that may write into HF_TOKEN.'
 
 
 def run(wanted: ExportRequest) -> Exported:

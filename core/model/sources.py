@@ -213,7 +213,7 @@ def _explain(error: Exception, name: str, revision: str | None) -> LabError:
         return any(isinstance(each, kind) for each in chain)
 
     where = f"{name} on {constants.ENDPOINT}"
-    login = "Log in with `hf auth login`, or put a token into HF_TOKEN."
+    login = 'Log in with "hf auth login", or put a token into HF_TOKEN.'
     reason = next(
         (" ".join(str(each).split()) for each in reversed(chain) if str(each)), type(error).__name__
     )

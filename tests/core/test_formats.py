@@ -11,7 +11,7 @@ import pytest
 from core.cli.show import print_result
 from core.files import MANIFEST, write_json
 from core.folder import LabFolder
-from core.formats import duration, human_bytes, number, time_left
+from core.formats import duration, human_bytes, number, passes, time_left
 from core.recipe import Recipe
 from core.report import report_text
 from core.stages import STAGES, assessment, result_lines
@@ -42,6 +42,23 @@ def test_bytes(count: int, text: str) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("rounds", "rows", "text"),
+    [
+        (8 / 60, 60, "8 of 60 rows"),
+        (8e-6, 1_000_000, "8 of 1,000,000 rows"),
+        (1e-9, 60, "1 of 60 rows"),
+        (1.0, 60, "each row once"),
+        (1.02, 60, "each row once"),
+        (2.5, 1, "each row 2.5 times"),
+        (4.0, 60, "each row 4 times"),
+        (41.3, 60, "each row 41 times"),
+    ],
+)
+def test_what_training_sees_of_its_rows(rounds: float, rows: int, text: str) -> None:
+    assert passes(rounds, rows) == text
 
 
 @pytest.mark.parametrize(

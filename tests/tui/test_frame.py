@@ -23,6 +23,7 @@ from tui.keys import GLOBAL, LOG, read_settings
 from tui.screens.dialogs import CrashScreen, ErrorScreen, LeaveScreen
 from tui.steps import Step, steps
 from tui.widgets.keybar import KeyBar
+from tui.widgets.line import Line
 
 
 def shows(app: OlivePressApp, step: Step) -> Callable[[], bool]:
@@ -259,6 +260,23 @@ async def test_themes_step_and_are_kept(lab: Lab) -> None:
             await until(pilot, wears(app, theme))
     assert read_settings().theme == "olive-dark"
     (config_dir() / "wizard.toml").unlink()
+
+
+async def test_every_field_has_an_edge_without_colours(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty field, and one with the words of "auto" in it, is underlined to its end as one with text."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with opened(lab.root, "finetune") as (app, pilot):
+        assert app.theme == "ansi-dark"
+        await until(pilot, lambda: app.screen.query(Line))
+        fields = list(app.screen.query(Line))
+        assert any(not field.value for field in fields)
+        assert any(field.value for field in fields)
+        for field in (each for each in fields if each.size):
+            line = field.render_line(0)
+            assert line.cell_length >= field.size.width
+            assert all(
+                style is not None and style.underline for _, style, _ in line if style and not style.reverse
+            )
 
 
 async def test_a_keymap_of_ones_own(lab: Lab) -> None:

@@ -6,6 +6,8 @@ import math
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tui
+from core.recipe import OPTIONS
 from tui import glyphs
 from tui.app import OlivePressApp
+from tui.help import TOPICS
 from tui.keys import EVERY, GLOBAL, key_names, read_settings, save_setting
 from tui.labels import label
 from tui.session import Session
+from tui.steps import steps
 from tui.terminal import default_theme, few_colours, plain_glyphs, wants_plain
 from tui.widgets.chart import lowest, plot, round_values, smooth, step_axis, thin
 
@@ -218,6 +223,28 @@ def test_no_handler_calls_the_one_of_its_base() -> None:
     """Textual itself calls ``on_*`` of every class of a widget: a call by ``super()`` would be a second one."""
     for path in Path(tui.__file__).parent.rglob("*.py"):
         assert not re.search(r"super\(\)\._?on_", path.read_text(encoding="utf-8")), path
+
+
+def test_what_the_wizard_tells_has_no_marks_of_markdown() -> None:
+    """They would be seen as they are."""
+    told = [words for topic in TOPICS.values() for words in _texts(asdict(topic))]
+    told += [each.help for each in EVERY]
+    told += [step.about for step in steps()]
+    for option in (option for options in OPTIONS.values() for option in options.values()):
+        told += [option.help, option.expected, *(option.words(choice) for choice in option.choices or ())]
+    assert len(told) > 200
+    for words in told:
+        assert not re.search(r"`|\*\*|\]\(|^#", words), words
+
+
+def _texts(found: object) -> Iterator[str]:
+    """Every text in a tree of them, the names as well."""
+    if isinstance(found, dict):
+        for name, value in found.items():
+            yield name
+            yield from _texts(value)
+    else:
+        yield str(found)
 
 
 def test_without_colours_none_are_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,7 @@ class CheckScreen(StepScreen):
         super().__init__()
         self.headline = Plain("Looking …", id="headline")
         self.list = PlainList(id="checks", empty="")
-        self.list.add_class("framed")
+        self.list.add_class("framed", update=False)
         self.detail = Plain("", id="check-detail")
         self.helps = Helps()
         self.state = CheckState()

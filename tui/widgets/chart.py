@@ -9,6 +9,7 @@ from itertools import accumulate
 
 from textual.content import Content
 from textual.filter import LineFilter
+from textual.geometry import Region
 from textual.widget import Widget
 
 from core.formats import number
@@ -39,6 +40,7 @@ class LossChart(Widget):
         self._last: float | None = None
         self._drawn = 0.0
         self._waiting = False
+        self._lines: list[Content] = []
 
     def show(self, train: Points, held: Points, last_step: float | None = None) -> None:
         """Draw these ``(step, loss)`` points; ``last_step`` fixes the right edge while a run goes on."""
@@ -55,25 +57,38 @@ class LossChart(Widget):
             self.set_timer(wait, self._draw)
 
     def _draw(self) -> None:
+        """Draw the lines that are others: most of them stay."""
         self._waiting = False
         self._drawn = time.monotonic()
-        self.refresh()
+        before, lines = self._lines, self._picture()
+        if len(lines) != len(before):
+            self.refresh()
+            return
+        others = [y for y, (old, new) in enumerate(zip(before, lines, strict=True)) if not new.is_same(old)]
+        if others:
+            self.refresh(*(Region(0, y, self.size.width, 1) for y in others))
 
     def get_line_filters(self) -> list[LineFilter]:
         """The axis goes from the left in every language."""
         return from_the_left(super().get_line_filters())
 
     def render(self) -> Content:
+        self._lines = self._picture()
+        return Content("\n").join(self._lines)
+
+    def _picture(self) -> list[Content]:
+        """Its lines."""
         width, height = self.size.width - self.LEFT, self.size.height - 2
         if width < 10 or height < 2:
-            return Content("")
+            return []
         train = smooth(self._train)
         points = [p for p in (*train, *self._held) if math.isfinite(p[1])]
         legend = self._legend()
         if not points:
-            return Content.assemble(
-                legend, "\n\n", ("       " + _("The curve starts with the first step."), "$foreground 60%")
+            waiting = Content.styled(
+                "       " + _("The curve starts with the first step."), "$foreground 60%"
             )
+            return [legend, Content(""), waiting]
         low, high = min(p[1] for p in points), max(p[1] for p in points)
         if high - low < 1e-9:
             low, high = low - 0.5, high + 0.5
@@ -104,8 +119,7 @@ class LossChart(Widget):
             line.append(Content.styled(row[start:], "$text-primary"))
             lines.append(Content.assemble(*line))
         axis = " " * (self.LEFT - 1) + glyph("corner") + step_axis(width, right)
-        lines.append(Content.styled(axis, "$foreground 60%"))
-        return Content("\n").join(lines)
+        return [*lines, Content.styled(axis, "$foreground 60%")]
 
     def _legend(self) -> Content:
         parts: list[Content | tuple[str, str]] = [(_("Loss") + " ", "bold")]

@@ -16,6 +16,7 @@ from tui.reading import untouched
 
 if TYPE_CHECKING:
     from rich.text import Text
+    from textual.strip import Strip
 
 MASK = "?"
 
@@ -42,6 +43,10 @@ class Line(Input):
         for at in places:
             text.stylize("reverse", at, at + 1)
         return text
+
+    def render_line(self, y: int) -> Strip:
+        # To its end: a field without text, or with the words of "auto" in it, has its edge as any other has.
+        return super().render_line(y).extend_cell_length(self.size.width, self.rich_style)
 
     def _position_to_cell(self, position: int) -> int:
         # Textual counts no cell for such a character; what stands for it here takes one.

@@ -65,7 +65,7 @@ class Plain(Static):
 
     def show(self, text: str | Content) -> None:
         """Show another text; nothing is sent to the terminal when it is the same."""
-        if text != self._shown:
+        if not _same(text, self._shown):
             self._shown = text
             self.update(_safe(text))
 
@@ -73,6 +73,13 @@ class Plain(Static):
     def text(self) -> str:
         """What is shown, without styles."""
         return self._shown if isinstance(self._shown, str) else self._shown.plain
+
+
+def _same(text: str | Content, other: str | Content) -> bool:
+    """Whether both look the same: two contents are equal for Python when their words are, whatever their styles."""
+    if isinstance(text, Content) and isinstance(other, Content):
+        return text.is_same(other)
+    return type(text) is type(other) and text == other
 
 
 def _safe(text: str | Content) -> Content:

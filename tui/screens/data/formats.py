@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual.content import Content
 
-from core.formats import counted, human_bytes, number, time_left
+from core.formats import counted, human_bytes, number, passes, time_left
 from core.options import AUTO
 from core.text import clean, told_apart
 from tui.glyphs import ascii_only, bar, glyph
@@ -218,13 +218,13 @@ def report_lines(report: Mapping[str, Any], recipe: Recipe, wide: int) -> Conten
     if report.get("train"):
         tune = recipe.finetune
         if tune.steps == AUTO or tune.batch_size == AUTO:
-            rounds, steps = float(report.get("epochs", 0)), "training sees"
+            rounds, who = float(report.get("epochs", 0)), "training sees"
         else:
             rounds = tune.steps * tune.batch_size * tune.gradient_accumulation / report["train"]
-            steps = f"{tune.steps} steps see"
+            who = f"{counted(tune.steps, 'step')} see{'s' if tune.steps == 1 else ''}"
         often = ", very often" if rounds > OFTEN else ""
         style = "$text-warning" if often else QUIET
-        more.append((f"{steps} each row {rounds:.{0 if rounds >= 10 else 1}f} times{often}", style))
+        more.append((f"{who} {passes(rounds, report['train'])}{often}", style))
     if tokens.get("lost"):
         more.append((f"{number(tokens['lost'])} tokens are cut off", QUIET))
     if report.get("padding"):

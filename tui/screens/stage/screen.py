@@ -74,6 +74,7 @@ class StageScreen(StepScreen):
         self._controller: StageController | None = None
         self._form: Form | None = None
         self._drawn: tuple[object, ...] = ()
+        self._seen: Snapshot | None = None
         self._before_search: dict[str, Any] = {}
         self._asked: object = None
         self._machines: Commands | None = None
@@ -125,9 +126,11 @@ class StageScreen(StepScreen):
         self.set_interval(1.0, self._tick)
 
     def _tick(self) -> None:
-        job = self.olive.snapshot.jobs.get(self.stage.name)
-        # Where the same again cannot succeed, a file that is mended changes that.
-        if self.is_current and job is not None and (job.active or job.hopeless):
+        snapshot = self.olive.snapshot
+        job = snapshot.jobs.get(self.stage.name)
+        # What has come in since is drawn in a moment anyway. Where the same again cannot succeed, a file that is mended
+        # changes that.
+        if self.is_current and snapshot is self._seen and job is not None and (job.active or job.hopeless):
             self.draw()
 
     def lay_out(self) -> None:
@@ -147,6 +150,7 @@ class StageScreen(StepScreen):
 
     def show(self, snapshot: Snapshot) -> None:
         """Everything from what was read; nothing is remembered from before."""
+        self._seen = snapshot
         job = self.controller.new_job(snapshot)
         if job is not None:
             self.olive.watch_log(self.log_pane.open(job.log_path))
