@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import lru_cache
 from typing import NamedTuple
 
 from textual.driver import Driver
@@ -31,6 +32,7 @@ class _Style(NamedTuple):
     back: str = ""
 
     @classmethod
+    @lru_cache(4096)
     def of(cls, codes: str) -> _Style:
         """The style of the parameters of one ``SGR``, which come after a reset."""
         flags, front, back = set(), "", ""
@@ -53,6 +55,7 @@ class _Style(NamedTuple):
         mine, others = self.flags & _SEEN_ON_BLANKS, other.flags & _SEEN_ON_BLANKS
         return not mine and not others and self.back == other.back
 
+    @lru_cache(4096)  # noqa: B019 - a style holds nothing
     def after(self, before: _Style) -> str:
         """The ``SGR`` that makes this style of that one."""
         codes, kept = [], before.flags & self.flags
