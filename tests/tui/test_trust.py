@@ -12,6 +12,7 @@ from tests.tui.conftest import opened, screen_text, until
 from tests.tui.labs import job_in, made
 from tui.screens.dialogs import AskScreen
 from tui.widgets.button import Button
+from tui.widgets.line import Line
 from tui.widgets.log_pane import LogLines
 from tui.widgets.rail import Rail, Word, state_line
 
@@ -36,6 +37,24 @@ async def test_leaving_the_screen_keeps_it_as_well(lab: Lab, way_out: tuple[str,
         app.set_focus(app.current.query_one("#set-finetune-steps"))
         await pilot.press("end", "0", *way_out)
         await until(pilot, lambda: lab.recipe.finetune.steps == 1000)
+
+
+async def test_one_mark_shows_where_the_focus_is(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without colours: of all labels and buttons the one is reversed that has the focus, wherever Tab goes."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    made(lab, ("quantize",))
+    async with opened(lab.root, "finetune") as (app, pilot):
+        await until(pilot, lambda: isinstance(app.focused, Button))
+        places = []
+        for _ in range(8):
+            marked = [each for each in app.current.query(".field-name, Button") if each.rich_style.reverse]
+            assert len(marked) == 1, f"one mark, on {app.focused!r}: {marked}"
+            assert app.focused is not None
+            assert marked[0] is app.focused or marked[0].parent is app.focused.parent
+            places.append(app.focused)
+            await pilot.press("tab")
+            await until(pilot, lambda: app.focused is not places[-1])
+        assert {type(each) for each in places} >= {Button, Line}
 
 
 async def test_stop_is_never_where_enter_goes(lab: Lab) -> None:
