@@ -78,14 +78,6 @@ def counted(count: int, what: str) -> str:
     return f"{number(count)} {what}{'' if count == 1 else 's'}"
 
 
-def passes(rounds: float, rows: int) -> str:
-    """What training sees of its rows: ``each row 2.5 times``, or of a part of them ``8 of 60 rows``."""
-    if rows and rounds < 1:
-        return f"{number(max(1, round(rounds * rows)))} of {counted(rows, 'row')}"
-    times = f"{rounds:.{0 if rounds >= 10 else 1}f}".removesuffix(".0")
-    return "each row once" if times == "1" else f"each row {times} times"
-
-
 def some(names: Iterable[object], most: int = 3) -> str:
     """The first of some names, and how many more there are: ``a, b, c and 4 more``."""
     every = [str(name) for name in names]

@@ -153,8 +153,9 @@ def _escaped(template: str) -> str:
 
 def print_report(report: DataReport) -> None:
     """The figures of a data file, and what of it is not used."""
+    from core.data.findings import passes
     from core.data.unused import unused_words
-    from core.formats import counted, human_bytes, passes
+    from core.formats import counted, human_bytes
 
     print(f"file      {_clean(str(report.path))}, {human_bytes(report.bytes)}")
     print(f"rows      {report.rows:,}, {report.usable:,} of them usable")

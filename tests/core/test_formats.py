@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from core.cli.show import print_result
+from core.data.findings import passes
 from core.files import MANIFEST, write_json
 from core.folder import LabFolder
-from core.formats import duration, human_bytes, number, passes, time_left
+from core.formats import duration, human_bytes, number, time_left
 from core.recipe import Recipe
 from core.report import report_text
 from core.stages import STAGES, assessment, result_lines

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual.content import Content
 
-from core.formats import counted, human_bytes, number, passes, time_left
+from core.formats import counted, human_bytes, number, time_left
 from core.options import AUTO
 from core.text import clean, told_apart
 from tui.glyphs import ascii_only, bar, glyph
@@ -193,7 +193,7 @@ def progress_line(state: SurveyState, wide: int) -> Content:
 
 def report_lines(report: Mapping[str, Any], recipe: Recipe, wide: int) -> Content:
     """Rows, split, token counts, lengths drawn, rounds and padding on two lines; below, what is not used."""
-    from core.data.findings import OFTEN
+    from core.data.findings import OFTEN, passes
 
     tokens = report.get("tokens") or {}
     rows, pairs = report.get("rows", 0), report.get("pairs", 0)
