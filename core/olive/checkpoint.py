@@ -281,7 +281,10 @@ def unpack_linears(model: PreTrainedModel, dtype: torch.dtype) -> int:
         layer = model.get_submodule(name)
         with torch.device("meta"):
             dense = nn.Linear(layer.cols, layer.rows, bias=layer.bias is not None)
-        dense.weight = nn.Parameter(unpacked_weight(layer, dtype), requires_grad=False)
+        with torch.cuda.device_of(
+            layer.scales
+        ):  # a kernel is started on the current device, wherever its data is
+            dense.weight = nn.Parameter(unpacked_weight(layer, dtype), requires_grad=False)
         if layer.bias is not None:
             dense.bias = nn.Parameter(layer.bias.to(dtype), requires_grad=False)
         model.set_submodule(name, dense)
