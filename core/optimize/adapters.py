@@ -141,7 +141,13 @@ def read_layout(folder: Path) -> AdapterLayout:
         inside = None
         if "inside" in data:
             inside = {str(name): str(weights) for name, weights in data["inside"].items()}
-        return AdapterLayout(str(data["dtype"]), branches, inside, str(data.get("computes_in", "float32")))
+        return AdapterLayout(
+            str(data["dtype"]),
+            branches,
+            inside,
+            str(data.get("computes_in", "float32")),
+            bool(data.get("whole")),
+        )
     except (TypeError, KeyError, ValueError, OverflowError, AttributeError):
         raise RequestError(
             "The ONNX model has no place for adapters.",

@@ -95,7 +95,18 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     shutil.copytree(folder, folder.with_name("bare"))
     add_adapter(folder, "one", adapter(layout, 5, 1), {})
     add_adapter(folder, "two", adapter(layout, 40, 2, without="mlp"), {})
+    nodes = [
+        node.op_type for node in onnx.load(str(folder / "model.onnx"), load_external_data=False).graph.node
+    ]
+    assert ("MatMulNBits" in nodes) == (not whole)
     return folder
+
+
+def test_a_layout_is_read_as_it_was_written(model: Path, tmp_path: Path) -> None:
+    layout = read_layout(model)
+    assert set(layout.inside or {}) == {"one", "two"}
+    layout.save(tmp_path)
+    assert read_layout(tmp_path) == layout
 
 
 def test_an_adapter_that_is_off_changes_nothing(model: Path) -> None:
@@ -135,8 +146,9 @@ def test_left_on_it_needs_no_switch(model: Path, tmp_path: Path) -> None:
     onnx.save(graph, str(folder / "model.onnx"))
     for suffix in (".data", ".onnx_adapter"):
         (folder / f"adapters/one{suffix}").unlink()
-    found = logits(folder, {})
-    assert np.abs(found - logits(model, switch("two"))).max() < 1e-4 * found.std()
+    found = logits(exact_copy(folder, tmp_path / "a"), {})
+    expected = logits(exact_copy(model, tmp_path / "b"), switch("two"))
+    assert np.abs(found - expected).max() < 1e-4 * found.std()
 
 
 def test_an_adapter_made_again_takes_the_place_of_the_former(model: Path, tmp_path: Path) -> None:
