@@ -29,7 +29,7 @@ NEAR = 2e-3
 
 
 def words(text: str) -> list[str]:
-    return re.findall(r"\w+(?:[.,:'’]\w+)*", text.casefold())
+    return re.findall(r"(?:(?<![\w)])-(?=\d))?\w+(?:[.,:'’]\w+)*", text.casefold())
 
 
 def longest_common(one: list[str], other: list[str]) -> int:
@@ -90,22 +90,24 @@ class ByHand:
             assert text.startswith(before)
             ids, start = (self.tokenizer(part, add_special_tokens=False).input_ids for part in (text, before))
             return ids, len(start)
-        before, text = f"Question: {question}\nAnswer:", f"Question: {question}\nAnswer: {answer}"
-        ids = [*self.tokenizer(text).input_ids, self.tokenizer.eos_token_id]
-        return ids, len(self.tokenizer(before).input_ids)
+        # As the chat asks: the model goes on behind the space.
+        before = self.tokenizer(f"Question: {question}\nAnswer: ").input_ids
+        said = self.tokenizer(answer, add_special_tokens=False).input_ids
+        return [*before, *said, self.tokenizer.eos_token_id], len(before)
 
     def loss(self, ids: list[int], start: int, adapter: Path | None) -> float:
         """The mean of -log softmax at the tokens from ``start`` on."""
         import onnxruntime
 
+        read = ids[:-1]  # behind the last token nothing is predicted
         feeds: dict[str, Any] = {}
         for each in self.session.get_inputs():
             if each.name == "input_ids":
-                feeds[each.name] = np.array([ids])
+                feeds[each.name] = np.array([read])
             elif each.name == "attention_mask":
-                feeds[each.name] = np.ones((1, len(ids)), dtype=np.int64)
+                feeds[each.name] = np.ones((1, len(read)), dtype=np.int64)
             elif each.name == "position_ids":
-                feeds[each.name] = np.arange(len(ids))[None]
+                feeds[each.name] = np.arange(len(read))[None]
             elif each.name.startswith("past_key_values"):
                 feeds[each.name] = np.zeros((1, each.shape[1], 0, self.head), dtype=np.float32)
         if adapter is not None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from core.evaluated import nats
+from core.evaluated import FEW_RECORDS, nats
 from core.formats import counted, human_bytes, number
 from core.text import clean
 
@@ -39,6 +39,9 @@ Rounding the weights of a small model to 4 bits by the plainest method alone mak
 
 HARDLY_RIGHT = 0.1
 """The share of held-out questions below which it answers none, whatever its loss is."""
+
+PREFERS = 0.75
+"""The share of held-out pairs whose chosen answer is to be preferred; by chance it is the half."""
 
 FORM_LEARNT = 1.5
 """How many times the words in common with the records' answers must have grown for their form to be learnt."""
@@ -244,17 +247,9 @@ def of_evaluate(result: Result) -> Assessment:
         )
     faults = []
     parts = [f"perplexity on held-out records {nats(before)} before, {nats(after)} after"]
-    low, high = (_number(result, f"loss_change.{end}") for end in ("low", "high"))
-    if low is not None and high is not None and high >= 0:
-        chance = "what was gained may be chance: give more records or train longer"
-        faults.append(chance if low < 0 else "it answers worse than the model that you began with")
-    asked, was, right = (_number(result, key) for key in ("asked_of_both", "right_before", "right_after"))
-    if asked and was is not None and right is not None:
-        parts.append(
-            f"of {counted(int(asked), 'question')} {number(was)} right before, {number(right)} after"
-        )
-        if right < HARDLY_RIGHT * asked:
-            faults.append(_not_right(result))
+    learnt, missed = _learnt(result)
+    parts += learnt
+    faults += missed
     general, later = _number(result, "general_before"), _number(result, "general_after")
     if general and later is not None:
         much = later > FORGOT_MUCH * general
@@ -264,9 +259,19 @@ def of_evaluate(result: Result) -> Assessment:
         )
         if much:
             faults.append("if it is to answer other questions too, train fewer steps or at a lower rate")
+    if isinstance(apart := result.get("apart"), Mapping) and apart:
+        again = " and ".join(name for name in ("finetune", "optimize") if name in apart)
+        faults.append(
+            f"the variants do not belong together, for what they are made of was made anew: run {again} again"
+        )
     gap = _number(result, "deploying_change.low")
     if gap is not None and gap > DEPLOYED_WORSE:
         faults.append("as deployed it is worse than in PyTorch: set optimize.precision to int8 or fp32")
+    rows = _number(result, "rows")
+    if rows is not None and rows < FEW_RECORDS:
+        faults.append(
+            f"of {counted(int(rows), 'held-out record')} nothing is certain: raise data.eval_fraction"
+        )
     if not str(result.get("after") or "").startswith("onnx"):
         faults.append("what is deployed was not measured: these figures are of PyTorch's")
     said = "; ".join(parts)
@@ -274,6 +279,32 @@ def of_evaluate(result: Result) -> Assessment:
     if faults:
         return Assessment(f"{told}. But {'; and '.join(faults)}.", poor=True)
     return Assessment(f"{told}: worth it.")
+
+
+def _learnt(result: Result) -> tuple[list[str], list[str]]:
+    """What was learnt, and what is wrong with it."""
+    parts: list[str] = []
+    faults: list[str] = []
+    low, high = (_number(result, f"loss_change.{end}") for end in ("low", "high"))
+    pairs, liked, likes = (_number(result, key) for key in ("pairs", "preferred_before", "preferred_after"))
+    if pairs and liked is not None and likes is not None:  # what was to be learnt is what is liked better
+        parts.append(
+            f"of {counted(int(pairs), 'held-out pair')} the chosen answer is preferred in {number(liked)} before, "
+            f"{number(likes)} after"
+        )
+        if likes < PREFERS * pairs or likes <= liked < pairs:
+            faults.append("it does not prefer the chosen answers yet: train more steps, or with more pairs")
+    elif low is not None and high is not None and high >= 0:
+        chance = "what was gained may be chance: give more records or train longer"
+        faults.append(chance if low < 0 else "it answers worse than the model that you began with")
+    asked, was, right = (_number(result, key) for key in ("asked_of_both", "right_before", "right_after"))
+    if asked and was is not None and right is not None:
+        parts.append(
+            f"of {counted(int(asked), 'question')} {number(was)} right before, {number(right)} after"
+        )
+        if right < HARDLY_RIGHT * asked and not pairs:
+            faults.append(_not_right(result))
+    return parts, faults
 
 
 def _not_right(result: Result) -> str:

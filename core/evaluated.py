@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.formats import duration, human_bytes, number
+from core.formats import counted, duration, human_bytes, number
 from core.text import clean
 
 TITLES: Mapping[str, str] = {
@@ -83,6 +83,7 @@ LINES: Sequence[tuple[str, str, Callable[[float], str]]] = (
     ("right", "Answers that say the same", percent),
     ("words", "Words in common (ROUGE-L)", percent),
     ("chrf", "Letters in common (chrF)", points),
+    ("preferred", "Prefers the chosen answer", percent),
     ("general_perplexity", "Perplexity on general text", nats),
     ("kl", "Divergence on general text", number),
     ("bytes", "Size on disk", human_bytes),
@@ -152,10 +153,11 @@ def explained(result: Result) -> str:
         if isinstance(questions, int) and 0 < questions < rows
         else ""
     )
+    few = " Of so few records the intervals are too narrow." if rows < FEW_RECORDS else ""
     return (
-        f"On {number(rows)} held-out records{part}{asked}. In brackets: with other records of the kind, the figure "
-        "would lie there 95 times in 100 (bootstrap over the records; Wilson's interval for shares); of times and "
-        "speeds, where eight in ten lie."
+        f"On {counted(rows, 'held-out record')}{part}{asked}.{few} In brackets: with other records of the kind, the "
+        "figure would lie there 95 times in 100 (bootstrap over the records; Wilson's interval for shares); of "
+        "times and speeds, where eight in ten lie."
     )
 
 
@@ -170,6 +172,9 @@ class Answered:
     answers: Mapping[str, str]
     losses: Mapping[str, float]
 
+
+FEW_RECORDS = 10
+"""Below so many held-out records nothing is told of a model: intervals drawn from so few are too narrow."""
 
 ROWS = "rows.jsonl"
 """The file of an evaluation's folder with every record that was measured."""

@@ -1,7 +1,7 @@
 """How alike two answers are: ROUGE-L over their words, and when one says the same as the other.
 
-Texts are compared in one form of each letter, without case, punctuation and spare space; `1.5` and
-`it's` are one word each.
+Texts are compared in one form of each letter, without case, punctuation and spare space; `1.5`, `-5` and
+`it's` are one word each, and a text without a word has its signs for words.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import unicodedata
 
 THRESHOLD = 0.8
 """Likeness from which two answers with the same numbers say the same."""
-_WORD = re.compile(r"\w+(?:[.,:'’]\w+)*")
+_WORD = re.compile(r"(?:(?<![\w)])-(?=\d))?\w+(?:[.,:'’]\w+)*")
+_NOT = frozenset({"no", "not", "never", "none", "neither", "nor", "nobody", "nothing", "cannot", "without"})
 
 
 def words_of(text: str) -> list[str]:
     """The words of a text as they are compared."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    text = unicodedata.normalize("NFKC", text).casefold().replace("\u2212", "-")
+    return _WORD.findall(text) or [sign for sign in text if not sign.isspace()]
 
 
 def rouge_l(text: str, expected: str) -> float:
@@ -32,9 +34,18 @@ def _rouge_l(left: list[str], right: list[str]) -> float:
 
 
 def says_the_same(answer: str, expected: str) -> bool:
-    """Whether an answer gives the expected one: its numbers, and its words or nearly all of them in their order."""
+    """Whether an answer gives the expected one: its numbers, and its words or nearly all of them in their order.
+
+    An English "not" more or less is another answer, however alike the rest is.
+    """
     first, second = words_of(answer), words_of(expected)
     if first == second:
         return bool(first)
-    numbers = [sorted(word for word in words if any(c.isdigit() for c in word)) for words in (first, second)]
-    return numbers[0] == numbers[1] and _rouge_l(first, second) >= THRESHOLD
+    one, other = (_decisive(words) for words in (first, second))
+    return one == other and _rouge_l(first, second) >= THRESHOLD
+
+
+def _decisive(words: list[str]) -> tuple[list[str], int]:
+    """The numbers among some words, and how often they say no."""
+    numbers = sorted(word for word in words if any(c.isdigit() for c in word))
+    return numbers, sum(word in _NOT or word.endswith(("n't", "n’t")) for word in words)

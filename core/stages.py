@@ -381,6 +381,18 @@ _ALL = (
                 form=N_("{first} before, {second} after"),
             ),
             Figure(
+                "preferred_before|pairs",
+                N_("Chosen answers preferred before"),
+                True,
+                form=N_("{first} of {second}"),
+            ),
+            Figure(
+                "preferred_after|pairs",
+                N_("Chosen answers preferred after"),
+                True,
+                form=N_("{first} of {second}"),
+            ),
+            Figure(
                 "right_before|asked_of_both", N_("Right answers before"), True, form=N_("{first} of {second}")
             ),
             Figure(

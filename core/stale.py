@@ -114,6 +114,19 @@ def _older_upload(lab: LabFolder, found: Mapping[str, str]) -> str:
     )
 
 
+def made_apart(lab: LabFolder, recipe: Recipe) -> dict[str, str]:
+    """The results that were not made from what lies in the lab now, each with the reason; settings do not count."""
+    found = {}
+    for name in ("finetune", "optimize"):
+        stage = STAGES[name]
+        if _made(stage, lab, recipe):
+            reasons = _reasons(stage, lab, recipe)
+            told = [reasons[key] for key in ("base", "base.checkpoint", "adapter_stamp") if key in reasons]
+            if told:
+                found[name] = ", ".join(told)
+    return found
+
+
 def older_answers(lab: LabFolder, recipe: Recipe) -> dict[str, Older]:
     """Why the base (``""``) and each adapter of the ONNX model are not what the lab describes now; the others lack."""
     if not (lab.onnx_dir / "genai_config.json").is_file():

@@ -21,6 +21,7 @@ from core.cli.show import EventPrinter, StderrReporter, print_error
 from core.errors import Cancelled, Help, LabError, Use
 from core.recipe import on_form
 from core.remote.asked import STAGES_THERE
+from core.searched import KINDS
 from core.stages import STAGES, default_stages, result_lines
 from core.text import clean, visible
 from tui.lab_watch import LabWatch
@@ -351,6 +352,11 @@ class PlainWizard:
             return [
                 Offer("talk", "Talk to the model; /quit comes back here", lambda _: self._talk()),
                 self._next(step),
+                Offer(
+                    "evaluate",
+                    "measure every form of the model on held-out records",
+                    lambda words: self._command("evaluate", *words.split()),
+                ),
             ]
         return self._stage_answers(step)
 
@@ -588,6 +594,15 @@ class PlainWizard:
             answers.append(Offer("log", "the end of its log", lambda _: self._log(step)))
             answers.append(
                 Offer("figures", "all figures of the result", lambda _: self._command("show", step.name))
+            )
+        if step.name in KINDS:
+            kind = ("--finetune",) if step.name == "finetune" else ()
+            answers.append(
+                Offer(
+                    "search",
+                    "look for the best settings, as search --within 20m; search --pick best takes them",
+                    lambda words: self._command("search", *kind, *words.split()),
+                )
             )
         if step.name == "upload":
             answers += self._azure_answers()

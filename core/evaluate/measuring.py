@@ -26,7 +26,7 @@ TIMED, TOGETHER = 5, 8
 """Answers that PyTorch gives one by one, so that they can be timed, and how many it gives at once after these."""
 _KEPT_S = 2.0
 _LOOK_S = 0.2
-_LISTS = ("answers", "scores", "general")
+_LISTS = ("answers", "scores", "rejected", "general")
 
 Kept = dict[str, Any]
 _Made = TypeVar("_Made")
@@ -50,7 +50,7 @@ class Measuring:
     _no_reference: bool = False
 
     def measure(self, variant: Variant) -> Kept:
-        """All that is measured of a variant: the lists ``answers``, ``scores`` and ``general``, and its peak.
+        """All that is measured of a variant: the lists of :data:`_LISTS`, and its peak.
 
         Raises:
             LabError: it cannot be loaded, or fails.
@@ -87,7 +87,9 @@ class Measuring:
             self.report,
         )
         kept.update(opened)
-        steps = _Steps(self.report, variant.title, len(plan.prompts) + len(plan.rows) + len(plan.general))
+        pairs = [row.rejected for row in plan.rows if row.rejected is not None]
+        total = len(plan.prompts) + len(plan.rows) + len(pairs) + len(plan.general)
+        steps = _Steps(self.report, variant.title, total)
         saved = time.monotonic()
 
         def keep(name: str, found: Any) -> None:
@@ -109,6 +111,11 @@ class Measuring:
                     code="evaluate.not-finite",
                 )
             keep("scores", found)
+        for other in pairs[len(kept["rejected"]) :]:
+            keep(
+                "rejected",
+                ask(child, {"do": "score", "ids": other.ids, "learnt": other.trained}, self.report),
+            )
         left = range(len(kept["general"]), len(plan.general))
         if left:
             file = self._reference_file()

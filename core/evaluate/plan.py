@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from core.data import Example, load_examples
 from core.errors import RequestError
 from core.evaluated import TITLES
 from core.events import Reporter
-from core.files import folder_bytes, folder_stamp
-from core.finetune.rows import tokenize
+from core.files import MANIFEST, folder_bytes, folder_stamp, read_if_whole
+from core.finetune.rows import TokenRow, tokenize, tokenize_preferences
 from core.folder import LabFolder, merged_folder
 from core.model.auto import Settled
 from core.model.folder import model_facts
@@ -24,6 +24,7 @@ from core.model.text import ModelText, read_text
 from core.model.tokenizer import ModelTokenizer
 from core.optimize.genai import end_tokens
 from core.resources import general_text
+from core.results import numbers_of
 
 LONGEST_GENERAL = 512
 """Tokens of a paragraph of the general text; the rest of a longer one is left out."""
@@ -114,6 +115,8 @@ class HeldOutRow:
         ids, learnt: as in training: the tokens, and which of them are predicted.
         expected: the answer; empty where the row asks nothing.
         before: what stands before the question, [role, text] each.
+        asked: how many of the tokens stand before the last answer; 0 where nothing is asked, or the question was cut.
+        rejected: the same record's tokens with the answer that was not preferred; None without one.
     """
 
     ids: list[int]
@@ -123,6 +126,8 @@ class HeldOutRow:
     question: str
     expected: str
     before: list[list[str]]
+    asked: int = 0
+    rejected: TokenRow | None = None
 
 
 @dataclass(frozen=True)
@@ -149,9 +154,10 @@ class EvaluationPlan:
     def key(self, variant: Variant, versions: dict[str, str]) -> str:
         """What tells the measuring of a variant from any other; what was measured under the same is kept."""
         told: dict[str, Any] = {
-            "form": 1,
+            "form": 2,
             "variant": [variant.name, variant.stamp],
             "rows": [[row.ids, row.learnt] for row in self.rows],
+            "rejected": [row.rejected and [row.rejected.ids, row.rejected.trained] for row in self.rows],
             "prompts": [[each.ids, each.most] for each in self.prompts],
             "general": self.general,
             "ends": self.ends,
@@ -178,8 +184,13 @@ def make_plan(lab: LabFolder, recipe: Settled, report: Reporter, general_tokens:
     tokenizer = ModelTokenizer.read(lab.quantized_dir, text.ends, recipe.model.trust_remote_code)
     rows, held_out, truncated = _rows(lab, recipe, text, tokenizer, report)
     general = _general_rows(recipe, lab.root, tokenizer, general_tokens)
+    room = (
+        model_facts(lab.quantized_dir).max_positions or recipe.data.max_seq_len + recipe.chat.max_new_tokens
+    )
     prompts = [
-        each for each in (_prompt(number, row, tokenizer, recipe) for number, row in enumerate(rows)) if each
+        each
+        for each in (_prompt(number, row, tokenizer, recipe, room) for number, row in enumerate(rows))
+        if each
     ]
     if not prompts:
         prompts = [RowPrompt(row[:SPEED_TOKENS], SPEED_TOKENS, None) for row in general[:SPEED_PROMPTS]]
@@ -198,7 +209,10 @@ def make_plan(lab: LabFolder, recipe: Settled, report: Reporter, general_tokens:
 def _rows(
     lab: LabFolder, recipe: Settled, text: ModelText, tokenizer: ModelTokenizer, report: Reporter
 ) -> tuple[list[HeldOutRow], int, int]:
-    split = load_examples(recipe, lab.root, text=text, report=report)
+    # The answers are measured, whatever else a training learns.
+    of_pairs = _prefers(lab, recipe)
+    of_answers = replace(recipe, data=replace(recipe.data, answer_only=True))
+    split = load_examples(of_answers, lab.root, text=text, report=report)
     held_out = len(split.eval)
     if not held_out:
         raise RequestError(
@@ -217,9 +231,20 @@ def _rows(
         truncated += made.truncated
         said = [[message.role, message.content] for message in example.context[:-1]]
         row = made.rows[0]
+        before, answer = example.up_to_answer()
+        asked = len(tokenizer.encode(before).ids) if answer is not None else 0
         rows.append(
             HeldOutRow(
-                row.ids, row.trained, example.file, example.line, example.question, example.answer, said
+                row.ids,
+                row.trained,
+                example.file,
+                example.line,
+                example.question,
+                example.answer,
+                said,
+                # Of a record that was cut before its last answer, an earlier question would be asked.
+                asked if asked < len(row.ids) else 0,
+                _rejected(example, tokenizer, recipe.data.max_seq_len) if of_pairs else None,
             )
         )
     if not rows:
@@ -232,6 +257,21 @@ def _rows(
     return rows, held_out, truncated
 
 
+def _prefers(lab: LabFolder, recipe: Settled) -> bool:
+    """Whether the adapter, or the recipe where there is none, is of preferences."""
+    manifest = read_if_whole(lab.finetuned_dir(recipe.finetune.adapter) / MANIFEST)
+    trained = numbers_of(manifest) if isinstance(manifest, dict) else {"objective": recipe.finetune.objective}
+    return str(trained.get("objective") or "sft") != "sft"
+
+
+def _rejected(example: Example, tokenizer: ModelTokenizer, max_len: int) -> TokenRow | None:
+    """The rejected answer of a pair, as a training on preferences reads it."""
+    if not example.rejected:
+        return None
+    pairs = tokenize_preferences([example], tokenizer, max_len=max_len, pairs=True).rows
+    return pairs[0].other if pairs else None
+
+
 def _chosen(examples: Sequence[Example], most: int, seed: int) -> list[Example]:
     """At most so many, drawn by the seed, in the file's order."""
     if most >= len(examples):
@@ -239,17 +279,15 @@ def _chosen(examples: Sequence[Example], most: int, seed: int) -> list[Example]:
     return [examples[place] for place in sorted(random.Random(seed).sample(range(len(examples)), most))]
 
 
-def _prompt(number: int, row: HeldOutRow, tokenizer: ModelTokenizer, recipe: Settled) -> RowPrompt | None:
-    """The tokens before the last answer; None for a row that asks nothing."""
-    if not row.expected:
-        return None
-    start = max(place for place, learnt in enumerate(row.learnt) if learnt)
-    while start and row.learnt[start - 1]:
-        start -= 1
-    if not start:
+def _prompt(
+    number: int, row: HeldOutRow, tokenizer: ModelTokenizer, recipe: Settled, room: int
+) -> RowPrompt | None:
+    """The tokens before the last answer; None for a row that asks nothing, or leaves no room for an answer."""
+    if not row.expected or not row.asked:
         return None
     length = len(tokenizer.encode([Segment(row.expected, False)]).ids)
-    return RowPrompt(row.ids[:start], min(2 * length + 8, recipe.chat.max_new_tokens), number)
+    most = min(2 * length + 8, recipe.chat.max_new_tokens, room - row.asked)
+    return RowPrompt(row.ids[: row.asked], most, number) if most > 0 else None
 
 
 def _general_rows(recipe: Settled, root: Path, tokenizer: ModelTokenizer, most: int) -> list[list[int]]:

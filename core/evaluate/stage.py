@@ -22,6 +22,7 @@ from core.model.auto import Settled
 from core.model.folder import model_facts
 from core.process import Child
 from core.stage_context import StageContext, versions
+from core.stale import made_apart
 
 _PACKAGES = ("olivepress", "olive-ai", "onnxruntime-genai", "torch", "transformers")
 _PROCESS = 1 << 30
@@ -101,6 +102,11 @@ def run(context: StageContext) -> dict[str, Any]:
         shutil.rmtree(state, ignore_errors=True)  # forced: all of it is to be measured again
     reference = _Reference(context, plan, source or lab.quantized_dir)
     measuring = Measuring(plan, state, report, versions(*_PACKAGES), reference.file)
+    apart = made_apart(lab, recipe)
+    for name, why in apart.items():
+        report.log(
+            f"The variants do not belong together: {name} is of before, {why}. Run it again.", "warning"
+        )
     found: dict[str, Kept] = {}
     for variant in there:
         if variant.name == "float" and (why := _too_large(variant, running_device())):
@@ -122,6 +128,7 @@ def run(context: StageContext) -> dict[str, Any]:
         )
     result = summary(plan, [each for each in there if each.name in found], found)
     result |= {"adapter": recipe.finetune.adapter, "left_out": left_out, "compared_with": reference.name}
+    result["apart"] = apart
     if result["compared_with"] == "float" and source is not None and recipe.quantize.algorithm != "none":
         result["kl_by_layer"] = _by_layer(context, plan, source)
     if recipe.evaluate.tasks:

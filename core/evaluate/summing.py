@@ -32,6 +32,8 @@ def numbers_of(plan: EvaluationPlan, variant: Variant, kept: Kept) -> dict[str, 
             "words": mean([each.words for each in matches]).as_dict(),
             "chrf": mean([each.chrf for each in matches]).as_dict(),
         }
+    if preferred := _preferred(plan, kept):
+        found["preferred"] = share(preferred).as_dict()
     if kept["general"]:
         counts = [each["tokens"] for each in kept["general"]]
         scored = [each - 1 for each in counts]
@@ -53,6 +55,15 @@ def numbers_of(plan: EvaluationPlan, variant: Variant, kept: Kept) -> dict[str, 
     if kept["peak"].get("gpu_bytes"):
         found["gpu_peak_bytes"] = kept["peak"]["gpu_bytes"]
     return found
+
+
+def _preferred(plan: EvaluationPlan, kept: Kept) -> list[bool]:
+    """Of each pair, whether its chosen answer is the likelier one, word for word, as in training."""
+    chosen = [each for row, each in zip(plan.rows, kept["scores"], strict=True) if row.rejected is not None]
+    return [
+        one["loss"] / max(one["tokens"], 1) < other["loss"] / max(other["tokens"], 1)
+        for one, other in zip(chosen, kept["rejected"], strict=True)
+    ]
 
 
 def _nll(quality: Mapping[str, float]) -> float:
@@ -140,6 +151,9 @@ def summary(plan: EvaluationPlan, there: Sequence[Variant], found: Mapping[str, 
         result["right_after"] = sum(other.right for _, other in both)
         result["words_before"] = round(sum(one.words for one, _ in both) / len(both), 4)
         result["words_after"] = round(sum(other.words for _, other in both) / len(both), 4)
+    if pairs := _preferred(plan, found[first]):
+        result["pairs"] = len(pairs)
+        result["preferred_before"], result["preferred_after"] = sum(pairs), sum(_preferred(plan, found[last]))
     if first != last:
         losses, tokens = _losses(found[first])
         result["loss_change"] = difference(losses, _losses(found[last])[0], tokens).as_dict()

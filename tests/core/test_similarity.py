@@ -54,3 +54,21 @@ def test_likeness_is_by_the_longest_common_subsequence(one: str, other: str) -> 
 def test_when_two_answers_say_the_same(answer: str, same: bool) -> None:
     expected = "See the Art Institute, the lake and Millennium Park; it takes 2 days."
     assert says_the_same(answer, expected) is same
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "same"),
+    [
+        ("The museum is not open on Sunday morning.", "The museum is open on Sunday morning.", False),
+        ("The old museum isn't open on Sunday.", "The old museum is not open on Sunday.", True),
+        ("It is -5 degrees.", "It is 5 degrees.", False),
+        ("It is \u22125 degrees.", "It is -5 degrees.", True),
+        ("From 1990-1995.", "From 1990 - 1995", True),
+        ("", "👍", False),
+        ("👍", "👍", True),
+        ("👎", "👍", False),
+    ],
+)
+def test_what_is_small_and_turns_an_answer_round(answer: str, expected: str, same: bool) -> None:
+    assert says_the_same(answer, expected) is same
+    assert (rouge_l(answer, expected) == 1.0) <= same

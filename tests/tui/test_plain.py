@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from core.lab import Lab
+from core.searched import Board, Try, write_board
 from core.stages import STAGES
 from tests.tui.ptys import Terminal
 
@@ -113,6 +114,19 @@ def test_a_step_is_explained_with_all_its_answers(tmp_path: Path, env: dict[str,
     assert "7 Upload" in said
     assert "Quantize runs on my-box of Azure ML." in said
     assert "Quantize runs on this machine." in said
+
+
+def test_a_search_takes_the_options_of_its_command(tmp_path: Path, env: dict[str, str]) -> None:
+    lab = lab_of(tmp_path, "ok")
+    tries = (Try(1, "gptq, 4 bits", {"quantize.algorithm": "gptq"}, "measured", size=9, loss=0.1, part=1.0),)
+    write_board(lab.folder, Board("quantize", "", tries, 1, True))
+    answers = "3\nsearch --max-size much\nsearch --last\nsearch --pick best\n4\nsearch --last\nquit\n"
+    status, said = told(lab.root, answers, env)
+    assert status == 2  # of the last: there was no search of a training
+    assert "much" in said
+    assert "Best: 1, gptq, 4 bits." in said
+    assert lab.recipe.quantize.algorithm == "gptq"
+    assert "There was no search in this lab yet." in said
 
 
 def test_a_row_is_told_as_the_model_reads_it(tmp_path: Path, env: dict[str, str]) -> None:

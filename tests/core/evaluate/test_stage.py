@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core.assessments import of_evaluate
 from core.errors import Cancelled, LabError, StageError
 from core.evaluate import measuring, stage
 from core.evaluate.measuring import Measuring
@@ -233,6 +234,9 @@ def test_what_has_not_changed_is_not_measured_again(lab: LabFolder, here: type[H
     assert here.asked.count("open") == 1
     assert second["variants"]["float"] == first["variants"]["float"]
     assert second["variants"]["tuned"]["loss"] != first["variants"]["tuned"]["loss"]
+    assert first["apart"] == {}
+    assert second["apart"] == {"optimize": "the adapter was trained anew"}
+    assert "run optimize again" in of_evaluate(second).text
     here.asked = []
     evaluate(lab)  # the same once more is one that was forced
     assert here.asked.count("open") == 5
