@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,15 @@ def usable_gpus(gpus: list[GpuReading]) -> list[GpuReading]:
 def usable_cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def multiplies_bf16() -> bool:
+    """Whether this processor has instructions for products of bfloat16, several times as quick as those of float32."""
+    with suppress(OSError):
+        words = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
+        return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(words))
+    return False
 
 
 def free_ram() -> int:

@@ -49,6 +49,7 @@ def isolated_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         XDG_DATA_HOME=str(home / ".data"),
         HF_HOME=str(home / ".cache/huggingface"),
         OLIVEPRESS_GUIDE="off",
+        OLIVEPRESS_WARM="0",  # loaded ahead takes seconds of a core: what does it has its own tests
         OLIVEPRESS_LANGUAGE="en",
     )
     os.environ.pop("NO_COLOR", None)

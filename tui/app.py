@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +16,9 @@ from textual.message import Message
 
 from core import language
 from core.errors import LabError
+from core.folder import workshop_of
+from core.jobs import warm
+from core.jobs.start import job_environment
 from core.language import _
 from tui.keys import GLOBAL, JUMPS, UserSettings, read_settings
 from tui.labels import ENDS
@@ -39,6 +43,10 @@ if TYPE_CHECKING:
     from tui.machine_load import MachineLoad
     from tui.screens.base import StepScreen
     from tui.widgets.rail import Word
+
+
+LOADED_S = 15 * 60
+"""How long the packages of the stages stay loaded after a stage was last looked at."""
 
 
 class OlivePressApp(App[None]):
@@ -100,6 +108,7 @@ class OlivePressApp(App[None]):
         self.farewell = ""
         self.error_log: Path | None = None
         self._load: MachineLoad | None = None
+        self._unload: Timer | None = None
         self._asked_to_quit = False
         self._draw_timer: Timer | None = None
         for theme in OWN:
@@ -449,6 +458,18 @@ class OlivePressApp(App[None]):
             self._watch.close()
         if self._load is not None:
             self._load.close()
+        warm.let_go()
+
+    def load_ahead(self) -> None:
+        """Have the packages of the stages loaded while a person looks at settings: a job begins at once then.
+
+        Not for the seats of a workshop, of whom one machine may have many; and for a while only.
+        """
+        if workshop_of(self.session.root) is None:
+            self.run_worker(partial(warm.load_ahead, job_environment()), thread=True, group="load ahead")
+            if self._unload is not None:
+                self._unload.stop()
+            self._unload = self.set_timer(LOADED_S, warm.let_go)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """What the command palette offers: every step and every action."""

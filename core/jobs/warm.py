@@ -85,8 +85,9 @@ def load_ahead(environment: dict[str, str]) -> None:
     Args:
         environment: of the jobs that are to come.
     """
-    fits = sys.platform == "linux" and usable_cores() > 1 and free_ram() >= ROOM
-    if OURS.end is not None or not fits or os.environ.get(SWITCH) == "0":
+    if OURS.end is not None or os.environ.get(SWITCH) == "0" or sys.platform != "linux":
+        return
+    if usable_cores() < 2 or free_ram() < ROOM:
         return
     OURS.stamp, OURS.ready = stamp(environment), False
     OURS.end, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

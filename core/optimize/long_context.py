@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +94,7 @@ def places_in(tokens: int, windows: Sequence[int]) -> list[int]:
 
 
 def verify_long_text(
-    folder: Path,
+    graph: OnnxSession,
     checkpoint: Path,
     *,
     facts: ModelFacts,
@@ -101,13 +102,15 @@ def verify_long_text(
     exact: bool,
     trust_remote_code: bool,
     report: Reporter,
+    model: PreTrainedModel | None = None,
 ) -> Reading:
     """Compare a graph with its PyTorch model in a long text.
 
     Args:
-        folder: the graph; where its kernels round activations to int8, the exact copy of it.
+        graph: where its kernels round activations to int8, the exact copy of it.
         context: the longest text that the graph is for.
         exact: whether the graph computes with float32 activations.
+        model: the PyTorch model, where it is loaded already.
 
     Raises:
         StageError: the logits are not PyTorch's.
@@ -126,9 +129,11 @@ def verify_long_text(
     places = places_in(tokens, windows)
     inside = [[p - start for p in places if start <= p < start + piece] for start in range(0, tokens, piece)]
     report.progress("Reading a long text", 0, tokens)
-    model = load_reference(checkpoint, report, trust_remote_code)
-    found = OnnxSession(folder).read(pieces, tokens)
+    model = model or load_reference(checkpoint, report, trust_remote_code)
+    found = graph.read(pieces, tokens)
     expected = _read(model, pieces, inside)
+    if device != "cpu":  # the graph reads on the CPU while PyTorch reads on the GPU
+        expected = _ahead(expected)
     limit = APART["exact" if exact else "rounded"]
     began, read, worst, compared = time.perf_counter(), 0, 0.0, 0
     for ours, theirs, rows in zip(found, expected, inside, strict=True):
@@ -184,6 +189,15 @@ def _read(
             )
         cache = made.past_key_values
         yield made.logits[0].float().cpu()
+
+
+def _ahead(made: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The same, each made by another thread while this one is at work with the one before."""
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(next, made, None)
+        while (found := waiting.result()) is not None:
+            waiting = other.submit(next, made, None)
+            yield found
 
 
 def _apart(ours: torch.Tensor, theirs: torch.Tensor) -> list[float]:

@@ -11,6 +11,7 @@ import json
 import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,11 @@ from core.model.folder import ModelFacts, model_facts, read_config, refuse_model
 from core.stage_context import StageContext, versions
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from core.optimize.adapters import Lora
     from core.optimize.build import BuildChoice
+    from core.optimize.session import OnnxSession
 
 LONG_TEXT = ("verified_tokens", "window", "long_text_gap")
 """Fields of the result that tell about the base alone."""
@@ -438,28 +442,35 @@ class _Run:
             work=self.context.work,
             report=self.report,
         )
-        numbers = trial.run()
-        del trial  # and with it the models that it holds
+        numbers = trial.run(None if reused else partial(self._verify_long_text, folder, checkpoint, choice))
         if reused:  # the base is as it was, and was read then
             before = (read_json(self.lab.onnx_dir / MANIFEST) or {}).get("result") or {}
             numbers.update({key: before[key] for key in LONG_TEXT if key in before})
-        else:
-            numbers.update(self._verify_long_text(folder, checkpoint, choice))
         return {"verified": True, **numbers, "verify_s": round(time.perf_counter() - started, 2)}
 
-    def _verify_long_text(self, folder: Path, checkpoint: Path, choice: BuildChoice) -> dict[str, Any]:
+    def _verify_long_text(
+        self,
+        folder: Path,
+        checkpoint: Path,
+        choice: BuildChoice,
+        model: PreTrainedModel,
+        exact: OnnxSession | None,
+    ) -> dict[str, Any]:
         from core.optimize.build import exact_copy
         from core.optimize.long_context import verify_long_text
+        from core.optimize.session import OnnxSession
 
         rounds = choice.accuracy_level == 4
+        graph = exact or OnnxSession(exact_copy(folder, self.context.work / "long") if rounds else folder)
         reading = verify_long_text(
-            exact_copy(folder, self.context.work / "long") if rounds else folder,
+            graph,
             checkpoint,
             facts=model_facts(checkpoint),
             context=int(read_json(folder / "genai_config.json")["model"]["context_length"]),
             exact=choice.accuracy_level is not None or choice.precision == "fp32",
             trust_remote_code=self.trust,
             report=self.report,
+            model=model,
         )
         self.report.log(reading.told(), "info" if reading.tokens > reading.window else "warning")
         return reading.summary()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,10 @@ def _by_preference(adapter: Path) -> bool:
     return isinstance(result, dict) and result.get("objective", "sft") != "sft"
 
 
+LongText = Callable[["PreTrainedModel", OnnxSession | None], dict[str, Any]]
+"""Given the base's PyTorch model, and the session that computes without rounding if one is open."""
+
+
 class Trial:
     """One model folder, with or without an adapter, against the checkpoint it was made from."""
 
@@ -111,8 +115,11 @@ class Trial:
     def _answer(self, ids: list[int], most: int, adapter: str | None) -> TimedAnswer:
         return self._sessions[adapter].answer(ids, most, None if self._merged else adapter)
 
-    def run(self) -> dict[str, Any]:
+    def run(self, long_text: LongText | None = None) -> dict[str, Any]:
         """Everything; the result in numbers.
+
+        Args:
+            long_text: what else is to be found out of the base; its numbers are in the result.
 
         Raises:
             StageError: the answers are not PyTorch's, or a model fails.
@@ -121,9 +128,9 @@ class Trial:
         self._check_tokenizer(compared)
         answers = {adapter: self._answers(compared, adapter) for adapter in self._sessions}
         result = self._speeds(answers)
-        result["agreement"] = self._agreement(compared, answers)
+        result["agreement"] = self._agreement(compared, answers, long_text, result)
         result.update(self._learnt())
-        result["answers"] = self._shown(compared)
+        result["answers"] = self._shown(compared, answers)
         return result
 
     def _load_prompts(self, lab_root: Path) -> tuple[list[TrialPrompt], list[TrialPrompt]]:
@@ -173,7 +180,8 @@ class Trial:
         for number, prompt in enumerate(prompts):
             self._report.check_cancelled()
             self._report.progress(phase, number, len(prompts))
-            found.append(self._answer(prompt.ids, COMPARED_TOKENS, adapter))
+            most = SHOWN_TOKENS if prompt is self._shown_prompt(prompts) else COMPARED_TOKENS
+            found.append(self._answer(prompt.ids, most, adapter))
         self._report.progress(phase, len(prompts), len(prompts))
         return found
 
@@ -192,12 +200,18 @@ class Trial:
         return result
 
     def _agreement(
-        self, prompts: Sequence[TrialPrompt], answers: dict[str | None, list[TimedAnswer]]
+        self,
+        prompts: Sequence[TrialPrompt],
+        answers: dict[str | None, list[TimedAnswer]],
+        long_text: LongText | None,
+        numbers: dict[str, Any],
     ) -> dict[str, Any]:
         from core.olive.checkpoint import load_reference
 
         model = load_reference(self._checkpoint, self._report, self._recipe.model.trust_remote_code)
         result = {"base": self._compare("the base", model, prompts, answers[None], None)}
+        if long_text is not None:  # before the adapter is put into it
+            numbers.update(long_text(model, self._exact_sessions.get(None)))
         if self._finetuned is not None:
             from core.finetune.lora_layer import load_lora
 
@@ -237,7 +251,9 @@ class Trial:
     ) -> dict[str, Any]:
         self._report.check_cancelled()
         self._report.progress(f"Comparing {name} with PyTorch", 0, None)
-        found = choices(model, [prompt.ids for prompt in prompts], [answer.ids for answer in answers])
+        found = choices(
+            model, [prompt.ids for prompt in prompts], [answer.ids[:COMPARED_TOKENS] for answer in answers]
+        )
         result = compare(found, self._tolerance)
         if result.wrong and self._rounds:
             right = [
@@ -309,13 +325,18 @@ class Trial:
             "training_right_base": right["base"],
         }
 
-    def _shown(self, prompts: Sequence[TrialPrompt]) -> dict[str, Any]:
+    def _shown_prompt(self, compared: Sequence[TrialPrompt]) -> TrialPrompt:
+        """The one of those compared whose answers are shown, and are longer for that."""
+        return next((prompt for prompt in compared if prompt in self._train[:1]), compared[0])
+
+    def _shown(
+        self, compared: Sequence[TrialPrompt], answers: dict[str | None, list[TimedAnswer]]
+    ) -> dict[str, Any]:
         """One question answered by both, to be shown."""
-        prompt = self._train[0] if self._train else prompts[0]
+        prompt = self._shown_prompt(compared)
 
         def text(adapter: str | None) -> str:
-            ids = self._answer(prompt.ids, SHOWN_TOKENS, adapter).ids
-            return self._sessions[None].decode(ids).strip()
+            return self._sessions[None].decode(answers[adapter][compared.index(prompt)].ids).strip()
 
         return {
             "question": prompt.question,

@@ -31,12 +31,23 @@ from olive.passes.pytorch.train_utils import get_calibration_dataset, load_hf_ba
 from torch import Tensor, nn
 
 from core.errors import RequestError
+from core.hardware import multiplies_bf16
 from core.olive.checkpoint import OliveHfQuantizationConfig, QuantLinear, pack, save_quantized, store
 from core.olive.passes import options
 from core.quantize.awq_folds import Fold, Master, apply, find_folds, moved, undo
-from core.quantize.awq_math import Check, Grid, Rounded, matrix_units, never, round_nearest, search_scales
+from core.quantize.awq_math import (
+    Check,
+    Grid,
+    Rounded,
+    add_to_gram,
+    complete_gram,
+    matrix_units,
+    never,
+    round_nearest,
+    search_scales,
+)
 from core.quantize.gptq import round_gptq
-from core.quantize.layerwise import CalibrationBatch, LayerwiseModel, UnknownNames, batches
+from core.quantize.layerwise import CalibrationBatch, LayerwiseModel, UnknownNames, batches, dtype_of
 from core.tqdm_progress import current_report
 
 logger = logging.getLogger("olive.passes.olivepress_awq")
@@ -94,12 +105,12 @@ class LayerStats:
 
         def look(linear: nn.Linear, inputs: tuple[Any, ...]) -> None:
             seen = inputs[0].flatten(0, -2).index_select(0, real[0]).float()
-            if linear in self._gram:
-                self._gram[linear].addmm_(seen.T, seen)
-                self._sum[linear] += seen.abs().sum(0)
-            else:
-                self._gram[linear] = seen.T @ seen
-                self._sum[linear] = seen.abs().sum(0)
+            if linear not in self._gram:
+                width = seen.shape[1]
+                self._gram[linear] = seen.new_zeros(width, width)
+                self._sum[linear] = seen.new_zeros(width)
+            add_to_gram(self._gram[linear], seen)
+            self._sum[linear] += seen.abs().sum(0)
 
         hooks = [first.register_forward_pre_hook(look) for first in self._left]
         outputs = []
@@ -112,6 +123,8 @@ class LayerStats:
         finally:
             for hook in hooks:
                 hook.remove()
+        for gram in self._gram.values():
+            complete_gram(gram)
         return outputs
 
     def gram(self, linear: nn.Linear) -> Tensor | None:
@@ -301,10 +314,13 @@ class _Run:
     def _open(self, device: str) -> LayerwiseModel:
         if getattr(self.handler.get_hf_model_config(), "quantization_config", None):
             raise ValueError("Model is already quantized. Cannot quantize again using this pass.")
+        stored = dtype_of(self.handler.get_hf_model_config())
         options = self.handler.get_load_kwargs()
         trust = bool(options.get("trust_remote_code", False))
-        # 16-bit arithmetic is slow on most CPUs; float32 is exact besides.
-        dtype = torch.float32 if device == "cpu" else None
+        dtype = None
+        if device == "cpu" and not (stored is torch.bfloat16 and multiplies_bf16()):
+            # 16-bit arithmetic is slow on most CPUs; float32 is exact besides.
+            dtype = torch.float32
         path = Path(self.handler.model_name_or_path)
         with suppress(UnknownNames):
             if path.is_dir() and list(path.glob("*.safetensors")):
@@ -486,7 +502,10 @@ class _Run:
         if grid.bits < 8 and self.config.clip:
             for batch in work:
                 seen = model.final_norm(batch.hidden).flatten(0, -2).index_select(0, batch.real).float()
-                gram = seen.T @ seen if gram is None else gram.addmm_(seen.T, seen)
+                gram = seen.new_zeros(seen.shape[1], seen.shape[1]) if gram is None else gram
+                add_to_gram(gram, seen)
+            if gram is not None:
+                complete_gram(gram)
         rounded = round_nearest(
             head.weight.data, gram, grid, clip=gram is not None, check=report.check_cancelled
         )

@@ -18,6 +18,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from core.hardware import multiplies_bf16
+
 Check = Callable[[], None]
 """Called between candidates; raises when the user asked to stop."""
 
@@ -118,9 +120,33 @@ class Rounded:
         return grid.values(groups, self.scale, self.zero).flatten(-2)
 
 
+_STRIPE = 192
+"""Rows of a Gram matrix that a CPU takes at once: those left of its diagonal are the others once more."""
+
+
+def add_to_gram(gram: Tensor, seen: Tensor) -> None:
+    """Add ``X^T X`` for more inputs, (tokens, inputs); :func:`complete_gram` is due when all were added."""
+    if gram.device.type != "cpu":
+        gram.addmm_(seen.T, seen)
+        return
+    for first in range(0, gram.shape[0], _STRIPE):
+        gram[first : first + _STRIPE, first:].addmm_(seen[:, first : first + _STRIPE].T, seen[:, first:])
+
+
+def complete_gram(gram: Tensor) -> None:
+    """Give a Gram matrix that was added up the half that was left out."""
+    if gram.device.type == "cpu":
+        gram.triu_().add_(gram.triu(1).T)
+
+
+def for_products(gram: Tensor) -> Tensor:
+    """The Gram matrix as it is multiplied where errors are only compared: in 16 bits where a CPU is quick at those."""
+    return gram.bfloat16() if gram.device.type == "cpu" and multiplies_bf16() else gram
+
+
 def output_error(difference: Tensor, gram: Tensor) -> Tensor:
     """``tr(D G D^T)``: the squared output error that a change ``D`` of the weights makes."""
-    return ((difference @ gram) * difference).sum()
+    return ((difference.to(gram.dtype) @ gram).to(difference.dtype) * difference).sum()
 
 
 @dataclass(frozen=True)
@@ -185,6 +211,7 @@ def search_scales(
         (step / steps, kind) for kind in ((False, True) if duo else (False,)) for step in range(steps + 1)
     ]
     errors = []
+    gram = for_products(gram)
     for ratio, kind in tried:
         check()
         scales = candidate_scales(magnitude, own, ratio, kind)

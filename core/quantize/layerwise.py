@@ -111,7 +111,7 @@ class LayerwiseModel:
         self.prefix: str = self.wrapper.get_layers()[1]
         self.head_name: str = self.wrapper.get_lm_head()[1]
         self.embedding_name: str = self.wrapper.get_embeds()[1][0]
-        self.dtype = _dtype_of(model.config)
+        self.dtype = dtype_of(model.config)
         self.compute = dtype or self.dtype
         self.tied = bool(getattr(model.config, "tie_word_embeddings", False))
         self._names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
@@ -322,7 +322,8 @@ def _from_files(files: dict[str, Path], names: Sequence[str]) -> dict[str, Tenso
     return found
 
 
-def _dtype_of(config: Any) -> torch.dtype:
+def dtype_of(config: Any) -> torch.dtype:
+    """The type that a model's configuration names for its weights."""
     dtype = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None) or torch.float32
     return getattr(torch, dtype) if isinstance(dtype, str) else dtype
 

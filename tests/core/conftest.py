@@ -19,9 +19,3 @@ def _patient_probes(monkeypatch: pytest.MonkeyPatch) -> None:
         return [dataclasses.replace(each, limit_s=max(60, each.limit_s)) for each in quick(verify=verify)]
 
     monkeypatch.setattr(core.check, "probes", probes)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stages that are played need no packages loaded ahead; what does that has its own tests."""
-    monkeypatch.setenv("OLIVEPRESS_WARM", "0")

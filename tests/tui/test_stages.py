@@ -42,6 +42,21 @@ async def test_empty_shows_the_form_and_one_thing_to_press(lab: Lab, stage: str)
         assert buttons(screen) >= {"run"}
 
 
+@pytest.mark.parametrize("seat", [False, True])
+async def test_packages_are_loaded_while_a_stage_is_looked_at_but_not_for_a_seat(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, seat: bool
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("core.jobs.warm.load_ahead", asked.append)
+    if seat:
+        monkeypatch.setattr("tui.app.workshop_of", lambda root: root)
+    async with opened(lab.root, "data") as (app, pilot):
+        assert asked == []
+        await app.go_to("quantize")
+        await until(pilot, lambda: app.current.step.name == "quantize" and app.current.is_current)
+        await until(pilot, lambda: bool(asked) != seat)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 async def test_running_shows_progress_time_left_and_stop(lab: Lab, stage: str) -> None:
     job = job_in(lab, stage, "running")

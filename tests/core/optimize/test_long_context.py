@@ -14,6 +14,7 @@ from core.events import RecordingReporter
 from core.model.folder import model_facts
 from core.optimize import genai_builder, long_context
 from core.optimize.long_context import Reading, places_in, verify_long_text
+from core.optimize.session import OnnxSession
 from tests.core.optimize.labs import quantized_lab, run_stage
 from tests.tiny_models import make_tiny
 
@@ -33,7 +34,7 @@ def read(checkpoint: Path, work: Path, context: int = 512, exact: bool = True) -
         checkpoint, work / "onnx", precision="fp32", provider="CPUExecutionProvider", options={}, work=work
     )
     return verify_long_text(
-        work / "onnx",
+        OnnxSession(work / "onnx"),
         checkpoint,
         facts=model_facts(checkpoint),
         context=context,

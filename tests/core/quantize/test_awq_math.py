@@ -9,9 +9,12 @@ import torch
 from olive.common.quant.utils import WeightQuantizer
 
 from core.errors import Cancelled
+from core.quantize import awq_math
 from core.quantize.awq_math import (
     Grid,
+    add_to_gram,
     candidate_scales,
+    complete_gram,
     diagonal_blocks,
     output_error,
     round_nearest,
@@ -72,6 +75,31 @@ def test_scales_are_rounded_to_their_type_before_anything_is_measured(numbers: t
     grid = Grid(4, False, 32, torch.bfloat16)
     made = round_nearest(torch.randn(8, 64, generator=numbers), None, grid, clip=False)
     assert torch.equal(made.scale, made.scale.to(torch.bfloat16).float())
+
+
+@pytest.mark.parametrize("inputs", [1, 96, 192, 500])
+def test_a_gram_matrix_added_up_by_halves_is_whole(numbers: torch.Generator, inputs: int) -> None:
+    seen = torch.randn(300, inputs, generator=numbers)
+    gram = torch.zeros(inputs, inputs)
+    for part in seen.split(128):
+        add_to_gram(gram, part)
+    complete_gram(gram)
+    torch.testing.assert_close(gram, seen.T @ seen, rtol=1e-4, atol=1e-3)
+    assert torch.equal(gram, gram.T)
+
+
+def test_the_search_in_16_bits_finds_the_same_scales(
+    numbers: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = torch.randn(96, 128, generator=numbers)
+    seen = torch.randn(400, 128, generator=numbers) * torch.logspace(-1, 1, 128)
+    gram, mean, found = seen.T @ seen, seen.abs().mean(0), []
+    for quick in (False, True):
+        monkeypatch.setattr(awq_math, "multiplies_bf16", lambda quick=quick: quick)
+        found.append(search_scales(weight, gram, mean, Grid(4, group_size=32)))
+    exact, short = found
+    assert short.error == pytest.approx(exact.error, rel=5e-3)
+    torch.testing.assert_close(short.scales, exact.scales)
 
 
 def test_the_gram_error_is_the_error_of_the_outputs(numbers: torch.Generator) -> None:

@@ -32,6 +32,8 @@ from tui.widgets.safe import Plain, entitle
 from tui.widgets.size_bars import SizeBars
 
 if TYPE_CHECKING:
+    from textual.events import ScreenResume
+
     from tui.child import Commands
     from tui.log_file import LogFile
     from tui.snapshot import Snapshot
@@ -124,6 +126,11 @@ class StageScreen(StepScreen):
     def on_mount(self) -> None:
         """Let the time that a run has taken go on."""
         self.set_interval(1.0, self._tick)
+
+    def on_screen_resume(self, event: ScreenResume) -> None:
+        """Whoever looks at a stage may run it."""
+        if self.stage.computes:
+            self.olive.load_ahead()
 
     def _tick(self) -> None:
         snapshot = self.olive.snapshot
