@@ -85,10 +85,18 @@ def load_ahead(environment: dict[str, str]) -> None:
     Args:
         environment: of the jobs that are to come.
     """
-    if OURS.end is not None or os.environ.get(SWITCH) == "0" or sys.platform != "linux":
+    if os.environ.get(SWITCH) == "0" or sys.platform != "linux":
         return
-    if usable_cores() < 2 or free_ram() < ROOM:
-        return
+    with _ONE:
+        if OURS.end is None and usable_cores() > 1 and free_ram() >= ROOM:
+            _start(environment)
+
+
+_ONE = threading.Lock()
+"""Two threads that ask at once get one process."""
+
+
+def _start(environment: dict[str, str]) -> None:
     OURS.stamp, OURS.ready = stamp(environment), False
     OURS.end, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with other:

@@ -128,6 +128,16 @@ def test_nothing_is_loaded_where_there_is_no_room(lab: Lab, monkeypatch: pytest.
     assert warm.OURS.end is None
 
 
+def test_whoever_asks_at_once_gets_one(lab: Lab) -> None:
+    asked = [threading.Thread(target=warm.load_ahead, args=(job_environment(),)) for _ in range(4)]
+    for each in asked:
+        each.start()
+    for each in asked:
+        each.join()
+    begun = [each for each in psutil.Process().children() if "tests.core.jobs.bare" in each.cmdline()]
+    assert len(begun) == 1
+
+
 def test_with_a_second_thread_nothing_is_forked() -> None:
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait)
