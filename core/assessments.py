@@ -13,6 +13,7 @@ from typing import Any
 
 from core.evaluated import FEW_RECORDS, nats
 from core.formats import counted, human_bytes, number
+from core.language import _
 from core.text import clean
 
 Result = Mapping[str, Any]
@@ -74,9 +75,13 @@ def none(result: Result) -> Assessment:
 def of_quantize(result: Result) -> Assessment:
     """How much smaller, and how near to the float model."""
     if result.get("algorithm") == "none":
-        return Assessment("Kept as it is: no weight was rounded, so it is neither smaller nor different.")
+        return Assessment(_("Kept as it is: no weight was rounded, so it is neither smaller nor different."))
     before, after = _number(result, "bytes_before"), _number(result, "bytes_after")
-    smaller = f"{before / after:.1f} times smaller" if before and after and min(before, after) > 0 else ""
+    smaller = (
+        _("{before:.1f} times smaller", before=before / after)
+        if before and after and min(before, after) > 0
+        else ""
+    )
     same = _number(result, "same_likeliest_token")
     bits = _number(result, "bits")
     if same is None or not 0 <= same <= 1 or bits is None or bits not in SAME_WORDS:
@@ -84,27 +89,44 @@ def of_quantize(result: Result) -> Assessment:
     # 100 is said of all alone.
     kept = round(100 * same) if same == 1 else min(99, round(100 * same))
     good, poor = SAME_WORDS[int(bits)]
-    start = f"{smaller}; of" if smaller else "Of"
-    said = f"{start} 100 next words {kept} stay the same"
+    said = (
+        _("{smaller}; of 100 next words {kept} stay the same", smaller=smaller, kept=kept)
+        if smaller
+        else _("Of 100 next words {kept} stay the same", kept=kept)
+    )
     tokens = _number(result, "measured_tokens")
     if tokens is not None and tokens < FEW_TOKENS:
-        said += f" (measured on {counted(int(tokens), 'token')} only, so a rough figure)"
+        on = counted(int(tokens), "token")
+        said = _("{said} (measured on {tokens} only, so a rough figure)", said=said, tokens=on)
     if same >= good:
-        return Assessment(f"{said}: a good result for {number(bits)} bits.")
-    word = "fair" if same >= poor else "poor"
-    return Assessment(f"{said}: a {word} result for {number(bits)} bits. {_nearer(result)}", same < poor)
+        return Assessment(_("{said}: a good result for {bits} bits.", said=said, bits=number(bits)))
+    if same >= poor:
+        said = _(
+            "{said}: a fair result for {bits} bits. {advice}",
+            said=said,
+            bits=number(bits),
+            advice=_nearer(result),
+        )
+    else:
+        said = _(
+            "{said}: a poor result for {bits} bits. {advice}",
+            said=said,
+            bits=number(bits),
+            advice=_nearer(result),
+        )
+    return Assessment(said, same < poor)
 
 
 def _nearer(result: Result) -> str:
     """What would bring the quantized model nearer to the float one."""
     if result.get("algorithm") not in ("awq+gptq", "gptq"):
-        return "Choose awq+gptq as the algorithm: it stays nearest."
+        return _("Choose awq+gptq as the algorithm: it stays nearest.")
     group = _number(result, "group_size")
     if group is not None and group >= 32:
-        return f"Try a group size of {number(group // 2)}, which costs a little size."
+        return _("Try a group size of {group}, which costs a little size.", group=number(group // 2))
     if _number(result, "bits") == 4:
-        return "Try 8 bits, at twice the size, or more samples."
-    return "Try more samples, of the kind of text that it will read."
+        return _("Try 8 bits, at twice the size, or more samples.")
+    return _("Try more samples, of the kind of text that it will read.")
 
 
 def of_finetune(result: Result) -> Assessment:
@@ -117,33 +139,49 @@ def of_finetune(result: Result) -> Assessment:
         if steps is None:
             return Assessment()
         return Assessment(
-            f"Trained for {counted(int(steps), 'step')}, but no records were held out, so only the chat shows what it "
-            "learnt. Hold some out (data.eval_fraction) to have it measured.",
+            _(
+                "Trained for {steps}, but no records were held out, so only the chat shows what it learnt. "
+                "Hold some out (data.eval_fraction) to have it measured.",
+                steps=counted(int(steps), "step"),
+            ),
             poor=True,
         )
-    loss = f"{base:.2f} to {tuned:.2f}"
+    loss = _("{base:.2f} to {tuned:.2f}", base=base, tuned=tuned)
     if tuned >= base:
         return Assessment(
-            f"Held-out loss {loss}: no better than the base. Try a lower learning rate, fewer steps or more records.",
+            _(
+                "Held-out loss {loss}: no better than the base. Try a lower learning rate, fewer steps or more "
+                "records.",
+                loss=loss,
+            ),
             poor=True,
         )
     best = min(_measured(result), key=lambda point: point[1], default=(0.0, tuned))
     if best[0] >= 1 and tuned > ROSE * best[1]:
         return Assessment(
-            f"Held-out loss {loss}, but it was {best[1]:.2f} at step {number(best[0])} and rose again: it began to "
-            f"learn the records by heart. Train {number(best[0])} steps, or add records.",
+            _(
+                "Held-out loss {loss}, but it was {lowest:.2f} at step {step} and rose again: it began to learn "
+                "the records by heart. Train {step} steps, or add records.",
+                loss=loss,
+                lowest=best[1],
+                step=number(best[0]),
+            ),
             poor=True,
         )
     times = math.exp(min(base - tuned, 50.0))
     likelier = f"{times:.1f}" if times < 10 else number(round(times))
-    said = (
-        f"Held-out loss {loss}: in records it never saw, right words are {likelier} times as likely as before"
+    said = _(
+        "Held-out loss {loss}: in records it never saw, right words are {likelier} times as likely as before",
+        loss=loss,
+        likelier=likelier,
     )
     if tuned > HARDLY * base:
-        return Assessment(f"{said}. It has hardly learnt: train more steps, or with more records.", poor=True)
+        return Assessment(
+            _("{said}. It has hardly learnt: train more steps, or with more records.", said=said), poor=True
+        )
     if tuned > LEARNT * base:
-        return Assessment(f"{said}, a small gain. More steps or more records may give more.")
-    return Assessment(f"{said}: it has learnt.")
+        return Assessment(_("{said}, a small gain. More steps or more records may give more.", said=said))
+    return Assessment(_("{said}: it has learnt.", said=said))
 
 
 def _of_preferences(result: Result) -> Assessment:
@@ -153,22 +191,41 @@ def _of_preferences(result: Result) -> Assessment:
     start = _number(result, "eval_margin_base") or 0.0
     if before is None or after is None or margin is None or not rows:
         return Assessment(
-            "Trained by preference, but no records were held out, so only the chat shows what it learnt. Hold some out "
-            "(data.eval_fraction) to have it measured.",
+            _(
+                "Trained by preference, but no records were held out, so only the chat shows what it learnt. "
+                "Hold some out (data.eval_fraction) to have it measured."
+            ),
             poor=True,
         )
     right, was = number(round(after * rows)), number(round(before * rows))
-    what = f"Of {counted(int(rows), 'held-out pair')} it prefers the chosen answer in {right} ({was} before)"
+    what = _(
+        "Of {pairs} it prefers the chosen answer in {right} ({was} before)",
+        pairs=counted(int(rows), "held-out pair"),
+        right=right,
+        was=was,
+    )
     if result["objective"] == "kto":
-        what = f"Of {counted(int(rows), 'held-out answer')} it has {right} on the right side ({was} before)"
-    said = f"{what}; the margin went from {start:.2f} to {margin:.2f}"
+        what = _(
+            "Of {answers} it has {right} on the right side ({was} before)",
+            answers=counted(int(rows), "held-out answer"),
+            right=right,
+            was=was,
+        )
+    said = _(
+        "{what}; the margin went from {start:.2f} to {margin:.2f}", what=what, start=start, margin=margin
+    )
     if margin <= start:
         return Assessment(
-            f"{said}: no better than the base. Try a higher learning rate, more steps or more records.",
+            _(
+                "{said}: no better than the base. Try a higher learning rate, more steps or more records.",
+                said=said,
+            ),
             poor=True,
         )
     if after < before:
-        return Assessment(f"{said}. Fewer than before: look at the records, or train longer.", poor=True)
+        return Assessment(
+            _("{said}. Fewer than before: look at the records, or train longer.", said=said), poor=True
+        )
     return Assessment(f"{said}.")
 
 
@@ -188,35 +245,46 @@ def of_optimize(result: Result) -> Assessment:
     """Whether the graph answers as PyTorch does, and as trained."""
     if result.get("verified") is False:
         why = clean(str(result.get("why_not_verified") or ""), keep_newlines=False).rstrip(".")
-        because = f": {why}" if why else ""
-        return Assessment(
-            f"Built, but not tried here{because}. Ask it a question where it will run before you share it.",
-            poor=True,
-        )
+        ask = _("Ask it a question where it will run before you share it.")
+        said = _("Built, but not tried here: {why}.", why=why) if why else _("Built, but not tried here.")
+        return Assessment(f"{said} {ask}", poor=True)
     parts = []
     agreeing, prompts = (
         sum(_number(result, f"agreement.{who}.{key}") or 0 for who in ("base", "tuned"))
         for key in ("agreeing", "prompts")
     )
     if prompts:
-        parts.append(f"Answers agree {number(agreeing)} of {number(prompts)} with PyTorch's")
+        parts.append(
+            _(
+                "Answers agree {agreeing} of {prompts} with PyTorch's",
+                agreeing=number(agreeing),
+                prompts=number(prompts),
+            )
+        )
     asked, right = _number(result, "training_prompts"), _number(result, "training_right_tuned")
     base = _number(result, "training_right_base")
     weak = False
     if asked and right is not None:
-        trained = f"{number(right)} of {counted(int(asked), 'question')} answered as trained"
-        parts.append(trained if base is None else f"{trained}; the base {number(base)}")
+        trained = _(
+            "{right} of {questions} answered as trained",
+            right=number(right),
+            questions=counted(int(asked), "question"),
+        )
+        parts.append(
+            trained if base is None else _("{trained}; the base {base}", trained=trained, base=number(base))
+        )
         weak = 2 * right < asked and right <= (base or 0)
     if not parts:
         return Assessment()
     said = "; ".join(parts)
     if agreeing < prompts:
-        return Assessment(f"{said}. Set the precision to fp32, or quantize again.", poor=True)
+        return Assessment(_("{said}. Set the precision to fp32, or quantize again.", said=said), poor=True)
     if weak:
         return Assessment(
-            f"{said}. The adapter adds nothing: go back to Finetune with more steps or records.", poor=True
+            _("{said}. The adapter adds nothing: go back to Finetune with more steps or records.", said=said),
+            poor=True,
         )
-    return Assessment(f"{said}: ready to chat.")
+    return Assessment(_("{said}: ready to chat.", said=said))
 
 
 def of_search(result: Result) -> Assessment:
@@ -225,15 +293,35 @@ def of_search(result: Result) -> Assessment:
     if tries is None:
         return Assessment()
     limits = clean(str(result.get("limits") or ""), keep_newlines=False)
-    within = f" within the limits ({limits})" if limits else ""
+    choices = counted(int(tries), "choice")
     if not best:
         return Assessment(
-            f"None of {counted(int(tries), 'choice')} is good enough{within}: allow more.", True
+            _(
+                "None of {choices} is good enough within the limits ({limits}): allow more.",
+                choices=choices,
+                limits=limits,
+            )
+            if limits
+            else _("None of {choices} is good enough: allow more.", choices=choices),
+            True,
         )
     title = clean(str(best), keep_newlines=False)
+    said = (
+        _("Best within the limits ({limits}): {title}.", limits=limits, title=title)
+        if limits
+        else _("Best: {title}.", title=title)
+    )
     measured = _number(result, "measured")
-    made = f", {number(measured)} of them made as a whole" if measured is not None else ""
-    return Assessment(f"Best{within}: {title}. It is one of {counted(int(tries), 'choice')}{made}.")
+    of = (
+        _(
+            "It is one of {choices}, {measured} of them made as a whole.",
+            choices=choices,
+            measured=number(measured),
+        )
+        if measured is not None
+        else _("It is one of {choices}.", choices=choices)
+    )
+    return Assessment(f"{said} {of}")
 
 
 def of_evaluate(result: Result) -> Assessment:
@@ -243,42 +331,51 @@ def of_evaluate(result: Result) -> Assessment:
         return Assessment()
     if result.get("before") == result.get("after"):
         return Assessment(
-            f"Only one form of the model was measured: perplexity {nats(after)} on held-out records."
+            _(
+                "Only one form of the model was measured: perplexity {value} on held-out records.",
+                value=nats(after),
+            )
         )
     faults = []
-    parts = [f"perplexity on held-out records {nats(before)} before, {nats(after)} after"]
+    parts = [_("perplexity on held-out records {was} before, {now} after", was=nats(before), now=nats(after))]
     learnt, missed = _learnt(result)
     parts += learnt
     faults += missed
     general, later = _number(result, "general_before"), _number(result, "general_after")
     if general and later is not None:
         much = later > FORGOT_MUCH * general
-        forgot = "much" if much else "a little" if later > FORGOT_LITTLE * general else "nothing"
+        figures = {"was": nats(general), "now": nats(later)}
         parts.append(
-            f"on general text {nats(general)} before, {nats(later)} after, so {forgot} was forgotten"
+            _("on general text {was} before, {now} after, so much was forgotten", **figures)
+            if much
+            else _("on general text {was} before, {now} after, so a little was forgotten", **figures)
+            if later > FORGOT_LITTLE * general
+            else _("on general text {was} before, {now} after, so nothing was forgotten", **figures)
         )
         if much:
-            faults.append("if it is to answer other questions too, train fewer steps or at a lower rate")
+            faults.append(_("if it is to answer other questions too, train fewer steps or at a lower rate"))
     if isinstance(apart := result.get("apart"), Mapping) and apart:
-        again = " and ".join(name for name in ("finetune", "optimize") if name in apart)
+        again = _(" and ").join(name for name in ("finetune", "optimize") if name in apart)
         faults.append(
-            f"the variants do not belong together, for what they are made of was made anew: run {again} again"
+            _(
+                "the variants do not belong together, for what they are made of was made anew: run {stages} again",
+                stages=again,
+            )
         )
     gap = _number(result, "deploying_change.low")
     if gap is not None and gap > DEPLOYED_WORSE:
-        faults.append("as deployed it is worse than in PyTorch: set optimize.precision to int8 or fp32")
+        faults.append(_("as deployed it is worse than in PyTorch: set optimize.precision to int8 or fp32"))
     rows = _number(result, "rows")
     if rows is not None and rows < FEW_RECORDS:
-        faults.append(
-            f"of {counted(int(rows), 'held-out record')} nothing is certain: raise data.eval_fraction"
-        )
+        few = counted(int(rows), "held-out record")
+        faults.append(_("of {records} nothing is certain: raise data.eval_fraction", records=few))
     if not str(result.get("after") or "").startswith("onnx"):
-        faults.append("what is deployed was not measured: these figures are of PyTorch's")
+        faults.append(_("what is deployed was not measured: these figures are of PyTorch's"))
     said = "; ".join(parts)
     told = f"{said[0].upper()}{said[1:]}"
     if faults:
-        return Assessment(f"{told}. But {'; and '.join(faults)}.", poor=True)
-    return Assessment(f"{told}: worth it.")
+        return Assessment(_("{told}. But {faults}.", told=told, faults=_("; and ").join(faults)), poor=True)
+    return Assessment(_("{told}: worth it.", told=told))
 
 
 def _learnt(result: Result) -> tuple[list[str], list[str]]:
@@ -289,18 +386,29 @@ def _learnt(result: Result) -> tuple[list[str], list[str]]:
     pairs, liked, likes = (_number(result, key) for key in ("pairs", "preferred_before", "preferred_after"))
     if pairs and liked is not None and likes is not None:  # what was to be learnt is what is liked better
         parts.append(
-            f"of {counted(int(pairs), 'held-out pair')} the chosen answer is preferred in {number(liked)} before, "
-            f"{number(likes)} after"
+            _(
+                "of {pairs} the chosen answer is preferred in {was} before, {now} after",
+                pairs=counted(int(pairs), "held-out pair"),
+                was=number(liked),
+                now=number(likes),
+            )
         )
         if likes < PREFERS * pairs or likes <= liked < pairs:
-            faults.append("it does not prefer the chosen answers yet: train more steps, or with more pairs")
+            faults.append(
+                _("it does not prefer the chosen answers yet: train more steps, or with more pairs")
+            )
     elif low is not None and high is not None and high >= 0:
-        chance = "what was gained may be chance: give more records or train longer"
-        faults.append(chance if low < 0 else "it answers worse than the model that you began with")
+        chance = _("what was gained may be chance: give more records or train longer")
+        faults.append(chance if low < 0 else _("it answers worse than the model that you began with"))
     asked, was, right = (_number(result, key) for key in ("asked_of_both", "right_before", "right_after"))
     if asked and was is not None and right is not None:
         parts.append(
-            f"of {counted(int(asked), 'question')} {number(was)} right before, {number(right)} after"
+            _(
+                "of {questions} {was} right before, {right} after",
+                questions=counted(int(asked), "question"),
+                was=number(was),
+                right=number(right),
+            )
         )
         if right < HARDLY_RIGHT * asked and not pairs:
             faults.append(_not_right(result))
@@ -311,10 +419,12 @@ def _not_right(result: Result) -> str:
     """What is said where hardly an answer is right: it may have the records' form all the same."""
     before, after = _number(result, "words_before"), _number(result, "words_after")
     if before is None or after is None or after < FORM_LEARNT * before:
-        return "hardly an answer is right yet: train more steps, or with more records"
-    return (
-        f"it has learnt how the records answer ({100 * before:.0f} % of the words in common before, "
-        f"{100 * after:.0f} % after) and hardly what: do not rely on its facts; a larger model knows more"
+        return _("hardly an answer is right yet: train more steps, or with more records")
+    return _(
+        "it has learnt how the records answer ({was:.0f} % of the words in common before, "
+        "{now:.0f} % after) and hardly what: do not rely on its facts; a larger model knows more",
+        was=100 * before,
+        now=100 * after,
     )
 
 
@@ -324,14 +434,18 @@ def of_upload(result: Result) -> Assessment:
     if not name or not version:
         return Assessment()
     place = clean(str(result.get("workspace") or ""), keep_newlines=False)
-    said = f"{name} is registered as version {version}" + (f" in {place}" if place else "")
+    said = _("{name} is registered as version {version}", name=name, version=version) + (
+        _(" in {place}", place=place) if place else ""
+    )
     sent, size = _number(result, "bytes_sent"), _number(result, "bytes")
     if sent is None:
         return Assessment(f"{said}.")
     if not sent:
-        return Assessment(f"{said}: all of it was there already, so nothing was sent.")
-    whole = f" of {human_bytes(size)}; the rest was there already" if size and sent < size else ""
-    return Assessment(f"{said}: {human_bytes(sent)} sent{whole}.")
+        return Assessment(_("{said}: all of it was there already, so nothing was sent.", said=said))
+    whole = (
+        _(" of {size}; the rest was there already", size=human_bytes(size)) if size and sent < size else ""
+    )
+    return Assessment(_("{said}: {sent} sent{whole}.", said=said, sent=human_bytes(sent), whole=whole))
 
 
 def _number(result: Result, key: str) -> float | None:

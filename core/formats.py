@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from core.language import _, in_use
+from core.language import Nn_, _, in_use, ngettext
 
 
 def human_bytes(count: float) -> str:
@@ -73,8 +73,26 @@ def _grouped(digits: str) -> str:
     return digits if in_use() == "en" else digits.replace(",", "\N{NO-BREAK SPACE}")
 
 
+_COUNTED: Mapping[str, tuple[str, str]] = {
+    "choice": Nn_("{count} choice", "{count} choices"),
+    "file": Nn_("{count} file", "{count} files"),
+    "finding": Nn_("{count} finding", "{count} findings"),
+    "held-out answer": Nn_("{count} held-out answer", "{count} held-out answers"),
+    "held-out record": Nn_("{count} held-out record", "{count} held-out records"),
+    "held-out pair": Nn_("{count} held-out pair", "{count} held-out pairs"),
+    "pair": Nn_("{count} pair", "{count} pairs"),
+    "question": Nn_("{count} question", "{count} questions"),
+    "row": Nn_("{count} row", "{count} rows"),
+    "step": Nn_("{count} step", "{count} steps"),
+    "token": Nn_("{count} token", "{count} tokens"),
+    "turn": Nn_("{count} turn", "{count} turns"),
+}
+
+
 def counted(count: int, what: str) -> str:
     """How many there are of something: ``1 row``, ``2,000 rows``."""
+    if what in _COUNTED:
+        return ngettext(*_COUNTED[what], count, count=number(count))
     return f"{number(count)} {what}{'' if count == 1 else 's'}"
 
 

@@ -62,6 +62,11 @@ def N_(message: str, /) -> str:
     return message
 
 
+def Nn_(one: str, many: str, /) -> tuple[str, str]:
+    """A text and its form for many that are to be translated by :func:`ngettext` where they are shown."""
+    return one, many
+
+
 def use(code: str) -> None:
     """Speak this language from now on.
 

@@ -16,6 +16,7 @@ from core.errors import Do, LabError, RequestError
 from core.files import explained
 from core.folder import LabFolder
 from core.jobs.start import list_jobs
+from core.language import _
 from core.model.found import hub_models
 from core.model.gguf import check_gguf, is_unpacked, unpacked_place
 from core.model.sources import kind_of, local_place
@@ -86,16 +87,16 @@ def remove(lab: LabFolder, names: Sequence[str]) -> list[Removable]:
     for name in names:
         if name not in there:
             raise RequestError(
-                f"There is no {name} to remove.",
-                f"There is: {', '.join(there) or 'nothing'}.",
-                ("See what there is: ", Do.of("clean", lab.root)),
+                _("There is no {name} to remove.", name=name),
+                _("There is: {names}.", names=", ".join(there) or _("nothing")),
+                (_("See what there is:") + " ", Do.of("clean", lab.root)),
                 code="clean.unknown",
             )
         if there[name].kind == SHARED:
             raise RequestError(
-                "That is shared with other programs.",
-                f"{there[name].path} is in the cache of the Hugging Face hub.",
-                "Remove it with the hub's own program, if nothing else needs it: hf cache rm",
+                _("That is shared with other programs."),
+                _("{path} is in the cache of the Hugging Face hub.", path=there[name].path),
+                _("Remove it with the hub's own program, if nothing else needs it: hf cache rm"),
                 code="clean.shared",
             )
     gone = [there[name] for name in dict.fromkeys(names)]
@@ -111,7 +112,12 @@ def _left_behind(lab: LabFolder) -> Iterator[Removable]:
         job = work.name[1 : -len(".work")]
         if job not in running:
             yield Removable(
-                f"work/{job}", LOST, f"half made by {job}, which was killed", "", work, size_of(work)
+                f"work/{job}",
+                LOST,
+                _("half made by {job}, which was killed", job=job),
+                "",
+                work,
+                size_of(work),
             )
 
 
@@ -122,8 +128,8 @@ def _checkpoints(lab: LabFolder) -> Iterator[Removable]:
         yield Removable(
             f"checkpoints/{folder.name}",
             SPARE,
-            f"where the stopped training of adapter {folder.name} would go on",
-            "the next finetune of it begins at step 1",
+            _("where the stopped training of adapter {name} would go on", name=folder.name),
+            _("the next finetune of it begins at step 1"),
             folder,
             size_of(folder),
         )
@@ -137,8 +143,8 @@ def _old_jobs(lab: LabFolder) -> Iterator[Removable]:
             yield Removable(
                 f"jobs/{job.id}",
                 SPARE,
-                f"log and figures of {job.id}, an earlier run",
-                "they are gone; the result stays",
+                _("log and figures of {id}, an earlier run", id=job.id),
+                _("they are gone; the result stays"),
                 job.folder,
                 size_of(job.folder),
             )
@@ -158,8 +164,8 @@ def _unpacked(lab: LabFolder) -> Iterator[Removable]:
         yield Removable(
             f"gguf/{folder.name}",
             CACHE,
-            "a GGUF file as it was unpacked" + (", this lab's" if used else ""),
-            "unpacked again where a lab wants it",
+            _("a GGUF file as it was unpacked, this lab's") if used else _("a GGUF file as it was unpacked"),
+            _("unpacked again where a lab wants it"),
             folder,
             size_of(folder),
             used,
@@ -176,8 +182,8 @@ def _fetched(lab: LabFolder) -> Iterator[Removable]:
         yield Removable(
             f"registry/{folder.relative_to(root).as_posix()}",
             CACHE,
-            "a model that was fetched from Azure",
-            "fetched again where a lab wants it",
+            _("a model that was fetched from Azure"),
+            _("fetched again where a lab wants it"),
             folder,
             size_of(folder),
             used,
@@ -187,7 +193,7 @@ def _fetched(lab: LabFolder) -> Iterator[Removable]:
 def _olive(lab: LabFolder) -> Iterator[Removable]:
     """What Olive leaves where it is run by hand in the lab's folder."""
     for folder in _folders(lab.root, ".olive-cache"):
-        yield Removable("olive-cache", LOST, "Olive's own cache", "", folder, size_of(folder))
+        yield Removable("olive-cache", LOST, _("Olive's own cache"), "", folder, size_of(folder))
 
 
 def _hub(lab: LabFolder) -> Iterator[Removable]:
@@ -197,8 +203,8 @@ def _hub(lab: LabFolder) -> Iterator[Removable]:
             yield Removable(
                 f"hub/{name}",
                 SHARED,
-                "a model of the hub that this lab does not use; other programs may",
-                "fetched again",
+                _("a model of the hub that this lab does not use; other programs may"),
+                _("fetched again"),
                 folder,
                 size_of(folder),
             )

@@ -16,6 +16,7 @@ from core.data.records import remembered
 from core.errors import LabError
 from core.files import MANIFEST, folder_stamp, read_if_whole
 from core.folder import LabFolder, adapter_names, merged_folder
+from core.language import N_, _
 from core.model.auto import Facts, facts_at_hand, facts_of_quantized, resolve
 from core.model.sources import local_place
 from core.recipe import Recipe, read_recipe
@@ -29,18 +30,18 @@ _NO_SETTING = ("stage", "versions", "graph", "base.versions", "base.graph")
 """Parts of fingerprints that follow the program and not the lab."""
 
 _INPUTS: Mapping[tuple[str, str], str] = {
-    ("quantize", "model.files"): "the model's files have changed",
-    ("quantize", "quantize.records"): "the records that it was calibrated on have changed",
-    ("finetune", "base"): "the quantized model was made anew",
-    ("finetune", "records"): "the data file has changed",
-    ("optimize", "base.checkpoint"): "the quantized model was made anew",
-    ("optimize", "adapter_stamp"): "the adapter was trained anew",
-    ("evaluate", "base"): "the quantized model was made anew",
-    ("evaluate", "adapter_stamp"): "the adapter was trained anew",
-    ("evaluate", "onnx"): "the ONNX model was made anew",
-    ("evaluate", "records"): "the data file has changed",
-    ("evaluate", "general"): "the general text has changed",
-    ("evaluate", "tasks"): "the tasks have changed",
+    ("quantize", "model.files"): N_("the model's files have changed"),
+    ("quantize", "quantize.records"): N_("the records that it was calibrated on have changed"),
+    ("finetune", "base"): N_("the quantized model was made anew"),
+    ("finetune", "records"): N_("the data file has changed"),
+    ("optimize", "base.checkpoint"): N_("the quantized model was made anew"),
+    ("optimize", "adapter_stamp"): N_("the adapter was trained anew"),
+    ("evaluate", "base"): N_("the quantized model was made anew"),
+    ("evaluate", "adapter_stamp"): N_("the adapter was trained anew"),
+    ("evaluate", "onnx"): N_("the ONNX model was made anew"),
+    ("evaluate", "records"): N_("the data file has changed"),
+    ("evaluate", "general"): N_("the general text has changed"),
+    ("evaluate", "tasks"): N_("the tasks have changed"),
 }
 """What is said where a part of a stage's fingerprint that stands for a file or an earlier result is another."""
 
@@ -87,10 +88,10 @@ def stale(lab: LabFolder, recipe: Recipe) -> dict[str, str]:
         reasons = _reasons(stage, lab, recipe)
         told = [reasons[key] for key in list(reasons)[:_LIMIT]]
         if len(reasons) > _LIMIT:
-            told.append(f"{len(reasons) - _LIMIT} more")
+            told.append(_("{n} more", n=len(reasons) - _LIMIT))
         if not told:
             told = [
-                f"made from the result of {each.title}, which is stale"
+                _("made from the result of {title}, which is stale", title=_(each.title))
                 for each in _before(stage)
                 if each.name in found
             ]
@@ -108,9 +109,11 @@ def _older_upload(lab: LabFolder, found: Mapping[str, str]) -> str:
     if not isinstance(sent, str) or not (lab.onnx_dir / "genai_config.json").is_file():
         return ""
     if sent != folder_stamp(lab.onnx_dir):
-        return "the ONNX model was made anew since"
+        return _("the ONNX model was made anew since")
     return (
-        f"made from the result of {STAGES['optimize'].title}, which is stale" if "optimize" in found else ""
+        _("made from the result of {title}, which is stale", title=_(STAGES["optimize"].title))
+        if "optimize" in found
+        else ""
     )
 
 
@@ -135,15 +138,22 @@ def older_answers(lab: LabFolder, recipe: Recipe) -> dict[str, Older]:
     found: dict[str, Older] = {}
     base = _reasons(STAGES["optimize"], lab, recipe, skip=_OF_ADAPTER)
     if "quantize" in of_all:
-        found[""] = Older(f"This model is older than your settings: {of_all['quantize']}.", "quantize")
+        found[""] = Older(
+            _("This model is older than your settings: {why}.", why=of_all["quantize"]), "quantize"
+        )
     elif base:
-        found[""] = Older(f"This model is older than your settings: {next(iter(base.values()))}.", "optimize")
+        found[""] = Older(
+            _("This model is older than your settings: {why}.", why=next(iter(base.values()))), "optimize"
+        )
     for name in adapter_names(lab.onnx_dir):
         merged = merged_folder(lab.onnx_dir, name)
         file = merged if merged.is_dir() else lab.adapter_file(name)
         older = _older_adapter(lab, file, name)
         if older is None and name == recipe.finetune.adapter and "finetune" in of_all:
-            older = Older(f"This adapter is older than your settings: {of_all['finetune']}.", "finetune")
+            older = Older(
+                _("This adapter is older than your settings: {why}.", why=of_all["finetune"]),
+                "finetune",
+            )
         older = older or found.get("")
         if older is not None:
             found[name] = Older(older.reason, _first(of_all, older.stage, name == recipe.finetune.adapter))
@@ -159,7 +169,7 @@ def _older_adapter(lab: LabFolder, file: Path, name: str) -> Older | None:
         return None
     if folder_stamp(source) == made_from:
         return None
-    return Older("This adapter is older than your last finetune.", "optimize")
+    return Older(_("This adapter is older than your last finetune."), "optimize")
 
 
 def _first(of_all: Mapping[str, str], stage: str, current: bool) -> str:
@@ -207,9 +217,14 @@ def _reasons(stage: Stage, lab: LabFolder, recipe: Recipe, skip: tuple[str, ...]
             continue
         option = _option(stage.name, key)
         if (stage.name, key) in _INPUTS:
-            inputs[key] = _INPUTS[stage.name, key]
+            inputs[key] = _(_INPUTS[stage.name, key])
         elif option not in unknown:
-            settings[option] = f"{option} is {_value(after[key])}, it was {_value(before[key])}"
+            settings[option] = _(
+                "{option} is {now}, it was {was}",
+                option=option,
+                now=_value(after[key]),
+                was=_value(before[key]),
+            )
     # An automatic value that follows a changed setting is no news beside it.
     own = {option: words for option, words in settings.items() if option not in automatic}
     settings = own or settings

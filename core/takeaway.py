@@ -12,10 +12,11 @@ from core.export.forms import FORMS
 from core.files import MANIFEST, read_json
 from core.folder import RECIPE_NAME, LabFolder
 from core.formats import counted, human_bytes
+from core.language import N_, _
 from core.text import clean, command, shell
 
-TITLE = "Take it with you"
-GRAPH, ADAPTERS, REST = "the model: graph and weights", "adapters", "tokenizer and settings"
+TITLE = N_("Take it with you")
+GRAPH, ADAPTERS, REST = N_("the model: graph and weights"), N_("adapters"), N_("tokenizer and settings")
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,23 @@ class Takeaway:
 
     def lines(self) -> list[str]:
         """All of it for people, harmless for a terminal."""
-        said = [f"{_flat(str(self.folder))}, {human_bytes(self.bytes)} in {counted(self.files, 'file')}:"]
-        said += [f"  {human_bytes(size):>9}  {what}" for what, size in self.parts]
+        files = counted(self.files, "file")
+        said = [
+            _(
+                "{folder}, {size} in {files}:",
+                folder=_flat(str(self.folder)),
+                size=human_bytes(self.bytes),
+                files=files,
+            )
+        ]
+        said += [f"  {human_bytes(size):>9}  {_(what)}" for what, size in self.parts]
         if self.question:
+            before, now = _("before:"), _("now:")
+            wide = max(len(before), len(now))
             said += [
-                f"Asked: {_flat(self.question)}",
-                f"  before: {_flat(self.base)}",
-                f"  now:    {_flat(self.tuned)}",
+                _("Asked: {question}", question=_flat(self.question)),
+                f"  {before:<{wide}} {_flat(self.base)}",
+                f"  {now:<{wide}} {_flat(self.tuned)}",
             ]
         for way in self.ways:
             said += [f"{way.what}:", f"  {way.how}"]
@@ -120,15 +131,15 @@ def _ways(lab: LabFolder) -> tuple[Way, ...]:
     name = lab.root.name or "lab"
     onnx = lab.onnx_dir.relative_to(lab.root)
     return (
-        Way("Pack it", shell("tar", "-C", lab.root, "-cf", f"{name}.tar", RECIPE_NAME, onnx)),
+        Way(_("Pack it"), shell("tar", "-C", lab.root, "-cf", f"{name}.tar", RECIPE_NAME, onnx)),
         Way(
-            "Chat with it on another machine that has OlivePress",
+            _("Chat with it on another machine that has OlivePress"),
             f"{shell('mkdir', name)} && {shell('tar', '-C', name, '-xf', f'{name}.tar')} && {command('chat', name)}",
         ),
-        Way("Let programs here ask it, as they ask OpenAI's", command("serve", lab.root)),
+        Way(_("Let programs here ask it, as they ask OpenAI's"), command("serve", lab.root)),
         *(
             Way(
-                f"{form.title}. {form.about}".rstrip("."),
+                f"{_(form.title)}. {_(form.about)}".rstrip("."),
                 command(
                     "export",
                     lab.root,
@@ -140,7 +151,7 @@ def _ways(lab: LabFolder) -> tuple[Way, ...]:
             for form in FORMS.values()
             if form.made_from
         ),
-        Way("Azure Machine Learning, one way of several", command("upload", lab.root)),
+        Way(_("Azure Machine Learning, one way of several"), command("upload", lab.root)),
     )
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-MARKS = {"_", "N_", "ngettext", "pgettext"}
+MARKS = {"_", "N_", "Nn_", "ngettext", "pgettext"}
 """What marks a text."""
 
 _STYLE = re.compile(r"(?:\s|bold|dim|reverse|italic|underline|not|on|\$[\w-]+|\d+%|\{\})*\Z")
@@ -79,3 +79,13 @@ def _text(node: ast.AST) -> str | None:
             for part in node.values
         )
     return None
+
+
+def literals(path: Path) -> Iterator[tuple[str, str]]:
+    """Every text that is given to a mark, and where: Babel finds none within an f-string."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in MARKS:
+            given = node.args[1:2] if getattr(node.func, "id", "") == "pgettext" else node.args[:1]
+            for each in given:
+                if isinstance(each, ast.Constant) and isinstance(each.value, str) and each.value:
+                    yield f"{path.name}:{node.lineno}", each.value

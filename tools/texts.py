@@ -26,6 +26,7 @@ LOCALE = ROOT / "core" / "locale"
 KEYWORDS = {
     "_": None,
     "N_": None,
+    "Nn_": (1, 2),
     "ngettext": (1, 2),
     "pgettext": ((1, "c"), 2),
 }

@@ -25,7 +25,7 @@ from tui.labels import ENDS
 from tui.layout import COLUMNS, TALL, WIDE
 from tui.session import Session
 from tui.snapshot import Snapshot
-from tui.steps import first_step, step_named, steps
+from tui.steps import Step, first_step, step_named, steps
 from tui.terminal import default_theme
 from tui.theme import CYCLE, OWN
 
@@ -90,6 +90,7 @@ class OlivePressApp(App[None]):
         self.settings: UserSettings = read_settings()
         language.use(language.wanted(self.settings.language))
         self._language = language.in_use()
+        self._made: dict[str, StepScreen] = {}
         self.session = Session(root)
         self.snapshot = Snapshot()
         self._watch: LabWatch | None = None
@@ -168,7 +169,7 @@ class OlivePressApp(App[None]):
 
     def get_default_screen(self) -> Screen[None]:
         """The first step's screen. As that of a mode it would be laid out, dropped and laid out again at the start."""
-        return self._first.make()
+        return self._make(self._first)
 
     def refresh_css(self, animate: bool = True) -> None:
         """Style everything anew. Before there is a screen only the colours are new: sheets are read once, with it."""
@@ -179,7 +180,7 @@ class OlivePressApp(App[None]):
 
     def on_mount(self) -> None:
         """Start to watch once the first screen stands."""
-        self.add_mode(self._mode(self._first.name), self._first.make)
+        self.add_mode(self._mode(self._first.name), partial(self._make, self._first))
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
@@ -214,7 +215,12 @@ class OlivePressApp(App[None]):
         for each in steps():
             # That of the first step is none until its screen stands: see get_default_screen.
             if self.screen_stack or each != self._first:
-                self.add_mode(self._mode(each.name), each.make)
+                self.add_mode(self._mode(each.name), partial(self._make, each))
+
+    def _make(self, step: Step) -> StepScreen:
+        """A step's screen, which is remembered."""
+        self._made[step.name] = step.make()
+        return self._made[step.name]
 
     async def action_step(self, number: int) -> None:
         """Go to the step with that number. Leaving the first step makes the lab, where there is none."""
@@ -388,6 +394,12 @@ class OlivePressApp(App[None]):
 
         if code == language.in_use():
             return
+        if any(screen.is_busy for screen in self._made.values()):
+            # Every screen is made anew, and these end with theirs.
+            self.notify(
+                _("An answer or a server of the chat would end with that: stop it first."), markup=False
+            )
+            return
         with suppress(LabError):  # told when the field is left by itself, or the step is run
             self.current.keep_typed()
         try:
@@ -400,6 +412,7 @@ class OlivePressApp(App[None]):
         self._language = code
         self.notes.clear()
         self._add_modes()
+        self._made.clear()
         await self.go_to(here)
         for mode in before:
             await self.remove_mode(mode)
@@ -470,6 +483,13 @@ class OlivePressApp(App[None]):
             if self._unload is not None:
                 self._unload.stop()
             self._unload = self.set_timer(LOADED_S, warm.let_go)
+
+    def action_command_palette(self) -> None:
+        """Search all commands by name."""
+        from textual.command import CommandPalette
+
+        if not any(isinstance(screen, CommandPalette) for screen in self.screen_stack):
+            self.push_screen(CommandPalette(placeholder=_("Search for commands…"), id="--command-palette"))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """What the command palette offers: every step and every action."""

@@ -127,6 +127,42 @@ _METRICS = {
     "cpu_util": N_("CPU %"),
 }
 
+PHASES = (
+    N_("Adding places for adapters"),
+    N_("Adding the adapter"),
+    N_("Asking the float model"),
+    N_("Asking training questions again"),
+    N_("Building the graph"),
+    N_("Comparing with the float model"),
+    N_("Computing without rounding"),
+    N_("Folding the adapter in"),
+    N_("Loading the ONNX model"),
+    N_("Loading the packages"),
+    N_("Looking at the records"),
+    N_("Looking at the weights"),
+    N_("Looking for the model"),
+    N_("Measuring the speed"),
+    N_("Measuring which layers need more bits"),
+    N_("Reading a long text"),
+    N_("Reading the general text"),
+    N_("Reading the tokenizer"),
+    N_("Rounding the output matrix"),
+    N_("Scaling and rounding the layers"),
+    N_("Sending"),
+    N_("Trying candidates on some layers"),
+    N_("Waiting for another process to unpack the file"),
+    N_("Writing the weights"),
+    N_("loading"),
+    N_("reading the records"),
+    N_("registering"),
+    N_("sending"),
+    N_("sharing the model"),
+    N_("signing in"),
+    N_("training"),
+    N_("verifying"),
+)
+"""What a job says of what it does, as its events have it, to be translated where it is shown."""
+
 HEADLINES = {
     "queued": N_("Starting"),
     "running": N_("Running"),

@@ -6,24 +6,25 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from core.errors import RequestError
+from core.language import N_, _
 
 _COMMANDS = (
-    ("again", "", "answer the last question anew"),
-    ("edit", "[TEXT]", "put another question in its place"),
-    ("compare", "[TEXT]", "base and tuned side by side, on or off"),
-    ("adapter", "[NAME]", "who answers; none for the base"),
-    ("set", "[NAME VALUE]", "how answers are chosen"),
-    ("chats", "", "earlier chats"),
-    ("open", "CHAT", "go on with an earlier chat"),
-    ("new", "", "begin another chat"),
-    ("name", "TEXT", "name this chat"),
-    ("save", "[FILE]", "write it as Markdown"),
-    ("copy", "", "copy the last answer"),
-    ("evaluate", "[N]", "every form of the model on the held-out records"),
-    ("serve", "", "answer other programs: the address"),
-    ("restart", "", "start the model again"),
-    ("help", "", "this list"),
-    ("quit", "", "end the chat"),
+    ("again", "", N_("answer the last question anew")),
+    ("edit", "[TEXT]", N_("put another question in its place")),
+    ("compare", "[TEXT]", N_("base and tuned side by side, on or off")),
+    ("adapter", "[NAME]", N_("who answers; none for the base")),
+    ("set", "[NAME VALUE]", N_("how answers are chosen")),
+    ("chats", "", N_("earlier chats")),
+    ("open", "CHAT", N_("go on with an earlier chat")),
+    ("new", "", N_("begin another chat")),
+    ("name", "TEXT", N_("name this chat")),
+    ("save", "[FILE]", N_("write it as Markdown")),
+    ("copy", "", N_("copy the last answer")),
+    ("evaluate", "[N]", N_("every form of the model on the held-out records")),
+    ("serve", "", N_("answer other programs: the address")),
+    ("restart", "", N_("start the model again")),
+    ("help", "", N_("this list")),
+    ("quit", "", N_("end the chat")),
 )
 """Name, words behind it, meaning."""
 _NAMES = frozenset(name for name, _, _ in _COMMANDS)
@@ -77,14 +78,14 @@ def parse(line: str, without: Container[str] = ()) -> Command | str:
     """
     if not line.startswith("/") or line.startswith("//"):
         return line.removeprefix("/")
-    typed, _, words = line[1:].strip().partition(" ")
+    typed, _space, words = line[1:].strip().partition(" ")
     if typed == "base":
         return Command("adapter", "none")
     name = _SAME.get(typed, typed)
     if name not in _NAMES or name in without:
         raise RequestError(
-            f"There is no command /{typed}.",
-            hint="/help lists them. A question is typed with //.",
+            _("There is no command /{typed}.", typed=typed),
+            hint=_("/help lists them. A question is typed with //."),
             code="chat.command",
         )
     return Command(name, words.strip())
@@ -103,7 +104,10 @@ def complete(line: str, words: Words, without: Container[str] = ()) -> list[Comp
     if not space:
         return [
             Completion(
-                f"/{name}{' ' if more else ''}", _usage(name, more), meaning, not more or more.startswith("[")
+                f"/{name}{' ' if more else ''}",
+                _usage(name, more),
+                _(meaning),
+                not more or more.startswith("["),
             )
             for name, more, meaning in _COMMANDS
             if name.startswith(typed) and name not in without
@@ -120,7 +124,7 @@ def complete(line: str, words: Words, without: Container[str] = ()) -> list[Comp
 
 def setting(words: str) -> tuple[str, str]:
     """The name and the value behind ``/set``, each empty if it is not there."""
-    name, _, value = words.replace("=", " ", 1).partition(" ")
+    name, _equals, value = words.replace("=", " ", 1).partition(" ")
     return name, value.strip()
 
 

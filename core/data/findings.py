@@ -14,6 +14,7 @@ from typing import IO
 
 from core.data.types import BLOCKING, Finding, Problem, quote
 from core.formats import counted, number
+from core.language import _
 
 OFTEN = 40
 """Seen more often than this, a record is seen very often: it is twice the rounds that "auto" takes at most."""
@@ -24,9 +25,9 @@ _LONGEST = 2_000
 def passes(rounds: float, rows: int) -> str:
     """What training sees of its rows: ``each row 2.5 times``, or of a part of them ``8 of 60 rows``."""
     if rows and rounds < 1:
-        return f"{number(max(1, round(rounds * rows)))} of {counted(rows, 'row')}"
+        return _("{done} of {total}", done=number(max(1, round(rounds * rows))), total=counted(rows, "row"))
     times = f"{rounds:.{0 if rounds >= 10 else 1}f}".removesuffix(".0")
-    return "each row once" if times == "1" else f"each row {times} times"
+    return _("each row once") if times == "1" else _("each row {times} times", times=times)
 
 
 class Findings:

@@ -118,6 +118,11 @@ class StepScreen(Screen[None]):
         """Cells that a line of the body has, within its frame."""
         return max(40, (self._main.size.width or self.size.width - 2) - 4)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is under way that would end with this screen."""
+        return False
+
     def show(self, snapshot: Snapshot) -> None:
         """Show the lab as it was read."""
 
@@ -154,7 +159,7 @@ class StepScreen(Screen[None]):
 
     def refresh_from(self, snapshot: Snapshot) -> None:
         """Show what was read from the lab's folder."""
-        if not self._composed:
+        if not self._composed or not self.is_running:
             return
         self.rail.show(rail_labels(snapshot, self.olive.notes))
         self.show(snapshot)

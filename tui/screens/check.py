@@ -15,9 +15,11 @@ from textual.content import Content
 from textual.geometry import Size
 from textual.message import Message
 
+from core.language import N_, _
 from core.text import clean
 from tui.actions import helps_of, in_words
 from tui.screens.base import StepScreen
+from tui.steps import steps
 from tui.widgets.button import Button
 from tui.widgets.plain_list import PlainList
 from tui.widgets.problem import Helps
@@ -68,19 +70,20 @@ class CheckState:
     def headline(self) -> Content:
         """What it comes to."""
         if self.problem:
-            return Content(clean(f"The checks could not be made. {self.problem}"))
+            return Content(clean(_("The checks could not be made. {problem}", problem=self.problem)))
         if not self.over:
-            return Content(f"Looking … {len(self.checks)} so far")
+            return Content(_("Looking … {n} so far", n=len(self.checks)))
         if self.worst == "FAIL":
             return Content.assemble(
                 (f"{self.count('FAIL')} FAIL", "bold $text-error"),
-                ": do what stands below, then check again.",
+                ": " + _("do what stands below, then check again."),
             )
         if self.worst == "WARN":
             return Content.assemble(
-                ("This machine can run the lab.", "bold"), f"  {self.count('WARN')} WARN: good to know."
+                (_("This machine can run the lab."), "bold"),
+                "  " + _("{count} WARN: good to know.", count=self.count("WARN")),
             )
-        return Content.styled("This machine can run the lab.", "bold $text-success")
+        return Content.styled(_("This machine can run the lab."), "bold $text-success")
 
     def line(self, index: int) -> Content:
         """One check in a line."""
@@ -102,7 +105,7 @@ class CheckState:
             Content(clean(check.found)),
         ]
         if check.fix:
-            parts += [("\nWhat to do: ", "bold"), Content(clean(in_words(check.advice)))]
+            parts += [("\n" + _("What to do:") + " ", "bold"), Content(clean(in_words(check.advice)))]
         return Content.assemble(*parts)
 
 
@@ -110,7 +113,7 @@ def as_here(check: Check, session: Session) -> Check:
     """Without a lab the command line says how to make one; the wizard makes it by itself."""
     if check.name == "recipe" and not session.exists and session.broken is None:
         return replace(
-            check, state="SKIP", found="There is no lab here yet: it is made when you go on.", hint=""
+            check, state="SKIP", found=_("There is no lab here yet: it is made when you go on."), hint=""
         )
     return check
 
@@ -119,7 +122,7 @@ class CheckScreen(StepScreen):
     """The checks as they come in; the marked one in full below, with what to do."""
 
     NAME = "check"
-    LABELS: ClassVar[Mapping[str, str]] = {"run": "Check"}
+    LABELS: ClassVar[Mapping[str, str]] = {"run": N_("Check")}
     CSS_PATH = "check.tcss"
 
     class Seen(Message):
@@ -149,9 +152,9 @@ class CheckScreen(StepScreen):
         yield self.detail
         yield self.helps
         with Horizontal(classes="buttons"):
-            yield Button("Next: Data", id="next", key="F4", primary=True)
-            yield Button("Check again", id="run", key="F8")
-            yield Button("Copy as text", id="copy", key="c")
+            yield Button(_("Next: {title}", title=steps()[1].title), id="next", key="F4", primary=True)
+            yield Button(_("Check again"), id="run", key="F8")
+            yield Button(_("Copy as text"), id="copy", key="c")
         yield self.command
 
     def lay_out(self) -> None:
@@ -258,4 +261,4 @@ class CheckScreen(StepScreen):
         from core.check.types import as_markdown
 
         self.app.copy_to_clipboard(clean(as_markdown(self.state.checks)))
-        self.notify("Copied (if your terminal allows it).", markup=False)
+        self.notify(_("Copied (if your terminal allows it)."), markup=False)

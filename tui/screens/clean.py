@@ -14,6 +14,7 @@ from textual.message import Message
 
 from core.folder import LabFolder
 from core.formats import human_bytes
+from core.language import N_, _
 from core.space import SHARED, Removable, removable, remove
 from core.text import clean
 from tui.screens.dialogs import Dialog
@@ -28,7 +29,7 @@ class CleanScreen(Dialog[int]):
     CSS_PATH = "dialogs.tcss"
     AUTO_FOCUS = "#room"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("space", "tick", "Tick", show=False),
+        Binding("space", "tick", N_("Tick"), show=False),
         Binding("r", "remove", show=False),
         Binding("escape,q", "close", show=False),
     ]
@@ -47,19 +48,19 @@ class CleanScreen(Dialog[int]):
         self._ticked: set[str] = set()
         self._gone = 0
         self.busy = True
-        self._said = Plain("Looking at the sizes …", id="said")
+        self._said = Plain(_("Looking at the sizes …"), id="said")
         self._price = Plain("", classes="dialog-hint")
         self._list = PlainList(id="room", empty="")
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -pick"):
-            yield Plain("What takes room and can go  (Enter ticks)", classes="dialog-title")
+            yield Plain(_("What takes room and can go  (Enter ticks)"), classes="dialog-title")
             yield self._said
             yield self._list
             yield self._price
             with Horizontal(classes="dialog-buttons"):
-                yield Button("Close", id="close", key="Esc", primary=True)
-                yield Button("Remove what is ticked", id="remove", key="r")
+                yield Button(_("Close"), id="close", key="Esc", primary=True)
+                yield Button(_("Remove what is ticked"), id="remove", key="r")
 
     def on_mount(self) -> None:
         """Look; nothing can be removed before something is ticked."""
@@ -93,13 +94,16 @@ class CleanScreen(Dialog[int]):
         if problem:
             self._said.show(problem)
         elif not self.busy:
-            gone = f"{human_bytes(self._gone)} are free again. " if self._gone else ""
+            gone = _("{size} are free again.", size=human_bytes(self._gone)) + " " if self._gone else ""
             self._said.show(
-                gone + ("Only what you tick is removed." if self._found else "There is nothing to remove.")
+                gone
+                + (_("Only what you tick is removed.") if self._found else _("There is nothing to remove."))
             )
         button = self.query_one("#remove", Button)
         button.disabled = self.busy or not self._ticked
-        button.label(f"Remove {human_bytes(ticked)}" if self._ticked else "Remove what is ticked")
+        button.label(
+            _("Remove {size}", size=human_bytes(ticked)) if self._ticked else _("Remove what is ticked")
+        )
         self._list.show(len(self._found), self._line)
         self._draw_price(self._list.index)
 
@@ -109,9 +113,9 @@ class CleanScreen(Dialog[int]):
             self._price.show("")
             return
         each = self._found[min(index, len(self._found) - 1)]
-        price = f"Costs: {each.cost}." if each.cost else "Nobody would miss it."
+        price = _("Costs: {cost}.", cost=each.cost) if each.cost else _("Nobody would miss it.")
         if each.kind == SHARED:
-            price = "Not removed here: other programs may use it (hf cache rm)."
+            price = _("Not removed here: other programs may use it (hf cache rm).")
         self._price.show(
             Content.assemble((price, "bold"), "\n", (clean(str(each.path), keep_newlines=False), DIM))
         )

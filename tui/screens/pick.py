@@ -17,6 +17,7 @@ from textual.message import Message
 from textual.widgets import Input
 
 from core.formats import human_bytes
+from core.language import N_, _
 from core.model.found import FoundModel, found_models
 from core.text import clean
 from tui.glyphs import glyph
@@ -29,7 +30,7 @@ _ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")
 _MOST = 5000
 
 _KEYS: list[BindingType] = [
-    Binding("escape", "close", "Close", show=False),
+    Binding("escape", "close", N_("Close"), show=False),
     Binding("up", "move(-1)", show=False),
     Binding("down", "move(1)", show=False),
     Binding("pageup", "move(-10)", show=False),
@@ -92,7 +93,7 @@ class PickScreen(Dialog[Path | None]):
         self._entries: list[Entry] = []
         self._fitting: list[Entry] = []
         self._typed = Typed(
-            compact=True, id="typed", placeholder="type to filter, or a path; Tab completes it"
+            compact=True, id="typed", placeholder=_("type to filter, or a path; Tab completes it")
         )
         self._list = PlainList(id="entries")
         self._list.can_focus = False
@@ -100,7 +101,9 @@ class PickScreen(Dialog[Path | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -pick"):
-            yield Plain("Pick a file  (Enter opens, Backspace goes up, Esc closes)", classes="dialog-title")
+            yield Plain(
+                _("Pick a file  (Enter opens, Backspace goes up, Esc closes)"), classes="dialog-title"
+            )
             yield self._typed
             yield self._where
             yield self._list
@@ -149,7 +152,7 @@ class PickScreen(Dialog[Path | None]):
         self._filter()
 
     def _filter(self) -> None:
-        _, words = self._place
+        _folder, words = self._place
         wanted = words.lower()
         fitting = [
             each
@@ -162,7 +165,9 @@ class PickScreen(Dialog[Path | None]):
             fitting.insert(0, Entry(self._shown.parent, "..", True))
         self._fitting = fitting
         self._list.index = 1 if not words and len(fitting) > 1 and fitting[0].name == ".." else 0
-        self._list.show(len(fitting), self._line, "Nothing here fits." if words else "No data files here.")
+        self._list.show(
+            len(fitting), self._line, _("Nothing here fits.") if words else _("No data files here.")
+        )
 
     def _line(self, index: int) -> Content:
         entry = self._fitting[index]
@@ -187,7 +192,9 @@ class PickScreen(Dialog[Path | None]):
         elif self._fitting and folder == self._shown:
             self._open(self._fitting[self._list.index])
         else:
-            self._where.show(f"There is no {typed} {glyph('dot')} type another, or pick below.")
+            self._where.show(
+                _("There is no {typed} {dot} type another, or pick below.", typed=typed, dot=glyph("dot"))
+            )
 
     def _open(self, entry: Entry) -> None:
         if entry.folder:
@@ -256,14 +263,14 @@ class PickModelScreen(Dialog[str | None]):
         self._typed = Line(
             compact=True,
             id="typed",
-            placeholder="type to filter, or a hub id such as Qwen/Qwen3-0.6B, or a path",
+            placeholder=_("type to filter, or a hub id such as Qwen/Qwen3-0.6B, or a path"),
         )
         self._list = PlainList(id="entries", empty="Looking …")
         self._list.can_focus = False
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -pick"):
-            yield Plain("Pick a model  (Enter takes it, Esc closes)", classes="dialog-title")
+            yield Plain(_("Pick a model  (Enter takes it, Esc closes)"), classes="dialog-title")
             yield self._typed
             yield self._list
 
@@ -294,7 +301,7 @@ class PickModelScreen(Dialog[str | None]):
         ]
         if typed and typed not in (model.source for model in self._fitting):
             # A hub id or a path is meant as it stands, though something that was found has a longer one.
-            as_typed = FoundModel(typed, "as typed", typed, None)
+            as_typed = FoundModel(typed, _("as typed"), typed, None)
             self._fitting.insert(0 if "/" in typed else len(self._fitting), as_typed)
         self._list.index = 0
         self._list.show(len(self._fitting), self._line)
@@ -353,6 +360,10 @@ def list_folder(folder: Path, endings: tuple[str, ...]) -> tuple[list[Entry], st
                 if len(entries) >= _MOST:
                     break
     except (OSError, ValueError) as error:
-        return [], f"{folder} cannot be read: {getattr(error, 'strerror', None) or error}"
+        return [], _(
+            "{path} cannot be read: {strerror}",
+            path=folder,
+            strerror=getattr(error, "strerror", None) or error,
+        )
     entries.sort(key=lambda entry: (not entry.folder, entry.name.lower()))
     return entries, ""

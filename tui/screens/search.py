@@ -15,6 +15,7 @@ from textual.message import Message
 from textual.widgets import Input
 
 from core.formats import human_bytes
+from core.language import N_, _
 from core.search.space import READERS, SearchLimits
 from core.searched import Board, Try, ordered, read_board, refused_words
 from core.text import clean
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
 
 LIMITS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
     "quantize": (
-        ("size", "Size at most", "2.5GB"),
-        ("loss", "Worse by at most", "1%"),
-        ("speed", "Tokens/s at least", "20"),
-        ("seconds", "Time for it", "20m"),
+        ("size", N_("Size at most"), "2.5GB"),
+        ("loss", N_("Worse by at most"), "1%"),
+        ("speed", N_("Tokens/s at least"), "20"),
+        ("seconds", N_("Time for it"), "20m"),
     ),
-    "finetune": (("seconds", "Time for it", "20m"),),
+    "finetune": (("seconds", N_("Time for it"), "20m"),),
 }
 """For each kind of search the limits that a person can state: a key, what it is called, an example."""
 
@@ -53,9 +54,9 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
 
     CSS_PATH: ClassVar[list[str]] = ["dialogs.tcss", "search.tcss"]  # type: ignore[assignment]
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f8", "search", "Search", show=False),
-        Binding("f9", "stop", "Stop", show=False),
-        Binding("escape", "close", "Close", show=False),
+        Binding("f8", "search", N_("Search"), show=False),
+        Binding("f9", "stop", N_("Stop"), show=False),
+        Binding("escape", "close", N_("Close"), show=False),
     ]
 
     class Tried(Message):
@@ -69,16 +70,18 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
         super().__init__()
         self.kind, self.session, self.newest = kind, session, newest
         self.said = Plain(id="said")
-        self.list = PlainList(id="tries", empty="Nothing has been tried yet. Empty limits mean: anything.")
+        self.list = PlainList(id="tries", empty=_("Nothing has been tried yet. Empty limits mean: anything."))
         self._busy = False
         self._problem = ""
         self._drawn: object = None
         self._tries: list[Try] = []
 
     def compose(self) -> ComposeResult:
-        what = "a way to quantize" if self.kind == "quantize" else "rate, rank and scale of the training"
+        what = (
+            _("a way to quantize") if self.kind == "quantize" else _("rate, rank and scale of the training")
+        )
         with Vertical(classes="dialog -search"):
-            yield Plain(f"Search for {what}", classes="dialog-title")
+            yield Plain(_("Search for {what}", what=what), classes="dialog-title")
             with Horizontal(classes="limits"):
                 for key, label, example in LIMITS[self.kind]:
                     with Vertical(classes="limit"):
@@ -87,9 +90,9 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
             yield self.said
             yield self.list
             with Horizontal(classes="dialog-buttons"):
-                yield Button("Search", id="search", key="F8", primary=True)
-                yield Button("Stop", id="stop", key="F9")
-                yield Button("Close", id="close", key="Esc")
+                yield Button(_("Search"), id="search", key="F8", primary=True)
+                yield Button(_("Stop"), id="stop", key="F9")
+                yield Button(_("Close"), id="close", key="Esc")
 
     def on_mount(self) -> None:
         """Show the last search, and look again while one runs."""
@@ -141,11 +144,15 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
         if job is not None and job.state in ("failed", "crashed") and job.error:
             return Content.styled(clean(f"{job.error.get('title')} {job.error.get('detail')}"), "$text-error")
         if board is None:
-            return "Each choice is tried on a part of the model, the most promising as a whole." if (
+            return _("Each choice is tried on a part of the model, the most promising as a whole.") if (
                 self.kind == "quantize"
-            ) else "Short trainings; those that do worse are stopped early."  # fmt: skip
-        parts = [board.note, f"Limits: {board.limits}." if board.limits else "", refused_words(board)]
-        parts.append("Enter takes the marked one. * best, + on the front, ~ estimated.")
+            ) else _("Short trainings; those that do worse are stopped early.")  # fmt: skip
+        parts = [
+            board.note,
+            _("Limits: {limits}.", limits=board.limits) if board.limits else "",
+            refused_words(board),
+        ]
+        parts.append(_("Enter takes the marked one. * best, + on the front, ~ estimated."))
         return " ".join(filter(None, parts))
 
     # What a person does
@@ -177,7 +184,9 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
             try:
                 found[key] = READERS[key](field.value)
             except ValueError as error:
-                self._problem = f"{label}: {error}. An example: {example}."
+                self._problem = _(
+                    "{label}: {error}. An example: {example}.", label=label, error=error, example=example
+                )
                 self.set_focus(field)
                 return None
         return SearchLimits.from_dict(found)

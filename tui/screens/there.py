@@ -12,6 +12,7 @@ from textual.widgets import Input
 
 from core.errors import LabError
 from core.formats import duration
+from core.language import N_, _, ngettext
 from core.text import clean
 from tui.child import Commands
 from tui.screens.dialogs import Scrolled
@@ -27,14 +28,15 @@ class SendScreen(Working):
 
     AUTO_FOCUS = "#plan"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f8,r", "send", "Send", show=False),
-        Binding("s", "sign_in", "Sign in", show=False),
+        Binding("f8,r", "send", N_("Send"), show=False),
+        Binding("s", "sign_in", N_("Sign in"), show=False),
     ]
 
     def __init__(self, commands: Commands, folder: str, stage: str, compute: str) -> None:
         super().__init__(commands)
         self._words = ("run", folder, stage, "--on", "azureml", "--compute", compute, "--dry-run")
-        self._title = f"{stage} on {clean(compute, keep_newlines=False)}: what would be sent"
+        where = clean(compute, keep_newlines=False)
+        self._title = _("{stage} on {compute}: what would be sent", stage=stage, compute=where)
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -azure -tall-list"):
@@ -43,9 +45,9 @@ class SendScreen(Working):
             with Scrolled(id="plan"):
                 yield Plain("", id="plan-text")
             with Horizontal(classes="dialog-buttons"):
-                yield Button("Send", id="send", key="F8", primary=True)
-                yield Button("Close", id="close", key="Esc")
-                yield Button("Sign in", id="sign-in", key="s")
+                yield Button(_("Send"), id="send", key="F8", primary=True)
+                yield Button(_("Close"), id="close", key="Esc")
+                yield Button(_("Sign in"), id="sign-in", key="s")
 
     def on_mount(self) -> None:
         """Look."""
@@ -53,7 +55,9 @@ class SendScreen(Working):
         self._look()
 
     def _look(self) -> None:
-        self.begin(self._words, "Looking at the machine, the records and what of them is in Azure already …")
+        self.begin(
+            self._words, _("Looking at the machine, the records and what of them is in Azure already …")
+        )
 
     def done(self, result: dict[str, Any]) -> None:
         """Tell it, and let it be sent."""
@@ -62,7 +66,7 @@ class SendScreen(Working):
         lines = plan_lines(result)
         at = len(lines) - 1 - next(n for n, line in enumerate(reversed(lines)) if line.startswith("Compute:"))
         cost, rest = lines[at:], lines[:at]
-        self.said.show(clean("\n".join(["Nothing was sent yet.", *cost])))
+        self.said.show(clean("\n".join([_("Nothing was sent yet."), *cost])))
         text = "\n".join(clean(line, keep_newlines=False) for line in rest)
         self.query_one("#plan-text", Plain).show(f"{text}\n\njob.yml\n\n{clean(str(result['file']))}")
         self.query_one("#send").display = True
@@ -76,7 +80,7 @@ class SendScreen(Working):
     def action_sign_in(self) -> None:
         """Sign in, then look again."""
         if not self.working:
-            self.app.push_screen(SignInScreen(self._commands, "to send a job"), self._come_back)
+            self.app.push_screen(SignInScreen(self._commands, _("to send a job")), self._come_back)
 
     def _come_back(self, result: dict[str, Any] | None) -> None:
         if result is not None:
@@ -95,8 +99,8 @@ class NewClusterScreen(Working):
     AUTO_FOCUS = "#name"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down", "list", show=False),
-        Binding("f5", "priority", "Priority", show=False),
-        Binding("f8", "make", "Make it", show=False),
+        Binding("f5", "priority", N_("Priority"), show=False),
+        Binding("f8", "make", N_("Make it"), show=False),
     ]
 
     def __init__(self, commands: Commands, folder: str) -> None:
@@ -108,26 +112,28 @@ class NewClusterScreen(Working):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -azure -tall-list"):
-            yield Plain("A new cluster  (name it, then choose a size with Enter)", classes="dialog-title")
-            yield Line("gpu-cluster", compact=True, id="name", placeholder="letters, digits and dashes")
+            yield Plain(_("A new cluster  (name it, then choose a size with Enter)"), classes="dialog-title")
+            yield Line("gpu-cluster", compact=True, id="name", placeholder=_("letters, digits and dashes"))
             yield PlainList(id="sizes")
             yield self.said
             with Horizontal(classes="dialog-buttons"):
-                yield Button("Make it", id="make", key="F8", primary=True)
-                yield Button("Close", id="close", key="Esc")
-                yield Button("Priority: dedicated", id="priority", key="F5")
+                yield Button(_("Make it"), id="make", key="F8", primary=True)
+                yield Button(_("Close"), id="close", key="Esc")
+                yield Button(_("Priority: dedicated"), id="priority", key="F5")
 
     def on_mount(self) -> None:
         """Ask which sizes there are."""
         self.query_one("#make").display = False
         self.query_one(PlainList).show(0, lambda index: "", "")
-        self.begin(("compute", self._folder, "--sizes"), "Asking Azure which sizes of machines there are …")
+        self.begin(
+            ("compute", self._folder, "--sizes"), _("Asking Azure which sizes of machines there are …")
+        )
 
     def _line(self, index: int) -> Content:
         size = self._sizes[index]
         price = size.get("low_price" if self._low else "price")
         gpus = f"{size['gpus']} GPU, " if size.get("gpus") else ""
-        cost = "price not told" if price is None else f"{price:g} {size.get('currency', '')}/h"
+        cost = _("price not told") if price is None else f"{price:g} {size.get('currency', '')}/h"
         about = f"  {gpus}{size.get('vcpus')} vCPU, {size.get('memory_gb', 0):g} GB, {cost}"
         name = clean(str(size["name"]), keep_newlines=False)
         return Content.assemble((name, "bold"), (clean(about, keep_newlines=False), "$foreground 60%"))
@@ -144,14 +150,19 @@ class NewClusterScreen(Working):
             self._sizes = [each for each in result.get("sizes", []) if isinstance(each, dict)]
             where = clean(str(result.get("location", "")), keep_newlines=False)
             self.said.show(
-                f"{len(self._sizes)} sizes in {where}. Nothing is made before you have seen its cost."
+                ngettext(
+                    "{n} size in {where}. Nothing is made before you have seen its cost.",
+                    "{n} sizes in {where}. Nothing is made before you have seen its cost.",
+                    len(self._sizes),
+                    where=where,
+                )
             )
             self._list()
 
     def _list(self) -> None:
         self._shown = ()
         self.query_one("#make").display = False
-        self.query_one(PlainList).show(len(self._sizes), self._line, "None is told.")
+        self.query_one(PlainList).show(len(self._sizes), self._line, _("None is told."))
 
     def failed(self, error: LabError) -> None:
         """It was refused."""
@@ -173,7 +184,7 @@ class NewClusterScreen(Working):
             str(self._sizes[event.index]["name"]),
         )
         self._shown = (*words, "--low-priority") if self._low else words
-        self.begin((*self._shown, "--dry-run"), "Asking Azure for the price and the quota …")
+        self.begin((*self._shown, "--dry-run"), _("Asking Azure for the price and the quota …"))
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """What was shown was of another name."""
@@ -193,9 +204,11 @@ class NewClusterScreen(Working):
         """Dedicated nodes, or cheaper ones that may be taken back."""
         if not self.working:
             self._low = not self._low
-            self.query_one("#priority", Button).label(f"Priority: {'low' if self._low else 'dedicated'}")
+            self.query_one("#priority", Button).label(
+                _("Priority: low") if self._low else _("Priority: dedicated")
+            )
             self.said.show(
-                "Nodes of low priority cost less and may be taken back at any time." if self._low else ""
+                _("Nodes of low priority cost less and may be taken back at any time.") if self._low else ""
             )
             self._list()
 
@@ -203,7 +216,7 @@ class NewClusterScreen(Working):
         """Make it, once it was shown."""
         if self.query_one("#make").display and not self.working:
             self.query_one("#make").display = False
-            self.begin((*self._shown, "--yes"), "Making it …")
+            self.begin((*self._shown, "--yes"), _("Making it …"))
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """The keys' actions; Textual hands Close to the handler of every such dialog."""
@@ -215,10 +228,28 @@ class NewClusterScreen(Working):
 def _cost(facts: dict[str, Any]) -> str:
     """What a new cluster would be and cost."""
     price, gpus = facts.get("price"), facts.get("gpus")
-    cost = "a price that Azure does not tell" if price is None else f"{price:g} {facts['currency']} an hour"
-    node = f"{facts['size']}, {'GPUs not told' if gpus is None else f'{gpus} GPU'}, {facts['priority']}"
-    return (
-        f"{facts['name']} in {facts['location']}: at most {facts['nodes_max']} node of {node}.\n"
-        f"A node costs {cost} while it is up. None is up until a job comes, and one that is idle is given back after "
-        f"{duration(facts['idle_s'])}. Nothing was made yet."
-    )
+    told = _("GPUs not told") if gpus is None else f"{gpus} GPU"
+    node = f"{facts['size']}, {told}, {facts['priority']}"
+    parts = [
+        _(
+            "{name} in {location}: at most {n} node of {node}.",
+            name=facts["name"],
+            location=facts["location"],
+            n=facts["nodes_max"],
+            node=node,
+        )
+        + "\n",
+        _("A node costs a price that Azure does not tell while it is up.")
+        if price is None
+        else _(
+            "A node costs {price:g} {currency} an hour while it is up.",
+            price=price,
+            currency=facts["currency"],
+        ),
+        _(
+            "None is up until a job comes, and one that is idle is given back after {time}.",
+            time=duration(facts["idle_s"]),
+        ),
+        _("Nothing was made yet."),
+    ]
+    return parts[0] + " ".join(parts[1:])

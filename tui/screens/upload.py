@@ -15,7 +15,8 @@ from textual.content import Content
 
 from core.errors import LabError
 from core.files import MANIFEST
-from core.formats import human_bytes, number, time_left
+from core.formats import human_bytes, time_left
+from core.language import N_, _, ngettext
 from core.text import clean
 from tui.child import Commands
 from tui.glyphs import bar
@@ -39,7 +40,7 @@ WORKSPACE = ("upload.subscription", "upload.resource_group", "upload.workspace")
 WIDE = 70
 """Columns from which the step's own buttons fit beside each other with all their words."""
 
-STOPPED = "What has arrived is kept for the next upload; nothing is registered."
+STOPPED = N_("What has arrived is kept for the next upload; nothing is registered.")
 """What becomes of the work when an upload is stopped."""
 
 _BYTES = ("upload", "reading", "arrived")
@@ -53,23 +54,25 @@ def who() -> str:
     choice = remembered() or found()
     if choice is None:
         return ""
-    names = {"cli": "the Azure CLI", "device": "a code", "environment": "a service principal"}
-    by = names.get(choice.method, "this machine's identity")
+    names = {"cli": _("the Azure CLI"), "device": _("a code"), "environment": _("a service principal")}
+    by = names.get(choice.method, _("this machine's identity"))
     user = clean(choice.user, keep_newlines=False)
-    return f"Signed in as {user}, by {by}." if user else f"Would sign in by {by}."
+    return (
+        _("Signed in as {user}, by {by}.", user=user, by=by) if user else _("Would sign in by {by}.", by=by)
+    )
 
 
 def run_label(step: Step, job: JobView | None) -> str:
     """What the button says that starts it."""
     if job is None:
-        return "Upload"
-    return {"succeeded": "Upload again", "cancelled": "Go on"}.get(job.state, "Try again")
+        return _("Upload")
+    return {"succeeded": _("Upload again"), "cancelled": _("Go on")}.get(job.state, _("Try again"))
 
 
 def _place_lines(result: Mapping[str, Any]) -> list[Content]:
     """Where it is: its id and its page."""
     found = []
-    for key, word in (("uri", "Path"), ("url", "Page")):
+    for key, word in (("uri", _("Path")), ("url", _("Page"))):
         text = clean(str(result.get(key) or ""), keep_newlines=False)
         if text:
             found.append(Content.assemble((f"{word}  ", "$foreground 60%"), text))
@@ -132,14 +135,26 @@ class UploadController:
         """What would go, who is signed in, and what to do next."""
         goes = ""
         if self.goes is not None:
-            goes = f"\n{number(len(self.goes.items))} files, {human_bytes(self.goes.total)}, would go; d lists them."
+            goes = "\n" + ngettext(
+                "{n} file, {total}, would go; d lists it.",
+                "{n} files, {total}, would go; d lists them.",
+                len(self.goes.items),
+                total=human_bytes(self.goes.total),
+            )
         empty = [key.split(".")[1].replace("_", " ") for key in WORKSPACE if not values[key]]
         signed_in = who()
         if not signed_in:
-            what = "Nobody is signed in to Azure: press s. Then choose the workspace: press w. Other ways: press k."
+            what = _(
+                "Nobody is signed in to Azure: press s. Then choose the workspace: press w. Other ways: press k."
+            )
             return f"{what}{goes}"
         if empty:
-            return f"{signed_in} Choose the workspace: press w (still empty: {', '.join(empty)}).{goes}"
+            return _(
+                "{signed_in} Choose the workspace: press w (still empty: {empty}).{goes}",
+                signed_in=signed_in,
+                empty=", ".join(empty),
+                goes=goes,
+            )
         return f"{signed_in}{goes}"
 
     def state(self, stage: StageState) -> UploadState:
@@ -168,12 +183,12 @@ class UploadController:
         elif done > self._rate[2] and now - self._rate[1] >= 1:
             self._speed = (done - self._rate[2]) / (now - self._rate[1])
             self._rate = (job.id + job.phase, now, done)
-        parts = [f"{human_bytes(done)} of {human_bytes(total)}"]
+        parts = [_("{done} of {total}", done=human_bytes(done), total=human_bytes(total))]
         if job.state == "running":
             parts += [f"{human_bytes(self._speed)}/s"] if self._speed else []
             parts += [time_left(job.eta_s)]
         else:
-            parts += ["kept for the next time"]
+            parts += [_("kept for the next time")]
         return Content.assemble(
             bar(job.share, 12),
             (f" {job.share:>4.0%}  ", "bold"),
@@ -185,12 +200,12 @@ class UploadScreen(StageScreen):
     """Who, where to, under which name; nothing leaves before Upload is pressed."""
 
     NAME = "upload"
-    LABELS: ClassVar[Mapping[str, str]] = {"run": "Upload"}
+    LABELS: ClassVar[Mapping[str, str]] = {"run": N_("Upload")}
     CSS_PATH: ClassVar[list[str]] = ["stage/stage.tcss", "upload.tcss"]  # type: ignore[assignment]
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("s", "sign_in", "Sign in", show=False),
-        Binding("w", "workspace", "Workspace", show=False),
-        Binding("d", "dry_run", "Dry run", show=False),
+        Binding("s", "sign_in", N_("Sign in"), show=False),
+        Binding("w", "workspace", N_("Workspace"), show=False),
+        Binding("d", "dry_run", N_("Dry run"), show=False),
     ]
 
     def __init__(self) -> None:
@@ -234,10 +249,10 @@ class UploadScreen(StageScreen):
         for widget in super().body():
             if widget is self.command:
                 yield Horizontal(
-                    Button("Take it with you", id="take", key="k"),
-                    Button("Sign in", id="sign-in", key="s"),
-                    Button("Workspace", id="workspace", key="w"),
-                    Button("Dry run", id="dry-run", key="d"),
+                    Button(_("Take it with you"), id="take", key="k"),
+                    Button(_("Sign in"), id="sign-in", key="s"),
+                    Button(_("Workspace"), id="workspace", key="w"),
+                    Button(_("Dry run"), id="dry-run", key="d"),
                     id="azure",
                 )
             yield widget
@@ -254,7 +269,7 @@ class UploadScreen(StageScreen):
             self.query_one(f"#{name}", Button).set_class(name == own.first, "-primary")
         self.query_one("#dry-run", Button).disabled = not own.can_look
         self.query_one("#azure").display = own.shown
-        self.query_one("#take", Button).label("Take it with you" if self.size.width >= WIDE else "Ways")
+        self.query_one("#take", Button).label(_("Take it with you") if self.size.width >= WIDE else _("Ways"))
 
     def focus_first(self) -> None:
         """On what is to be done first, where nothing keeps the model from being uploaded."""
@@ -282,13 +297,16 @@ class UploadScreen(StageScreen):
         """The dialog of signing in."""
         from tui.screens.upload_dialogs import SignInScreen
 
-        self.app.push_screen(SignInScreen(self.commands, who() or "nobody is signed in."), self._signed_in)
+        self.app.push_screen(SignInScreen(self.commands, who() or _("nobody is signed in.")), self._signed_in)
 
     def _signed_in(self, result: dict[str, Any] | None) -> None:
         if result is not None:
             user = result.get("user") or ""
             self.notify(
-                f"Signed in as {user}." if result.get("type") == "signed_in" else "Signed out.", markup=False
+                _("Signed in as {user}.", user=user)
+                if result.get("type") == "signed_in"
+                else _("Signed out."),
+                markup=False,
             )
         self.refresh_from(self.olive.snapshot)
         self.focus_first()

@@ -16,6 +16,7 @@ from textual.worker import Worker
 
 from core.errors import LabError
 from core.formats import duration, human_bytes
+from core.language import N_, _
 from core.text import clean
 from tui.child import Commands
 from tui.screens.dialogs import Dialog, Scrolled
@@ -25,14 +26,20 @@ from tui.widgets.plain_list import PlainList
 from tui.widgets.safe import Plain
 
 METHODS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("The Azure CLI's session (az login)", ("login", "--method", "cli")),
-    ("A code for your browser; stay signed in (see below)", ("login", "--method", "device", "--allow-file")),
-    ("A code for your browser; keep nothing on this machine", ("login", "--method", "device", "--no-keep")),
-    ("A service principal, from AZURE_CLIENT_ID and its secret", ("login", "--method", "environment")),
-    ("The identity of this Azure machine", ("login", "--method", "managed")),
-    ("Sign out", ("logout",)),
+    (N_("The Azure CLI's session (az login)"), ("login", "--method", "cli")),
+    (
+        N_("A code for your browser; stay signed in (see below)"),
+        ("login", "--method", "device", "--allow-file"),
+    ),
+    (
+        N_("A code for your browser; keep nothing on this machine"),
+        ("login", "--method", "device", "--no-keep"),
+    ),
+    (N_("A service principal, from AZURE_CLIENT_ID and its secret"), ("login", "--method", "environment")),
+    (N_("The identity of this Azure machine"), ("login", "--method", "managed")),
+    (N_("Sign out"), ("logout",)),
 )
-KEEPING = (
+KEEPING = N_(
     "To stay signed in, a token is kept: encrypted where this machine has a place for secrets, else, by your "
     "choosing that line, in a file that only you can read. With nothing kept, each upload asks for a code."
 )
@@ -46,11 +53,11 @@ def code_to_enter(prompt: dict[str, Any]) -> Content:
         ends = time.time()
     code, uri = (clean(str(prompt[key]), keep_newlines=False) for key in ("code", "uri"))
     return Content.assemble(
-        "Open  ",
+        _("Open") + "  ",
         (uri, "bold"),
-        "  in a browser on any machine\nand enter the code  ",
+        "  " + _("in a browser on any machine\nand enter the code") + "  ",
         (code, "bold reverse"),
-        f"  within {duration(round(max(0.0, ends - time.time())))}.",
+        "  " + _("within {time}.", time=duration(round(max(0.0, ends - time.time())))),
     )
 
 
@@ -58,7 +65,7 @@ class Working(Dialog[dict[str, Any] | None]):
     """A dialog around one command at a time. Esc ends the work, and closes when there is none."""
 
     CSS_PATH: ClassVar[list[str]] = ["dialogs.tcss", "upload.tcss"]  # type: ignore[assignment]
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", "Close", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", N_("Close"), show=False)]
 
     def __init__(self, commands: Commands) -> None:
         super().__init__()
@@ -103,13 +110,13 @@ class Working(Dialog[dict[str, Any] | None]):
         if error.detail:
             parts.append(Content(f"\n{clean(error.detail)}"))
         if error.hint:
-            parts += [("\nWhat to do: ", "bold"), Content(clean(error.hint))]
+            parts += [("\n" + _("What to do:") + " ", "bold"), Content(clean(error.hint))]
         self.said.show(Content.assemble(*parts))
         self.said.add_class("-wrong")
 
     def stopped(self) -> None:
         """The work was ended by a person."""
-        self.said.show("Given up.")
+        self.said.show(_("Given up."))
 
     def action_close(self) -> None:
         """End the work, or close."""
@@ -132,8 +139,8 @@ class SignInScreen(Working):
 
     AUTO_FOCUS = "#methods"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y,c", "copy('code')", "Copy code", show=False),
-        Binding("u", "copy('uri')", "Copy address", show=False),
+        Binding("y,c", "copy('code')", N_("Copy code"), show=False),
+        Binding("u", "copy('uri')", N_("Copy address"), show=False),
     ]
 
     def __init__(self, commands: Commands, who: str) -> None:
@@ -143,15 +150,15 @@ class SignInScreen(Working):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -azure"):
-            yield Plain(f"Sign in to Azure: {self._who}", classes="dialog-title")
+            yield Plain(_("Sign in to Azure: {who}", who=self._who), classes="dialog-title")
             yield PlainList(id="methods")
             yield Plain(KEEPING, id="keeping")
             yield Plain("", id="code")
             yield self.said
             with Horizontal(classes="dialog-buttons"):
-                yield Button("Close", id="close", key="Esc")
-                yield Button("Copy code", id="copy", key="y")
-                yield Button("Copy address", id="copy-uri", key="u")
+                yield Button(_("Close"), id="close", key="Esc")
+                yield Button(_("Copy code"), id="copy", key="y")
+                yield Button(_("Copy address"), id="copy-uri", key="u")
 
     def on_mount(self) -> None:
         """Show the ways."""
@@ -163,14 +170,14 @@ class SignInScreen(Working):
         """Sign in this way."""
         event.stop()
         self._prompt = None
-        self.begin(METHODS[event.index][1], "Asking Azure …")
+        self.begin(METHODS[event.index][1], _("Asking Azure …"))
         self._tell()
 
     def line(self, said: dict[str, Any]) -> None:
         """The code has come."""
         if self.working and said.get("type") == "prompt":
             self._prompt = said
-            self.said.show("Waiting until the code is entered. Esc gives up.")
+            self.said.show(_("Waiting until the code is entered. Esc gives up."))
             self._tell()
 
     def _tell(self) -> None:
@@ -187,7 +194,7 @@ class SignInScreen(Working):
         """Copy the code or the address."""
         if self._prompt is not None:
             self.app.copy_to_clipboard(str(self._prompt[what]))
-            self.notify("Copied (if your terminal allows it).", markup=False)
+            self.notify(_("Copied (if your terminal allows it)."), markup=False)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """Copy; Textual hands Close to the handler of every such dialog."""
@@ -225,32 +232,38 @@ class WorkspaceScreen(Working):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -azure -tall-list"):
-            yield Plain("Choose the workspace  (type to filter, Enter chooses)", classes="dialog-title")
-            yield Line(compact=True, id="filter", placeholder="words of its name, group or subscription")
+            yield Plain(_("Choose the workspace  (type to filter, Enter chooses)"), classes="dialog-title")
+            yield Line(compact=True, id="filter", placeholder=_("words of its name, group or subscription"))
             yield self.said
             yield PlainList(id="workspaces")
             with Horizontal(classes="dialog-buttons"):
-                yield Button("Close", id="close", key="Esc")
+                yield Button(_("Close"), id="close", key="Esc")
 
     def on_mount(self) -> None:
         """Ask Azure."""
         self.query_one(PlainList).show(0, lambda index: "", "")
-        self.begin(("workspaces",), "Asking Azure which workspaces you can see …")
+        self.begin(("workspaces",), _("Asking Azure which workspaces you can see …"))
 
     def done(self, result: dict[str, Any]) -> None:
         """They have come."""
         self._all = [item for item in result.get("workspaces", []) if isinstance(item, dict)]
         refused = [clean(str(name), keep_newlines=False) for name in result.get("refused", ())]
-        self._refused = f". These subscriptions did not tell theirs: {', '.join(refused)}" if refused else ""
+        self._refused = (
+            ". " + _("These subscriptions did not tell theirs: {names}", names=", ".join(refused))
+            if refused
+            else ""
+        )
         self._filter()
 
     def _filter(self) -> None:
         words = self.query_one(Input).value.lower().split()
         self._fitting = [w for w in self._all if all(word in " ".join(w.values()).lower() for word in words)]
         found = self.query_one(PlainList)
-        found.show(len(self._fitting), self._line, "None fits." if self._all else "")
+        found.show(len(self._fitting), self._line, _("None fits.") if self._all else "")
         if self._all:
-            self.said.show(f"{len(self._fitting)} of {len(self._all)}{self._refused}")
+            self.said.show(
+                _("{done} of {total}", done=len(self._fitting), total=len(self._all)) + self._refused
+            )
 
     def _line(self, index: int) -> Content:
         item = self._fitting[index]
@@ -301,24 +314,28 @@ class PlanScreen(Working):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -azure -tall-list"):
-            yield Plain("What would be uploaded", classes="dialog-title")
+            yield Plain(_("What would be uploaded"), classes="dialog-title")
             yield self.said
             with Scrolled(id="plan"):
                 yield Plain("", id="plan-text")
             with Horizontal(classes="dialog-buttons"):
-                yield Button("Close", id="close", key="Esc", primary=True)
+                yield Button(_("Close"), id="close", key="Esc", primary=True)
 
     def on_mount(self) -> None:
         """Look."""
         self._list(self._here)
         if self._ask:
             words = ("upload", self._folder, "--dry-run")
-            self.begin(words, "Looking at the sign-in, the workspace and its storage …")
+            self.begin(words, _("Looking at the sign-in, the workspace and its storage …"))
             return
         files = self._here.get("contents", ())
         self.said.show(
-            f"{human_bytes(sum(item['bytes'] for item in files))} in {len(files)} files would go. Sign in and choose "
-            "the workspace to see where to, and what of it is there already."
+            _(
+                "{size} in {n} files would go. Sign in and choose the workspace to see where to, and what of it "
+                "is there already.",
+                size=human_bytes(sum(item["bytes"] for item in files)),
+                n=len(files),
+            )
         )
 
     def done(self, result: dict[str, Any]) -> None:
@@ -328,7 +345,8 @@ class PlanScreen(Working):
 
     def _list(self, plan: dict[str, Any]) -> None:
         lines = [f"{human_bytes(item['bytes']):>9}  {item['name']}" for item in plan.get("contents", ())]
-        lines += [f"{'left out':>9}  {item['name']}: {item['why']}" for item in plan.get("left_out", ())]
+        left = _("left out")
+        lines += [f"{left:>9}  {item['name']}: {item['why']}" for item in plan.get("left_out", ())]
         lines += [f"{'stale':>9}  {plan['stale']}"] if plan.get("stale") else []
         lines += [f"{'right':>9}  {what}: {state}" for what, state in plan.get("rights", {}).items()]
         lines += [f"{'tag':>9}  {key} = {value}" for key, value in plan.get("tags", {}).items()]
@@ -342,11 +360,21 @@ def summary(plan: dict[str, Any]) -> str:
     who = plan.get("identity", {}).get("user", "")
     what = f"{plan['name']}:{plan['version']}"
     if plan.get("registered"):
-        return (
-            f"This content is registered already as {what} in {plan['workspace']}: "
-            f"{human_bytes(plan['bytes_to_send'])} would be sent. Signed in as {who}."
+        return _(
+            "This content is registered already as {what} in {where}: {size} would be sent. Signed in as "
+            "{who}.",
+            what=what,
+            where=plan["workspace"],
+            size=human_bytes(plan["bytes_to_send"]),
+            who=who,
         )
-    return (
-        f"{human_bytes(plan['bytes_to_send'])} of {human_bytes(plan['bytes'])} in {plan['files']} files would go to "
-        f"{plan['workspace']} and be registered as {what}. Nothing was sent yet. Signed in as {who}."
+    return _(
+        "{sent} of {size} in {n} files would go to {where} and be registered as {what}. Nothing "
+        "was sent yet. Signed in as {who}.",
+        sent=human_bytes(plan["bytes_to_send"]),
+        size=human_bytes(plan["bytes"]),
+        n=plan["files"],
+        where=plan["workspace"],
+        what=what,
+        who=who,
     )

@@ -11,6 +11,7 @@ from textual.content import Content
 
 from core.errors import LabError
 from core.formats import duration
+from core.language import N_, _
 from core.text import clean
 from tui.child import Commands
 from tui.screens.upload_dialogs import SignInScreen, Working, WorkspaceScreen
@@ -18,7 +19,7 @@ from tui.widgets.button import Button
 from tui.widgets.plain_list import PlainList
 from tui.widgets.safe import Plain
 
-HERE = "This machine"
+HERE = N_("This machine")
 
 
 class WhereScreen(Working):
@@ -26,10 +27,10 @@ class WhereScreen(Working):
 
     AUTO_FOCUS = "#machines"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("s", "sign_in", "Sign in", show=False),
-        Binding("w", "workspace", "Workspace", show=False),
-        Binding("a", "again", "Look again", show=False),
-        Binding("n", "new", "New cluster", show=False),
+        Binding("s", "sign_in", N_("Sign in"), show=False),
+        Binding("w", "workspace", N_("Workspace"), show=False),
+        Binding("a", "again", N_("Look again"), show=False),
+        Binding("n", "new", N_("New cluster"), show=False),
     ]
 
     def __init__(self, commands: Commands, folder: str, now: str) -> None:
@@ -45,14 +46,14 @@ class WhereScreen(Working):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -azure -tall-list"):
-            yield Plain("Where this step runs  (Enter chooses)", classes="dialog-title")
+            yield Plain(_("Where this step runs  (Enter chooses)"), classes="dialog-title")
             yield PlainList(id="machines")
             yield self.said
             with Horizontal(classes="dialog-buttons"):
-                yield Button("Close", id="close", key="Esc")
-                yield Button("Sign in", id="sign-in", key="s")
-                yield Button("Workspace", id="workspace", key="w")
-                yield Button("New cluster", id="new", key="n")
+                yield Button(_("Close"), id="close", key="Esc")
+                yield Button(_("Sign in"), id="sign-in", key="s")
+                yield Button(_("Workspace"), id="workspace", key="w")
+                yield Button(_("New cluster"), id="new", key="n")
 
     def on_mount(self) -> None:
         """Ask Azure; this machine can be chosen meanwhile."""
@@ -61,13 +62,13 @@ class WhereScreen(Working):
 
     def action_again(self) -> None:
         """Ask Azure for its machines."""
-        self.begin(("compute", self._folder), "Asking Azure which machines the workspace has …")
+        self.begin(("compute", self._folder), _("Asking Azure which machines the workspace has …"))
 
     def _list(self) -> None:
         self.query_one(PlainList).show(1 + len(self._found), self._line)
 
     def _line(self, index: int) -> Content:
-        name = HERE if index == 0 else clean(str(self._found[index - 1]["name"]), keep_newlines=False)
+        name = _(HERE) if index == 0 else clean(str(self._found[index - 1]["name"]), keep_newlines=False)
         chosen = self._now == ("" if index == 0 else self._found[index - 1]["name"])
         about = "" if index == 0 else facts(self._found[index - 1])
         return Content.assemble(
@@ -81,9 +82,16 @@ class WhereScreen(Working):
         ]
         where = clean(str(result.get("workspace", "")), keep_newlines=False)
         self.said.show(
-            f"{len(self._found)} in workspace {where}. Results come back here, and the chat goes on here."
+            _(
+                "{n} in workspace {where}. Results come back here, and the chat goes on here.",
+                n=len(self._found),
+                where=where,
+            )
             if self._found
-            else f"Workspace {where} has no compute yet. n makes a cluster, after its cost was shown."
+            else _(
+                "Workspace {where} has no compute yet. n makes a cluster, after its cost was shown.",
+                where=where,
+            )
         )
         self._list()
 
@@ -101,7 +109,13 @@ class WhereScreen(Working):
             return
         chosen = self._found[event.index - 1]
         if not chosen.get("usable"):
-            self.said.show(f"No job can run on {clean(str(chosen['name']))} now: {facts(chosen)}.")
+            self.said.show(
+                _(
+                    "No job can run on {name} now: {facts}.",
+                    name=clean(str(chosen["name"])),
+                    facts=facts(chosen),
+                )
+            )
             self.said.add_class("-wrong")
             return
         self.dismiss({"compute": str(chosen["name"])})
@@ -120,7 +134,7 @@ class WhereScreen(Working):
     def action_sign_in(self) -> None:
         """Sign in to Azure, then look again."""
         if not self.working:
-            self.app.push_screen(SignInScreen(self._commands, "to see its machines"), self._come_back)
+            self.app.push_screen(SignInScreen(self._commands, _("to see its machines")), self._come_back)
 
     def action_workspace(self) -> None:
         """Choose the workspace, then look again."""
@@ -154,16 +168,18 @@ class WhereScreen(Working):
 
 def facts(compute: dict[str, Any]) -> str:
     """What decides which machine it is: size, GPUs, price, quota, state."""
-    parts = [str(compute.get("size") or "size not told")]
+    parts = [str(compute.get("size") or _("size not told"))]
     if compute.get("gpus"):
         parts.append(f"{compute['gpus']} GPU")
     if compute.get("price") is not None:
         parts.append(f"{compute['price']:g} {compute.get('currency', '')}/h")
     if compute.get("low_priority"):
-        parts.append("may be taken back")
+        parts.append(_("may be taken back"))
     if compute.get("quota_limit") is not None:
-        parts.append(f"quota {compute.get('quota_used') or 0}/{compute['quota_limit']}")
+        parts.append(
+            _("quota {used}/{limit}", used=compute.get("quota_used") or 0, limit=compute["quota_limit"])
+        )
     if isinstance(compute.get("idle_s"), int):
-        parts.append(f"idle {duration(compute['idle_s'])}")
+        parts.append(_("idle {time}", time=duration(compute["idle_s"])))
     parts.append(str(compute.get("state") or "").lower())
     return clean(", ".join(filter(None, parts)), keep_newlines=False)

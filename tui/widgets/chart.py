@@ -126,18 +126,18 @@ class LossChart(Widget):
         if self._train:
             dots = "*" if ascii_only() else "⠤⠤"
             parts += [
-                (f" {dots} {_('training')} ", "$text-primary"),
+                (f" {dots} " + _("training") + " ", "$text-primary"),
                 (number(self._train[-1][1]), "bold"),
             ]
         if self._held:
             parts += [
-                (f"   {glyph('held')} {_('held out')} ", "$text-warning"),
+                (f"   {glyph('held')} " + _("held out") + " ", "$text-warning"),
                 (number(self._held[-1][1]), "bold"),
             ]
         best = lowest(self._held)
         if best is not None:
             parts += [
-                (f"   {glyph('best')} {pgettext('loss', 'best')} ", "$text-success"),
+                (f"   {glyph('best')} " + pgettext("loss", "best") + " ", "$text-success"),
                 (number(best[1]), "bold"),
                 (" " + _("at step {number}", number=number(best[0])), ""),
             ]

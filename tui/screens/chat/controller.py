@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from core.chat.commands import Command, Completion, complete, help_text, setting
 from core.errors import LabError, RequestError
-from core.formats import human_bytes
+from core.formats import counted, human_bytes
+from core.language import N_, _, pgettext
 from core.text import clean
 from tui.glyphs import bar, glyph
 from tui.steps import step_named
@@ -23,13 +24,18 @@ SHOWN = 20
 """Turns on the screen; earlier ones come back with a button."""
 
 NOT_HERE = ("quit",)
-HELP = f"""\
-{help_text(without=("help",))}
+HELP = N_(
+    "Enter sends, Ctrl+J begins another line; what is pasted keeps its lines.\n"
+    "Up in the empty box edits the last question. F9 stops an answer.\n"
+    "PgUp and PgDn scroll, Esc leaves the box.\n"
+    "A question that begins with / is typed with two."
+)
+"""What stands below the list of commands."""
 
-Enter sends, Ctrl+J begins another line; what is pasted keeps its lines.
-Up in the empty box edits the last question. F9 stops an answer.
-PgUp and PgDn scroll, Esc leaves the box.
-A question that begins with / is typed with two."""
+
+def help_of_chat() -> str:
+    """The commands of the chat, and its keys."""
+    return f"{help_text(without=('help',))}\n\n{_(HELP)}"
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,7 @@ class ChatController:
         except Exception as error:  # shown, whatever it was
             if attempt != self._attempt:
                 return
-            self.fail(error, "FAILED")
+            self.fail(error, _("FAILED"))
         if attempt == self._attempt:
             self._loading = None
             self._changed()
@@ -200,7 +206,7 @@ class ChatController:
             self._begin(partial(chat.begin, question))
 
     def _begin(self, ask: Callable[..., Response]) -> None:
-        self._problem, self._news, self._waiting = None, "", "reading …"
+        self._problem, self._news, self._waiting = None, "", _("reading …")
         self._first_word, self._shown = True, SHOWN
         self.response = ask(on_event=self._hear)
         self.editing = False
@@ -209,7 +215,11 @@ class ChatController:
         """Called by the reader thread; only the first word and the end are hurried, the rest is drawn at a pace."""
         hurried = event.type in ("done", "finished", "error")
         if event.type == "progress":
-            self._waiting = f"reading {event.done:g} of {event.total or 0:g} tokens"  # type: ignore[union-attr]
+            self._waiting = _(
+                "reading {done:g} of {total:g} tokens",
+                done=event.done,  # type: ignore[union-attr]
+                total=event.total or 0,  # type: ignore[union-attr]
+            )
         elif event.type == "token" and self._first_word:
             self._first_word, hurried = False, True
         if hurried:
@@ -225,7 +235,7 @@ class ChatController:
             refused = all(turn is not response.turn for turn in self._turns)
             if refused:
                 self._refused = response.turn.question
-            self.fail(response.error, "NOT ASKED" if refused else "FAILED")
+            self.fail(response.error, _("NOT ASKED") if refused else _("FAILED"))
         return True
 
     def take_back(self) -> str:
@@ -266,7 +276,7 @@ class ChatController:
     def _there(self) -> ChatSession:
         if self.chat is None:
             raise RequestError(
-                "The model is not there yet.", "It is still loading.", "Try again in a moment."
+                _("The model is not there yet."), _("It is still loading."), _("Try again in a moment.")
             )
         return self.chat
 
@@ -299,7 +309,7 @@ class ChatController:
             self.fail(error)
         else:
             self._problem = None
-            self._news = f"switched in {seconds * 1000:.0f} ms"
+            self._news = _("switched in {seconds:.0f} ms", seconds=seconds * 1000)
         self._changed()
 
     def tuned(self) -> str | None:
@@ -312,9 +322,9 @@ class ChatController:
         self._shown += SHOWN
         self._changed()
 
-    def fail(self, error: Exception, word: str = "NOT DONE") -> None:
+    def fail(self, error: Exception, word: str = "") -> None:
         """Something went wrong, and is to be seen."""
-        self._problem = problem_of(error), word
+        self._problem = problem_of(error), word or _("NOT DONE")
         self._changed()
 
     # What is to be seen
@@ -384,15 +394,21 @@ class ChatController:
         older = next((self.older[key] for key in keys if key in self.older), None)
         if older is None:
             return ""
-        return f"{older.reason} Press Esc, then {step_named(older.stage).number}, to make it anew."
+        return _(
+            "{reason} Press Esc, then {number}, to make it anew.",
+            reason=older.reason,
+            number=step_named(older.stage).number,
+        )
 
     def _hint(self) -> str:
         dot = f" {glyph('dot')} "
         if self.editing:
-            return f"Enter asks it anew{dot}Esc leaves it as it was"
-        sends = "F9 stops the answer" if self.response is not None else "Enter sends"
-        edits = f"{dot}Up edits the last" if self._turns and self.response is None else ""
-        return f"{sends}{dot}Ctrl+J new line{dot}/ commands{edits}"
+            return dot.join((_("Enter asks it anew"), _("Esc leaves it as it was")))
+        sends = _("F9 stops the answer") if self.response is not None else _("Enter sends")
+        parts = [sends, _("Ctrl+J new line"), _("/ commands")]
+        if self._turns and self.response is None:
+            parts.append(_("Up edits the last"))
+        return dot.join(parts)
 
     def completions(self, line: str) -> list[Completion]:
         """How a line that begins with / can go on here."""
@@ -405,12 +421,12 @@ class ChatController:
     def _adapters(self) -> list[tuple[str, str]]:
         names = self.chat.adapters() if self.chat is not None else []
         refused = self.chat.ready.refused if self.chat is not None and self.chat.ready is not None else {}
-        found = [(name, "does not fit" if name in refused else "") for name in names]
-        return [*found, ("none", "the base")]
+        found = [(name, _("does not fit") if name in refused else "") for name in names]
+        return [*found, ("none", _("the base"))]
 
     def _settings(self) -> list[tuple[str, str]]:
         now = self.chat.settings.as_dict() if self.chat is not None else {}
-        return [(f"{name} ", f"now {value:g}") for name, value in now.items()]
+        return [(f"{name} ", _("now {value:g}", value=value)) for name, value in now.items()]
 
     def _chats(self) -> list[tuple[str, str]]:
         if self._listed is None:  # they are read once for all that is typed behind the command
@@ -425,27 +441,38 @@ class ChatController:
         chat, dot = self.chat, f" {glyph('dot')} "
         if self._loading is not None:
             done, total = self._loading
-            how_far = (
-                f"{bar(done / total, 16).plain} {human_bytes(done)} of {human_bytes(total)}" if total else "…"
-            )
-            return f"Loading the model {how_far}"
+            if not total:
+                return _("Loading the model") + " …"
+            far = _("{done} of {total}", done=human_bytes(done), total=human_bytes(total))
+            return " ".join((_("Loading the model"), bar(done / total, 16).plain, far))
         if chat is None:
             return ""
         if self.editing:
-            return "Editing the last question"
+            return _("Editing the last question")
         if chat.ready is None or not chat.alive:
-            return f"The model is not there{dot}Start again, or /restart, loads it anew"
+            return dot.join((_("The model is not there"), _("Start again, or /restart, loads it anew")))
         pair = self.compare
-        who = " | ".join(name or "base" for name in pair) if pair is not None else chat.adapter or "base"
+        base = pgettext("adapter", "base")
+        who = " | ".join(name or base for name in pair) if pair is not None else chat.adapter or base
         settings = chat.settings
-        how = f"temperature {settings.temperature:g}" if settings.temperature else "likeliest words"
+        how = (
+            _("temperature {temperature:g}", temperature=settings.temperature)
+            if settings.temperature
+            else _("likeliest words")
+        )
         # What is cut off on a narrow terminal is what matters least.
         parts = [clean(who, keep_newlines=False)[:30], *([self._news] if self._news else []), how]
         if chat.last is not None and chat.last.context_tokens:
-            parts.append(f"context {chat.last.context_tokens} of {chat.ready.context_tokens}")
+            parts.append(
+                _(
+                    "context {used} of {total}",
+                    used=chat.last.context_tokens,
+                    total=chat.ready.context_tokens,
+                )
+            )
         if chat.history.dropped:
-            parts.append(f"{chat.history.dropped} turn{'' if chat.history.dropped == 1 else 's'} dropped")
-        parts.append(f"up to {settings.max_new_tokens} tokens")
+            parts.append(_("{turns} dropped", turns=counted(chat.history.dropped, "turn")))
+        parts.append(_("up to {count} tokens", count=settings.max_new_tokens))
         if chat.history.name:
             parts.append(clean(chat.history.name, keep_newlines=False))
         return dot.join(parts)
@@ -455,8 +482,8 @@ def problem_of(error: Exception) -> dict[str, str]:
     """An exception for the place where problems are shown."""
     if isinstance(error, LabError):
         return error.as_dict()
-    return {"title": "That did not work.", "detail": f"{type(error).__name__}: {error}"}
+    return {"title": _("That did not work."), "detail": f"{type(error).__name__}: {error}"}
 
 
 def _unfit(adapter: str, why: str) -> str:
-    return f"The adapter {adapter} does not fit: {why}"
+    return _("The adapter {adapter} does not fit: {why}", adapter=adapter, why=why)

@@ -12,6 +12,8 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import Input
 
+from core.formats import counted
+from core.language import N_, _, in_use
 from core.text import clean
 from tui.screens.dialogs import Dialog
 from tui.widgets.button import Button
@@ -32,7 +34,7 @@ class ChooseScreen(Dialog[str | None]):
 
     CSS_PATH = STYLES
     AUTO_FOCUS = "PlainList"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "dismiss", "Close", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "dismiss", N_("Close"), show=False)]
 
     def __init__(self, title: str, choices: Sequence[tuple[str, str]], current: str | None = None) -> None:
         """``choices``: (key, text) pairs."""
@@ -45,7 +47,7 @@ class ChooseScreen(Dialog[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Plain(f"{self._title}  (Enter chooses, Esc closes)", classes="dialog-title")
+            yield Plain(_("{title}  (Enter chooses, Esc closes)", title=self._title), classes="dialog-title")
             yield self._list
 
     def on_mount(self) -> None:
@@ -65,7 +67,7 @@ class SettingsScreen(Dialog[tuple[dict[str, Any], bool] | None]):
     CSS_PATH = STYLES
     AUTO_FOCUS = "#set-chat-temperature"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss", "Close", show=False),
+        Binding("escape", "dismiss", N_("Close"), show=False),
         Binding("up", "app.focus_previous", show=False),
         Binding("down", "app.focus_next", show=False),
     ]
@@ -78,12 +80,12 @@ class SettingsScreen(Dialog[tuple[dict[str, Any], bool] | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Plain("How answers are chosen, from the next one on", classes="dialog-title")
+            yield Plain(_("How answers are chosen, from the next one on"), classes="dialog-title")
             yield self.form
             with Horizontal(classes="dialog-buttons"):
-                yield Button("Use", id="use", key="Enter", primary=True)
-                yield Button("Use and keep in lab.toml", id="keep")
-                yield Button("Close", id="close", key="Esc")
+                yield Button(_("Use"), id="use", key="Enter", primary=True)
+                yield Button(_("Use and keep in lab.toml"), id="keep")
+                yield Button(_("Close"), id="close", key="Esc")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Enter in a field uses all of them."""
@@ -112,7 +114,7 @@ class ChatsScreen(Dialog[tuple[str, str] | None]):
     CSS_PATH = STYLES
     AUTO_FOCUS = "PlainList"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss", "Close", show=False),
+        Binding("escape", "dismiss", N_("Close"), show=False),
         Binding("left,up", "app.focus_previous", show=False),
         Binding("right,down", "app.focus_next", show=False),
     ]
@@ -122,20 +124,20 @@ class ChatsScreen(Dialog[tuple[str, str] | None]):
         super().__init__()
         self._chats = list(chats)
         self._current = current
-        self._list = PlainList(empty="There are none yet: a chat is kept from its first question on.")
+        self._list = PlainList(empty=_("There are none yet: a chat is kept from its first question on."))
         self._naming = Line(
-            name, placeholder="a name for this chat, Enter keeps it", compact=True, id="chat-name"
+            name, placeholder=_("a name for this chat, Enter keeps it"), compact=True, id="chat-name"
         )
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Plain("Chats of this lab  (Enter opens, Esc closes)", classes="dialog-title")
+            yield Plain(_("Chats of this lab  (Enter opens, Esc closes)"), classes="dialog-title")
             yield self._list
             yield self._naming
             with Horizontal(classes="dialog-buttons"):
-                yield Button("New chat", id="new")
-                yield Button("Save this one as Markdown", id="save")
-                yield Button("Close", id="close", key="Esc")
+                yield Button(_("New chat"), id="new")
+                yield Button(_("Save this one as Markdown"), id="save")
+                yield Button(_("Close"), id="close", key="Esc")
 
     def on_mount(self) -> None:
         """Fill the list."""
@@ -143,8 +145,8 @@ class ChatsScreen(Dialog[tuple[str, str] | None]):
 
     def _line(self, index: int) -> Content:
         chat = self._chats[index]
-        here = "this one: " if self._current is not None and chat.path == self._current else ""
-        turns = f"{len(chat.turns)} turn{' ' if len(chat.turns) == 1 else 's'}"
+        here = _("this one:") + " " if self._current is not None and chat.path == self._current else ""
+        turns = counted(len(chat.turns), "turn") + (" " if len(chat.turns) == 1 and in_use() == "en" else "")
         # The title comes last: it is the part that may be cut.
         return Content.assemble(
             (f"{clean(chat.created[:10], keep_newlines=False):<10}  {turns:>9}  ", "$foreground 60%"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rich.cells import set_cell_size
 from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -14,6 +15,7 @@ from textual.content import Content
 from core.evaluated import TITLES, Answered, between, figure, lines_of, measured, read_rows, two_sides
 from core.files import MANIFEST, read_if_whole
 from core.formats import number, time_left
+from core.language import N_, _
 from core.stages import STAGES
 from core.text import clean
 from tui.glyphs import bar, glyph
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.25
 
-ABOUT = (
+ABOUT = N_(
     "Puts the held-out records to the float model, the quantized one and the ONNX one, with adapter and without: who "
     "is closer to the records, what was forgotten, and what each takes to run. It takes some minutes, and goes on by "
     "itself when this is closed."
@@ -49,11 +51,11 @@ class EvaluationScreen(Dialog[None]):
     CSS_PATH = STYLES
     AUTO_FOCUS = "#page"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q", "close", "Close", show=False),
+        Binding("escape,q", "close", N_("Close"), show=False),
         Binding("left,p", "turn(-1)", show=False),
         Binding("right,n", "turn(1)", show=False),
-        Binding("f9,x", "stop", "Stop", show=False),
-        Binding("f8,r", "start", "Run", show=False),
+        Binding("f9,x", "stop", N_("Stop"), show=False),
+        Binding("f8,r", "start", N_("Run"), show=False),
     ]
 
     def __init__(self, lab: Lab, adapter: str, rows: int | None = None) -> None:
@@ -77,7 +79,7 @@ class EvaluationScreen(Dialog[None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Plain(
-                f"Evaluation with the adapter {clean(self._adapter, keep_newlines=False)}",
+                _("Evaluation with the adapter {adapter}", adapter=clean(self._adapter, keep_newlines=False)),
                 classes="dialog-title",
             )
             yield self._summary
@@ -87,11 +89,11 @@ class EvaluationScreen(Dialog[None]):
                 with Horizontal(classes="sides"):
                     yield from self._sides.values()
             with Horizontal(classes="dialog-buttons"):
-                yield Button("Previous", id="before", key="p")
-                yield Button("Next", id="after", key="n")
-                yield Button("Run", id="run", key="F8")
-                yield Button("Stop", id="stop", key="F9")
-                yield Button("Close", id="close", key="Esc")
+                yield Button(_("Previous"), id="before", key="p")
+                yield Button(_("Next"), id="after", key="n")
+                yield Button(_("Run"), id="run", key="F8")
+                yield Button(_("Stop"), id="stop", key="F9")
+                yield Button(_("Close"), id="close", key="Esc")
 
     @property
     def job(self) -> JobView | None:
@@ -175,7 +177,7 @@ class EvaluationScreen(Dialog[None]):
     def action_close(self) -> None:
         """Back to the chat; what runs goes on by itself."""
         if self.running:
-            self.notify("The evaluation goes on by itself.", markup=False)
+            self.notify(_("The evaluation goes on by itself."), markup=False)
         self.dismiss(None)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
@@ -195,7 +197,7 @@ class EvaluationScreen(Dialog[None]):
         running = self.running
         self.query_one("#stop", Button).display = running
         self.query_one("#run", Button).display = not running
-        self.query_one("#run", Button).label("Run again" if self.result else "Run")
+        self.query_one("#run", Button).label(_("Run again") if self.result else _("Run"))
         for name in ("before", "after"):
             self.query_one(f"#{name}", Button).display = bool(self.rows)
         self.refresh_bindings()  # the footer names the buttons
@@ -223,22 +225,27 @@ class EvaluationScreen(Dialog[None]):
     def _headline(self) -> Content:
         job = self.job
         if self._starting:
-            return Content("Starting …")
+            return Content(_("Starting …"))
         if job is not None and job.active:
             share = job.share
-            words = [clean(job.phase, keep_newlines=False) or "Starting …"]
+            words = [_(clean(job.phase, keep_newlines=False)) or _("Starting …")]
             if share is not None and job.total:
-                words = [f"{bar(share, 12)} {words[0]}", f"{number(job.done or 0)} of {number(job.total)}"]
+                words = [
+                    f"{bar(share, 12)} {words[0]}",
+                    _("{done} of {total}", done=number(job.done or 0), total=number(job.total)),
+                ]
             words += [time_left(job.eta_s)] if job.eta_s is not None else []
             return Content(f" {glyph('dot')} ".join(words))
         app: OlivePressApp = self.app  # type: ignore[assignment]
         judged = STAGES["evaluate"].assessment(self.result)
         if not judged.text:
-            return Content("Not evaluated yet.")
+            return Content(_("Not evaluated yet."))
         style = "$text-warning" if judged.poor else "$text-success"
         parts: list[Any] = [(clean(judged.text, keep_newlines=False), style)]
         if why := app.snapshot.stale.get("evaluate"):
-            parts.append((f"\nOlder than the lab: {clean(why, keep_newlines=False)}.", "$text-warning"))
+            parts.append(
+                ("\n" + _("Older than the lab: {why}.", why=clean(why, keep_newlines=False)), "$text-warning")
+            )
         return Content.assemble(*parts)
 
     def _figures(self) -> Content:
@@ -246,8 +253,8 @@ class EvaluationScreen(Dialog[None]):
         there = dict(measured(self.result))
         names = list(there)[:1] + list(there)[-1:]
         if not there:
-            return Content(ABOUT)
-        heads = [TITLES[name] for name in names]
+            return Content(_(ABOUT))
+        heads = [_(TITLES[name]) for name in names]
         roomy = self.size.width >= 110  # for the intervals
         wide = 30 if roomy else 20
         lines: list[Any] = [
@@ -259,29 +266,40 @@ class EvaluationScreen(Dialog[None]):
                 between(there[name], key, show) if roomy else "" if value is None else show(value)
                 for name, value in zip(names, found, strict=True)
             ]
-            lines.append(f"{label:<31}" + "".join(f"{cell:<{wide}}" for cell in cells).rstrip() + "\n")
+            lines.append(
+                set_cell_size(_(label), 31) + "".join(f"{cell:<{wide}}" for cell in cells).rstrip() + "\n"
+            )
         if roomy:
             lines.append(
-                ("\nIn brackets: where it would lie 95 times in 100; eight times in ten for speeds.", "dim")
+                (
+                    "\n"
+                    + _("In brackets: where it would lie 95 times in 100; eight times in ten for speeds."),
+                    "dim",
+                )
             )
-        lines.append(("\nOn the next pages: the answers. All figures are in report.html.", "dim"))
+        lines.append(("\n" + _("On the next pages: the answers. All figures are in report.html."), "dim"))
         return Content.assemble(*lines)
 
     def _question(self, row: Answered) -> Content:
         return Content.assemble(
-            (f"Question {self.index} of {len(self.rows)}", "bold"),
-            (f"  {clean(row.file, keep_newlines=False)}, line {row.line}\n", "$foreground 60%"),
+            (_("Question {number} of {total}", number=self.index, total=len(self.rows)), "bold"),
+            (
+                "  "
+                + _("{path}, line {line}", path=clean(row.file, keep_newlines=False), line=row.line)
+                + "\n",
+                "$foreground 60%",
+            ),
             clean(row.question),
-            ("\n\nExpected  ", "bold"),
+            ("\n\n" + _("Expected") + "  ", "bold"),
             clean(row.expected),
         )
 
 
 def _side(row: Answered, name: str) -> Content:
     loss = figure(row.losses, name)
-    told = "" if loss is None else f"  loss {loss:.3f}"
+    told = "" if loss is None else "  " + _("loss {loss:.3f}", loss=loss)
     return Content.assemble(
-        (TITLES.get(name, clean(name, keep_newlines=False)), "bold $text-secondary"),
+        (_(TITLES.get(name, clean(name, keep_newlines=False))), "bold $text-secondary"),
         (f"{told}\n", "$foreground 60%"),
-        clean(row.answers.get(name, "")) or "(nothing)",
+        clean(row.answers.get(name, "")) or _("(nothing)"),
     )

@@ -15,6 +15,7 @@ from textual.widgets import TextArea
 
 from core.chat.commands import Completion
 from core.formats import human_bytes
+from core.language import _
 from core.text import clean, masked
 from tui.glyphs import ascii_only, glyph
 from tui.reading import untouched
@@ -120,7 +121,10 @@ class Question(TextArea, inherit_bindings=False):
 
     def __init__(self, completions: Callable[[str], Sequence[Completion]], *, id: str) -> None:
         super().__init__(
-            id=id, placeholder=Content("Ask the model something"), highlight_cursor_line=False, soft_wrap=True
+            id=id,
+            placeholder=Content(_("Ask the model something")),
+            highlight_cursor_line=False,
+            soft_wrap=True,
         )
         self.offers = Offers(id=f"{id}-offers")
         self.samples: tuple[str, ...] = ()
@@ -157,8 +161,8 @@ class Question(TextArea, inherit_bindings=False):
     def _tell_keys(self) -> None:
         words = self._hint
         if self._open:
-            place = f"{(self.offers.marked or 0) + 1} of {len(self._open)}"
-            words = f" {glyph('dot')} ".join((place, "Tab completes", "Enter does it", "Esc closes"))
+            place = _("{done} of {total}", done=(self.offers.marked or 0) + 1, total=len(self._open))
+            words = f" {glyph('dot')} ".join((place, _("Tab completes"), _("Enter does it"), _("Esc closes")))
         if words != self.border_subtitle:
             self.border_subtitle = Content(words)
 
@@ -185,7 +189,7 @@ class Question(TextArea, inherit_bindings=False):
             marked = self.samples.index(text) if text else None
             lines = [Content(clean(each, keep_newlines=False)) for each in self.samples]
             self.offers.show(
-                lines, marked, "Held-out questions, which the model has not learnt; Up takes one:"
+                lines, marked, _("Held-out questions, which the model has not learnt; Up takes one:")
             )
         else:
             self.offers.show(())
@@ -243,7 +247,9 @@ class Question(TextArea, inherit_bindings=False):
         event.stop()
         event.prevent_default()
         if len(event.text) > LONGEST_PASTE:
-            self.notify(f"That is {human_bytes(len(event.text))}, too much for a question.", markup=False)
+            self.notify(
+                _("That is {size}, too much for a question.", size=human_bytes(len(event.text))), markup=False
+            )
             return
         text = event.text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
         self.move_cursor(self.replace(text, *self.selection).end_location)

@@ -15,9 +15,10 @@ from textual.events import Resize, ScreenSuspend
 from textual.message import Message
 
 from core.chat.commands import Command, parse, setting
+from core.language import N_, _
 from core.text import clean
 from tui.screens.base import StepScreen
-from tui.screens.chat.controller import HELP, NOT_HERE, ChatController, ChatView
+from tui.screens.chat.controller import NOT_HERE, ChatController, ChatView, help_of_chat
 from tui.screens.chat.question import Offers, Question
 from tui.screens.chat.serving import Served, ServeScreen
 from tui.screens.chat.transcript_view import USUAL, TranscriptView
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
 
 DRAW_S = 0.05
 
-INTRO = """\
-[b]Compare   [/]has base and tuned answer side by side: what has changed?
-[b]Evaluate  [/]puts the held-out questions to both, and measures who is closer."""
+INTRO = N_(
+    "[b]Compare   [/]has base and tuned answer side by side: what has changed?\n"
+    "[b]Evaluate  [/]puts the held-out questions to both, and measures who is closer."
+)
 """What stands where the conversation will be."""
 
 
@@ -46,7 +48,7 @@ class ChatScreen(StepScreen):
     """
 
     NAME = "chat"
-    LABELS: ClassVar[Mapping[str, str]] = {"run": "Evaluate"}
+    LABELS: ClassVar[Mapping[str, str]] = {"run": N_("Evaluate")}
     CSS_PATH = "chat.tcss"
 
     class Changed(Message):
@@ -62,7 +64,7 @@ class ChatScreen(StepScreen):
         self.problem = ProblemBox(id="problem", brief=True)
         self.intro = Plain("", id="intro")
         self.transcript = TranscriptView(
-            self.intro, Button("Show earlier turns", id="earlier"), id="transcript"
+            self.intro, Button(_("Show earlier turns"), id="earlier"), id="transcript"
         )
         self.stale = Plain("", id="chat-stale")
         self.field = Question(self.controller.completions, id="ask")
@@ -90,18 +92,22 @@ class ChatScreen(StepScreen):
         yield self.field.offers
         yield self.field
         with Horizontal(classes="buttons"):
-            yield Button("Go to", id="goal", primary=True)
-            yield Button("Stop", id="stop", key="F9", primary=True)
-            yield Button("Start again", id="restart", primary=True)
-            yield Button("Again", id="again")
-            yield Button("Copy", id="copy")
-            yield Button("Compare", id="compare")
-            yield Button("Adapter", id="adapter")
-            yield Button("Set", id="set")
-            yield Button("Chats", id="chats")
-            yield Button("Evaluate", id="run", key="F8")
-            yield Button("Serve", id="serve")
+            yield Button(_("Go to"), id="goal", primary=True)
+            yield Button(_("Stop"), id="stop", key="F9", primary=True)
+            yield Button(_("Start again"), id="restart", primary=True)
+            yield Button(_("Again"), id="again")
+            yield Button(_("Copy"), id="copy")
+            yield Button(_("Compare"), id="compare")
+            yield Button(_("Adapter"), id="adapter")
+            yield Button(_("Set"), id="set")
+            yield Button(_("Chats"), id="chats")
+            yield Button(_("Evaluate"), id="run", key="F8")
+            yield Button(_("Serve"), id="serve")
         yield self.command
+
+    @property
+    def is_busy(self) -> bool:
+        return self.served.running or self.controller.response is not None
 
     # Drawing
 
@@ -115,8 +121,14 @@ class ChatScreen(StepScreen):
         self.controller.older = snapshot.older
         self._missing = ""
         if missing is not None:
-            self._missing = f"Nothing to talk to yet: step {missing.number}, {missing.title}, makes it."
-            self.query_one("#goal", Button).label(f"Go to {missing.number} {missing.title}")
+            self._missing = _(
+                "Nothing to talk to yet: step {number}, {title}, makes it.",
+                number=missing.number,
+                title=missing.title,
+            )
+            self.query_one("#goal", Button).label(
+                _("Go to {number} {title}", number=missing.number, title=missing.title)
+            )
         elif self.controller.wanted and self.is_current:
             self._in_thread(self.controller.load())
         self._draw_frame(self._look())
@@ -141,7 +153,7 @@ class ChatScreen(StepScreen):
         self.intro.display = view.intro
         for button in self.query(Button):
             button.display = button.id in view.buttons
-        self.query_one("#compare", Button).label("Single" if view.compare else "Compare")
+        self.query_one("#compare", Button).label(_("Single") if view.compare else _("Compare"))
         (self._tick.resume if view.busy else self._tick.pause)()
         self.refresh_bindings()
 
@@ -197,7 +209,7 @@ class ChatScreen(StepScreen):
         event.stop()
         text = event.text.strip()
         if text and self.controller.chat is None:
-            self.notify("The model is still loading. The question stays: press Enter again.", markup=False)
+            self.notify(_("The model is still loading. The question stays: press Enter again."), markup=False)
         if not text or self.controller.chat is None:
             return
         try:
@@ -206,12 +218,12 @@ class ChatScreen(StepScreen):
                 self.field.put("")
                 self._do(command)
             elif self.controller.response is not None:
-                self.notify("An answer is on its way: F9 stops it.", markup=False)
+                self.notify(_("An answer is on its way: F9 stops it."), markup=False)
                 return
             else:
                 self.controller.ask(command)
         except Exception as error:  # shown, whatever it was
-            self.controller.fail(error, "NOT ASKED")
+            self.controller.fail(error, _("NOT ASKED"))
             return
         finally:
             await self.draw()
@@ -269,7 +281,7 @@ class ChatScreen(StepScreen):
     def _help(self) -> None:
         from tui.screens.dialogs import ReadScreen
 
-        self.app.push_screen(ReadScreen("Commands of the chat", HELP))
+        self.app.push_screen(ReadScreen(_("Commands of the chat"), help_of_chat()))
 
     def _go_to_goal(self) -> None:
         missing = self.missing(self.olive.snapshot)
@@ -292,8 +304,8 @@ class ChatScreen(StepScreen):
         if isinstance(self.app.screen, ServeScreen):
             self.app.screen.look()
         elif self.served.error is not None:
-            self.notify("The server has ended: Serve tells why.", markup=False)
-        self.query_one("#serve", Button).label("Serving" if self.served.running else "Serve")
+            self.notify(_("The server has ended: Serve tells why."), markup=False)
+        self.query_one("#serve", Button).label(_("Serving") if self.served.running else _("Serve"))
 
     def _stop_editing(self) -> None:
         """Something else is done: what was changed of the question stays in the field, to be asked as another."""
@@ -323,12 +335,15 @@ class ChatScreen(StepScreen):
         chat = self.controller.chat
         assert chat is not None
         refused = chat.ready.refused if chat.ready else {}
-        choices = [("", "none: the base")]
+        choices = [("", _("none: the base"))]
         choices += [
-            (name, f"{name} (does not fit: {refused[name]})" if name in refused else name)
+            (
+                name,
+                _("{name} (does not fit: {why})", name=name, why=refused[name]) if name in refused else name,
+            )
             for name in chat.adapters()
         ]
-        self._choose("Who answers?", choices, self._switch, chat.adapter or "")
+        self._choose(_("Who answers?"), choices, self._switch, chat.adapter or "")
 
     def _toggle_compare(self) -> None:
         chat, tuned = self.controller.chat, self.controller.tuned()
@@ -336,13 +351,13 @@ class ChatScreen(StepScreen):
         if self.controller.compare is not None:
             self.controller.compare_with(None)
         elif tuned is None:
-            self.notify("The model has no adapter to compare the base with.", markup=False)
+            self.notify(_("The model has no adapter to compare the base with."), markup=False)
         elif len(chat.adapters()) == 1:
             self.controller.compare_with((None, tuned))
         else:
-            others = [("", "the base"), *((name, name) for name in chat.adapters() if name != tuned)]
+            others = [("", _("the base")), *((name, name) for name in chat.adapters() if name != tuned)]
             self._choose(
-                f"Compare {tuned} with",
+                _("Compare {tuned} with", tuned=tuned),
                 others,
                 lambda name: self.controller.compare_with((name or None, tuned)),
             )
@@ -382,7 +397,7 @@ class ChatScreen(StepScreen):
                 except Exception as error:  # a folder, a full disk, whatever it is
                     self.controller.fail(error)
                 else:
-                    self.notify(f"Wrote {path}", markup=False)
+                    self.notify(_("Wrote {path}", path=path), markup=False)
 
         if words and path.exists():
             self.app.push_screen(OverwriteScreen(path), write)
@@ -406,7 +421,7 @@ class ChatScreen(StepScreen):
         self.app.copy_to_clipboard(text)
         path = self.session.folder.chats_dir / "copied.txt"
         write_atomic(path, text + "\n")
-        self.notify(f"Copied, if your terminal allows it; it is also in {path}", markup=False)
+        self.notify(_("Copied, if your terminal allows it; it is also in {path}", path=path), markup=False)
 
     def action_run(self) -> None:
         """Measure every form of the model on the held-out records, or show how they did."""
@@ -480,7 +495,7 @@ class ChatScreen(StepScreen):
 
 def _intro(about: str, notes: Sequence[str]) -> Content:
     """What this step is for, what to press first, and what the model's loading told."""
-    lines = [Content(f"{about}\n"), Content.from_markup(INTRO)]
+    lines = [Content(f"{about}\n"), Content.from_markup(_(INTRO))]
     lines += [
         Content.styled(f"\n{clean(note, keep_newlines=False)[:300]}", "$text-warning") for note in notes
     ]

@@ -14,6 +14,7 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 
 from core.errors import LabError
+from core.language import N_, _
 from core.text import clean
 from tui.child import Commands
 from tui.screens.chat.controller import problem_of
@@ -88,9 +89,9 @@ class ServeScreen(Dialog[None]):
     CSS_PATH = STYLES
     AUTO_FOCUS = "#close"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q", "dismiss", "Close", show=False),
-        Binding("y", "copy", "Copy", show=False),
-        Binding("f9,x", "stop", "Stop", show=False),
+        Binding("escape,q", "dismiss", N_("Close"), show=False),
+        Binding("y", "copy", N_("Copy"), show=False),
+        Binding("f9,x", "stop", N_("Stop"), show=False),
         Binding("left,up", "app.focus_previous", show=False),
         Binding("right,down", "app.focus_next", show=False),
     ]
@@ -105,13 +106,13 @@ class ServeScreen(Dialog[None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Plain("The model for other programs", classes="dialog-title")
+            yield Plain(_("The model for other programs"), classes="dialog-title")
             yield self._text
             yield self._problem
             with Horizontal(classes="dialog-buttons"):
-                yield Button("Copy the address", id="copy", key="y", primary=True)
-                yield Button("Stop the server", id="stop", key="F9")
-                yield Button("Close", id="close", key="Esc")
+                yield Button(_("Copy the address"), id="copy", key="y", primary=True)
+                yield Button(_("Stop the server"), id="stop", key="F9")
+                yield Button(_("Close"), id="close", key="Esc")
 
     def on_mount(self) -> None:
         """Show how it stands."""
@@ -127,20 +128,26 @@ class ServeScreen(Dialog[None]):
         if served.url:
             names = [Content(f"  {clean(name, keep_newlines=False)}") for name in served.models]
             lines = [
-                Content.assemble("Address  ", (served.url, "bold"), ("   an OpenAI client's base URL", DIM)),
-                Content("It answers to these names of models:"),
+                Content.assemble(
+                    _("Address") + "  ", (served.url, "bold"), ("   " + _("an OpenAI client's base URL"), DIM)
+                ),
+                Content(_("It answers to these names of models:")),
                 *names,
                 Content.styled(
-                    "Only programs on this machine can ask. It goes on until you stop it here or leave the wizard, "
-                    "and takes as much memory as this chat does.",
+                    _(
+                        "Only programs on this machine can ask. It goes on until you stop it here or leave the wizard, "
+                        "and takes as much memory as this chat does."
+                    ),
                     DIM,
                 ),
-                Content.styled(f"Without the wizard: {clean(self._command, keep_newlines=False)}", DIM),
+                Content.styled(
+                    _("Without the wizard: {command}", command=clean(self._command, keep_newlines=False)), DIM
+                ),
             ]
         elif served.running:
-            lines = [Content("Loading the model; the address comes in a moment …")]
+            lines = [Content(_("Loading the model; the address comes in a moment …"))]
         else:
-            lines = [] if served.error is not None else [Content("The server has ended.")]
+            lines = [] if served.error is not None else [Content(_("The server has ended."))]
         self._text.show(Content("\n").join(lines))
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
@@ -157,7 +164,7 @@ class ServeScreen(Dialog[None]):
         """Copy the address."""
         if self._served.url:
             self.app.copy_to_clipboard(self._served.url)
-            self.notify(f"Copied, if your terminal allows it: {self._served.url}", markup=False)
+            self.notify(_("Copied, if your terminal allows it: {url}", url=self._served.url), markup=False)
 
     def action_stop(self) -> None:
         """End the server."""

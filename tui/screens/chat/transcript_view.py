@@ -18,6 +18,7 @@ from textual.widgets.markdown import MarkdownStream
 from core.chat.repetition import warning
 from core.chat.settings import Sampling
 from core.difference import Spans, difference
+from core.language import _
 from core.text import StreamCleaner, clean
 from tui.glyphs import glyph
 from tui.widgets.safe import Plain
@@ -96,7 +97,7 @@ class AnswerView(Vertical):
                 await self._stream.write(rest)
             await self._stream.stop()
             self._stream = None
-        self._figures.show(_figures(answer) if answer else "no more came")
+        self._figures.show(_figures(answer) if answer else _("no more came"))
         self._look_for_circles()
 
     def _look_for_circles(self) -> None:
@@ -155,7 +156,7 @@ class TurnView(Vertical):
         self._drawn = 0
 
     def compose(self) -> ComposeResult:
-        asked = Content.assemble(("You  ", "bold $text-primary"), clean(self.turn.question))
+        asked = Content.assemble((_("You") + "  ", "bold $text-primary"), clean(self.turn.question))
         yield Plain(asked, classes="asked")
         yield self._told
         if len(self.views) == 1:
@@ -207,11 +208,11 @@ class TurnView(Vertical):
         first.mark(found.first)
         second.mark(found.second)
         said = (
-            "Word for word the same."
+            _("Word for word the same.")
             if found.same
-            else "They have few words in common."
+            else _("They have few words in common.")
             if found.unlike
-            else Content.assemble(("Underlined", MARK), ": words that only this answer has.")
+            else Content.assemble((_("Underlined"), MARK), ": " + _("words that only this answer has."))
         )
         self._compared.show(said)
         self._compared.display = True

@@ -8,6 +8,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 
+from core.language import _
 from tui.screens.dialogs import AskScreen, Dialog
 from tui.widgets.button import Button
 from tui.widgets.safe import Plain
@@ -37,18 +38,23 @@ class CleanCopyScreen(Dialog[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Plain("Write a clean copy", classes="dialog-title")
+            yield Plain(_("Write a clean copy"), classes="dialog-title")
             yield Plain(
-                f"It is written to {self._name}; what is left out, and why, stands in a file beside it. Your file is "
-                f"not changed. Of the findings {self._unusable} are of rows that cannot be used, {self._doubtful} "
-                "are worth a look, such as duplicates, of which the first is kept."
+                _(
+                    "It is written to {name}; what is left out, and why, stands in a file beside it. Your file is "
+                    "not changed. Of the findings {unusable} are of rows that cannot be used, {doubtful} are worth "
+                    "a look, such as duplicates, of which the first is kept.",
+                    name=self._name,
+                    unusable=self._unusable,
+                    doubtful=self._doubtful,
+                )
             )
             with Horizontal(classes="dialog-buttons"):
                 if self._unusable:
-                    yield Button("Leave out the unusable", id="unusable", key="u", primary=True)
+                    yield Button(_("Leave out the unusable"), id="unusable", key="u", primary=True)
                 if self._doubtful:
-                    yield Button("All with findings", id="all", key="a", primary=not self._unusable)
-                yield Button("Cancel", id="cancel", key="Esc")
+                    yield Button(_("All with findings"), id="all", key="a", primary=not self._unusable)
+                yield Button(_("Cancel"), id="cancel", key="Esc")
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """One of them."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from core.errors import LabError
+from core.language import _
 from tui.screens.data.pages import PageCache
 from tui.screens.data.rows import RowSource, View, stamp
 
@@ -198,7 +199,7 @@ class DataController:
         except LabError as error:
             return source, View(), error
         except (OSError, ValueError, RecursionError) as error:
-            told = LabError("The records cannot be read.", f"{type(error).__name__}: {error}")
+            told = LabError(_("The records cannot be read."), f"{type(error).__name__}: {error}")
             return source, View(), told
 
     def _opened(
@@ -436,7 +437,13 @@ class DataController:
         found = self._read(self._survey, 0, _COPIED)
         lines = [f"{each.file}:{each.line}: {each.kind}: {each.message} ({each.fix})" for each in found]
         if many > len(lines):
-            lines.append(f"and {many - len(lines)} more: {self._session.command('data', '--json')} has all")
+            lines.append(
+                _(
+                    "and {many} more: {command} has all",
+                    many=many - len(lines),
+                    command=self._session.command("data", "--json"),
+                )
+            )
         return lines
 
     def close(self) -> None:

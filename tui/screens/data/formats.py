@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from textual.content import Content
 
 from core.formats import counted, human_bytes, number, time_left
+from core.language import _, ngettext
 from core.options import AUTO
 from core.text import clean, told_apart
 from tui.glyphs import ascii_only, bar, glyph
@@ -33,9 +35,9 @@ def row_line(row: ShownRow | None, index: int, sure: bool, wide: int, digits: in
     place = where(row.row.line, row.row.number) if row.row.line and sure else f"~{index + 1}"
     mark = Content("")
     if row.problem:
-        mark = Content.styled("BAD ", "bold $text-error")
+        mark = Content.styled(_("BAD") + " ", "bold $text-error")
     elif row.held_out:
-        mark = Content.styled("HELD ", "$text-secondary")
+        mark = Content.styled(_("HELD") + " ", "$text-secondary")
     room = max(10, wide - digits - 1)
     if row.row.fields is None:
         return Content.assemble((f"{place:>{digits}} ", QUIET), mark, (clean(row.problem), QUIET))
@@ -66,10 +68,15 @@ def side_by_side(cells: Sequence[str], room: int, taken: int = 0) -> list[Conten
 def row_place(state: DataState, whole: Whole) -> str:
     """Where a row stands: its number of how many, its line and its file."""
     row, source = whole.row.row, state.source
-    total = f"{'' if state.exact else 'about '}{number(state.count)}"
-    line = f", line {row.line}" if row.line else ", just about there"
-    file = f" of {row.file}" if source is not None and source.path.is_dir() else ""
-    return f"Row {number(whole.index + 1)} of {total}{line}{file}"
+    total = number(state.count) if state.exact else _("about {count}", count=number(state.count))
+    parts = [
+        _("Row {number} of {total}", number=number(whole.index + 1), total=total),
+        _("line {line}", line=row.line) if row.line else _("just about there"),
+    ]
+    told = ", ".join(parts)
+    if source is not None and source.path.is_dir():
+        return _("{place} of {file}", place=told, file=row.file)
+    return told
 
 
 def row_text(state: DataState) -> Content:
@@ -81,20 +88,31 @@ def row_text(state: DataState) -> Content:
     parts: list[Content | tuple[str, str]] = [
         Content.styled(clean(row_place(state, whole), keep_newlines=False), "bold"),
         Content("\n"),
-        Content.styled("HELD OUT: to measure with, not learnt\n" if row.held_out else "", "$text-secondary"),
+        Content.styled(
+            _("HELD OUT: to measure with, not learnt") + "\n" if row.held_out else "", "$text-secondary"
+        ),
     ]
     problem = row.problem
     if seen is not None and seen.problems and not problem:
         problem = "; ".join(f"{each.message}; {each.fix}" for each in seen.problems)
     if problem:
-        parts.append(Content.styled(clean(f"It cannot be used: {problem}") + "\n", "bold $text-error"))
+        parts.append(
+            Content.styled(
+                clean(_("It cannot be used: {problem}", problem=problem)) + "\n", "bold $text-error"
+            )
+        )
     if row.row.problem is not None:
         parts += [*quoted(row.row.problem.quote), Content("\n")]
     if seen is not None and seen.pieces and not any(piece.trained for piece in seen.pieces):
-        parts.append(Content.styled("NOT LEARNT: the row itself says so\n", "$text-warning"))
+        parts.append(Content.styled(_("NOT LEARNT: the row itself says so") + "\n", "$text-warning"))
     if state.jumped is not None and state.jumped[0] == whole.index:
         finding = state.jumped[1]
-        note = f"{finding.kind}: {finding.message}. What to do: {finding.fix}."
+        note = _(
+            "{kind}: {message}. What to do: {fix}.",
+            kind=finding.kind,
+            message=finding.message,
+            fix=finding.fix,
+        )
         parts.append(Content.styled(clean(note) + "\n", "$text-warning"))
         if row.row.problem is None and finding.quote is not None:
             parts += [*quoted(finding.quote), Content("\n")]
@@ -102,12 +120,15 @@ def row_text(state: DataState) -> Content:
         parts += _as_seen(seen, proposed=state.proposed is not None)
     fields = row.row.fields
     if fields is not None:
-        parts.append(Content.styled(f"{glyph('line') * 2} The record\n", QUIET))
+        parts.append(Content.styled(glyph("line") * 2 + " " + _("The record") + "\n", QUIET))
         used = whole.view.used
         for name, value in fields.items():
             told = clean(str(name)[:CELL_NAME], keep_newlines=False)
             if used is not None and name not in used:
-                parts += [Content.styled(told, "bold"), Content.styled(" (not used)", "$text-warning")]
+                parts += [
+                    Content.styled(told, "bold"),
+                    Content.styled(" " + _("(not used)"), "$text-warning"),
+                ]
                 told = ""
             parts += [Content.styled(f"{told}: ", "bold"), *cut(as_text(value)), Content("\n")]
     return Content.assemble(*parts)
@@ -115,14 +136,18 @@ def row_text(state: DataState) -> Content:
 
 def _as_seen(seen: Preview, *, proposed: bool) -> list[Content]:
     """What the model sees of a row, with each of its answers."""
-    by = "With the proposed fields and template" if proposed else "What the model sees"
+    by = (
+        _("With the proposed fields and template; underlined: what it learns to say")
+        if proposed
+        else _("What the model sees; underlined: what it learns to say")
+    )
     parts = [
-        Content.styled(f"{by}; underlined: what it learns to say\n", QUIET),
+        Content.styled(by + "\n", QUIET),
         *pieces(seen.pieces),
         Content("\n"),
     ]
     if seen.rejected:
-        by = "The same with the rejected answer; underlined: what it learns to say less"
+        by = _("The same with the rejected answer; underlined: what it learns to say less")
         parts += [Content.styled(f"{by}\n", QUIET), *pieces(seen.rejected), Content("\n")]
     return parts
 
@@ -137,7 +162,9 @@ def cut(text: str, style: str = "") -> list[Content]:
         for piece, escape in told_apart(text[:MOST])
     ]
     if len(text) > MOST:
-        parts.append(Content.styled(f"\n({number(len(text) - MOST)} characters more)", style))
+        parts.append(
+            Content.styled("\n" + _("({count} characters more)", count=number(len(text) - MOST)), style)
+        )
     return parts
 
 
@@ -172,20 +199,21 @@ def pieces(found: Sequence[Piece]) -> list[Content]:
 
 def file_line(count: int, exact: bool, bytes: int, columns: Sequence[str]) -> Content:
     """What is known of a file at once."""
-    rows = f"{'' if exact else 'about '}{counted(count, 'row')}"
+    rows = counted(count, "row") if exact else _("about {count}", count=counted(count, "row"))
     parts = [rows, human_bytes(bytes)] if bytes else [rows]
-    parts.append(f"fields: {', '.join(columns[:6])}{' ' + glyph('cut') if len(columns) > 6 else ''}")
+    more = f" {glyph('cut')}" if len(columns) > 6 else ""
+    parts.append(_("fields: {names}", names=", ".join(columns[:6]) + more))
     return Content(clean(f"  {glyph('dot')}  ".join(parts), keep_newlines=False))
 
 
 def progress_line(state: SurveyState, wide: int) -> Content:
     """How far the survey is."""
     if not state.total:
-        return Content.styled(f"Checking all rows {glyph('cut')}", "$text-primary")
+        return Content.styled(_("Checking all rows") + f" {glyph('cut')}", "$text-primary")
     share = min(1.0, state.done / state.total)
     return Content.assemble(
-        ("Checking all rows: ", "$text-primary"),
-        f"{clean(state.phase, keep_newlines=False)} ",
+        (_("Checking all rows") + ": ", "$text-primary"),
+        f"{_(clean(state.phase, keep_newlines=False))} ",
         bar(share, max(6, min(30, wide - 64))),
         f" {share:4.0%}  {time_left(state.eta_s)}",
     )
@@ -200,14 +228,22 @@ def report_lines(report: Mapping[str, Any], recipe: Recipe, wide: int) -> Conten
     first = [
         counted(pairs, "pair")
         if pairs and pairs == rows
-        else counted(rows, "row") + (f", {number(pairs)} pairs" if pairs else ""),
-        f"{number(report.get('train', 0))} to learn, {number(report.get('eval', 0))} held out",
+        else ", ".join([counted(rows, "row"), *([counted(pairs, "pair")] if pairs else [])]),
+        _(
+            "{learnt} to learn, {held} held out",
+            learnt=number(report.get("train", 0)),
+            held=number(report.get("eval", 0)),
+        ),
     ]
     if tokens.get("total"):
-        about = "about " if tokens.get("estimated") else ""
+        total = number(tokens["total"])
         first.append(
-            f"tokens: {about}{number(tokens['total'])}, median {number(tokens.get('p50', 0))}, "
-            f"longest {number(tokens.get('max', 0))}"
+            _(
+                "tokens: {total}, median {median}, longest {longest}",
+                total=_("about {count}", count=total) if tokens.get("estimated") else total,
+                median=number(tokens.get("p50", 0)),
+                longest=number(tokens.get("max", 0)),
+            )
         )
     lines = [Content.styled(f"  {glyph('dot')}  ".join(first), "bold")]
     second: list[Content] = []
@@ -218,23 +254,35 @@ def report_lines(report: Mapping[str, Any], recipe: Recipe, wide: int) -> Conten
     if report.get("train"):
         tune = recipe.finetune
         if tune.steps == AUTO or tune.batch_size == AUTO:
-            rounds, who = float(report.get("epochs", 0)), "training sees"
+            rounds, steps = float(report.get("epochs", 0)), None
         else:
             rounds = tune.steps * tune.batch_size * tune.gradient_accumulation / report["train"]
-            who = f"{counted(tune.steps, 'step')} see{'s' if tune.steps == 1 else ''}"
-        often = ", very often" if rounds > OFTEN else ""
+            steps = tune.steps
+        often = rounds > OFTEN
+        often_told = passes(rounds, report["train"])
+        seen = (
+            _("training sees {rows}", rows=often_told)
+            if steps is None
+            else ngettext(
+                "{count} step sees {rows}",
+                "{count} steps see {rows}",
+                steps,
+                count=number(steps),
+                rows=often_told,
+            )
+        )
         style = "$text-warning" if often else QUIET
-        more.append((f"{who} {passes(rounds, report['train'])}{often}", style))
+        more.append((_("{seen}, very often", seen=seen) if often else seen, style))
     if tokens.get("lost"):
-        more.append((f"{number(tokens['lost'])} tokens are cut off", QUIET))
+        more.append((_("{count} tokens are cut off", count=number(tokens["lost"])), QUIET))
     if report.get("padding"):
-        more.append((f"padding {report['padding']:.0%}", QUIET))
+        more.append((_("padding {share:.0%}", share=report["padding"]), QUIET))
     taken = sum(part.cell_length for part in second)
     for words, style in more:
         gap = f"  {glyph('dot')}  " if second else ""
-        if taken + len(gap) + len(words) <= wide:  # what does not fit is left out whole
+        if taken + len(gap) + cell_len(words) <= wide:  # what does not fit is left out whole
             second.append(Content.styled(gap + words, style))
-            taken += len(gap) + len(words)
+            taken += len(gap) + cell_len(words)
     if second:
         lines.append(Content("").join(second))
     left = left_out_words(report)
@@ -250,9 +298,9 @@ def left_out_words(report: Mapping[str, Any]) -> str:
     told = []
     unused = unused_words(report.get("not_used") or [], report.get("usable", 0))
     if unused:
-        told.append(f"not used: {unused}")
+        told.append(_("not used: {unused}", unused=unused))
     told += [
-        f"not learnt: {counted(count, 'row')}, {why}"
+        _("not learnt: {rows}, {why}", rows=counted(count, "row"), why=why)
         for why, count in (report.get("not_learnt") or {}).items()
     ]
     return clean(f"  {glyph('dot')}  ".join(told), keep_newlines=False)
@@ -263,14 +311,16 @@ def lengths(bars: Sequence[Sequence[int]], wide: int) -> Content | None:
     if not bars:
         return None
     steps = " .:-=+*#" if ascii_only() else " ▁▂▃▄▅▆▇█"
-    most = max(count for _, _, count in bars) or 1
+    most = max(count for *_ends, count in bars) or 1
     thick = 2 if wide < 110 else 3
     drawn = "".join(
         steps[0 if not count else max(1, round(count / most * (len(steps) - 1)))] * thick
-        for _, _, count in bars
+        for *_ends, count in bars
     )
     return Content.assemble(
-        (f"lengths {bars[0][0]} ", QUIET), (drawn, "$text-secondary"), (f" {bars[-1][1]} tokens", QUIET)
+        (_("lengths {shortest}", shortest=bars[0][0]) + " ", QUIET),
+        (drawn, "$text-secondary"),
+        (" " + _("{longest} tokens", longest=bars[-1][1]), QUIET),
     )
 
 
@@ -278,12 +328,14 @@ def counts_line(counts: Mapping[str, int]) -> Content:
     """How many findings of each kind, the most frequent first."""
     many = sum(counts.values())
     if not many:
-        return Content.styled("No findings: every row can be used.", "$text-success")
+        return Content.styled(_("No findings: every row can be used."), "$text-success")
     kinds = sorted(counts.items(), key=lambda pair: -pair[1])
     told = ", ".join(f"{number(count)} {kind}" for kind, count in kinds[:4])
     rest = f" {glyph('cut')}" if len(kinds) > 4 else ""
     words = f"{counted(many, 'finding')}: "
-    return Content.assemble((words, "bold $text-warning"), f"{told}{rest}", ("  (f lists them)", QUIET))
+    return Content.assemble(
+        (words, "bold $text-warning"), f"{told}{rest}", ("  " + _("(f lists them)"), QUIET)
+    )
 
 
 def finding_line(finding: Finding | None, index: int, many_files: bool) -> Content:
@@ -295,7 +347,7 @@ def finding_line(finding: Finding | None, index: int, many_files: bool) -> Conte
     bad = finding.level == "error"
     return Content.assemble(
         (f"{clean(place, keep_newlines=False):>6} ", QUIET),
-        ("BAD " if bad else "see ", "bold $text-error" if bad else "$text-warning"),
+        (_("BAD") + " " if bad else _("see") + " ", "bold $text-error" if bad else "$text-warning"),
         clean(f"{finding.kind}: {finding.message}"[:300], keep_newlines=False),
     )
 
@@ -303,24 +355,32 @@ def finding_line(finding: Finding | None, index: int, many_files: bool) -> Conte
 def finding_text(finding: Finding) -> Content:
     """A finding whole: where, what, and what to do."""
     bad = finding.level == "error"
-    what = "training does not start with it" if bad else "worth a look"
+    what = _("training does not start with it") if bad else _("worth a look")
     return Content.assemble(
-        Content.styled(f"{clean(finding.file, keep_newlines=False)}, line {finding.line}\n", "bold"),
+        Content.styled(
+            _("{path}, line {line}", path=clean(finding.file, keep_newlines=False), line=finding.line) + "\n",
+            "bold",
+        ),
         (finding.kind, "bold $text-error" if bad else "bold $text-warning"),
         (f" ({what})\n\n", QUIET),
         clean(finding.message) + "\n",
         *quoted(finding.quote),
-        ("\nWhat to do: ", "bold"),
+        ("\n" + _("What to do:") + " ", "bold"),
         clean(finding.fix) + "\n\n",
-        ("Enter goes to the row.", QUIET),
+        (_("Enter goes to the row."), QUIET),
     )
 
 
 def proposal_error(problem: Mapping[str, str], proposal: Proposal) -> dict[str, str]:
     """Why the recipe does not go with the rows, and what they suggest, as an error that is asked about."""
-    how = "the model's own chat template" if proposal.chat_template else "plain text"
+    how = _("the model's own chat template") if proposal.chat_template else _("plain text")
     return {
         "title": problem["title"],
         "detail": problem["detail"],
-        "hint": f"Press a to use what the rows suggest: {proposal.mapping.words()}, with {how} ({proposal.why}).",
+        "hint": _(
+            "Press a to use what the rows suggest: {words}, with {how} ({why}).",
+            words=proposal.mapping.words(),
+            how=how,
+            why=proposal.why,
+        ),
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import LabError
+from core.language import _
 from core.text import visible
 from tui.screens.data.pages import PageCache
 
@@ -202,4 +203,4 @@ def _turn(turn: Mapping[str, Any]) -> str:
 def _unreadable(path: Path, error: Exception) -> LabError:
     from core.errors import RequestError
 
-    return RequestError("The data file cannot be read.", f"{path}: {error}.")
+    return RequestError(_("The data file cannot be read."), f"{path}: {error}.")

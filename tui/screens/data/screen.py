@@ -17,7 +17,7 @@ from textual.widgets import Input
 
 from core.errors import LabError
 from core.formats import counted
-from core.language import _
+from core.language import N_, _
 from core.text import clean
 from tui.keys import DATA
 from tui.screens.base import StepScreen
@@ -36,6 +36,7 @@ from tui.screens.data.formats import (
     side_by_side,
 )
 from tui.screens.dialogs import ErrorScreen
+from tui.steps import steps
 from tui.widgets.button import Button
 from tui.widgets.form import Form
 from tui.widgets.plain_list import PlainList
@@ -60,7 +61,7 @@ class DataScreen(StepScreen):
 
     NAME = "data"
     ABOUT_IN = "main"
-    LABELS: ClassVar[Mapping[str, str]] = {"run": "Check"}
+    LABELS: ClassVar[Mapping[str, str]] = {"run": N_("Check")}
     CSS_PATH = "data.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [action.binding() for action in DATA]
     MAIN = ("data.file", "data.template")
@@ -89,8 +90,8 @@ class DataScreen(StepScreen):
         self.checked = Plain("", id="checked")
         self.problem = ProblemBox(id="problem")
         self.columns = Plain("", id="columns")
-        self.rows = PlainList(id="rows", empty="No records.")
-        self.found = PlainList(id="found", empty="No findings.")
+        self.rows = PlainList(id="rows", empty=_("No records."))
+        self.found = PlainList(id="found", empty=_("No findings."))
         self.whole = Plain(id="whole")
         self._form: Form | None = None
         self._controller: DataController | None = None
@@ -105,7 +106,7 @@ class DataScreen(StepScreen):
         if self._form is None:
             self._form = Form(self.session.recipe(), self.MAIN, self.MORE)
             self._form.add_class("framed")
-            self._form.border_title = "Settings"
+            self._form.border_title = _("Settings")
         return self._form
 
     @property
@@ -136,13 +137,13 @@ class DataScreen(StepScreen):
         yield self.checked
         yield self.problem
         with Horizontal(classes="buttons"):
-            yield Button("Use the proposal", id="accept", key="a", primary=True)
-            yield Button("Next: Quantize", id="next", key="F4", primary=True)
-            yield Button("Check", id="run", key="F8")
-            yield Button("Browse", id="browse", key="o")
-            yield Button("Go to", id="goto", key="g")
-            yield Button("Findings", id="findings", key="f")
-            yield Button("Write a clean copy", id="clean", key="w")
+            yield Button(_("Use the proposal"), id="accept", key="a", primary=True)
+            yield Button(_("Next: {title}", title=steps()[2].title), id="next", key="F4", primary=True)
+            yield Button(_("Check"), id="run", key="F8")
+            yield Button(_("Browse"), id="browse", key="o")
+            yield Button(_("Go to"), id="goto", key="g")
+            yield Button(_("Findings"), id="findings", key="f")
+            yield Button(_("Write a clean copy"), id="clean", key="w")
         yield self.command
 
     def side(self) -> ComposeResult:
@@ -231,7 +232,7 @@ class DataScreen(StepScreen):
         told = trouble.as_dict() if trouble is not None else None
         if told is not None and state.proposed is not None:
             told = proposal_error(told, state.proposed)
-        self.problem.tell(told, "CONFIRM" if state.proposed else "FAIL")
+        self.problem.tell(told, _("CONFIRM") if state.proposed else "FAIL")
         self.query_one("#accept", Button).display = state.proposed is not None
         # With the findings before one's eyes a clean copy is what is near; all would not fit into 80 columns.
         clean_copy = state.listing and self.controller.cleanable
@@ -242,7 +243,7 @@ class DataScreen(StepScreen):
         self.query_one("#goto", Button).display = state.proposed is None and not clean_copy
         findings = self.query_one("#findings", Button)
         findings.display = state.findings > 0 and state.proposed is None
-        findings.label("Rows" if state.listing else "Findings")
+        findings.label(_("Rows") if state.listing else _("Findings"))
         asked = [(each.proposed is not None, each.lost) for each in (state, before)]
         here = self.focused.id if self.focused is not None else ""
         if here in ("accept", "next", "browse") and self.is_current and asked[0] != asked[1]:
@@ -261,9 +262,9 @@ class DataScreen(StepScreen):
             if state.checking and state.survey is not None:
                 self.checked.show(progress_line(state.survey, wide))
             elif state.survey is not None and state.survey.state == "cancelled":
-                warned = "Checking was stopped. F8 starts it again."
+                warned = _("Checking was stopped. F8 starts it again.")
             elif not self.controller.kept and not state.opening:
-                warned = "F8 keeps these settings and checks all rows."
+                warned = _("F8 keeps these settings and checks all rows.")
             if not state.checking:
                 self.checked.show(Content.styled(warned, "$text-warning"))
         else:
@@ -276,7 +277,7 @@ class DataScreen(StepScreen):
     def _draw_lists(self, state: DataState) -> None:
         """The rows, or the findings."""
         self.set_class(state.listing, "-findings")
-        entitle(self.query_one("#left"), "Findings" if state.listing else "Records")
+        entitle(self.query_one("#left"), _("Findings") if state.listing else _("Records"))
         source = state.source
         digits = max(5, len(str(state.count)) + (not state.exact)) if source is not None else 5
 
@@ -342,7 +343,7 @@ class DataScreen(StepScreen):
             if there:
                 self.set_focus(self.rows)
             else:
-                self.notify(f"No row begins at line {finding.line}.", markup=False, timeout=4)
+                self.notify(_("No row begins at line {line}.", line=finding.line), markup=False, timeout=4)
 
         self.controller.look_up(finding, found)
 
@@ -441,12 +442,15 @@ class DataScreen(StepScreen):
         if isinstance(done, LabError):
             self.app.push_screen(ErrorScreen.of(done))
             return
-        text = (
-            f"{counted(done.kept, 'row')} in {done.path.name}. {counted(done.left_out, 'row')} left out, with the "
-            f"reason, in {done.left_out_path.name}."
+        text = _(
+            "{kept} in {file}. {left} left out, with the reason, in {other}.",
+            kept=counted(done.kept, "row"),
+            file=done.path.name,
+            left=counted(done.left_out, "row"),
+            other=done.left_out_path.name,
         )
         asked = UseCopyScreen(
-            "The clean copy is written.", text, yes="Use it", no="Keep the old file", keys=("u",)
+            _("The clean copy is written."), text, yes=_("Use it"), no=_("Keep the old file"), keys=("u",)
         )
         self.app.push_screen(asked, lambda use: self._picked(done.path) if use else None)
 
@@ -474,7 +478,7 @@ class DataScreen(StepScreen):
         """Copy what was found, as text."""
         words = (self.facts.text, self.checked.text, *self.controller.finding_words())
         self.app.copy_to_clipboard("\n".join(filter(None, words)))
-        self.notify("Copied (if your terminal allows it).", markup=False)
+        self.notify(_("Copied (if your terminal allows it)."), markup=False)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Keys for what cannot be done now are not offered."""
