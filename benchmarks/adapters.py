@@ -6,10 +6,10 @@ adapter of rank 64 on all linear layers, as inputs of the graph and inside it. A
 nothing: its graph is that of the base alone. What is made stays in FOLDER, so that a second run only measures;
 ``--model`` takes a folder of the optimize step instead.
 
-Rounds alternate between the kinds. Printed, as lines of ``docs/benchmarks.md``, are the median with the lowest and
-highest, and the mean of the processor's time, which tells more where other work shares the machine. The same model
-loaded again differs by some percent, by where its weights come to lie: ``--loads`` takes the mean of several.
-``--profile`` adds where the time of a token goes.
+All kinds take turns at every token. The same model loaded again differs by some percent, by where its weights come to
+lie, so all are loaded ``--loads`` times. Printed, as lines of ``docs/benchmarks.md``, are the means of the loads'
+medians, with the lowest and highest, and the same of the processor's time, which tells more where other work shares
+the machine. ``--profile`` adds where the time of a token goes.
 """
 
 from __future__ import annotations
@@ -174,24 +174,26 @@ class Kind:
             self._adapters = og.Adapters(self._model)
             self._adapters.load(str(adapter), "one")
 
-    def answer(self, tokens: int) -> tuple[float, float]:
-        """Tokens a second of one answer, and the processor's milliseconds a token."""
+    def begin(self, tokens: int) -> None:
+        """Read a prompt, and the first words of an answer of so many more tokens."""
         import numpy as np
 
         og = import_genai()
         params = og.GeneratorParams(self._model)
         length = PROMPT + 4 + tokens
         params.set_search_options(max_length=length, min_length=length, do_sample=False)
-        generator = og.Generator(self._model, params)
+        self._generator = og.Generator(self._model, params)
         if self._adapters is not None:
-            generator.set_active_adapter(self._adapters, "one")
-        generator.append_tokens(np.random.default_rng(0).integers(5, 380, PROMPT).astype(np.int32))
+            self._generator.set_active_adapter(self._adapters, "one")
+        self._generator.append_tokens(np.random.default_rng(0).integers(5, 380, PROMPT).astype(np.int32))
         for _ in range(3):
-            generator.generate_next_token()
+            self._generator.generate_next_token()
+
+    def step(self) -> tuple[float, float]:
+        """One token more: milliseconds, and milliseconds of the processor."""
         began, work = time.perf_counter(), time.process_time()
-        for _ in range(tokens):
-            generator.generate_next_token()
-        return tokens / (time.perf_counter() - began), 1e3 * (time.process_time() - work) / tokens
+        self._generator.generate_next_token()
+        return 1e3 * (time.perf_counter() - began), 1e3 * (time.process_time() - work)
 
 
 def kinds(folder: Path, work: Path, rank: int) -> dict[str, tuple[Path, Path | None]]:
@@ -230,7 +232,9 @@ def profiled(name: str, folder: Path, adapter: Path | None, threads: int, work: 
     for old in work.glob("profile*.json"):
         old.unlink()
     kind = Kind(folder, adapter, threads, prefix)
-    kind.answer(16)
+    kind.begin(16)
+    for _ in range(12):
+        kind.step()
     del kind
     gc.collect()
     (file,) = work.glob("profile*.json")
@@ -261,8 +265,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, help="a folder of the optimize step")
     parser.add_argument("--rank", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--loads", type=int, default=1, help="load all so many times, in another order")
+    parser.add_argument("--loads", type=int, default=3, help="load all so many times, in another order")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--profile", action="store_true")
     asked = parser.parse_args()
@@ -274,33 +277,31 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="adapters-") as scratch:
         work = Path(scratch)
         timed = kinds(folder, work, asked.rank)
-        speeds: dict[str, list[float]] = {name: [] for name in timed}
+        took: dict[str, list[float]] = {name: [] for name in timed}
         spent: dict[str, list[float]] = {name: [] for name in timed}
         for number in range(asked.loads):
             order = random.Random(number).sample(list(timed), len(timed))
             loaded = {name: Kind(*timed[name], asked.threads) for name in order}
             for kind in loaded.values():
-                kind.answer(8)
-            for _ in range(asked.rounds):
-                for name, kind in loaded.items():
-                    speed, work_ms = kind.answer(asked.tokens)
-                    speeds[name].append(speed)
-                    spent[name].append(work_ms)
+                kind.begin(asked.tokens)
+            steps = [{name: kind.step() for name, kind in loaded.items()} for _ in range(asked.tokens)]
+            for name in loaded:
+                took[name].append(statistics.median(step[name][0] for step in steps))
+                spent[name].append(statistics.median(step[name][1] for step in steps))
             del loaded, kind
             gc.collect()
         first = next(iter(timed))
-        base, base_work = statistics.median(speeds[first]), statistics.mean(spent[first])
+        base, base_work = statistics.mean(took[first]), statistics.mean(spent[first])
         cores = asked.threads or len(os.sched_getaffinity(0))
         print(
             f"| {asked.provider}, {cores} cores, rank {asked.rank} | tokens/s | slower by | CPU time a token |"
         )
         print("|---|---|---|---|")
         for name in timed:
-            median = statistics.median(speeds[name])
-            low, high = min(speeds[name]), max(speeds[name])
-            work_ms = statistics.mean(spent[name])
+            mean, work_ms = statistics.mean(took[name]), statistics.mean(spent[name])
+            low, high = 1e3 / max(took[name]), 1e3 / min(took[name])
             more = f"{work_ms:.2f} ms ({work_ms / base_work - 1:+.1%})"
-            print(f"| {name} | {median:.1f} ({low:.1f} to {high:.1f}) | {1 - median / base:.1%} | {more} |")
+            print(f"| {name} | {1e3 / mean:.1f} ({low:.1f} to {high:.1f}) | {1 - base / mean:.1%} | {more} |")
         sys.stdout.flush()
         if asked.profile:
             for name, each in timed.items():

@@ -107,12 +107,12 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def distances(checkpoint: Path, graph: Path) -> list[float]:
-    """How far the graph's logits are from PyTorch's at most, in spreads, for each of :data:`LENGTHS`."""
+def distances(checkpoint: Path, graph: Path, lengths: tuple[int, ...] = LENGTHS) -> list[float]:
+    """How far the graph's logits are from PyTorch's at most, in spreads, for texts of these lengths."""
     model, session = load_model(checkpoint, dtype=torch.float32), OnnxSession(graph)
     ids = random.Random(1).choices(range(6, 300), k=max(LENGTHS))
     found = []
-    for length in LENGTHS:
+    for length in lengths:
         with torch.inference_mode():
             expected = model(torch.tensor([ids[:length]]), use_cache=False).logits[0]
         apart = (torch.from_numpy(session.logits(ids[:length])) - expected).abs().max(dim=1).values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 
@@ -12,8 +13,9 @@ from core.files import read_json
 from core.model.architectures import ARCHITECTURES, TRIED, judge
 from core.model.folder import read_config
 from core.olive.checkpoint import load_model
+from core.optimize.build import open_graph
 from tests.core.optimize.labs import quantized_lab
-from tests.core.optimize.shapes import SHAPES, WINDOW, distances, graph_of
+from tests.core.optimize.shapes import LENGTHS, SHAPES, WINDOW, distances, graph_of
 from tests.tiny_models import make_tiny
 
 
@@ -54,6 +56,16 @@ def test_packed_weights_without_zero_points(tmp_path: Path) -> None:
     lab = quantized_lab(tmp_path, "phi3", symmetric=True)
     graph = graph_of(lab.quantized_dir, tmp_path, "int4", accuracy_level=1)
     assert max(distances(lab.quantized_dir, graph)) < 1e-4
+
+
+def test_a_long_rope_has_no_tables_for_texts_that_the_model_does_not_take(tmp_path: Path) -> None:
+    arch, options = SHAPES["phi3, long rope"]
+    checkpoint = make_tiny(arch, tmp_path / "model", **options)
+    graph = graph_of(checkpoint, tmp_path, "fp32")
+    short, _ = distances(checkpoint, graph)
+    open_graph(graph, checkpoint, "base", places=False)
+    assert not any(node.op_type == "If" for node in onnx.load(str(graph / "model.onnx")).graph.node)
+    assert distances(checkpoint, graph, lengths=LENGTHS[:1]) == [short]
 
 
 @pytest.mark.parametrize("shape", ["mistral, window", "gemma2, window", "gemma3, window"])
