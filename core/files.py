@@ -114,7 +114,9 @@ def as_umask_says(folder: Path) -> None:
 
 def write_json(path: Path, data: Any, mode: int = 0o666) -> None:
     """Write ``data`` as indented JSON, atomically; ``mode`` as :func:`write_atomic` takes it."""
-    write_atomic(path, json.dumps(data, indent=2, ensure_ascii=False, sort_keys=False) + "\n", mode)
+    text = json.dumps(data, indent=2, ensure_ascii=False, sort_keys=False)
+    # Half of a surrogate pair is none of UTF-8; what stands for it then is JSON's own escape.
+    write_atomic(path, text.encode("utf-8", "backslashreplace").decode() + "\n", mode)
 
 
 def read_json(path: Path) -> Any:

@@ -69,13 +69,17 @@ def _shell_word(word: str) -> str:
     return "$'" + "".join(map(sign, word)) + "'"
 
 
+_HALVES = re.compile("[\ud800-\udfff]")
+
+
 def clean(text: str, *, keep_newlines: bool = True) -> str:
     """Text without escape codes, control characters and bidirectional overrides.
 
-    Tabs become four spaces. Newlines stay unless ``keep_newlines`` is false, then they become spaces.
+    Half of a surrogate pair, which no file takes, becomes U+FFFD. Tabs become four spaces. Newlines stay unless
+    ``keep_newlines`` is false, then they become spaces.
     """
     text = _ESCAPES.sub("", text.replace("\r\n", "\n"))
-    text = _CONTROLS.sub("", text).expandtabs(4)
+    text = _HALVES.sub("\ufffd", _CONTROLS.sub("", text)).expandtabs(4)
     return text if keep_newlines else text.replace("\n", " ")
 
 

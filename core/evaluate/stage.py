@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from core.model.folder import model_facts
 from core.process import Child
 from core.stage_context import StageContext, versions
 from core.stale import made_apart
+from core.text import json_line
 
 _PACKAGES = ("olivepress", "olive-ai", "onnxruntime-genai", "torch", "transformers")
 _PROCESS = 1 << 30
@@ -138,8 +138,7 @@ def run(context: StageContext) -> dict[str, Any]:
         result["tasks"] = run_tasks(context, measured, _task_folder(recipe, lab.root))
     made = context.work / "evaluation"
     made.mkdir()
-    lines = (json.dumps(row, ensure_ascii=False) for row in rows_of(plan, found))
-    write_atomic(made / ROWS, "".join(f"{line}\n" for line in lines))
+    write_atomic(made / ROWS, "".join(f"{json_line(row)}\n" for row in rows_of(plan, found)))
     target = output(lab, recipe)
     publish(made, target, {**context.manifest, "result": result})
     report.artifact(target, "evaluation")
