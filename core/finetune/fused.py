@@ -57,24 +57,31 @@ def fuse(model: PreTrainedModel) -> int:
     return fused
 
 
-@torch.no_grad()
 def _alike(own: Forward, ours: Forward, inputs: tuple[Any, ...]) -> bool:
+    """Whether two ways give the same for an input, and the same gradient for the first of them."""
     try:
-        wanted, found = _first(own(*inputs)), _first(ours(*inputs))
+        pairs = zip(_tried(own, inputs), _tried(ours, inputs), strict=True)
+        return all(_near(found, wanted) for wanted, found in pairs)
     except torch.OutOfMemoryError:
         raise
     except Exception:  # no compiler, another form of the module: it stays as it is
         return False
+
+
+def _tried(way: Forward, inputs: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    with torch.enable_grad():
+        first = inputs[0].clone().requires_grad_()
+        made = way(first, *inputs[1:])
+        result: torch.Tensor = made[0] if isinstance(made, tuple) else made
+        (gradient,) = torch.autograd.grad(result, first, _sample(*result.shape, like=result))
+    return result.detach(), gradient
+
+
+def _near(found: torch.Tensor, wanted: torch.Tensor) -> bool:
     if wanted.shape != found.shape or wanted.dtype != found.dtype:
         return False
-    near = 4 * torch.finfo(wanted.dtype).eps
     off = (found.float() - wanted.float()).norm() / wanted.float().norm().clamp(min=1e-9)
-    return bool(off <= near)
-
-
-def _first(made: Any) -> torch.Tensor:
-    tensor: torch.Tensor = made[0] if isinstance(made, tuple) else made
-    return tensor
+    return bool(off <= 4 * torch.finfo(wanted.dtype).eps)
 
 
 def _sample(*shape: int, like: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ from core.errors import MachineError, RequestError, Use, either
 from core.events import Reporter
 from core.finetune.checkpoints import Checkpoints
 from core.finetune.device import (
+    attend_plainly,
     free_bytes,
     fuse_norms,
     give_back,
@@ -287,9 +288,9 @@ class Training:
             unpack_linears(base, dtype)
         else:
             multiply_quickly(base.get_output_embeddings())
-        if device.type == "cuda":
-            fuse_norms(base)
-            fuse(base)
+        fuse_norms(base)
+        fuse(base)
+        attend_plainly(base, self.train.longest)
         torch.manual_seed(wanted.seed)
         peft_model = add_lora(
             base,
