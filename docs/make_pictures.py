@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import html
 import os
 import re
 import sys
@@ -124,7 +123,6 @@ def small(text: str) -> str:
     )
     text = re.sub(r'<clipPath id="[^"]*line.*?</clipPath>\s*', "", text, flags=re.DOTALL)
     text = re.sub(r' clip-path="[^"]*line[^"]*"', "", text)
-    text = _ruled(text)
     text = re.sub(r"<text[^>]*>[\u00a0\n]*</text>", "", text)
     text = _merged(text).replace("<style>", "<style>rect { shape-rendering: crispEdges }", 1)
     text = re.sub(r"<text([^>]*)>(\u00a0*)([^<]*?)(\u00a0*)</text>", _trimmed, text)
@@ -133,27 +131,6 @@ def small(text: str) -> str:
 
 
 _CELL = 12.2
-_UNDERLINED = re.compile(r"\.(?P<style>[\w-]+) \{ fill: (?P<fill>[^;]+);[^}]*underline[^}]*\}")
-_TEXT = re.compile(
-    r'<text class="(?P<style>[^"]+)" x="(?P<x>[\d.]+)" y="(?P<y>[\d.]+)"[^>]*>(?P<text>[^<]*)</text>'
-)
-
-
-def _ruled(text: str) -> str:
-    """With a line below blanks that are underlined, which is all that is seen of an empty field."""
-    underlined = {found["style"]: found["fill"] for found in _UNDERLINED.finditer(text)}
-
-    def ruled(found: re.Match[str]) -> str:
-        words = html.unescape(found["text"])
-        fill = underlined.get(found["style"])
-        if fill is None or not words.endswith("\u00a0"):
-            return found[0]
-        begin = len(words.rstrip("\u00a0"))
-        x, wide = float(found["x"]) + begin * _CELL, (len(words) - begin) * _CELL
-        line = f'<rect fill="{fill}" x="{x:g}" y="{float(found["y"]) + 2:g}" width="{wide:g}" height="1.2"/>'
-        return line + found[0]
-
-    return _TEXT.sub(ruled, text)
 
 
 def _trimmed(found: re.Match[str]) -> str:
