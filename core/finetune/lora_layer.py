@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Place:
+class Slot:
     """Where a trained matrix lies while a training is under way.
 
     Attributes:
@@ -50,7 +50,7 @@ class _Fixed:
     bias: torch.Tensor | None
     scaling: float
     weight_of: Callable[[torch.dtype], torch.Tensor]
-    places: tuple[Place, Place] | None
+    places: tuple[Slot, Slot] | None
 
 
 class _LowRankLinear(torch.autograd.Function):
@@ -148,7 +148,7 @@ class LoraLinear(PeftLinear):
         places: while a training is under way, where a matrix lies in that dtype, by its parameter's ``id``.
     """
 
-    places: Mapping[int, Place] = MappingProxyType({})
+    places: Mapping[int, Slot] = MappingProxyType({})
 
     def _get_in_out_features(self, module: nn.Module) -> tuple[int, int]:
         if isinstance(module, QuantLinear):

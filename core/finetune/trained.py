@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from core.finetune.lora_layer import LoraLinear, Place
+from core.finetune.lora_layer import LoraLinear, Slot
 from core.finetune.ranks import Ranks
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -83,9 +83,9 @@ class Trained:
             at = part.stop
         return flat
 
-    def _place(self, name: str, shape: torch.Size) -> Place:
+    def _place(self, name: str, shape: torch.Size) -> Slot:
         flat, part = self._places[name]
-        return Place(flat.half[part].view(shape), flat.half_gradients[part].view(shape))
+        return Slot(flat.half[part].view(shape), flat.half_gradients[part].view(shape))
 
     def release(self) -> None:
         """Leave the layers to themselves: without :meth:`begin` they would compute with old values."""

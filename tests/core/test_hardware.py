@@ -133,7 +133,7 @@ def test_what_cuda_says_of_a_gpu_is_told_by_its_number() -> None:
         ([gpu(0, load=None)], "GPU 40.0/80 GiB"),
         ([gpu(0), gpu(1, 39, 5.0)], "GPU 40+39/160 GiB 98+5%"),
         ([gpu(0), gpu(1), gpu(2, 7), gpu(3, load=100.0)], "GPU 40+40+7+40/320 GiB 98+98+98+100%"),
-        ([gpu(each, load=90.0 + each) for each in range(8)], "8 GPUs 320/640 GiB 90 to 97%"),
+        ([gpu(each, load=90.0 + each) for each in range(8)], "8 GPUs 320/640 GiB 90-97%"),
     ],
 )
 def test_the_wizard_shows_every_gpu(

@@ -191,7 +191,6 @@ def test_layers_are_spread_whenever_they_have_room(gib: list[int], batch: int) -
     ends = LARGE.end_numbers * 2
     layer = (need.total - need.working - ends) / LARGE.layers
     room = [(each - need.working - (0 if at else ends)) / layer for at, each in enumerate(usable)]
-    if plan.fits:
-        assert all(count <= each + 1e-6 for count, each in zip(plan.spread, room, strict=True) if count)
-    else:
-        assert room[0] < 0 or sum(max(0, int(each)) for each in room) <= LARGE.layers + len(free)
+    within = all(count <= each + 1e-6 for count, each in zip(plan.spread, room, strict=True) if count)
+    too_small = room[0] < 0 or sum(max(0, int(each)) for each in room) <= LARGE.layers + len(free)
+    assert within if plan.fits else too_small
