@@ -126,10 +126,16 @@ def usable_cores() -> int:
 
 @cache
 def multiplies_bf16() -> bool:
-    """Whether this processor has instructions for products of bfloat16, several times as quick as those of float32."""
+    """Whether this processor has instructions for products of bfloat16, several times as quick as those of float32.
+
+    Another takes bfloat16 too, by conversions that cost more than they save. ``OLIVEPRESS_FLOAT32=1`` says no for all,
+    so that two machines compute alike.
+    """
+    if os.environ.get("OLIVEPRESS_FLOAT32") == "1":
+        return False
     with suppress(OSError):
         words = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
-        return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(words))
+        return bool({"avx512_bf16", "amx_bf16"} & set(words))
     return False
 
 

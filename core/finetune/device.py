@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from core.hardware import free_ram
+from core.hardware import free_ram, multiplies_bf16
 from core.text import first_line
 
 if TYPE_CHECKING:
@@ -26,11 +26,8 @@ def training_device(rank: int = 0) -> torch.device:
 def training_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 on a GPU or a CPU that multiplies in it, else float32."""
     if device.type == "cuda":
-        has = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:  # another CPU takes bfloat16 too, by conversions that cost more than they save
-        known = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        has = any(getattr(torch.cpu, name, bool)() for name in known)
-    return torch.bfloat16 if has else torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    return torch.bfloat16 if multiplies_bf16() else torch.float32
 
 
 def free_bytes(device: torch.device) -> int:

@@ -26,6 +26,7 @@ from core.finetune.gpus import CPU_RANKS
 from core.finetune.launch import Watch, train
 from core.finetune.ranks import Beat, Pulse, pulse_file, read_beat
 from core.finetune.training import Task, TooLittleMemory
+from core.hardware import multiplies_bf16
 from core.recipe import Recipe, recipe_text
 from tests.core.finetune.helpers import quantized_tiny, write_records
 from tests.waiting import soon
@@ -67,6 +68,15 @@ def task(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
         )
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _exactly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What several processes do is compared in float32: bfloat16 would hide small faults."""
+    monkeypatch.setenv("OLIVEPRESS_FLOAT32", "1")
+    multiplies_bf16.cache_clear()
+    yield
+    multiplies_bf16.cache_clear()
 
 
 @pytest.fixture(autouse=True)
