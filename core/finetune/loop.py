@@ -652,9 +652,12 @@ class Trainer:
     def _resume(self) -> int:
         """Take up the last checkpoint; the step it is of, 0 if there is none."""
         state = self.checkpoints.load() if self.checkpoints else None
-        if state is None or not set(state["trained"]) == set(state.get("moments", ())) == set(self.trained):
+        if state is None:
             if self.checkpoints is not None and self.checkpoints.damaged():
                 self.report.log("The checkpoint is damaged: the training begins anew.", "warning")
+            return 0
+        if not set(state.get("trained", ())) == set(state.get("moments", ())) == set(self.trained):
+            self.report.log("Another version kept the checkpoint: the training begins anew.", "warning")
             return 0
         self._flat.put(state["trained"])
         step = int(state["step"])

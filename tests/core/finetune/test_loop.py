@@ -434,6 +434,21 @@ def test_another_training_does_not_take_the_checkpoint(
     assert Checkpoints(tmp_path, key_of({"rank": 8})).load() is None
 
 
+def test_a_checkpoint_that_another_version_kept_is_not_used_and_that_is_said(
+    base: Path, rows: list[TokenRow], tmp_path: Path
+) -> None:
+    kept = Checkpoints(tmp_path, "key")
+    with pytest.raises(Cancelled):
+        trainer(base, rows, CancelAt(7), checkpoints=kept).train()
+    state = kept.load()
+    assert state is not None
+    kept.save({**{name: value for name, value in state.items() if name != "moments"}, "optimizer": {}})
+    report = RecordingReporter()
+    trainer(base, rows, report, checkpoints=kept).train()
+    assert report.metrics("loss")[0] == pytest.approx(state["losses"][0])
+    assert [event for event in report.events if "Another version" in str(event)]
+
+
 def test_a_damaged_checkpoint_is_not_used(tmp_path: Path) -> None:
     kept = Checkpoints(tmp_path / "kept", "key")
     assert kept.load() is None
