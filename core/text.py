@@ -75,11 +75,11 @@ _HALVES = re.compile("[\ud800-\udfff]")
 def clean(text: str, *, keep_newlines: bool = True) -> str:
     """Text without escape codes, control characters and bidirectional overrides.
 
-    Half of a surrogate pair, which no file takes, becomes U+FFFD. Tabs become four spaces. Newlines stay unless
-    ``keep_newlines`` is false, then they become spaces.
+    Half of a surrogate pair, which no file takes, is written as in JSON; such is a path's byte that is no UTF-8.
+    Tabs become four spaces. Newlines stay unless ``keep_newlines`` is false, then they become spaces.
     """
     text = _ESCAPES.sub("", text.replace("\r\n", "\n"))
-    text = _HALVES.sub("\ufffd", _CONTROLS.sub("", text)).expandtabs(4)
+    text = _HALVES.sub(lambda half: f"\\u{ord(half[0]):04x}", _CONTROLS.sub("", text)).expandtabs(4)
     return text if keep_newlines else text.replace("\n", " ")
 
 

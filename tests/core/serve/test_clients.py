@@ -147,7 +147,8 @@ def test_log_probabilities_are_the_models(client: OpenAI, reference: Reference) 
         if chunk.choices[0].logprobs
         for token in chunk.choices[0].logprobs.content or []
     ]
-    assert streamed == [token.logprob for token in content]
+    # The second time what is kept of the conversation is not read again: other sums, in another order.
+    assert streamed == pytest.approx([token.logprob for token in content], abs=1e-4)
     text = client.completions.create(model="lab", prompt="Where", logprobs=2, max_tokens=5).choices[0]
     assert text.logprobs is not None
     assert text.logprobs.token_logprobs is not None
