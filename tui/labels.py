@@ -55,7 +55,7 @@ def _words(key: str) -> str:
 _LABELS = {
     "source": N_("model"),
     "file": N_("data file"),
-    "trust_remote_code": N_("trust model's code"),
+    "trust_remote_code": N_("trust model code"),
     "max_seq_len": N_("longest record"),
     "max_calibration_len": N_("longest sample"),
     "eval_fraction": N_("held out"),

@@ -113,7 +113,7 @@ def test_what_stands_on_the_buttons() -> None:
     for part, text in (
         (Use("quantize.group_size", 64), "Use 64 and run"),
         (Use("optimize.precision", "fp32"), "Precision fp32 and run"),
-        (Use("model.trust_remote_code", True), "Say yes to trust model's code and run"),
+        (Use("model.trust_remote_code", True), "Say yes to trust model code and run"),
         (Use("finetune.learning_rate"), "Change learning rate"),
         (Do.of("run", "/lab", "finetune", "optimize"), "Run Finetune"),
         (Do.of("run", "/lab", "finetune", "--no-check"), "Run all the same"),
