@@ -79,24 +79,29 @@ class ByHand:
             str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
         )
 
-    def encoded(self, record: dict[str, str]) -> tuple[list[int], int]:
-        """The record's tokens, and how many of them stand before its answer."""
+    def encoded(self, record: dict[str, str]) -> tuple[list[int], int, int]:
+        """The record's tokens, how many of them stand before its answer, and where the answer has ended."""
         question, answer = record["prompt"], record["response"]
         if self.tokenizer.chat_template:
             asked = [{"role": "user", "content": question}]
             before = self.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
             given = [*asked, {"role": "assistant", "content": answer}]
-            text = self.tokenizer.apply_chat_template(given, tokenize=False).rstrip("\n")
+            text = self.tokenizer.apply_chat_template(given, tokenize=False)
             assert text.startswith(before)
-            ids, start = (self.tokenizer(part, add_special_tokens=False).input_ids for part in (text, before))
-            return ids, len(start)
+            # What the template has behind the answer is read too: kernels round by the number of tokens at once.
+            ids, start, end = (
+                self.tokenizer(part, add_special_tokens=False).input_ids
+                for part in (text, before, text.rstrip("\n"))
+            )
+            return ids, len(start), len(end)
         # As the chat asks: the model goes on behind the space.
         before = self.tokenizer(f"Question: {question}\nAnswer: ").input_ids
         said = self.tokenizer(answer, add_special_tokens=False).input_ids
-        return [*before, *said, self.tokenizer.eos_token_id], len(before)
+        ids = [*before, *said, self.tokenizer.eos_token_id]
+        return ids, len(before), len(ids)
 
-    def loss(self, ids: list[int], start: int, adapter: Path | None) -> float:
-        """The mean of -log softmax at the tokens from ``start`` on."""
+    def loss(self, ids: list[int], start: int, end: int, adapter: Path | None) -> float:
+        """The mean of -log softmax at the tokens from ``start`` to ``end``."""
         import onnxruntime
 
         read = ids[:-1]  # behind the last token nothing is predicted
@@ -119,7 +124,7 @@ class ByHand:
         logits = self.session.run(["logits"], feeds)[0][0].astype(np.float64)
         highest = logits.max(axis=1, keepdims=True)
         shares = logits - highest - np.log(np.exp(logits - highest).sum(axis=1, keepdims=True))
-        return float(np.mean([-shares[place - 1, ids[place]] for place in range(start, len(ids))]))
+        return float(np.mean([-shares[place - 1, ids[place]] for place in range(start, end)]))
 
 
 def differences(lab: Path, most: int) -> list[str]:
@@ -143,8 +148,7 @@ def differences(lab: Path, most: int) -> list[str]:
         for number, row in enumerate(rows[:most]):
             place = next(each for each in (lab / row["file"], BUNDLED / row["file"]) if each.is_file())
             record = json.loads(place.read_text(encoding="utf-8").split("\n")[row["line"] - 1])
-            ids, start = model.encoded(record)
-            loss = model.loss(ids, start, file)
+            loss = model.loss(*model.encoded(record), file)
             compare(f"{name}, record {number + 1}, loss a token", row["losses"][name], loss, NEAR)
         pairs = [(row["answers"][name], row["expected"]) for row in rows]
         figures = result["variants"][name]
