@@ -51,7 +51,7 @@ def fork(run: Callable[[], int]) -> Forked:
     status = 1
     try:
         status = run()
-    except BaseException:
+    except BaseException:  # whatever it is, the child must not go on in its parent's code
         with suppress(OSError):
             traceback.print_exc()
     finally:
