@@ -741,7 +741,7 @@ def _parse(path: Path, data: mmap.mmap) -> Header:
 
 # The folder that a file is unpacked to
 
-_FORM = 1
+_FORM = 2
 """Raised when these folders are made in another way, so that older ones are not used."""
 
 _WAIT_S = 0.2
@@ -991,12 +991,35 @@ def _saved(tokenizer: Any, folder: Path) -> Any:
 
 
 def _set_right(header: Header, tokenizer: Any) -> None:
-    """What transformers' reader leaves out of the file's tokenizer."""
-    from tokenizers import pre_tokenizers
+    """What transformers' reader leaves out of the file's tokenizer, or has otherwise in some releases.
+
+    Raises:
+        RequestError: it would cut text otherwise than the file says, in a way that cannot be set right.
+    """
+    from importlib.metadata import version
+
+    from tokenizers import decoders, models, pre_tokenizers
 
     backend = tokenizer.backend_tokenizer
+    bytewise = header.metadata.get("tokenizer.ggml.model") == "gpt2"
+    # transformers before 5.18 goes by the architecture: Gemma's becomes a unigram tokenizer, Phi's one of words.
+    if not isinstance(backend.model, models.BPE) or bytewise != ("ByteLevel" in str(backend.pre_tokenizer)):
+        raise RequestError(
+            "This release of transformers would cut text into other tokens than the model learnt.",
+            f"{header.path}: its tokenizer is of the kind {header.metadata.get('tokenizer.ggml.model')!r}, what "
+            f"transformers {version('transformers')} makes of it is not.",
+            'Install a newer one: pip install --upgrade "transformers>=5.18,<5.24".',
+            code="model.gguf-tokenizer",
+        )
+    tokens, _ = _tokens(header.path, header.stamp)
+    for name, ours in (("bos", "bos"), ("eos", "eos"), ("unknown", "unk"), ("padding", "pad")):
+        number = header.token_id(name)
+        if number is not None:
+            setattr(tokenizer, f"{ours}_token", tokens[number])
     pre = header.metadata.get("tokenizer.ggml.pre")
-    if header.metadata.get("tokenizer.ggml.model") == "gpt2":
+    if bytewise:
+        # With steps for another kind of vocabulary before it, which do nothing, onnxruntime-genai takes it for that.
+        backend.decoder = decoders.ByteLevel()
         if pre in LLAMA3_PRE | {"tekken"}:
             backend.model.ignore_merges = True
         if pre in DIGIT_BY_DIGIT:
@@ -1021,8 +1044,10 @@ def _tidy(file: Path) -> None:
     from core.files import read_json
 
     config = read_json(file)
-    for key in ("is_local", "local_files_only", "gguf_file", "name_or_path"):
-        config.pop(key, None)
+    for key in list(config):
+        how = ("is_local", "local_files_only", "gguf_file", "name_or_path", "model_type", "clean_up_tokenization_spaces")
+        if key in how or key.endswith("_token_id"):
+            del config[key]
     config["tokenizer_class"] = "TokenizersBackend"
     write_json(file, config)
 

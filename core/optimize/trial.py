@@ -163,16 +163,29 @@ class Trial:
         return TrialPrompt(text, self._tokenizer.encode([Segment(text, False)]).ids, "")
 
     def _check_tokenizer(self, prompts: Sequence[TrialPrompt]) -> None:
-        """Warn where onnxruntime-genai's tokenizer reads a question otherwise than the model's own does."""
+        """Warn where onnxruntime-genai's tokenizer reads or writes a question otherwise than the model's own does."""
         for prompt in prompts:
             own = self._tokenizer.encode([Segment(prompt.question, False)]).ids[len(self._tokenizer.start) :]
             other = [int(number) for number in self._sessions[None].tokenizer.encode(prompt.question)]
+            written = self._sessions[None].decode(own)
+            wrong = ""
             if own != other[len(other) - len(own) :]:
+                wrong = f"reads {prompt.question!r} as other tokens"
+            elif written.strip() != self._text(own).strip():
+                wrong = f"writes the tokens of {prompt.question!r} as {written!r}, otherwise"
+            if wrong:
                 self._report.log(
-                    f"onnxruntime-genai reads {prompt.question!r} as other tokens than Hugging Face does.",
+                    f"onnxruntime-genai {wrong} than Hugging Face does: chat, server and the figures here use "
+                    "Hugging Face's, programs of your own with onnxruntime-genai's tokenizer do not.",
                     "warning",
                 )
                 return
+
+    def _text(self, ids: Sequence[int]) -> str:
+        """What the model's own tokenizer, which the chat uses, writes for an answer."""
+        ends = self._sessions[None].ends
+        kept = [number for number in ids if number not in ends]
+        return str(self._tokenizer.tokenizer.decode(kept, skip_special_tokens=False))
 
     def _answers(self, prompts: Sequence[TrialPrompt], adapter: str | None) -> list[TimedAnswer]:
         phase = "Answering without the adapter" if adapter is None else "Answering with the adapter"
@@ -307,7 +320,7 @@ class Trial:
                 continue
             for name, adapter in (("tuned", "trial"), ("base", None)):
                 answer = self._answer(prompt.ids, length + 8, adapter)
-                right[name] += says_the_same(self._sessions[None].decode(answer.ids), prompt.expected)
+                right[name] += says_the_same(self._text(answer.ids), prompt.expected)
             asked += 1
         self._report.progress("Asking training questions again", asked, asked)
         if left_out:
@@ -336,7 +349,7 @@ class Trial:
         prompt = self._shown_prompt(compared)
 
         def text(adapter: str | None) -> str:
-            return self._sessions[None].decode(answers[adapter][compared.index(prompt)].ids).strip()
+            return self._text(answers[adapter][compared.index(prompt)].ids).strip()
 
         return {
             "question": prompt.question,

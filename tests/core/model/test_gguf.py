@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,34 @@ def test_numbers_are_cut_as_the_files_tokenizer_cuts_them(folder: Path, tmp_path
     )
     pieces = [piece for piece, _ in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("in  1863")]
     assert pieces == ["in", "ĠĠ", "1", "8", "6", "3"]
+
+
+def test_what_older_transformers_make_of_a_tokenizer_is_set_right_or_refused(
+    file: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tokenizers import decoders, pre_tokenizers
+    from transformers import AutoTokenizer
+
+    words = [decoders.ByteFallback(), decoders.Fuse(), decoders.Replace("▁", " "), decoders.ByteLevel()]
+    read = AutoTokenizer.from_pretrained
+
+    def as_read_before(*args: Any, cut: bool = True, **options: Any) -> Any:
+        tokenizer = read(*args, **options)
+        if "gguf_file" in options:
+            tokenizer.eos_token = tokenizer.bos_token
+            tokenizer.backend_tokenizer.decoder = decoders.Sequence(words)
+            if not cut:
+                tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        return tokenizer
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", as_read_before)
+    made = float_folder(file, Reporter())
+    assert json.loads((made / "tokenizer.json").read_text())["decoder"]["type"] == "ByteLevel"
+    assert json.loads((made / "tokenizer_config.json").read_text())["eos_token"] == "<|end|>"
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", partial(as_read_before, cut=False))
+    with pytest.raises(RequestError) as caught:
+        float_folder(write_gguf(folder, tmp_path / "other.gguf"), Reporter())
+    assert caught.value.code == "model.gguf-tokenizer"
 
 
 def test_the_text_side_is_had_without_the_weights(file: Path, own_cache: Path) -> None:
