@@ -1044,9 +1044,16 @@ def _tidy(file: Path) -> None:
     from core.files import read_json
 
     config = read_json(file)
+    how = (
+        "local",
+        "local_files_only",
+        "gguf_file",
+        "name_or_path",
+        "model_type",
+        "clean_up_tokenization_spaces",
+    )
     for key in list(config):
-        how = ("is_local", "local_files_only", "gguf_file", "name_or_path", "model_type", "clean_up_tokenization_spaces")
-        if key in how or key.endswith("_token_id"):
+        if key.removeprefix("is_") in how or key.endswith("_token_id"):
             del config[key]
     config["tokenizer_class"] = "TokenizersBackend"
     write_json(file, config)
