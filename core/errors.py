@@ -5,10 +5,12 @@ Each class carries the exit status that the command line gives for it; each kind
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from core.language import Told, pieces, told, with_helps
 from core.text import command, without_logins
 
 
@@ -55,11 +57,11 @@ class Use:
         return {} if self.value is None else {self.option: self.value, **dict(self.more)}
 
     def __str__(self) -> str:
-        told = [
+        said = [
             f"{option} = {str(value).lower() if isinstance(value, bool) else value}"
             for option, value in self.values.items()
         ]
-        first, rest = told[:1], told[1:]
+        first, rest = said[:1], said[1:]
         return (first[0] if first else self.option) + (f" with {' and '.join(rest)}" if rest else "")
 
 
@@ -67,7 +69,11 @@ Help = Do | Use
 """What can be done about an error."""
 
 Hint = str | Sequence[str | Help]
-"""A hint: words, and between them what can be done. Joined it is what the command line says."""
+"""A hint: words, and between them what can be done. Joined it is what the command line says.
+
+What can be done stands between the words or is a value of a text that was :func:`~core.language.told`:
+``told("Set {setting}, or free some memory.", setting=Use("finetune.rank"))``.
+"""
 
 
 def parts_of(hint: Hint) -> tuple[str | Help, ...]:
@@ -76,16 +82,39 @@ def parts_of(hint: Hint) -> tuple[str | Help, ...]:
     return tuple(without_logins(part) if isinstance(part, str) else part for part in given if part != "")
 
 
+def apart(hint: Hint, *, english: bool = False) -> tuple[str | Help, ...]:
+    """A hint's words in the language in use, and apart from them each thing that can be done."""
+    parts = (hint,) if isinstance(hint, str) else hint
+    found: list[str | Help] = []
+    for part in parts:
+        for piece in pieces(part, english=english) if isinstance(part, str) else [part]:
+            if isinstance(piece, Do | Use):
+                found.append(piece)
+            elif piece != "":
+                found.append(str(piece))
+    return tuple(found)
+
+
+def said(hint: Hint) -> str:
+    """A hint in the language in use, with the commands that are to be typed."""
+    return "".join(map(str, apart(hint)))
+
+
+def with_other_helps(parts: Sequence[str | Help], change: Callable[[Help], Help]) -> tuple[str | Help, ...]:
+    """A hint in which each thing that can be done is what ``change`` makes of it."""
+    return tuple(with_helps(part, change) if isinstance(part, str) else change(part) for part in parts)
+
+
 def has_help(parts: Sequence[str | Help]) -> bool:
     """Whether a hint names something that can be done."""
-    return any(not isinstance(part, str) for part in parts)
+    return any(not isinstance(part, str) for part in apart(parts, english=True))
 
 
 def either(choices: Iterable[Help]) -> tuple[str | Help, ...]:
     """Several that would help, with "or" between them."""
     found: list[str | Help] = []
     for choice in choices:
-        found += [*([" or "] if found else []), choice]
+        found += [*([told(" or ")] if found else []), choice]
     return tuple(found)
 
 
@@ -98,38 +127,161 @@ def joined(hints: Sequence[Hint]) -> tuple[str | Help, ...]:
 
 
 def as_plain(parts: Sequence[str | Help]) -> list[Any]:
-    """Parts of a hint in JSON form."""
-    plain: list[Any] = []
-    for part in parts:
-        if isinstance(part, Do):
-            plain.append({"command": part.name, "lab": part.lab, "words": list(part.words)})
-        elif isinstance(part, Use):
-            plain.append({"option": part.option, "value": part.value, "more": dict(part.more)})
-        else:
-            plain.append(part)
-    return plain
+    """Parts of a hint in JSON form, in English."""
+    return [part if isinstance(part, str) else _help_as_plain(part) for part in apart(parts, english=True)]
 
 
 def from_plain(data: object) -> tuple[str | Help, ...]:
     """What :func:`as_plain` gave; what is no part of a hint is passed over."""
-    found: list[str | Help] = []
-    for part in data if isinstance(data, list) else []:
-        if isinstance(part, str):
-            found.append(part)
-        elif isinstance(part, dict) and isinstance(part.get("command"), str):
-            words = part.get("words")
-            told = tuple(map(str, words)) if isinstance(words, list) else ()
-            found.append(Do(part["command"], told, str(part.get("lab") or "")))
-        elif isinstance(part, dict) and isinstance(part.get("option"), str):
-            value, more = part.get("value"), part.get("more")
-            found.append(
-                Use(
-                    part["option"],
-                    value if isinstance(value, str | int | float) else None,
-                    tuple(more.items()) if isinstance(more, dict) else (),
-                )
-            )
-    return tuple(found)
+    found = [_part(part) for part in (data if isinstance(data, list) else [])]
+    return tuple(part for part in found if part is not None)
+
+
+def _help_as_plain(part: Help) -> dict[str, Any]:
+    if isinstance(part, Do):
+        return {"command": part.name, "lab": part.lab, "words": list(part.words)}
+    return {"option": part.option, "value": part.value, "more": dict(part.more)}
+
+
+def _part(part: object) -> str | Help | None:
+    if isinstance(part, str):
+        return part
+    if isinstance(part, dict) and isinstance(part.get("command"), str):
+        words = part.get("words")
+        return Do(
+            part["command"],
+            tuple(map(str, words)) if isinstance(words, list) else (),
+            str(part.get("lab") or ""),
+        )
+    if isinstance(part, dict) and isinstance(part.get("option"), str):
+        value, more = part.get("value"), part.get("more")
+        return Use(
+            part["option"],
+            value if isinstance(value, str | int | float) else None,
+            tuple(more.items()) if isinstance(more, dict) else (),
+        )
+    return None
+
+
+DEEPEST = 8
+"""How deep texts in texts are read from JSON."""
+
+
+def with_told(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields for JSON, and under ``told`` what the texts among them were made from, for whoever shows them.
+
+    ``told`` has an entry for each :class:`~core.language.Told` and for each list or tuple with one; it is left
+    out where there is none. :func:`text_of` and :func:`texts_of` read it.
+    """
+    kept: dict[str, Any] = {}
+    for key, value in fields.items():
+        if isinstance(value, Told):
+            entry = text_as_plain(value)
+            if isinstance(entry, dict):
+                del entry["text"]  # it stands beside
+                kept[key] = entry
+        elif isinstance(value, list | tuple) and any(isinstance(part, Told) for part in value):
+            kept[key] = [text_as_plain(part) for part in value]
+    return {**fields, "told": kept} if kept else dict(fields)
+
+
+def text_of(data: Mapping[str, Any], key: str) -> str:
+    """A text that :func:`with_told` wrote, to be shown in the language in use; empty where there is none.
+
+    Whatever the JSON says, nothing is raised: what was not written so is the English text alone.
+    """
+    text, kept = data.get(key), data.get("told")
+    if not isinstance(text, str):
+        return ""
+    entry = kept.get(key) if isinstance(kept, dict) else None
+    found = _again({**entry, "text": text}, 0) if isinstance(entry, dict) else None
+    return found if isinstance(found, Told) else text
+
+
+def texts_of(data: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """:func:`text_of` for a list of texts; what is no text is passed over."""
+    texts, kept = data.get(key), data.get("told")
+    entry = kept.get(key) if isinstance(kept, dict) else None
+    plain = [text for text in (texts if isinstance(texts, list) else []) if isinstance(text, str)]
+    found = [_again(each, 0) for each in (entry if isinstance(entry, list) else [])]
+    again = tuple(text for text in found if isinstance(text, str))
+    return again if list(again) == plain else tuple(plain)
+
+
+def hint_of(data: Mapping[str, Any]) -> tuple[str | Help, ...]:
+    """The hint of an error, or of another thing with ``hint`` and ``advice``, that came as JSON."""
+    hint, kept = data.get("hint"), data.get("told")
+    hint = hint if isinstance(hint, str) else ""
+    entry = kept.get("advice") if isinstance(kept, dict) else None
+    found = [_again(each, 0) for each in (entry if isinstance(entry, list) else [])]
+    again = tuple(part for part in found if isinstance(part, str | Do | Use))
+    if again and "".join(map(str, again)) == hint:
+        return again
+    return from_plain(data.get("advice")) or parts_of(hint)
+
+
+def hint_as_dict(parts: Sequence[str | Help], key: str = "hint") -> dict[str, Any]:
+    """A hint in JSON form: the words under ``key``, ``advice`` where there is something that can be done."""
+    plain: dict[str, Any] = {key: "".join(map(str, parts))}
+    # The parts beside the words only where they tell more.
+    if has_help(parts):
+        plain["advice"] = as_plain(parts)
+    if any(isinstance(part, Told) for part in parts):
+        plain["told"] = {"advice": [_value(part) for part in parts]}
+    return plain
+
+
+def merged(*plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields for JSON put together, and what they remember under ``told``."""
+    kept = {key: value for each in plain for key, value in each.get("told", {}).items()}
+    found = {key: value for each in plain for key, value in each.items() if key != "told"}
+    return {**found, "told": kept} if kept else found
+
+
+def text_as_plain(text: str) -> Any:
+    """A text in JSON form where none can stand beside it: a :class:`~core.language.Told` is an object."""
+    if not isinstance(text, Told):
+        return text
+    form = {"many": text.many, "n": text.n} if text.many else {}
+    values = {name: _value(each) for name, each in text.values.items()}
+    return {"text": str(text), "message": text.message, **form, "values": values}
+
+
+def text_from_plain(data: object) -> str:
+    """What :func:`text_as_plain` gave; empty for anything else."""
+    found = _again(data, 0)
+    return found if isinstance(found, str) else ""
+
+
+def _value(value: object) -> Any:
+    """A value of a text in JSON form."""
+    if isinstance(value, str):
+        return text_as_plain(value)
+    if isinstance(value, Do | Use):
+        return _help_as_plain(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # no JSON; the text is then shown in English
+    return value
+
+
+def _again(data: object, depth: int) -> str | int | float | Help | None:
+    """What :func:`_value` gave; None for anything else."""
+    if isinstance(data, str | int | float):
+        return data
+    if not isinstance(data, dict) or depth > DEEPEST:
+        return None
+    text, message, values = data.get("text"), data.get("message"), data.get("values")
+    if not isinstance(text, str):
+        part = _part(data)
+        return part if isinstance(part, Do | Use) else None
+    if not isinstance(message, str) or not isinstance(values, dict):
+        return text
+    many, n = data.get("many", ""), data.get("n", 0)
+    if not isinstance(many, str) or not isinstance(n, int):
+        return text
+    found = {name: _again(value, depth + 1) for name, value in values.items()}
+    kept = {name: value for name, value in found.items() if value is not None}
+    return Told(text, message, kept, many, n) if len(kept) == len(found) else text
 
 
 class LabError(Exception):
@@ -167,9 +319,8 @@ class LabError(Exception):
 
     def as_dict(self) -> dict[str, Any]:
         """The error as it stands in events and in ``done.json``."""
-        told = {"code": self.code, "title": self.title, "detail": self.detail, "hint": self.hint}
-        # The parts beside the words only where they tell more.
-        return {**told, "advice": as_plain(self.advice)} if has_help(self.advice) else told
+        words = {"code": self.code, "title": self.title, "detail": self.detail}
+        return merged(with_told(words), hint_as_dict(self.advice))
 
     def __str__(self) -> str:
         return "\n".join(part for part in (self.title, self.detail, self.hint) if part)
@@ -212,10 +363,9 @@ _BY_STATUS: dict[int, type[LabError]] = {
 def error_from(data: Mapping[str, Any], exit_status: int) -> LabError:
     """Rebuild the error that a job wrote, in the process that reads the job's folder."""
     kind = _BY_STATUS.get(exit_status, StageError)
-    told = {key: value for key, value in data.items() if isinstance(value, str)}
     return kind(
-        told.get("title", "The stage failed."),
-        told.get("detail", ""),
-        from_plain(data.get("advice")) or told.get("hint", ""),
-        code=told.get("code", ""),
+        text_of(data, "title") or told("The stage failed."),
+        text_of(data, "detail"),
+        hint_of(data),
+        code=text_of(data, "code"),
     )

@@ -9,13 +9,22 @@ A constant is marked with :func:`N_` where it stands and translated with ``_()``
 language can change while the program runs. The translations are gettext catalogues, ``core/locale/de.po`` and its
 like; ``make texts`` brings them up to date and compiles them. What programs read is English in every language:
 ``--json``, codes, names of commands, files and keys.
+
+What is written where nobody knows who will read it (an error, a finding, the reason of a choice) is a :class:`Told`:
+English, for programs, files and logs, and :func:`shown` gives it in the language of whoever looks at it::
+
+    raise MachineError(told("{path} does not fit: {free} are free.", path=path, free=human_bytes(free)))
+    Plain(shown(error.title))
 """
 
 from __future__ import annotations
 
 import gettext
 import os
-from collections.abc import Mapping
+import re
+import string
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,26 +44,215 @@ RIGHT_TO_LEFT = frozenset({"fa"})
 VARIABLE = "OLIVEPRESS_LANGUAGE"
 """The environment variable that chooses the language, by its code."""
 
+FIGURES = frozenset({"{n:,}", "{n:,.0f}"})
+"""Messages that are a figure alone: in other languages than English a space divides its thousands."""
+
 _LOCALE = Path(__file__).parent / "locale"
+_SPEC = re.compile(r"0?[1-9]?,?(?:\.\d)?[a-zA-Z%]?")
+"""How a value may be written: none of these makes a text much longer."""
+_DEEPEST = 8
+"""How far texts may stand within texts."""
+
+
+class _Missing(gettext.NullTranslations):
+    """Tells that a catalogue has no such text."""
+
+    def gettext(self, message: str) -> str:
+        raise KeyError(message)
+
+    def ngettext(self, msgid1: str, msgid2: str, n: int) -> str:
+        raise KeyError(msgid1)
+
+    def pgettext(self, context: str, message: str) -> str:
+        raise KeyError(message)
+
+
 _chosen = "en"
-_texts = gettext.NullTranslations()
+_texts: gettext.NullTranslations = _Missing()
 
 
 def _(message: str, /, **values: Any) -> str:
     """A text in the language that is in use, with ``values`` in the places that have their names."""
-    text = _texts.gettext(message) if message else ""  # the empty text is the catalogue's head
-    return text.format(**values) if values else text
+    try:
+        text = _texts.gettext(message) if message else ""  # the empty text is the catalogue's head
+    except KeyError:
+        text = message
+    return text.format(**_all_shown(values)) if values else text
 
 
 def ngettext(one: str, many: str, n: int, /, **values: Any) -> str:
     """A text in the form that goes with the number ``n``, which it may name as ``{n}``."""
-    return _texts.ngettext(one, many, n).format(**{"n": n, **values})
+    try:
+        text = _texts.ngettext(one, many, n)
+    except KeyError:
+        text = one if n == 1 else many
+    return text.format(**_all_shown({"n": n, **values}))
 
 
 def pgettext(context: str, message: str, /, **values: Any) -> str:
     """A text that means different things in different places, by the place that ``context`` names."""
-    text = _texts.pgettext(context, message)
-    return text.format(**values) if values else text
+    try:
+        text = _texts.pgettext(context, message)
+    except KeyError:
+        text = message
+    return text.format(**_all_shown(values)) if values else text
+
+
+def _all_shown(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: shown(value) if isinstance(value, Told) else value for name, value in values.items()}
+
+
+class Told(str):
+    """An English text that remembers what it was made from, so that :func:`shown` can say it in another language.
+
+    Attributes:
+        message: the text as it is marked, with the names of its values in braces.
+        values: what stands in those places: texts, numbers, and what helps with an error.
+        many: the form for many; empty where there is one form.
+        n: the number that decides between them.
+    """
+
+    __slots__ = ("many", "message", "n", "values")
+
+    message: str
+    values: Mapping[str, object]
+    many: str
+    n: int
+
+    def __new__(
+        cls, text: str, message: str, values: Mapping[str, object], many: str = "", n: int = 0
+    ) -> Told:
+        self = super().__new__(cls, text)
+        self.message, self.values, self.many, self.n = message, dict(values), many, n
+        return self
+
+    def __reduce__(self) -> tuple[type[Told], tuple[object, ...]]:
+        return Told, (str(self), self.message, self.values, self.many, self.n)
+
+    def __copy__(self) -> Told:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Told:
+        return self
+
+
+def told(message: str, /, **values: object) -> Told:
+    """A text whose language is that of whoever looks at it; until then, and for programs, it is English.
+
+    Values are texts, numbers, other texts of this kind, and what helps with an error; anything else is taken as text.
+    """
+    kept = _kept(values)
+    return Told(message.format(**kept) if kept else message, message, kept)
+
+
+def told_n(one: str, many: str, n: int, /, **values: object) -> Told:
+    """:func:`told` in the form that goes with the number ``n``, which it may name as ``{n}``."""
+    kept = _kept({"n": n, **values})
+    return Told((one if n == 1 else many).format(**kept), one, kept, many, n)
+
+
+def _kept(values: Mapping[str, object]) -> dict[str, object]:
+    return {
+        name: value if isinstance(value, str | int | float) or is_dataclass(value) else str(value)
+        for name, value in values.items()
+    }
+
+
+def shown(text: str) -> str:
+    """A text for whoever looks at it: a :class:`Told` in the language in use, with its values; any other as it is.
+
+    What no catalogue has, or has with other places for values, is shown in English: a text may have been read
+    from a file that anybody wrote, so nothing of it is looked up or evaluated.
+    """
+    return "".join(map(str, pieces(text)))
+
+
+def pieces(text: str, *, english: bool = False) -> list[object]:
+    """:func:`shown` in its pieces: words, and between them the values that are neither text nor number."""
+    return _pieces(text, english, 0)
+
+
+def _pieces(text: str, english: bool, depth: int) -> list[object]:
+    if not isinstance(text, Told):
+        return [text]
+    english = english or _chosen == "en"
+    if english and not any(is_dataclass(value) for value in text.values.values()):
+        return [str(text)]
+    found = None
+    if depth < _DEEPEST and (message := _message(text, english)) is not None:
+        found = _filled(message, text.values, english, depth)
+    # A file may say one thing and remember another.
+    if found is None or (english and "".join(map(str, found)) != text):
+        return [str(text)]
+    return found
+
+
+def _message(text: Told, english: bool) -> str | None:
+    """What is filled with the values; None where the catalogue does not have it."""
+    if english:
+        return text.many if text.many and text.n != 1 else text.message
+    if text.message in FIGURES:
+        return text.message
+    try:
+        if text.many:
+            return _texts.ngettext(text.message, text.many, text.n)
+        return _texts.gettext(text.message) if text.message else None
+    except (KeyError, TypeError, OverflowError):
+        return None
+
+
+def _filled(message: str, values: Mapping[str, object], english: bool, depth: int) -> list[object] | None:
+    """A message with its values; None where it asks for one that there is not, or for anything but a value."""
+    if not values:  # then braces are what they are
+        return None if _fields(message) else [message]
+    found: list[object] = []
+    try:
+        for words, name, spec, conversion in string.Formatter().parse(message):
+            found.append(words)
+            if name is None:
+                continue
+            if name not in values or conversion or not _SPEC.fullmatch(spec or ""):
+                return None
+            value = values[name]
+            if is_dataclass(value):
+                found.append(value)
+            elif isinstance(value, str):
+                found += [format(value, spec)] if spec else _pieces(value, english, depth + 1)
+            else:
+                written = format(value, spec or "")
+                grouped = "," in (spec or "") and not english
+                found.append(written.replace(",", "\N{NO-BREAK SPACE}") if grouped else written)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return found
+
+
+def _fields(message: str) -> bool:
+    try:
+        return any((name or "").isidentifier() for _, name, _, _ in string.Formatter().parse(message))
+    except ValueError:
+        return False
+
+
+def changed(text: str, change: Callable[[str], str]) -> str:
+    """A text that went through a function; of a :class:`Told` so do the texts in it, and it stays one."""
+    if not isinstance(text, Told):
+        return change(text)
+    values = {
+        name: changed(value, change) if isinstance(value, str) else value
+        for name, value in text.values.items()
+    }
+    return Told(change(str(text)), text.message, values, text.many, text.n)
+
+
+def with_helps(text: str, change: Callable[[Any], object]) -> str:
+    """A text in which what helps is another: of a :class:`Told` each value that is neither text nor number."""
+    if not isinstance(text, Told) or not any(is_dataclass(value) for value in text.values.values()):
+        return text
+    values = {name: change(value) if is_dataclass(value) else value for name, value in text.values.items()}
+    message = _message(text, english=True) or ""
+    found = _filled(message, values, english=True, depth=0)
+    return text if found is None else Told("".join(map(str, found)), text.message, values, text.many, text.n)
 
 
 def N_(message: str, /) -> str:
@@ -73,15 +271,15 @@ def use(code: str) -> None:
     Raises:
         KeyError: there is no such language.
     """
-    global _chosen, _texts  # noqa: PLW0603 - one process speaks one language
+    global _chosen, _texts
     if code not in LANGUAGES:
         raise KeyError(code)
-    if code == "en":
-        _texts = gettext.NullTranslations()
-    else:
+    texts: gettext.NullTranslations = _Missing()
+    if code != "en":
         with (_LOCALE / f"{code}.mo").open("rb") as file:
-            _texts = gettext.GNUTranslations(file)
-    _chosen = code
+            texts = gettext.GNUTranslations(file)
+        texts.add_fallback(_Missing())
+    _texts, _chosen = texts, code
 
 
 def in_use() -> str:

@@ -191,7 +191,7 @@ def auto_table(chosen: Iterable[Mapping[str, Any]]) -> str:
     """The settings that are "auto" (as :meth:`core.model.auto.Chosen.as_dict` gives them), as a Markdown table."""
     rows = ["| setting | value | why |", "| --- | --- | --- |"]
     for each in chosen:
-        words = Chosen(each["option"], each["value"], each["reason"]).words
+        words = Chosen.from_dict(each).words
         rows.append(f"| {each['option']} | {escape(words)} | {escape(each['reason'])} |")
     return "\n".join(rows)
 

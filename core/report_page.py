@@ -204,7 +204,7 @@ def _searched(board: Board) -> dict[str, Any]:
 
 
 def _words(chosen: Mapping[str, Any]) -> str:
-    return Chosen(chosen["option"], chosen["value"], chosen["reason"]).words
+    return Chosen.from_dict(chosen).words
 
 
 def _digests(files: Any) -> list[tuple[str, str]]:

@@ -12,6 +12,8 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
+from core.language import changed
+
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI
     r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)"  # OSC, DCS, SOS, PM, APC up to their end
@@ -35,7 +37,7 @@ LONGEST_LINE = 2_000
 
 def without_logins(text: str) -> str:
     """Text in which no address has a user name or password: ``https://***@host``."""
-    return _LOGIN.sub(r"\1***@", text)
+    return changed(text, lambda each: _LOGIN.sub(r"\1***@", each))
 
 
 def first_line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-MARKS = {"_", "N_", "Nn_", "ngettext", "pgettext"}
+MARKS = {"_", "N_", "Nn_", "ngettext", "pgettext", "told", "told_n"}
 """What marks a text."""
 
 _STYLE = re.compile(r"(?:\s|bold|dim|reverse|italic|underline|not|on|\$[\w-]+|\d+%|\{\})*\Z")
@@ -59,15 +59,20 @@ def unmarked(path: Path, told: frozenset[str] = frozenset()) -> list[str]:
 
 
 def shadowed(path: Path) -> Iterator[str]:
-    """Functions that give ``_`` another meaning and translate as well."""
+    """Functions that give ``_`` or ``told`` another meaning and translate by it as well."""
     for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
-        names = [node for node in ast.walk(function) if isinstance(node, ast.Name) and node.id == "_"]
-        arguments = [node for node in ast.walk(function) if isinstance(node, ast.arg) and node.arg == "_"]
-        stored = arguments or any(isinstance(name.ctx, ast.Store) for name in names)
-        if stored and any(isinstance(name.ctx, ast.Load) for name in names):
-            yield f"{path.name}:{function.lineno}"
+        nodes = list(ast.walk(function))
+        for mark in ("_", "told"):
+            names = [node for node in nodes if isinstance(node, ast.Name) and node.id == mark]
+            arguments = any(isinstance(node, ast.arg) and node.arg == mark for node in nodes)
+            stored = arguments or any(isinstance(name.ctx, ast.Store) for name in names)
+            called = any(
+                isinstance(node, ast.Call) and getattr(node.func, "id", "") == mark for node in nodes
+            )
+            if stored and called:
+                yield f"{path.name}:{function.lineno}"
 
 
 def _text(node: ast.AST) -> str | None:

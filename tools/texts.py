@@ -6,9 +6,11 @@ reads. What is new or has changed is empty until somebody translates it.
 
 from __future__ import annotations
 
+import ast
 import io
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 from babel.messages.catalog import Catalog
@@ -29,21 +31,42 @@ KEYWORDS = {
     "Nn_": (1, 2),
     "ngettext": (1, 2),
     "pgettext": ((1, "c"), 2),
+    "told": None,
+    "told_n": (1, 2),
 }
 UNTOLD = (b'"POT-', b'"PO-', b'"Report-', b'"Last-', b'"Language-Team', b'"Generated', b'"Project')
 """Lines of a catalogue's head that tell nothing here, or would change with every run."""
 
 
-def marked() -> Catalog:
-    """Every text that is marked in the code."""
+def marked(without: tuple[str, ...] = ()) -> Catalog:
+    """Every text that is marked in the code, save by the functions ``without``."""
     found = Catalog(project="OlivePress", charset="utf-8")
+    keywords = {name: which for name, which in KEYWORDS.items() if name not in without}
     for room in ("core", "tui"):
         for name, _line, message, comments, context in extract_from_dir(
-            ROOT / room, method_map=[("**.py", "python")], keywords=KEYWORDS, comment_tags=("Translators:",)
+            ROOT / room, method_map=[("**.py", "python")], keywords=keywords, comment_tags=("Translators:",)
         ):
+            if context is None and message not in called(ROOT / room / name):
+                continue
             # Without line numbers: they would change with every line of code.
             found.add(message, None, [(f"{room}/{name}", 0)], auto_comments=comments, context=context)
     return found
+
+
+@cache
+def called(path: Path) -> frozenset[object]:
+    """The texts that are given to a function which marks them: Babel takes ``told.get("x")`` for one as well."""
+    found: set[object] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        which = (
+            KEYWORDS.get(node.func.id, ())
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+            else ()
+        )
+        if isinstance(node, ast.Call) and which != ():
+            texts = [each.value for each in node.args[: 2 if which else 1] if isinstance(each, ast.Constant)]
+            found.add(tuple(texts) if which else texts[0] if texts else "")
+    return frozenset(found)
 
 
 def written(catalog: Catalog) -> bytes:

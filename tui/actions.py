@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from core.errors import Do, Help, Use, from_plain, joined
+from core.errors import Do, Help, Use, apart, hint_of
 from core.language import _
 from core.stages import STAGES
 from tui.labels import label, label_within
@@ -36,12 +36,12 @@ _STEPS: Mapping[str, tuple[str, str]] = {
 
 def advice_of(error: Mapping[str, Any]) -> tuple[str | Help, ...]:
     """The advice of an error that came as data."""
-    return from_plain(error.get("advice")) or joined([str(error.get("hint") or "")])
+    return hint_of(error)
 
 
 def in_words(advice: Sequence[str | Help]) -> str:
     """An advice as the wizard says it: with steps and keys, and no command."""
-    return "".join(part if isinstance(part, str) else _words(part) for part in advice)
+    return "".join(part if isinstance(part, str) else _words(part) for part in apart(advice))
 
 
 def _words(part: Help) -> str:
@@ -82,7 +82,7 @@ def helps_of(advice: Sequence[str | Help], stage: str = "") -> list[tuple[str, H
         stage: the stage that is to be run once a setting is another; empty where none is.
     """
     found: list[tuple[str, Help]] = []
-    for part in advice:
+    for part in apart(advice):
         if not isinstance(part, str) and (text := _button(part, stage)):
             found += [(text, part)] if all(text != other for other, _ in found) else []
     return found[:MOST]

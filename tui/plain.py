@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from core.cli.parser import parse, parse_settings
 from core.cli.show import EventPrinter, StderrReporter, print_error
-from core.errors import Cancelled, Help, LabError, Use
+from core.errors import Cancelled, Help, LabError, Use, said, text_of
+from core.language import shown
 from core.recipe import on_form
 from core.remote.asked import STAGES_THERE
 from core.searched import KINDS
@@ -541,9 +542,9 @@ class PlainWizard:
             print(getattr(state.headline, "plain", state.headline))
             if state.error is not None:
                 self._advice = advice_of(state.error)
-                for part in ("title", "detail", "hint"):
-                    if state.error.get(part):
-                        print(clean(str(state.error[part])))
+                what = (shown(text_of(state.error, key)) for key in ("title", "detail"))
+                for part in filter(None, (*what, said(self._advice))):
+                    print(clean(part))
             self._result(step, state.job.result if state.job.state == "succeeded" else None)
         if step.name == "upload":
             self._take()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.errors import Help, Hint, as_plain, has_help, parts_of
+from core.errors import Help, Hint, hint_as_dict, merged, parts_of, with_told
 from core.folder import LabFolder
 from core.recipe import Recipe
 from core.stages import default_stages
@@ -52,8 +52,8 @@ class Check:
 
     def as_dict(self) -> dict[str, Any]:
         """The object that ``check --json`` gives."""
-        told = {key: getattr(self, key) for key in ("name", "state", "found", "fix", "code")}
-        return {**told, "advice": as_plain(self.advice)} if has_help(self.advice) else told
+        words = {key: getattr(self, key) for key in ("name", "state", "found", "fix", "code")}
+        return merged(with_told(words), hint_as_dict(self.advice, "fix"))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 from core.data.reader import RowIndex
 from core.data.types import Problem, Quote, Row
-from core.errors import LabError, RequestError
+from core.errors import LabError, RequestError, text_as_plain, text_from_plain
 from core.process import Child, Message, Request, serve
 
 PAGE = 200
@@ -130,8 +130,9 @@ def _row(data: dict[str, Any]) -> Row:
 def _problem(data: dict[str, Any] | None) -> Problem | None:
     if not data:
         return None
-    place = data.pop("quote")
-    return Problem(**data, quote=None if place is None else Quote(*place))
+    place = data["quote"]
+    message, fix = text_from_plain(data["message"]), text_from_plain(data["fix"])
+    return Problem(data["kind"], message, fix, None if place is None else Quote(*place))
 
 
 # In the process
@@ -161,6 +162,8 @@ def _sent(rows: list[Row]) -> list[Message]:
     left = _WHOLE
     for row in rows:
         data = dataclasses.asdict(row)
+        for problem in filter(None, (data["problem"], data["note"])):
+            problem |= {key: text_as_plain(problem[key]) for key in ("message", "fix")}
         text = json.dumps(data, default=str)
         if len(text) > left and result:
             text = json.dumps(_cut(data), default=str)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from core.errors import text_as_plain, text_from_plain, with_told
+from core.language import told
 from core.model.messages import Message as Message
 from core.model.messages import Segment as Segment
 from core.text import visible
@@ -153,6 +155,11 @@ class Problem:
     fix: str
     quote: Quote | None = None
 
+    @property
+    def words(self) -> str:
+        """What is wrong and what to do, in one."""
+        return told("{problem}; {fix}", problem=self.message, fix=self.fix)
+
 
 class UnreadableFile(Exception):
     """A file that holds no records that can be read; `problem` says why."""
@@ -223,15 +230,17 @@ class Finding:
 
     def as_row(self) -> tuple[Any, ...]:
         """Its values in order, for writing many; :meth:`of_row` reads them."""
-        return self.file, self.line, self.kind, self.message, self.fix, self.row, self.quote
+        message, fix = text_as_plain(self.message), text_as_plain(self.fix)
+        return self.file, self.line, self.kind, message, fix, self.row, self.quote
 
     @classmethod
     def of_row(cls, values: Sequence[Any]) -> Finding:
         """A finding from the values of :meth:`as_row`, which may have gone through JSON."""
-        place = values[-1]
-        return replace(cls(*values[:-1]), quote=None if place is None else Quote(*place))
+        file, line, kind, message, fix, row, place = values
+        message, fix = text_from_plain(message), text_from_plain(fix)
+        return cls(file, line, kind, message, fix, row, None if place is None else Quote(*place))
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form, as `olivepress data --json` prints it."""
         place = None if self.quote is None else self.quote._asdict()
-        return {**asdict(self), "quote": place, "level": self.level}
+        return with_told({**asdict(self), "quote": place, "level": self.level})

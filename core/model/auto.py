@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import RequestError
+from core.errors import RequestError, text_of, with_told
 from core.files import MANIFEST, read_if_whole
 from core.folder import LabFolder
 from core.formats import counted
@@ -183,7 +183,12 @@ class Chosen:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
-        return dataclasses.asdict(self)
+        return with_told(dataclasses.asdict(self))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Chosen:
+        """What :meth:`as_dict` gave."""
+        return cls(data["option"], data["value"], text_of(data, "reason"))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from core.azure.errors import redact
 from core.azure.retry import Stop
 from core.azure.runs import MAIN_LOG, RunDetails, Runs, RunState
 from core.azure.storage import Container
-from core.errors import Do, LabError, StageError, error_from
+from core.errors import Do, LabError, StageError, error_from, with_other_helps
 from core.events import Reporter
 from core.remote.asked import SentJob
 from core.remote.fetch import Made, look
@@ -205,9 +205,9 @@ class Follower:
         """The stage's own error; as one of this machine it would be wrong, so it is said where it was."""
         error = error_from(told if isinstance(told, dict) else {}, status if isinstance(status, int) else 3)
         # What is advised for the lab there is meant for the one here.
-        error.hint = tuple(
-            replace(part, lab=str(self._lab)) if isinstance(part, Do) and part.lab else part
-            for part in error.advice
+        error.hint = with_other_helps(
+            error.advice,
+            lambda part: replace(part, lab=str(self._lab)) if isinstance(part, Do) and part.lab else part,
         )
         error.detail = redact(f"On {self._sent.compute} ({self._sent.name}): {error.detail}".strip())
         self._error = error

@@ -34,6 +34,8 @@ DONE = (
     "tui",
 )
 """Where every text is marked."""
+COMING = ("told", "told_n")
+"""Functions whose texts may still be untranslated: then they are shown in English."""
 ENGLISH = ("plain.py", "crash.py", "child.py")
 """Modules of these places that speak English alone: questions on lines, what is told of an error of the wizard."""
 UNTRANSLATED = frozenset(
@@ -89,13 +91,19 @@ def marked() -> set[tuple[object, str | None]]:
     return {(each.id, each.context) for each in TOOL["marked"]() if each.id}
 
 
+@pytest.fixture(scope="module")
+def wanted() -> set[tuple[object, str | None]]:
+    """What is to be translated in every language."""
+    return {(each.id, each.context) for each in TOOL["marked"](COMING) if each.id}
+
+
 @pytest.mark.parametrize("code", OTHERS)
 def test_every_marked_text_is_translated_and_nothing_else_is(
-    code: str, marked: set[tuple[object, str | None]]
+    code: str, marked: set[tuple[object, str | None]], wanted: set[tuple[object, str | None]]
 ) -> None:
     found = catalog(code)
     assert set(found) == marked, "make texts brings the catalogues up to date"
-    assert [key for key, each in found.items() if not all(forms(each.string))] == []
+    assert [key for key, each in found.items() if key in wanted and not all(forms(each.string))] == []
     assert [key for key, each in found.items() if each.fuzzy] == []
 
 
@@ -103,7 +111,7 @@ def test_every_marked_text_is_translated_and_nothing_else_is(
 def test_a_translation_has_the_places_lines_and_edges_of_its_text(code: str) -> None:
     for (id, _context), message in catalog(code).items():
         english = forms(id)[-1]
-        for text in forms(message.string):
+        for text in filter(None, forms(message.string)):
             assert places(text) == places(english), text
             assert text.count("\n") == english.count("\n"), text
             assert (text[:1].isspace(), text[-1:].isspace()) == (

@@ -15,7 +15,7 @@ from textual.content import Content
 from textual.geometry import Size
 from textual.message import Message
 
-from core.language import N_, _
+from core.language import N_, _, shown
 from core.text import clean
 from tui.actions import helps_of, in_words
 from tui.screens.base import StepScreen
@@ -92,7 +92,7 @@ class CheckState:
         return Content.assemble(
             (f"{check.state:<5}", STYLES.get(check.state, "")),
             (f"{clean(check.name, keep_newlines=False):<{width}}  ", "bold"),
-            clean(check.found, keep_newlines=False),
+            clean(shown(check.found), keep_newlines=False),
         )
 
     def detail(self, index: int) -> Content:
@@ -102,7 +102,7 @@ class CheckState:
         check = self.checks[min(index, len(self.checks) - 1)]
         parts: list[Content | tuple[str, str]] = [
             (f"{check.state} ", STYLES.get(check.state, "")),
-            Content(clean(check.found)),
+            Content(clean(shown(check.found))),
         ]
         if check.fix:
             parts += [("\n" + _("What to do:") + " ", "bold"), Content(clean(in_words(check.advice)))]

@@ -15,8 +15,8 @@ from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import Input
 
-from core.errors import Hint, LabError, parts_of
-from core.language import N_, _
+from core.errors import Hint, LabError, parts_of, said
+from core.language import N_, _, shown
 from tui.actions import helps_of, in_words
 from tui.glyphs import ascii_only
 from tui.widgets.button import Button
@@ -110,7 +110,7 @@ class ErrorScreen(Dialog[None]):
     @property
     def text(self) -> str:
         """All of it, as it is copied: with commands, for it is read elsewhere."""
-        return "\n".join(part for part in (*self.error, "".join(map(str, self.advice))) if part)
+        return "\n".join(part for part in (*map(shown, self.error), said(self.advice)) if part)
 
     def compose(self) -> ComposeResult:
         title, detail = self.error

@@ -14,9 +14,9 @@ from textual.content import Content
 from textual.widgets import Input
 from textual.worker import Worker
 
-from core.errors import LabError
+from core.errors import LabError, said
 from core.formats import duration, human_bytes
-from core.language import N_, _
+from core.language import N_, _, shown
 from core.text import clean
 from tui.child import Commands
 from tui.screens.dialogs import Dialog, Scrolled
@@ -106,11 +106,11 @@ class Working(Dialog[dict[str, Any] | None]):
 
     def failed(self, error: LabError) -> None:
         """The command failed: what it told."""
-        parts: list[Content | tuple[str, str]] = [(clean(error.title), "bold $text-error")]
+        parts: list[Content | tuple[str, str]] = [(clean(shown(error.title)), "bold $text-error")]
         if error.detail:
-            parts.append(Content(f"\n{clean(error.detail)}"))
+            parts.append(Content(f"\n{clean(shown(error.detail))}"))
         if error.hint:
-            parts += [("\n" + _("What to do:") + " ", "bold"), Content(clean(error.hint))]
+            parts += [("\n" + _("What to do:") + " ", "bold"), Content(clean(said(error.advice)))]
         self.said.show(Content.assemble(*parts))
         self.said.add_class("-wrong")
 

@@ -18,7 +18,7 @@ from textual.widgets import Input, Select
 from core.errors import LabError
 from core.files import MANIFEST
 from core.folder import LabFolder
-from core.language import _, ngettext
+from core.language import _, ngettext, shown
 from core.model.auto import Chosen, Facts, RecordCount, Resolved, resolve
 from core.options import AUTO, Option
 from core.recipe import Recipe, find_option
@@ -135,7 +135,7 @@ class Field(Horizontal):
         if not (self.option.choices or self.option.kind in (bool, str)):
             told = f"{told} ({self.option.expected})"
         if self._chosen is not None and self._is_auto():
-            told = f"{told}. {self._auto_words()}: {self._chosen.reason}"
+            told = f"{told}. {self._auto_words()}: {shown(self._chosen.reason)}"
         place = _("In lab.toml: [{section}] {key}", section=self.option.section, key=self.option.key)
         return f"{told}. {place}"
 

@@ -9,8 +9,8 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 
-from core.errors import Help
-from core.language import _, ngettext
+from core.errors import Help, text_of
+from core.language import _, ngettext, shown
 from core.text import clean
 from tui.actions import MOST, advice_of, do, helps_of, in_words
 from tui.widgets.button import Button
@@ -100,7 +100,7 @@ class ProblemBox(Vertical):
             self.helps.offer([], "")
             return
         advice = advice_of(error)
-        title, detail = (clean(str(error.get(key, "") or "")) for key in ("title", "detail"))
+        title, detail = (clean(shown(text_of(error, key))) for key in ("title", "detail"))
         hint = clean(in_words(advice))
         lines = detail.splitlines()
         if len(lines) > self.LINES and not self._brief:

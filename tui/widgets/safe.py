@@ -3,7 +3,7 @@
 Textual reads square brackets in plain strings as markup: a dataset row such as ``[/INST]`` ends the
 app, and ``[@click=app.quit]`` becomes a button. Whatever was not written in this program goes
 through here: :class:`Plain` for text, :func:`content` for titles, buttons and choices, :func:`cell`
-for tables.
+for tables. Texts of the core are in the language in use from here on.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from textual.content import Content
 from textual.widgets import Static
 
+from core.language import shown
 from core.text import clean
 
 TYPE_CHECKING = False
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 def content(text: object, style: str = "") -> Content:
     """``text`` for a title, a button or a choice."""
-    return Content.styled(clean(str(text)), style) if style else Content(clean(str(text)))
+    words = clean(_words(text))
+    return Content.styled(words, style) if style else Content(words)
 
 
 def harmless(text: Content) -> Content:
@@ -34,7 +36,7 @@ def cell(text: object, longest: int = 120) -> Text:
     """``text`` for one line of a table, cut at ``longest`` characters."""
     from rich.text import Text as RichText
 
-    line = clean(str(text), keep_newlines=False)
+    line = clean(_words(text), keep_newlines=False)
     return RichText(line if len(line) <= longest else line[: longest - 1] + "…", no_wrap=True, end="")
 
 
@@ -72,7 +74,7 @@ class Plain(Static):
     @property
     def text(self) -> str:
         """What is shown, without styles."""
-        return self._shown if isinstance(self._shown, str) else self._shown.plain
+        return shown(self._shown) if isinstance(self._shown, str) else self._shown.plain
 
 
 def _same(text: str | Content, other: str | Content) -> bool:
@@ -83,4 +85,8 @@ def _same(text: str | Content, other: str | Content) -> bool:
 
 
 def _safe(text: str | Content) -> Content:
-    return harmless(text) if isinstance(text, Content) else Content(clean(text))
+    return harmless(text) if isinstance(text, Content) else Content(clean(shown(text)))
+
+
+def _words(text: object) -> str:
+    return shown(text) if isinstance(text, str) else str(text)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len
 from textual.content import Content
 
+from core.errors import text_of, with_told
 from core.formats import counted, human_bytes, number, time_left
-from core.language import _, ngettext
+from core.language import _, ngettext, shown
 from core.options import AUTO
 from core.text import clean, told_apart
 from tui.glyphs import ascii_only, bar, glyph
@@ -94,7 +95,7 @@ def row_text(state: DataState) -> Content:
     ]
     problem = row.problem
     if seen is not None and seen.problems and not problem:
-        problem = "; ".join(f"{each.message}; {each.fix}" for each in seen.problems)
+        problem = "; ".join(shown(each.words) for each in seen.problems)
     if problem:
         parts.append(
             Content.styled(
@@ -348,7 +349,7 @@ def finding_line(finding: Finding | None, index: int, many_files: bool) -> Conte
     return Content.assemble(
         (f"{clean(place, keep_newlines=False):>6} ", QUIET),
         (_("BAD") + " " if bad else _("see") + " ", "bold $text-error" if bad else "$text-warning"),
-        clean(f"{finding.kind}: {finding.message}"[:300], keep_newlines=False),
+        clean(f"{finding.kind}: {shown(finding.message)}"[:300], keep_newlines=False),
     )
 
 
@@ -363,24 +364,21 @@ def finding_text(finding: Finding) -> Content:
         ),
         (finding.kind, "bold $text-error" if bad else "bold $text-warning"),
         (f" ({what})\n\n", QUIET),
-        clean(finding.message) + "\n",
+        clean(shown(finding.message)) + "\n",
         *quoted(finding.quote),
         ("\n" + _("What to do:") + " ", "bold"),
-        clean(finding.fix) + "\n\n",
+        clean(shown(finding.fix)) + "\n\n",
         (_("Enter goes to the row."), QUIET),
     )
 
 
-def proposal_error(problem: Mapping[str, str], proposal: Proposal) -> dict[str, str]:
+def proposal_error(problem: Mapping[str, Any], proposal: Proposal) -> dict[str, Any]:
     """Why the recipe does not go with the rows, and what they suggest, as an error that is asked about."""
     how = _("the model's own chat template") if proposal.chat_template else _("plain text")
-    return {
-        "title": problem["title"],
-        "detail": problem["detail"],
-        "hint": _(
-            "Press a to use what the rows suggest: {words}, with {how} ({why}).",
-            words=proposal.mapping.words(),
-            how=how,
-            why=proposal.why,
-        ),
-    }
+    hint = _(
+        "Press a to use what the rows suggest: {words}, with {how} ({why}).",
+        words=proposal.mapping.words(),
+        how=how,
+        why=proposal.why,
+    )
+    return {**with_told({key: text_of(problem, key) for key in ("title", "detail")}), "hint": hint}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import LabError
 from core.language import _
+from core.language import shown as in_use
 from core.text import visible
 from tui.screens.data.pages import PageCache
 
@@ -164,11 +165,11 @@ def shown(row: Row, view: View, columns: Sequence[str]) -> ShownRow:
     """A row with what there is to say of it. Quick, also for very long rows: cells are cut first."""
     problem, held_out = "", row.held_out
     if row.problem is not None:
-        problem = f"{row.problem.message}; {row.problem.fix}"
+        problem = in_use(row.problem.words)
     elif view.previewer is not None and view.previewer.plan is not None and row.fields is not None:
         record = view.previewer.plan.convert(row.fields)
         if isinstance(record, list):
-            problem = "; ".join(f"{each.message}; {each.fix}" for each in record)
+            problem = "; ".join(in_use(each.words) for each in record)
         elif view.held_out is not None and not held_out:
             held_out = view.held_out.holds(record.prompt)
     fields: Mapping[str, Any] = row.fields or {}

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from textual.content import Content
 
 from core.assessments import Assessment
-from core.errors import has_help
+from core.errors import has_help, said, text_of
 from core.files import newest
 from core.formats import rough_duration
-from core.language import _
+from core.language import _, shown
 from core.stages import STAGES, Stage, result_lines
 from tui.actions import advice_of, in_words
 from tui.labels import columns, headline, label, measured, obstacle
@@ -323,7 +323,8 @@ class StageController:
     def copied(self, job: JobView) -> str:
         """The result or the error, as text."""
         if job.error:  # with commands: it is read elsewhere
-            return "\n".join(str(job.error.get(key, "")) for key in ("title", "detail", "hint"))
+            words = [shown(text_of(job.error, key)) for key in ("title", "detail")]
+            return "\n".join([*words, said(advice_of(job.error))])
         lines = [f"{name}: {value}" for name, value in result_lines(self.stage.name, job.result or {})]
         return "\n".join([*filter(None, [self._assessment(job).text]), *lines])
 
