@@ -10,7 +10,7 @@ import math
 import random
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -401,18 +401,29 @@ class Trainer:
 
     def _to_capture(self) -> Shapes | None:
         """The shapes to which batches are padded; None where a step takes no longer than to start its kernels."""
-        alone = self.device.type == "cuda" and self.ranks.count == len(self._devices) == 1
-        if not alone or not isinstance(self.objective, Answers):
+        settings, ranks = self.settings, self.ranks
+        one = self.device.type == "cuda" and len(self._devices) == 1
+        # Rows of padding have no part in what is dropped for a whole batch that several have.
+        if not one or not isinstance(self.objective, Answers) or (ranks.count > 1 and self._dropouts):
             return None
-        settings = self.settings
         numbers = sum(
             m.in_features * m.out_features for m in self.model.modules() if isinstance(m, LoraLinear)
         )
-        tokens = settings.batch_size * max(row.width for row in self.rows)
-        if 4 * numbers * tokens > LAUNCH_BOUND:
+        at_once = rows_at_once(settings.batch_size, settings.accumulation, ranks.count)
+        if 4 * numbers * at_once * max(row.width for row in self.rows) > LAUNCH_BOUND:
             return None
-        met = (self._batch(number) for number in range(settings.steps * settings.accumulation))
-        return Shapes(_shape(rows) for rows in met)
+        return Shapes(self._shapes_met())
+
+    def _shapes_met(self) -> Iterator[Shape]:
+        """The shapes of all that this rank will have of batches."""
+        settings, ranks = self.settings, self.ranks
+        for step in range(settings.steps):
+            numbers = range(step * settings.accumulation, (step + 1) * settings.accumulation)
+            batches = [self._batch(number) for number in numbers]
+            mine = shares([len(rows) for rows in batches], ranks.rank, ranks.count)
+            for rows, places in zip(batches, mine, strict=True):
+                if places:
+                    yield _shape([rows[place] for place in places], max(row.width for row in rows))
 
     def _astray(self, detail: str) -> StageError:
         return StageError(
@@ -433,33 +444,26 @@ class Trainer:
         accumulation = self.settings.accumulation
         numbers = range((step - 1) * accumulation, step * accumulation)
         batches = [self._batch(number) for number in numbers]
-        if self._shapes is not None:
-            parts = [self._padded(number, rows) for number, rows in zip(numbers, batches, strict=True)]
-        else:
-            mine = shares([len(rows) for rows in batches], self.ranks.rank, self.ranks.count)
-            parts = [
-                _Part(
-                    number,
-                    # As wide as the whole batch, so that each row is computed as it is with the others.
-                    self.objective.batch(
-                        [rows[place] for place in places], width=max(row.width for row in rows)
-                    ),
-                    len(rows),
-                    places,
-                )
-                for number, rows, places in zip(numbers, batches, mine, strict=True)
-                if places
-            ]
+        mine = shares([len(rows) for rows in batches], self.ranks.rank, self.ranks.count)
+        parts = [
+            self._part(number, rows, places)
+            for number, rows, places in zip(numbers, batches, mine, strict=True)
+            if places
+        ]
         every = [row for rows in batches for row in rows]
         return _Step(parts, sum(row.weight for row in every), sum(row.tokens for row in every))
 
-    def _padded(self, number: int, rows: list[Row]) -> _Part:
-        """A batch in one of the shapes that are captured; so it is whether or not they are at last."""
-        answers: Any = self.objective
-        shape = self._shapes.of(_shape(rows)) if self._shapes is not None else None
+    def _part(self, number: int, rows: list[Row], places: list[int]) -> _Part:
+        """What this rank has of a batch, in one of the shapes that are captured; so it is whether or not they are."""
+        here, width = [rows[place] for place in places], max(row.width for row in rows)
+        shape = self._shapes.of(_shape(here, width)) if self._shapes is not None else None
         if shape is None:
-            return _Part(number, answers.batch(rows), len(rows), list(range(len(rows))))
-        batch = answers.batch(rows, width=shape.width, count=shape.rows, learnt=shape.places)
+            # As wide as the whole batch, so that each row is computed as it is with the others.
+            return _Part(number, self.objective.batch(here, width=width), len(rows), places)
+        answers: Any = self.objective
+        batch = answers.batch(here, width=shape.width, count=shape.rows, learnt=shape.places)
+        if self.ranks.count > 1:
+            return _Part(number, batch, len(rows), places)
         return _Part(number, batch, shape.rows, list(range(shape.rows)))
 
     def _batch(self, number: int) -> list[Row]:
@@ -687,8 +691,9 @@ class Trainer:
         return step
 
 
-def _shape(rows: Sequence[Row]) -> Shape:
-    return Shape(len(rows), max(row.width for row in rows), sum(row.weight for row in rows))
+def _shape(rows: Sequence[Row], width: int) -> Shape:
+    """What some rows of a batch need that is so wide."""
+    return Shape(len(rows), width, sum(row.weight for row in rows))
 
 
 def _spread(rows: Sequence[Row], most: int) -> list[Row]:

@@ -17,6 +17,7 @@ from core.finetune.loop import Settings, Trainer
 from core.finetune.lora_layer import add_lora
 from core.finetune.loss import Measure
 from core.finetune.objective import Answers
+from core.finetune.ranks import Ranks
 from core.finetune.rows import TokenRow
 from core.olive.checkpoint import load_model, unpack_linears
 from tests.core.finetune.helpers import quantized_tiny
@@ -94,6 +95,28 @@ def trained_on(base: Path, dropout: float, capture: bool) -> tuple[Trainer, Reco
     trainer = Trainer(model, rows[:-6], rows[-6:], settings, report, capture=capture)
     trainer.train()
     return trainer, report
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_each_of_several_ranks_pads_its_own_share(base: Path, accumulation: int) -> None:
+    rows, settings = made_rows(), Settings(6, 3, accumulation, 5e-3, 0.1, seed=3)
+    learnt, places = 0, 0
+    for rank in range(2):
+        model = load_model(base)
+        add_lora(model, rank=4, alpha=8)
+        trainer = Trainer(model, rows, [], settings, RecordingReporter(), ranks=Ranks(rank, 2))
+        plain = [part.batch for step in range(1, 7) for part in trainer._share_of(step).parts]
+        trainer._shapes = Shapes(trainer._shapes_met())
+        parts = [part for step in range(1, 7) for part in trainer._share_of(step).parts]
+        for part, alone in zip(parts, plain, strict=True):
+            high, wide = part.batch.input_ids.shape
+            assert Shape(high, wide, len(part.batch.targets)) in trainer._shapes.uses
+            assert part.rows <= 3, "what is dropped is that of the whole batch"
+            assert part.batch.counts == alone.counts
+            learnt += sum(part.batch.counts)
+        places += sum(part.batch.targets.ne(-100).sum().item() for part in parts)
+    met = [row for number in range(6 * accumulation) for row in trainer._batch(number)]
+    assert learnt == places == sum(row.weight for row in met)
 
 
 @pytest.mark.gpu

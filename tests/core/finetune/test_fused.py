@@ -27,7 +27,7 @@ def pair(*shape: int) -> torch.Tensor:
 
 
 def gradients(made: Any, upstream: Any, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    found: tuple[torch.Tensor, ...] = torch.autograd.grad(made, inputs, upstream)
+    found: tuple[torch.Tensor, ...] = torch.autograd.grad(made, inputs, upstream, retain_graph=True)
     return found
 
 
