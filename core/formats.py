@@ -1,11 +1,14 @@
-"""Bytes, durations and numbers for people: each is written in one way, on screen and off it."""
+"""Bytes, durations and numbers for people: each is written in one way, on screen and off it.
+
+Those with words in them, or with thousands, are English and shown in the reader's language (:mod:`core.language`).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
 
-from core.language import Nn_, _, in_use, ngettext
+from core.language import Nn_, told, told_n
 
 
 def human_bytes(count: float) -> str:
@@ -22,10 +25,10 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     if whole < 60:
         exact = f"{seconds:.1f}".removesuffix(".0")
-        return _("{seconds} s", seconds=whole if seconds >= 9.95 else exact)
+        return told("{seconds} s", seconds=whole if seconds >= 9.95 else exact)
     if whole < 3600:
-        return _("{minutes} min {seconds:02d} s", minutes=whole // 60, seconds=whole % 60)
-    return _("{hours} h {minutes:02d} min", hours=whole // 3600, minutes=whole % 3600 // 60)
+        return told("{minutes} min {seconds:02d} s", minutes=whole // 60, seconds=whole % 60)
+    return told("{hours} h {minutes:02d} min", hours=whole // 3600, minutes=whole % 3600 // 60)
 
 
 def time_left(seconds: float | None) -> str:
@@ -33,21 +36,21 @@ def time_left(seconds: float | None) -> str:
     if seconds is None:
         return ""
     if seconds < 10:
-        return _("a few seconds left")
+        return told("a few seconds left")
     if seconds < 55:
-        return _("about {seconds} s left", seconds=round(seconds / 10) * 10)
+        return told("about {seconds} s left", seconds=round(seconds / 10) * 10)
     if seconds < 3540:
-        return _("about {minutes} min left", minutes=max(1, round(seconds / 60)))
-    return _("about {hours:g} h left", hours=round(seconds / 3600, 1))
+        return told("about {minutes} min left", minutes=max(1, round(seconds / 60)))
+    return told("about {hours:g} h left", hours=round(seconds / 3600, 1))
 
 
 def rough_duration(seconds: float) -> str:
     """Seconds that are an estimate: ``20 s``, ``13 min``, ``2.5 h``."""
     if seconds < 90:
-        return _("{seconds} s", seconds=max(10, round(seconds / 10) * 10))
+        return told("{seconds} s", seconds=max(10, round(seconds / 10) * 10))
     if seconds < 5400:
-        return _("{minutes:.0f} min", minutes=seconds / 60)
-    return _("{hours:.1f} h", hours=seconds / 3600)
+        return told("{minutes:.0f} min", minutes=seconds / 60)
+    return told("{hours:.1f} h", hours=seconds / 3600)
 
 
 def number(value: float) -> str:
@@ -58,10 +61,10 @@ def number(value: float) -> str:
     if not math.isfinite(value):
         return str(value)
     if float(value).is_integer() and abs(value) < 1e15:
-        return _grouped(f"{int(value):,}")
+        return told("{n:,}", n=int(value))
     size = abs(value)
     if size >= 1000:
-        return _grouped(f"{value:,.0f}")
+        return told("{n:,.0f}", n=value)
     if size >= 10:
         return f"{value:.1f}"
     if size >= 0.01:
@@ -69,11 +72,16 @@ def number(value: float) -> str:
     return f"{value:.2g}"
 
 
-def _grouped(digits: str) -> str:
-    return digits if in_use() == "en" else digits.replace(",", "\N{NO-BREAK SPACE}")
-
-
 _COUNTED: Mapping[str, tuple[str, str]] = {
+    "GPU": Nn_("{count} GPU", "{count} GPUs"),
+    "answer": Nn_("{count} answer", "{count} answers"),
+    "calibration row": Nn_("{count} calibration row", "{count} calibration rows"),
+    "further choice": Nn_("{count} further choice", "{count} further choices"),
+    "held-out row": Nn_("{count} held-out row", "{count} held-out rows"),
+    "lab": Nn_("{count} lab", "{count} labs"),
+    "record": Nn_("{count} record", "{count} records"),
+    "seat": Nn_("{count} seat", "{count} seats"),
+    "training row": Nn_("{count} training row", "{count} training rows"),
     "choice": Nn_("{count} choice", "{count} choices"),
     "file": Nn_("{count} file", "{count} files"),
     "finding": Nn_("{count} finding", "{count} findings"),
@@ -92,7 +100,7 @@ _COUNTED: Mapping[str, tuple[str, str]] = {
 def counted(count: int, what: str) -> str:
     """How many there are of something: ``1 row``, ``2,000 rows``."""
     if what in _COUNTED:
-        return ngettext(*_COUNTED[what], count, count=number(count))
+        return told_n(*_COUNTED[what], count, count=number(count))
     return f"{number(count)} {what}{'' if count == 1 else 's'}"
 
 
@@ -102,4 +110,4 @@ def some(names: Iterable[object], most: int = 3) -> str:
     listed = ", ".join(every[:most])
     if len(every) <= most:
         return listed
-    return _("{names} and {count} more", names=listed, count=number(len(every) - most))
+    return told("{names} and {count} more", names=listed, count=number(len(every) - most))

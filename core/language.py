@@ -211,10 +211,12 @@ def _filled(message: str, values: Mapping[str, object], english: bool, depth: in
             found.append(words)
             if name is None:
                 continue
-            if name not in values or conversion or not _SPEC.fullmatch(spec or ""):
+            if name not in values or conversion not in (None, "r") or not _SPEC.fullmatch(spec or ""):
                 return None
             value = values[name]
-            if is_dataclass(value):
+            if conversion:
+                found.append(format(repr(value), spec or ""))
+            elif is_dataclass(value):
                 found.append(value)
             elif isinstance(value, str):
                 found += [format(value, spec)] if spec else _pieces(value, english, depth + 1)

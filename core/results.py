@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.formats import duration, human_bytes, number
-from core.language import N_, _
+from core.language import N_, _, shown
 from core.text import clean
 
 PREPARED = "prepared"
@@ -57,7 +57,7 @@ class Figure:
         if isinstance(value, bool):
             return _("yes") if value else _("no")
         if isinstance(value, int | float):
-            return self.show(value)
+            return shown(self.show(value))
         return clean(str(value), keep_newlines=False)
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from babel.messages.catalog import Catalog
+from babel.messages.catalog import Catalog, Message
 from babel.messages.extract import extract_from_dir
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
@@ -77,8 +77,16 @@ def written(catalog: Catalog) -> bytes:
     return b"\n".join(line for line in lines if not line.startswith(UNTOLD))
 
 
+def translated(message: Message) -> bool:
+    """Whether a text has a translation in each of its forms."""
+    text = message.string
+    return all(text) if isinstance(text, tuple | list) else bool(text)
+
+
 def compiled(catalog: Catalog) -> bytes:
-    """A catalogue as the program reads it."""
+    """A catalogue as the program reads it: without what is not translated, which is English then."""
+    for each in [each for each in catalog if each.id and not translated(each)]:
+        catalog.delete(each.id, each.context)
     catalog.creation_date = catalog.revision_date = datetime(
         2026, 1, 1, tzinfo=UTC
     )  # the same bytes each time
@@ -105,11 +113,9 @@ def main() -> int:
         catalog.fuzzy = False
         catalog.header_comment = f"# OlivePress in {LANGUAGES[code]}. Terms: docs/glossary.md."
         path.write_bytes(written(catalog))
-        path.with_suffix(".mo").write_bytes(compiled(catalog))
-        missing = sum(
-            not each.string or (each.pluralizable and "" in each.string) for each in catalog if each.id
-        )
+        missing = sum(not translated(each) for each in catalog if each.id)
         print(f"{code}: {len(catalog)} texts, {missing} to be translated")
+        path.with_suffix(".mo").write_bytes(compiled(catalog))
     return 0
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from textual.content import Content
 
-from core.formats import duration, number, time_left
 from core.language import N_, _, in_use, pgettext
 from core.stages import STAGES
 from core.text import clean
+from tui.figures import duration, number, time_left
 from tui.glyphs import alive, bar
 from tui.snapshot import JobView
 from tui.steps import Step

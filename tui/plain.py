@@ -429,7 +429,7 @@ class PlainWizard:
         """Write a copy without rows that have findings, and use it if that is wanted."""
         from core.data.clean import clean_path, write_clean
         from core.data.types import WARNINGS
-        from core.formats import counted
+        from tui.figures import counted
 
         report = self._report
         if report is None:
@@ -709,8 +709,8 @@ class PlainWizard:
         return who()
 
     def _upload(self) -> None:
-        from core.formats import counted, human_bytes
         from core.upload.contents import collect
+        from tui.figures import counted, human_bytes
 
         print(self._signed_in() or "Nobody is signed in to Azure.")
         try:

@@ -34,7 +34,7 @@ DONE = (
     "tui",
 )
 """Where every text is marked."""
-COMING = ("told", "told_n")
+COMING = ("told", "told_n", "Nn_")
 """Functions whose texts may still be untranslated: then they are shown in English."""
 ENGLISH = ("plain.py", "crash.py", "child.py")
 """Modules of these places that speak English alone: questions on lines, what is told of an error of the wizard."""
@@ -52,7 +52,8 @@ UNTRANSLATED = frozenset(
         "Compute:",  # how a line of core begins
         "left behind",  # a kind, for programs
         "[NAME VALUE]",
-        *("held-out pair", "held-out answer", "held-out record"),  # keys of core.formats.counted
+        *("held-out pair", "held-out answer", "held-out record", "held-out row"),  # keys of
+        *("calibration row", "further choice", "training row"),  # core.formats.counted
     }
 )
 """Texts that are the same in every language."""

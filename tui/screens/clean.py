@@ -13,10 +13,10 @@ from textual.content import Content
 from textual.message import Message
 
 from core.folder import LabFolder
-from core.formats import human_bytes
 from core.language import N_, _
 from core.space import SHARED, Removable, removable, remove
 from core.text import clean
+from tui.figures import human_bytes
 from tui.screens.dialogs import Dialog
 from tui.widgets.button import Button
 from tui.widgets.plain_list import DIM, PlainList

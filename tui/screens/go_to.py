@@ -9,8 +9,8 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Input
 
-from core.formats import number
 from core.language import N_, _
+from tui.figures import number
 from tui.screens.dialogs import Dialog
 from tui.widgets.line import Line
 from tui.widgets.safe import Plain

@@ -16,10 +16,10 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input
 
-from core.formats import human_bytes
 from core.language import N_, _
 from core.model.found import FoundModel, found_models
 from core.text import clean
+from tui.figures import human_bytes
 from tui.glyphs import glyph
 from tui.screens.dialogs import Dialog
 from tui.widgets.line import Line

@@ -14,11 +14,11 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input
 
-from core.formats import human_bytes
 from core.language import N_, _
 from core.search.space import READERS, SearchLimits
 from core.searched import Board, Try, ordered, read_board, refused_words
 from core.text import clean
+from tui.figures import human_bytes
 from tui.labels import progress
 from tui.screens.dialogs import Dialog
 from tui.widgets.button import Button

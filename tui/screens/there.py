@@ -11,10 +11,10 @@ from textual.content import Content
 from textual.widgets import Input
 
 from core.errors import LabError
-from core.formats import duration
 from core.language import N_, _, ngettext
 from core.text import clean
 from tui.child import Commands
+from tui.figures import duration
 from tui.screens.dialogs import Scrolled
 from tui.screens.upload_dialogs import SignInScreen, Working
 from tui.widgets.button import Button

@@ -15,10 +15,10 @@ from textual.content import Content
 
 from core.errors import LabError
 from core.files import MANIFEST
-from core.formats import human_bytes, time_left
 from core.language import N_, _, ngettext
 from core.text import clean
 from tui.child import Commands
+from tui.figures import human_bytes, time_left
 from tui.glyphs import bar
 from tui.labels import progress
 from tui.screens.dialogs import ErrorScreen

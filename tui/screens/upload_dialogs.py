@@ -15,10 +15,10 @@ from textual.widgets import Input
 from textual.worker import Worker
 
 from core.errors import LabError, said
-from core.formats import duration, human_bytes
 from core.language import N_, _, shown
 from core.text import clean
 from tui.child import Commands
+from tui.figures import duration, human_bytes
 from tui.screens.dialogs import Dialog, Scrolled
 from tui.widgets.button import Button
 from tui.widgets.line import Line

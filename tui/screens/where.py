@@ -10,10 +10,10 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 
 from core.errors import LabError
-from core.formats import duration
 from core.language import N_, _
 from core.text import clean
 from tui.child import Commands
+from tui.figures import duration
 from tui.screens.upload_dialogs import SignInScreen, Working, WorkspaceScreen
 from tui.widgets.button import Button
 from tui.widgets.plain_list import PlainList

@@ -12,8 +12,8 @@ from textual.filter import LineFilter
 from textual.geometry import Region
 from textual.widget import Widget
 
-from core.formats import number
 from core.language import _, pgettext
+from tui.figures import number
 from tui.glyphs import ascii_only, glyph
 from tui.reading import from_the_left
 

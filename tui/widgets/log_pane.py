@@ -17,10 +17,10 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input
 
-from core.formats import number
 from core.language import _, ngettext
 from core.log_lines import TRACEBACK, LogBlock, entries, may_go_on, read
 from core.text import clean
+from tui.figures import number
 from tui.glyphs import glyph
 from tui.keys import LOG
 from tui.log_file import ERROR, LogFile

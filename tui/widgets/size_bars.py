@@ -7,8 +7,8 @@ from textual.content import Content
 from textual.filter import LineFilter
 from textual.widget import Widget
 
-from core.formats import human_bytes
 from core.language import _
+from tui.figures import human_bytes
 from tui.glyphs import glyph
 from tui.reading import from_the_left
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from core.chat.commands import Command, Completion, complete, help_text, setting
 from core.errors import LabError, RequestError
-from core.formats import counted, human_bytes
 from core.language import N_, _, pgettext
 from core.text import clean
+from tui.figures import counted, human_bytes
 from tui.glyphs import bar, glyph
 from tui.steps import step_named
 

@@ -12,9 +12,9 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import Input
 
-from core.formats import counted
 from core.language import N_, _, in_use
 from core.text import clean
+from tui.figures import counted
 from tui.screens.dialogs import Dialog
 from tui.widgets.button import Button
 from tui.widgets.form import Form

@@ -14,10 +14,10 @@ from textual.content import Content
 
 from core.evaluated import TITLES, Answered, between, figure, lines_of, measured, read_rows, two_sides
 from core.files import MANIFEST, read_if_whole
-from core.formats import number, time_left
 from core.language import N_, _
 from core.stages import STAGES
 from core.text import clean
+from tui.figures import number, time_left
 from tui.glyphs import bar, glyph
 from tui.screens.chat.controller import problem_of
 from tui.screens.chat.dialogs import STYLES

@@ -14,9 +14,9 @@ from textual.widget import Widget
 from textual.widgets import TextArea
 
 from core.chat.commands import Completion
-from core.formats import human_bytes
 from core.language import _
 from core.text import clean, masked
+from tui.figures import human_bytes
 from tui.glyphs import ascii_only, glyph
 from tui.reading import untouched
 from tui.widgets.line import MASK

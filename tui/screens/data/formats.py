@@ -9,10 +9,10 @@ from rich.cells import cell_len
 from textual.content import Content
 
 from core.errors import text_of, with_told
-from core.formats import counted, human_bytes, number, time_left
 from core.language import _, ngettext, shown
 from core.options import AUTO
 from core.text import clean, told_apart
+from tui.figures import counted, human_bytes, number, time_left
 from tui.glyphs import ascii_only, bar, glyph
 from tui.screens.data.rows import ShownRow, as_text
 

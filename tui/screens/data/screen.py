@@ -16,9 +16,9 @@ from textual.message import Message
 from textual.widgets import Input
 
 from core.errors import LabError
-from core.formats import counted
 from core.language import N_, _
 from core.text import clean
+from tui.figures import counted
 from tui.keys import DATA
 from tui.screens.base import StepScreen
 from tui.screens.data.controller import DataController, DataState

@@ -12,10 +12,10 @@ from textual.content import Content
 from core.assessments import Assessment
 from core.errors import has_help, said, text_of
 from core.files import newest
-from core.formats import rough_duration
 from core.language import _, shown
 from core.stages import STAGES, Stage, result_lines
 from tui.actions import advice_of, in_words
+from tui.figures import rough_duration
 from tui.labels import columns, headline, label, measured, obstacle
 from tui.screens.stage.texts import StageTexts, goes_on
 from tui.steps import Step, step_named, steps

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from textual.content import Content
 
 from core.algorithms import ALGORITHMS
-from core.formats import number
 from core.language import N_, _
 from core.options import AUTO
+from tui.figures import number
 from tui.labels import progress
 from tui.snapshot import JobView, Snapshot
 from tui.steps import Step
