@@ -20,11 +20,11 @@ English, for programs, files and logs, and :func:`shown` gives it in the languag
 from __future__ import annotations
 
 import gettext
+import numbers
 import os
 import re
 import string
 from collections.abc import Callable, Mapping
-from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,6 @@ RIGHT_TO_LEFT = frozenset({"fa"})
 
 VARIABLE = "OLIVEPRESS_LANGUAGE"
 """The environment variable that chooses the language, by its code."""
-
-FIGURES = frozenset({"{n:,}", "{n:,.0f}"})
-"""Messages that are a figure alone: in other languages than English a space divides its thousands."""
 
 _LOCALE = Path(__file__).parent / "locale"
 _SPEC = re.compile(r"0?[1-9]?,?(?:\.\d)?[a-zA-Z%]?")
@@ -102,6 +99,10 @@ def _all_shown(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: shown(value) if isinstance(value, Told) else value for name, value in values.items()}
 
 
+class Piece:
+    """What may stand in a text and is neither text nor number, such as a button."""
+
+
 class Told(str):
     """An English text that remembers what it was made from, so that :func:`shown` can say it in another language.
 
@@ -141,21 +142,30 @@ def told(message: str, /, **values: object) -> Told:
 
     Values are texts, numbers, other texts of this kind, and what helps with an error; anything else is taken as text.
     """
-    kept = _kept(values)
-    return Told(message.format(**kept) if kept else message, message, kept)
+    return Told(message.format(**values) if values else message, message, _kept(values))
 
 
 def told_n(one: str, many: str, n: int, /, **values: object) -> Told:
     """:func:`told` in the form that goes with the number ``n``, which it may name as ``{n}``."""
-    kept = _kept({"n": n, **values})
-    return Told((one if n == 1 else many).format(**kept), one, kept, many, n)
+    every = {"n": n, **values}
+    return Told((one if n == 1 else many).format(**every), one, _kept(every), many, n)
 
 
 def _kept(values: Mapping[str, object]) -> dict[str, object]:
-    return {
-        name: value if isinstance(value, str | int | float) or is_dataclass(value) else str(value)
-        for name, value in values.items()
-    }
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, str | int | float | Piece):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return float(value) if isinstance(value, numbers.Real) else str(value)
+
+
+def wordless(message: str) -> bool:
+    """Whether a message has no words of its own, such as ``{path}: {reason}``: it is the same in every language."""
+    return not re.search(r"[^\W\d_]", re.sub(r"\{[^{}]*\}", "", message))
 
 
 def shown(text: str) -> str:
@@ -176,22 +186,22 @@ def _pieces(text: str, english: bool, depth: int) -> list[object]:
     if not isinstance(text, Told):
         return [text]
     english = english or _chosen == "en"
-    if english and not any(is_dataclass(value) for value in text.values.values()):
+    if english and not any(isinstance(value, Piece) for value in text.values.values()):
         return [str(text)]
-    found = None
-    if depth < _DEEPEST and (message := _message(text, english)) is not None:
-        found = _filled(message, text.values, english, depth)
-    # A file may say one thing and remember another.
-    if found is None or (english and "".join(map(str, found)) != text):
-        return [str(text)]
-    return found
+    message = _message(text, english) if depth < _DEEPEST else None
+    found = None if message is None else _filled(message, text.values, english, depth)
+    # A file may say one thing and remember another: what is in no catalogue has to be what the text says.
+    if english or wordless(text.message):
+        said = _filled(message or "", text.values, True, depth)
+        found = found if said is not None and "".join(map(str, said)) == text else None
+    return [str(text)] if found is None else found
 
 
 def _message(text: Told, english: bool) -> str | None:
     """What is filled with the values; None where the catalogue does not have it."""
     if english:
         return text.many if text.many and text.n != 1 else text.message
-    if text.message in FIGURES:
+    if wordless(text.message):
         return text.message
     try:
         if text.many:
@@ -216,7 +226,7 @@ def _filled(message: str, values: Mapping[str, object], english: bool, depth: in
             value = values[name]
             if conversion:
                 found.append(format(repr(value), spec or ""))
-            elif is_dataclass(value):
+            elif isinstance(value, Piece):
                 found.append(value)
             elif isinstance(value, str):
                 found += [format(value, spec)] if spec else _pieces(value, english, depth + 1)
@@ -249,9 +259,11 @@ def changed(text: str, change: Callable[[str], str]) -> str:
 
 def with_helps(text: str, change: Callable[[Any], object]) -> str:
     """A text in which what helps is another: of a :class:`Told` each value that is neither text nor number."""
-    if not isinstance(text, Told) or not any(is_dataclass(value) for value in text.values.values()):
+    if not isinstance(text, Told) or not any(isinstance(value, Piece) for value in text.values.values()):
         return text
-    values = {name: change(value) if is_dataclass(value) else value for name, value in text.values.items()}
+    values = {
+        name: change(value) if isinstance(value, Piece) else value for name, value in text.values.items()
+    }
     message = _message(text, english=True) or ""
     found = _filled(message, values, english=True, depth=0)
     return text if found is None else Told("".join(map(str, found)), text.message, values, text.many, text.n)

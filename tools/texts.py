@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from core.language import LANGUAGES  # noqa: E402 - the tree that this file lies in, wherever it is called from
+from core.language import LANGUAGES, wordless  # noqa: E402 - the tree that this file lies in, wherever it is called from
 
 LOCALE = ROOT / "core" / "locale"
 KEYWORDS = {
@@ -47,6 +47,8 @@ def marked(without: tuple[str, ...] = ()) -> Catalog:
             ROOT / room, method_map=[("**.py", "python")], keywords=keywords, comment_tags=("Translators:",)
         ):
             if context is None and message not in called(ROOT / room / name):
+                continue
+            if isinstance(message, str) and wordless(message):
                 continue
             # Without line numbers: they would change with every line of code.
             found.add(message, None, [(f"{room}/{name}", 0)], auto_comments=comments, context=context)
