@@ -140,7 +140,8 @@ class Told(str):
 def told(message: str, /, **values: object) -> Told:
     """A text whose language is that of whoever looks at it; until then, and for programs, it is English.
 
-    Values are texts, numbers, other texts of this kind, and what helps with an error; anything else is taken as text.
+    Values are texts, numbers, other texts of this kind, and what helps with an error; an exception is what it says,
+    and anything else is taken as text.
     """
     return Told(message.format(**values) if values else message, message, _kept(values))
 
@@ -158,9 +159,17 @@ def _kept(values: Mapping[str, object]) -> dict[str, object]:
 def _plain(value: object) -> object:
     if isinstance(value, str | int | float | Piece):
         return value
+    if isinstance(value, BaseException):
+        return words_of(value)
     if isinstance(value, numbers.Integral):
         return int(value)
     return float(value) if isinstance(value, numbers.Real) else str(value)
+
+
+def words_of(error: BaseException) -> str:
+    """What an exception says: a :class:`Told` where it was raised with one, which ``str`` would lose."""
+    said = error.args[0] if error.args else ""
+    return said if isinstance(said, Told) and said == str(error) else str(error)
 
 
 def wordless(message: str) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import RequestError
+from core.language import told
 
 TRIED, UNTRIED, REFUSED = "tried", "untried", "refused"
 
@@ -48,10 +49,10 @@ class Verdict:
     hint: str = ""
 
 
-_EXPERTS = (
+_EXPERTS = told(
     "its experts are no linear layers, so quantize would leave them float and finetune would not train them"
 )
-_UNKNOWN = "the ONNX builder does not know it"
+_UNKNOWN = told("the ONNX builder does not know it")
 
 ARCHITECTURES: dict[str, Architecture] = {
     "llama": Architecture(TRIED, "LlamaForCausalLM", _LLAMA),
@@ -70,13 +71,19 @@ ARCHITECTURES: dict[str, Architecture] = {
     "chatglm": Architecture(UNTRIED, "ChatGLMModel"),
     "olmo": Architecture(
         REFUSED,
-        reason="the ONNX builder's graph of it is wrong: its norms have no weights, and get them there",
+        reason=told("the ONNX builder's graph of it is wrong: its norms have no weights, and get them there"),
     ),
-    "phi": Architecture(REFUSED, reason="the ONNX builder cannot read its packed layers (dense, fc1, fc2)"),
-    "granitemoehybrid": Architecture(REFUSED, reason="the ONNX builder cannot read its packed shared_mlp"),
-    "lfm2": Architecture(REFUSED, reason="the runtime cannot go back in its cache, which the chat does"),
+    "phi": Architecture(
+        REFUSED, reason=told("the ONNX builder cannot read its packed layers (dense, fc1, fc2)")
+    ),
+    "granitemoehybrid": Architecture(
+        REFUSED, reason=told("the ONNX builder cannot read its packed shared_mlp")
+    ),
+    "lfm2": Architecture(
+        REFUSED, reason=told("the runtime cannot go back in its cache, which the chat does")
+    ),
     "gemma3": Architecture(
-        REFUSED, reason="it reads pictures too; only Gemma 3's text models (gemma3_text) are built"
+        REFUSED, reason=told("it reads pictures too; only Gemma 3's text models (gemma3_text) are built")
     ),
     "gpt_oss": Architecture(REFUSED, reason=_EXPERTS),
     "phimoe": Architecture(REFUSED, reason=_EXPERTS),
@@ -94,30 +101,42 @@ def judge(config: Mapping[str, Any]) -> Verdict:
     kind = str(config.get("model_type") or "")
     known = ARCHITECTURES.get(kind)
     tried = ", ".join(sorted(name for name, each in ARCHITECTURES.items() if each.state == TRIED))
-    others = f"Choose a model of one of these: {tried}."
+    others = told("Choose a model of one of these: {tried}.", tried=tried)
     if known is None:
-        return Verdict(REFUSED, f"{kind or 'no model_type'}: {_UNKNOWN}", others)
+        return Verdict(
+            REFUSED, told("{kind}: {unknown}", kind=kind or told("no model_type"), unknown=_UNKNOWN), others
+        )
     if known.state == REFUSED:
-        return Verdict(REFUSED, f"{kind}: {known.reason}", others)
+        return Verdict(REFUSED, told("{kind}: {reason}", kind=kind, reason=known.reason), others)
     classes = config.get("architectures")
     named = classes[0] if isinstance(classes, list) and classes else known.model_class
     if named != known.model_class and kind != "chatglm":
         if "ForCausalLM" in str(named):
             return Verdict(
                 REFUSED,
-                f"{kind}: architectures says {named}, and a model of this model_type is a {known.model_class}",
-                f'If it is one, set architectures to ["{known.model_class}"] in its config.json.',
+                told(
+                    "{kind}: architectures says {named}, and a model of this model_type is a {model_class}",
+                    kind=kind,
+                    named=named,
+                    model_class=known.model_class,
+                ),
+                told(
+                    'If it is one, set architectures to ["{model_class}"] in its config.json.',
+                    model_class=known.model_class,
+                ),
             )
         return Verdict(
             REFUSED,
-            f"{kind}: architectures says {named}, which writes no text",
-            f"Take the {known.model_class} that it was made from.",
+            told("{kind}: architectures says {named}, which writes no text", kind=kind, named=named),
+            told("Take the {model_class} that it was made from.", model_class=known.model_class),
         )
     for reason, hint in _obstacles(config, kind, known):
-        return Verdict(REFUSED, f"{kind}: {reason}", hint or others)
+        return Verdict(REFUSED, told("{kind}: {reason}", kind=kind, reason=reason), hint or others)
     if known.state == TRIED:
-        return Verdict(TRIED, f"{kind}: tried through every stage")
-    return Verdict(UNTRIED, f"{kind}: the ONNX builder knows it; not tried through the whole lab")
+        return Verdict(TRIED, told("{kind}: tried through every stage", kind=kind))
+    return Verdict(
+        UNTRIED, told("{kind}: the ONNX builder knows it; not tried through the whole lab", kind=kind)
+    )
 
 
 def require(config: Mapping[str, Any], where: str) -> Verdict:
@@ -132,7 +151,9 @@ def require(config: Mapping[str, Any], where: str) -> Verdict:
     verdict = judge(config)
     if verdict.state == REFUSED:
         raise RequestError(
-            "No ONNX model can be made of this model.", f"{where}: {verdict.reason}.", verdict.hint
+            told("No ONNX model can be made of this model."),
+            told("{where}: {reason}.", where=where, reason=verdict.reason),
+            verdict.hint,
         )
     return verdict
 
@@ -145,20 +166,37 @@ def _obstacles(config: Mapping[str, Any], kind: str, known: Architecture) -> Ite
         share = float(rope.get("partial_rotary_factor") or share)
         if how not in known.ropes and not (how == "su" and "longrope" in known.ropes):
             yield (
-                f"its graph is wrong with {how} rope (right with {', '.join(known.ropes)})",
-                "Take rope_scaling out of its config.json if its shorter context will do, or choose another model.",
+                told(
+                    "its graph is wrong with {how} rope (right with {names})",
+                    how=how,
+                    names=", ".join(known.ropes),
+                ),
+                told(
+                    "Take rope_scaling out of its config.json if its shorter context will do, or choose "
+                    "another model."
+                ),
             )
         if how == "dynamic" and "alpha" not in rope:
-            yield "dynamic rope without alpha is not built", ""
+            yield told("dynamic rope without alpha is not built"), ""
     heads, width = config.get("num_attention_heads"), config.get("hidden_size")
     if isinstance(heads, int) and isinstance(width, int) and heads > 0:
         size = int(config.get("head_dim") or width // heads)
         share = float(config.get("partial_rotary_factor") or share)
-        for what, number in (("heads are", size), ("rotated part of the heads is", int(size * share))):
+        for what, number in (
+            (told("heads are"), size),
+            (told("rotated part of the heads is"), int(size * share)),
+        ):
             if number % 16:
-                yield f"the runtime's attention wants multiples of 16, and its {what} {number} wide", ""
+                yield (
+                    told(
+                        "the runtime's attention wants multiples of 16, and its {what} {number} wide",
+                        what=what,
+                        number=number,
+                    ),
+                    "",
+                )
     if config.get("clip_qkv"):
-        yield "clip_qkv is not in the graph", ""
+        yield told("clip_qkv is not in the graph"), ""
 
 
 def _ropes(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

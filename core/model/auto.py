@@ -17,6 +17,7 @@ from core.errors import RequestError, text_of, with_told
 from core.files import MANIFEST, read_if_whole
 from core.folder import LabFolder
 from core.formats import counted
+from core.language import told
 from core.model.template import PLAIN
 from core.options import AUTO, Option
 from core.recipe import (
@@ -171,7 +172,7 @@ class Chosen:
     def words(self) -> str:
         """The value for people, on one line; "auto" while it is not known."""
         if self.option == "data.template":
-            words = {AUTO: "the model's own chat template", PLAIN: "plain text"}
+            words = {AUTO: told("the model's own chat template"), PLAIN: told("plain text")}
             return words.get(self.value, AUTO)
         return (
             AUTO
@@ -285,10 +286,10 @@ def _missing(
     if followed is not None and followed.value is None:
         return followed.reason
     if rule.of_model and (facts is None or (name == "data.template" and facts.chat_template is None)):
-        return "known once the model is on this machine"
+        return told("known once the model is on this machine")
     calibrates_alone = name == "quantize.calibration_samples" and recipe.quantize.calibration_file
     if rule.of_records and records is None and not calibrates_alone:
-        return "known once the records are counted"
+        return told("known once the records are counted")
     return ""
 
 
@@ -335,11 +336,11 @@ class _Case:
         """The model's size in words."""
         millions = self.facts.parameters / 1e6
         if millions < 1:
-            return f"{max(1, round(1000 * millions)):,} thousand parameters"
+            return told("{value:,} thousand parameters", value=max(1, round(1000 * millions)))
         return (
-            f"{millions / 1000:.1f} billion parameters"
+            told("{millions:.1f} billion parameters", millions=millions / 1000)
             if millions >= 1000
-            else f"{millions:.0f} million parameters"
+            else told("{millions:.0f} million parameters", millions=millions)
         )
 
     @property
@@ -353,29 +354,29 @@ class _Case:
 
 def _template(case: _Case) -> tuple[Any, str]:
     if case.facts.chat_template:
-        return AUTO, "so it was trained"
-    return PLAIN, "the model has no chat template, so plain words and its own end token"
+        return AUTO, told("so it was trained")
+    return PLAIN, told("the model has no chat template, so plain words and its own end token")
 
 
 def _max_seq_len(case: _Case) -> tuple[Any, str]:
     if 0 < case.facts.positions < MOST_TOKENS:
-        return case.facts.positions, "the model reads no more at once"
-    return MOST_TOKENS, "enough for most records; a longer one is cut, and that is said"
+        return case.facts.positions, told("the model reads no more at once")
+    return MOST_TOKENS, told("enough for most records; a longer one is cut, and that is said")
 
 
 def _group_size(case: _Case) -> tuple[Any, str]:
     inputs = case.facts.inputs
     if case.facts.group_size is not None:
-        return case.facts.group_size, "the model is quantized so already"
+        return case.facts.group_size, told("the model is quantized so already")
     if not inputs:
-        return GROUP_SIZES[0], "there is no matrix to round"
+        return GROUP_SIZES[0], told("there is no matrix to round")
     fitting = next((size for size in GROUP_SIZES if all(width % size == 0 for width, _, _ in inputs)), None)
     if fitting is None:
         width, _, name = next(each for each in inputs if each[0] % GROUP_SIZES[-1])
-        return None, f"none fits: {name} has {width} inputs"
+        return None, told("none fits: {name} has {width} inputs", name=name, width=width)
     total = sum(count for _, count, _ in inputs)
     odd = _odd_width(inputs, fitting)
-    return fitting, f"the largest that divides all {total} matrices ({odd} inputs)"
+    return fitting, told("the largest that divides all {total} matrices ({odd} inputs)", total=total, odd=odd)
 
 
 def _odd_width(inputs: tuple[tuple[int, int, str], ...], size: int) -> str:
@@ -389,34 +390,34 @@ def _odd_width(inputs: tuple[tuple[int, int, str], ...], size: int) -> str:
 
 def _calibration_samples(case: _Case) -> tuple[Any, str]:
     if case.recipe.quantize.calibration_file:
-        return 128, "more rows change the scales very little"
+        return 128, told("more rows change the scales very little")
     wanted = 16_384 if case.facts.parameters < 1e9 else 65_536
     length = max(1.0, min(case.records.tokens, case.values["quantize.max_calibration_len"]))
     samples = max(32, min(128, round(wanted / length)))
-    return samples, f"{wanted:,} tokens are plenty for {case.size}"
+    return samples, told("{wanted:,} tokens are plenty for {size}", wanted=wanted, size=case.size)
 
 
 def _max_calibration_len(case: _Case) -> tuple[Any, str]:
     limit = int(case.values["data.max_seq_len"])
-    return min(512, limit), "what stands further back changes the scales very little"
+    return min(512, limit), told("what stands further back changes the scales very little")
 
 
 def _objective(case: _Case) -> tuple[Any, str]:
     if case.records.pairs:
-        return "dpo", "the records have a chosen and a rejected answer"
-    return "sft", "the records have one answer each"
+        return "dpo", told("the records have a chosen and a rejected answer")
+    return "sft", told("the records have one answer each")
 
 
 def _rank(case: _Case) -> tuple[Any, str]:
     rows = case.records.rows
     rank = 16 if rows < 10_000 else 32 if rows < 100_000 else 64
     if case.facts.parameters < SMALL and rank < 32:
-        return 32, "the narrow matrices of a small model need a higher one to learn as much"
-    return rank, f"room enough for {counted(rows, 'record')}"
+        return 32, told("the narrow matrices of a small model need a higher one to learn as much")
+    return rank, told("room enough for {records}", records=counted(rows, "record"))
 
 
 def _alpha(case: _Case) -> tuple[Any, str]:
-    return 2 * int(case.values["finetune.rank"]), "twice the rank"
+    return 2 * int(case.values["finetune.rank"]), told("twice the rank")
 
 
 def _batch_size(case: _Case) -> tuple[Any, str]:
@@ -427,12 +428,16 @@ def _batch_size(case: _Case) -> tuple[Any, str]:
     room = max(1, int(BATCH_TOKENS / tokens))
     batch = max(1, min(usual, room, rows))
     if batch == rows:
-        return batch, "the only record" if rows == 1 else f"all {rows} records"
+        return batch, told("the only record") if rows == 1 else told("all {rows} records", rows=rows)
     if batch == room < usual:
-        return batch, f"records of {tokens:,.0f} tokens on average, {BATCH_TOKENS:,} tokens in a step at most"
+        return batch, told(
+            "records of {tokens:,.0f} tokens on average, {batch_tokens:,} tokens in a step at most",
+            tokens=tokens,
+            batch_tokens=BATCH_TOKENS,
+        )
     if joined:
-        return batch, "several conversations a step, of several records each"
-    return batch, f"usual for {counted(rows, 'record')}"
+        return batch, told("several conversations a step, of several records each")
+    return batch, told("usual for {records}", records=counted(rows, "record"))
 
 
 def _rounds(case: _Case) -> float:
@@ -448,38 +453,50 @@ def _steps(case: _Case) -> tuple[Any, str]:
     steps = math.ceil(round(_rounds(case)) * rows / batch)
     steps = min(most, max(least, steps))
     rounds = steps * batch / rows
-    told = (
-        f"{rounds:.0f} rounds" if rounds >= 1.5 else "one round" if rounds > 0.9 else f"{rounds:.1f} rounds"
+    said = (
+        told("{rounds:.0f} rounds", rounds=rounds)
+        if rounds >= 1.5
+        else told("one round")
+        if rounds > 0.9
+        else told("{rounds:.1f} rounds", rounds=rounds)
     )
-    return steps, f"{told} through {counted(rows, 'record')} of {batch} a step, for {case.size}"
+    return steps, told(
+        "{said} through {records} of {batch} a step, for {size}",
+        said=said,
+        records=counted(rows, "record"),
+        batch=batch,
+        size=case.size,
+    )
 
 
 def _learning_rate(case: _Case) -> tuple[Any, str]:
     rate = 1e-3 * math.sqrt(135e6 / max(1, case.facts.parameters))
     rate = float(f"{min(6e-3, max(2e-4, rate)):.0e}")
     if case.values["finetune.objective"] in ("dpo", "kto"):
-        return float(f"{rate / 10:.0e}"), f"a tenth of that for answers alone, for {case.size}"
-    return rate, f"for {case.size}; it falls with the model's size"
+        return float(f"{rate / 10:.0e}"), told(
+            "a tenth of that for answers alone, for {size}", size=case.size
+        )
+    return rate, told("for {size}; it falls with the model's size", size=case.size)
 
 
 def _turns(case: _Case) -> tuple[Any, str]:
     if case.by_preference:
-        return 1, "what is preferred stands beside what is rejected, each by itself"
+        return 1, told("what is preferred stands beside what is rejected, each by itself")
     if case.facts.parameters < SMALL:
-        return 8, "a model as small as this one must be shown conversations of several turns"
-    return 1, "each record by itself: a model of this size holds several turns anyway"
+        return 8, told("a model as small as this one must be shown conversations of several turns")
+    return 1, told("each record by itself: a model of this size holds several turns anyway")
 
 
 def _dropout(case: _Case) -> tuple[Any, str]:
     rounds = int(case.values["finetune.steps"]) * case.rows_a_step / max(1, case.records.rows)
     if rounds > MANY_ROUNDS:
-        return 0.05, f"{rounds:.0f} rounds would be learnt by heart without it"
-    return 0.0, "not needed for a few rounds"
+        return 0.05, told("{rounds:.0f} rounds would be learnt by heart without it", rounds=rounds)
+    return 0.0, told("not needed for a few rounds")
 
 
 def _eval_every(case: _Case) -> tuple[Any, str]:
     every = max(1, round(int(case.values["finetune.steps"]) / MEASUREMENTS))
-    return every, f"about {MEASUREMENTS} measurements over the training"
+    return every, told("about {measurements} measurements over the training", measurements=MEASUREMENTS)
 
 
 @dataclass(frozen=True)

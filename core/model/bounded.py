@@ -23,6 +23,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
+from core.language import told, words_of
+
 LONGEST_TEMPLATE, MOST_PARTS = 100_000, 20_000
 """Characters, and parts that the parser finds in them: several times what long templates have."""
 
@@ -87,12 +89,12 @@ class _Allowance:
         """Take so many steps."""
         self.steps -= count
         if self.steps < 0:
-            raise TooMuch("takes too many steps")
+            raise TooMuch(told("takes too many steps"))
 
     def need(self, size: int) -> None:
         """Refuse what would take more bytes than are left."""
         if size > self.room:
-            raise TooMuch("makes too long a text or list")
+            raise TooMuch(told("makes too long a text or list"))
 
     def take(self, size: int) -> None:
         """Take so many bytes."""
@@ -130,7 +132,7 @@ class _Allowance:
                 size += 2 + 2 * len(inner)
                 deepest = max(deepest, depth + 1)
                 if deepest > DEEPEST:
-                    raise TooMuch("nests lists too deep")
+                    raise TooMuch(told("nests lists too deep"))
                 waiting += [(each, depth + 1) for each in inner]
         return elements, size, deepest
 
@@ -191,7 +193,7 @@ class _Counted:
         self.items = items
         self.depth: int = given.depth + 1 if isinstance(given, _Counted) else 0
         if self.depth > DEEPEST:
-            raise TooMuch("nests filters too deep")
+            raise TooMuch(told("nests filters too deep"))
 
     def __iter__(self) -> _Counted:
         return self
@@ -217,7 +219,7 @@ def render(template: Template, variables: Mapping[str, Any]) -> str:
         return str(template.render(variables))
     except TooMuch as error:
         environment.strikes += 1
-        environment.said = str(error)
+        environment.said = words_of(error)
         raise
     finally:
         _allowance.reset(before)
@@ -253,11 +255,13 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         if len(source) > LONGEST_TEMPLATE:
-            raise TooMuch(f"is longer than {LONGEST_TEMPLATE:,} characters")
+            raise TooMuch(
+                told("is longer than {longest_template:,} characters", longest_template=LONGEST_TEMPLATE)
+            )
         metering = _Metering()
         tree: nodes.Template = metering.visit(super()._parse(source, name, filename))
         if metering.parts > MOST_PARTS:
-            raise TooMuch(f"has more than {MOST_PARTS:,} parts")
+            raise TooMuch(told("has more than {most_parts:,} parts", most_parts=MOST_PARTS))
         return tree
 
     # Called by what a template is compiled to
@@ -280,7 +284,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             if getattr(__obj, "__name__", "") == "to_bytes" and any(
                 isinstance(value, int) and value > BITS for value in (*args, *named.values())
             ):
-                raise TooMuch("makes too long a text or list")
+                raise TooMuch(told("makes too long a text or list"))
         return allowance.paid(super().call(__context, __obj, *args, **more))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -310,7 +314,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             allowance = _allowance.get()
             text = value.__self__
             if re.search(r"\{[^{}]*:[^{}]*\{", text):
-                raise TooMuch("formats with widths that are not known")
+                raise TooMuch(told("formats with widths that are not known"))
             given = sum(allowance.deep(item)[1] for item in (*args, *more.values()))
             _before_format(allowance, text, given, text.count("{"))
             return str(allowance.paid(function(*args, **more)))
@@ -471,12 +475,12 @@ def _before_times(allowance: _Allowance, left: Any, right: Any) -> None:
         elif isinstance(value, list | tuple) and isinstance(count, int):
             allowance.need(40 * len(value) * max(count, 0))
     if isinstance(left, int) and isinstance(right, int) and left.bit_length() + right.bit_length() > BITS:
-        raise TooMuch("reckons with too large numbers")
+        raise TooMuch(told("reckons with too large numbers"))
 
 
 def _before_power(allowance: _Allowance, left: Any, right: Any) -> None:
     if isinstance(left, int) and isinstance(right, int) and left.bit_length() * abs(right) > BITS:
-        raise TooMuch("reckons with too large numbers")
+        raise TooMuch(told("reckons with too large numbers"))
 
 
 def _before_plus(allowance: _Allowance, left: Any, right: Any) -> None:
@@ -497,7 +501,7 @@ def _before_percent(allowance: _Allowance, left: Any, right: Any) -> None:
     if isinstance(left, str | bytes):
         text = left if isinstance(left, str) else left.decode("latin-1")
         if re.search(r"%[^a-zA-Z%]*\*", text):
-            raise TooMuch("formats with widths that are not known")
+            raise TooMuch(told("formats with widths that are not known"))
         _before_format(allowance, text, allowance.deep(right)[1], text.count("%"))
 
 
@@ -518,7 +522,7 @@ def _before_format(allowance: _Allowance, text: str, given: int, places: int) ->
 
 def _width(digits: str) -> int:
     if len(digits) > len(str(WIDEST)):
-        raise TooMuch("formats with too large a width")
+        raise TooMuch(told("formats with too large a width"))
     return int(digits)
 
 
@@ -562,7 +566,7 @@ def _before_method(
     numbers = [value for value in given if isinstance(value, int)]
     texts = [value for value in given if isinstance(value, str | bytes)]
     if name in ("encode", "decode") and not {str(each).lower() for each in texts[:1]} <= _ENCODINGS:
-        raise TooMuch("uses an encoding that it should not need")
+        raise TooMuch(told("uses an encoding that it should not need"))
     if name in ("translate", "maketrans"):
         allowance.step(len(owner) // 8)
         allowance.need(len(owner) * longest)
@@ -661,13 +665,13 @@ def _before_filter(
     numbers = [abs(each) for each in given if isinstance(each, int)]
     texts = [each for each in given if isinstance(each, str)]
     if name in ("batch", "slice", "indent", "round", "tojson") and max(numbers, default=0) > WIDEST:
-        raise TooMuch("formats with too large a width")
+        raise TooMuch(told("formats with too large a width"))
     if name == "format":
         _before_percent(allowance, str(value), [*rest, *more.values()])
         return value
     if name == "sum":
         if not all(isinstance(each, int | float | str) for each in given):
-            raise TooMuch("sums up what are no numbers")
+            raise TooMuch(told("sums up what are no numbers"))
         return allowance.items(value)
     if isinstance(value, Iterator) or (name in ("join", "list", "batch", "slice") and _is_text(value)):
         value = allowance.items(value)

@@ -12,6 +12,7 @@ from pathlib import Path
 from core.errors import Hint, RequestError, Use
 from core.events import Reporter
 from core.formats import human_bytes, some
+from core.language import told, words_of
 from core.model.architectures import REFUSED, judge
 from core.model.auto import Settled
 from core.model.finite import NotFinite, first_not_finite
@@ -118,20 +119,42 @@ def _as_fault(error: RequestError) -> Fault:
 def not_finite(found: NotFinite) -> Fault:
     """The fault of a tensor with a number that is none."""
     place = f"[{', '.join(map(str, found.place))}]" if found.place else ""
-    more = f" and {found.count - 1:,} more of its numbers are not finite" if found.count > 1 else ""
+    more = (
+        told(" and {count:,} more of its numbers are not finite", count=found.count - 1)
+        if found.count > 1
+        else ""
+    )
     if found.what not in ("NaN", "Inf"):
         return Fault(
             "model.too-large",
-            f"The model's weights hold numbers that are {found.what}.",
-            f"{found.file}: {found.tensor}{place}{f' and {found.count - 1:,} more' if found.count > 1 else ''}; "
-            "config.json says that the model is float16.",
-            'Set dtype (or torch_dtype) to "bfloat16" or "float32" in its config.json, as the weights are.',
+            told("The model's weights hold numbers that are {what}.", what=found.what),
+            told(
+                "{file}: {tensor}{place}{value}; config.json says that the model is float16.",
+                file=found.file,
+                tensor=found.tensor,
+                place=place,
+                value=told(" and {count:,} more", count=found.count - 1) if found.count > 1 else "",
+            ),
+            told(
+                'Set dtype (or torch_dtype) to "bfloat16" or "float32" in its config.json, as the '
+                "weights are."
+            ),
         )
     return Fault(
         "model.not-finite",
-        f"The model's weights hold {found.what}.",
-        f"{found.file}: {found.tensor}{place} is {found.what}{more}.",
-        "Nothing can be made of it: fetch the model again, or take a checkpoint from before its training broke.",
+        told("The model's weights hold {what}.", what=found.what),
+        told(
+            "{file}: {tensor}{place} is {what}{more}.",
+            file=found.file,
+            tensor=found.tensor,
+            place=place,
+            what=found.what,
+            more=more,
+        ),
+        told(
+            "Nothing can be made of it: fetch the model again, or take a checkpoint from before its "
+            "training broke."
+        ),
     )
 
 
@@ -140,10 +163,14 @@ def _adapter(facts: ModelFacts) -> Iterator[Fault]:
     if adapter is not None:
         yield Fault(
             "model.adapter",
-            "The model's folder holds an adapter besides.",
-            f"{facts.path / ADAPTER_CONFIG}: it is for {adapter.base or 'a model that it does not name'}. With this "
-            "file there, transformers loads that model in the place of this one.",
-            f"Move {ADAPTER_CONFIG} and adapter_model.safetensors to another folder.",
+            told("The model's folder holds an adapter besides."),
+            told(
+                "{path}: it is for {base}. With this file there, transformers loads that model in the "
+                "place of this one.",
+                path=facts.path / ADAPTER_CONFIG,
+                base=adapter.base or told("a model that it does not name"),
+            ),
+            told("Move {file} and adapter_model.safetensors to another folder.", file=ADAPTER_CONFIG),
         )
 
 
@@ -153,15 +180,18 @@ def _quantized(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
     ):
         return
     how = (
-        f"quant_method = {facts.quantized_by!r}" if facts.quantization else f"packed by {facts.quantized_by}"
+        told("quant_method = {quantized_by}", quantized_by=repr(facts.quantized_by))
+        if facts.quantization
+        else told("packed by {quantized_by}", quantized_by=facts.quantized_by)
     )
     where = facts.path / "config.json" if facts.shards else "config.json"
     yield Fault(
         "model.quantized",
-        "The model is already quantized.",
-        f"{where}: {how}.",
-        "Start from the float model that it was made from"
-        + (', or set quantize.algorithm = "none".' if facts.quantized_by == OLIVE else "."),
+        told("The model is already quantized."),
+        told("{where}: {how}.", where=where, how=how),
+        told('Start from the float model that it was made from, or set quantize.algorithm = "none".')
+        if facts.quantized_by == OLIVE
+        else told("Start from the float model that it was made from."),
     )
 
 
@@ -170,8 +200,8 @@ def _architecture(facts: ModelFacts) -> Iterator[Fault]:
     if verdict.state == REFUSED:
         yield Fault(
             "model.architecture",
-            "No ONNX model can be made of this model.",
-            f"{verdict.reason}.",
+            told("No ONNX model can be made of this model."),
+            told("{reason}.", reason=verdict.reason),
             verdict.hint,
         )
 
@@ -181,20 +211,20 @@ def _remote_code(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
     if facts.remote_code and not allowed and judge(facts.config).state == REFUSED:
         yield Fault(
             "model.remote-code",
-            "The model brings Python code of its own, and the recipe does not allow it.",
-            "config.json: auto_map.",
-            ("If you trust its author: ", Use("model.trust_remote_code", True)),
+            told("The model brings Python code of its own, and the recipe does not allow it."),
+            told("config.json: auto_map."),
+            told("If you trust its author: {setting}", setting=Use("model.trust_remote_code", True)),
         )
     elif allowed:
         yield Fault(
             "model.remote-code",
-            "Python code that comes with the model will run."
+            told("Python code that comes with the model will run.")
             if facts.remote_code
-            else "The recipe allows the model's own code, and this model brings none.",
+            else told("The recipe allows the model's own code, and this model brings none."),
             "model.trust_remote_code = true.",
-            "Only for authors you trust."
+            told("Only for authors you trust.")
             if facts.remote_code
-            else ("Set ", Use("model.trust_remote_code", False)),
+            else told("Set {setting}", setting=Use("model.trust_remote_code", False)),
             stops=False,
         )
 
@@ -224,12 +254,25 @@ def _names(facts: ModelFacts, entries: Mapping[str, TensorEntry]) -> Iterator[Fa
     named = next(name for name in entries if name.startswith(prefix))
     yield Fault(
         "model.names",
-        "The weights have names that transformers does not look for.",
-        f"{_named(facts, 'in')}: {named}.",
-        f"Take {prefix.removesuffix('model.')!r} from the start of every name and save them anew; a wrapper that "
-        "the training put around the model left it there."
+        told("The weights have names that transformers does not look for."),
+        told(
+            "{named}: {named2}.",
+            named=facts.path / facts.shards[0]
+            if len(facts.shards) == 1
+            else told("{folder} (in)", folder=facts.path),
+            named2=named,
+        ),
+        told(
+            "Take {prefix} from the start of every name and save them anew; a wrapper that the "
+            "training put around the model left it there.",
+            prefix=repr(prefix.removesuffix("model.")),
+        )
         if prefix.endswith("model.")
-        else f"Rename them so that {named!r} is 'model.{named.removeprefix(prefix)}'.",
+        else told(
+            "Rename them so that {named} is 'model.{named2}'.",
+            named=repr(named),
+            named2=named.removeprefix(prefix),
+        ),
     )
 
 
@@ -238,12 +281,23 @@ def _layers(facts: ModelFacts, entries: Mapping[str, TensorEntry]) -> Iterator[F
     if facts.model_type not in USUAL or there == wanted:
         return
     missing = sorted(wanted - there)
-    which = f"none of layer {missing[0]}" if missing else f"layers up to {max(there)}"
+    which = (
+        told("none of layer {missing}", missing=missing[0])
+        if missing
+        else told("layers up to {there}", there=max(there))
+    )
     yield Fault(
         "model.layers",
-        "The weights lack whole layers." if missing else "The weights have more layers than are used.",
-        f"config.json: num_hidden_layers = {facts.layers}; {_named(facts)} has {which}.",
-        "Fetch the model again; or set num_hidden_layers to the number of layers that there are.",
+        told("The weights lack whole layers.")
+        if missing
+        else told("The weights have more layers than are used."),
+        told(
+            "config.json: num_hidden_layers = {layers}; {named} has {which}.",
+            layers=facts.layers,
+            named=_named(facts),
+            which=which,
+        ),
+        told("Fetch the model again; or set num_hidden_layers to the number of layers that there are."),
         stops=bool(missing) or not facts.layers,
     )
 
@@ -252,10 +306,15 @@ def _no_head(facts: ModelFacts, entries: Mapping[str, TensorEntry]) -> Iterator[
     if not has_head(facts, entries):
         yield Fault(
             "model.no-head",
-            "The model has no output matrix.",
-            f"{_named(facts)} has no lm_head.weight, and config.json does not say tie_word_embeddings = true.",
-            "Fetch the model again. If its output matrix is its embeddings, set tie_word_embeddings = true in "
-            "config.json; a model for embeddings or for classification writes no text.",
+            told("The model has no output matrix."),
+            told(
+                "{named} has no lm_head.weight, and config.json does not say tie_word_embeddings = true.",
+                named=_named(facts),
+            ),
+            told(
+                "Fetch the model again. If its output matrix is its embeddings, set tie_word_embeddings "
+                "= true in config.json; a model for embeddings or for classification writes no text."
+            ),
         )
 
 
@@ -266,19 +325,25 @@ def _gaps(facts: ModelFacts, entries: Mapping[str, TensorEntry]) -> Iterator[Fau
     if missing:
         yield Fault(
             "model.missing-tensors",
-            "The checkpoint does not hold the whole model.",
-            f"{_named(facts)} has no {some(gap.name for gap in missing)}.",
-            "Fetch the model again; with these weights filled in at random it would answer nonsense.",
+            told("The checkpoint does not hold the whole model."),
+            told("{named} has no {names}.", named=_named(facts), names=some(gap.name for gap in missing)),
+            told("Fetch the model again; with these weights filled in at random it would answer nonsense."),
         )
     if wrong:
         first = wrong[0]
-        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        more = told(", and {count} more", count=len(wrong) - 1) if len(wrong) > 1 else ""
         yield Fault(
             "model.wrong-shape",
-            "The weights do not have the sizes that config.json gives.",
-            f"{entries[first.name].file}: {first.name} is {_by(first.found)}, by config.json "
-            f"{_by(first.wanted)}{more}.",
-            "Fetch the model again, with the config.json that belongs to these weights.",
+            told("The weights do not have the sizes that config.json gives."),
+            told(
+                "{file}: {first} is {by}, by config.json {by2}{more}.",
+                file=entries[first.name].file,
+                first=first.name,
+                by=_by(first.found),
+                by2=_by(first.wanted),
+                more=more,
+            ),
+            told("Fetch the model again, with the config.json that belongs to these weights."),
         )
 
 
@@ -288,9 +353,15 @@ def _unread(facts: ModelFacts, entries: Mapping[str, TensorEntry]) -> Iterator[F
     if places := beside_layers(facts, entries):
         yield Fault(
             "model.unread-tensors",
-            "The weights hold more than the language model.",
-            f"{_named(facts)} has {some(places)}, which the lab does not use and the result does not have.",
-            "Nothing need be done if you want the language model alone, as for a value head of a trainer.",
+            told("The weights hold more than the language model."),
+            told(
+                "{named} has {names}, which the lab does not use and the result does not have.",
+                named=_named(facts),
+                names=some(places),
+            ),
+            told(
+                "Nothing need be done if you want the language model alone, as for a value head of a trainer."
+            ),
             stops=False,
         )
 
@@ -303,16 +374,23 @@ def _two_heads(facts: ModelFacts, entries: Mapping[str, TensorEntry]) -> Iterato
         return
     yield Fault(
         "model.two-heads",
-        "The model has an output matrix of its own, and is said to have none.",
-        f"{head.file}: lm_head.weight is not the embeddings; by config.json (tie_word_embeddings, or the "
-        "architecture where that is not there) the embeddings are the output matrix.",
-        "If lm_head.weight was trained, set tie_word_embeddings = false in config.json; if it is a leftover, take it "
-        "out of the file.",
+        told("The model has an output matrix of its own, and is said to have none."),
+        told(
+            "{file}: lm_head.weight is not the embeddings; by config.json (tie_word_embeddings, or "
+            "the architecture where that is not there) the embeddings are the output matrix.",
+            file=head.file,
+        ),
+        told(
+            "If lm_head.weight was trained, set tie_word_embeddings = false in config.json; if it is "
+            "a leftover, take it out of the file."
+        ),
     )
 
 
-def _named(facts: ModelFacts, what: str = "no part") -> str:
-    return str(facts.path / facts.shards[0]) if len(facts.shards) == 1 else f"{facts.path} ({what})"
+def _named(facts: ModelFacts) -> str:
+    if len(facts.shards) == 1:
+        return str(facts.path / facts.shards[0])
+    return told("{folder} (no part)", folder=facts.path)
 
 
 def _by(shape: tuple[int, ...] | None) -> str:
@@ -337,13 +415,22 @@ def _tokens(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
     shown = some(f"{word!r} ({number})" for number, word in beyond)
     yield Fault(
         "model.tokens-beyond-embeddings",
-        "The tokenizer has more tokens than the model has embeddings.",
-        f"{facts.path}: the tokenizer's ids go up to {text.size - 1:,}, the embeddings have {rows:,} rows. "
-        f"Without one: {shown}.",
-        "Take the tokenizer that belongs to these weights; or load the model with transformers, call "
-        f"resize_token_embeddings({text.size}), save it, and train the new tokens."
+        told("The tokenizer has more tokens than the model has embeddings."),
+        told(
+            "{path}: the tokenizer's ids go up to {size:,}, the embeddings have {rows:,} rows. "
+            "Without one: {shown}.",
+            path=facts.path,
+            size=text.size - 1,
+            rows=rows,
+            shown=shown,
+        ),
+        told(
+            "Take the tokenizer that belongs to these weights; or load the model with transformers, "
+            "call resize_token_embeddings({size}), save it, and train the new tokens.",
+            size=text.size,
+        )
         if harmful
-        else "Neither the model's template nor the recipe's uses them, so they do no harm.",
+        else told("Neither the model's template nor the recipe's uses them, so they do no harm."),
         stops=bool(harmful),
     )
 
@@ -356,23 +443,36 @@ _TRIALS = (_ANSWERED, (Message("system", "You know the town."), *_ANSWERED))
 
 def _template(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
     text = facts.text
-    own = f"Take {TEMPLATE_FILE} from where the model came from, or write a data.template of your own."
+    own = told(
+        "Take {file} from where the model came from, or write a data.template of your own.",
+        file=TEMPLATE_FILE,
+    )
     if text.templates and not text.template and recipe.data.template in (AUTO, PLAIN):
         yield Fault(
             "model.template",
-            "The model has several chat templates, and none of them is its default.",
-            f"{facts.path}: {', '.join(map(repr, text.templates))}.",
-            f"Copy the one to train with to {TEMPLATE_FILE} there, or write a data.template of your own.",
+            told("The model has several chat templates, and none of them is its default."),
+            told("{path}: {names}.", path=facts.path, names=", ".join(map(repr, text.templates))),
+            told(
+                "Copy the one to train with to {file} there, or write a data.template of your own.",
+                file=TEMPLATE_FILE,
+            ),
         )
     template = ChatTemplate(text.template, text.eos, text.bos, text.special)
     known = [each for each in text.ends if isinstance(each, str) or each < text.size]
     if not known and not (text.template and template.ending):
         yield Fault(
             "model.no-end",
-            "The model has no token that ends an answer, so it will not learn to stop.",
-            f"{facts.path}: tokenizer_config.json names no eos_token, generation_config.json and config.json no "
-            f"eos_token_id{' that the tokenizer has' if text.ends else ''}.",
-            "Set eos_token in tokenizer_config.json and eos_token_id in config.json to one that it was trained with.",
+            told("The model has no token that ends an answer, so it will not learn to stop."),
+            told(
+                "{path}: tokenizer_config.json names no eos_token, generation_config.json and "
+                "config.json no eos_token_id{value}.",
+                path=facts.path,
+                value=told(" that the tokenizer has") if text.ends else "",
+            ),
+            told(
+                "Set eos_token in tokenizer_config.json and eos_token_id in config.json to one that it "
+                "was trained with."
+            ),
             stops=False,
         )
     if not text.template or recipe.data.template != AUTO:
@@ -382,13 +482,13 @@ def _template(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
         try:
             template.segments(messages)
         except TemplateError as error:
-            reasons.append(str(error))
+            reasons.append(words_of(error))
         else:
             return
     yield Fault(
         "model.template",
-        "No conversation can be written with the model's chat template.",
-        f"{facts.path}: {reasons[0]}.",
+        told("No conversation can be written with the model's chat template."),
+        told("{path}: {reasons}.", path=facts.path, reasons=reasons[0]),
         own,
     )
 
@@ -406,24 +506,31 @@ def _group_size(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
         return
     fitting = fitting_group_sizes(widths)
     name, width = next(iter(bad.items()))
-    more = f" (and {len(bad) - 1} more layers)" if len(bad) > 1 else ""
+    more = told(" (and {count} more layers)", count=len(bad) - 1) if len(bad) > 1 else ""
     yield Fault(
         "model.group-size",
-        f"The group size {size} does not divide the model's weights."
+        told("The group size {size} does not divide the model's weights.", size=size)
         if fitting
-        else "No group size divides the model's weights.",
-        f"{name} has {width} inputs{more}.",
+        else told("No group size divides the model's weights."),
+        told("{name} has {width} inputs{more}.", name=name, width=width, more=more),
         _fitting_size(fitting)
         if fitting
-        else ("Set ", Use("quantize.algorithm", "none"), " and ", Use("optimize.precision", "fp16"), "."),
+        else told(
+            "Set {setting} and {setting2}.",
+            setting=Use("quantize.algorithm", "none"),
+            setting2=Use("optimize.precision", "fp16"),
+        ),
     )
 
 
 def _fitting_size(fitting: Sequence[int]) -> Hint:
     """The largest group size that fits, and the others."""
     *others, largest = sorted(fitting)
-    told = " or ".join(map(str, reversed(others)))
-    return "Set ", Use("quantize.group_size", largest), f"; {told} would do as well." if told else "."
+    said = " or ".join(map(str, reversed(others)))
+    setting = Use("quantize.group_size", largest)
+    if not others:
+        return told("Set {setting}.", setting=setting)
+    return told("Set {setting}; {others} would do as well.", setting=setting, others=said)
 
 
 def _leftovers(facts: ModelFacts) -> Iterator[Fault]:
@@ -432,10 +539,16 @@ def _leftovers(facts: ModelFacts) -> Iterator[Fault]:
     size = sum((facts.path / name).stat().st_size for name in facts.leftovers)
     yield Fault(
         "model.leftovers",
-        "The folder holds other weights besides, which are not used.",
-        f"{facts.path}: {some(facts.leftovers, 4)} ({human_bytes(size)}). Used: {', '.join(facts.shards[:2])}"
-        f"{' and so on' if len(facts.shards) > 2 else ''}.",
-        "They can be removed if nothing else needs them.",
+        told("The folder holds other weights besides, which are not used."),
+        told(
+            "{path}: {names} ({size}). Used: {names2}{value}.",
+            path=facts.path,
+            names=some(facts.leftovers, 4),
+            size=human_bytes(size),
+            names2=", ".join(facts.shards[:2]),
+            value=told(" and so on") if len(facts.shards) > 2 else "",
+        ),
+        told("They can be removed if nothing else needs them."),
         stops=False,
     )
 
@@ -447,9 +560,13 @@ def _context(facts: ModelFacts, recipe: Settled) -> list[Fault]:
     return [
         Fault(
             "model.context",
-            "Rows may be longer than the model's context.",
-            f"config.json: max_position_embeddings = {limit:,}; lab.toml: data.max_seq_len = {wanted:,}.",
-            f"Set data.max_seq_len = {limit}",
+            told("Rows may be longer than the model's context."),
+            told(
+                "config.json: max_position_embeddings = {limit:,}; lab.toml: data.max_seq_len = {wanted:,}.",
+                limit=limit,
+                wanted=wanted,
+            ),
+            told("Set data.max_seq_len = {limit}", limit=limit),
             stops=False,
         )
     ]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.files import read_if_whole, write_json
+from core.language import told
 from core.model.weights import TensorEntry, read_header
 from core.user_dirs import cache_dir
 
@@ -138,7 +139,7 @@ def _told(name: str, entry: TensorEntry, mapped: Bytes, limit: int, start: int) 
     first = int(bad[0])
     what = "NaN" if int(numbers[first]) & (mantissa - 1) else "Inf"
     if int(bits[first]) < exponent:
-        what = "too large for float16"
+        what = told("too large for float16")
     whole = (start - entry.start) // int(kind[1]) + first
     place = tuple(int(each) for each in np.unravel_index(whole, entry.shape)) if entry.shape else ()
     return NotFinite(name, entry.file, what, int(bad.size), place)

@@ -16,6 +16,7 @@ from typing import Any
 
 from core.errors import RequestError
 from core.files import read_json
+from core.language import told
 from core.model.inside import refuse_outside
 from core.model.text import TOKENIZER_FILES, ModelText, read_text
 from core.model.weights import (
@@ -226,10 +227,12 @@ def refuse_model_as_adapter(path: Path) -> None:
     """
     if (path / "config.json").is_file() and not (path / ADAPTER_CONFIG).is_file():
         raise RequestError(
-            "A whole model lies where the adapter is looked for.",
-            f"{path} has config.json, and no {ADAPTER_CONFIG}.",
-            "Put an adapter there, made by finetune or by PEFT; to work on that model itself, set model.source to a "
-            "copy of its folder.",
+            told("A whole model lies where the adapter is looked for."),
+            told("{path} has config.json, and no {file}.", path=path, file=ADAPTER_CONFIG),
+            told(
+                "Put an adapter there, made by finetune or by PEFT; to work on that model itself, set "
+                "model.source to a copy of its folder."
+            ),
             code="adapter.is-model",
         )
 
@@ -243,11 +246,13 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     if not path.is_dir():
         raise RequestError(
-            "There is no such model folder.",
-            f"{path} is {'a file' if path.exists() else 'not there'}.",
-            f"Set model.source to the folder that it lies in, {path.parent}."
+            told("There is no such model folder."),
+            told(
+                "{path} is {value}.", path=path, value=told("a file") if path.exists() else told("not there")
+            ),
+            told("Set model.source to the folder that it lies in, {parent}.", parent=path.parent)
             if path.is_file() and (path.parent / "config.json").is_file()
-            else 'Set model.source to a folder with config.json, to a hub id, or to "rehearsal".',
+            else told('Set model.source to a folder with config.json, to a hub id, or to "rehearsal".'),
             code="model.missing",
         )
     if not (path / "config.json").is_file():
@@ -257,10 +262,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def _no_config(path: Path) -> RequestError:
     return _only_adapter(path) or RequestError(
-        "The model folder has no config.json.",
-        f"{path} holds {some_names(path)}.",
+        told("The model folder has no config.json."),
+        told("{path} holds {some_names}.", path=path, some_names=some_names(path)),
         _model_nearby(path)
-        or "Set model.source to a Hugging Face folder: config.json, *.safetensors and a tokenizer.",
+        or told("Set model.source to a Hugging Face folder: config.json, *.safetensors and a tokenizer."),
         code="model.no-config",
     )
 
@@ -268,14 +273,20 @@ def _no_config(path: Path) -> RequestError:
 def _model_nearby(path: Path) -> str:
     """Which model is probably meant by a folder that holds none: a trainer's output, a hub cache, a lab, GGUF files."""
     if (path / "lab.toml").is_file():
-        return "It is a lab's folder. Set model.source to the model that its lab.toml names."
+        return told("It is a lab's folder. Set model.source to the model that its lab.toml names.")
     if files := sorted(path.glob("*.gguf")):
-        return f"Set model.source to one file: {files[0]}."
+        return told("Set model.source to one file: {files}.", files=files[0])
     if any(path.glob("*.onnx")):
-        return "An ONNX model cannot be quantized or trained: set model.source to the model that it was built from."
+        return told(
+            "An ONNX model cannot be quantized or trained: set model.source to the model that it was "
+            "built from."
+        )
     inside = [each.parent for pattern in ("*/config.json", "*/*/config.json") for each in path.glob(pattern)]
     if inside:
-        return f"Set model.source to a folder in it: {max(inside, key=lambda each: each.stat().st_mtime)}."
+        return told(
+            "Set model.source to a folder in it: {inside}.",
+            inside=max(inside, key=lambda each: each.stat().st_mtime),
+        )
     return ""
 
 
@@ -284,12 +295,28 @@ def _only_adapter(path: Path) -> RequestError | None:
     adapter = read_adapter(path)
     if adapter is None:
         return None
-    kind = "a LoRA adapter" if adapter.method == "LORA" else f"an adapter ({adapter.method})"
-    wanted = f"the model that it was trained on, {adapter.base}" if adapter.base else "its base model"
+    kind = (
+        told("a LoRA adapter")
+        if adapter.method == "LORA"
+        else told("an adapter ({method})", method=adapter.method)
+    )
+    wanted = (
+        told("the model that it was trained on, {base}", base=adapter.base)
+        if adapter.base
+        else told("its base model")
+    )
     return RequestError(
-        f"The folder holds {kind}, not a model.",
-        f"{path}/{ADAPTER_CONFIG} says base_model_name_or_path = {adapter.base!r}.",
-        f"Set model.source to {wanted}; or merge the two with PEFT's merge_and_unload() and save that.",
+        told("The folder holds {kind}, not a model.", kind=kind),
+        told(
+            "{path}/{file} says base_model_name_or_path = {base}.",
+            path=path,
+            file=ADAPTER_CONFIG,
+            base=repr(adapter.base),
+        ),
+        told(
+            "Set model.source to {wanted}; or merge the two with PEFT's merge_and_unload() and save that.",
+            wanted=wanted,
+        ),
         code="model.adapter",
     )
 
@@ -305,16 +332,16 @@ def check_folder(path: Path) -> None:
     _entries(path)
     if not any((path / name).is_file() for name in TOKENIZER_FILES):
         raise RequestError(
-            "The model folder has no tokenizer.",
-            f"{path} has none of {', '.join(TOKENIZER_FILES)}.",
-            "Copy tokenizer.json and tokenizer_config.json from where the model came from.",
+            told("The model folder has no tokenizer."),
+            told("{path} has none of {names}.", path=path, names=", ".join(TOKENIZER_FILES)),
+            told("Copy tokenizer.json and tokenizer_config.json from where the model came from."),
             code="model.no-tokenizer",
         )
     for name in ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json"):
         if (path / name).is_file():
             read_object(path / name)
     if (path / "tokenizer.json").is_file() and not read_text(path).size:
-        raise damaged(path / "tokenizer.json", "it holds no vocabulary")
+        raise damaged(path / "tokenizer.json", told("it holds no vocabulary"))
 
 
 def _entries(path: Path) -> dict[str, TensorEntry]:
@@ -379,9 +406,15 @@ def _refuse_odd(config: Mapping[str, Any], path: Path, where: str = "") -> None:
         if value is None or key not in _COUNTS | _LAYER_COUNTS or (number and least <= value <= most):
             continue
         raise RequestError(
-            "The model's config.json holds a number that cannot be.",
-            f"{path / 'config.json'}: {where}{key} = {str(value)[:80]}.",
-            "Fetch the model again, or correct the file.",
+            told("The model's config.json holds a number that cannot be."),
+            told(
+                "{path}: {where}{key} = {value}.",
+                path=path / "config.json",
+                where=where,
+                key=key,
+                value=str(value)[:80],
+            ),
+            told("Fetch the model again, or correct the file."),
             code="model.damaged",
         )
 
@@ -500,7 +533,7 @@ def _quantized_by(
     """How the weights are packed, from the configuration, the files of quantizers, or the tensors."""
     if quantization is not None:
         nested = quantization.get("quant_algo") or quantization.get("quant_type")
-        return str(quantization.get("quant_method") or nested or "an unnamed method")
+        return str(quantization.get("quant_method") or nested or told("an unnamed method"))
     for name, method in (
         ("quantize_config.json", "gptq"),
         ("quant_config.json", "awq"),

@@ -44,6 +44,7 @@ from core.files import (
     write_json,
 )
 from core.formats import human_bytes
+from core.language import told
 from core.model.text import END_TOKENS, AddedToken, ModelText, special_tokens
 from core.process import Child, Request, serve
 from core.tqdm_progress import reporting
@@ -90,9 +91,9 @@ _DONE_ELSEWHERE = frozenset({"rope_freqs.weight", "rope_factors_long.weight", "r
 """Tensors that stand in the configuration of a Hugging Face folder, not among its weights."""
 
 _LIMITS = {"dimensions": 4, "name": 1 << 16}
-_FETCH = "Fetch the file again; it was probably cut short or changed on the way."
-ORIGINAL = "Set model.source to the Hugging Face folder or hub id that the file was made from."
-_ADVICE = (
+_FETCH = told("Fetch the file again; it was probably cut short or changed on the way.")
+ORIGINAL = told("Set model.source to the Hugging Face folder or hub id that the file was made from.")
+_ADVICE = told(
     "Set model.source to a GGUF file of a whole language model, or to the Hugging Face folder it came from."
 )
 
@@ -169,9 +170,9 @@ class Header:
     @property
     def starts_with_bos(self) -> bool:
         """Whether the tokenizer puts the start token before a text: as the file says, else as llama.cpp does."""
-        told = self.metadata.get("tokenizer.ggml.add_bos_token")
-        if isinstance(told, bool):
-            return told and self.token_id("bos") is not None
+        said = self.metadata.get("tokenizer.ggml.add_bos_token")
+        if isinstance(said, bool):
+            return said and self.token_id("bos") is not None
         model, pre = self.metadata.get("tokenizer.ggml.model"), self.metadata.get("tokenizer.ggml.pre")
         return self.token_id("bos") is not None and (model == "llama" or pre in LLAMA3_PRE | {"tekken"})
 
@@ -196,8 +197,10 @@ def read_header(path: Path) -> Header:
         RequestError: there is no such file, it is of another kind, or it is damaged.
     """
     if path.exists() and not path.is_file():
-        what = "a folder" if path.is_dir() else "no file"
-        raise RequestError(f"That is {what}, not a GGUF file.", str(path), _ADVICE, code="model.gguf-kind")
+        what = "a folder" if path.is_dir() else told("no file")
+        raise RequestError(
+            told("That is {what}, not a GGUF file.", what=what), str(path), _ADVICE, code="model.gguf-kind"
+        )
     try:
         with path.open("rb") as stream:
             begin = stream.read(64)
@@ -207,11 +210,17 @@ def read_header(path: Path) -> Header:
                 return _parse(path, data)
     except FileNotFoundError:
         raise RequestError(
-            "There is no such file.", f"{path} does not exist.", _ADVICE, code="model.missing"
+            told("There is no such file."),
+            told("{path} does not exist.", path=path),
+            _ADVICE,
+            code="model.missing",
         ) from None
     except OSError as error:
         raise RequestError(
-            "The GGUF file cannot be read.", f"{path}: {error.strerror}.", _ADVICE, code="model.missing"
+            told("The GGUF file cannot be read."),
+            told("{path}: {strerror}.", path=path, strerror=error.strerror),
+            _ADVICE,
+            code="model.missing",
         ) from None
 
 
@@ -252,45 +261,73 @@ def _checked_once(path: Path, size: int, mtime_ns: int) -> Header:
 
 def _checked(path: Path) -> Header:
     header = read_header(path)
-    told = header.metadata
-    kind = str(told.get("general.type") or "model")
+    said = header.metadata
+    kind = str(said.get("general.type") or "model")
     what = {
-        "adapter": "It is a LoRA adapter, not a model.",
-        "mmproj": "It is the part of a model that sees images (mmproj), not the language model.",
-        "imatrix": "It is an importance matrix, not a model.",
-        "vocab": "It holds a vocabulary and no weights.",
+        "adapter": told("It is a LoRA adapter, not a model."),
+        "mmproj": told("It is the part of a model that sees images (mmproj), not the language model."),
+        "imatrix": told("It is an importance matrix, not a model."),
+        "vocab": told("It holds a vocabulary and no weights."),
     }
     if header.architecture == "clip":
         kind = "mmproj"
     if kind in what:
-        raise RequestError(what[kind], f"{path}: general.type = {kind!r}.", _ADVICE, code="model.gguf-kind")
-    parts = told.get("split.count", 0)
+        raise RequestError(
+            what[kind],
+            told("{path}: general.type = {kind}.", path=path, kind=repr(kind)),
+            _ADVICE,
+            code="model.gguf-kind",
+        )
+    parts = said.get("split.count", 0)
     named = re.search(r"-(\d{5})-of-(\d{5})\.gguf$", path.name, re.IGNORECASE)
     if (isinstance(parts, int) and parts > 1) or (named and int(named[2]) > 1):
         raise RequestError(
-            "It is one part of a model that was split.",
-            f"{path} is one of {parts or int(named[2]) if named else parts} files.",
-            "Join them with llama.cpp's llama-gguf-split --merge, and set model.source to the joined file.",
+            told("It is one part of a model that was split."),
+            told(
+                "{path} is one of {parts} files.", path=path, parts=parts or int(named[2]) if named else parts
+            ),
+            told(
+                "Join them with llama.cpp's llama-gguf-split --merge, and set model.source to the joined "
+                "file."
+            ),
             code="model.gguf-split",
         )
     if header.architecture not in ARCHITECTURES:
         raise RequestError(
-            f"GGUF files of the architecture {header.architecture[:40] or 'none'} are not read here.",
-            f"{path}: general.architecture = {header.architecture[:80]!r}; read are {', '.join(ARCHITECTURES)}.",
+            told(
+                "GGUF files of the architecture {architecture} are not read here.",
+                architecture=header.architecture[:40] or "none",
+            ),
+            told(
+                "{path}: general.architecture = {architecture}; read are {names}.",
+                path=path,
+                architecture=repr(header.architecture[:80]),
+                names=", ".join(ARCHITECTURES),
+            ),
             ORIGINAL,
             code="model.gguf-architecture",
         )
     if not header.tensors:
-        raise RequestError(what["vocab"], f"{path} has no tensors.", _ADVICE, code="model.gguf-kind")
+        raise RequestError(
+            what["vocab"], told("{path} has no tensors.", path=path), _ADVICE, code="model.gguf-kind"
+        )
     if "token_embd.weight" not in header.tensors:
         raise RequestError(
-            "It has no embeddings.", f"{path} has no token_embd.weight.", _ADVICE, code="model.gguf-kind"
+            told("It has no embeddings."),
+            told("{path} has no token_embd.weight.", path=path),
+            _ADVICE,
+            code="model.gguf-kind",
         )
     if header.own("expert_count"):
         raise RequestError(
-            "Mixtures of experts are not read from GGUF.",
-            f"{path}: {header.architecture}.expert_count = {header.own('expert_count')}.",
-            "Use a dense model.",
+            told("Mixtures of experts are not read from GGUF."),
+            told(
+                "{path}: {architecture}.expert_count = {own}.",
+                path=path,
+                architecture=header.architecture,
+                own=header.own("expert_count"),
+            ),
+            told("Use a dense model."),
             code="model.gguf-shape",
         )
     _check_types(header)
@@ -355,21 +392,21 @@ def _check_types(header: Header) -> None:
             dequantize(numpy.zeros((1, GGML_QUANT_SIZES[kind][1]), numpy.uint8), kind)
         except (NotImplementedError, ValueError):
             raise RequestError(
-                f"Weights packed as {kind.name} cannot be unpacked here.",
-                f"{header.path}: {tensor.name} is {kind.name}.",
-                "Use a file in another packing (Q4_K_M, Q8_0, F16, …).",
+                told("Weights packed as {kind} cannot be unpacked here.", kind=kind.name),
+                told("{path}: {tensor} is {kind}.", path=header.path, tensor=tensor.name, kind=kind.name),
+                told("Use a file in another packing (Q4_K_M, Q8_0, F16, …)."),
                 code="model.gguf-packing",
             ) from None
         tried.add(tensor.kind)
 
 
 def _check_tokenizer(header: Header) -> None:
-    told = header.metadata
-    model, pre = told.get("tokenizer.ggml.model"), told.get("tokenizer.ggml.pre")
-    if not told.get("tokenizer.ggml.tokens"):
+    said = header.metadata
+    model, pre = said.get("tokenizer.ggml.model"), said.get("tokenizer.ggml.pre")
+    if not said.get("tokenizer.ggml.tokens"):
         raise RequestError(
-            "The GGUF file has no tokenizer.",
-            f"{header.path}: no tokenizer.ggml.tokens.",
+            told("The GGUF file has no tokenizer."),
+            told("{path}: no tokenizer.ggml.tokens.", path=header.path),
             _ADVICE,
             code="model.gguf-tokenizer",
         )
@@ -377,17 +414,27 @@ def _check_tokenizer(header: Header) -> None:
     if model not in ("gpt2", "llama") or (model == "gpt2" and pre not in known):
         key, value = ("pre", pre) if model == "gpt2" else ("model", model)
         raise RequestError(
-            "The file's kind of tokenizer is not read here.",
-            f"{header.path}: tokenizer.ggml.{key} = {str(value)[:80]!r}. It would cut text into other tokens.",
+            told("The file's kind of tokenizer is not read here."),
+            told(
+                "{path}: tokenizer.ggml.{key} = {value}. It would cut text into other tokens.",
+                path=header.path,
+                key=key,
+                value=repr(str(value)[:80]),
+            ),
             ORIGINAL,
             code="model.gguf-tokenizer",
         )
-    count = told["tokenizer.ggml.tokens"]
+    count = said["tokenizer.ggml.tokens"]
     rows = header.tensors["token_embd.weight"].shape[0]
     if count > rows:
         raise RequestError(
-            "The tokenizer has more tokens than the model.",
-            f"{header.path}: {count} tokens, token_embd.weight has {rows} rows.",
+            told("The tokenizer has more tokens than the model."),
+            told(
+                "{path}: {count} tokens, token_embd.weight has {rows} rows.",
+                path=header.path,
+                count=count,
+                rows=rows,
+            ),
             _FETCH,
             code="model.gguf-damaged",
         )
@@ -395,8 +442,14 @@ def _check_tokenizer(header: Header) -> None:
         number = header.token_id(name)
         if number is not None and number >= count:
             raise RequestError(
-                "The file names a token that it does not have.",
-                f"{header.path}: tokenizer.ggml.{name}_token_id = {number}, there are {count} tokens.",
+                told("The file names a token that it does not have."),
+                told(
+                    "{path}: tokenizer.ggml.{name}_token_id = {number}, there are {count} tokens.",
+                    path=header.path,
+                    name=name,
+                    number=number,
+                    count=count,
+                ),
                 _FETCH,
                 code="model.gguf-damaged",
             )
@@ -536,8 +589,8 @@ def _llama3(header: Header, theta: float, dims: int) -> dict[str, Any]:
         abs(a - b) > 1e-3 * b for a, b in zip(factors, expected, strict=True)
     ):
         raise RequestError(
-            "The file stretches positions in a way that is not known here.",
-            f"{header.path}: rope_freqs.weight are not Llama 3's factors.",
+            told("The file stretches positions in a way that is not known here."),
+            told("{path}: rope_freqs.weight are not Llama 3's factors.", path=header.path),
             ORIGINAL,
             code="model.gguf-shape",
         )
@@ -556,8 +609,8 @@ def _numbers_of(header: Header, name: str) -> list[float]:
     tensor = header.tensors.get(name)
     if tensor is None or tensor.kind != 0 or len(tensor.shape) != 1:
         raise RequestError(
-            "The file's factors for long texts cannot be read.",
-            f"{header.path}: {name} is not a row of F32.",
+            told("The file's factors for long texts cannot be read."),
+            told("{path}: {name} is not a row of F32.", path=header.path, name=name),
             _FETCH,
             code="model.gguf-shape",
         )
@@ -578,8 +631,14 @@ def _number(header: Header, key: str, default: int | None = None) -> int:
 
 def _strange(header: Header, key: str, value: Any) -> RequestError:
     return RequestError(
-        "The file tells of a shape that is not read here.",
-        f"{header.path}: {header.architecture}.{key} = {str(value)[:80] if value is not None else 'not there'}.",
+        told("The file tells of a shape that is not read here."),
+        told(
+            "{path}: {architecture}.{key} = {value}.",
+            path=header.path,
+            architecture=header.architecture,
+            key=key,
+            value=str(value)[:80] if value is not None else told("not there"),
+        ),
         ORIGINAL,
         code="model.gguf-shape",
     )
@@ -588,18 +647,21 @@ def _strange(header: Header, key: str, value: Any) -> RequestError:
 def _other_kind(path: Path, begin: bytes) -> RequestError:
     head = begin.lstrip().lower()
     if not begin:
-        return RequestError("The GGUF file is empty.", str(path), _FETCH, code="model.gguf-damaged")
+        return RequestError(told("The GGUF file is empty."), str(path), _FETCH, code="model.gguf-damaged")
     if head.startswith(b"version https://git-lfs"):
-        found, hint = "a Git LFS pointer, not the file itself", "Fetch it with: git lfs pull"
+        found, hint = told("a Git LFS pointer, not the file itself"), told("Fetch it with: git lfs pull")
     elif head.startswith((b"<!doctype", b"<html", b"<?xml")):
-        found, hint = "a web page", "Fetch it by its download address, not that of the page that shows it."
+        found, hint = (
+            told("a web page"),
+            told("Fetch it by its download address, not that of the page that shows it."),
+        )
     elif begin[:4] in (b"lmgg", b"fmgg", b"tjgg", b"algg"):
-        found, hint = "a file of llama.cpp from before GGUF", "Use a GGUF file of the model."
+        found, hint = told("a file of llama.cpp from before GGUF"), told("Use a GGUF file of the model.")
     else:
-        found, hint = "something else", _ADVICE
+        found, hint = told("something else"), _ADVICE
     return RequestError(
-        "It is not a GGUF file.",
-        f"{path} does not begin with GGUF: it is {found}.",
+        told("It is not a GGUF file."),
+        told("{path} does not begin with GGUF: it is {found}.", path=path, found=found),
         hint,
         code="model.gguf-kind",
     )
@@ -614,8 +676,8 @@ class _Cursor:
     def damaged(self, what: str) -> RequestError:
         """The error for a header that cannot be true."""
         return RequestError(
-            "The GGUF file is damaged.",
-            f"{self.path}: {what} (at byte {self.at}).",
+            told("The GGUF file is damaged."),
+            told("{path}: {what} (at byte {at}).", path=self.path, what=what, at=self.at),
             _FETCH,
             code="model.gguf-damaged",
         )
@@ -624,7 +686,9 @@ class _Cursor:
         """Step over so many bytes; where they begin."""
         at = self.at
         if length < 0 or at + length > self.size:
-            raise self.damaged(f"it has {self.size} bytes, and its header goes on beyond them")
+            raise self.damaged(
+                told("it has {size} bytes, and its header goes on beyond them", size=self.size)
+            )
         self.at = at + length
         return at
 
@@ -639,7 +703,7 @@ class _Cursor:
         try:
             return self.data[at : at + length].decode("utf-8")
         except UnicodeDecodeError:
-            raise self.damaged("a text in its header is not UTF-8") from None
+            raise self.damaged(told("a text in its header is not UTF-8")) from None
 
     def value(self, kind: int, keep: bool) -> Any:
         """One value of the metadata. An array of strings, or a long one, is kept whole only if ``keep``."""
@@ -648,7 +712,7 @@ class _Cursor:
         if kind == _STRING:
             return self.text()
         if kind != _ARRAY:
-            raise self.damaged(f"its header has a value of the unknown kind {kind}")
+            raise self.damaged(told("its header has a value of the unknown kind {kind}", kind=kind))
         inner, count = self.number("<I"), self.number("<Q")
         if inner in _SCALARS:
             form = _SCALARS[inner]
@@ -657,7 +721,11 @@ class _Cursor:
                 return count
             return list(struct.unpack_from(f"<{count}{form[1]}", self.data, at))
         if inner != _STRING or count * 8 > self.size - self.at:
-            raise self.damaged(f"its header has an array of {count} values of the kind {inner}")
+            raise self.damaged(
+                told(
+                    "its header has an array of {count} values of the kind {inner}", count=count, inner=inner
+                )
+            )
         if keep:
             return [self.text() for _ in range(count)]
         at, data, length_at = self.at, self.data, struct.Struct("<Q").unpack_from
@@ -675,17 +743,24 @@ class _Cursor:
         if version not in (2, 3):
             turned = int.from_bytes(version.to_bytes(4, "little"), "big")
             why = (
-                "is for big-endian machines"
+                told("is for big-endian machines")
                 if turned in (2, 3)
-                else f"is of version {version}; 2 and 3 are read"
+                else told("is of version {version}; 2 and 3 are read", version=version)
             )
             raise RequestError(
-                "This form of GGUF is not read.", f"{self.path} {why}.", _ADVICE, code="model.gguf-kind"
+                told("This form of GGUF is not read."),
+                told("{path} {why}.", path=self.path, why=why),
+                _ADVICE,
+                code="model.gguf-kind",
             )
         tensors, count = self.number("<Q"), self.number("<Q")
         if count * 13 + tensors * 24 > self.size:
             raise self.damaged(
-                f"it tells of {count} values and {tensors} tensors, more than its bytes can hold"
+                told(
+                    "it tells of {count} values and {tensors} tensors, more than its bytes can hold",
+                    count=count,
+                    tensors=tensors,
+                )
             )
         found: dict[str, Any] = {}
         for _ in range(count):
@@ -703,12 +778,18 @@ def _parse(path: Path, data: mmap.mmap) -> Header:
     for _ in range(count):
         name, dimensions = cursor.text(), cursor.number("<I")
         if dimensions > _LIMITS["dimensions"]:
-            raise cursor.damaged(f"the tensor {name[:80]!r} has {dimensions} dimensions")
+            raise cursor.damaged(
+                told(
+                    "the tensor {name} has {dimensions} dimensions",
+                    name=repr(name[:80]),
+                    dimensions=dimensions,
+                )
+            )
         shape = tuple(reversed([int(cursor.number("<Q")) for _ in range(dimensions)]))
         entries.append((name, shape, cursor.number("<I"), cursor.number("<Q")))
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment <= 0 or alignment % 8:
-        raise cursor.damaged(f"general.alignment = {alignment!r}")
+        raise cursor.damaged(told("general.alignment = {alignment}", alignment=repr(alignment)))
     header_end = cursor.at
     start = -(-header_end // alignment) * alignment
     tensors: dict[str, Tensor] = {}
@@ -717,19 +798,27 @@ def _parse(path: Path, data: mmap.mmap) -> Header:
             block, size = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
         except (ValueError, KeyError):
             raise RequestError(
-                "The file packs weights in a way that is not known here.",
-                f"{path}: {name[:80]} is of the ggml type {kind}.",
-                "Use a file in another packing (Q4_K_M, Q8_0, F16, …).",
+                told("The file packs weights in a way that is not known here."),
+                told("{path}: {name} is of the ggml type {kind}.", path=path, name=name[:80], kind=kind),
+                told("Use a file in another packing (Q4_K_M, Q8_0, F16, …)."),
                 code="model.gguf-packing",
             ) from None
         if not shape or name in tensors or (shape[-1] % block) or 0 in shape:
-            raise cursor.damaged(f"the tensor {name[:80]!r} of shape {shape} cannot be")
+            raise cursor.damaged(
+                told("the tensor {name} of shape {shape} cannot be", name=repr(name[:80]), shape=shape)
+            )
         end = start + offset + math.prod(shape) // block * size
         if end > cursor.size:
             raise RequestError(
-                "The GGUF file is cut short.",
-                f"{path} has {cursor.size} bytes; {name[:80]} ends at byte {end}.",
-                "Fetch the file again, and let it come whole.",
+                told("The GGUF file is cut short."),
+                told(
+                    "{path} has {size} bytes; {name} ends at byte {end}.",
+                    path=path,
+                    size=cursor.size,
+                    name=name[:80],
+                    end=end,
+                ),
+                told("Fetch the file again, and let it come whole."),
                 code="model.gguf-damaged",
             )
         tensors[name] = Tensor(name, shape, kind, start + offset)
@@ -806,7 +895,12 @@ def _remove_stale(made: Path, report: Reporter) -> None:
         gone = not Path(was).exists() and Path(was).parent.is_dir()
         if was == source or gone:
             report.log(
-                f"{folder} was unpacked from {was}, which is {'gone' if gone else 'another now'}: removed."
+                told(
+                    "{folder} was unpacked from {was}, which is {value}: removed.",
+                    folder=folder,
+                    was=was,
+                    value="gone" if gone else told("another now"),
+                )
             )
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -905,15 +999,20 @@ def _enough(header: Header, place: Path) -> None:
     """Refuse before the work what would end with a full disk or without memory."""
     import psutil
 
-    hint = "Free some space, or let XDG_CACHE_HOME name a folder on another disk."
+    hint = told("Free some space, or let XDG_CACHE_HOME name a folder on another disk.")
     require_disk(place, header.float_bytes + (64 << 20), hint)
     wanted = unpacking_memory(header)
     available = psutil.virtual_memory().available
     if available < wanted:
         raise MachineError(
-            "There is not enough memory to unpack the GGUF file.",
-            f"{header.path} needs about {human_bytes(wanted)}, {human_bytes(available)} are free.",
-            "Close what else uses the memory, or use a smaller model.",
+            told("There is not enough memory to unpack the GGUF file."),
+            told(
+                "{path} needs about {size}, {size2} are free.",
+                path=header.path,
+                size=human_bytes(wanted),
+                size2=human_bytes(available),
+            ),
+            told("Close what else uses the memory, or use a smaller model."),
             code="machine.memory",
         )
 
@@ -947,8 +1046,8 @@ def text_files(header: Header, folder: Path, report: Reporter) -> None:
             tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=name, local_files_only=True)
     except Exception as error:  # the tokenizers library raises bare Exception for what does not fit
         raise RequestError(
-            "The tokenizer of the GGUF file cannot be read.",
-            f"{path}: {' '.join(str(error).split())[:300]}",
+            told("The tokenizer of the GGUF file cannot be read."),
+            told("{path}: {names}", path=path, names=" ".join(str(error).split())[:300]),
             ORIGINAL,
             code="model.gguf-tokenizer",
         ) from error
@@ -961,9 +1060,12 @@ def text_files(header: Header, folder: Path, report: Reporter) -> None:
     ids = again(_PROBE)["input_ids"]
     if ids != tokenizer(_PROBE)["input_ids"] or (ids[0] == header.token_id("bos")) != header.starts_with_bos:
         raise RequestError(
-            "The tokenizer of the GGUF file cannot be kept as it is.",
-            f"{path}: transformers cuts text in another way than tokenizer.ggml.pre = "
-            f"{header.metadata.get('tokenizer.ggml.pre')!r} says.",
+            told("The tokenizer of the GGUF file cannot be kept as it is."),
+            told(
+                "{path}: transformers cuts text in another way than tokenizer.ggml.pre = {value} says.",
+                path=path,
+                value=repr(header.metadata.get("tokenizer.ggml.pre")),
+            ),
             ORIGINAL,
             code="model.gguf-tokenizer",
         )
@@ -1005,10 +1107,15 @@ def _set_right(header: Header, tokenizer: Any) -> None:
     # transformers before 5.18 goes by the architecture: Gemma's becomes a unigram tokenizer, Phi's one of words.
     if not isinstance(backend.model, models.BPE) or bytewise != ("ByteLevel" in str(backend.pre_tokenizer)):
         raise RequestError(
-            "This release of transformers would cut text into other tokens than the model learnt.",
-            f"{header.path}: its tokenizer is of the kind {header.metadata.get('tokenizer.ggml.model')!r}, what "
-            f"transformers {version('transformers')} makes of it is not.",
-            'Install a newer one: pip install --upgrade "transformers>=5.18,<5.24".',
+            told("This release of transformers would cut text into other tokens than the model learnt."),
+            told(
+                "{path}: its tokenizer is of the kind {value}, what transformers {version} makes of it "
+                "is not.",
+                path=header.path,
+                value=repr(header.metadata.get("tokenizer.ggml.model")),
+                version=version("transformers"),
+            ),
+            told('Install a newer one: pip install --upgrade "transformers>=5.18,<5.24".'),
             code="model.gguf-tokenizer",
         )
     tokens, _ = _tokens(header.path, header.stamp)
@@ -1078,8 +1185,8 @@ def _weights(header: Header, folder: Path, report: Reporter) -> None:
                 )
         except (RuntimeError, ValueError, KeyError, NotImplementedError) as error:
             raise RequestError(
-                "The weights of the GGUF file cannot be read.",
-                f"{path}: {' '.join(str(error).split())[:300]}",
+                told("The weights of the GGUF file cannot be read."),
+                told("{path}: {names}", path=path, names=" ".join(str(error).split())[:300]),
                 ORIGINAL,
                 code="model.gguf-shape",
             ) from error
@@ -1087,18 +1194,30 @@ def _weights(header: Header, folder: Path, report: Reporter) -> None:
         numbers = sum(parameter.numel() for parameter in model.parameters())
         if wrong or numbers != header.parameters:
             raise StageError(
-                "The GGUF file does not hold the model that it tells of.",
-                f"{path} has {header.parameters} numbers, the model {numbers}"
-                + (f"; not found or of another shape: {', '.join(wrong[:3])}." if wrong else "."),
+                told("The GGUF file does not hold the model that it tells of."),
+                told(
+                    "{path} has {parameters} numbers, the model {numbers}; not found or of another shape: {names}.",
+                    path=path,
+                    parameters=header.parameters,
+                    numbers=numbers,
+                    names=", ".join(wrong[:3]),
+                )
+                if wrong
+                else told(
+                    "{path} has {parameters} numbers, the model {numbers}.",
+                    path=path,
+                    parameters=header.parameters,
+                    numbers=numbers,
+                ),
                 ORIGINAL,
                 code="model.gguf-damaged",
             )
         with torch.no_grad():
             if not bool(torch.isfinite(model(torch.tensor([[0, 1, 2]])).logits).all()):
                 raise RequestError(
-                    "The model's answers are no numbers.",
-                    f"{path}: NaN or Inf in its output.",
-                    "Fetch it again.",
+                    told("The model's answers are no numbers."),
+                    told("{path}: NaN or Inf in its output.", path=path),
+                    told("Fetch it again."),
                     code="model.not-finite",
                 )
         report.check_cancelled()

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from core.errors import RequestError
 from core.files import small_bytes
+from core.language import told
 
 
 def leads_out(name: str) -> bool:
@@ -34,10 +35,12 @@ def refuse_name(file: Path, key: str, name: str) -> None:
     """
     if leads_out(name):
         raise RequestError(
-            "The model names a file outside its folder.",
-            f"{file}: {key} is {name!r}.",
-            "Do not use this model if it came from somebody else: it may be meant to read your files. If it is "
-            "yours, put that file into the folder and name it by its bare name.",
+            told("The model names a file outside its folder."),
+            told("{file}: {key} is {name}.", file=file, key=key, name=repr(name)),
+            told(
+                "Do not use this model if it came from somebody else: it may be meant to read your "
+                "files. If it is yours, put that file into the folder and name it by its bare name."
+            ),
             code="model.outside",
         )
 
@@ -63,10 +66,13 @@ def refuse_links(folder: Path, below: bool = False) -> None:
         target = path.resolve()
         if not any(target.is_relative_to(place) for place in allowed):
             raise RequestError(
-                "A link in the model's folder leads out of it.",
-                f"{folder / path.relative_to(root)} leads to {target}.",
-                "Do not use this model if it came from somebody else: it may be meant to read your files. If it is "
-                "yours, put a copy of the file, or a hard link to it, in the link's place.",
+                told("A link in the model's folder leads out of it."),
+                told("{folder} leads to {target}.", folder=folder / path.relative_to(root), target=target),
+                told(
+                    "Do not use this model if it came from somebody else: it may be meant to read your "
+                    "files. If it is yours, put a copy of the file, or a hard link to it, in the link's "
+                    "place."
+                ),
                 code="model.outside",
             )
 

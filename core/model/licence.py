@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.language import told
+
 _FILES = ("LICENSE*", "LICENCE*", "license*", "licence*", "COPYING*", "NOTICE*", "USE_POLICY*")
 _MOST = 200_000
 _BAN = re.compile(
@@ -42,7 +44,7 @@ def read_licence(folder: Path) -> Licence:
         )
     )
     if _NO_DERIVATIVES.match(name):
-        return Licence(name, files, f"{name} allows no changed copies to be passed on")
+        return Licence(name, files, told("{name} allows no changed copies to be passed on", name=name))
     bans = (_ban(path) for path in files)
     return Licence(name or (files[0].name if files else ""), files, next((ban for ban in bans if ban), ""))
 

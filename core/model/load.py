@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import RequestError, Use
 from core.formats import some
+from core.language import told
 from core.model.folder import config_facts, read_config
 from core.model.tensors import not_merged, of_adapters, unread, unread_of_layers
 from core.text import first_line
@@ -44,12 +45,16 @@ def cannot_load(path: Path, error: Exception, title: str) -> RequestError:
     # Transformers raises a plain ValueError here, which names the argument and nothing else that is stable.
     if "trust_remote_code" in str(error):
         return RequestError(
-            "The model brings code of its own.",
-            f"{path} can be loaded only by running Python files that come with it.",
-            ("If you trust its author: ", Use("model.trust_remote_code", True)),
+            told("The model brings code of its own."),
+            told("{path} can be loaded only by running Python files that come with it.", path=path),
+            told("If you trust its author: {setting}", setting=Use("model.trust_remote_code", True)),
             code="model.remote-code",
         )
-    return RequestError(title, f"{path}: {first_line(error)}", "Fetch the model again, or use another.")
+    return RequestError(
+        title,
+        told("{path}: {error}", path=path, error=first_line(error)),
+        told("Fetch the model again, or use another."),
+    )
 
 
 def check_tensors(path: Path, trust_remote_code: bool = False) -> None:
@@ -95,10 +100,10 @@ def refuse_gaps(path: Path, info: dict[str, Any]) -> None:
     )
     if not missing and not mismatched:
         return
-    bad, what = (missing, "missing") if missing else (mismatched, "of the wrong shape")
+    bad, what = (missing, "missing") if missing else (mismatched, told("of the wrong shape"))
     raise RequestError(
-        "The checkpoint does not hold the whole model.",
-        f"{path}: weights that are {what}: {some(bad)}.",
-        "Fetch the model again; with these weights filled in at random it would answer nonsense.",
+        told("The checkpoint does not hold the whole model."),
+        told("{path}: weights that are {what}: {names}.", path=path, what=what, names=some(bad)),
+        told("Fetch the model again; with these weights filled in at random it would answer nonsense."),
         code="model.missing-tensors" if missing else "model.wrong-shape",
     )

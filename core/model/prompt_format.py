@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import RequestError
+from core.language import told
 from core.model.messages import Message, Segment
 from core.model.template import PLAIN, ChatTemplate, PlainTurns, Template, TemplateError
 from core.model.text import ModelText, read_text
@@ -95,15 +96,17 @@ def prompt_format(
         return replace(prompt_format(text, tokenizer), plain_text=True)
     if template == AUTO and text.template:
         turns = ChatTemplate(text.template, text.eos, text.bos, special)
-        return PromptFormat(turns, tokenizer, "the model's own chat template")
-    why = "the recipe's template"
+        return PromptFormat(turns, tokenizer, told("the model's own chat template"))
+    why = told("the recipe's template")
     if template == AUTO:
-        template, why = PLAIN, "a plain template, since the model has no chat template"
+        template, why = PLAIN, told("a plain template, since the model has no chat template")
     try:
         plain = PlainTurns.of(Template.parse(template), answer, eos=text.eos, special=special)
     except TemplateError as error:
         raise RequestError(
-            "The template cannot be used.", f"data.template: {error}.", 'Set it to "auto", or add fields.'
+            told("The template cannot be used."),
+            told("data.template: {error}.", error=error),
+            told('Set it to "auto", or add fields.'),
         ) from None
     return PromptFormat(plain, tokenizer, why)
 

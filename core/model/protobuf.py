@@ -8,6 +8,8 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 
+from core.language import told
+
 
 def fields(data: bytes | mmap.mmap, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int]]:
     """The texts and messages in one message: the number of each field, and where its bytes begin and end.
@@ -28,13 +30,13 @@ def fields(data: bytes | mmap.mmap, start: int = 0, end: int | None = None) -> I
         elif form == 2:
             size, at = _number(data, at, end)
             if at + size > end:
-                raise ValueError("it is cut short or damaged")
+                raise ValueError(told("it is cut short or damaged"))
             yield tag >> 3, at, at + size
             at += size
         else:
-            raise ValueError("it is not in the form that its name says")
+            raise ValueError(told("it is not in the form that its name says"))
     if at != end:
-        raise ValueError("it is cut short or damaged")
+        raise ValueError(told("it is cut short or damaged"))
 
 
 def _number(data: bytes | mmap.mmap, at: int, end: int) -> tuple[int, int]:
@@ -42,10 +44,10 @@ def _number(data: bytes | mmap.mmap, at: int, end: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if at >= end:
-            raise ValueError("it is cut short or damaged")
+            raise ValueError(told("it is cut short or damaged"))
         byte = data[at]
         at += 1
         value |= (byte & 127) << shift
         if byte < 128:
             return value, at
-    raise ValueError("it is not in the form that its name says")
+    raise ValueError(told("it is not in the form that its name says"))

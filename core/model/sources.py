@@ -13,6 +13,7 @@ from pathlib import Path
 from core.errors import Cancelled, LabError, MachineError, RequestError
 from core.events import Reporter
 from core.files import explained, folder_digest, folder_stamp
+from core.language import told
 from core.model.folder import check_folder
 from core.model.gguf import check_gguf, float_folder, is_gguf
 from core.resources import REHEARSAL, rehearsal_model
@@ -41,9 +42,9 @@ SKIPPED = ("*/*", "consolidated*.safetensors", "*.fp32.safetensors", "adapter_mo
 """What is left out of it: subfolders (other formats) and second copies of the weights."""
 
 _HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
-_ADVICE = (
-    "Set model.source to a folder, a .gguf file, a hub id such as microsoft/Phi-3.5-mini-instruct, "
-    'or "rehearsal".'
+_ADVICE = told(
+    "Set model.source to a folder, a .gguf file, a hub id such as "
+    'microsoft/Phi-3.5-mini-instruct, or "rehearsal".'
 )
 _PHASES = {r"Reconstruct": "Downloading the model", r"Download|Fetching": ""}
 
@@ -212,8 +213,8 @@ def _explain(error: Exception, name: str, revision: str | None) -> LabError:
     def has(kind: type[BaseException]) -> bool:
         return any(isinstance(each, kind) for each in chain)
 
-    where = f"{name} on {constants.ENDPOINT}"
-    login = 'Log in with "hf auth login", or put a token into HF_TOKEN.'
+    where = told("{name} on {endpoint}", name=name, endpoint=constants.ENDPOINT)
+    login = told('Log in with "hf auth login", or put a token into HF_TOKEN.')
     reason = next(
         (" ".join(str(each).split()) for each in reversed(chain) if str(each)), type(error).__name__
     )
@@ -222,50 +223,77 @@ def _explain(error: Exception, name: str, revision: str | None) -> LabError:
         (
             has(errors.GatedRepoError),
             RequestError(
-                "The model is gated.",
-                f"{where} is given only to accounts that have accepted its terms.",
-                f"Accept them on {constants.ENDPOINT}/{name}. {login}",
+                told("The model is gated."),
+                told("{where} is given only to accounts that have accepted its terms.", where=where),
+                told(
+                    "Accept them on {endpoint}/{name}. {login}",
+                    endpoint=constants.ENDPOINT,
+                    name=name,
+                    login=login,
+                ),
             ),
         ),
         (
             status in (401, 403) and not unknown,
-            RequestError("The hub refused the token.", f"{where}: HTTP {status}.", login),
+            RequestError(
+                told("The hub refused the token."),
+                told("{where}: HTTP {status}.", where=where, status=status),
+                login,
+            ),
         ),
         (
             has(errors.RevisionNotFoundError),
             RequestError(
-                "The model has no such revision.",
-                f"{name}@{revision} on {constants.ENDPOINT}.",
-                "Name a branch, tag or commit it has.",
+                told("The model has no such revision."),
+                told(
+                    "{name}@{revision} on {endpoint}.",
+                    name=name,
+                    revision=revision,
+                    endpoint=constants.ENDPOINT,
+                ),
+                told("Name a branch, tag or commit it has."),
             ),
         ),
         (
             unknown,
             RequestError(
-                "The hub has no such model.", f"{where} does not exist, or is private.", f"{_ADVICE} {login}"
+                told("The hub has no such model."),
+                told("{where} does not exist, or is private.", where=where),
+                told("{advice} {login}", advice=_ADVICE, login=login),
             ),
         ),
         (
             has(errors.OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE,
             MachineError(
-                "The model is not on this machine, and downloads are switched off.",
-                f"{name} is not whole in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set.",
-                "Unset HF_HUB_OFFLINE, or fetch the model elsewhere and set model.source to its folder.",
+                told("The model is not on this machine, and downloads are switched off."),
+                told(
+                    "{name} is not whole in {hf_hub_cache}, and HF_HUB_OFFLINE is set.",
+                    name=name,
+                    hf_hub_cache=constants.HF_HUB_CACHE,
+                ),
+                told(
+                    "Unset HF_HUB_OFFLINE, or fetch the model elsewhere and set model.source to its folder."
+                ),
             ),
         ),
         (
             status and has(errors.HfHubHTTPError),
             MachineError(
-                "The hub answered with an error.", f"{where}: HTTP {status}.", "Try again in some minutes."
+                told("The hub answered with an error."),
+                told("{where}: HTTP {status}.", where=where, status=status),
+                told("Try again in some minutes."),
             ),
         ),
         (
             True,
             MachineError(
-                "The hub cannot be reached.",
-                f"{where}: {reason[:300]}",
-                "Check the network and HF_ENDPOINT; what was downloaded is kept and the next try goes on from there.",
+                told("The hub cannot be reached."),
+                told("{where}: {reason}", where=where, reason=reason[:300]),
+                told(
+                    "Check the network and HF_ENDPOINT; what was downloaded is kept and the next try goes on "
+                    "from there."
+                ),
             ),
         ),
     )
-    return next(told for holds, told in cases if holds)
+    return next(said for holds, said in cases if holds)

@@ -21,6 +21,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from core.errors import LabError
+from core.language import told
 from core.model.messages import Message, Segment, text_of
 
 ANSWER_NAMES = ("response", "answer", "output", "completion", "assistant")
@@ -38,10 +39,10 @@ _SAID = 500
 """Characters of what a template says when it refuses, at most."""
 
 
-_CORRECT = "correct the row, or write a data.template of your own"
-_NO_SYSTEM = (
-    "take the system message out of the row, or put its text before the first question; or write a data.template of "
-    "your own"
+_CORRECT = told("correct the row, or write a data.template of your own")
+_NO_SYSTEM = told(
+    "take the system message out of the row, or put its text before the first question; or "
+    "write a data.template of your own"
 )
 
 
@@ -56,7 +57,7 @@ class TemplateError(ValueError):
         self.fix = fix
 
 
-NO_TOOLS = "use a model whose chat template writes tools and their calls, or leave the row out"
+NO_TOOLS = told("use a model whose chat template writes tools and their calls, or leave the row out")
 
 
 @lru_cache(maxsize=8)
@@ -186,7 +187,9 @@ class Template:
         if literal:
             pieces.append((False, literal))
         if not any(is_field for is_field, _ in pieces):
-            raise TemplateError("it has no {field} in it, so every record would give the same text")
+            raise TemplateError(
+                told("it has no {field} in it, so every record would give the same text", field="{field}")
+            )
         return cls(tuple(pieces))
 
     @property
@@ -306,7 +309,7 @@ class PlainTurns:
         answer = template.answer_field(answer)
         rest = [name for name in template.fields if name not in (answer, "system")]
         if not answer or not rest:
-            raise TemplateError("it needs a place for the question and one for the answer")
+            raise TemplateError(told("it needs a place for the question and one for the answer"))
         asked = "prompt" if "prompt" in rest else rest[-1]
         return cls(template, asked, answer, eos, special, tuple(name for name in rest if name != asked))
 
@@ -323,7 +326,7 @@ class PlainTurns:
     ) -> tuple[list[Segment], str, list[str]]:
         """The finished turns as segments, the system text that still waits, and questions without an answer."""
         if tools or any(message.tool_calls or message.role == "tool" for message in messages):
-            raise TemplateError("a plain template has no place for tools and their calls", NO_TOOLS)
+            raise TemplateError(told("a plain template has no place for tools and their calls"), NO_TOOLS)
         result: list[Segment] = []
         asked: list[str] = []
         system = ""
@@ -464,20 +467,28 @@ class ChatTemplate:
         except Exception as error:  # jinja2's own errors, and whatever a hostile text makes its parser do
             line = getattr(error, "lineno", None)
             reason = str(error) if isinstance(error, JinjaError) else f"{type(error).__name__}: {error}"
-            where = f" (line {line})" if line else ""
-            raise TemplateError(f"the model's chat template is broken: {reason[:_SAID]}{where}") from None
+            where = told(" (line {line})", line=line) if line else ""
+            raise TemplateError(
+                told(
+                    "the model's chat template is broken: {reason}{where}", reason=reason[:_SAID], where=where
+                )
+            ) from None
         try:
             return render(compiled, values)
         except LabError:
             raise  # a request to stop, which may come at any moment
         except TooMuch as error:
-            raise TemplateError(f"the model's chat template {error}") from None
+            raise TemplateError(told("the model's chat template {error}", error=error)) from None
         except JinjaError as error:
             reason = str(error)[:_SAID]
-            raise TemplateError(f"the model's chat template refuses this conversation: {reason}") from None
+            raise TemplateError(
+                told("the model's chat template refuses this conversation: {reason}", reason=reason)
+            ) from None
         except Exception as error:  # a template is a program of the model's author: it may fail in any way
             reason = f"{type(error).__name__}: {error}"[:_SAID]
-            raise TemplateError(f"the model's chat template fails on this conversation: {reason}") from None
+            raise TemplateError(
+                told("the model's chat template fails on this conversation: {reason}", reason=reason)
+            ) from None
 
     def segments(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
@@ -617,7 +628,9 @@ class ChatTemplate:
             text = self._render(guarded, False, kept)
             if text.replace(guard.cut, "") != self._render(turns, False, given):
                 raise TemplateError(
-                    "its text contains special tokens of the model, which the chat template itself looks for"
+                    told(
+                        "its text contains special tokens of the model, which the chat template itself looks for"
+                    )
                 )
         return guard, guarded, kept
 
@@ -655,7 +668,9 @@ class ChatTemplate:
         at = 0
         for start, stop, learnt in spans:
             if not at <= start <= stop:
-                raise TemplateError("the model's chat template does not let it be told where an answer lies")
+                raise TemplateError(
+                    told("the model's chat template does not let it be told where an answer lies")
+                )
             result += [guard.segment(text[at:start], False), guard.answer(text[start:stop], learnt)]
             at = stop
         result.append(guard.segment(text[at:], False))
@@ -690,10 +705,14 @@ class ChatTemplate:
                 if alone.count(guard.end) != 1 or alone.replace(guard.end, "") != text:
                     role = turns[place]["role"]
                     raise TemplateError(
-                        f"the model's chat template does not show turn {place + 1} ({role}) as it is",
+                        told(
+                            "the model's chat template does not show turn {place} ({role}) as it is",
+                            place=place + 1,
+                            role=role,
+                        ),
                         _NO_SYSTEM if role == "system" else _CORRECT,
                     )
-            raise TemplateError("the model's chat template does not show the turns one after another")
+            raise TemplateError(told("the model's chat template does not show the turns one after another"))
         ends, at = [0] * len(turns), 0
         for place, piece in zip(found, pieces[:-1:2], strict=True):
             at += len(piece)
@@ -708,10 +727,17 @@ class ChatTemplate:
                 late = next((at for at in range(place) if ends[at] > ends[place]), None)
                 if late is not None:
                     raise TemplateError(
-                        f"the model's chat template writes turn {late + 1} ({messages[late].role}) behind the "
-                        f"answer in turn {place + 1}, which would be learnt without it",
-                        "let only the last answer of the row be learnt (weight 0 for the others), make a row of each "
-                        "question, or take the system message out",
+                        told(
+                            "the model's chat template writes turn {late} ({role}) behind the answer in turn "
+                            "{place}, which would be learnt without it",
+                            late=late + 1,
+                            role=messages[late].role,
+                            place=place + 1,
+                        ),
+                        told(
+                            "let only the last answer of the row be learnt (weight 0 for the others), make a row of "
+                            "each question, or take the system message out"
+                        ),
                     )
 
     def _demand_calls(self, text: str, turns: list[dict[str, Any]], tools: list[Any], guard: Guard) -> None:
@@ -719,13 +745,18 @@ class ChatTemplate:
         if tools:
             named = [_renamed(tool, guard.open) for tool in tools]
             if self._render(turns, False, named).count(guard.open) < len(tools):
-                raise TemplateError("the model's chat template does not write the row's tools", NO_TOOLS)
+                raise TemplateError(
+                    told("the model's chat template does not write the row's tools"), NO_TOOLS
+                )
         called = [place for place, turn in enumerate(turns) if turn.get("tool_calls")]
         if called and not self._shown_calls(turns, called, tools, guard):
             for place in called:  # which of them
                 if not self._shown_calls(turns, [place], tools, guard):
                     raise TemplateError(
-                        f"the model's chat template does not write the tool call of turn {place + 1}",
+                        told(
+                            "the model's chat template does not write the tool call of turn {place}",
+                            place=place + 1,
+                        ),
                         NO_TOOLS,
                     )
 
@@ -766,7 +797,9 @@ class ChatTemplate:
         answers = [message.learnt for message in messages if message.role == "assistant"]
         if len(answers) != len(blocks):
             if not all(answers):
-                raise TemplateError("the template's own marks do not tell which answer is not to be learnt")
+                raise TemplateError(
+                    told("the template's own marks do not tell which answer is not to be learnt")
+                )
             answers = [True] * len(blocks)
         result = []
         for (start, stop), learnt in zip(blocks, answers, strict=True):
@@ -852,7 +885,11 @@ class ChatTemplate:
         before, found, _ = self._render(probed, False, tools).partition(guard.end)
         if not found or not text.startswith(before):
             raise TemplateError(
-                f"the model's chat template does not let it be told where the answer in turn {place + 1} begins"
+                told(
+                    "the model's chat template does not let it be told where the answer in turn {place} "
+                    "begins",
+                    place=place + 1,
+                )
             )
         return len(before)
 
@@ -876,7 +913,11 @@ class ChatTemplate:
         shown = self._render(turns[: place + 1], False, tools)
         if not text.startswith(shown):
             raise TemplateError(
-                f"the model's chat template does not let it be told where the tool call of turn {place + 1} ends"
+                told(
+                    "the model's chat template does not let it be told where the tool call of turn {place} "
+                    "ends",
+                    place=place + 1,
+                )
             )
         return len(shown.rstrip())
 

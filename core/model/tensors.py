@@ -17,6 +17,7 @@ from pathlib import Path
 
 from core.errors import RequestError
 from core.formats import some
+from core.language import told
 from core.model.folder import ModelFacts
 from core.model.weights import TensorEntry, tensor_entries
 
@@ -138,9 +139,12 @@ def of_adapters(entries: Iterable[str]) -> list[str]:
 def not_merged(path: Path, names: list[str]) -> RequestError:
     """The error of a checkpoint with an adapter in it: transformers would leave the adapter out unsaid."""
     return RequestError(
-        "The weights hold an adapter that was not merged.",
-        f"{path}: {some(names)}.",
-        "Load the model with PEFT, call merge_and_unload() and save_pretrained(), and set model.source to that folder.",
+        told("The weights hold an adapter that was not merged."),
+        told("{path}: {names}.", path=path, names=some(names)),
+        told(
+            "Load the model with PEFT, call merge_and_unload() and save_pretrained(), and set "
+            "model.source to that folder."
+        ),
         code="model.not-merged",
     )
 
@@ -149,10 +153,16 @@ def unread(path: Path, names: list[str]) -> RequestError:
     """The error of a checkpoint whose layers have tensors that the configuration has no place for."""
     biases = all(name.endswith(".bias") for name in names)
     return RequestError(
-        "The layers have tensors that the model, as it is configured, would not use.",
-        f"{path}: {some(names)}.",
-        "Without them it computes something else: take the config.json that belongs to these weights"
-        + (", with attention_bias or mlp_bias = true where the architecture has them." if biases else "."),
+        told("The layers have tensors that the model, as it is configured, would not use."),
+        told("{path}: {names}.", path=path, names=some(names)),
+        told(
+            "Without them it computes something else: take the config.json that belongs to these weights, with "
+            "attention_bias or mlp_bias = true where the architecture has them."
+        )
+        if biases
+        else told(
+            "Without them it computes something else: take the config.json that belongs to these weights."
+        ),
         code="model.unread-tensors",
     )
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from core.errors import RequestError
 from core.files import small_bytes
+from core.language import told
 from core.model.messages import Segment
 from core.model.text import special_tokens
 
@@ -79,9 +80,11 @@ class ModelTokenizer:
             backend = getattr(load_tokenizer(folder, trust_remote_code), "backend_tokenizer", None)
             if backend is None:
                 raise RequestError(
-                    "The tokenizer is of a kind that cannot be used.",
-                    f"{folder} has no tokenizer.json, and none can be made of what it has.",
-                    "Use a copy of the model that has tokenizer.json.",
+                    told("The tokenizer is of a kind that cannot be used."),
+                    told(
+                        "{folder} has no tokenizer.json, and none can be made of what it has.", folder=folder
+                    ),
+                    told("Use a copy of the model that has tokenizer.json."),
                 )
             return cls(backend, ends)
         from tokenizers import Tokenizer
@@ -90,7 +93,9 @@ class ModelTokenizer:
             return cls(Tokenizer.from_buffer(small_bytes(file)), ends)
         except Exception as error:  # the library raises plain Exception for whatever is wrong with the file
             raise RequestError(
-                "The model's tokenizer cannot be read.", f"{file}: {error}.", "Fetch the model again."
+                told("The model's tokenizer cannot be read."),
+                told("{file}: {error}.", file=file, error=error),
+                told("Fetch the model again."),
             ) from None
 
     def _encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:

@@ -13,6 +13,7 @@ from typing import Any
 from core.errors import RequestError
 from core.files import MOST_BYTES, small_bytes
 from core.formats import some
+from core.language import told, words_of
 from core.model.inside import refuse_name
 from core.text import first_line
 
@@ -60,31 +61,55 @@ def weight_files(path: Path) -> list[Path]:
     for name in PICKLED:
         if (path / name).is_file():
             raise RequestError(
-                "The model's weights are pickled.",
-                f"{path / name}: Python's pickle can run code while it is read, so it is not read here.",
-                f"If you trust its author, write the weights anew in safetensors: {CONVERT} {shlex.quote(str(path))}",
+                told("The model's weights are pickled."),
+                told(
+                    "{path}: Python's pickle can run code while it is read, so it is not read here.",
+                    path=path / name,
+                ),
+                told(
+                    "If you trust its author, write the weights anew in safetensors: {convert} {path}",
+                    convert=CONVERT,
+                    path=shlex.quote(str(path)),
+                ),
                 code="model.pickled",
             )
     there = sorted(each.name for each in path.glob("*.safetensors"))
     if not there:
         raise RequestError(
-            "The model folder has no weights.",
-            f"{path} holds {some_names(path)}, no {WEIGHTS}.",
-            "Fetch the whole model, or set model.source to another folder.",
+            told("The model folder has no weights."),
+            told(
+                "{path} holds {some_names}, no {weights}.",
+                path=path,
+                some_names=some_names(path),
+                weights=WEIGHTS,
+            ),
+            told("Fetch the whole model, or set model.source to another folder."),
             code="model.no-weights",
         )
     if any("-of-" in name for name in there):
         raise RequestError(
-            "The index of the model's weights is missing.",
-            f"{path} holds {some(there, 4)}, and no {SAFETENSORS_INDEX}.",
-            f"Fetch {SAFETENSORS_INDEX} from where the model came from.",
+            told("The index of the model's weights is missing."),
+            told(
+                "{path} holds {names}, and no {safetensors_index}.",
+                path=path,
+                names=some(there, 4),
+                safetensors_index=SAFETENSORS_INDEX,
+            ),
+            told(
+                "Fetch {safetensors_index} from where the model came from.",
+                safetensors_index=SAFETENSORS_INDEX,
+            ),
             code="model.no-weights",
         )
     raise RequestError(
-        "The model's weights have a name that nothing reads.",
-        f"{path} holds {some(there, 4)}, and no {WEIGHTS}.",
-        f"Rename {there[0]} to {WEIGHTS} if its tensors have transformers' names (model.layers.0. …); "
-        "else fetch the model in Hugging Face's form.",
+        told("The model's weights have a name that nothing reads."),
+        told("{path} holds {names}, and no {weights}.", path=path, names=some(there, 4), weights=WEIGHTS),
+        told(
+            "Rename {there} to {weights} if its tensors have transformers' names (model.layers.0. "
+            "…); else fetch the model in Hugging Face's form.",
+            there=there[0],
+            weights=WEIGHTS,
+        ),
         code="model.no-weights",
     )
 
@@ -95,22 +120,29 @@ def _indexed(index: Path) -> list[Path]:
         names = sorted(set(content["weight_map"].values()))
         files = [path / name for name in names]
     except (KeyError, AttributeError, TypeError, ValueError) as error:
-        raise damaged(index, f"its weight_map cannot be read ({first_line(error)})") from None
+        raise damaged(
+            index, told("its weight_map cannot be read ({error})", error=first_line(error))
+        ) from None
     for name in names:
         refuse_name(index, "weight_map", name)
     missing = [file.name for file in files if not file.is_file()]
     if missing or not files:
         raise RequestError(
-            "Some of the model's weight files are missing.",
-            f"{index.name} names {some(missing, 4) if missing else 'no file'}, not in {path}.",
-            "Fetch the model again; the download was probably cut short.",
+            told("Some of the model's weight files are missing."),
+            told(
+                "{index} names {names}, not in {path}.",
+                index=index.name,
+                names=some(missing, 4) if missing else told("no file"),
+                path=path,
+            ),
+            told("Fetch the model again; the download was probably cut short."),
             code="model.no-weights",
         )
     if "metadata" not in content:
         raise RequestError(
-            "The model's weight index cannot be read.",
-            f"{index} has no metadata, without which transformers does not read it.",
-            'Write "metadata": {} beside "weight_map" there, or fetch it again.',
+            told("The model's weight index cannot be read."),
+            told("{index} has no metadata, without which transformers does not read it.", index=index),
+            told('Write "metadata": {} beside "weight_map" there, or fetch it again.'),
             code="model.damaged",
         )
     return files
@@ -150,15 +182,19 @@ def damaged(file: Path, reason: str) -> RequestError:
         pointer = stream.read(40).startswith(b"version https://git-lfs")
     if pointer:
         return RequestError(
-            "Git LFS has put a pointer in the place of a file.",
-            f"{file} has {file.stat().st_size} bytes, which say where the file itself is.",
-            f"Fetch the files: git -C {shlex.quote(str(file.parent))} lfs pull",
+            told("Git LFS has put a pointer in the place of a file."),
+            told(
+                "{file} has {st_size} bytes, which say where the file itself is.",
+                file=file,
+                st_size=file.stat().st_size,
+            ),
+            told("Fetch the files: git -C {parent} lfs pull", parent=shlex.quote(str(file.parent))),
             code="model.damaged",
         )
     return RequestError(
-        "A file of the model is damaged.",
-        f"{file}: {reason}.",
-        "Fetch the model again; it was probably cut short.",
+        told("A file of the model is damaged."),
+        told("{file}: {reason}.", file=file, reason=reason),
+        told("Fetch the model again; it was probably cut short."),
         code="model.damaged",
     )
 
@@ -174,7 +210,7 @@ def read_object(file: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise damaged(file, first_line(error)) from None
     if not isinstance(found, dict):
-        raise damaged(file, "it is no JSON object")
+        raise damaged(file, told("it is no JSON object"))
     return found
 
 
@@ -189,12 +225,14 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > min(size - 8, MOST_BYTES):
-                raise ValueError("its header is longer than the file, or than any header")
+                raise ValueError(told("its header is longer than the file, or than any header"))
             header = json.loads(stream.read(length))
         header.pop("__metadata__", None)
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
         if 8 + length + end > size:
-            raise ValueError(f"it should have {8 + length + end} bytes and has {size}")
+            raise ValueError(
+                told("it should have {length} bytes and has {size}", length=8 + length + end, size=size)
+            )
         return {name: _entry(file, 8 + length, entry) for name, entry in header.items()}
     except (
         struct.error,
@@ -205,16 +243,23 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
         IndexError,
         RecursionError,
     ) as error:
-        raise damaged(file, str(error)) from None
+        raise damaged(file, words_of(error)) from None
 
 
 def _entry(file: Path, base: int, entry: dict[str, Any]) -> TensorEntry:
     start, end = entry["data_offsets"]
     dtype, shape = str(entry["dtype"]), tuple(entry["shape"])
     if not all(type(number) is int and number >= 0 for number in (start, end, *shape)):
-        raise ValueError("a size or place in its header is no whole number")
+        raise ValueError(told("a size or place in its header is no whole number"))
     if end < start or (dtype in BITS and 8 * (end - start) != prod(shape) * BITS[dtype]):
-        raise ValueError(f"a tensor of the shape {list(shape)[:8]} in {dtype} lies in {end - start} bytes")
+        raise ValueError(
+            told(
+                "a tensor of the shape {list} in {dtype} lies in {end} bytes",
+                list=list(shape)[:8],
+                dtype=dtype,
+                end=end - start,
+            )
+        )
     return TensorEntry(file, dtype, shape, base + start, base + end)
 
 
