@@ -104,6 +104,12 @@ def counted(count: int, what: str) -> str:
     return f"{number(count)} {what}{'' if count == 1 else 's'}"
 
 
+def listed(texts: Iterable[str], between: str = ", ") -> str:
+    """Some texts one behind the other, each in the reader's language."""
+    every = {f"t{number}": text for number, text in enumerate(texts)}
+    return told(between.join(f"{{{name}}}" for name in every), **every)
+
+
 def some(names: Iterable[object], most: int = 3) -> str:
     """The first of some names, and how many more there are: ``a, b, c and 4 more``."""
     every = [str(name) for name in names]

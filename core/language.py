@@ -137,19 +137,33 @@ class Told(str):
         return self
 
 
+_WRITTEN: Mapping[str, Callable[[object], str]] = {
+    "s": str,
+    "r": repr,
+    "c": lambda value: f"{str(value)[:1].upper()}{str(value)[1:]}",
+    "d": lambda value: str(value).rstrip("."),
+}
+"""How a value may be written in a text, by what stands behind ``!``."""
+
+
+class _English(string.Formatter):
+    def convert_field(self, value: Any, conversion: Any) -> Any:
+        return _WRITTEN[conversion](value) if conversion else value
+
+
 def told(message: str, /, **values: object) -> Told:
     """A text whose language is that of whoever looks at it; until then, and for programs, it is English.
 
     Values are texts, numbers, other texts of this kind, and what helps with an error; an exception is what it says,
-    and anything else is taken as text.
+    and anything else is taken as text. ``{fix!c}`` begins with a capital letter, ``{detail!d}`` ends without its dot.
     """
-    return Told(message.format(**values) if values else message, message, _kept(values))
+    return Told(_English().format(message, **values) if values else message, message, _kept(values))
 
 
 def told_n(one: str, many: str, n: int, /, **values: object) -> Told:
     """:func:`told` in the form that goes with the number ``n``, which it may name as ``{n}``."""
     every = {"n": n, **values}
-    return Told((one if n == 1 else many).format(**every), one, _kept(every), many, n)
+    return Told(_English().format(one if n == 1 else many, **every), one, _kept(every), many, n)
 
 
 def _kept(values: Mapping[str, object]) -> dict[str, object]:
@@ -230,11 +244,14 @@ def _filled(message: str, values: Mapping[str, object], english: bool, depth: in
             found.append(words)
             if name is None:
                 continue
-            if name not in values or conversion not in (None, "r") or not _SPEC.fullmatch(spec or ""):
+            if name not in values or (conversion or "s") not in _WRITTEN or not _SPEC.fullmatch(spec or ""):
                 return None
             value = values[name]
             if conversion:
-                found.append(format(repr(value), spec or ""))
+                whole = (
+                    "".join(map(str, _pieces(value, english, depth + 1))) if isinstance(value, str) else value
+                )
+                found.append(format(_WRITTEN[conversion](whole), spec or ""))
             elif isinstance(value, Piece):
                 found.append(value)
             elif isinstance(value, str):

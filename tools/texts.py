@@ -38,13 +38,12 @@ UNTOLD = (b'"POT-', b'"PO-', b'"Report-', b'"Last-', b'"Language-Team', b'"Gener
 """Lines of a catalogue's head that tell nothing here, or would change with every run."""
 
 
-def marked(without: tuple[str, ...] = ()) -> Catalog:
-    """Every text that is marked in the code, save by the functions ``without``."""
+def marked(rooms: tuple[str, ...] = ("core", "tui")) -> Catalog:
+    """Every text that is marked in the code."""
     found = Catalog(project="OlivePress", charset="utf-8")
-    keywords = {name: which for name, which in KEYWORDS.items() if name not in without}
-    for room in ("core", "tui"):
+    for room in rooms:
         for name, _line, message, comments, context in extract_from_dir(
-            ROOT / room, method_map=[("**.py", "python")], keywords=keywords, comment_tags=("Translators:",)
+            ROOT / room, method_map=[("**.py", "python")], keywords=KEYWORDS, comment_tags=("Translators:",)
         ):
             if context is None and message not in called(ROOT / room / name):
                 continue

@@ -12,6 +12,7 @@ from core.data.clean import Cleaned
 from core.data.types import Finding
 from core.errors import LabError, RequestError
 from core.events import TimeLeft
+from core.language import told
 from core.process import Child, Message, Request, serve
 from core.recipe import read_recipe
 
@@ -104,7 +105,7 @@ def main(root: Path) -> None:
             report = summary(root, read_recipe(root / "lab.toml"), request.reporter())
             return report.as_dict()
         if report is None:
-            raise RequestError("The rows have not been checked.")
+            raise RequestError(told("The rows have not been checked."))
         if ask["what"] == "clean":
             done = write_clean(report, Path(ask["out"]), keep=ask["keep"])
             return {

@@ -17,6 +17,7 @@ from core.data.types import Finding
 from core.errors import Do, RequestError
 from core.events import Reporter
 from core.files import explained, half_made
+from core.language import told
 
 if TYPE_CHECKING:
     from core.data.survey import DataReport
@@ -91,13 +92,12 @@ def write_clean(
                 left_file.write(json.dumps(entry, ensure_ascii=False, default=str) + "\n")
             if not kept:
                 raise RequestError(
-                    "The clean file would have no row.",
-                    f"All {left:,} rows have findings.",
-                    (
-                        "Mend what ",
-                        Do.of("data", "DIR"),
-                        " lists, or keep some kinds: ",
-                        Do.of("data", "DIR", "--clean", "OUT.jsonl", "--keep", "KIND"),
+                    told("The clean file would have no row."),
+                    told("All {left:,} rows have findings.", left=left),
+                    told(
+                        "Mend what {command} lists, or keep some kinds: {command2}",
+                        command=Do.of("data", "DIR"),
+                        command2=Do.of("data", "DIR", "--clean", "OUT.jsonl", "--keep", "KIND"),
                     ),
                 )
             for stream in (good_file, left_file):
@@ -117,16 +117,18 @@ def _why(finding: Finding) -> str:
 def _refuse(report: DataReport, out: Path) -> None:
     detail = ""
     if out.is_dir():
-        detail = f"{out} is a folder."
+        detail = told("{out} is a folder.", out=out)
     elif out.exists() and report.path.exists() and out.samefile(report.path):
-        detail = f"{out} is the data file itself, which is never changed."
+        detail = told("{out} is the data file itself, which is never changed.", out=out)
     elif report.path.is_dir() and out.resolve().is_relative_to(report.path.resolve()):
-        detail = f"{out} lies in the data folder, and would be read as data the next time."
+        detail = told("{out} lies in the data folder, and would be read as data the next time.", out=out)
     elif out.suffix.lower() not in (".jsonl", ".ndjson", ".json", ""):
-        detail = f"{out} would hold JSON Lines, whatever the data was."
+        detail = told("{out} would hold JSON Lines, whatever the data was.", out=out)
     if detail:
         raise RequestError(
-            "The clean file cannot be written there.", detail, "Name another file, such as clean.jsonl."
+            told("The clean file cannot be written there."),
+            detail,
+            told("Name another file, such as clean.jsonl."),
         )
 
 

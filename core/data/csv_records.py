@@ -14,6 +14,7 @@ from typing import IO
 
 from core.data.json_records import LONGEST_RECORD, TOO_LONG, not_utf8
 from core.data.types import Problem, quote
+from core.language import told
 
 MOST_LINES = 2_000
 """Lines that one quoted text may go over before the quote counts as forgotten."""
@@ -109,7 +110,7 @@ class CsvRecords:
             rows = csv.reader(texts(), delimiter=self._delimiter, strict=True, skipinitialspace=self._spaced)
             return line, next(rows, [])
         except UnicodeDecodeError as error:
-            return line, not_utf8(error.object, error.start, "a byte of the row")
+            return line, not_utf8(error.object, error.start, told("a byte of the row"))
         except csv.Error as error:
             self._go_to(behind)
             if len(raw) >= LONGEST_RECORD:
@@ -118,12 +119,15 @@ class CsvRecords:
             place = quote(text, wrong_quote(text, self._delimiter))
             if unclosed:
                 return line, Problem(
-                    "broken-csv", "a quote is opened here and never closed", "close the quote", place
+                    "broken-csv",
+                    told("a quote is opened here and never closed"),
+                    told("close the quote"),
+                    place,
                 )
             return line, Problem(
                 "broken-csv",
-                f"its quotes are wrong ({error})",
-                'write a quote inside quoted text as ""',
+                told("its quotes are wrong ({error})", error=error),
+                told('write a quote inside quoted text as ""'),
                 place,
             )
 
@@ -146,8 +150,11 @@ class CsvRecords:
                 if twice:
                     self._header_problem = Problem(
                         "broken-csv",
-                        f"the first line names the columns, and {twice!r} stands there twice",
-                        "give each column a name of its own in the first line",
+                        told(
+                            "the first line names the columns, and {twice} stands there twice",
+                            twice=repr(twice),
+                        ),
+                        told("give each column a name of its own in the first line"),
                     )
                 elif any(map(_is_sentence, cells)) and all(
                     _is_sentence(cell) or not cell.strip() or _NUMBER.fullmatch(cell.strip())
@@ -156,8 +163,8 @@ class CsvRecords:
                     self._names = []
                     self._header_problem = Problem(
                         "broken-csv",
-                        "the first line must name the columns, and this one seems to be a record",
-                        "put a line with names before it, such as question,answer",
+                        told("the first line must name the columns, and this one seems to be a record"),
+                        told("put a line with names before it, such as question,answer"),
                     )
 
     def skip(self) -> bool:
@@ -179,8 +186,8 @@ class CsvRecords:
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, str | None] | Problem]]:
         if self._to_tell is not None:
-            told, self._to_tell = self._to_tell, None
-            yield self._line, told
+            said, self._to_tell = self._to_tell, None
+            yield self._line, said
         names = self._names
         while names and (found := self._record()):
             line, cells = found
@@ -196,8 +203,12 @@ class CsvRecords:
                     line,
                     Problem(
                         "wrong-columns",
-                        f"it has {len(cells)} values, and the first line names {len(names)} columns",
-                        "put text with the separator in it into quotes",
+                        told(
+                            "it has {count} values, and the first line names {count2} columns",
+                            count=len(cells),
+                            count2=len(names),
+                        ),
+                        told("put text with the separator in it into quotes"),
                         quote(self._delimiter.join(cells), len(self._delimiter.join(cells[: len(names)]))),
                     ),
                 )

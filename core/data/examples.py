@@ -15,6 +15,7 @@ from core.data.split import Splitter, split_rows
 from core.data.types import Example, Problem, Row, Split
 from core.errors import Do, RequestError, Use
 from core.events import Reporter
+from core.language import told, words_of
 from core.model.template import TemplateError
 from core.model.text import ModelText
 from core.recipe import SAMPLE_FILE, Recipe
@@ -38,18 +39,21 @@ def resolve_data_file(recipe: Recipe, lab_root: Path) -> Path:
             return path
         if path.exists():
             raise RequestError(
-                "The data file is no file.", f"{path} is a device or a pipe.", "Name a file or a folder."
+                told("The data file is no file."),
+                told("{path} is a device or a pipe.", path=path),
+                told("Name a file or a folder."),
             )
     except (OSError, ValueError) as error:
         raise RequestError(
-            "The data file cannot be read.", f"data.file = {recipe.data.file!r}: {error}."
+            told("The data file cannot be read."),
+            told("data.file = {file}: {error}.", file=repr(recipe.data.file), error=error),
         ) from None
     if recipe.data.file == SAMPLE_FILE and sample_data().exists():
         return sample_data()
     raise RequestError(
-        "The data file does not exist.",
-        f"data.file = {recipe.data.file!r} was looked for at {path}.",
-        ("Put the file there, or set ", Use("data.file"), "."),
+        told("The data file does not exist."),
+        told("data.file = {file} was looked for at {path}.", file=repr(recipe.data.file), path=path),
+        told("Put the file there, or set {setting}.", setting=Use("data.file")),
     )
 
 
@@ -69,9 +73,9 @@ def first_problem(path: Path) -> Problem | None:
 def no_rows(bytes: int) -> Problem:
     """That a file of so many bytes holds no record."""
     if not bytes:
-        return Problem("no-rows", "the file is empty", "give a file with records")
-    what = "the file has no records: blank lines, an empty list or the names of columns are all"
-    return Problem("no-rows", what, "give a file with records")
+        return Problem("no-rows", told("the file is empty"), told("give a file with records"))
+    what = told("the file has no records: blank lines, an empty list or the names of columns are all")
+    return Problem("no-rows", what, told("give a file with records"))
 
 
 def load_examples(
@@ -115,9 +119,12 @@ def load_examples(
             examples.append(_example(plan, path, row, record))
     if not len(splitter):
         raise RequestError(
-            "The data file has no records to learn from.",
-            f"{path} is empty, or every row in it says that it is not to be learnt.",
-            ("Give a file with records; ", Do.of("data", lab_root), " says what is in this one."),
+            told("The data file has no records to learn from."),
+            told("{path} is empty, or every row in it says that it is not to be learnt.", path=path),
+            told(
+                "Give a file with records; {command} says what is in this one.",
+                command=Do.of("data", lab_root),
+            ),
         )
     held_out = split_rows(splitter, recipe, lab_root)
     if limited:
@@ -173,19 +180,24 @@ def _example(plan: Plan, path: Path, row: Row, record: Record) -> Example:
     try:
         segments, rejected = plan.segments(record), plan.rejected_segments(record)
     except TemplateError as error:
-        raise _refused(path, row, Problem("template-error", str(error), error.fix)) from None
+        raise _refused(path, row, Problem("template-error", words_of(error), error.fix)) from None
     return Example(row.file, row.line, record.messages, segments, record.tools, rejected, record.good)
 
 
 def _refused(path: Path, row: Row, problem: Problem | None) -> RequestError:
-    problem = problem or Problem("unreadable-file", "it cannot be read", "remove it")
+    problem = problem or Problem("unreadable-file", told("it cannot be read"), told("remove it"))
     where = path / row.file if path.is_dir() else path
-    fix = problem.fix[:1].upper() + problem.fix[1:]
-    hint = (
-        f"{fix}. ",
-        Do.of("data", "DIR"),
-        " lists all such rows, and whether a file can be written without them.",
+    hint = told(
+        "{fix!c}. {command} lists all such rows, and whether a file can be written without them.",
+        fix=problem.fix,
+        command=Do.of("data", "DIR"),
     )
-    number = f" (row {row.number})" if row.number > row.line else ""
-    detail = f"{where}, line {row.line}{number}: {problem.message}."
-    return RequestError("A data row cannot be used.", detail, hint)
+    number = told(" (row {number})", number=row.number) if row.number > row.line else ""
+    detail = told(
+        "{where}, line {line}{number}: {message}.",
+        where=where,
+        line=row.line,
+        number=number,
+        message=problem.message,
+    )
+    return RequestError(told("A data row cannot be used."), detail, hint)

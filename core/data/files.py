@@ -18,6 +18,8 @@ from core.data.streams import Stream
 from core.data.types import Noted, Problem, Row, UnreadableFile
 from core.errors import RequestError
 from core.files import read_json
+from core.formats import listed
+from core.language import told
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".feather")
 _METADATA = (
@@ -39,14 +41,14 @@ LEFT_OUT = ".left-out.jsonl"
 HEAD = 1 << 16
 
 _PACKED = {
-    b"PK\x03\x04": "a zip archive",
-    b"BZh": "packed with bzip2",
-    b"\xfd7zXZ\x00": "packed with xz",
-    b"\x28\xb5\x2f\xfd": "packed with zstd",
+    b"PK\x03\x04": told("a zip archive"),
+    b"BZh": told("packed with bzip2"),
+    b"\xfd7zXZ\x00": told("packed with xz"),
+    b"\x28\xb5\x2f\xfd": told("packed with zstd"),
     b"7z\xbc\xaf": "a 7z archive",
-    b"SQLite format 3": "an SQLite database",
-    b"%PDF": "a PDF document",
-    b"\xd0\xcf\x11\xe0": "an old Office document",
+    b"SQLite format 3": told("an SQLite database"),
+    b"%PDF": told("a PDF document"),
+    b"\xd0\xcf\x11\xe0": told("an old Office document"),
 }
 
 
@@ -125,10 +127,22 @@ def data_files(path: Path) -> list[DataFile]:
         found += _parts(DataFile(each, name, bool(HELD_OUT.search(name.lower()))))
     if not found:
         raise RequestError(
-            "The data folder has no records.",
-            f"{path} has no file that ends in {', '.join(SUFFIXES)} (or one of these and .gz).",
-            "".join(f"With {name!r}: {fix}. " for name, fix in list(passed_over(path).items())[:3])
-            + "Put the records there, or set data.file to the right folder.",
+            told("The data folder has no records."),
+            told(
+                "{path} has no file that ends in {names} (or one of these and .gz).",
+                path=path,
+                names=", ".join(SUFFIXES),
+            ),
+            listed(
+                [
+                    *(
+                        told("With {name!r}: {fix}.", name=name, fix=fix)
+                        for name, fix in list(passed_over(path).items())[:3]
+                    ),
+                    told("Put the records there, or set data.file to the right folder."),
+                ],
+                " ",
+            ),
         )
     if all(each.held_out for each in found):
         found = [DataFile(each.path, each.name, False, each.part, each.others) for each in found]
@@ -137,22 +151,22 @@ def data_files(path: Path) -> list[DataFile]:
 
 def passed_over(path: Path) -> dict[str, str]:
     """What in a folder seems to hold records and is not read, and what to do: `.jsonl.zst`, links to nothing."""
-    found = {}
+    found: dict[str, str] = {}
     for each in sorted(path.rglob("*")) if path.is_dir() else ():
         name = each.relative_to(path).as_posix()
         lower = each.name.lower()
         if lower.startswith("."):
             continue
         if each.is_symlink() and each.is_dir():
-            found[name] = "it is a link to a folder: put the folder itself there"
+            found[name] = told("it is a link to a folder: put the folder itself there")
         elif each.is_symlink() and not each.exists():
-            found[name] = "it is a link to a file that is not there: fetch the file"
+            found[name] = told("it is a link to a file that is not there: fetch the file")
         elif lower.endswith(_NOT_READ) and each.is_file():
-            found[name] = "unpack or export it to JSON Lines, CSV or Parquet"
+            found[name] = told("unpack or export it to JSON Lines, CSV or Parquet")
         elif lower.endswith(_TEXTS) and each.is_file() and not lower.startswith(_ABOUT):
-            found[name] = 'it is plain text: write it as JSON Lines, {"text": "…"} on each line'
+            found[name] = told('it is plain text: write it as JSON Lines, {"text": "…"} on each line')
         elif lower.endswith(SUFFIXES) and each.is_file() and not each.stat().st_size:
-            found[name] = "it is empty: make or copy it again"
+            found[name] = told("it is empty: make or copy it again")
     return found
 
 
@@ -257,8 +271,8 @@ def kind_of(file: DataFile) -> Kind | None:
     if columns:
         few = ", ".join(map(repr, columns[:4])) + (", …" if len(columns) > 4 else "")
         raise UnreadableFile(
-            f"it is one object of columns or of records by name ({few}), not a list of records",
-            'write it as [{"field": "text"}, …]; pandas does with to_json(orient="records")',
+            told("it is one object of columns or of records by name ({few}), not a list of records", few=few),
+            told('write it as [{"field": "text"}, …]; pandas does with to_json(orient="records")'),
         )
     return kind
 
@@ -283,33 +297,40 @@ def sniff(path: Path) -> Kind | None:  # noqa: C901, PLR0912 - a branch for each
         try:
             head = zlib.decompressobj(31).decompress(head, HEAD)
         except zlib.error:
-            raise UnreadableFile("the gzip file is damaged", "make or copy the file again") from None
+            raise UnreadableFile(
+                told("the gzip file is damaged"), told("make or copy the file again")
+            ) from None
     if head.startswith(b"PAR1"):
         if packed:
-            raise UnreadableFile("it is Parquet inside gzip", "unpack the file with gunzip")
+            raise UnreadableFile(told("it is Parquet inside gzip"), told("unpack the file with gunzip"))
         return Kind("parquet")
     if head.startswith(b"ARROW1") or (head.startswith(b"\xff\xff\xff\xff") and path.suffix == ".arrow"):
         if packed:
-            raise UnreadableFile("it is Arrow inside gzip", "unpack the file with gunzip")
+            raise UnreadableFile(told("it is Arrow inside gzip"), told("unpack the file with gunzip"))
         return Kind("arrow")
     if head.startswith(b"PK\x03\x04") and path.suffix.lower() in (".xlsx", ".xlsm", ".ods"):
         raise UnreadableFile(
-            "it is a workbook of a spreadsheet, not records", "save the sheet as CSV (UTF-8)"
+            told("it is a workbook of a spreadsheet, not records"), told("save the sheet as CSV (UTF-8)")
         )
     if head.startswith(b"version https://git-lfs"):
-        raise UnreadableFile("it is a pointer of Git LFS, not the file itself", "fetch it with git lfs pull")
+        raise UnreadableFile(
+            told("it is a pointer of Git LFS, not the file itself"), told("fetch it with git lfs pull")
+        )
     if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
-        raise UnreadableFile("it is a web page, not records", "download the file itself")
+        raise UnreadableFile(told("it is a web page, not records"), told("download the file itself"))
     for magic, what in _PACKED.items():
         if head.startswith(magic):
             raise UnreadableFile(
-                f"it is {what}, not records", "unpack or export it to JSON Lines, CSV or Parquet"
+                told("it is {what}, not records", what=what),
+                told("unpack or export it to JSON Lines, CSV or Parquet"),
             )
     if (
         head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         or head[:64].count(0) > len(head[:64]) // 4
     ):
-        raise UnreadableFile("it is UTF-16 or binary, not UTF-8 text", "save it as UTF-8", "invalid-utf8")
+        raise UnreadableFile(
+            told("it is UTF-16 or binary, not UTF-8 text"), told("save it as UTF-8"), "invalid-utf8"
+        )
     text = head.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace")
     if not text.strip():
         return None
@@ -326,8 +347,12 @@ def _json_kind(text: str, packed: bool, name: str, old_mac: bool, *, whole: bool
     lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
     in_lines = name.endswith((".jsonl", ".ndjson"))
     if name.endswith((".parquet", ".arrow", ".feather")):
-        what = "Parquet file (they begin with PAR1)" if name.endswith(".parquet") else "Arrow file"
-        raise UnreadableFile(f"it is not a {what}", "make or copy the file again")
+        what = (
+            told("it is not a Parquet file (they begin with PAR1)")
+            if name.endswith(".parquet")
+            else told("it is not a Arrow file")
+        )
+        raise UnreadableFile(what, told("make or copy the file again"))
     if first == "[":
         many = len(lines) > 1 and lines[1].startswith("{") and not lines[1].endswith(",")
         if in_lines and many and not lines[0].endswith((",", "[")):
@@ -343,8 +368,8 @@ def _json_kind(text: str, packed: bool, name: str, old_mac: bool, *, whole: bool
     if len(lines) > 1 and any(mark in lines[0] for mark in ",;\t"):
         return _csv(text, packed, ",", old_mac)
     raise UnreadableFile(
-        "it is neither JSON Lines, JSON, CSV, Parquet nor Arrow",
-        "write one JSON object on each line and call it .jsonl",
+        told("it is neither JSON Lines, JSON, CSV, Parquet nor Arrow"),
+        told("write one JSON object on each line and call it .jsonl"),
     )
 
 

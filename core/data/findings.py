@@ -14,7 +14,7 @@ from typing import IO
 
 from core.data.types import BLOCKING, Finding, Problem, quote
 from core.formats import counted, number
-from core.language import _
+from core.language import _, told
 
 OFTEN = 40
 """Seen more often than this, a record is seen very often: it is twice the rounds that "auto" takes at most."""
@@ -98,10 +98,10 @@ _FOREIGN = re.compile(
     r"|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>"
 )
 _NAMES = {
-    0x1B: "an escape code",
-    0xFFFD: "a replacement character, left by a wrong decoding",
-    0xFEFF: "a byte order mark inside of the text",
-    0x00: "a NUL character",
+    0x1B: told("an escape code"),
+    0xFFFD: told("a replacement character, left by a wrong decoding"),
+    0xFEFF: told("a byte order mark inside of the text"),
+    0x00: told("a NUL character"),
 }
 
 
@@ -111,9 +111,18 @@ def control_characters(texts: Iterable[str]) -> Problem | None:
         match = _CONTROL.search(text)
         if match:
             code = ord(match.group())
-            name = _NAMES.get(code) or unicodedata.name(match.group(), "a control character").lower()
-            message = f"it has {name} (U+{code:04X}) at character {match.start() + 1}"
-            return Problem("control-characters", message, "remove the character", quote(text, match.start()))
+            name = (
+                _NAMES.get(code) or unicodedata.name(match.group(), "").lower() or told("a control character")
+            )
+            message = told(
+                "it has {name} (U+{code:04X}) at character {start}",
+                name=name,
+                code=code,
+                start=match.start() + 1,
+            )
+            return Problem(
+                "control-characters", message, told("remove the character"), quote(text, match.start())
+            )
     return None
 
 
@@ -128,27 +137,40 @@ def special_tokens(
     for text in texts:
         match = pattern.search(text) if pattern is not None else None
         if match and read:
-            message = f"its text contains {match.group()}, which the model reads as a token of its own"
+            message = told(
+                "its text contains {token}, which the model reads as a token of its own", token=match.group()
+            )
             return Problem(
                 "special-token",
                 message,
-                f"remove {match.group()} if it is not meant so",
+                told("remove {token} if it is not meant so", token=match.group()),
                 quote(text, match.start()),
             )
         if match:
-            message = f"its text contains {match.group()}, a token of the model, here learnt as mere letters"
+            message = told(
+                "its text contains {token}, a token of the model, here learnt as mere letters",
+                token=match.group(),
+            )
             return Problem(
                 "special-token",
                 message,
-                f"remove {match.group()}; the template writes such tokens",
+                told("remove {token}; the template writes such tokens", token=match.group()),
                 quote(text, match.start()),
             )
         match = _FOREIGN.search(text)
         if match:
-            message = f"its text contains {match.group()}, a mark of another model's chat template"
-            fix = "bring the question and the answer without such marks; the template writes this model's own"
+            message = told(
+                "its text contains {token}, a mark of another model's chat template, here learnt as mere letters",
+                token=match.group(),
+            )
+            fix = told(
+                "bring the question and the answer without such marks; the template writes this model's own"
+            )
             return Problem(
-                "special-token", f"{message}, here learnt as mere letters", fix, quote(text, match.start())
+                "special-token",
+                message,
+                fix,
+                quote(text, match.start()),
             )
     return None
 
@@ -160,8 +182,26 @@ def too_long(tokens: int, limit: int, before_answer: int | None, *, estimated: b
         tokens: of the whole row.
         before_answer: tokens in front of the answer, where it has one.
     """
-    about = "about " if estimated else ""
-    message = f"it has {about}{tokens} tokens, so {tokens - limit} would be lost"
-    if before_answer is not None and before_answer >= limit:
-        message += " and nothing of the answer is left"
-    return Problem("too-long", message, f"shorten the row, or set data.max_seq_len to {tokens} or more")
+    if before_answer is None or before_answer < limit:
+        message = told("it has {tokens} tokens, so {lost} would be lost", tokens=tokens, lost=tokens - limit)
+        if estimated:
+            message = told(
+                "it has about {tokens} tokens, so {lost} would be lost", tokens=tokens, lost=tokens - limit
+            )
+    else:
+        message = told(
+            "it has {tokens} tokens, so {lost} would be lost and nothing of the answer is left",
+            tokens=tokens,
+            lost=tokens - limit,
+        )
+        if estimated:
+            message = told(
+                "it has about {tokens} tokens, so {lost} would be lost and nothing of the answer is left",
+                tokens=tokens,
+                lost=tokens - limit,
+            )
+    return Problem(
+        "too-long",
+        message,
+        told("shorten the row, or set data.max_seq_len to {tokens} or more", tokens=tokens),
+    )

@@ -9,9 +9,11 @@ import codecs
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import IO, Any
 
 from core.data.types import BEFORE, BEHIND, Noted, Problem, quote
+from core.language import told
 
 LONGEST_RECORD = 1 << 24
 """Bytes (or characters) after which a record is refused rather than kept in memory: no model reads as much."""
@@ -19,12 +21,20 @@ LONGEST_RECORD = 1 << 24
 DEEPEST = 200
 """Levels of nesting that are accepted: what can just be read could not be written again."""
 
-CORRECT = "correct the record or remove it"
+CORRECT = told("correct the record or remove it")
 Found = dict[str, Any] | Noted | Problem
-TOO_LONG = Problem("broken-json", f"the record is longer than {LONGEST_RECORD >> 20} MiB", CORRECT)
+TOO_LONG = Problem(
+    "broken-json",
+    told("the record is longer than {longest_record} MiB", longest_record=LONGEST_RECORD >> 20),
+    CORRECT,
+)
 MOST_BRACKETS = 500_000
 """Lists and objects (brackets in its texts too) in a record: each costs a hundred times its two bytes."""
-TOO_MANY = Problem("broken-json", f"the record has more than {MOST_BRACKETS:,} brackets", CORRECT)
+TOO_MANY = Problem(
+    "broken-json",
+    told("the record has more than {most_brackets:,} brackets", most_brackets=MOST_BRACKETS),
+    CORRECT,
+)
 _CHUNK = 1 << 18
 _BLANK = b" \t\r\n"
 _DECODER = json.JSONDecoder()
@@ -37,17 +47,21 @@ def as_record(value: Any, text: str) -> Found:
     """A decoded value as a record, or what is wrong with it. `text` is what it was decoded from."""
     if isinstance(value, dict):
         if _too_deep(value):
-            return Problem("broken-json", "it is nested too deeply", CORRECT)
+            return Problem("broken-json", told("it is nested too deeply"), CORRECT)
         twice = _key_twice(text, value)
         if not twice:
             return value
-        message = f"the key {twice!r} stands twice in an object, and the first one is not used"
-        return Noted(value, Problem("key-twice", message, "remove one of the two"))
-    name = {list: "a list", str: "text", bool: "true or false", type(None): "null"}.get(
+        message = told(
+            "the key {twice} stands twice in an object, and the first one is not used", twice=repr(twice)
+        )
+        return Noted(value, Problem("key-twice", message, told("remove one of the two")))
+    name = {list: told("a list"), str: "text", bool: told("true or false"), type(None): "null"}.get(
         type(value), "a number"
     )
     return Problem(
-        "wrong-type", f"it holds {name}, not an object with fields", 'write it as {"field": "text"}'
+        "wrong-type",
+        told("it holds {name}, not an object with fields", name=name),
+        told('write it as {"field": "text"}'),
     )
 
 
@@ -131,7 +145,7 @@ def parse_line(raw: bytes) -> Found | None:
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        return not_utf8(raw, error.start, f"byte {error.start + 1} of the line")
+        return not_utf8(raw, error.start, told("byte {start} of the line", start=error.start + 1))
     if _too_many(text):
         return TOO_MANY
     try:
@@ -141,14 +155,17 @@ def parse_line(raw: bytes) -> Found | None:
             return parse_line(raw[:-1])
         if text.startswith(("//", "#", "/*")):
             return Problem(
-                "broken-json", "it is a comment, which JSON does not have", "remove the line", quote(text, 0)
+                "broken-json",
+                told("it is a comment, which JSON does not have"),
+                told("remove the line"),
+                quote(text, 0),
             )
-        message = f"{_plain(error.msg)}, at column {error.colno}"
+        message = told("{plain}, at column {colno}", plain=_plain(error.msg), colno=error.colno)
         return Problem("broken-json", message, CORRECT, quote(text, error.pos))
     except (ValueError, RecursionError) as error:
         return Problem("broken-json", _odd(error), CORRECT)
     if "\\u" in text and has_lone_surrogate(value):
-        return Problem("invalid-utf8", "it has half of a surrogate pair (\\ud800 to \\udfff)", CORRECT)
+        return Problem("invalid-utf8", told("it has half of a surrogate pair (\\ud800 to \\udfff)"), CORRECT)
     return as_record(value, text)
 
 
@@ -201,17 +218,19 @@ def _plain(message: str) -> str:
     """The decoder's words, with the first letter small and the cause named where it is a common one."""
     # Only the words that people read hang on this: the json module gives its errors no code.
     if message.startswith("Extra data"):
-        return "there is more text behind the record"
+        return told("there is more text behind the record")
     if message.startswith("Unterminated string"):
-        return "a text has no closing quote"
+        return told("a text has no closing quote")
     if message.startswith("Invalid control character"):
-        return "a text has a raw control character (write \\n for a line break)"
+        return told("a text has a raw control character (write \\n for a line break)")
     return message[:1].lower() + message[1:]
 
 
 def _odd(error: Exception) -> str:
     return (
-        "it is nested too deeply" if isinstance(error, RecursionError) else "it has a number that is too long"
+        told("it is nested too deeply")
+        if isinstance(error, RecursionError)
+        else told("it has a number that is too long")
     )
 
 
@@ -224,14 +243,13 @@ def not_utf8(raw: bytes, place: int, where: str) -> Problem:
         where: the same in words.
     """
     byte = raw[place]
-    try:
-        letter = f", {bytes([byte]).decode('cp1252')!r} in Windows' and Latin-1 files"
-    except UnicodeDecodeError:
-        letter = ""
-    fix = "save the file as UTF-8 (iconv -f WINDOWS-1252 -t UTF-8 does, if that is what it is)"
+    letter = ""
+    with suppress(UnicodeDecodeError):
+        letter = told(", {bytes} in Windows' and Latin-1 files", bytes=repr(bytes([byte]).decode("cp1252")))
+    fix = told("save the file as UTF-8 (iconv -f WINDOWS-1252 -t UTF-8 does, if that is what it is)")
     line = raw.decode("utf-8", "surrogateescape")
     before = raw[:place].decode("utf-8", "surrogateescape")
-    message = f"{where} (0x{byte:02x}{letter}) is not UTF-8"
+    message = told("{where} (0x{byte:02x}{letter}) is not UTF-8", where=where, byte=byte, letter=letter)
     return Problem("invalid-utf8", message, fix, quote(line, len(before)))
 
 
@@ -246,9 +264,11 @@ def _judged(value: Any, piece: str) -> Found:
         if bad >= 0:
             near = piece[max(0, bad - 2 * BEFORE) : bad + 2 * BEHIND]
             place = len(piece[max(0, bad - 2 * BEFORE) : bad].encode("utf-8", "surrogateescape"))
-            return not_utf8(near.encode("utf-8", "surrogateescape"), place, "a byte of the record")
+            return not_utf8(near.encode("utf-8", "surrogateescape"), place, told("a byte of the record"))
         if has_lone_surrogate(value):
-            return Problem("invalid-utf8", "it has half of a surrogate pair (\\ud800 to \\udfff)", CORRECT)
+            return Problem(
+                "invalid-utf8", told("it has half of a surrogate pair (\\ud800 to \\udfff)"), CORRECT
+            )
     return as_record(value, piece)
 
 
@@ -331,7 +351,10 @@ class JsonValues:
                 self._at += 1
                 if not self._wrapped and self._skip():
                     self._mark()
-                    yield self._line, Problem("broken-json", "there is more text behind the array", CORRECT)
+                    yield (
+                        self._line,
+                        Problem("broken-json", told("there is more text behind the array"), CORRECT),
+                    )
                 return
             found, behind = self._value()
             ended = not behind and not self._resume()
@@ -340,8 +363,11 @@ class JsonValues:
                 return
         if self._array:
             self._mark()
-            message = "the file ends before the array is closed with ]"
-            yield self._line, Problem("broken-json", message, "add the missing end, or make the file again")
+            message = told("the file ends before the array is closed with ]")
+            yield (
+                self._line,
+                Problem("broken-json", message, told("add the missing end, or make the file again")),
+            )
 
     def _value(self) -> tuple[Found, bool]:
         """The value at the present place, and whether the place is behind it: not so where it is broken."""
@@ -374,19 +400,27 @@ class JsonValues:
         down = self._text.count("\n", self._at, error.pos)
         before = self._text.rfind("\n", 0, error.pos)
         inside = self._ended and error.pos >= len(self._text.rstrip())
-        where = f"line {self._line + down}, column {error.pos - before}" if before >= 0 or down == 0 else "it"
+        where = (
+            told("line {line}, column {pos}", line=self._line + down, pos=error.pos - before)
+            if before >= 0 or down == 0
+            else "it"
+        )
         # Only what is sure to be there whatever was read at once: from the record's beginning on.
         into = error.pos - self._at
         while len(self._text) - self._at - into <= BEHIND and self._more():
             pass
         place = quote(self._text[self._at : self._at + into + BEHIND + 1], into)
         if inside:
-            return Problem("broken-json", "the file ends inside this record", CORRECT, place)
+            return Problem("broken-json", told("the file ends inside this record"), CORRECT, place)
         if self._text.startswith(("//", "#", "/*"), self._at):
-            return Problem("broken-json", "there is a comment, which JSON does not have", "remove it", place)
+            return Problem(
+                "broken-json", told("there is a comment, which JSON does not have"), told("remove it"), place
+            )
         if down == 0 and before < 0:
             return Problem("broken-json", _plain(error.msg), CORRECT, place)
-        return Problem("broken-json", f"{_plain(error.msg)}, at {where}", CORRECT, place)
+        return Problem(
+            "broken-json", told("{plain}, at {where}", plain=_plain(error.msg), where=where), CORRECT, place
+        )
 
     def _resume(self) -> bool:
         """Go behind a broken record, to where the next seems to begin; False if none does."""

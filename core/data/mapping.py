@@ -24,6 +24,8 @@ from core.data.messages import (
     unpacked,
 )
 from core.data.names import plain_name
+from core.formats import listed
+from core.language import told, told_n
 from core.options import AUTO
 
 SURE = 0.8
@@ -71,22 +73,26 @@ class FieldMap:
     def words(self) -> str:
         """The mapping in words for people."""
         if self.messages:
-            said = f"the conversation is in {self.messages!r}"
+            said = told("the conversation is in {messages}", messages=repr(self.messages))
         elif self.text:
-            said = f"the whole text is in {self.text!r}"
+            said = told("the whole text is in {text}", text=repr(self.text))
         elif not self.complete:
-            return "no field is taken as the question or the answer"
+            return told("no field is taken as the question or the answer")
         else:
             asked = " and ".join(map(repr, self.prompt))
-            said = f"the question is in {asked}, the answer in {self.response!r}"
-        more = {
-            "the system message": self.system,
-            "earlier turns": self.history,
-            "tools": self.tools,
-            "whether it is learnt": self.label,
-            "the rejected answer": self.rejected,
-        }
-        return said + "".join(f", {what} in {name!r}" for what, name in more.items() if name)
+            said = told(
+                "the question is in {asked}, the answer in {response}",
+                asked=asked,
+                response=repr(self.response),
+            )
+        more = [
+            told("the system message in {field!r}", field=self.system) if self.system else "",
+            told("earlier turns in {field!r}", field=self.history) if self.history else "",
+            told("tools in {field!r}", field=self.tools) if self.tools else "",
+            told("whether it is learnt in {field!r}", field=self.label) if self.label else "",
+            told("the rejected answer in {field!r}", field=self.rejected) if self.rejected else "",
+        ]
+        return listed([said, *filter(None, more)])
 
 
 @dataclass(frozen=True)
@@ -219,17 +225,29 @@ class _Finder:
         chosen = next(iter(_exact(lists, names.CHOSEN)), "")
         answer = chosen or next(iter(_exact(texts, names.CHOSEN)), "")
         if named and answer and not self._someone_answers_last(named):
-            return FieldMap((named,), answer), f"{named!r} is answered by {answer!r}", sure
+            return (
+                FieldMap((named,), answer),
+                told("{named} is answered by {answer}", named=repr(named), answer=repr(answer)),
+                sure,
+            )
         paired = chosen and rejected_field(self.rows, chosen) and self._someone_asks(chosen)
         if named and sure > 0.9 and not paired:
-            return FieldMap(messages=named), f"{named!r} holds lists of turns", sure
+            return FieldMap(messages=named), told("{named} holds lists of turns", named=repr(named)), sure
         if chosen and self._someone_asks(chosen):
-            return FieldMap(messages=chosen), f"{chosen!r} holds the conversations that were preferred", 0.95
+            return (
+                FieldMap(messages=chosen),
+                told("{chosen} holds the conversations that were preferred", chosen=repr(chosen)),
+                0.95,
+            )
         prompt, sure_a = _by_name([*lists, *texts], names.PROMPT)
         rest = [name for name in (*lists, *texts) if name != prompt]
         answer, sure_b = (chosen, 0.95) if chosen else _by_name(rest, names.RESPONSE)
         if prompt and answer and (prompt in lists or answer in lists):
-            why = f"{prompt!r} holds the turns before the answer, {answer!r} the answer"
+            why = told(
+                "{prompt} holds the turns before the answer, {answer} the answer",
+                prompt=repr(prompt),
+                answer=repr(answer),
+            )
             return FieldMap((prompt,), answer), why, min(sure_a, sure_b)
         if prompt and answer:
             lists = [name for name in lists if plain_name(name) not in names.HISTORY]
@@ -238,11 +256,15 @@ class _Finder:
             return None
         field = named or lists[0]
         if not named and not self._has_roles(field):
-            return FieldMap(messages=field), f"{field!r} holds lists of questions and answers", 0.6
+            return (
+                FieldMap(messages=field),
+                told("{field} holds lists of questions and answers", field=repr(field)),
+                0.6,
+            )
         if len(lists) > 1:
             others = ", ".join(map(repr, lists))
-            return FieldMap(messages=field), f"each of {others} holds lists of turns", 0.5
-        return FieldMap(messages=field), f"{field!r} holds lists of turns", sure or 0.9
+            return FieldMap(messages=field), told("each of {others} holds lists of turns", others=others), 0.5
+        return FieldMap(messages=field), told("{field} holds lists of turns", field=repr(field)), sure or 0.9
 
     def _has_roles(self, name: str) -> bool:
         """Whether the turns of a column say who speaks; else they are pairs of a question and an answer."""
@@ -293,7 +315,11 @@ class _Finder:
             name for name in free if name != response and self._fits(name, names.CLEAR_PROMPT, answer=False)
         ]
         prompt, sure_a = _by_name(asking, names.PROMPT)
-        why = f"{prompt!r} and {response!r} are names for a question and an answer"
+        why: str = told(
+            "{prompt} and {response} are names for a question and an answer",
+            prompt=repr(prompt),
+            response=repr(response),
+        )
         confidence = min(sure_a, sure_b)
         if prompt and response:
             for role, mine, others, clear in (
@@ -309,7 +335,12 @@ class _Finder:
                     and (plain_name(name) in clear or plain_name(mine) not in clear)
                 ]
                 if rivals:
-                    why = f"{mine!r} is a name for the {role}, and so is {rivals[0]!r}"
+                    why = told(
+                        "{mine} is a name for the {role}, and so is {rivals}",
+                        mine=repr(mine),
+                        role=role,
+                        rivals=repr(rivals[0]),
+                    )
                     confidence = min(confidence, 0.75)
         else:
             named = self._named_only(free)
@@ -319,18 +350,29 @@ class _Finder:
             prompt, response, confidence, why = _by_content(among, prompt, response)
             if not (prompt and response) and all(named):
                 prompt, response = named
-                confidence, why = 0.5, f"{prompt!r} and {response!r} are such names, but hold no sentences"
+                confidence, why = (
+                    0.5,
+                    told(
+                        "{prompt} and {response} are such names, but hold no sentences",
+                        prompt=repr(prompt),
+                        response=repr(response),
+                    ),
+                )
         turn = "" if prompt and response and confidence >= SURE else self._one_turn_each()
         if turn:
             return FieldMap(), turn, 0.0
         if prompt and response:
             extra = self._extra(prompt, response)
             if extra:
-                why += f", and {' and '.join(map(repr, extra))} belongs to the question"
+                why = told(
+                    "{why}, and {extra} belongs to the question",
+                    why=why,
+                    extra=" and ".join(map(repr, extra)),
+                )
             return FieldMap((prompt, *extra), response), why, confidence
         talk = next((name for name in _exact(free, names.MESSAGES) if self.seen[name].nested > 0.5), "")
         if talk:  # the rows say what is wrong with it
-            return FieldMap(messages=talk), f"{talk!r} is a name for a conversation", 0.9
+            return FieldMap(messages=talk), told("{talk} is a name for a conversation", talk=repr(talk)), 0.9
         text, sure = _by_name([column.name for column in texts], names.TEXT)
         if not text and (prompt or response):
             return FieldMap(), self._other_missing(prompt, response), 0.0
@@ -340,13 +382,15 @@ class _Finder:
                 name for name in _exact(free, names.CLASS) if self.seen[name].is_text and name != field
             ]
             if classes:
-                why = (
-                    f"{field!r} is the only field with sentences, and {classes[0]!r} is a name for its class"
+                why = told(
+                    "{field} is the only field with sentences, and {classes} is a name for its class",
+                    field=repr(field),
+                    classes=repr(classes[0]),
                 )
                 return FieldMap((field,), classes[0]), why, 0.6
             return (
                 FieldMap(text=field),
-                f"{field!r} is the only field with text, so all of it is learnt",
+                told("{field} is the only field with text, so all of it is learnt", field=repr(field)),
                 min(sure, 0.7) or 0.5,
             )
         return FieldMap(), self._other_missing(prompt, response), 0.0
@@ -357,15 +401,26 @@ class _Finder:
         said = [row[name] for row in self.rows if isinstance(row.get(name), str)] if name else []
         if not said or any(each.casefold() not in ROLES for each in said):
             return ""
-        why = f"each row is a single turn, as {name!r} says, and which belong together is not known"
-        return f"{why}: write those of a conversation into one row, as a list in 'messages'"
+        return told(
+            "each row is a single turn, as {name!r} says, and which belong together is not known: write those of a "
+            "conversation into one row, as a list in 'messages'",
+            name=name,
+        )
 
     def _other_missing(self, prompt: str, response: str) -> str:
         """What there is in place of a question and an answer."""
         found = prompt or response
-        role = "the answer" if prompt else "the question" if response else "a question or an answer"
-        why = f"{found!r} is a name for {'a question' if prompt else 'an answer'}, but " if found else ""
-        why += f"no other field holds text for {role}" if found else f"no field looks like {role}"
+        why = told("no field looks like a question or an answer")
+        if prompt:
+            why = told(
+                "{found!r} is a name for a question, but no other field holds text for the answer",
+                found=found,
+            )
+        elif response:
+            why = told(
+                "{found!r} is a name for an answer, but no other field holds text for the question",
+                found=found,
+            )
         odd = [
             name
             for name in self.columns
@@ -376,8 +431,13 @@ class _Finder:
             and any(isinstance(row.get(name), list | dict) for row in self.rows)
         ]
         if odd:
-            verb = "holds" if len(odd) == 1 else "hold"
-            why += f" ({', '.join(map(repr, odd))} {verb} lists or objects: write them as text)"
+            return told_n(
+                "{why} ({names} holds lists or objects: write them as text)",
+                "{why} ({names} hold lists or objects: write them as text)",
+                len(odd),
+                why=why,
+                names=", ".join(map(repr, odd)),
+            )
         return why
 
     def _named_only(self, free: Sequence[str]) -> tuple[str, str]:
@@ -419,22 +479,43 @@ def _by_content(texts: Sequence[Column], prompt: str, response: str) -> tuple[st
             prompt,
             best.name,
             0.7,
-            f"{prompt!r} is a name for a question, {best.name!r} holds the longest texts",
+            told(
+                "{prompt} is a name for a question, {best} holds the longest texts",
+                prompt=repr(prompt),
+                best=repr(best.name),
+            ),
         )
     if response and not prompt and rest:
         best = max(rest, key=lambda column: (column.asks, column.variety))
-        return best.name, response, 0.7, f"{response!r} is a name for an answer, {best.name!r} asks the most"
+        return (
+            best.name,
+            response,
+            0.7,
+            told(
+                "{response} is a name for an answer, {best} asks the most",
+                response=repr(response),
+                best=repr(best.name),
+            ),
+        )
     if len(rest) < 2:
         return prompt, response, 0.0, ""
     asker = max(rest, key=lambda column: column.asks)
     others = [column for column in rest if column is not asker]
     if asker.asks >= 0.3 and asker.asks > max(column.asks for column in others) + 0.1:
         best = max(others, key=lambda column: column.length)
-        why = f"{asker.asks:.0%} of {asker.name!r} end with a question mark"
-        why += f", {best.name!r} holds the longest texts"
+        why = told(
+            "{asks:.0%} of {asker!r} end with a question mark, {best!r} holds the longest texts",
+            asks=asker.asks,
+            asker=asker.name,
+            best=best.name,
+        )
         return asker.name, best.name, 0.65, why
     longest = max(rest[1:], key=lambda column: column.length)
-    why = f"{rest[0].name!r} is the first column with text, and {longest.name!r} the longest behind it"
+    why = told(
+        "{name} is the first column with text, and {longest} the longest behind it",
+        name=repr(rest[0].name),
+        longest=repr(longest.name),
+    )
     return rest[0].name, longest.name, 0.4, why
 
 
@@ -474,10 +555,15 @@ def propose_mapping(rows: Sequence[Mapping[str, Any]], model_chat_template: str 
     """
     mapping, why, confidence = _Finder(rows, columns_of(rows)).find()
     if mapping.text and not set("{}").isdisjoint(mapping.text):
-        why = f"{mapping.text!r} is the only field with text, and no template can name it: rename it without braces"
+        why = told(
+            "{mapping} is the only field with text, and no template can name it: rename it without braces",
+            mapping=repr(mapping.text),
+        )
         return Proposal(FieldMap(), AUTO, False, why, 0.0)
     if mapping.text:
         return Proposal(mapping, "{" + mapping.text + "}", False, why, confidence)
     if model_chat_template and mapping.complete:
-        return Proposal(mapping, AUTO, True, f"{why}; the model brings its own chat template", confidence)
+        return Proposal(
+            mapping, AUTO, True, told("{why}; the model brings its own chat template", why=why), confidence
+        )
     return Proposal(mapping, AUTO, False, why, confidence)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from core.data.types import Message, Unused
+from core.language import told
 
 
 def _words(text: str) -> frozenset[str]:
@@ -115,11 +116,11 @@ def type_words(value: Any) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):
-        return "true or false"
+        return told("true or false")
     if isinstance(value, int | float):
-        return f"a number ({value})" if len(str(value)) < 24 else "a number"
-    names: dict[type, str] = {str: "text", dict: "an object", list: "a list", bytes: "bytes"}
-    return names.get(type(value), f"a value of type {type(value).__name__}")
+        return told("a number ({value})", value=value) if len(str(value)) < 24 else told("a number")
+    names: dict[type, str] = {str: "text", dict: told("an object"), list: told("a list"), bytes: "bytes"}
+    return names.get(type(value), told("a value of type {name}", name=type(value).__name__))
 
 
 def unpacked(value: Any) -> Any:
@@ -216,7 +217,9 @@ def _parts(value: list[Any], number: int) -> tuple[str, str]:
         elif isinstance(part, dict) and isinstance(part.get("text"), str) and "text" in str(kind):
             texts.append(part["text"])
         else:
-            raise BadMessages(f"turn {number} has a part that is not text ({kind})")
+            raise BadMessages(
+                told("turn {number} has a part that is not text ({kind})", number=number, kind=kind)
+            )
     return "".join(texts), "\n".join(thoughts)
 
 
@@ -229,16 +232,39 @@ def _content(turn: Mapping[str, Any], number: int, role: str, calls: bool) -> tu
         key = next((key for key in _TEXT_KEYS if key in turn), "")
         if not key:
             there = ", ".join(map(repr, turn))
-            raise BadMessages(f"turn {number} ({role}) has no content; its keys are {there}")
-        more = ", and it calls no tool" if role == "assistant" else ""
-        raise BadMessages(f"the {key} of turn {number} ({role}) is null{more}")
+            raise BadMessages(
+                told(
+                    "turn {number} ({role}) has no content; its keys are {there}",
+                    number=number,
+                    role=role,
+                    there=there,
+                )
+            )
+        more = told(", and it calls no tool") if role == "assistant" else ""
+        raise BadMessages(
+            told(
+                "the {key} of turn {number} ({role}) is null{more}",
+                key=key,
+                number=number,
+                role=role,
+                more=more,
+            )
+        )
     value, thoughts = turn[key], ""
     if isinstance(value, list):
         value, thoughts = _parts(value, number)
     if not isinstance(value, str):
-        raise BadMessages(f"the {key} of turn {number} ({role}) is {type_words(value)}, not text")
+        raise BadMessages(
+            told(
+                "the {key} of turn {number} ({role}) is {type_words}, not text",
+                key=key,
+                number=number,
+                role=role,
+                type_words=type_words(value),
+            )
+        )
     if not value.strip() and not calls and role not in ("system", "tool"):
-        raise BadMessages(f"turn {number} ({role}) is empty")
+        raise BadMessages(told("turn {number} ({role}) is empty", number=number, role=role))
     return value, thoughts
 
 
@@ -252,13 +278,19 @@ def as_call(call: Any, number: int) -> tuple[dict[str, Any], list[str]]:
     function = call.get("function") if isinstance(call, dict) else None
     inner = function if isinstance(function, dict) else call
     if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
-        raise BadMessages(f"a tool call in turn {number} names no function")
+        raise BadMessages(told("a tool call in turn {number} names no function", number=number))
     given = next((inner[key] for key in ("arguments", "parameters") if inner.get(key) is not None), None)
     arguments = unpacked(given)
     if arguments is None or arguments == "":
         arguments = {}
     if not isinstance(arguments, dict):
-        raise BadMessages(f"the arguments of {inner['name']!r} in turn {number} are no JSON object")
+        raise BadMessages(
+            told(
+                "the arguments of {name} in turn {number} are no JSON object",
+                name=repr(inner["name"]),
+                number=number,
+            )
+        )
     result: dict[str, Any] = {"type": "function"}
     if call.get("id"):
         result["id"] = call["id"]
@@ -285,7 +317,13 @@ def _calls(
             legacy = turn.get("function_call")
             found = [legacy] if there(legacy) else []
         if not isinstance(found, list):
-            raise BadMessages(f"the tool_calls of turn {number} are {type_words(found)}, not a list")
+            raise BadMessages(
+                told(
+                    "the tool_calls of turn {number} are {type_words}, not a list",
+                    number=number,
+                    type_words=type_words(found),
+                )
+            )
     result = []
     for each in found:
         call, left = as_call(each, number)
@@ -303,7 +341,14 @@ def _learnt(turn: Mapping[str, Any], number: int, role: str, unused: list[Unused
             continue
         found = verdict(value)
         if found is None or value == -1:
-            raise BadMessages(f"the {key} of turn {number} is {value!r}; it can be 0 or 1 (false or true)")
+            raise BadMessages(
+                told(
+                    "the {key} of turn {number} is {value}; it can be 0 or 1 (false or true)",
+                    key=key,
+                    number=number,
+                    value=repr(value),
+                )
+            )
         if role == "assistant":
             result = result and found
         elif found and key != "weight":
@@ -314,16 +359,31 @@ def _learnt(turn: Mapping[str, Any], number: int, role: str, unused: list[Unused
 def _turn(turn: Any, number: int, unused: list[Unused]) -> Message | None:
     """One turn; None for a system's turn that says nothing."""
     if not isinstance(turn, dict):
-        raise BadMessages(f"turn {number} is {type_words(turn)}, not an object with a role and a content")
+        raise BadMessages(
+            told(
+                "turn {number} is {type_words}, not an object with a role and a content",
+                number=number,
+                type_words=type_words(turn),
+            )
+        )
     key = next((key for key in _ROLE_KEYS if turn.get(key) is not None), "")
     if not key:
         there_are = ", ".join(map(repr, turn)) or "none"
-        raise BadMessages(f"turn {number} has no role; its keys are {there_are}")
+        raise BadMessages(
+            told("turn {number} has no role; its keys are {there_are}", number=number, there_are=there_are)
+        )
     said = turn[key].strip().lower() if isinstance(turn[key], str) else ""
     role = ROLES.get(said)
     if role is None:
-        known = "system, user, assistant, tool, and the usual other names of these"
-        raise BadMessages(f"turn {number} has the unknown role {turn[key]!r}; known are {known}")
+        known = told("system, user, assistant, tool, and the usual other names of these")
+        raise BadMessages(
+            told(
+                "turn {number} has the unknown role {turn}; known are {known}",
+                number=number,
+                turn=repr(turn[key]),
+                known=known,
+            )
+        )
     if turn.keys() in _PLAIN_KEYS and said not in _CALLING:
         content, thoughts = _content(turn, number, role, False)
         return Message(role, content, reasoning=thoughts) if content or role != "system" else None
@@ -333,7 +393,13 @@ def _turn(turn: Any, number: int, unused: list[Unused]) -> Message | None:
         return None
     reasoning = next((turn[key] for key in _REASONING_KEYS if there(turn.get(key))), thoughts)
     if not isinstance(reasoning, str):
-        raise BadMessages(f"the thoughts of turn {number} are {type_words(reasoning)}, not text")
+        raise BadMessages(
+            told(
+                "the thoughts of turn {number} are {type_words}, not text",
+                number=number,
+                type_words=type_words(reasoning),
+            )
+        )
     for same in (_ROLE_KEYS, _TEXT_KEYS, _REASONING_KEYS):  # of several keys for one thing the first is read
         unused += [Unused("key", key) for key in [key for key in same if there(turn.get(key))][1:]]
     for name, value in turn.items():
@@ -367,9 +433,9 @@ def as_turns(value: Any) -> Turns:
     unused: list[Unused] = []
     whole, value = value, _list_of_turns(value)
     if not isinstance(value, list):
-        raise BadMessages(f"it is {type_words(value)}, not a list of turns")
+        raise BadMessages(told("it is {type_words}, not a list of turns", type_words=type_words(value)))
     if not value:
-        raise BadMessages("it is a list without a turn")
+        raise BadMessages(told("it is a list without a turn"))
     if isinstance(whole, dict) and "messages" in whole:
         unused += [
             Unused("key", str(name)) for name, more in whole.items() if name != "messages" and there(more)
@@ -389,9 +455,9 @@ def conversation(turns: Turns) -> Turns:
         (index for index in range(len(messages) - 1, -1, -1) if messages[index].role == "assistant"), -1
     )
     if last < 0:
-        raise BadMessages("nobody answers in it: it has no turn of the assistant")
+        raise BadMessages(told("nobody answers in it: it has no turn of the assistant"))
     if not any(message.role == "user" for message in messages[:last]):
-        raise BadMessages("it has an answer and no question before it")
+        raise BadMessages(told("it has an answer and no question before it"))
     if last == len(messages) - 1:
         return turns
     cut = tuple(Unused("turn", message.role) for message in messages[last + 1 :])
@@ -411,17 +477,28 @@ def as_history(value: Any) -> Turns:
     """
     value = unpacked(value)
     if not isinstance(value, list):
-        raise BadMessages(f"it is {type_words(value)}, not a list of earlier turns")
+        raise BadMessages(
+            told("it is {type_words}, not a list of earlier turns", type_words=type_words(value))
+        )
     if value and isinstance(value[0], dict):
         return as_turns(value)
     messages: list[Message] = []
     for number, pair in enumerate(value, 1):
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise BadMessages(f"its element {number} is no pair of a question and an answer")
+            raise BadMessages(
+                told("its element {number} is no pair of a question and an answer", number=number)
+            )
         for role, text in zip(("user", "assistant"), pair, strict=True):
             if not isinstance(text, str) or not text.strip():
                 what = "empty" if isinstance(text, str) else type_words(text)
-                raise BadMessages(f"in its pair {number} the {role}'s text is {what}")
+                raise BadMessages(
+                    told(
+                        "in its pair {number} the {role}'s text is {what}",
+                        number=number,
+                        role=role,
+                        what=what,
+                    )
+                )
             messages.append(Message(role, text))
     return Turns(tuple(messages))
 
@@ -436,12 +513,18 @@ def as_tools(value: Any) -> tuple[dict[str, Any], ...]:
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list):
-        raise BadMessages(f"it is {type_words(value)}, not a list of tools")
+        raise BadMessages(told("it is {type_words}, not a list of tools", type_words=type_words(value)))
     result: list[dict[str, Any]] = []
     for number, each in enumerate(value, 1):
         tool = unpacked(each)
         if not isinstance(tool, dict):
-            raise BadMessages(f"its tool {number} is {type_words(tool)}, not an object")
+            raise BadMessages(
+                told(
+                    "its tool {number} is {type_words}, not an object",
+                    number=number,
+                    type_words=type_words(tool),
+                )
+            )
         bare = "name" in tool and "function" not in tool
         result.append({"type": "function", "function": tool} if bare else tool)
     return tuple(result)

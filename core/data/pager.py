@@ -18,6 +18,7 @@ from typing import Any
 from core.data.reader import RowIndex
 from core.data.types import Problem, Quote, Row
 from core.errors import LabError, RequestError, text_as_plain, text_from_plain
+from core.language import told
 from core.process import Child, Message, Request, serve
 
 PAGE = 200
@@ -43,7 +44,11 @@ class RowPager:
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
-            raise RequestError("The data file does not exist.", f"{path}", "Set data.file in lab.toml.")
+            raise RequestError(
+                told("The data file does not exist."),
+                told("{path}", path=path),
+                told("Set data.file in lab.toml."),
+            )
         self._path = path
         self._closed = False
         self._child = Child("core.data.pager", str(path), what="The process that reads the data")
@@ -193,7 +198,8 @@ def main() -> None:
             return _answer(index(), request)
         except OSError as error:
             raise RequestError(
-                "The data file cannot be read.", f"{path}: {error.strerror or error}."
+                told("The data file cannot be read."),
+                told("{path}: {strerror}.", path=path, strerror=error.strerror or error),
             ) from None
 
     serve(answer, grace_s=0)

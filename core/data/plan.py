@@ -28,7 +28,8 @@ from core.data.messages import (
     verdict,
 )
 from core.data.types import Message, Problem, Segment, Unused
-from core.errors import Do, Hint, RequestError, Use
+from core.errors import Do, RequestError, Use
+from core.language import told
 from core.model.template import PLAIN, ChatTemplate, PlainTurns, Template, TemplateError, all_learnt
 from core.model.text import ModelText
 from core.options import AUTO
@@ -176,8 +177,14 @@ class Plan:
             return True
         found = verdict(value)
         if found is None:
-            fix = "write true or false (or 1 or 0), or set data.label_field to another field or to -"
-            problems.append(Problem("wrong-type", f"{name!r} is {_brief(value)}, neither yes nor no", fix))
+            fix = told("write true or false (or 1 or 0), or set data.label_field to another field or to -")
+            problems.append(
+                Problem(
+                    "wrong-type",
+                    told("{name} is {brief}, neither yes nor no", name=repr(name), brief=_brief(value)),
+                    fix,
+                )
+            )
         return found is not False
 
     def _has_turns(self, fields: Mapping[str, Any]) -> bool:
@@ -229,8 +236,8 @@ class Plan:
         try:
             return as_tools(value)
         except BadMessages as error:
-            fix = "write a list of tools in OpenAI's form, or remove the field"
-            problems.append(Problem("wrong-type", f"{name!r}: {error}", fix))
+            fix = told("write a list of tools in OpenAI's form, or remove the field")
+            problems.append(Problem("wrong-type", told("{name}: {error}", name=repr(name), error=error), fix))
             return ()
 
     def _conversation(self, fields: Mapping[str, Any], problems: list[Problem]) -> Record | None:
@@ -262,8 +269,10 @@ class Plan:
             turns = conversation(Turns(messages, tuple(unused)))
         except BadMessages as error:
             named = mapping.messages or mapping.response
-            fix = "let the user ask and the assistant answer, or remove the row"
-            problems.append(Problem("bad-messages", f"{named!r}: {error}", fix))
+            fix = told("let the user ask and the assistant answer, or remove the row")
+            problems.append(
+                Problem("bad-messages", told("{named}: {error}", named=repr(named), error=error), fix)
+            )
             return None
         question = "\n".join(message.content for message in turns.messages if message.role == "user")
         return Record(turns.messages, {}, question, turns.messages[-1].content, tools, turns.unused)
@@ -279,8 +288,10 @@ class Plan:
         try:
             found = as_history(value) if name == self.mapping.history else as_turns(value)
         except BadMessages as error:
-            fix = "give each turn a role (user, assistant or system) and a content; end with an answer"
-            problems.append(Problem("bad-messages", f"{name!r}: {error}", fix))
+            fix = told("give each turn a role (user, assistant or system) and a content; end with an answer")
+            problems.append(
+                Problem("bad-messages", told("{name}: {error}", name=repr(name), error=error), fix)
+            )
             return ()
         unused += found.unused
         return found.messages
@@ -345,9 +356,17 @@ def _pair(chosen: Record, rejected: Record, mapping: FieldMap) -> Record | list[
     if not any(apart):
         return replace(chosen, learnt=False, same=True)
     if any(not side or side[0].role != "assistant" for side in apart):
-        names = f"{mapping.messages or mapping.response!r} and {mapping.rejected!r}"
-        fix = "let both answer the same question, or remove the row"
-        return [Problem("bad-messages", f"{names} are not two answers to the same question", fix)]
+        names = told(
+            "{messages} and {rejected}",
+            messages=repr(mapping.messages or mapping.response),
+            rejected=repr(mapping.rejected),
+        )
+        fix = told("let both answer the same question, or remove the row")
+        return [
+            Problem(
+                "bad-messages", told("{names} are not two answers to the same question", names=names), fix
+            )
+        ]
 
     def learnt(record: Record) -> Record:
         return replace(record, messages=(*shown_only(record.messages[:same]), *record.messages[same:]))
@@ -374,10 +393,16 @@ def _joined(asked: tuple[Message, ...], answer: tuple[Message, ...]) -> tuple[Me
 
 def _missing(name: str, fields: Mapping[str, Any]) -> Problem:
     if name in fields:
-        return Problem("missing-field", f"{name!r} is null", f"fill in {name!r}, or remove the row")
+        return Problem(
+            "missing-field",
+            told("{name} is null", name=repr(name)),
+            told("fill in {name}, or remove the row", name=repr(name)),
+        )
     shown = ", ".join(repr(each) for each in list(fields)[:8]) or "none"
     return Problem(
-        "missing-field", f"it has no {name!r}; its fields are {shown}", f"add {name!r}, or remove the row"
+        "missing-field",
+        told("it has no {name}; its fields are {shown}", name=repr(name), shown=shown),
+        told("add {name}, or remove the row", name=repr(name)),
     )
 
 
@@ -398,13 +423,26 @@ def _text(fields: Mapping[str, Any], name: str, problems: list[Problem], *, need
     if not needed and isinstance(value, list) and all(isinstance(each, str) for each in value):
         return "\n\n".join(value)
     if not isinstance(value, str):
-        fix = (
-            f"turn {name!r} into text in all rows, or set data.prompt_field and data.response_field to others"
+        fix = told(
+            "turn {name} into text in all rows, or set data.prompt_field and data.response_field to others",
+            name=repr(name),
         )
-        problems.append(Problem("wrong-type", f"{name!r} is {type_words(value)}, not text", fix))
+        problems.append(
+            Problem(
+                "wrong-type",
+                told("{name} is {type_words}, not text", name=repr(name), type_words=type_words(value)),
+                fix,
+            )
+        )
         return ""
     if needed and not value.strip():
-        problems.append(Problem("empty-field", f"{name!r} is empty", f"fill in {name!r}, or remove the row"))
+        problems.append(
+            Problem(
+                "empty-field",
+                told("{name} is empty", name=repr(name)),
+                told("fill in {name}, or remove the row", name=repr(name)),
+            )
+        )
     return value
 
 
@@ -443,11 +481,11 @@ def settle(
     """
     proposal = propose(recipe, rows, text)
     if not rows:
-        wrong = unreadable or Problem("no-rows", "it holds no record", "give a file with records")
-        title = "The data file has no records."
+        wrong = unreadable or Problem("no-rows", told("it holds no record"), told("give a file with records"))
+        title = told("The data file has no records.")
         if wrong.kind != "no-rows":
-            title = "No record of the data file can be read."
-        detail = f"data.file = {recipe.data.file!r}: {wrong.message}."
+            title = told("No record of the data file can be read.")
+        detail = told("data.file = {file}: {message}.", file=repr(recipe.data.file), message=wrong.message)
         hint = f"{wrong.fix[:1].upper()}{wrong.fix[1:]}."
         return SettledPlan(proposal, None, RequestError(title, detail, hint))
     try:
@@ -484,16 +522,25 @@ def named_fields(text: str, columns: Sequence[str], key: str) -> tuple[str, ...]
     names = tuple(_as_in_rows(part, columns) for part in parts)
     if len(names) > 1 and key != "prompt_field":
         raise RequestError(
-            "The recipe names several fields where one is meant.",
-            f"data.{key} = {text!r}; only data.prompt_field can be several, joined by +.",
-            "Write them into one field of the rows, and name that.",
+            told("The recipe names several fields where one is meant."),
+            told(
+                "data.{key} = {text}; only data.prompt_field can be several, joined by +.",
+                key=key,
+                text=repr(text),
+            ),
+            told("Write them into one field of the rows, and name that."),
         )
     for name in names:
         if name not in columns:
             raise RequestError(
-                "The recipe names a field that no row has.",
-                f"data.{key} = {text!r}; the rows have {', '.join(map(repr, columns))}.",
-                f"Set data.{key} to one of these, or leave it empty to have it found.",
+                told("The recipe names a field that no row has."),
+                told(
+                    "data.{key} = {text}; the rows have {names}.",
+                    key=key,
+                    text=repr(text),
+                    names=", ".join(map(repr, columns)),
+                ),
+                told("Set data.{key} to one of these, or leave it empty to have it found.", key=key),
             )
     return names
 
@@ -529,15 +576,21 @@ def make_plan(
     misread = "" if wanted == AUTO else Template.misread(wanted, (*columns, *_OWN_NAMES))
     if misread:
         raise RequestError(
-            "The template cannot be used.",
-            f"data.template has {misread!r} not in one brace on each side, so that the word itself would be learnt.",
-            f"Write {{{misread}}}, and the field is put there.",
+            told("The template cannot be used."),
+            told(
+                "data.template has {misread} not in one brace on each side, so that the word itself "
+                "would be learnt.",
+                misread=repr(misread),
+            ),
+            told("Write {field}, and the field is put there.", field=f"{{{misread}}}"),
         )
     try:
         template = Template.parse(PLAIN if wanted == AUTO else wanted)
     except TemplateError as error:
         raise RequestError(
-            "The template cannot be used.", f"data.template: {error}.", "Add a field to it."
+            told("The template cannot be used."),
+            told("data.template: {error}.", error=error),
+            told("Add a field to it."),
         ) from None
     pieces = [
         (is_field, _as_in_rows(word, columns) if is_field else word) for is_field, word in template.pieces
@@ -546,7 +599,7 @@ def make_plan(
     if chat is not None:
         if not (mapping.messages or (mapping.prompt and mapping.response)):
             raise _unmapped(
-                proposal, columns, "the chat template needs a question and an answer, or a conversation"
+                proposal, columns, told("the chat template needs a question and an answer, or a conversation")
             )
         turns = _turn_fields(rows, mapping)
         return Plan(
@@ -578,15 +631,22 @@ def _mapping(
     if messages and (prompt or response):
         other = "prompt_field" if prompt else "response_field"
         raise RequestError(
-            "The recipe says in two ways what the rows hold.",
-            f"data.messages_field = {messages!r} is a whole conversation, and data.{other} is set as well.",
-            f'Leave one of them empty: data.{other} = "" or data.messages_field = "".',
+            told("The recipe says in two ways what the rows hold."),
+            told(
+                "data.messages_field = {messages} is a whole conversation, and data.{other} is set as well.",
+                messages=repr(messages),
+                other=other,
+            ),
+            told('Leave one of them empty: data.{other} = "" or data.messages_field = "".', other=other),
         )
     if response and response in prompt:
         raise RequestError(
-            "The recipe takes one field as the question and as the answer.",
-            f"Both data.prompt_field and data.response_field name {response!r}.",
-            f"Set one of them to another field; the rows have {', '.join(map(repr, columns))}.",
+            told("The recipe takes one field as the question and as the answer."),
+            told("Both data.prompt_field and data.response_field name {response}.", response=repr(response)),
+            told(
+                "Set one of them to another field; the rows have {names}.",
+                names=", ".join(map(repr, columns)),
+            ),
         )
     if response or prompt:  # what is named as the one is not found as the other
         kept = tuple(name for name in found.prompt if name != response)
@@ -621,9 +681,12 @@ def _rejected(
     found = "".join(named_fields(named, columns, "rejected_field"))
     if found == answer:
         raise RequestError(
-            "The recipe takes one field as the preferred answer and as the rejected one.",
-            f"data.rejected_field = {found!r}, which is the answer as well.",
-            f"Set data.response_field to the preferred one; the rows have {', '.join(map(repr, columns))}.",
+            told("The recipe takes one field as the preferred answer and as the rejected one."),
+            told("data.rejected_field = {found}, which is the answer as well.", found=repr(found)),
+            told(
+                "Set data.response_field to the preferred one; the rows have {names}.",
+                names=", ".join(map(repr, columns)),
+            ),
         )
     return found
 
@@ -634,15 +697,29 @@ def _check_objective(recipe: Recipe, mapping: FieldMap, columns: Sequence[str]) 
     if objective in (AUTO, "sft") or mapping.rejected or (objective == "kto" and mapping.label):
         return
     shown = ", ".join(map(repr, columns)) or "none"
-    what = "no field with rejected answers was found"
-    fields: tuple[Any, ...] = (Use("data.rejected_field"),)
+    what = told("no field with rejected answers was found")
+    hint = told(
+        "Name it: {field}. Or learn from the answers alone: {objective}.",
+        field=Use("data.rejected_field"),
+        objective=Use("finetune.objective", "sft"),
+    )
     if objective == "kto":
-        what = "no field that says which answers are good, and none with rejected answers, was found"
-        fields = (Use("data.label_field"), " or ", *fields)
+        what = told("no field that says which answers are good, and none with rejected answers, was found")
+        hint = told(
+            "Name it: {field} or {other}. Or learn from the answers alone: {objective}.",
+            field=Use("data.label_field"),
+            other=Use("data.rejected_field"),
+            objective=Use("finetune.objective", "sft"),
+        )
     raise RequestError(
-        "There are no preferences to learn from.",
-        f"finetune.objective = {objective!r}, and {what}; the rows have {shown}.",
-        ("Name it: ", *fields, ". Or learn from the answers alone: ", Use("finetune.objective", "sft"), "."),
+        told("There are no preferences to learn from."),
+        told(
+            "finetune.objective = {objective}, and {what}; the rows have {shown}.",
+            objective=repr(objective),
+            what=what,
+            shown=shown,
+        ),
+        hint,
         code="data.no-preferences",
     )
 
@@ -679,19 +756,33 @@ def _plain_plan(
     lists = [name for name in template.fields if name in seen and seen[name].is_turns]
     if lists:
         raise RequestError(
-            "The template names a field with whole conversations.",
-            f"data.template has {{{lists[0]}}}, and a place in it is for one text.",
-            "Write {prompt} and {response}, which are used once for each question and its answer,"
-            ' or set data.template = "auto".',
+            told("The template names a field with whole conversations."),
+            told("data.template has {field}, and a place in it is for one text.", field=f"{{{lists[0]}}}"),
+            told(
+                "Write {prompt} and {response}, which are used once for each question and its answer, or "
+                'set data.template = "auto".',
+                prompt="{prompt}",
+                response="{response}",
+            ),
         )
     absent = [name for name in template.fields if name not in direct]
     strange = [name for name in absent if name not in ("prompt", "response", "system")]
     if strange:
-        near = f" {proposal.why}." if proposal.sure else ""
+        fix = told(
+            "Write one of these in braces, or {prompt} and {response}.",
+            prompt="{prompt}",
+            response="{response}",
+        )
+        if proposal.sure:
+            fix = told("{fix} {why}.", fix=fix, why=proposal.why)
         raise RequestError(
-            "The template names a field that no row has.",
-            f"data.template has {{{strange[0]}}}; the rows have {', '.join(map(repr, columns))}.",
-            f"Write one of these in braces, or {{prompt}} and {{response}}.{near}",
+            told("The template names a field that no row has."),
+            told(
+                "data.template has {field}; the rows have {names}.",
+                field=f"{{{strange[0]}}}",
+                names=", ".join(map(repr, columns)),
+            ),
+            fix,
         )
     for name in absent:
         there = (
@@ -699,14 +790,19 @@ def _plain_plan(
         )
         if not there:
             raise _unmapped(
-                proposal, columns, f"data.template has {{{name}}}, and no field is that for certain"
+                proposal,
+                columns,
+                told("data.template has {field}, and no field is that for certain", field=f"{{{name}}}"),
             )
     answer = template.answer_field("" if absent else data.response_field)
     if template.question_behind(answer):
         raise RequestError(
-            "The template has the question behind the answer.",
-            f"In data.template {{{answer}}} is learnt, and stands before all that is asked.",
-            "Write the question first, or set data.response_field to the field that is the answer.",
+            told("The template has the question behind the answer."),
+            told(
+                "In data.template {field} is learnt, and stands before all that is asked.",
+                field=f"{{{answer}}}",
+            ),
+            told("Write the question first, or set data.response_field to the field that is the answer."),
         )
     if not absent:  # the template's own names are all there is to read
         mapping = FieldMap(
@@ -731,22 +827,36 @@ def options_of(proposal: Proposal) -> str:
 
 def _unmapped(proposal: Proposal, columns: Sequence[str], what: str) -> RequestError:
     shown = ", ".join(map(repr, columns)) or "none"
-    why = f"{proposal.why[:1].upper()}{proposal.why[1:]}."
-    hint: Hint = why
+    why = told("{why!c}.", why=proposal.why)
+    hint = why
     if proposal.mapping.complete:
         given = options_of(proposal)
-        hint = (
-            f"It seems that {proposal.mapping.words()} ({proposal.why}). ",
-            Do.of("data", "DIR", "--accept"),
-            f" takes that; else set {' and '.join(FIELDS[:2])} in lab.toml",
-            *((" (for a new lab: ", Do.of("new", "DIR", *shlex.split(given)), ")") if given else ()),
-            ".",
+        hint = told(
+            "It seems that {words} ({why}). {command} takes that; else set {names} in lab.toml.",
+            words=proposal.mapping.words(),
+            why=proposal.why,
+            command=Do.of("data", "DIR", "--accept"),
+            names=" and ".join(FIELDS[:2]),
         )
+        if given:
+            hint = told(
+                "It seems that {words} ({why}). {command} takes that; else set {names} in lab.toml "
+                "(for a new lab: {new}).",
+                words=proposal.mapping.words(),
+                why=proposal.why,
+                command=Do.of("data", "DIR", "--accept"),
+                names=" and ".join(FIELDS[:2]),
+                new=Do.of("new", "DIR", *shlex.split(given)),
+            )
     elif len(columns) > 1:
-        hint = f"{why} If there are such fields, name them: data.prompt_field and data.response_field in lab.toml."
+        hint = told(
+            "{why} If there are such fields, name them: data.prompt_field and data.response_field in "
+            "lab.toml.",
+            why=why,
+        )
     return RequestError(
-        "It is not clear which field is the answer.",
-        f"{what[:1].upper()}{what[1:]}; the rows have {shown}.",
+        told("It is not clear which field is the answer."),
+        told("{what!c}; the rows have {shown}.", what=what, shown=shown),
         hint,
         code="data.unmapped",
     )

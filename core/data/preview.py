@@ -12,6 +12,7 @@ from core.data.model_text import read_model_text
 from core.data.plan import settle
 from core.data.types import Problem, Segment
 from core.errors import RequestError
+from core.language import told, words_of
 from core.model.template import TemplateError
 from core.recipe import Recipe
 
@@ -88,7 +89,7 @@ class Previewer:
             rejected = self._pieces(self.plan.rejected_segments(record))
             return Preview(tuple(self._pieces(segments)), rejected=tuple(rejected))
         except TemplateError as error:
-            return Preview((), (Problem("template-error", str(error), "correct the row"),))
+            return Preview((), (Problem("template-error", words_of(error), told("correct the row")),))
 
     def _pieces(self, segments: Iterable[Segment]) -> Iterable[Piece]:
         for segment in segments:
@@ -104,7 +105,7 @@ class Previewer:
 
 
 def _as_problem(error: RequestError) -> Problem:
-    return Problem("unmapped", f"{error.title} {error.detail}", error.hint)
+    return Problem("unmapped", told("{title} {detail}", title=error.title, detail=error.detail), error.hint)
 
 
 def preview(lab_root: Path, recipe: Recipe, fields: dict[str, Any]) -> Preview:

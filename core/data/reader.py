@@ -19,6 +19,7 @@ from core.data.streams import Stream
 from core.data.tables import TableRecords
 from core.data.types import Problem, Row, UnreadableFile
 from core.errors import RequestError
+from core.language import told
 
 EVERY = 256
 """Rows between two entries of an index."""
@@ -26,7 +27,9 @@ _OPEN = 8
 """Files that are kept open for pages."""
 _DAMAGE = (EOFError, zlib.error)
 _CUT = Problem(
-    "unreadable-file", "the gzip file is cut off or damaged behind this line", "make or copy it again"
+    "unreadable-file",
+    told("the gzip file is cut off or damaged behind this line"),
+    told("make or copy it again"),
 )
 
 
@@ -90,9 +93,9 @@ class OpenedFile:
             self.records = _Problem(_CUT)
         except OSError as error:
             raise RequestError(
-                "The data file cannot be read.",
-                f"{file.path}: {error.strerror or error}.",
-                "Look at its rights.",
+                told("The data file cannot be read."),
+                told("{path}: {strerror}.", path=file.path, strerror=error.strerror or error),
+                told("Look at its rights."),
             ) from None
         self.start = self.records.place
 

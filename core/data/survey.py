@@ -26,7 +26,8 @@ from core.data.unused import NotUsed, UnusedCounter
 from core.errors import RequestError, has_help
 from core.events import Reporter
 from core.folder import LabFolder
-from core.formats import some
+from core.formats import listed, some
+from core.language import N_, told, told_n, words_of
 from core.model.auto import Chosen, facts_at_hand, resolve
 from core.model.template import PLAIN, TemplateError
 from core.options import AUTO
@@ -218,17 +219,19 @@ class Survey:
 
     def _recipe_finding(self, error: RequestError) -> None:
         kind = "unmapped" if error.code == "data.unmapped" else "template-field"
-        message = f"{error.title.rstrip('.')}: {error.detail.rstrip('.')}"
+        message = told("{title!d}: {detail!d}", title=error.title, detail=error.detail)
         # How the proposal is taken is told beside the findings, in the words of who shows them.
         proposed = has_help(error.advice) and error.code != "data.no-preferences"
-        fix = "take the proposal, or name the fields" if proposed else error.hint.rstrip(".")
+        fix = told("take the proposal, or name the fields") if proposed else told("{hint!d}", hint=error.hint)
         self.findings.add(Finding("lab.toml", recipe_line(self.root, "data"), kind, message, fix))
 
     def _template_markers(self) -> None:
         """Marks in the template that are not what they look like: no tokens of the model, no line breaks."""
         if "\\n" in self.recipe.data.template:
-            message = "data.template has a backslash and an n, which the model reads as these two letters"
-            fix = 'in lab.toml a line break is \\n between double quotes, "…"'
+            message = told(
+                "data.template has a backslash and an n, which the model reads as these two letters"
+            )
+            fix = told('in lab.toml a line break is \\n between double quotes, "…"')
             line = recipe_line(self.root, "template")
             self.findings.add(Finding("lab.toml", line, "template-model", message, fix))
         if self.recipe.data.template == AUTO or not self.model.special:
@@ -238,13 +241,17 @@ class Survey:
         )
         strange = [marker for marker in markers if marker not in self.model.special]
         if strange:
-            verb = "is no token" if len(strange) == 1 else "are no tokens"
             fix = (
-                'set data.template = "auto" to use the model\'s own chat template'
+                told('set data.template = "auto" to use the model\'s own chat template')
                 if self.model.template
-                else "use the model's tokens"
+                else told("use the model's tokens")
             )
-            message = f"{', '.join(strange)} in data.template {verb} of this model"
+            message = told_n(
+                "{names} in data.template is no token of this model",
+                "{names} in data.template are no tokens of this model",
+                len(strange),
+                names=", ".join(strange),
+            )
             line = recipe_line(self.root, "template")
             self.findings.add(Finding("lab.toml", line, "template-model", message, fix))
 
@@ -283,25 +290,43 @@ class Survey:
         result.not_used = list(unused.found.values())
         sets = sets_in(self.path, self.reader.files)
         if sets:
-            message = f"{len(sets)} sets of records are read as one: {some(sets, 6)}"
-            fix = "set data.file to the folder or file of the one that you mean, or leave it so if it is all of them"
+            message = told(
+                "{count} sets of records are read as one: {names}", count=len(sets), names=some(sets, 6)
+            )
+            fix = told(
+                "set data.file to the folder or file of the one that you mean, or leave it so if it is "
+                "all of them"
+            )
             self.findings.add(Finding(self.path.name, 1, "several-sets", message, fix))
         if result.not_learnt and not self._keys:
-            message = f"no row is left to learn: {'; '.join(result.not_learnt)}"
-            fix = "mark some answers as good"
+            message = told("no row is left to learn: {names}", names=listed(result.not_learnt, "; "))
+            fix = told("mark some answers as good")
             if self.result.mapping.label:
-                fix += ', or set data.label_field = "-" to learn from all'
+                fix = told('mark some answers as good, or set data.label_field = "-" to learn from all')
             self.findings.add(Finding(self.path.name, 1, "no-rows", message, fix))
 
     def _not_learnt(self, plan: Plan, row: Row, record: Record) -> None:
         label, mapping = plan.mapping.label, plan.mapping
         if record.same:
-            both = f"{mapping.messages or mapping.response!r} and {mapping.rejected!r} say the same"
-            self._add(row, Problem("same-answers", f"{both}, so it prefers nothing", "remove the row"))
+            both = told(
+                "{messages} and {rejected} say the same",
+                messages=repr(mapping.messages or mapping.response),
+                rejected=repr(mapping.rejected),
+            )
+            self._add(
+                row,
+                Problem(
+                    "same-answers", told("{both}, so it prefers nothing", both=both), told("remove the row")
+                ),
+            )
             self.result.not_learnt[both] = self.result.not_learnt.get(both, 0) + 1
             return
         said = verdict((row.fields or {}).get(label)) if label else None
-        why = f"{label!r} says no" if said is False else "every answer in them is marked as not to be learnt"
+        why = (
+            told("{label} says no", label=repr(label))
+            if said is False
+            else told("every answer in them is marked as not to be learnt")
+        )
         self.result.not_learnt[why] = self.result.not_learnt.get(why, 0) + 1
 
     def _usable(self, plan: Plan, row: Row, in_files: bool) -> None:
@@ -319,7 +344,7 @@ class Survey:
         try:
             segments, rejected = plan.segments(record), plan.rejected_segments(record)
         except TemplateError as error:
-            self._add(row, Problem("template-error", str(error), error.fix))
+            self._add(row, Problem("template-error", words_of(error), error.fix))
             return
         if self._unused is not None:
             self._unused.add(row, record)
@@ -417,11 +442,13 @@ class Survey:
         for at in np.flatnonzero(often)[np.argsort(-times[often], kind="stable")][:SHOWN_OFTEN].tolist():
             file, line = self._where(int(rows[at]))
             seen = round(int(times[at]) * self.result.epochs)
-            message = (
-                f"what it says stands {int(times[at]):,} times among the rows to learn, so training would see it "
-                f"{seen:,} times and learn it by heart"
+            message = told(
+                "what it says stands {times:,} times among the rows to learn, so training would see it "
+                "{seen:,} times and learn it by heart",
+                times=int(times[at]),
+                seen=seen,
             )
-            self.findings.add(Finding(file, line, "seen-often", message, "leave its repetitions out"))
+            self.findings.add(Finding(file, line, "seen-often", message, told("leave its repetitions out")))
 
     def _where(self, index: int) -> tuple[str, int]:
         return self.reader.files[self._file_of[index]].name, self._lines[index]
@@ -429,10 +456,12 @@ class Survey:
     def _note(self, index: int, other: int, kind: str, message: str, fix: str) -> None:
         file, line = self._where(index)
         other_file, other_line = self._where(other)
-        place = f"line {other_line}" if file == other_file else f"{other_file}, line {other_line}"
+        place = told("line {line}", line=other_line)
+        if file != other_file:
+            place = told("{file}, line {line}", file=other_file, line=other_line)
         if (file, line) == (other_file, other_line):
-            place = f"row {self._numbers[other]}"
-        self.findings.add(Finding(file, line, kind, message.format(place=place), fix, self._numbers[index]))
+            place = told("row {row}", row=self._numbers[other])
+        self.findings.add(Finding(file, line, kind, told(message, place=place), fix, self._numbers[index]))
 
     def _leaks(self, held_out: NDArray[Any]) -> NDArray[Any]:
         """Training rows whose question is held out as well; they are reported and returned as a mask."""
@@ -446,9 +475,11 @@ class Survey:
         out = np.flatnonzero(held_out)[::-1]
         witness[roots[out]] = out  # the first held-out row of each cluster is written last
         leaks = ~held_out & (witness[roots] >= 0)
-        message = "its question is also held out for measuring, at {place}"
+        message = N_("its question is also held out for measuring, at {place}")
         for index in np.flatnonzero(leaks).tolist():
-            self._note(index, int(witness[roots[index]]), "in-held-out", message, "remove one of the two")
+            self._note(
+                index, int(witness[roots[index]]), "in-held-out", message, told("remove one of the two")
+            )
         return np.asarray(leaks)
 
     def _duplicates(self, held_out: NDArray[Any], leaks: NDArray[Any]) -> NDArray[Any]:
@@ -468,8 +499,8 @@ class Survey:
                     index,
                     int(first[index]),
                     "duplicate",
-                    "it says the same as {place}",
-                    "remove one of the two",
+                    N_("it says the same as {place}"),
+                    told("remove one of the two"),
                 )
         nearest = np.full(len(keys), len(keys), dtype=np.int64)
         for left, right in self.answers.pairs(NEAR_ANSWER):
@@ -481,9 +512,11 @@ class Survey:
             if len(left):
                 near = self.splitter.sketches.near(left, right, NEAR_QUESTION)
                 np.minimum.at(nearest, right[near], left[near])
-        message = "it says nearly the same as {place}"
+        message = N_("it says nearly the same as {place}")
         for index in np.flatnonzero(nearest < len(keys)).tolist():
-            self._note(index, int(nearest[index]), "near-duplicate", message, "keep the better of the two")
+            self._note(
+                index, int(nearest[index]), "near-duplicate", message, told("keep the better of the two")
+            )
         return first
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from core.data.json_records import LONGEST_RECORD, TOO_LONG, Found
 from core.data.types import UnreadableFile
 from core.data.unpacked import BadHeader, PackedPart, arrow_parts, parquet_pages
+from core.language import told
 
 _BATCH = 512
 _AT_ONCE = 1 << 28
@@ -74,8 +75,12 @@ class TableRecords:
         self.rows = self._ends[-1] if self._ends else 0
         if self.rows > MOST_ROWS:
             raise UnreadableFile(
-                f"it has {self.rows:,} rows, and {MOST_ROWS:,} are the most that are read",
-                "take a part of it",
+                told(
+                    "it has {rows:,} rows, and {most_rows:,} are the most that are read",
+                    rows=self.rows,
+                    most_rows=MOST_ROWS,
+                ),
+                told("take a part of it"),
             )
 
     @contextmanager
@@ -87,8 +92,8 @@ class TableRecords:
             yield
         except (pa.ArrowException, OSError, UnicodeDecodeError, BadHeader) as error:
             form = "Parquet" if self._parquet else "Arrow"
-            message = f"the {form} file is damaged ({error})"
-            raise UnreadableFile(message, "make or copy the file again") from None
+            message = told("the {form} file is damaged ({error})", form=form, error=error)
+            raise UnreadableFile(message, told("make or copy the file again")) from None
 
     @property
     def place(self) -> tuple[int, int]:
@@ -115,8 +120,12 @@ class TableRecords:
                 self._unpacked += batch.nbytes + int(sum(each.sum() for each in _nested(batch).values()))
                 if self._unpacked > _LARGE and self._unpacked > _RATIO * self._size:
                     raise UnreadableFile(
-                        f"its rows unpack from {self._size:,} bytes to more than {self._unpacked:,}",
-                        "take a part of it",
+                        told(
+                            "its rows unpack from {size:,} bytes to more than {unpacked:,}",
+                            size=self._size,
+                            unpacked=self._unpacked,
+                        ),
+                        told("take a part of it"),
                     )
                 for found in table_rows(batch.slice(max(0, self._row - first))):
                     self._row += 1
@@ -166,9 +175,15 @@ class TableRecords:
         values = max((each.num_values for each in columns), default=0)
         if (size > _LARGE and size > _RATIO * packed) or values > MOST_ROWS or len(pages) == _MOST_PAGES:
             raise UnreadableFile(
-                f"a group of its rows unpacks from {packed:,} to {size:,} bytes, with {values:,} values "
-                f"in {len(pages):,} pages",
-                "make it again, with smaller groups of rows",
+                told(
+                    "a group of its rows unpacks from {packed:,} to {size:,} bytes, with {values:,} values "
+                    "in {count:,} pages",
+                    packed=packed,
+                    size=size,
+                    values=values,
+                    count=len(pages),
+                ),
+                told("make it again, with smaller groups of rows"),
             )
         rows = max(1, min(_BATCH, _AT_ONCE // max(1, size)))
         found = self._file.iter_batches(batch_size=rows, row_groups=[number], use_threads=False)
@@ -201,8 +216,13 @@ def _refuse_huge(parts: Iterable[PackedPart]) -> None:
         size = max(kept, part.unpacked if part.compressed else 0)
         if size > _LARGE:
             raise UnreadableFile(
-                f"a part of it unpacks from {part.packed:,} to {size:,} bytes, and all of that is needed at once",
-                "make it again in smaller parts: pages of a megabyte, or batches of some thousand rows",
+                told(
+                    "a part of it unpacks from {packed:,} to {size:,} bytes, and all of that is needed at "
+                    "once",
+                    packed=part.packed,
+                    size=size,
+                ),
+                told("make it again in smaller parts: pages of a megabyte, or batches of some thousand rows"),
             )
 
 
@@ -231,8 +251,12 @@ def _refuse_views(schema: Any) -> None:
             kind, depth = waiting.pop()
             if any(is_view(kind) for is_view in (*views, *(inside if depth else ()))):
                 raise UnreadableFile(
-                    f"its column {field.name!r} is of the type {field.type}, which is not read",
-                    "write it with plain lists and texts, or as Parquet",
+                    told(
+                        "its column {field} is of the type {type}, which is not read",
+                        field=repr(field.name),
+                        type=field.type,
+                    ),
+                    told("write it with plain lists and texts, or as Parquet"),
                 )
             inner = [kind.field(number).type for number in range(kind.num_fields)]
             inner += [kind.value_type] if pa.types.is_dictionary(kind) else []

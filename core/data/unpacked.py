@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from core.language import told
+
 _PREFIX = b"\xff\xff\xff\xff"
 _DICTIONARY, _RECORDS = 2, 3
 _DEEPEST = 8
@@ -40,11 +42,11 @@ class PackedPart:
 
 def _number(data: memoryview, form: str, at: int) -> int:
     if at < 0:
-        raise BadHeader("a part lies before the file")
+        raise BadHeader(told("a part lies before the file"))
     try:
         found: int = struct.unpack_from("<" + form, data, at)[0]
     except struct.error:
-        raise BadHeader("a part lies behind the file's end") from None
+        raise BadHeader(told("a part lies behind the file's end")) from None
     return found
 
 
@@ -74,7 +76,7 @@ class _Table:
             at += _number(self.data, "I", at)
             count = _number(self.data, "I", at)
             if count * size > len(self.data):
-                raise BadHeader("a list is longer than the file")
+                raise BadHeader(told("a list is longer than the file"))
             yield from range(at + 4, at + 4 + count * size, size)
 
 
@@ -104,13 +106,13 @@ def _stream_parts(data: memoryview) -> Iterator[PackedPart]:
         if size == 0:
             return
         if size < 0:
-            raise BadHeader("a header has no length")
+            raise BadHeader(told("a header has no length"))
         yield from _message(data, at, head + size)
         message = _Table(data, head + _number(data, "I", head))
         body = message.place(3)
         length = _number(data, "q", body) if body else 0
         if length < 0:
-            raise BadHeader("a part has no length")
+            raise BadHeader(told("a part has no length"))
         at = head + size + length
 
 
@@ -135,10 +137,10 @@ def _message(data: memoryview, at: int, body: int) -> Iterator[PackedPart]:
     for buffer in batch.structs(2, 16):
         offset, length = _number(data, "q", buffer), _number(data, "q", buffer + 8)
         if offset < 0 or length < 0 or body + offset + length > len(data):
-            raise BadHeader("a part lies behind the file's end")
+            raise BadHeader(told("a part lies behind the file's end"))
         packed += length
-        told = _number(data, "q", body + offset) if compressed and length >= 8 else length
-        unpacked += length if told < 0 else told  # -1: left as it is
+        said = _number(data, "q", body + offset) if compressed and length >= 8 else length
+        unpacked += length if said < 0 else said  # -1: left as it is
     yield PackedPart(packed, unpacked, kind == _DICTIONARY, compressed)
 
 
@@ -160,7 +162,7 @@ def parquet_pages(read: Callable[[int, int], bytes], column: Any) -> Iterator[Pa
         fields, size = _page_head(read, at)
         unpacked, packed = fields.get(2, -1), fields.get(3, -1)
         if unpacked < 0 or packed < 0:
-            raise BadHeader("a page has no size")
+            raise BadHeader(told("a page has no size"))
         yield PackedPart(packed, unpacked)
         at += size + packed
 
@@ -185,13 +187,13 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
-    raise BadHeader("a number is too long")
+    raise BadHeader(told("a number is too long"))
 
 
 def _thrift(data: memoryview, at: int, depth: int) -> tuple[dict[int, int], int]:
     """The whole numbers of a struct by field, and the place behind it."""
     if depth > _DEEPEST:
-        raise BadHeader("a header is nested too deeply")
+        raise BadHeader(told("a header is nested too deeply"))
     found: dict[int, int] = {}
     field = 0
     while head := _number(data, "B", at):
@@ -226,10 +228,10 @@ def _passed(data: memoryview, at: int, kind: int, depth: int) -> int:
         if size == 15:
             size, at = _varint(data, at)
         if size > len(data):
-            raise BadHeader("a list is longer than the file")
+            raise BadHeader(told("a list is longer than the file"))
         for _ in range(size):
             at = _passed(data, at, head & 15, depth)
         return at
     if kind == 12:
         return _thrift(data, at, depth + 1)[1]
-    raise BadHeader("a header has a part that no page has")
+    raise BadHeader(told("a header has a part that no page has"))

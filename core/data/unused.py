@@ -12,7 +12,8 @@ from core.data.messages import there
 from core.data.names import plain_name
 from core.data.plan import Plan, Record
 from core.data.types import Finding, Row, Unused
-from core.formats import counted
+from core.formats import counted, listed
+from core.language import told, told_n
 
 _MEANINGFUL = frozenset(
     (
@@ -70,21 +71,27 @@ def unused_words(found: Sequence[Mapping[str, Any]], rows: int) -> str:
     columns = [_counted(repr(each["name"]), each["rows"], rows) for each in found if each["what"] == "column"]
     keys = [repr(each["name"]) for each in found if each["what"] == "key"]
     turns = [
-        _counted(f"the {each['name']}'s last turn", each["rows"], 0)
+        _counted(told("the {name}'s last turn", name=each["name"]), each["rows"], 0)
         for each in found
         if each["what"] == "turn"
     ]
-    lists = [f"the {each['what']} {each['name']!r}" for each in found if each["what"] in ("list", "file")]
-    told = [*([", ".join(columns)] if columns else []), *turns, *lists]
+    lists = [
+        told("the list {name!r}", name=each["name"])
+        if each["what"] == "list"
+        else told("the file {name!r}", name=each["name"])
+        for each in found
+        if each["what"] in ("list", "file")
+    ]
+    said = [*([listed(columns)] if columns else []), *turns, *lists]
     if keys:
-        told.append(f"in turns: {', '.join(keys)}")
-    return "; ".join(told)
+        said.append(told("in turns: {names}", names=", ".join(keys)))
+    return listed(said, "; ") if said else ""
 
 
 def _counted(name: str, count: int, rows: int) -> str:
     if count == rows:
         return name
-    return f"{name} ({counted(count, 'row')})"
+    return told("{name} ({rows})", name=name, rows=counted(count, "row"))
 
 
 class UnusedCounter:
@@ -153,23 +160,30 @@ class UnusedCounter:
         rows = counted(each.rows, "row")
         if each.what == "list":
             return (
-                f"the list {each.name!r} in this file is not read",
-                "put it into a file of its own, or call the lists train and test",
+                told("the list {each} in this file is not read", each=repr(each.name)),
+                told("put it into a file of its own, or call the lists train and test"),
             )
         if each.what == "file":
-            return f"the file {each.name!r} is not read", each.fix
+            return told("the file {each} is not read", each=repr(each.name)), each.fix
         if each.what == "turn":
-            end = "ends" if each.rows == 1 else "end"
             return (
-                f"{rows} {end} with a turn of the {each.name}, which nobody answers and which is cut off",
-                "end each conversation with an answer, or leave it so if the rest is what you mean",
+                told_n(
+                    "{rows} ends with a turn of the {who}, which nobody answers and which is cut off",
+                    "{rows} end with a turn of the {who}, which nobody answers and which is cut off",
+                    each.rows,
+                    rows=rows,
+                    who=each.name,
+                ),
+                told("end each conversation with an answer, or leave it so if the rest is what you mean"),
             )
         if each.what == "key":
             if each.name not in _KEYS and not each.name.startswith(("tool_calls", "thoughts", "train")):
                 return "", ""
             return (
-                f"{each.name!r} of the turns in {rows} does not reach the model",
-                "use a model whose chat template writes it, or leave it so if it does not matter",
+                told(
+                    "{each} of the turns in {rows} does not reach the model", each=repr(each.name), rows=rows
+                ),
+                told("use a model whose chat template writes it, or leave it so if it does not matter"),
             )
         return self._column(each, rows, sample, pairs)
 
@@ -186,10 +200,12 @@ class UnusedCounter:
         if may_be_verdict(sample, name):
             if not self._labels:
                 return "", ""
-            fix = "leave out the rows that are not good, or leave it so"
+            fix = told("leave out the rows that are not good, or leave it so")
             if verdicts(sample, name):
-                fix = f"set data.label_field = {name!r} if it does (or to - if not)"
-            return f"{name!r} may say how good a row is, and all rows are learnt whatever it says", fix
+                fix = told("set data.label_field = {name} if it does (or to - if not)", name=repr(name))
+            return told(
+                "{name} may say how good a row is, and all rows are learnt whatever it says", name=repr(name)
+            ), fix
         column = look(sample, [name])[name]
         plain = plain_name(name)
         meant = plain in _MEANINGFUL or not words_of(name).isdisjoint(names.CHOICES)
@@ -203,33 +219,47 @@ class UnusedCounter:
         if copied and plain not in names.WEIGHT:
             return "", ""
         remedy = self._remedy(name, plain, is_text=column.is_text or column.passages > 0.5)
-        return (f"{name!r} in {rows} does not reach the model", remedy) if remedy else ("", "")
+        return (
+            (told("{name} in {rows} does not reach the model", name=repr(name), rows=rows), remedy)
+            if remedy
+            else ("", "")
+        )
 
     def _remedy(self, name: str, plain: str, *, is_text: bool) -> str:  # noqa: PLR0911 - an answer for each case
         """What to do; "" where it is meant so."""
         plan, mapping = self._plan, self._plan.mapping
         if plain in names.MEDIA:
-            return "leave out the rows that cannot be answered without it: only text is trained on"
+            return told("leave out the rows that cannot be answered without it: only text is trained on")
         if plain in names.WEIGHT:
-            return "leave out the rows that weigh little, or leave it so: all rows count alike"
+            return told("leave out the rows that weigh little, or leave it so: all rows count alike")
         if plain in names.REASONING:
-            return "write it into the answer, or as reasoning_content into turns, or leave it so"
+            return told("write it into the answer, or as reasoning_content into turns, or leave it so")
         if plain in names.SYSTEM and plan.chat is None:
-            return "write {system} into data.template, or use the model's chat template"
+            return told(
+                "write {field} into data.template, or use the model's chat template", field="{system}"
+            )
         if mapping.response and (plain in names.RESPONSE or not words_of(name).isdisjoint(_ANSWERS)):
             if is_rejected(mapping.response):
                 return ""  # who takes the rejected answers has chosen
             if not is_text:
-                return f"write it as text and set data.response_field = {name!r} if that is the answer"
-            return f"set data.response_field = {name!r} if that is the answer, or leave it so"
+                return told(
+                    "write it as text and set data.response_field = {name} if that is the answer",
+                    name=repr(name),
+                )
+            return told(
+                "set data.response_field = {name} if that is the answer, or leave it so", name=repr(name)
+            )
         if name in mapping.prompt and "prompt" not in plan.template.fields:
-            return "write {prompt} into data.template, or leave it so"
+            return told("write {field} into data.template, or leave it so", field="{prompt}")
         if is_text and not plan.mapped:
-            return f"write {{{name}}} into data.template, or leave it so"
+            return told("write {field} into data.template, or leave it so", field=f"{{{name}}}")
         if is_text and mapping.prompt:
             joined = "+".join((*mapping.prompt, name))
-            return f"set data.prompt_field = {joined!r} to put it behind the question, or leave it so"
-        return "write it into the question or the turns, or leave it so if it does not matter"
+            return told(
+                "set data.prompt_field = {joined} to put it behind the question, or leave it so",
+                joined=repr(joined),
+            )
+        return told("write it into the question or the turns, or leave it so if it does not matter")
 
 
 def _is_copy(value: Any, record: Record) -> bool:

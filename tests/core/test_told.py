@@ -240,3 +240,11 @@ def test_a_change_keeps_what_it_is_made_from(value: str, n: int) -> None:
     text = changed(told("A {value} and {n}.", value=value, n=n), str.upper)
     assert isinstance(text, Told)
     assert (text, text.values) == (f"A {value} and {n}.".upper(), {"value": value.upper(), "n": n})
+
+
+def test_a_text_within_another_begins_and_ends_as_it_must_there(german: None) -> None:
+    text = told("{why!c}: {what!d}; {name!r}", why=told_n("{n} file", "{n} files", 1), what=free(), name="x")
+    assert text == "1 file: Only 2 files are free on /data; 'x'"
+    assert shown(text) == "1 Datei: Auf /data sind nur 2 Dateien frei; 'x'"
+    small = told("{what!c}", what=told("a plain sentence."))
+    assert (small, shown(small)) == ("A plain sentence.", "A plain sentence.")
