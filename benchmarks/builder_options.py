@@ -1,11 +1,11 @@
 """What two options of the model builder are worth: ``python -m benchmarks.builder_options CHECKPOINT FOLDER``.
 
-CHECKPOINT is a lab's ``models/quantized``. Built for ``--provider`` as the optimize step builds it, with a cache of
-keys and values in 8 bits (scales by the builder's own calibration), and, for a model that ties the two, with
-the embeddings looked up in the output matrix. Printed for each: its size, how far its next words are from the
-first one's over records of the sample, its loss there, and for a short and a long text the time to read it, the
-processor's time for a token more, and the memory that the conversation took. Rows are read in pieces of 20 tokens, so
-that all but the first see the cache.
+CHECKPOINT is a lab's ``models/quantized``. Built for ``--provider`` with a table of embeddings of its own, the same
+with a cache of keys and values in 8 bits (scales by the builder's own calibration), and, for a model that ties the two,
+with the embeddings looked up in the output matrix, as the optimize step does it. Printed for each: its size, how far
+its next words are from the first one's over records of the sample, its loss there, and for a short and a long text the
+time to read it, the processor's time for a token more, and the memory that the conversation took. Rows are read in
+pieces of 20 tokens, so that all but the first see the cache.
 """
 
 from __future__ import annotations
@@ -21,27 +21,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
-from core.optimize.build import linked_copy
+from core.optimize.embedding import share_embedding
 from core.optimize.genai import complete_config, import_genai
 from core.optimize.genai_builder import build
+from core.optimize.shrink import halve_embedding
 from core.resources import sample_data
 
+PLAIN = "with a table of embeddings"
 PIECE = 20
 SEEN = 20
 """Tokens of a row that are read before its next words are compared."""
 
 
-def built(checkpoint: Path, folder: Path, provider: str, **options: Any) -> Path:
-    """A model folder, made once."""
+def built(checkpoint: Path, folder: Path, provider: str, accuracy_level: int, **options: Any) -> Path:
+    """A model folder with the embedding table in 16 bits, made once."""
     if not (folder / "genai_config.json").exists():
         shutil.rmtree(folder, ignore_errors=True)
-        level = {"accuracy_level": 4} if provider == "CPUExecutionProvider" else {}
+        level = {"accuracy_level": accuracy_level} if provider == "CPUExecutionProvider" else {}
         work = folder.with_name(f"{folder.name}.work")
         build(
             checkpoint, folder, precision="int4", provider=provider, options={**level, **options}, work=work
         )
         complete_config(folder, [])
+        if provider == "CPUExecutionProvider":
+            model = onnx.load(str(folder / "model.onnx"), load_external_data=False)
+            halve_embedding(model, folder)
+            onnx.save(model, str(folder / "model.onnx"))
     return folder
 
 
@@ -61,46 +68,20 @@ def calibrated(plain: Path, checkpoint: Path, file: Path) -> Path:
     return file
 
 
-def with_shared_embedding(plain: Path, target: Path) -> Path:
-    """A copy whose embedding table is the packed output matrix."""
-    import onnx
-    from onnx import TensorProto, helper
-
-    linked_copy(plain, target)
+def with_shared_embedding(plain: Path, target: Path) -> Path | None:
+    """A copy that looks its embeddings up in the output matrix, as the optimize step makes it; None if it has two."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(plain, target)
     model = onnx.load(str(plain / "model.onnx"), load_external_data=False)
-    graph = model.graph
-    head = next(each for each in graph.node if each.op_type == "MatMulNBits" and "lm_head" in each.name)
-    gather = next(each for each in graph.node if each.op_type == "Gather" and "embed_tokens" in each.name)
-    sizes = {each.name: each.i for each in head.attribute}
-    rows, blocks = sizes["N"], -(-sizes["K"] // sizes["block_size"])
-    known = {each.name: each for each in graph.initializer}
-    for name, width in zip(head.input[2:], (blocks, -(-blocks * sizes["bits"] // 8)), strict=False):
-        del known[name].dims[:]
-        known[name].dims.extend([rows, width])
-    shape = helper.make_tensor("shape", TensorProto.INT64, [2], [rows, sizes["K"] * sizes["bits"] // 8])
-    graph.initializer.append(shape)
-    looked_up = [
-        helper.make_node("Reshape", [head.input[1], "shape"], ["flat"], name="flat"),
-        helper.make_node(
-            "GatherBlockQuantized",
-            ["flat", gather.input[1], *head.input[2:]],
-            [gather.output[0]],
-            name="look up",
-            domain="com.microsoft",
-            bits=sizes["bits"],
-            block_size=sizes["block_size"],
-            gather_axis=0,
-            quantize_axis=1,
-        ),
-    ]
-    saved = known[gather.input[0]].external_data
-    print(f"the embedding table has {int({e.key: e.value for e in saved}['length']) / 1e6:.1f} MB")
-    rest = [each for each in graph.node if each is not gather and each.name != gather.name]
-    del graph.node[:]
-    graph.node.extend([*looked_up, *rest])
-    (target / "model.onnx").unlink()
+    if not share_embedding(model, target):
+        return None
     onnx.save(model, str(target / "model.onnx"))
     return target
+
+
+def size(folder: Path) -> float:
+    """MB of a graph and its weights."""
+    return sum(path.stat().st_size for path in folder.glob("model.onnx*")) / 1e6
 
 
 def logits(model: Any, row: Any) -> Any:
@@ -154,30 +135,34 @@ def main() -> int:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--provider", default="CPUExecutionProvider")
+    parser.add_argument("--level", type=int, default=4, help="4: activations are rounded on a CPU, 1: not")
     parser.add_argument("--long", type=int, default=2048)
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     og, config = import_genai(), json.loads((asked.checkpoint / "config.json").read_text())
-    plain = built(asked.checkpoint, asked.folder / "plain", asked.provider)
+    plain = built(asked.checkpoint, asked.folder / "plain", asked.provider, asked.level)
     scales = calibrated(plain, asked.checkpoint, asked.folder / "scales.json")
     kinds = {
-        "as optimize builds it": plain,
+        PLAIN: plain,
         "keys and values in 8 bits": built(
             asked.checkpoint,
             asked.folder / "cache",
             asked.provider,
+            asked.level,
             kv_cache_quant_scheme="int8_per_channel",
             kv_cache_scale_file=str(scales),
         ),
     }
-    shutil.rmtree(asked.folder / "shared", ignore_errors=True)
-    kinds["embedding from the output matrix"] = with_shared_embedding(plain, asked.folder / "shared")
+    shared = with_shared_embedding(plain, asked.folder / "shared")
+    kinds.update({"embeddings from the output matrix": shared} if shared else {})
+    for name, folder in kinds.items():
+        print(f"{name}: {size(folder):.1f} MB")
     models = {name: og.Model(str(folder)) for name, folder in kinds.items()}
-    tokenizer = og.Tokenizer(models["as optimize builds it"])
+    tokenizer = og.Tokenizer(models[PLAIN])
     lines = sample_data().read_text(encoding="utf-8").splitlines()[:80]
     texts = [" ".join(str(value) for value in json.loads(line).values()) for line in lines]
     rows = [np.asarray(tokenizer.encode(text))[:220].astype(np.int32) for text in texts]
-    first = [logits(models["as optimize builds it"], row) for row in rows]
+    first = [logits(models[PLAIN], row) for row in rows]
     for name, model in models.items():
         apart, same, loss = [], [], []
         for row, ours in zip(rows, first, strict=True):

@@ -234,6 +234,17 @@ class OptimizeSection:
         wide=True,
         advanced=True,
     )
+    embeddings: str = option(
+        "shared",
+        N_("embeddings of a model that has one matrix for them and for its output"),
+        choices=("shared", "own"),
+        words={
+            "shared": N_("shared - looked up in the output matrix: a third to a half smaller"),
+            "own": N_("own - a table of their own, as before"),
+        }.__getitem__,
+        wide=True,
+        advanced=True,
+    )
 
 
 @dataclass(frozen=True)

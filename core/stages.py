@@ -293,6 +293,7 @@ _ALL = (
             Figure("context", N_("Context, in tokens")),
             Figure("accuracy_level", N_("Accuracy level of the int4 kernels")),
             Figure("output_matrix", N_("Output matrix")),
+            Figure("embeddings", N_("Embeddings")),
             Figure("base_reused", N_("Base as it was")),
             Figure("build_s", N_("Building took"), show=duration),
             Figure("verified", N_("Tried here"), main=True),

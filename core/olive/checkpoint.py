@@ -121,6 +121,13 @@ def load_reference(path: Path, report: Reporter, trust_remote_code: bool = False
     return model
 
 
+def embed_by_output_matrix(model: PreTrainedModel) -> None:
+    """Give a model the embeddings that its packed output matrix holds, as ONNX graphs have them that keep it once."""
+    weight = model.get_input_embeddings().weight
+    with torch.no_grad():
+        weight.copy_(unpacked_weight(model.get_output_embeddings(), weight.dtype))
+
+
 def save_quantized(model: Any, quantization: OliveHfQuantizationConfig, folder: str) -> None:
     """Write a model whose matrices were replaced by :func:`pack` as a checkpoint."""
     quantization.tie_word_embeddings = False

@@ -29,6 +29,9 @@ SMALL_MODEL = 100_000_000
 SMALL_HEAD_BYTES = 64 * 2**20
 """A float output matrix up to this size stays float32, a larger one gets 8 bits."""
 
+LOOKS_UP = {"cpu", "cuda"}
+"""The providers on which looking embeddings up in a packed matrix was tried, as ``genai_config.json`` calls them."""
+
 _LEFT_BY_OLIVE = ("footprint.json", "output_footprint.json", "run_history.txt", "model_config.json")
 _DTYPES = {1: "float32", 10: "float16", 16: "bfloat16"}
 _READING = re.compile(r"Reading layer (\d+)")
@@ -98,11 +101,12 @@ def build_base(
     report: Reporter,
     trust_remote_code: bool = False,
     places: bool = True,
+    share: bool = True,
 ) -> tuple[Path, AdapterLayout]:
     """Build the ONNX model of a checkpoint.
 
     Args:
-        places: for adapters, see :func:`open_graph`.
+        places, share: for adapters, and the embeddings; see :func:`open_graph`.
         base_digest: stands for the weights and all else the base depends on; goes into ``model.onnx``,
             so that the digest of that file tells one base from another.
         work: scratch folder on the disk that the model will be published to.
@@ -142,21 +146,25 @@ def build_base(
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(work / "olive-cache", ignore_errors=True)
     report.progress("Adding places for adapters", 0, None)
-    return folder, open_graph(folder, checkpoint, base_digest, places=places)
+    return folder, open_graph(folder, checkpoint, base_digest, places=places, share=share)
 
 
-def open_graph(folder: Path, checkpoint: Path, base_digest: str, *, places: bool = True) -> AdapterLayout:
+def open_graph(
+    folder: Path, checkpoint: Path, base_digest: str, *, places: bool = True, share: bool = True
+) -> AdapterLayout:
     """Make a freshly built ``model.onnx`` ready for adapters and write their layout beside it.
 
     For CUDA, and where the kernels round activations to int8, adapters will be put inside the graph, in 8 bits if
     its own weights are packed; elsewhere it gets a branch with inputs at each projection, unless there are to be no
-    ``places``.
+    ``places``. Embeddings that are the output matrix are looked up in it on :data:`LOOKS_UP`, if they are to
+    ``share`` it.
 
     Raises:
         StageError: the graph has not a projection for every linear layer of the checkpoint.
     """
     import onnx
 
+    from core.optimize.embedding import share_embedding
     from core.optimize.shrink import halve_embedding, without_long_rope
 
     path = folder / MODEL_FILE
@@ -181,7 +189,14 @@ def open_graph(folder: Path, checkpoint: Path, base_digest: str, *, places: bool
         add_branches(model, planned, dtype)
     if context_limit(read_config(checkpoint)):
         without_long_rope(model.graph)
-    if dtype == "float32":
+    # Rounded by the builder alone, the output matrix would not be what PyTorch has.
+    shared = (
+        share
+        and _providers(folder) <= LOOKS_UP
+        and bool((model_facts(checkpoint).quantization or {}).get("lm_head"))
+        and share_embedding(model, folder) > 0
+    )
+    if dtype == "float32" and not shared:
         halve_embedding(model, folder)
     onnx.helper.set_model_props(model, {DIGEST_KEY: base_digest})
     half = path.with_suffix(".half")

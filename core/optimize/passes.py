@@ -81,8 +81,9 @@ class OlivePressOnnx(OlivePressModelBuilder):
         checkpoint = Path(model.model_path)
         made = super()._run_for_config(model, config, output_model_path)
         folder = Path(made.model_path).parent
-        layout = open_graph(folder, checkpoint, folder_stamp(checkpoint))
         recipe = read_recipe(Path(config.recipe)) if config.recipe else Recipe()
+        share = recipe.optimize.embeddings == "shared"
+        layout = open_graph(folder, checkpoint, folder_stamp(checkpoint), share=share)
         complete_config(folder, end_tokens(checkpoint, recipe), context_limit(read_config(checkpoint)))
         if model.adapter_path:
             lora = read_lora(Path(model.adapter_path))

@@ -42,9 +42,15 @@ def set_apart(folder: Path) -> None:
         return
     with explained(folder), (folder / "model.onnx.data").open("rb") as source:
         for file, tensors in groups.items():
+            copied: dict[
+                tuple[str, int, int], tuple[int, int]
+            ] = {}  # embeddings may be the output matrix's bytes
             with (folder / f".{file}.half").open("wb") as stream:
                 for tensor in sorted(tensors, key=lambda each: place_of(each) or ("", 0, 0)):
-                    _copy(source, stream, tensor, file)
+                    place = place_of(tensor) or ("", 0, 0)
+                    if place not in copied:
+                        copied[place] = _copy(source, stream, place)
+                    _lie(tensor, file, *copied[place])
         onnx.save(model, str(folder / ".model.onnx.half"))
         for name in (*groups, "model.onnx"):
             os.replace(folder / f".{name}.half", folder / name)
@@ -54,18 +60,20 @@ def _sizes(tensors: Iterable[Any]) -> Iterable[int]:
     return (place[2] for tensor in tensors if (place := place_of(tensor)) is not None)
 
 
-def _copy(source: Any, stream: Any, tensor: Any, file: str) -> None:
-    """Copy a tensor's bytes to the end of a weight file, and let it lie there."""
-    place = place_of(tensor)
-    if place is None:
-        return
+def _copy(source: Any, stream: Any, place: tuple[str, int, int]) -> tuple[int, int]:
+    """Copy what lies at a place to the end of a weight file; where it begins there, and its length."""
     stream.write(bytes(-stream.tell() % ALIGNMENT))
     at, left = stream.tell(), place[2]
     source.seek(place[1])
     while left:
         left -= stream.write(source.read(min(left, _PORTION)))
+    return at, place[2]
+
+
+def _lie(tensor: Any, file: str, at: int, length: int) -> None:
+    """Let a tensor lie there."""
     del tensor.external_data[:]
-    for key, value in (("location", file), ("offset", at), ("length", place[2])):
+    for key, value in (("location", file), ("offset", at), ("length", length)):
         tensor.external_data.add(key=key, value=str(value))
 
 

@@ -23,6 +23,8 @@ _PORTION = 2**24
 """Numbers that are looked at together."""
 _FLOAT = 1
 """``TensorProto.FLOAT``."""
+_FLOATS = (_FLOAT, 10, 16)
+"""That, ``FLOAT16`` and ``BFLOAT16``."""
 
 
 def halve_embedding(model: Any, folder: Path) -> str | None:
@@ -39,12 +41,12 @@ def halve_embedding(model: Any, folder: Path) -> str | None:
     from onnx import TensorProto, helper
 
     graph = model.graph
-    gather = _look_up(graph)
+    gather = look_up(graph)
     if gather is None:
         return None
     table = next(item for item in graph.initializer if item.name == gather.input[0])
     place = place_of(table)
-    if place is None or place[2] < SMALLEST_BYTES:
+    if table.data_type != _FLOAT or place is None or place[2] < SMALLEST_BYTES:
         return None
     file, offset, length = place
     path = folder / file
@@ -110,10 +112,10 @@ def _without_unread(graph: Any) -> None:
             graph.node.remove(node)
 
 
-def _look_up(graph: Any) -> Any | None:
-    """The Gather node that alone reads a float32 table."""
+def look_up(graph: Any) -> Any | None:
+    """The Gather node that alone reads a float table."""
     uses = Counter(name for node in graph.node for name in node.input)
-    tables = {item.name for item in graph.initializer if item.data_type == _FLOAT and len(item.dims) == 2}
+    tables = {item.name for item in graph.initializer if item.data_type in _FLOATS and len(item.dims) == 2}
     found = (n for n in graph.node if n.op_type == "Gather" and n.input[0] in tables)
     gather = next(found, None)
     return gather if gather is not None and uses[gather.input[0]] == 1 else None
@@ -158,6 +160,17 @@ def place_of(tensor: Any) -> tuple[str, int, int] | None:
         return None
     entry = {item.key: item.value for item in tensor.external_data}
     return entry["location"], int(entry.get("offset", 0)), int(entry["length"])
+
+
+def free(graph: Any, tensor: Any, folder: Path) -> None:
+    """Give a tensor's bytes in the weight file to others; it has no place any more."""
+    place = place_of(tensor)
+    if place is None:
+        return
+    file, offset, length = place
+    del tensor.external_data[:]
+    with explained(folder / file), (folder / file).open("r+b") as stream:
+        _fill(stream, graph, file, offset, offset + length)
 
 
 def _move(tensor: Any, offset: int, length: int) -> None:

@@ -49,6 +49,7 @@ def decoding_speed(
             report=context.report,
             trust_remote_code=context.recipe.model.trust_remote_code,
             places=optimize.adapters != "merged",
+            share=optimize.embeddings == "shared",
         )
         complete_config(folder, end_tokens(checkpoint, context.recipe), context_limit(config))
         context.report.progress("Measuring the speed", 0, None)

@@ -30,6 +30,7 @@ from core.folder import LabFolder, adapter_names, merged_folder
 from core.formats import human_bytes
 from core.model.auto import Settled, remembered_facts
 from core.model.folder import ModelFacts, model_facts, read_config, refuse_model_as_adapter
+from core.providers import PROVIDERS
 from core.stage_context import StageContext, versions
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 LONG_TEXT = ("verified_tokens", "window", "long_text_gap")
 """Fields of the result that tell about the base alone."""
 
-GRAPH_VERSION = 5
+GRAPH_VERSION = 6
 """Raised when the graph that this stage makes changes in kind."""
 
 _PACKAGES = (
@@ -71,6 +72,7 @@ def base_fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
         "precision": optimize.precision,
         "group_size": recipe.quantize.group_size,
         **({"adapters": optimize.adapters} if optimize.adapters != "switched" else {}),
+        **({"embeddings": optimize.embeddings} if optimize.embeddings != "shared" else {}),
         "versions": versions(*_PACKAGES),
     }
 
@@ -195,6 +197,7 @@ class _Run:
                 report=self.report,
                 trust_remote_code=self.trust,
                 places=not self.merges,
+                share=self.recipe.optimize.embeddings == "shared",
             )
             if self.merges:
                 set_apart(folder)
@@ -227,12 +230,31 @@ class _Run:
             "context": min(limit or facts.max_positions, facts.max_positions),
             "accuracy_level": choice.accuracy_level,
             "output_matrix": choice.head,
+            "embeddings": self._embeddings(folder),
             "build_s": round(built_s, 2),
             **told,
         }
         result.update(self._verify(folder, checkpoint, choice, reused, merged))
         self._publish(folder, result)
         return result
+
+    def _embeddings(self, folder: Path) -> str:
+        """Whether the graph has a table of them, or looks them up in the output matrix; with the reason in the log."""
+        from core.optimize.build import LOOKS_UP
+        from core.optimize.embedding import is_shared
+
+        if is_shared(folder):
+            self.report.log(
+                "Embeddings and output matrix are one in this model, and stand in the graph once."
+            )
+            return "shared"
+        provider = self.recipe.optimize.provider
+        if self.recipe.optimize.embeddings == "shared" and PROVIDERS[provider].builder not in LOOKS_UP:
+            self.report.log(
+                "Embeddings have a table of their own, also where they are the output matrix: looking them up in "
+                f"packed weights was not tried with the {provider}."
+            )
+        return "own"
 
     def _rounded(self, checkpoint: Path, bits: int) -> Path:
         """A float checkpoint rounded to 4 or 8 bits as the quantize step would, for labs that skip that step."""
@@ -325,6 +347,7 @@ class _Run:
             report=self.report,
             trust_remote_code=self.trust,
             places=False,
+            share=self.recipe.optimize.embeddings == "shared",
         )
         complete_config(made, end_tokens(quantized, self.recipe), context_limit(read_config(checkpoint)))
         measured = within_budget(

@@ -219,9 +219,7 @@ class Trial:
         long_text: LongText | None,
         numbers: dict[str, Any],
     ) -> dict[str, Any]:
-        from core.olive.checkpoint import load_reference
-
-        model = load_reference(self._checkpoint, self._report, self._recipe.model.trust_remote_code)
+        model = self._reference(self._folder, self._checkpoint)
         result = {"base": self._compare("the base", model, prompts, answers[None], None)}
         if long_text is not None:  # before the adapter is put into it
             numbers.update(long_text(model, self._exact_sessions.get(None)))
@@ -229,12 +227,22 @@ class Trial:
             from core.finetune.lora_layer import load_lora
 
             if self._merged is not None:
-                tuned = load_reference(self._beside, self._report, self._recipe.model.trust_remote_code)
+                tuned = self._reference(self._merged, self._beside)
             else:
                 tuned = load_lora(model, str(self._finetuned))
                 self._round_as_stored(tuned)
             result["tuned"] = self._compare("the tuned model", tuned, prompts, answers["trial"], "trial")
         return result
+
+    def _reference(self, folder: Path, checkpoint: Path) -> PreTrainedModel:
+        """The PyTorch model of a graph."""
+        from core.olive.checkpoint import embed_by_output_matrix, load_reference
+        from core.optimize.embedding import is_shared
+
+        model = load_reference(checkpoint, self._report, self._recipe.model.trust_remote_code)
+        if is_shared(folder):
+            embed_by_output_matrix(model)
+        return model
 
     def _round_as_stored(self, tuned: Any) -> None:
         """Give PyTorch the adapter's matrices as the graph has them, where it has them in 8 bits."""

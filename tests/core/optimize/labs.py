@@ -31,11 +31,12 @@ def recipe_with(values: dict[str, Any]) -> Settled:
 
 
 def quantized_lab(
-    root: Path, arch: str, *, eight_bit: str = "", symmetric: bool = False, **options: Any
+    root: Path, arch: str, *, eight_bit: str = "", symmetric: bool = False, head_bits: int = 8, **options: Any
 ) -> LabFolder:
     """A lab whose ``models/quantized`` holds a tiny model with int4 layers and an int8 output matrix.
 
     Args:
+        head_bits: of the output matrix.
         eight_bit: kinds of layers that have 8 bits too.
         symmetric: without zero points.
     """
@@ -55,7 +56,7 @@ def quantized_lab(
                     "group_size": 32,
                     "sym": symmetric,
                     "lm_head": True,
-                    "overrides": {"lm_head": {"bits": 8}, **{name: {"bits": 8} for name in wide}},
+                    "overrides": {"lm_head": {"bits": head_bits}, **{name: {"bits": 8} for name in wide}},
                 }
             },
         ),
@@ -105,9 +106,12 @@ def torch_texts(lab: LabFolder, adapter: str | None) -> list[list[int]]:
     from peft import PeftModel
 
     from core.model.load import load_tokenizer
-    from core.olive.checkpoint import load_model, unpack_linears
+    from core.olive.checkpoint import embed_by_output_matrix, load_model, unpack_linears
+    from core.optimize.embedding import is_shared
 
     model = load_model(lab.quantized_dir, dtype=torch.float32)
+    if is_shared(lab.onnx_dir):
+        embed_by_output_matrix(model)
     unpack_linears(model, torch.float32)
     if adapter is not None:
         model = PeftModel.from_pretrained(model, str(lab.finetuned_dir(adapter))).eval()

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from core.olive.checkpoint import load_model
+from core.olive.checkpoint import embed_by_output_matrix, load_model
+from core.optimize.embedding import is_shared
 from core.optimize.genai_builder import build
 from core.optimize.session import OnnxSession
 
@@ -110,6 +111,8 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
 def distances(checkpoint: Path, graph: Path, lengths: tuple[int, ...] = LENGTHS) -> list[float]:
     """How far the graph's logits are from PyTorch's at most, in spreads, for texts of these lengths."""
     model, session = load_model(checkpoint, dtype=torch.float32), OnnxSession(graph)
+    if is_shared(graph):
+        embed_by_output_matrix(model)
     ids = random.Random(1).choices(range(6, 300), k=max(LENGTHS))
     found = []
     for length in lengths:
