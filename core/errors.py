@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from core.language import Piece, Told, pieces, told, with_helps
+from core.language import Piece, Told, pieces, shown, told, with_helps
 from core.text import command, without_logins
 
 
@@ -321,6 +321,10 @@ class LabError(Exception):
         """The error as it stands in events and in ``done.json``."""
         words = {"code": self.code, "title": self.title, "detail": self.detail}
         return merged(with_told(words), hint_as_dict(self.advice))
+
+    def shown(self) -> str:
+        """What :func:`str` gives, in the language in use."""
+        return "\n".join(filter(None, (shown(self.title), shown(self.detail), said(self.advice))))
 
     def __str__(self) -> str:
         return "\n".join(part for part in (self.title, self.detail, self.hint) if part)

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from core.formats import counted, duration, human_bytes, number
+from core.language import shown, told
 from core.text import clean
 
 TITLES: Mapping[str, str] = {
-    "float": "float model",
-    "quantized": "quantized",
-    "tuned": "with adapter",
-    "onnx": "ONNX, base",
-    "onnx_tuned": "ONNX, with adapter",
+    "float": told("float model"),
+    "quantized": told("quantized"),
+    "tuned": told("with adapter"),
+    "onnx": told("ONNX, base"),
+    "onnx_tuned": told("ONNX, with adapter"),
 }
 """The variants, in the order in which a lab makes them, and what people call each."""
 
@@ -78,20 +79,20 @@ def rate(value: float) -> str:
 
 
 LINES: Sequence[tuple[str, str, Callable[[float], str]]] = (
-    ("perplexity", "Perplexity on held-out records", nats),
-    ("exact", "Answers word for word", percent),
-    ("right", "Answers that say the same", percent),
-    ("words", "Words in common (ROUGE-L)", percent),
-    ("chrf", "Letters in common (chrF)", points),
-    ("preferred", "Prefers the chosen answer", percent),
-    ("general_perplexity", "Perplexity on general text", nats),
-    ("kl", "Divergence on general text", number),
-    ("bytes", "Size on disk", human_bytes),
-    ("peak_bytes", "Memory at most", human_bytes),
-    ("gpu_peak_bytes", "GPU memory at most", human_bytes),
-    ("load_s", "Loading took", duration),
-    ("first_s", "First token after", milliseconds),
-    ("tokens_per_s", "Tokens a second", rate),
+    ("perplexity", told("Perplexity on held-out records"), nats),
+    ("exact", told("Answers word for word"), percent),
+    ("right", told("Answers that say the same"), percent),
+    ("words", told("Words in common (ROUGE-L)"), percent),
+    ("chrf", told("Letters in common (chrF)"), points),
+    ("preferred", told("Prefers the chosen answer"), percent),
+    ("general_perplexity", told("Perplexity on general text"), nats),
+    ("kl", told("Divergence on general text"), number),
+    ("bytes", told("Size on disk"), human_bytes),
+    ("peak_bytes", told("Memory at most"), human_bytes),
+    ("gpu_peak_bytes", told("GPU memory at most"), human_bytes),
+    ("load_s", told("Loading took"), duration),
+    ("first_s", told("First token after"), milliseconds),
+    ("tokens_per_s", told("Tokens a second"), rate),
 )
 """Each figure of a variant by its key: what people call it, and how it is written."""
 
@@ -136,7 +137,7 @@ def left_out(result: Result) -> list[str]:
     if not isinstance(found, Mapping):
         return []
     return [
-        clean(f"{TITLES.get(str(name), str(name))}: {why}", keep_newlines=False)
+        clean(f"{shown(TITLES.get(str(name), str(name)))}: {why}", keep_newlines=False)
         for name, why in found.items()
     ]
 
@@ -147,18 +148,24 @@ def explained(result: Result) -> str:
     if not isinstance(rows, int):
         return ""
     of = result.get("held_out_rows")
-    part = f" (of {number(of)} held out)" if isinstance(of, int) and of > rows else ""
-    asked = (
-        f", {number(questions)} of them questions"
-        if isinstance(questions, int) and 0 < questions < rows
-        else ""
+    records = counted(rows, "held-out record")
+    if isinstance(of, int) and of > rows:
+        records = told("{records} (of {total} held out)", records=records, total=number(of))
+    if isinstance(questions, int) and 0 < questions < rows:
+        records = told(
+            "{records}, {questions} of them questions", records=records, questions=number(questions)
+        )
+    meaning = told(
+        "In brackets: with other records of the kind, the figure would lie there 95 times in 100 (bootstrap over the "
+        "records; Wilson's interval for shares); of times and speeds, where eight in ten lie."
     )
-    few = " Of so few records the intervals are too narrow." if rows < FEW_RECORDS else ""
-    return (
-        f"On {counted(rows, 'held-out record')}{part}{asked}.{few} In brackets: with other records of the kind, the "
-        "figure would lie there 95 times in 100 (bootstrap over the records; Wilson's interval for shares); of "
-        "times and speeds, where eight in ten lie."
-    )
+    if rows < FEW_RECORDS:
+        return told(
+            "On {records}. Of so few records the intervals are too narrow. {meaning}",
+            records=records,
+            meaning=meaning,
+        )
+    return told("On {records}. {meaning}", records=records, meaning=meaning)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from typing import Any, BinaryIO
 
 from core.errors import Hint, MachineError, RequestError
 from core.folder import room_hint
-from core.formats import human_bytes
+from core.formats import human_bytes, listed
+from core.language import told
 
 MANIFEST = "olivepress.json"
 FILES = "files"
@@ -131,11 +132,11 @@ def read_json(path: Path) -> Any:
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise RequestError(
-            "A file is damaged.",
-            f"{path} cannot be read: {error.strerror}."
+            told("A file is damaged."),
+            told("{path} cannot be read: {strerror}.", path=path, strerror=error.strerror)
             if isinstance(error, OSError)
-            else f"{path} is not JSON: {error}.",
-            "Put a good copy in its place, or make anew what it belongs to.",
+            else told("{path} is not JSON: {error}.", path=path, error=error),
+            told("Put a good copy in its place, or make anew what it belongs to."),
             code="file.damaged",
         ) from None
 
@@ -214,20 +215,27 @@ def damage(folder: Path, *, verify: bool = False) -> list[str]:
     files = manifest.get(FILES) if isinstance(manifest, dict) else None
     if not isinstance(files, dict):
         return []
-    found = []
+    found: list[str] = []
     made_at = _time_of(folder / MANIFEST)
-    for name, told in files.items():
+    for name, said in files.items():
         path = folder / name
         try:
-            size, wanted = told
+            size, wanted = said
             if not path.is_file():
-                found.append(f"{name} is missing.")
+                found.append(told("{name} is missing.", name=name))
             elif path.stat().st_size != size:
-                found.append(f"{name} has {path.stat().st_size} bytes, not {size}.")
+                found.append(
+                    told(
+                        "{name} has {bytes} bytes, not {size}.",
+                        name=name,
+                        bytes=path.stat().st_size,
+                        size=size,
+                    )
+                )
             elif (verify or _time_of(path) > made_at) and digest(path) != wanted:
-                found.append(f"{name} is not as it was made.")
+                found.append(told("{name} is not as it was made.", name=name))
         except (OSError, TypeError, ValueError) as error:
-            found.append(f"{name} cannot be read: {error}.")
+            found.append(told("{name} cannot be read: {error}.", name=name, error=error))
     return found
 
 
@@ -251,7 +259,10 @@ def refuse_damaged(folder: Path, again: Hint, *, verify: bool = False) -> None:
     """
     if found := damage(folder, verify=verify):
         raise RequestError(
-            "What was made is damaged.", f"{folder}: {' '.join(found[:5])}", again, code="result.damaged"
+            told("What was made is damaged."),
+            told("{folder}: {names}", folder=folder, names=listed(found[:5], " ")),
+            again,
+            code="result.damaged",
         )
 
 
@@ -306,32 +317,35 @@ def refusal(error: OSError, path: Path) -> MachineError | None:
     if error.errno == errno.ENOSPC:
         free = human_bytes(shutil.disk_usage(_existing_parent(path)).free)
         return MachineError(
-            "The disk is full.",
-            f"Writing {path} needed more than the {free} that are free.",
-            room_hint(path.absolute(), " Nothing half made was kept."),
+            told("The disk is full."),
+            told("Writing {path} needed more than the {free} that are free.", path=path, free=free),
+            room_hint(path.absolute(), told("Nothing half made was kept.")),
             code="disk.full",
         )
     if error.errno in (errno.EDQUOT, errno.EFBIG):
         return MachineError(
-            "A limit on your files is reached.",
-            f"{path}: {error.strerror}.",
-            "Free some of what is yours (quota -s shows how much you may have), make the lab on another disk, or "
-            "raise the limit on the size of a file (ulimit -f). Nothing half made was kept.",
+            told("A limit on your files is reached."),
+            told("{path}: {strerror}.", path=path, strerror=error.strerror),
+            told(
+                "Free some of what is yours (quota -s shows how much you may have), make the lab on "
+                "another disk, or raise the limit on the size of a file (ulimit -f). Nothing half made "
+                "was kept."
+            ),
             code="disk.quota",
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return MachineError(
-            "The folder cannot be written.",
-            f"{path}: {error.strerror}.",
-            "Give yourself the right to write there, or use another folder.",
+            told("The folder cannot be written."),
+            told("{path}: {strerror}.", path=path, strerror=error.strerror),
+            told("Give yourself the right to write there, or use another folder."),
             code="disk.not-writable",
         )
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
         what = "folder" if error.errno == errno.EISDIR else "file"
         return MachineError(
-            f"A {what} is in the way.",
-            f"{path}: {error.strerror}.",
-            "Look what it is, and move it elsewhere.",
+            told("A {what} is in the way.", what=what),
+            told("{path}: {strerror}.", path=path, strerror=error.strerror),
+            told("Look what it is, and move it elsewhere."),
             code="lab.file",
         )
     return None
@@ -346,8 +360,13 @@ def require_disk(place: Path, needed: int, hint: Hint | None = None) -> None:
     free = shutil.disk_usage(_existing_parent(place)).free
     if free < needed:
         raise MachineError(
-            "There is not enough disk space.",
-            f"About {human_bytes(needed)} are needed below {place}, {human_bytes(free)} are free.",
+            told("There is not enough disk space."),
+            told(
+                "About {size} are needed below {place}, {size2} are free.",
+                size=human_bytes(needed),
+                place=place,
+                size2=human_bytes(free),
+            ),
             room_hint(place.absolute()) if hint is None else hint,
             code="disk.full",
         )

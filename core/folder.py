@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import Do, Hint, RequestError
+from core.language import told
 
 
 def lab_command(path: Path, command_name: str, *words: str) -> Do:
@@ -24,10 +25,15 @@ def lab_folder(root: str | Path) -> LabFolder:
     """
     path = Path(os.path.expanduser(root)).resolve()
     if path.is_file():
-        hint = "Name the folder of a lab, the one with lab.toml."
+        hint = told("Name the folder of a lab, the one with lab.toml.")
         if path.name == RECIPE_NAME:
-            hint = f"Name the folder that it stands in: {shlex.quote(str(path.parent))}"
-        raise RequestError("That is a file, not a lab's folder.", f"{path} is a file.", hint, code="lab.file")
+            hint = told("Name the folder that it stands in: {parent}", parent=shlex.quote(str(path.parent)))
+        raise RequestError(
+            told("That is a file, not a lab's folder."),
+            told("{path} is a file.", path=path),
+            hint,
+            code="lab.file",
+        )
     return LabFolder(path)
 
 
@@ -37,10 +43,14 @@ def room_hint(path: Path, after: str = "") -> Hint:
     Args:
         after: what else is to be said.
     """
-    if not any((each / RECIPE_NAME).is_file() for each in (path, *path.parents)):
-        return f"Free some space, or use a folder on another disk.{after}"
-    show = lab_command(path, "clean")
-    return ("Free some space (", show, f" shows what can go), or make the lab on another disk.{after}")
+    if any((each / RECIPE_NAME).is_file() for each in (path, *path.parents)):
+        hint = told(
+            "Free some space ({command} shows what can go), or make the lab on another disk.",
+            command=lab_command(path, "clean"),
+        )
+    else:
+        hint = told("Free some space, or use a folder on another disk.")
+    return (hint, *([" ", after] if after else []))
 
 
 RECIPE_NAME = "lab.toml"

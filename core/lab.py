@@ -12,6 +12,7 @@ from core.events import Event
 from core.files import MANIFEST, explained, read_json, write_atomic
 from core.folder import LabFolder, adapter_names, lab_folder
 from core.jobs import Job, list_jobs, start_job
+from core.language import told
 from core.recipe import Recipe, read_recipe, recipe_text, write_values
 from core.resources import REHEARSAL
 from core.stages import stage_named
@@ -70,16 +71,16 @@ class Lab:
         folder = LabFolder(Path(root).expanduser().resolve())
         if folder.recipe_path.exists():
             raise RequestError(
-                "There is a lab already.",
-                f"{folder.recipe_path} exists.",
-                "Open it as it is, edit that file, or name another folder.",
+                told("There is a lab already."),
+                told("{recipe_path} exists.", recipe_path=folder.recipe_path),
+                told("Open it as it is, edit that file, or name another folder."),
                 code="lab.exists",
             )
         if folder.root.exists() and not folder.root.is_dir():
             raise RequestError(
-                "A file is in the way.",
-                f"{folder.root} is not a folder.",
-                "Name another folder.",
+                told("A file is in the way."),
+                told("{root} is not a folder.", root=folder.root),
+                told("Name another folder."),
                 code="lab.file",
             )
         values: dict[str, Any] = {}
@@ -183,7 +184,9 @@ class Lab:
                 job.cancel()
             job.wait()
             said = job.error()
-            raise said if isinstance(said, Cancelled) else Cancelled(f"{job.id} was cancelled.") from None
+            raise (
+                said if isinstance(said, Cancelled) else Cancelled(told("{job} was cancelled.", job=job.id))
+            ) from None
         error = job.error()
         if error is not None:
             raise error
@@ -203,11 +206,11 @@ class Lab:
         for job in reversed(jobs):
             if name in (job.id, job.stage):
                 return job
-        known = ", ".join(job.id for job in jobs[-5:]) or "none yet"
+        known = ", ".join(job.id for job in jobs[-5:]) or told("none yet")
         raise RequestError(
-            f"There is no job {name!r} in this lab.",
-            f"{self.root}",
-            f"The newest are: {known}.",
+            told("There is no job {name} in this lab.", name=repr(name)),
+            told("{root}", root=self.root),
+            told("The newest are: {known}.", known=known),
             code="job.missing",
         )
 

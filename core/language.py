@@ -96,7 +96,10 @@ def pgettext(context: str, message: str, /, **values: Any) -> str:
 
 
 def _all_shown(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: shown(value) if isinstance(value, Told) else value for name, value in values.items()}
+    given = {
+        name: words_of(value) if isinstance(value, BaseException) else value for name, value in values.items()
+    }
+    return {name: shown(value) if isinstance(value, Told) else value for name, value in given.items()}
 
 
 class Piece:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args, get_type_hints
 
-from core.language import _
+from core.language import told
 
 Auto = Literal["auto"]
 """The type of a value that follows the model and the data; see :mod:`core.model.auto`."""
@@ -70,28 +70,30 @@ class Option:
     def expected(self) -> str:
         """What would be right, in words."""
         return (
-            _('{value}, or "auto"', value=self._expected) if self.auto or self.auto_here else self._expected
+            told('{value}, or "auto"', value=self._expected)
+            if self.auto or self.auto_here
+            else self._expected
         )
 
     @property
     def _expected(self) -> str:
         if self.choices:
-            return _("one of {choices}", choices=", ".join(map(str, self.choices)))
+            return told("one of {choices}", choices=", ".join(map(str, self.choices)))
         word = {
-            str: _("text in quotes"),
-            int: _("a whole number"),
-            float: _("a number"),
-            bool: _("true or false"),
-        }.get(self.kind, _('a table, such as { team = "travel" }'))
+            str: told("text in quotes"),
+            int: told("a whole number"),
+            float: told("a number"),
+            bool: told("true or false"),
+        }.get(self.kind, told('a table, such as { team = "travel" }'))
         if self.low is not None and self.high is not None:
-            return _(
+            return told(
                 "{kind} from {low} to {high}",
                 kind=word,
                 low=_written(self.low),
                 high=_written(self.high),
             )
         if self.low is not None:
-            return _("{kind}, at least {low}", kind=word, low=_written(self.low))
+            return told("{kind}, at least {low}", kind=word, low=_written(self.low))
         return word
 
     def check(self, value: Any) -> Any:
@@ -116,7 +118,7 @@ class Option:
             )
         if not fits:
             raise ValueError(
-                _(
+                told(
                     "{value!r} is not possible here: it must be {expected}",
                     value=value,
                     expected=self.expected,
@@ -147,7 +149,7 @@ class Option:
                 value = {key.strip(): item.strip() for key, item in pairs}
         except (ValueError, KeyError):
             raise ValueError(
-                _(
+                told(
                     "{value!r} is not possible here: it must be {expected}{comma}",
                     value=text,
                     expected=self.expected,
@@ -156,7 +158,11 @@ class Option:
             ) from None
         if self.choices and self.kind is int and value not in self.choices:
             raise ValueError(
-                _("{value!r} is not possible here: it must be {expected}", value=text, expected=self.expected)
+                told(
+                    "{value!r} is not possible here: it must be {expected}",
+                    value=text,
+                    expected=self.expected,
+                )
             )
         return self.check(value)
 
@@ -182,9 +188,9 @@ def without_comma(text: str) -> str:
     """How to write a number that was typed with commas, as the end of a message; else nothing."""
     text = text.strip()
     if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?", text):
-        return _("; numbers are written without commas: {number}", number=text.replace(",", ""))
+        return told("; numbers are written without commas: {number}", number=text.replace(",", ""))
     if re.fullmatch(r"[-+]?\d+,\d+", text):
-        return _("; a fraction is written with a point: {number}", number=text.replace(",", "."))
+        return told("; a fraction is written with a point: {number}", number=text.replace(",", "."))
     return ""
 
 

@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 from core.algorithms import ALGORITHMS
 from core.errors import Do, RequestError
 from core.files import explained, small_bytes, write_atomic
-from core.language import N_, _
+from core.language import N_, _, shown, told, words_of
 from core.options import AUTO, Auto, Option, option, options_of
 from core.providers import PROVIDERS, providers_for
 from core.resources import REHEARSAL
@@ -341,11 +341,11 @@ class Recipe:
                 value = declared.check(value)
             except ValueError as error:
                 raise RequestError(
-                    _("{name} cannot be set so.", name=name), str(error), code="recipe.value"
+                    told("{name} cannot be set so.", name=name), words_of(error), code="recipe.value"
                 ) from None
             section = dataclasses.replace(getattr(recipe, declared.section), **{declared.key: value})
             recipe = dataclasses.replace(recipe, **{declared.section: section})
-        check_whole(recipe, _("the settings"))
+        check_whole(recipe, told("the settings"))
         return recipe
 
 
@@ -375,7 +375,9 @@ def _template_meant(chat_template: Any, template: str) -> str:
     try:
         return AUTO if OLD_CHAT_TEMPLATE.check(chat_template) else template
     except ValueError as error:
-        raise RequestError(_("{name} cannot be set so.", name=OLD_CHAT_TEMPLATE.name), str(error)) from None
+        raise RequestError(
+            told("{name} cannot be set so.", name=OLD_CHAT_TEMPLATE.name), words_of(error)
+        ) from None
 
 
 def find_option(name: str, where: str = N_("the request")) -> Option:
@@ -393,13 +395,13 @@ def find_option(name: str, where: str = N_("the request")) -> Option:
     known = [item.name for group in OPTIONS.values() for item in group.values()]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = (
-        _("Did you mean {near}?", near=near[0])
+        told("Did you mean {near}?", near=near[0])
         if near
         else _("The options are: {names}.", names=", ".join(known))
     )
     raise RequestError(
-        _("There is no option {name}.", name=name),
-        _("It stands in {where}.", where=_(where)),
+        told("There is no option {name}.", name=name),
+        told("It stands in {where}.", where=told(where)),
         hint,
         code="recipe.unknown-key",
     )
@@ -415,25 +417,25 @@ def read_recipe(path: Path) -> Recipe:
         text = small_bytes(path).decode("utf-8-sig")
     except FileNotFoundError:
         raise RequestError(
-            _("There is no lab here."),
-            _("{path} does not exist.", path=path),
-            (_("Make one with:") + " ", Do.of("new", path.parent)),
+            told("There is no lab here."),
+            told("{path} does not exist.", path=path),
+            told("Make one with: {command}", command=Do.of("new", path.parent)),
             code="lab.missing",
         ) from None
     except UnicodeDecodeError as error:
         raise RequestError(
-            _("The recipe is not UTF-8 text."),
-            _("{path}, byte {start}.", path=path, start=error.start),
-            _("Save it as UTF-8."),
+            told("The recipe is not UTF-8 text."),
+            told("{path}, byte {start}.", path=path, start=error.start),
+            told("Save it as UTF-8."),
             code="recipe.syntax",
         ) from None
     except ValueError as error:
         raise RequestError(
-            _("The recipe cannot be read."), f"{path}: {error}.", code="recipe.unreadable"
+            told("The recipe cannot be read."), f"{path}: {error}.", code="recipe.unreadable"
         ) from None
     except OSError as error:
         raise RequestError(
-            _("The recipe cannot be read."), f"{path}: {error.strerror}.", code="recipe.unreadable"
+            told("The recipe cannot be read."), f"{path}: {error.strerror}.", code="recipe.unreadable"
         ) from None
     return parse_recipe(text, path)
 
@@ -444,45 +446,45 @@ def parse_recipe(text: str, path: Path) -> Recipe:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RequestError(
-            _("The recipe is not valid TOML."),
+            told("The recipe is not valid TOML."),
             f"{path}: {error}.",
-            _("Text needs quotes; each key stands once."),
+            told("Text needs quotes; each key stands once."),
             code="recipe.syntax",
         ) from None
     sections: dict[str, Any] = {}
     for section, values in tables.items():
-        where = _("{path}, line {line}", path=path, line=_line_of(text, section, None))
+        where = told("{path}, line {line}", path=path, line=_line_of(text, section, None))
         if section not in OPTIONS:
             near = difflib.get_close_matches(section, OPTIONS, n=1)
             hint = (
-                _("Did you mean [{near}]?", near=near[0])
+                told("Did you mean [{near}]?", near=near[0])
                 if near
                 else _("The tables are: {names}.", names=", ".join(OPTIONS))
             )
             raise RequestError(
-                _("The recipe has no table [{section}].", section=section),
-                f"{where}: [{section}].",
+                told("The recipe has no table [{section}].", section=section),
+                told("{where}: [{section}].", where=where, section=section),
                 hint,
                 code="recipe.unknown-key",
             )
         if not isinstance(values, dict):
             raise RequestError(
-                _("{section} must be a table.", section=section),
-                f"{where}.",
-                _("Write [{section}] on a line of its own.", section=section),
+                told("{section} must be a table.", section=section),
+                told("{where}.", where=where),
+                told("Write [{section}] on a line of its own.", section=section),
                 code="recipe.value",
             )
         checked = {}
         for key, value in values.items():
-            where = _("{path}, line {line}", path=path, line=_line_of(text, section, key))
+            where = told("{path}, line {line}", path=path, line=_line_of(text, section, key))
             declared = find_option(f"{section}.{key}", where)
             try:
                 checked[declared.key] = declared.check(value)
             except ValueError as error:
                 raise RequestError(
-                    _("{section}.{key} is wrong.", section=section, key=key),
-                    f"{where}: {key} = {value!r}.",
-                    f"{error}.",
+                    told("{section}.{key} is wrong.", section=section, key=key),
+                    told("{where}: {key} = {value!r}.", where=where, key=key, value=value),
+                    told("{error}.", error=error),
                     code="recipe.value",
                 ) from None
         if checked.pop(OLD_CHAT_TEMPLATE.key, False) and section == OLD_CHAT_TEMPLATE.section:
@@ -497,30 +499,33 @@ def check_whole(recipe: Recipe, where: str) -> None:
     """Refuse values that are possible alone but not together. ``where`` is named in the error."""
     if not ADAPTER_NAME.fullmatch(recipe.finetune.adapter):
         raise RequestError(
-            _("finetune.adapter is wrong."),
-            _(
+            told("finetune.adapter is wrong."),
+            told(
                 "{where}: {adapter!r} cannot be a folder's name.",
                 where=where,
                 adapter=recipe.finetune.adapter,
             ),
-            _("Use letters, digits, dot, dash and underscore, up to 64."),
+            told("Use letters, digits, dot, dash and underscore, up to 64."),
             code="recipe.value",
         )
     if not recipe.model.source.strip():
         raise RequestError(
-            _("model.source is empty."), f"{where}.", _('Name a model, or "rehearsal".'), code="recipe.value"
+            told("model.source is empty."),
+            told("{where}.", where=where),
+            told('Name a model, or "rehearsal".'),
+            code="recipe.value",
         )
     providers = providers_for(recipe.optimize.device)
     if recipe.optimize.provider not in providers:
         raise RequestError(
-            _("optimize.provider does not fit optimize.device."),
-            _(
+            told("optimize.provider does not fit optimize.device."),
+            told(
                 "{where}: {provider} does not run on {device}.",
                 where=where,
                 provider=recipe.optimize.provider,
                 device=recipe.optimize.device,
             ),
-            _(
+            told(
                 "For {device} use {providers}.",
                 device=recipe.optimize.device,
                 providers=_(" or ").join(providers),
@@ -530,17 +535,19 @@ def check_whole(recipe: Recipe, where: str) -> None:
     if recipe.finetune.eval_every == 0 and (recipe.finetune.stop_early or recipe.finetune.keep == "best"):
         asked = "stop_early" if recipe.finetune.stop_early else "keep"
         raise RequestError(
-            _("finetune.{asked} needs measurements.", asked=asked),
-            _("{where}: finetune.eval_every = 0 measures only before and after the training.", where=where),
-            _('Use finetune.eval_every = "auto", or leave it out.'),
+            told("finetune.{asked} needs measurements.", asked=asked),
+            told(
+                "{where}: finetune.eval_every = 0 measures only before and after the training.", where=where
+            ),
+            told('Use finetune.eval_every = "auto", or leave it out.'),
             code="recipe.value",
         )
     bad_tags = [key for key, value in recipe.upload.tags.items() if not isinstance(value, str)]
     if bad_tags:
         raise RequestError(
-            _("upload.tags is wrong."),
-            _("{where}: tag {tag!r} is not text.", where=where, tag=bad_tags[0]),
-            _("Put it in quotes."),
+            told("upload.tags is wrong."),
+            told("{where}: tag {tag!r} is not text.", where=where, tag=bad_tags[0]),
+            told("Put it in quotes."),
             code="recipe.value",
         )
 
@@ -614,7 +621,7 @@ def recipe_text(recipe: Recipe) -> str:
                 value = inline
             entry = tomlkit.item(value)
             if not (isinstance(value, str) and len(value) > 40):
-                entry.comment(_(declared.help) if not declared.choices else declared.expected)
+                entry.comment(_(declared.help) if not declared.choices else shown(declared.expected))
             table.add(key, entry)
         document.add(section, table)
     return tomlkit.dumps(document)

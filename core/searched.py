@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from core.errors import Do, RequestError
+from core.errors import Do, RequestError, text_of, with_told
 from core.files import read_if_whole, write_json
 from core.folder import LabFolder
 from core.formats import counted, human_bytes, number
+from core.language import shown, told
 from core.text import clean
 
 KINDS = ("quantize", "finetune")
@@ -82,7 +83,7 @@ class Board:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
-        return asdict(self)
+        return with_told({**asdict(self), "tries": [with_told(asdict(each)) for each in self.tries]})
 
     def picked(self, number: int) -> Try:
         """The try of that number.
@@ -93,8 +94,10 @@ class Board:
         found = next((each for each in self.tries if each.number == number), None)
         if found is None:
             raise RequestError(
-                f"There is no try {number} in the last search.",
-                hint="The numbers are: " + ", ".join(str(each.number) for each in self.tries) + ".",
+                told("There is no try {number} in the last search.", number=number),
+                hint=told(
+                    "The numbers are: {numbers}.", numbers=", ".join(str(each.number) for each in self.tries)
+                ),
                 code="search.pick",
             )
         return found
@@ -118,11 +121,11 @@ def read_board(lab: LabFolder, kind: str) -> Board | None:
         best = found.get("best")
         return Board(
             kind=kind,
-            limits=str(found.get("limits", "")),
+            limits=text_of(found, "limits"),
             tries=tries,
             best=best if any(each.number == best for each in tries) else None,
             done=bool(found.get("done")),
-            note=str(found.get("note", "")),
+            note=text_of(found, "note"),
             model=str(found.get("model", "")),
         )
     except (KeyError, TypeError, AttributeError):
@@ -131,7 +134,8 @@ def read_board(lab: LabFolder, kind: str) -> Board | None:
 
 def _read_try(data: Mapping[str, Any]) -> Try:
     names = {each.name for each in fields(Try)}
-    found = Try(**{key: value for key, value in data.items() if key in names})
+    words = {key: text_of(data, key) for key in ("title", "why") if isinstance(data.get(key), str)}
+    found = Try(**{key: value for key, value in data.items() if key in names} | words)
     numbers = (found.number, found.size, found.loss, found.worse, found.speed, found.onnx_size, found.part)
     for value in numbers:
         if not (value is None or (isinstance(value, int | float) and math.isfinite(value))):
@@ -164,9 +168,9 @@ def last_board(lab: LabFolder, kind: str) -> Board:
     if board is None:
         words = ("--finetune",) if kind == "finetune" else ()
         raise RequestError(
-            "There was no search in this lab yet.",
-            f"{board_path(lab, kind)} is not there.",
-            ("Search with: ", Do.of("search", lab.root, *words)),
+            told("There was no search in this lab yet."),
+            told("{path} is not there.", path=board_path(lab, kind)),
+            told("Search with: {command}", command=Do.of("search", lab.root, *words)),
             code="search.none",
         )
     return board
@@ -177,7 +181,11 @@ def refused_words(board: Board) -> str:
     sizes = [each.size for each in board.tries if each.state == "refused" and each.size]
     if not sizes:
         return ""
-    return f"{counted(len(sizes), 'further choice')} of {human_bytes(min(sizes))} and more: too large."
+    return told(
+        "{choices} of {size} and more: too large.",
+        choices=counted(len(sizes), "further choice"),
+        size=human_bytes(min(sizes)),
+    )
 
 
 @dataclass(frozen=True)
@@ -199,25 +207,42 @@ def table(board: Board) -> Table:
     order = [each for each in ordered(board) if each.state != "refused"]
     for each in order:
         mark = "*" if each.number == board.best else "+" if each.front else ""
-        cells = [mark, str(each.number), clean(each.title, keep_newlines=False)]
+        cells = [mark, str(each.number), clean(shown(each.title), keep_newlines=False)]
         if quantize:
             cells += [human_bytes(each.size) if each.size else ""]
         cells += [each.loss_words]
         if quantize:
             cells += [f"{100 * each.worse:.1f} %" if each.worse is not None and each.part >= 1 else ""]
             cells += [f"{each.speed:.1f}" if each.speed is not None else ""]
-        cells += [clean(each.why or ("" if each.state == "measured" else each.state), keep_newlines=False)]
+        why = each.why or ("" if each.state == "measured" else _STATES.get(each.state, each.state))
+        cells += [clean(shown(why), keep_newlines=False)]
         rows.append(tuple(cells))
-    heads = _HEADS if quantize else ("", "no", "settings", "held-out loss", "")
-    used = [at for at in range(len(heads)) if heads[at] in ("no", "settings") or any(row[at] for row in rows)]
+    heads = _HEADS if quantize else (*_HEADS[:3], told("held-out loss"), "")
+    used = [at for at in range(len(heads)) if at in (1, 2) or any(row[at] for row in rows)]
     return Table(
-        tuple(heads[at] for at in used),
+        tuple(shown(heads[at]) for at in used),
         tuple(tuple(row[at] for at in used) for row in rows),
         tuple(each.number for each in order),
     )
 
 
-_HEADS = ("", "no", "settings", "size", "divergence", "worse", "tokens/s", "")
+_HEADS = (
+    "",
+    told("no"),
+    told("settings"),
+    told("size"),
+    told("divergence"),
+    told("worse"),
+    told("tokens/s"),
+    "",
+)
+_STATES = {
+    "waiting": told("waiting"),
+    "refused": told("refused"),
+    "dropped": told("dropped"),
+    "estimated": told("estimated"),
+    "failed": told("failed"),
+}
 _ORDER = {"measured": 0, "estimated": 1, "dropped": 2, "failed": 3, "waiting": 4, "refused": 5}
 
 
@@ -258,10 +283,10 @@ def plot(tries: Sequence[Try], width: int = 56, height: int = 12) -> list[str]:
     return lines
 
 
-PLOT_LEGEND = "divergence by size: * none is smaller and better, . others, ~ estimated from some layers"
+PLOT_LEGEND = told("divergence by size: * none is smaller and better, . others, ~ estimated from some layers")
 """What the marks of :func:`plot` mean."""
 
-TABLE_LEGEND = "* the best within the limits, + none is both smaller and better, ~ an estimate"
+TABLE_LEGEND = told("* the best within the limits, + none is both smaller and better, ~ an estimate")
 """What the marks of :func:`table` mean."""
 
 

@@ -16,7 +16,7 @@ from core.errors import Do, LabError, RequestError
 from core.files import explained
 from core.folder import LabFolder
 from core.jobs.start import list_jobs
-from core.language import _
+from core.language import _, told
 from core.model.found import hub_models
 from core.model.gguf import check_gguf, is_unpacked, unpacked_place
 from core.model.sources import kind_of, local_place
@@ -87,16 +87,16 @@ def remove(lab: LabFolder, names: Sequence[str]) -> list[Removable]:
     for name in names:
         if name not in there:
             raise RequestError(
-                _("There is no {name} to remove.", name=name),
-                _("There is: {names}.", names=", ".join(there) or _("nothing")),
-                (_("See what there is:") + " ", Do.of("clean", lab.root)),
+                told("There is no {name} to remove.", name=name),
+                told("There is: {names}.", names=", ".join(there) or told("nothing")),
+                told("See what there is: {command}", command=Do.of("clean", lab.root)),
                 code="clean.unknown",
             )
         if there[name].kind == SHARED:
             raise RequestError(
-                _("That is shared with other programs."),
-                _("{path} is in the cache of the Hugging Face hub.", path=there[name].path),
-                _("Remove it with the hub's own program, if nothing else needs it: hf cache rm"),
+                told("That is shared with other programs."),
+                told("{path} is in the cache of the Hugging Face hub.", path=there[name].path),
+                told("Remove it with the hub's own program, if nothing else needs it: hf cache rm"),
                 code="clean.shared",
             )
     gone = [there[name] for name in dict.fromkeys(names)]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from core.cli.parser import parse, parse_settings
 from core.cli.show import EventPrinter, StderrReporter, print_error
 from core.errors import Cancelled, Help, LabError, Use, said, text_of
-from core.language import shown
+from core.language import shown, words_of
 from core.recipe import on_form
 from core.remote.asked import STAGES_THERE
 from core.searched import KINDS
@@ -319,7 +319,7 @@ class PlainWizard:
                     self.session.save({name: option.parse(typed)})
                     break
                 except ValueError as error:
-                    print(f"  {clean(str(error), keep_newlines=False)}.")
+                    print(f"  {clean(shown(words_of(error)), keep_newlines=False)}.")
                 except LabError as error:
                     print_error(error)
             if typed == ".":

@@ -47,7 +47,7 @@ class BackgroundSurvey:
     def __init__(self, lab_root: Path) -> None:
         self._left = TimeLeft()
         self._state = SurveyState("running")
-        self._child = Child("core.data.background", str(lab_root), what="The check of the rows")
+        self._child = Child("core.data.background", str(lab_root), what=told("The check of the rows"))
         self._call = self._child.start({"what": "survey"}, self._hear)
 
     def _hear(self, event: Message) -> None:

@@ -51,7 +51,7 @@ class RowPager:
             )
         self._path = path
         self._closed = False
-        self._child = Child("core.data.pager", str(path), what="The process that reads the data")
+        self._child = Child("core.data.pager", str(path), what=told("The process that reads the data"))
         try:
             self.files = [str(name) for name in self._ask("files")["files"]]
         except BaseException:  # Ctrl-C too: nobody has this object yet who could end its process

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from core.errors import StageError
 from core.events import Reporter
+from core.language import told
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,7 +38,7 @@ def kl_by_layer(
     multiply_quickly(other)
     own, others = _layers(model), _layers(other)
     if own is None or others is None or len(own) != len(others):
-        raise StageError("The quantized model has other layers than the float one.", str(quantized))
+        raise StageError(told("The quantized model has other layers than the float one."), str(quantized))
     quiet = Reporter()
     expected = reference(of_model(model), rows, quiet)
     found = []

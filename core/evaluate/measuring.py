@@ -18,6 +18,7 @@ from core.evaluate.plan import EvaluationPlan, Variant
 from core.events import Reporter
 from core.files import read_if_whole, write_json
 from core.hardware import free_ram
+from core.language import told
 from core.process import Child
 
 ANSWERS_S = 900.0
@@ -62,7 +63,7 @@ class Measuring:
         if kept.get("whole"):
             self.report.log(f"{variant.title}: measured before, and nothing has changed.")
             return kept
-        with Child("core.evaluate.worker", what=f"The process of {variant.title}") as child:
+        with Child("core.evaluate.worker", what=told("The process of {title}", title=variant.title)) as child:
             try:
                 self._all(variant, child, kept, path)
             finally:
@@ -106,8 +107,8 @@ class Measuring:
             found = ask(child, {"do": "score", "ids": row.ids, "learnt": row.learnt}, self.report)
             if not math.isfinite(found["loss"]):
                 raise StageError(
-                    f"{variant.title} gives no numbers.",
-                    f"{row.file}, line {row.line}: its loss is not finite.",
+                    told("{title} gives no numbers.", title=variant.title),
+                    told("{file}, line {line}: its loss is not finite.", file=row.file, line=row.line),
                     code="evaluate.not-finite",
                 )
             keep("scores", found)

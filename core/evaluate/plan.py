@@ -17,6 +17,7 @@ from core.events import Reporter
 from core.files import MANIFEST, folder_bytes, folder_stamp, read_if_whole
 from core.finetune.rows import TokenRow, tokenize, tokenize_preferences
 from core.folder import LabFolder, merged_folder
+from core.language import told
 from core.model.auto import Settled
 from core.model.folder import model_facts
 from core.model.messages import Segment
@@ -153,7 +154,7 @@ class EvaluationPlan:
 
     def key(self, variant: Variant, versions: dict[str, str]) -> str:
         """What tells the measuring of a variant from any other; what was measured under the same is kept."""
-        told: dict[str, Any] = {
+        said: dict[str, Any] = {
             "form": 2,
             "variant": [variant.name, variant.stamp],
             "rows": [[row.ids, row.learnt] for row in self.rows],
@@ -163,7 +164,7 @@ class EvaluationPlan:
             "ends": self.ends,
             "versions": versions,
         }
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def text(self, ids: Sequence[int]) -> str:
         """The words of an answer."""
@@ -216,11 +217,11 @@ def _rows(
     held_out = len(split.eval)
     if not held_out:
         raise RequestError(
-            "There are no held-out rows to measure on.",
-            "data.eval_fraction is 0."
+            told("There are no held-out rows to measure on."),
+            told("data.eval_fraction is 0.")
             if not recipe.data.eval_fraction
-            else "All records ask one and the same question.",
-            "Set data.eval_fraction in lab.toml, to 0.1 for example, and finetune again.",
+            else told("All records ask one and the same question."),
+            told("Set data.eval_fraction in lab.toml, to 0.1 for example, and finetune again."),
             code="evaluate.no-rows",
         )
     rows, truncated = [], 0
@@ -249,9 +250,12 @@ def _rows(
         )
     if not rows:
         raise RequestError(
-            "There is nothing to measure.",
-            f"None of the held-out rows has an answer within {recipe.data.max_seq_len} tokens.",
-            "Raise data.max_seq_len.",
+            told("There is nothing to measure."),
+            told(
+                "None of the held-out rows has an answer within {max_seq_len} tokens.",
+                max_seq_len=recipe.data.max_seq_len,
+            ),
+            told("Raise data.max_seq_len."),
             code="evaluate.no-rows",
         )
     return rows, held_out, truncated
@@ -297,9 +301,9 @@ def _general_rows(recipe: Settled, root: Path, tokenizer: ModelTokenizer, most: 
         paragraphs = path.read_text(encoding="utf-8").split("\n\n")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(
-            "The general text cannot be read.",
-            f"evaluate.general_text: {path}: {error}.",
-            "Give a file of plain text in UTF-8, its paragraphs apart by an empty line.",
+            told("The general text cannot be read."),
+            told("evaluate.general_text: {path}: {error}.", path=path, error=error),
+            told("Give a file of plain text in UTF-8, its paragraphs apart by an empty line."),
             code="evaluate.general-text",
         ) from None
     found, left = [], most
@@ -314,9 +318,9 @@ def _general_rows(recipe: Settled, root: Path, tokenizer: ModelTokenizer, most: 
             break
     if not found:
         raise RequestError(
-            "The general text has no words.",
-            f"evaluate.general_text: {path}.",
-            "Give a file of plain text, or leave the key empty to take the one that comes along.",
+            told("The general text has no words."),
+            told("evaluate.general_text: {path}.", path=path),
+            told("Give a file of plain text, or leave the key empty to take the one that comes along."),
             code="evaluate.general-text",
         )
     return found

@@ -17,6 +17,7 @@ from core.files import MANIFEST, content_stamp, folder_stamp, publish, read_if_w
 from core.folder import LabFolder
 from core.formats import human_bytes
 from core.hardware import free_ram
+from core.language import told
 from core.model.auto import Settled
 from core.model.folder import model_facts
 from core.process import Child
@@ -38,9 +39,9 @@ def fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
     quantized = lab.quantized_dir
     if not (quantized / "config.json").is_file():
         raise RequestError(
-            "There is nothing to evaluate yet.",
-            f"{quantized} does not hold a model.",
-            ("Make it first with: ", Do.of("run", lab.root)),
+            told("There is nothing to evaluate yet."),
+            told("{quantized} does not hold a model.", quantized=quantized),
+            told("Make it first with: {command}", command=Do.of("run", lab.root)),
         )
     manifest = read_json(quantized / MANIFEST)
     adapter = lab.finetuned_dir(recipe.finetune.adapter)
@@ -122,7 +123,7 @@ def run(context: StageContext) -> dict[str, Any]:
         _tell(context, variant, numbers_of(plan, variant, kept))
     if not found:
         raise StageError(
-            "No variant of the model could be measured.",
+            told("No variant of the model could be measured."),
             " ".join(left_out.values()),
             code="evaluate.nothing-measured",
         )
@@ -170,7 +171,11 @@ def _too_large(variant: Variant, device: str) -> str:
     needed, free = model_facts(variant.folder).parameters * 4 + _PROCESS, free_ram()
     if needed < free:
         return ""
-    return f"It takes about {human_bytes(needed)} of memory in PyTorch, and {human_bytes(free)} are free."
+    return told(
+        "It takes about {needed} of memory in PyTorch, and {free} are free.",
+        needed=human_bytes(needed),
+        free=human_bytes(free),
+    )
 
 
 LAYERS_FLOPS = 4e12
@@ -200,7 +205,7 @@ def _by_layer(context: StageContext, plan: EvaluationPlan, source: Path) -> list
     }
 
     def work() -> list[float]:
-        with Child("core.evaluate.worker", what="The process of the layers") as child:
+        with Child("core.evaluate.worker", what=told("The process of the layers")) as child:
             found: list[float] = ask(child, message, report)["kl"]
             return [float(f"{each:.4g}") for each in found]
 
@@ -218,12 +223,12 @@ def _words(error: LabError) -> str:
 def _tell(context: StageContext, variant: Variant, numbers: dict[str, Any]) -> None:
     report = context.report
     report.metric(f"perplexity_{variant.name}", numbers["perplexity"]["value"])
-    told = f"{variant.title}: perplexity {numbers['perplexity']['value']:.2f} on held-out rows"
+    said = f"{variant.title}: perplexity {numbers['perplexity']['value']:.2f} on held-out rows"
     if numbers.get("right"):
-        told += f", {numbers['right']['value']:.0%} of the answers right"
+        said += f", {numbers['right']['value']:.0%} of the answers right"
     if numbers.get("tokens_per_s"):
-        told += f", {numbers['tokens_per_s']['value']:.1f} tokens a second"
-    report.log(f"{told}.")
+        said += f", {numbers['tokens_per_s']['value']:.1f} tokens a second"
+    report.log(f"{said}.")
 
 
 class _Reference:
@@ -246,7 +251,7 @@ class _Reference:
         """
         if not self._path.is_file():
             self._context.report.progress("Reading the general text", 0, None)
-            with Child("core.evaluate.worker", what="The float model's process") as child:
+            with Child("core.evaluate.worker", what=told("The float model's process")) as child:
                 ask(
                     child,
                     {

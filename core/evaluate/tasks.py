@@ -16,6 +16,7 @@ from core.errors import LabError, MachineError, RequestError, StageError
 from core.evaluate.measuring import Kept, ask, tried
 from core.evaluate.plan import Variant
 from core.hardware import free_ram, package_version
+from core.language import told
 from core.process import Child, Request, serve
 from core.stage_context import StageContext
 from core.text import first_line
@@ -36,9 +37,9 @@ def require() -> None:
     """
     if not package_version(PACKAGE):
         raise MachineError(
-            "lm-eval is not installed.",
-            "evaluate.tasks names tasks of it.",
-            "Install it: pip install 'olivepress[evaluate]'",
+            told("lm-eval is not installed."),
+            told("evaluate.tasks names tasks of it."),
+            told("Install it: pip install 'olivepress[evaluate]'"),
             code="evaluate.lm-eval",
         )
 
@@ -66,14 +67,14 @@ def run_tasks(
             "task_folder": str(folder) if folder else "",
             "limit": recipe.evaluate.task_limit,
         }
-        told = tried(lambda message=message: _run(message, context))  # type: ignore[misc]
-        if isinstance(told, LabError):
-            if isinstance(told, RequestError):  # it is the tasks' fault and no variant's
-                raise told
-            failed.append(told)
-            report.log(f"lm-eval on {variant.title}: {told.title} {told.detail}", "warning")
+        said = tried(lambda message=message: _run(message, context))  # type: ignore[misc]
+        if isinstance(said, LabError):
+            if isinstance(said, RequestError):  # it is the tasks' fault and no variant's
+                raise said
+            failed.append(said)
+            report.log(f"lm-eval on {variant.title}: {said.title} {said.detail}", "warning")
             continue
-        for task, metrics in told["results"].items():
+        for task, metrics in said["results"].items():
             for metric, value in metrics.items():
                 found.setdefault(task, {}).setdefault(metric, {})[variant.name] = value
     report.progress("lm-eval", len(variants), len(variants))
@@ -83,7 +84,7 @@ def run_tasks(
 
 
 def _run(message: dict[str, Any], context: StageContext) -> Kept:
-    with Child("core.evaluate.tasks", what="The process of lm-eval") as child:
+    with Child("core.evaluate.tasks", what=told("The process of lm-eval")) as child:
         return ask(child, message, context.report)
 
 
@@ -105,9 +106,9 @@ def handle(request: Request) -> dict[str, Any]:
     unknown = [name for name in ask["tasks"] if name not in manager.all_tasks]
     if unknown:
         raise RequestError(
-            f"lm-eval has no task {unknown[0]!r}.",
-            f"Looked for in {ask['task_folder'] or 'its own tasks'}.",
-            "lm-eval ls tasks lists its own; --task-folder names a folder with others.",
+            told("lm-eval has no task {unknown}.", unknown=repr(unknown[0])),
+            told("Looked for in {task_folder}.", task_folder=ask["task_folder"] or told("its own tasks")),
+            told("lm-eval ls tasks lists its own; --task-folder names a folder with others."),
             code="evaluate.no-task",
         )
     model = _onnx(ask) if ask["onnx"] else _torch(ask)
@@ -115,9 +116,16 @@ def handle(request: Request) -> dict[str, Any]:
         tasks = manager.load(ask["tasks"])
     except Exception as error:  # a YAML file, a data set, the network: each library has errors of its own
         raise RequestError(
-            "The questions of a task cannot be had.",
-            f"{', '.join(ask['tasks'])}: {type(error).__name__}: {first_line(error)}",
-            "Tasks of lm-eval fetch their questions from the hub: connect once, or use tasks of your own.",
+            told("The questions of a task cannot be had."),
+            told(
+                "{names}: {name}: {error}",
+                names=", ".join(ask["tasks"]),
+                name=type(error).__name__,
+                error=first_line(error),
+            ),
+            told(
+                "Tasks of lm-eval fetch their questions from the hub: connect once, or use tasks of your own."
+            ),
             code="evaluate.task-data",
         ) from error
     assert tasks
@@ -132,8 +140,13 @@ def handle(request: Request) -> dict[str, Any]:
         )
     except Exception as error:
         raise StageError(
-            "lm-eval failed.",
-            f"{', '.join(ask['tasks'])}: {type(error).__name__}: {first_line(error)}",
+            told("lm-eval failed."),
+            told(
+                "{names}: {name}: {error}",
+                names=", ".join(ask["tasks"]),
+                name=type(error).__name__,
+                error=first_line(error),
+            ),
             code="evaluate.lm-eval-failed",
         ) from error
     return {"results": _metrics(found["results"] if found else {})}

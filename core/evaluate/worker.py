@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from core.errors import RequestError
+from core.language import told
 from core.process import Request, serve
 
 if TYPE_CHECKING:
@@ -179,9 +180,9 @@ class OnnxModel(Model):
         ):
             if len(logits) != len(piece):
                 raise RequestError(
-                    "The ONNX model tells nothing of the tokens that it reads.",
-                    "Its graph gives the logits of the last token alone.",
-                    "Run optimize again.",
+                    told("The ONNX model tells nothing of the tokens that it reads."),
+                    told("Its graph gives the logits of the last token alone."),
+                    told("Run optimize again."),
                 )
             yield logits
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from core.errors import MachineError, RequestError, Use
 from core.formats import counted
+from core.language import told
 from core.options import AUTO, Auto
 
 CPU_RANKS = "OLIVEPRESS_CPU_RANKS"
@@ -113,31 +114,42 @@ def settled_gpus(asked: int | Auto, there: int, work: Work) -> int:
     if asked == AUTO:
         return gpus_that_pay(work, there)
     if asked > max(1, there):
-        found = "no NVIDIA GPU" if there < 1 else counted(there, "GPU")
+        found = told("no NVIDIA GPU") if there < 1 else counted(there, "GPU")
+        detail = told("finetune.gpus = {asked}; found: {found}.", asked=asked, found=found)
+        if seen := os.environ.get("CUDA_VISIBLE_DEVICES"):
+            detail = told(
+                "finetune.gpus = {asked}; found: {found} (CUDA_VISIBLE_DEVICES={seen}).",
+                asked=asked,
+                found=found,
+                seen=seen,
+            )
         raise MachineError(
-            f"There are not {asked} GPUs on this machine.",
-            f"finetune.gpus = {asked}; found: {found}"
-            + (
-                f" (CUDA_VISIBLE_DEVICES={seen})."
-                if (seen := os.environ.get("CUDA_VISIBLE_DEVICES"))
-                else "."
-            ),
-            (
-                "Set ",
-                Use("finetune.gpus", max(1, there)),
-                ", or ",
-                Use("finetune.gpus", AUTO),
-                " for as many as pay.",
+            told("There are not {asked} GPUs on this machine.", asked=asked),
+            detail,
+            told(
+                "Set {setting}, or {setting2} for as many as pay.",
+                setting=Use("finetune.gpus", max(1, there)),
+                setting2=Use("finetune.gpus", AUTO),
             ),
             code="gpu.count",
         )
     rows = work.rows
     if asked > rows:
         raise RequestError(
-            "There are more GPUs than records in a step.",
-            f"finetune.gpus = {asked}; a step has {counted(rows, 'record')} "
-            f"(finetune.batch_size = {work.batch_size}, finetune.gradient_accumulation = {work.accumulation}).",
-            ("Set ", Use("finetune.gpus", rows), ", or raise ", Use("finetune.batch_size"), "."),
+            told("There are more GPUs than records in a step."),
+            told(
+                "finetune.gpus = {asked}; a step has {records} (finetune.batch_size = {batch_size}, "
+                "finetune.gradient_accumulation = {accumulation}).",
+                asked=asked,
+                records=counted(rows, "record"),
+                batch_size=work.batch_size,
+                accumulation=work.accumulation,
+            ),
+            told(
+                "Set {setting}, or raise {setting2}.",
+                setting=Use("finetune.gpus", rows),
+                setting2=Use("finetune.batch_size"),
+            ),
             code="gpu.idle",
         )
     return asked

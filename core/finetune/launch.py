@@ -40,6 +40,7 @@ from core.finetune.ranks import Beat, rank_name, read_beat
 from core.finetune.training import AGAIN_LOW, Task, TooLittleMemory, Training
 from core.formats import human_bytes
 from core.hardware import load_nvml, read_gpus, usable_cores, usable_gpus
+from core.language import told
 from core.model.folder import config_facts, read_config
 from core.options import AUTO, Auto
 from core.text import clean_line
@@ -52,9 +53,9 @@ PATIENCE = 10
 
 _REMEMBERED = 8
 LOOK_S = 0.1
-_AGAIN = (
-    "Run it again: it goes on from its last checkpoint, on as many GPUs as there are then. If it happens again, look "
-    "for lack of memory, or for a GPU that fails (dmesg)."
+_AGAIN = told(
+    "Run it again: it goes on from its last checkpoint, on as many GPUs as there are then. "
+    "If it happens again, look for lack of memory, or for a GPU that fails (dmesg)."
 )
 _LAST_WORDS = 64 * 1024
 _REASON_S = 1.0
@@ -126,15 +127,16 @@ def _one_for_kto(asked: int | Auto, there: int) -> int:
     """How many GPUs can be used where one alone may be."""
     if asked != AUTO and asked > 1:
         raise RequestError(
-            "KTO is trained on one GPU.",
-            f"finetune.gpus = {asked}. Its loss looks at all records of a batch at once, and each of several GPUs "
-            "has a part of them.",
-            (
-                "Set ",
-                Use("finetune.gpus", 1),
-                ", or learn from pairs: ",
-                Use("finetune.objective", "dpo"),
-                ".",
+            told("KTO is trained on one GPU."),
+            told(
+                "finetune.gpus = {asked}. Its loss looks at all records of a batch at once, and each of "
+                "several GPUs has a part of them.",
+                asked=asked,
+            ),
+            told(
+                "Set {setting}, or learn from pairs: {setting2}.",
+                setting=Use("finetune.gpus", 1),
+                setting2=Use("finetune.objective", "dpo"),
             ),
             code="gpu.kto",
         )
@@ -216,12 +218,12 @@ class Watch:
             while True:
                 over = self._agent.poll() is not None
                 self._events.pass_on()
-                told = self._told()
-                result = told.get(0, {}).get("result")
-                if isinstance(result, dict) and (over or len(told) == self.gpus):
+                said = self._told()
+                result = said.get(0, {}).get("result")
+                if isinstance(result, dict) and (over or len(said) == self.gpus):
                     self._events.pass_on()
                     return result
-                if (error := self._failure(told, over=over)) is not None:
+                if (error := self._failure(said, over=over)) is not None:
                     self._events.pass_on()
                     raise error
                 with suppress(FileExistsError):
@@ -236,59 +238,66 @@ class Watch:
         """What those ranks said that have ended."""
         found = {}
         for rank in range(self.gpus):
-            told = read_if_whole(self.work / f"told-{rank}.json")
-            if isinstance(told, dict):
-                found[rank] = told
+            said = read_if_whole(self.work / f"told-{rank}.json")
+            if isinstance(said, dict):
+                found[rank] = said
         return found
 
-    def _failure(self, told: dict[int, dict[str, Any]], *, over: bool) -> LabError | None:
+    def _failure(self, said: dict[int, dict[str, Any]], *, over: bool) -> LabError | None:
         """Why the training cannot go on, if it cannot: the cause, not what followed from it."""
-        errors = {rank: _error(each) for rank, each in told.items() if "error" in each}
+        errors = {rank: _error(each) for rank, each in said.items() if "error" in each}
         known = [error for error in errors.values() if error and not isinstance(error, Cancelled)]
         if known:
             return known[0]
-        if (lost := self._lost(set(told))) is not None:
+        if (lost := self._lost(set(said))) is not None:
             return lost
         if any(error is None for error in errors.values()):
             # A rank whose neighbour is gone fails by that, and may be the first to say something.
             time.sleep(_REASON_S)
             rank = next(rank for rank, error in errors.items() if error is None)
-            return self._lost(set(self._told())) or self._unexpected(rank, told[rank])
-        if errors and (over or len(told) == self.gpus):
+            return self._lost(set(self._told())) or self._unexpected(rank, said[rank])
+        if errors and (over or len(said) == self.gpus):
             return next(error for error in errors.values() if error is not None)
         if over:
             code = self._agent.returncode
-            return self._gone(f"All of them ended with status {code} and no word.")
+            return self._gone(told("All of them ended with status {code} and no word.", code=code))
         if (late := self._waits.late(self._beats())) is not None:
             ranks, seconds = late
             # One that is stopped in the meeting itself has come to it as the others have.
             self._print_output()
             return MachineError(
-                "The training stands still.",
-                f"{self._names(ranks or self._stopped()) or 'All of them'} kept the others waiting for "
-                f"{seconds:.0f} s{self._events.where}. A step takes a fraction of that.",
+                told("The training stands still."),
+                told(
+                    "{names} kept the others waiting for {seconds:.0f} s{where}. A step takes a fraction of "
+                    "that.",
+                    names=self._names(ranks or self._stopped()) or told("All of them"),
+                    seconds=seconds,
+                    where=self._events.where,
+                ),
                 _AGAIN,
                 code="ranks.silent",
             )
         return None
 
-    def _lost(self, told: set[int]) -> LabError | None:
+    def _lost(self, said: set[int]) -> LabError | None:
         gone = [
             rank
             for rank, beat in enumerate(self._beats())
-            if rank not in told and beat is not None and not self._lives(beat.pid)
+            if rank not in said and beat is not None and not self._lives(beat.pid)
         ]
         gone = [rank for rank in gone if rank not in self._told()]  # it may have said so just now
         if not gone:
             return None
-        return self._gone(f"{self._names(gone)} was killed or crashed{self._events.where}.")
+        return self._gone(
+            told("{who} was killed or crashed{where}.", who=self._names(gone), where=self._events.where)
+        )
 
-    def _unexpected(self, rank: int, told: dict[str, Any]) -> LabError:
+    def _unexpected(self, rank: int, said: dict[str, Any]) -> LabError:
         self._print_output()
         return StageError(
-            "The training failed.",
-            f"{rank_name(rank, self._device)}: {told['error']}",
-            "Run it again.",
+            told("The training failed."),
+            told("{rank_name}: {error}", rank_name=rank_name(rank, self._device), error=said["error"]),
+            told("Run it again."),
             code="ranks.failed",
         )
 
@@ -296,12 +305,19 @@ class Watch:
         self._print_output()
         if (free := shutil.disk_usage(self.work).free) < _LAST_WORDS:
             return MachineError(
-                "The disk is full.",
-                f"{detail} Only {human_bytes(free)} are free at {self.work}.",
-                "Free some space and run it again: it goes on from its last checkpoint.",
+                told("The disk is full."),
+                told(
+                    "{detail} Only {size} are free at {work}.",
+                    detail=detail,
+                    size=human_bytes(free),
+                    work=self.work,
+                ),
+                told("Free some space and run it again: it goes on from its last checkpoint."),
                 code="disk.full",
             )
-        return MachineError("The training lost one of its processes.", detail, _AGAIN, code="ranks.lost")
+        return MachineError(
+            told("The training lost one of its processes."), detail, _AGAIN, code="ranks.lost"
+        )
 
     def _print_output(self) -> None:
         """What the processes printed, into this one's own output."""
@@ -325,7 +341,9 @@ class Watch:
 
     def _names(self, ranks: Iterable[int]) -> str:
         names = " and ".join(rank_name(rank, self._device) for rank in ranks)
-        return f"The process of {names}" if names and self._device == "cuda" else names.capitalize()
+        if names and self._device == "cuda":
+            return told("The process of {names}", names=names)
+        return names.capitalize()
 
     def _beats(self) -> list[Beat | None]:
         return [read_beat(self.work, rank) for rank in range(self.gpus)]
@@ -340,15 +358,15 @@ class Watch:
         return False
 
 
-def _error(told: dict[str, Any]) -> LabError | None:
+def _error(said: dict[str, Any]) -> LabError | None:
     """The error of a rank that foresaw it; None for any other."""
-    words = told["error"]
+    words = said["error"]
     if not isinstance(words, dict):
         return None
-    error = error_from(words, int(told.get("exit_status", StageError.exit_status)))
-    if "low_may_fit" in told:
+    error = error_from(words, int(said.get("exit_status", StageError.exit_status)))
+    if "low_may_fit" in said:
         full = TooLittleMemory(error.title, error.detail, error.advice, code=error.code)
-        full.low_may_fit = bool(told["low_may_fit"])
+        full.low_may_fit = bool(said["low_may_fit"])
         return full
     return error
 
@@ -412,7 +430,9 @@ class _Events:
             name, *arguments = json.loads(line)
             getattr(self._report, name)(*arguments)
             if name == "progress" and arguments[0] == "training":
-                self.where = f" after step {arguments[1]:.0f} of {arguments[2]:.0f}"
+                self.where = told(
+                    " after step {done:.0f} of {total:.0f}", done=arguments[1], total=arguments[2]
+                )
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from core.finetune.objective import Answers, Objective
 from core.finetune.ranks import Ranks
 from core.finetune.rows import JoinedTurns, PreferenceRow, Row, TokenRow
 from core.finetune.trained import Trained
+from core.language import told
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -233,8 +234,8 @@ class Trainer:
         self._best: Best | None = None
         self._ahead: dict[int, _Step] = {}
         self._stop_asked = False
-        told = 1 + len(self.objective.told)
-        self._flat = Trained(model, ranks, told)
+        said = 1 + len(self.objective.told)
+        self._flat = Trained(model, ranks, said)
         self.trained = self._flat.parameters
         self._devices = {self.device, *self._flat.devices}
         self.optimizer = torch.optim.AdamW(
@@ -242,7 +243,7 @@ class Trainer:
         )
         self._shapes = self._to_capture() if capture else None
         self._graphs: Graphs | None = None
-        self._total = torch.zeros(told, device=self.device)
+        self._total = torch.zeros(said, device=self.device)
         self._weight = torch.ones((), device=self.device)
 
     def train(self) -> Course:
@@ -308,15 +309,19 @@ class Trainer:
         """Keep what there is, and say where the training stands."""
         steps = self.settings.steps
         if not done:
-            return Cancelled(detail="Stopped before the first step.")
+            return Cancelled(detail=told("Stopped before the first step."))
         if self._whole:
             self._save(done)
         self.report.log(f"Stopped at step {done} of {steps}.")
         if self._kept == 0:
-            return Cancelled(detail=f"Stopped at step {done} of {steps}. No checkpoint was kept.")
+            return Cancelled(
+                detail=told(
+                    "Stopped at step {done} of {steps}. No checkpoint was kept.", done=done, steps=steps
+                )
+            )
         return Cancelled(
-            detail=f"Stopped at step {done} of {steps}.",
-            hint=f"The next run goes on from step {self._kept}.",
+            detail=told("Stopped at step {done} of {steps}.", done=done, steps=steps),
+            hint=told("The next run goes on from step {kept}.", kept=self._kept),
         )
 
     def _asked(self) -> bool:
@@ -367,11 +372,17 @@ class Trainer:
             if step < settings.steps:
                 self._ahead[step + 1] = self._share_of(step + 1)  # while the GPU works
             # The step's one wait for the GPU.
-            mean, *told, size, asked = torch.cat((total, torch.stack((norm, stops)))).tolist()
+            mean, *said, size, asked = torch.cat((total, torch.stack((norm, stops)))).tolist()
         self._stop_asked = asked > 0
         if not (math.isfinite(mean) and math.isfinite(size)):
             raise self._astray(
-                f"At step {step} of {settings.steps} the loss is {mean:.4g} and its gradient {size:.4g}."
+                told(
+                    "At step {step} of {steps} the loss is {mean:.4g} and its gradient {size:.4g}.",
+                    step=step,
+                    steps=settings.steps,
+                    mean=mean,
+                    size=size,
+                )
             )
         seconds = time.perf_counter() - started
         tokens = this.tokens
@@ -382,7 +393,7 @@ class Trainer:
             self.course.steps_timed += 1
             self.course.tokens_timed += tokens
         self.report.metric("loss", mean, step)
-        for name, value in zip(self.objective.told, told, strict=True):
+        for name, value in zip(self.objective.told, said, strict=True):
             self.report.metric(name, value, step)
         self.report.metric("learning_rate", rate, step)
         self.report.metric("grad_norm", size, step)
@@ -427,15 +438,15 @@ class Trainer:
 
     def _astray(self, detail: str) -> StageError:
         return StageError(
-            "The training went astray.",
+            told("The training went astray."),
             detail,
-            (
-                "Lower ",
-                Use("finetune.learning_rate"),
-                f" (it is {self.settings.learning_rate:g}), raise ",
-                Use("finetune.warmup_ratio"),
-                ", or look for broken records with: ",
-                Do.of("data", "DIR"),
+            told(
+                "Lower {setting} (it is {learning_rate:g}), raise {setting2}, or look for broken records "
+                "with: {command}",
+                setting=Use("finetune.learning_rate"),
+                learning_rate=self.settings.learning_rate,
+                setting2=Use("finetune.warmup_ratio"),
+                command=Do.of("data", "DIR"),
             ),
         )
 
@@ -574,18 +585,23 @@ class Trainer:
 
         self._go_through(rows, add, total, phase)
         weight = sum(row.weight for row in rows)
-        mean, *told = (total / weight).tolist()
+        mean, *said = (total / weight).tolist()
         if not math.isfinite(mean) and step:
             raise self._astray(
-                f"After step {step} of {self.settings.steps} the loss on held-out records is {mean}."
+                told(
+                    "After step {step} of {steps} the loss on held-out records is {mean}.",
+                    step=step,
+                    steps=self.settings.steps,
+                    mean=mean,
+                )
             )
         if not math.isfinite(mean):
             raise StageError(
-                "The model gives no numbers.",
-                f"Its loss on the held-out records is {mean} at step 0.",
-                "Quantize again, with more bits or another algorithm.",
+                told("The model gives no numbers."),
+                told("Its loss on the held-out records is {mean} at step 0.", mean=mean),
+                told("Quantize again, with more bits or another algorithm."),
             )
-        return Held(mean, dict(zip(self.objective.told, told, strict=True)))
+        return Held(mean, dict(zip(self.objective.told, said, strict=True)))
 
     def _go_through(
         self,
@@ -671,7 +687,7 @@ class Trainer:
         self.course.losses = list(state["losses"])
         self.course.eval_losses = [list(pair) for pair in state["eval_losses"]]
         self.course.told = {
-            name: [list(pair) for pair in told] for name, told in state.get("told", {}).items()
+            name: [list(pair) for pair in said] for name, said in state.get("told", {}).items()
         }
         if self.objective.reference is not None:
             self.objective.reference.copy_(state["reference"])
@@ -682,8 +698,8 @@ class Trainer:
         # The new job shows the whole curve, as if it had not been interrupted.
         for at, loss in self.course.eval_losses:
             self.report.metric("eval_loss", loss, int(at))
-        for name, told in self.course.told.items():
-            for at, value in told:
+        for name, said in self.course.told.items():
+            for at, value in said:
                 self.report.metric(f"eval_{name}", value, int(at))
         for at, loss in enumerate(self.course.losses, 1):
             self.report.metric("loss", loss, at)

@@ -16,6 +16,7 @@ from typing import Literal
 
 from core.errors import Use
 from core.formats import human_bytes
+from core.language import told
 from core.model.folder import ModelFacts
 
 Way = Literal["fast", "low"]
@@ -139,8 +140,11 @@ class TrainingSize:
 
         def planned(way: Way, recomputed: int) -> MemoryPlan:
             need = self.need(way, recomputed)
-            reason = (
-                f"{self._how(way, recomputed)}; about {human_bytes(need.total)} of {human_bytes(free)} free"
+            reason = told(
+                "{how}; about {need} of {free} free",
+                how=self._how(way, recomputed),
+                need=human_bytes(need.total),
+                free=human_bytes(free),
             )
             return MemoryPlan(way, recomputed, need, free, need.total <= usable, reason)
 
@@ -153,11 +157,18 @@ class TrainingSize:
         return planned("low", layers)
 
     def _how(self, way: Way, recomputed: int) -> str:
-        how = "weights as they are"
+        how = told("weights as they are")
         if self.facts.bits is not None:
-            how = "weights unpacked once" if way == "fast" else "weights unpacked at each use"
-        again = f"{recomputed} of {self.facts.layers} layers" if recomputed else "nothing"
-        return f"{way}: {how}, {again} recomputed{' in the backward pass' if recomputed else ''}"
+            how = told("weights unpacked once") if way == "fast" else told("weights unpacked at each use")
+        if not recomputed:
+            return told("{way}: {how}, nothing recomputed", way=way, how=how)
+        return told(
+            "{way}: {how}, {recomputed} of {layers} layers recomputed in the backward pass",
+            way=way,
+            how=how,
+            recomputed=recomputed,
+            layers=self.facts.layers,
+        )
 
     def spread(self, free: Sequence[int], memory: str = "auto") -> MemoryPlan:
         """The fastest way that fits with the layers spread over GPUs with so many free bytes; ``low`` if none does.
@@ -197,9 +208,14 @@ class TrainingSize:
         used = [at for at, count in enumerate(counts) if count or at == 0]
         least = min(used, key=left)
         need = part(least, counts[least])
-        reason = (
-            f"{self._how(way, recomputed)}, layers on {len(used)} GPUs ({', '.join(map(str, counts))}); "
-            f"about {human_bytes(need.total)} of {human_bytes(free[least])} free on GPU {least}"
+        reason = told(
+            "{how}, layers on {gpus} GPUs ({counts}); about {need} of {free} free on GPU {gpu}",
+            how=self._how(way, recomputed),
+            gpus=len(used),
+            counts=", ".join(map(str, counts)),
+            need=human_bytes(need.total),
+            free=human_bytes(free[least]),
+            gpu=least,
         )
         return MemoryPlan(way, recomputed, need, free[least], left(least) >= 0, reason, tuple(counts))
 

@@ -17,13 +17,14 @@ from pathlib import Path
 import torch
 
 from core.errors import StageError
+from core.language import told
 
 _BEAT = struct.Struct("=qqqqd")
 
 
 def rank_name(rank: int, device: str) -> str:
     """What people call a rank: by its GPU."""
-    return f"GPU {rank}" if device == "cuda" else f"process {rank}"
+    return f"GPU {rank}" if device == "cuda" else told("process {rank}", rank=rank)
 
 
 @dataclass(frozen=True)
@@ -160,9 +161,9 @@ class Ranks:
         low, high = self.lowest(digest, device), -self.lowest(-digest, device)
         if low != high:
             raise StageError(
-                "The GPUs' processes do not read the same records.",
-                "Records, recipe or checkpoint changed while the training began.",
-                "Run it again.",
+                told("The GPUs' processes do not read the same records."),
+                told("Records, recipe or checkpoint changed while the training began."),
+                told("Run it again."),
                 code="ranks.differ",
             )
         with self.meeting(), torch.no_grad():

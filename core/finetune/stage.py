@@ -12,6 +12,7 @@ from core.errors import Do, RequestError, StageError
 from core.events import Reporter
 from core.files import MANIFEST, content_stamp, folder_bytes, folder_stamp, publish, read_json, write_atomic
 from core.folder import LabFolder
+from core.language import told
 from core.model.auto import Settled
 from core.recipe import recipe_text
 from core.stage_context import StageContext, versions
@@ -36,9 +37,9 @@ def fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
     base = lab.quantized_dir
     if not (base / "config.json").is_file():
         raise RequestError(
-            "There is no quantized model to train on.",
-            f"{base} does not hold one.",
-            ("Make it first with: ", Do.of("run", lab.root, "quantize")),
+            told("There is no quantized model to train on."),
+            told("{base} does not hold one.", base=base),
+            told("Make it first with: {command}", command=Do.of("run", lab.root, "quantize")),
         )
     manifest = read_json(base / MANIFEST)
     data = resolve_data_file(recipe, lab.root)
@@ -109,13 +110,17 @@ def _run(context: StageContext, report: Reporter) -> dict[str, Any]:
         ),
         work=context.work,
         report=report,
-        failure="The training failed.",
+        failure=told("The training failed."),
         phases={"Loading weights": "loading", "Replacing submodules": "loading"},
     )
     folder = made.adapter_path
     result = made.attributes.get(RESULT)
     if folder is None or result is None or not all((folder / name).is_file() for name in ADAPTER_FILES):
-        raise StageError("The training made no adapter.", f"Olive left nothing in {folder}.", "Run it again.")
+        raise StageError(
+            told("The training made no adapter."),
+            told("Olive left nothing in {folder}.", folder=folder),
+            told("Run it again."),
+        )
     base, tuned = result["eval_loss_base"], result["eval_loss_tuned"]
     if base is not None and tuned is not None:
         report.log(f"Loss on held-out records: {base:.4f} before, {tuned:.4f} after.")

@@ -37,6 +37,7 @@ from core.finetune.ranks import Ranks, rank_name
 from core.finetune.rows import JoinedTurns, Row, Tokenized, tokenize, tokenize_preferences, tokens_between
 from core.finetune.verify import check_adapter
 from core.formats import counted, human_bytes, some
+from core.language import told
 from core.model.auto import Facts, Settled, SettledFinetune, resolve
 from core.model.folder import config_facts, read_config
 from core.model.prompt_format import prompt_format
@@ -157,15 +158,17 @@ class Training:
                 )
         if not train.rows:
             raise RequestError(
-                "There is nothing to train on.",
-                f"{recipe.data.file}: of {counted(len(split.train), 'training row')} none has an answer "
-                f"within {limit} tokens.",
-                (
-                    "Raise ",
-                    Use("data.max_seq_len"),
-                    ", lower ",
-                    Use("data.eval_fraction"),
-                    ", or give more records.",
+                told("There is nothing to train on."),
+                told(
+                    "{file}: of {rows} none has an answer within {limit} tokens.",
+                    file=recipe.data.file,
+                    rows=counted(len(split.train), "training row"),
+                    limit=limit,
+                ),
+                told(
+                    "Raise {setting}, lower {setting2}, or give more records.",
+                    setting=Use("data.max_seq_len"),
+                    setting2=Use("data.eval_fraction"),
                 ),
             )
         most, between = self.options.turns, None
@@ -182,9 +185,12 @@ class Training:
                 most = 1
         if not held_out.rows and (self.options.stop_early or self.options.keep == "best"):
             raise RequestError(
-                "There is nothing to measure with.",
-                'finetune.stop_early and finetune.keep = "best" go by the loss on held-out records; there are none.',
-                'Raise data.eval_fraction, or set finetune.stop_early = 0 and finetune.keep = "last".',
+                told("There is nothing to measure with."),
+                told(
+                    'finetune.stop_early and finetune.keep = "best" go by the loss on held-out records; '
+                    "there are none."
+                ),
+                told('Raise data.eval_fraction, or set finetune.stop_early = 0 and finetune.keep = "last".'),
             )
         start = tokenizer.start[0] if tokenizer.start else text.ids.get(text.bos)
         return train, held_out, JoinedTurns(most, between or (), start, limit, self.options.seed)
@@ -258,17 +264,36 @@ class Training:
             fitting = size.what_fits(each or free, plan.need.total if plan.way == "low" else None)
             if size.batch < self.options.batch_size:  # what each GPU has of a batch
                 fitting = [_of_batch(each, self.ranks.count) for each in fitting]
-        where, several = ("GPU memory" if self.device.type == "cuda" else "RAM"), self.ranks.count > 1
+        on_gpu, several = self.device.type == "cuda", self.ranks.count > 1
+        room = {
+            "reason": reason,
+            "free": some([human_bytes(one) for one in each or [free]]),
+            "where": told("GPU memory") if on_gpu else "RAM",
+            "rank": size.rank,
+            "rows": size.batch,
+            "tokens": size.length,
+        }
         return TooLittleMemory(
-            f"There is not enough {where} for this training.",
-            (f"{rank_name(self.ranks.rank, self.device.type)}: " if several else "")
-            + f"{reason}; {some([human_bytes(one) for one in each or [free]])} of {where} are free. "
-            f"Asked for were rank {size.rank}, "
-            f"{size.batch} rows {'for each GPU' if several else 'a batch'}, "
-            f"{size.length} tokens in the longest row.",
-            ("What would fit: ", *either(fitting), ".")
+            told("There is not enough GPU memory for this training.")
+            if on_gpu
+            else told("There is not enough RAM for this training."),
+            told(
+                "{gpu}: {reason}; {free} of {where} are free. Asked for were rank {rank}, {rows} rows for each GPU, "
+                "{tokens} tokens in the longest row.",
+                gpu=rank_name(self.ranks.rank, self.device.type),
+                **room,
+            )
+            if several
+            else told(
+                "{reason}; {free} of {where} are free. Asked for were rank {rank}, {rows} rows a batch, "
+                "{tokens} tokens in the longest row.",
+                **room,
+            ),
+            (told("What would fit: "), *either(fitting), ".")
             if fitting
-            else "Use a smaller model, or more GPUs: its layers can be spread over several (finetune.gpus).",
+            else told(
+                "Use a smaller model, or more GPUs: its layers can be spread over several (finetune.gpus)."
+            ),
             code="machine.memory",
         )
 

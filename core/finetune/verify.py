@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from core.errors import StageError, Use
+from core.language import told
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 WEIGHTS = "adapter_model.safetensors"
-AGAIN = "Run finetune again; if this comes back, it is a fault of OlivePress."
+AGAIN = told("Run finetune again; if this comes back, it is a fault of OlivePress.")
 
 
 @dataclass(frozen=True)
@@ -38,22 +39,35 @@ def check_tensors(peft_model: PeftModel, folder: Path) -> tuple[int, int]:
     saved = load_file(folder / WEIGHTS)
     wanted = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
     if odd := sorted(set(saved) ^ set(wanted)):
-        raise StageError("The adapter does not fit the base.", f"{odd[0]} and {len(odd) - 1} others.", AGAIN)
+        raise StageError(
+            told("The adapter does not fit the base."),
+            told("{odd} and {count} others.", odd=odd[0], count=len(odd) - 1),
+            AGAIN,
+        )
     for name, tensor in saved.items():
         if tensor.shape != wanted[name].shape:
-            found = f"{name} is {tuple(tensor.shape)}, the base takes {tuple(wanted[name].shape)}."
-            raise StageError("The adapter does not fit the base.", found, AGAIN)
+            found = told(
+                "{name} is {tuple}, the base takes {tuple2}.",
+                name=name,
+                tuple=tuple(tensor.shape),
+                tuple2=tuple(wanted[name].shape),
+            )
+            raise StageError(told("The adapter does not fit the base."), found, AGAIN)
         if not bool(torch.isfinite(tensor).all()):
             raise StageError(
-                "The adapter has numbers that are not finite.",
+                told("The adapter has numbers that are not finite."),
                 name,
-                ("Lower ", Use("finetune.learning_rate"), "."),
+                told("Lower {setting}.", setting=Use("finetune.learning_rate")),
             )
     if not any(bool(tensor.any()) for name, tensor in saved.items() if "lora_B" in name):
         raise StageError(
-            "The training changed nothing.",
-            "Every B matrix of the adapter is still zero.",
-            ("Raise ", Use("finetune.steps"), " or ", Use("finetune.learning_rate"), "."),
+            told("The training changed nothing."),
+            told("Every B matrix of the adapter is still zero."),
+            told(
+                "Raise {setting} or {setting2}.",
+                setting=Use("finetune.steps"),
+                setting2=Use("finetune.learning_rate"),
+            ),
         )
     return len(saved), sum(tensor.numel() for tensor in saved.values())
 
@@ -80,17 +94,17 @@ def check_adapter(peft_model: PeftModel, folder: Path, prompt: list[int]) -> Che
     reloaded = reloaded_model(input_ids=ids, use_cache=False).logits.float()
 
     if not bool(torch.isfinite(reloaded).all()):
-        raise StageError("The tuned model gives no numbers.", "Its logits are not finite.", AGAIN)
+        raise StageError(told("The tuned model gives no numbers."), told("Its logits are not finite."), AGAIN)
     change = float((reloaded - base).abs().max())
     if change == 0:
         raise StageError(
-            "The adapter changes no answer.", "The logits are the base's to the last bit.", AGAIN
+            told("The adapter changes no answer."), told("The logits are the base's to the last bit."), AGAIN
         )
     apart = float((reloaded - in_memory).abs().max())
     if apart > 0.02 * max(1.0, float(in_memory.std())):
         raise StageError(
-            "The saved adapter is not the one that was trained.",
-            f"Reloaded, its logits are {apart:.3g} off.",
+            told("The saved adapter is not the one that was trained."),
+            told("Reloaded, its logits are {apart:.3g} off.", apart=apart),
             AGAIN,
         )
     return Checked(matrices, numbers, change)

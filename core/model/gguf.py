@@ -923,7 +923,7 @@ def text_folder(file: Path, *, make: bool = True) -> Path | None:
     if not text.is_dir() and not make:
         return None
     if not text.is_dir():
-        with Child("core.model.gguf", what="The reader of the GGUF file") as child:
+        with Child("core.model.gguf", what=told("The reader of the GGUF file")) as child:
             child.ask({"file": str(file)})
     return text
 

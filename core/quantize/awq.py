@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from core.errors import RequestError
 from core.hardware import multiplies_bf16
+from core.language import told
 from core.olive.checkpoint import OliveHfQuantizationConfig, QuantLinear, pack, save_quantized, store
 from core.olive.passes import options
 from core.quantize.awq_folds import Fold, Master, apply, find_folds, moved, undo
@@ -416,9 +417,12 @@ class _Run:
         grid = Grid(int(bits), bool(args["symmetric"]), int(args["group_size"]), self.model.dtype)
         if linear.in_features % grid.width(linear.in_features):
             raise RequestError(
-                f"The group size {grid.group_size} does not divide the model's weights.",
-                f"{name} has {linear.in_features} inputs.",
-                "Choose a group size that divides the inputs of every layer.",
+                told(
+                    "The group size {group_size} does not divide the model's weights.",
+                    group_size=grid.group_size,
+                ),
+                told("{name} has {in_features} inputs.", name=name, in_features=linear.in_features),
+                told("Choose a group size that divides the inputs of every layer."),
             )
         return grid
 

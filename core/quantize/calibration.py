@@ -16,6 +16,7 @@ from typing import Any
 
 from core.data import Example
 from core.errors import RequestError
+from core.language import told
 from core.model.messages import Segment
 from core.model.tokenizer import ModelTokenizer
 
@@ -44,7 +45,9 @@ def text_rows(path: Path, tokenizer: ModelTokenizer, count: int, longest: int, s
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise RequestError(
-            "The calibration file is not UTF-8 text.", f"{path}, byte {error.start}.", "Save it as UTF-8."
+            told("The calibration file is not UTF-8 text."),
+            told("{path}, byte {start}.", path=path, start=error.start),
+            told("Save it as UTF-8."),
         ) from None
     ids = tokenizer.encode([Segment(text, False)]).ids
     pieces = [ids[start : start + longest] for start in range(0, len(ids), longest)]

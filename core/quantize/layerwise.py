@@ -18,6 +18,7 @@ from olive.common.hf.wrapper import ModelWrapper
 from torch import Tensor, nn
 
 from core.errors import RequestError
+from core.language import told
 from core.model.weights import tensor_entries
 
 
@@ -128,7 +129,7 @@ class LayerwiseModel:
         ]
         if missing:
             raise UnknownNames(
-                "The model's weights do not have the names that its architecture gives them.",
+                told("The model's weights do not have the names that its architecture gives them."),
                 f"{self.path}: no {missing[0]}.",
             )
 

@@ -21,6 +21,7 @@ from core.errors import RequestError
 from core.files import as_umask_says, content_stamp, explained, publish, require_disk
 from core.folder import LabFolder
 from core.formats import counted, human_bytes
+from core.language import told
 from core.model.auto import Settled
 from core.model.faults import refuse
 from core.model.folder import ModelFacts, model_facts
@@ -70,9 +71,9 @@ def calibration_file(recipe: Settled, lab_root: Path) -> Path:
     path = path if path.is_absolute() else lab_root / path
     if not path.exists():
         raise RequestError(
-            "The calibration file does not exist.",
-            f"quantize.calibration_file: {path}.",
-            "Put the file there, or leave the key empty to calibrate on the training records.",
+            told("The calibration file does not exist."),
+            told("quantize.calibration_file: {path}.", path=path),
+            told("Put the file there, or leave the key empty to calibrate on the training records."),
         )
     return path
 
@@ -96,7 +97,7 @@ def run(context: StageContext) -> dict[str, Any]:
     _check_disk(context.work, facts, settings.bits, settings.algorithm)
     rows, held_out = chosen_rows(context, source.path, facts)
     started = time.monotonic()
-    made, told = make(context, source.path, facts, rows)
+    made, said = make(context, source.path, facts, rows)
     seconds = time.monotonic() - started
     from core.quantize.verify import verify
 
@@ -117,7 +118,7 @@ def run(context: StageContext) -> dict[str, Any]:
         "same_likeliest_token": round(quality.agreement, 4),
         "measured_tokens": quality.tokens,
         "seconds": round(seconds, 1),
-        **told,
+        **said,
     }
     report.metric("perplexity", quality.perplexity)
     report.metric("kl_to_float", quality.kl)
@@ -134,18 +135,18 @@ def make(
     context: StageContext, path: Path, facts: ModelFacts, rows: Sequence[Sequence[int]]
 ) -> tuple[Path, dict[str, Any]]:
     """The quantized model as a whole folder in ``context.work``, not yet tried; and what the pass told."""
-    told: dict[str, Any] = {}
+    said: dict[str, Any] = {}
     if context.recipe.quantize.algorithm == "none":
         made = _copy(path, facts, context.work / "output")
     else:
-        made, told = run_pass(context, path, rows)
+        made, said = run_pass(context, path, rows)
     with explained(made):
         keep_files(path, made)
         if not (made / "tokenizer.json").is_file():
             # The later steps and the chat read this form, and transformers has made it from the older ones.
             trust = context.recipe.model.trust_remote_code
             ModelTokenizer.read(path, trust_remote_code=trust).tokenizer.save(str(made / "tokenizer.json"))
-    return made, told
+    return made, said
 
 
 def _check_disk(work: Path, facts: ModelFacts, bits: int, algorithm: str) -> None:
@@ -180,7 +181,7 @@ def chosen_rows(
         rows = token_rows(choose(train, settings.calibration_samples, settings.seed), tokenizer, longest)
     if not rows:
         raise RequestError(
-            "The calibration file has no text.", str(file), "Give a file with records or text."
+            told("The calibration file has no text."), str(file), told("Give a file with records or text.")
         )
     tokens = sum(map(len, rows))
     if is_calibrated(settings.algorithm) and (len(rows) < FEW_ROWS or tokens < facts.hidden_size):
@@ -209,10 +210,14 @@ def eight_bit_layers(recipe: Settled, path: Path) -> list[str]:
     unknown = [kind for kind in kinds if kind not in known]
     if unknown:
         raise RequestError(
-            f"The model has no layers called {unknown[0]}.",
-            f"quantize.eight_bit_layers = {recipe.quantize.eight_bit_layers!r}; {path} has "
-            f"{', '.join(sorted(known))}.",
-            "Name some of those, or leave it empty.",
+            told("The model has no layers called {unknown}.", unknown=unknown[0]),
+            told(
+                "quantize.eight_bit_layers = {eight_bit_layers}; {path} has {names}.",
+                eight_bit_layers=repr(recipe.quantize.eight_bit_layers),
+                path=path,
+                names=", ".join(sorted(known)),
+            ),
+            told("Name some of those, or leave it empty."),
         )
     return [name for name in there if name.rsplit(".", 1)[-1] in kinds]
 
@@ -226,7 +231,10 @@ def passes(recipe: Settled, rows_file: Path, path: Path) -> dict[str, Any]:
     settings = recipe.quantize
     algorithm = ALGORITHMS.get(settings.algorithm)
     if algorithm is None or not algorithm.olive:
-        raise RequestError(f"There is no algorithm {settings.algorithm!r}.", "quantize.algorithm")
+        raise RequestError(
+            told("There is no algorithm {algorithm}.", algorithm=repr(settings.algorithm)),
+            "quantize.algorithm",
+        )
     options: dict[str, Any] = {
         **algorithm.olive,
         "bits": settings.bits,
@@ -260,11 +268,11 @@ def run_pass(context: StageContext, path: Path, rows: Sequence[Sequence[int]]) -
         workflow(path, passes(recipe, file, path), trust_remote_code=recipe.model.trust_remote_code),
         work=context.work,
         report=context.report,
-        failure=f"Quantizing with {recipe.quantize.algorithm} failed.",
-        hint="All that was said is in the job's log.",
+        failure=told("Quantizing with {algorithm} failed.", algorithm=recipe.quantize.algorithm),
+        hint=told("All that was said is in the job's log."),
     )
-    told = made.attributes.get("olivepress_quantize")
-    return made.model_path, told if isinstance(told, dict) else {}
+    said = made.attributes.get("olivepress_quantize")
+    return made.model_path, said if isinstance(said, dict) else {}
 
 
 def _copy(source: Path, facts: ModelFacts, target: Path) -> Path:

@@ -10,6 +10,7 @@ import torch
 
 from core.errors import RequestError, StageError, Use
 from core.events import Reporter
+from core.language import told
 from core.model.folder import ModelFacts, model_facts
 from core.model.load import load_tokenizer
 from core.olive.checkpoint import load_model
@@ -50,25 +51,33 @@ def verify(
                 prompt = torch.tensor([list(rows[0])], device=device)
                 finite = bool(torch.isfinite(model(prompt, use_cache=False).logits).all())
         except RequestError as error:
-            raise StageError("The quantized model cannot be opened.", error.detail or error.title) from error
+            raise StageError(
+                told("The quantized model cannot be opened."), error.detail or error.title
+            ) from error
         if not finite:
             raise StageError(
-                "The quantized model gives numbers that are not finite.",
-                f"On the first calibration row of {len(rows[0])} tokens.",
-                (
-                    "Use a smaller ",
-                    Use("quantize.group_size"),
-                    " or another ",
-                    Use("quantize.algorithm"),
-                    ".",
+                told("The quantized model gives numbers that are not finite."),
+                told("On the first calibration row of {count} tokens.", count=len(rows[0])),
+                told(
+                    "Use a smaller {setting} or another {setting2}.",
+                    setting=Use("quantize.group_size"),
+                    setting2=Use("quantize.algorithm"),
                 ),
             )
         quality = compare(expected, of_model(model), measured, report)
     if not quality.similarity > 0.2:
         raise StageError(
-            "The quantized model has nothing in common with the float one.",
-            f"Its logits agree with a cosine of {quality.similarity:.2f} on {quality.tokens} tokens.",
-            ("Use a smaller ", Use("quantize.group_size"), " or another ", Use("quantize.algorithm"), "."),
+            told("The quantized model has nothing in common with the float one."),
+            told(
+                "Its logits agree with a cosine of {similarity:.2f} on {tokens} tokens.",
+                similarity=quality.similarity,
+                tokens=quality.tokens,
+            ),
+            told(
+                "Use a smaller {setting} or another {setting2}.",
+                setting=Use("quantize.group_size"),
+                setting2=Use("quantize.algorithm"),
+            ),
         )
     return quality
 

@@ -16,6 +16,7 @@ from core.errors import Cancelled, LabError
 from core.events import Reporter
 from core.finetune.stage import fingerprint as finetune_fingerprint
 from core.formats import duration, number
+from core.language import told
 from core.recipe import recipe_text
 from core.search.space import SearchLimits
 from core.search.study import close_open, digest_of, halving, open_journal, open_study
@@ -229,9 +230,9 @@ class FinetuneSearch:
                 training = Training(task, report)
                 if not training.held_out.rows:
                     raise RequestError(
-                        "There is nothing to measure with.",
-                        "A search goes by the loss on held-out records; there are none.",
-                        ("Raise ", Use("data.eval_fraction"), "."),
+                        told("There is nothing to measure with."),
+                        told("A search goes by the loss on held-out records; there are none."),
+                        told("Raise {setting}.", setting=Use("data.eval_fraction")),
                         code="search.held-out",
                     )
                 return training.run()
@@ -288,7 +289,7 @@ class FinetuneSearch:
         step = max(seen, default=0)
         loss = trial.value if finished else seen.get(step)
         why = str(trial.user_attrs.get("why", "")) or (
-            "" if finished else f"stopped at step {step} of {self.steps}"
+            "" if finished else told("stopped at step {step} of {steps}", step=step, steps=self.steps)
         )
         return Try(
             number_,

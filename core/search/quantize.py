@@ -24,6 +24,7 @@ from core.errors import Cancelled, LabError, RequestError
 from core.events import Reporter
 from core.files import content_stamp
 from core.formats import duration, human_bytes, number
+from core.language import told
 from core.model.faults import refuse
 from core.model.folder import ModelFacts, model_facts
 from core.model.sources import model_stamp, resolve_model
@@ -167,10 +168,14 @@ class QuantizeSearch:
         smallest = min(size_of(self.facts, WeightForm(4, group)) for group in groups)
         if self.limits.size is not None and smallest > self.limits.size:
             raise RequestError(
-                f"Nothing is as small as {human_bytes(self.limits.size)}.",
-                f"With 4 bits and groups of {groups[0]} the weights of {self.context.recipe.model.source} take "
-                f"{human_bytes(smallest)}.",
-                "Allow more, or start from a smaller model.",
+                told("Nothing is as small as {size}.", size=human_bytes(self.limits.size)),
+                told(
+                    "With 4 bits and groups of {groups} the weights of {source} take {size}.",
+                    groups=groups[0],
+                    source=self.context.recipe.model.source,
+                    size=human_bytes(smallest),
+                ),
+                told("Allow more, or start from a smaller model."),
                 code="search.size",
             )
 
@@ -224,9 +229,9 @@ class QuantizeSearch:
             gains[unit] = known[key] / max(1, size_of(self.facts, WeightForm(4, group, unit)) - plain)
         self.report.progress("Measuring which layers need more bits", len(units), len(units))
         order = sorted(units, key=lambda unit: -gains[unit])
-        told = ", ".join(f"{'+'.join(unit)} {number(known['+'.join(unit)])}" for unit in order)
+        said = ", ".join(f"{'+'.join(unit)} {number(known['+'.join(unit)])}" for unit in order)
         self.report.log(
-            f"Divergence by rounding only layers of a kind to 4 bits, most for its bytes first: {told}."
+            f"Divergence by rounding only layers of a kind to 4 bits, most for its bytes first: {said}."
         )
         return order[: min(MIXED, len(order) - 1)]
 
@@ -326,7 +331,7 @@ class QuantizeSearch:
         self.tries[at] = replace(
             self.tries[at],
             state="dropped" if dropped else "estimated",
-            why=f"others do better on {layers} layers" if dropped else "",
+            why=told("others do better on {layers} layers", layers=layers) if dropped else "",
             part=min(part, 0.999),
         )
         self._estimate()
@@ -430,7 +435,7 @@ class QuantizeSearch:
             self._estimate()
             self._told()
         if self.best is None and not self.note:
-            self.note = "No candidate is within the limits."
+            self.note = told("No candidate is within the limits.")
 
     def _note_whole(self, at: int, kept: dict[str, Any]) -> None:
         """Put the figures of a whole model on the board."""

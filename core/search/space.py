@@ -9,7 +9,8 @@ from typing import Any
 
 from core.algorithms import ALGORITHMS
 from core.errors import RequestError
-from core.formats import duration, human_bytes, number
+from core.formats import duration, human_bytes, listed, number
+from core.language import told
 from core.model.auto import Settled
 from core.model.folder import ModelFacts
 from core.model.tensors import GROUP_SIZES, HEADS, rounded_matrices
@@ -70,8 +71,14 @@ class Candidate:
     @property
     def title(self) -> str:
         """For people, on one line."""
-        mixed = f", {'+'.join(self.form.eight_bit)} in 8" if self.form.eight_bit else ""
-        return f"{self.algorithm}, {self.form.bits} bits, groups of {self.form.group_size}{mixed}"
+        parts = {"algorithm": self.algorithm, "bits": self.form.bits, "group": self.form.group_size}
+        if not self.form.eight_bit:
+            return told("{algorithm}, {bits} bits, groups of {group}", **parts)
+        return told(
+            "{algorithm}, {bits} bits, groups of {group}, {layers} in 8",
+            layers="+".join(self.form.eight_bit),
+            **parts,
+        )
 
 
 @dataclass(frozen=True)
@@ -104,21 +111,21 @@ class SearchLimits:
     def words(self) -> str:
         """For people: what is asked for; empty for nothing."""
         said = [
-            f"at most {human_bytes(self.size)}" if self.size is not None else "",
-            f"at most {100 * self.loss:g} % worse" if self.loss is not None else "",
-            f"at least {number(self.speed)} tokens/s" if self.speed is not None else "",
-            f"within {duration(self.seconds)}" if self.seconds is not None else "",
+            told("at most {size}", size=human_bytes(self.size)) if self.size is not None else "",
+            told("at most {share:g} % worse", share=100 * self.loss) if self.loss is not None else "",
+            told("at least {speed} tokens/s", speed=number(self.speed)) if self.speed is not None else "",
+            told("within {time}", time=duration(self.seconds)) if self.seconds is not None else "",
         ]
-        return ", ".join(filter(None, said))
+        return listed(filter(None, said))
 
     def broken_by(self, size: float | None, loss: float | None, speed: float | None) -> str:
         """Which limit these figures break, in words; empty for none. What is not known breaks none."""
         if self.size is not None and size is not None and size > self.size:
-            return f"{human_bytes(size)} is too large"
+            return told("{size} is too large", size=human_bytes(size))
         if self.loss is not None and loss is not None and loss > self.loss:
-            return f"{100 * loss:.1f} % worse is too much"
+            return told("{share:.1f} % worse is too much", share=100 * loss)
         if self.speed is not None and speed is not None and speed < self.speed:
-            return f"{speed:.1f} tokens/s is too slow"
+            return told("{speed:.1f} tokens/s is too slow", speed=speed)
         return ""
 
 
@@ -132,7 +139,7 @@ _NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([A-Za-z%]*)\s*")
 def _parts(text: str) -> tuple[float, str]:
     match = _NUMBER.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is no number with a unit")
+        raise ValueError(told("{text!r} is no number with a unit", text=text))
     return float(match[1]), match[2].lower()
 
 
@@ -140,7 +147,7 @@ def read_size(text: str) -> int:
     """Bytes: ``2.5GB``, ``900 MB``, ``1.2GiB``. Raises ValueError for what is no size."""
     value, unit = _parts(text)
     if unit not in _SIZES or value <= 0:
-        raise ValueError(f"{text!r} is no size: write it as 2.5GB, 900MB or 1.2GiB")
+        raise ValueError(told("{text!r} is no size: write it as 2.5GB, 900MB or 1.2GiB", text=text))
     return round(value * _SIZES[unit])
 
 
@@ -148,7 +155,7 @@ def read_loss(text: str) -> float:
     """A share: ``1%`` or ``1`` is 0.01. Raises ValueError for what is no share."""
     value, unit = _parts(text)
     if unit not in ("", "%") or value > 1000:
-        raise ValueError(f"{text!r} is no share: write it as 1%")
+        raise ValueError(told("{text!r} is no share: write it as 1%", text=text))
     return value / 100
 
 
@@ -156,7 +163,7 @@ def read_speed(text: str) -> float:
     """Tokens a second. Raises ValueError for what is none."""
     value, unit = _parts(text)
     if unit or value <= 0:
-        raise ValueError(f"{text!r} is no number of tokens a second: write it as 20")
+        raise ValueError(told("{text!r} is no number of tokens a second: write it as 20", text=text))
     return value
 
 
@@ -164,7 +171,7 @@ def read_seconds(text: str) -> float:
     """A time: ``20m``, ``90 s``, ``1.5h``. Raises ValueError for what is none."""
     value, unit = _parts(text)
     if unit not in _TIMES or value <= 0:
-        raise ValueError(f"{text!r} is no time: write it as 20m, 90s or 1.5h")
+        raise ValueError(told("{text!r} is no time: write it as 20m, 90s or 1.5h", text=text))
     return value * _TIMES[unit]
 
 
@@ -198,17 +205,25 @@ def fitting_groups(facts: ModelFacts, wanted: Sequence[int] = ()) -> list[int]:
     for size in wanted:
         if size not in fits:
             raise RequestError(
-                f"Groups of {size} do not divide the model's weights.",
-                f"{facts.path}: its matrices have {', '.join(map(str, sorted(widths)))} inputs.",
-                f"Those that do: {', '.join(map(str, fits))}." if fits else "",
+                told("Groups of {size} do not divide the model's weights.", size=size),
+                told(
+                    "{path}: its matrices have {names} inputs.",
+                    path=facts.path,
+                    names=", ".join(map(str, sorted(widths))),
+                ),
+                told("Those that do: {names}.", names=", ".join(map(str, fits))) if fits else "",
                 code="model.group-size",
             )
     usual = [size for size in fits if size in USUAL_GROUPS]
     found = sorted(wanted, reverse=True) if wanted else usual or fits[:1]
     if not found:
         raise RequestError(
-            "No group size divides the model's weights.",
-            f"{facts.path}: its matrices have {', '.join(map(str, sorted(widths)))} inputs.",
+            told("No group size divides the model's weights."),
+            told(
+                "{path}: its matrices have {names} inputs.",
+                path=facts.path,
+                names=", ".join(map(str, sorted(widths))),
+            ),
             code="model.group-size",
         )
     return found
@@ -274,9 +289,10 @@ def algorithms_to_try(wanted: Iterable[str] = ()) -> list[str]:
     for name in wanted:
         if name not in known:
             raise RequestError(
-                f"There is no algorithm {name!r} to try.", hint="There are: " + ", ".join(known) + ".",
+                told("There is no algorithm {name} to try.", name=repr(name)),
+                hint=told("There are: {names}.", names=", ".join(known)),
                 code="search.algorithm",
-            )  # fmt: skip
+            )
     return [name for name in known if name in wanted or not wanted]
 
 

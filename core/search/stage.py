@@ -7,6 +7,7 @@ from typing import Any
 
 from core.errors import RequestError
 from core.folder import LabFolder
+from core.language import told
 from core.model.auto import Settled
 from core.search.space import SearchLimits
 from core.searched import KINDS, summary
@@ -50,8 +51,8 @@ def run(context: StageContext) -> dict[str, Any]:
         board = FinetuneSearch(context, limits, tries=options.get("tries") or TRIES).run()
     else:
         raise RequestError(
-            f"There is no search for {kind!r}.",
-            hint=f"There are: {', '.join(KINDS)}.",
+            told("There is no search for {kind}.", kind=repr(kind)),
+            hint=told("There are: {names}.", names=", ".join(KINDS)),
             code="search.kind",
         )
     return dict(summary(board))

@@ -12,6 +12,7 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
 
+from core.errors import LabError
 from core.folder import LabFolder
 from core.language import N_, _
 from core.space import SHARED, Removable, removable, remove
@@ -74,11 +75,11 @@ class CleanScreen(Dialog[int]):
         try:
             gone = sum(each.bytes for each in remove(self._lab, names))
         except Exception as error:  # shown, whatever it is
-            problem = str(error)
+            problem = error.shown() if isinstance(error, LabError) else str(error)
         try:
             found: Sequence[Removable] = removable(self._lab)
         except Exception as error:  # the same
-            found, problem = (), str(error)
+            found, problem = (), error.shown() if isinstance(error, LabError) else str(error)
         self.post_message(self.Found(found, gone, problem))
 
     def on_clean_screen_found(self, event: Found) -> None:

@@ -14,7 +14,8 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input
 
-from core.language import N_, _
+from core.errors import text_of
+from core.language import N_, _, shown
 from core.search.space import READERS, SearchLimits
 from core.searched import Board, Try, ordered, read_board, refused_words
 from core.text import clean
@@ -126,12 +127,12 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
         if self.kind == "quantize":
             cells.append(f"{human_bytes(each.size or 0):>10}")
             cells.append(f"{each.speed:>6.1f}/s" if each.speed is not None else " " * 8)
-        title = clean(each.title, keep_newlines=False)
+        title = clean(shown(each.title), keep_newlines=False)
         told = each.why or ("" if each.state in ("measured", "estimated") else each.state)
         return Content.assemble(
             ("  ".join(cells), "bold" if best else ""),
             f"  {title}",
-            (f"  {clean(told, keep_newlines=False)}" if told else "", DIM),
+            (f"  {clean(shown(told), keep_newlines=False)}" if told else "", DIM),
         )
 
     def _words(self, board: Board | None, job: JobView | None) -> Content | str:
@@ -142,15 +143,17 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
         if job is not None and job.active:
             return progress(job)
         if job is not None and job.state in ("failed", "crashed") and job.error:
-            return Content.styled(clean(f"{job.error.get('title')} {job.error.get('detail')}"), "$text-error")
+            return Content.styled(
+                clean(" ".join(shown(text_of(job.error, key)) for key in ("title", "detail"))), "$text-error"
+            )
         if board is None:
             return _("Each choice is tried on a part of the model, the most promising as a whole.") if (
                 self.kind == "quantize"
             ) else _("Short trainings; those that do worse are stopped early.")  # fmt: skip
         parts = [
-            board.note,
+            shown(board.note),
             _("Limits: {limits}.", limits=board.limits) if board.limits else "",
-            refused_words(board),
+            shown(refused_words(board)),
         ]
         parts.append(_("Enter takes the marked one. * best, + on the front, ~ estimated."))
         return " ".join(filter(None, parts))

@@ -18,7 +18,7 @@ from textual.widgets import Input, Select
 from core.errors import LabError
 from core.files import MANIFEST
 from core.folder import LabFolder
-from core.language import _, ngettext, shown
+from core.language import _, ngettext, shown, words_of
 from core.model.auto import Chosen, Facts, RecordCount, Resolved, resolve
 from core.options import AUTO, Option
 from core.recipe import Recipe, find_option
@@ -133,7 +133,7 @@ class Field(Horizontal):
             return f"{label(self.option.key)}: {self.problem}"
         told = _(self.option.help)
         if not (self.option.choices or self.option.kind in (bool, str)):
-            told = f"{told} ({self.option.expected})"
+            told = f"{told} ({shown(self.option.expected)})"
         if self._chosen is not None and self._is_auto():
             told = f"{told}. {self._auto_words()}: {shown(self._chosen.reason)}"
         place = _("In lab.toml: [{section}] {key}", section=self.option.section, key=self.option.key)
@@ -157,7 +157,7 @@ class Field(Horizontal):
             self.value()
             self.problem = ""
         except ValueError as error:
-            self.problem = str(error)
+            self.problem = shown(words_of(error))
         self.set_class(bool(self.problem), "-wrong")
         return not self.problem
 
@@ -300,7 +300,7 @@ class Form(Vertical):
                 found[name] = field.value()
             except ValueError as error:
                 field.check()
-                raise ValueError(f"{label(field.option.key)}: {error}") from None
+                raise ValueError(f"{label(field.option.key)}: {shown(words_of(error))}") from None
         return found
 
     def typed(self) -> dict[str, Any] | None:
