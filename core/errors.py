@@ -354,7 +354,7 @@ class Cancelled(LabError):
     exit_status = 130
 
     def __init__(
-        self, title: str = "Cancelled.", detail: str = "", hint: Hint = "", *, code: str = ""
+        self, title: str = told("Cancelled."), detail: str = "", hint: Hint = "", *, code: str = ""
     ) -> None:
         super().__init__(title, detail, hint, code=code or "cancelled")
 

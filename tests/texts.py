@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import string
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +74,33 @@ def shadowed(path: Path) -> Iterator[str]:
             )
             if stored and called:
                 yield f"{path.name}:{function.lineno}"
+
+
+_NUMBERS = re.compile(r"0?[1-9]?,?(?:\.\d)?[a-zA-Z%]?")
+
+
+def unmatched(path: Path) -> Iterator[str]:
+    """Texts with places that are given no value, values that have no place, and places that none can fill."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        name = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
+        if not isinstance(node, ast.Call) or name not in ("_", "told", "ngettext", "told_n"):
+            continue
+        plural = name in ("ngettext", "told_n")
+        marked = [each.value for each in node.args[: 2 if plural else 1] if isinstance(each, ast.Constant)]
+        texts = [each for each in marked if isinstance(each, str)]
+        given = {each.arg for each in node.keywords}
+        if None in given or len(texts) != (2 if plural else 1) or not (given or plural):
+            continue
+        for text in texts:
+            parts = [part for part in string.Formatter().parse(text) if part[1] is not None]
+            odd = {part[1] for part in parts} - given - ({"n"} if plural else set())
+            odd |= {
+                part[2] for part in parts if name.startswith("told") and not _NUMBERS.fullmatch(part[2] or "")
+            }
+            if not plural:
+                odd |= given - {part[1] for part in parts}
+            if odd:
+                yield f"{path.name}:{node.lineno}: {odd}"
 
 
 def _text(node: ast.AST) -> str | None:

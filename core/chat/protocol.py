@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_type_hints
 
-from core.errors import Hint, LabError, StageError
+from core.errors import Hint, LabError, StageError, text_of, with_told
 
 BASE = ""
 """Where an adapter is named: the model with none."""
@@ -260,7 +260,7 @@ _CHECKS: dict[type[ProtocolMessage], dict[str, tuple[type, ...]]] = {}
 def to_wire(message: ProtocolMessage) -> dict[str, Any]:
     """The message as a JSON object."""
     fields = dataclasses.fields(message)
-    return {"type": message.type, **{item.name: getattr(message, item.name) for item in fields}}
+    return with_told({"type": message.type, **{item.name: getattr(message, item.name) for item in fields}})
 
 
 def from_wire(data: dict[str, Any]) -> ProtocolMessage:
@@ -272,7 +272,11 @@ def from_wire(data: dict[str, Any]) -> ProtocolMessage:
     kind = _TYPES.get(str(data.get("type")))
     if kind is None:
         raise ProtocolError(f"no message of this protocol: {str(data)[:80]}")
-    values = {name: data[name] for name in _checks(kind) if name in data}
+    values = {
+        name: text_of(data, name) if isinstance(data[name], str) else data[name]
+        for name in _checks(kind)
+        if name in data
+    }
     for name, value in values.items():
         if not isinstance(value, _checks(kind)[name]):
             raise ProtocolError(f"{kind.type}.{name} is {type(value).__name__}")

@@ -24,6 +24,7 @@ from core.data.messages import (
     unpacked,
 )
 from core.data.names import plain_name
+from core.errors import with_told
 from core.formats import listed
 from core.language import told, told_n
 from core.options import AUTO
@@ -124,15 +125,17 @@ class Proposal:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form, as `olivepress data --json` prints it."""
-        return {
-            "mapping": self.mapping.as_dict(),
-            "template": self.template,
-            "chat_template": self.chat_template,
-            "why": self.why,
-            "confidence": round(self.confidence, 2),
-            "sure": self.sure,
-            "settings": self.settings(),
-        }
+        return with_told(
+            {
+                "mapping": self.mapping.as_dict(),
+                "template": self.template,
+                "chat_template": self.chat_template,
+                "why": self.why,
+                "confidence": round(self.confidence, 2),
+                "sure": self.sure,
+                "settings": self.settings(),
+            }
+        )
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -23,7 +23,7 @@ from core.data.split import SAME_QUESTION, Splitter, split_rows
 from core.data.tokens import COUNTED, TokenCounter, TokenStats, padding_share, token_stats
 from core.data.types import Finding, Problem, Row, Segment
 from core.data.unused import NotUsed, UnusedCounter
-from core.errors import RequestError, has_help
+from core.errors import RequestError, has_help, with_told
 from core.events import Reporter
 from core.folder import LabFolder
 from core.formats import listed, some
@@ -95,7 +95,9 @@ class DataReport:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form, without the findings (there may be millions); their counts are in it."""
+        why = with_told({"not_learnt": list(self.not_learnt)})
         return {
+            **why,
             "ok": self.ok,
             "cleanable": self.cleanable,
             "file": str(self.path),

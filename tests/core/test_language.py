@@ -13,11 +13,12 @@ from babel.messages.pofile import read_po
 
 from core import language
 from core.language import LANGUAGES, N_, _, ngettext, wordless
-from tests.texts import literals, shadowed, unmarked
+from tests.texts import literals, shadowed, unmarked, unmatched
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCALE = ROOT / "core" / "locale"
 TOOL = runpy.run_path(str(ROOT / "tools" / "texts.py"))  # tools are programs, and no package
+EVERY = [*(ROOT / "core").rglob("*.py"), *(ROOT / "tui").rglob("*.py")]
 OTHERS = [code for code in LANGUAGES if code != "en"]
 DONE = (
     "core/algorithms.py",
@@ -135,13 +136,16 @@ def test_every_text_is_marked_and_none_is_put_together() -> None:
         if path.name not in ENGLISH
     ]
     assert [line for path in files for line in unmarked(path, UNTRANSLATED)] == []
-    assert [line for path in files for line in shadowed(path)] == []
+    assert [line for path in EVERY for line in shadowed(path)] == []
+
+
+def test_each_text_is_given_its_values_and_no_others() -> None:
+    assert [line for path in EVERY for line in unmatched(path)] == []
 
 
 def test_no_marked_text_is_overlooked(marked: set[tuple[object, str | None]]) -> None:
     known = {text for id, _context in marked for text in forms(id)}
-    files = [*(ROOT / "core").rglob("*.py"), *(ROOT / "tui").rglob("*.py")]
-    overlooked = [found for path in files for found in literals(path) if found[1] not in known]
+    overlooked = [found for path in EVERY for found in literals(path) if found[1] not in known]
     assert [found for found in overlooked if not wordless(found[1])] == []
 
 

@@ -14,7 +14,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input
 
-from core.errors import text_of
+from core.errors import LabError, text_of
 from core.language import N_, _, shown
 from core.search.space import READERS, SearchLimits
 from core.searched import Board, Try, ordered, read_board, refused_words
@@ -238,7 +238,9 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
         event.stop()
         self._busy = False
         if event.error is not None:
-            self._problem = str(event.error).replace("\n", " ")
+            problem = event.error
+            said = problem.shown() if isinstance(problem, LabError) else str(problem)
+            self._problem = said.replace("\n", " ")
         self.look()
 
     def action_close(self) -> None:

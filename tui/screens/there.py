@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.widgets import Input
 
 from core.errors import LabError
-from core.language import N_, _, ngettext
+from core.language import N_, _, ngettext, shown
 from core.text import clean
 from tui.child import Commands
 from tui.figures import duration
@@ -66,8 +66,8 @@ class SendScreen(Working):
         lines = plan_lines(result)
         at = len(lines) - 1 - next(n for n, line in enumerate(reversed(lines)) if line.startswith("Compute:"))
         cost, rest = lines[at:], lines[:at]
-        self.said.show(clean("\n".join([_("Nothing was sent yet."), *cost])))
-        text = "\n".join(clean(line, keep_newlines=False) for line in rest)
+        self.said.show(clean("\n".join([_("Nothing was sent yet."), *map(shown, cost)])))
+        text = "\n".join(clean(shown(line), keep_newlines=False) for line in rest)
         self.query_one("#plan-text", Plain).show(f"{text}\n\njob.yml\n\n{clean(str(result['file']))}")
         self.query_one("#send").display = True
         self.query_one("#send").focus()

@@ -100,7 +100,7 @@ class Field(Horizontal):
 
     def _auto_words(self) -> str:
         known = self._chosen is not None and self._chosen.value is not None
-        return f"{AUTO} ({self._chosen.words})" if self._chosen and known else AUTO
+        return f"{AUTO} ({shown(self._chosen.words)})" if self._chosen and known else AUTO
 
     def _typed(self, value: Any) -> str:
         """A value as it stands in the line; an empty line is "auto", whose value shows through."""

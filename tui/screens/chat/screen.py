@@ -15,7 +15,7 @@ from textual.events import Resize, ScreenSuspend
 from textual.message import Message
 
 from core.chat.commands import Command, parse, setting
-from core.language import N_, _
+from core.language import N_, _, shown
 from core.text import clean
 from tui.screens.base import StepScreen
 from tui.screens.chat.controller import NOT_HERE, ChatController, ChatView, help_of_chat
@@ -166,7 +166,7 @@ class ChatScreen(StepScreen):
         await self.transcript.show(view.turns, view.live, chat.settings if chat is not None else USUAL)
         if view.notes != before.notes and view.turns:  # the conversation stands where they would
             for note in view.notes:
-                self.notify(clean(note, keep_newlines=False)[:300], markup=False, timeout=8)
+                self.notify(clean(shown(note), keep_newlines=False)[:300], markup=False, timeout=8)
         if refused := self.controller.take_back():
             self.field.put(self.field.text or refused)
         if ended and self.olive.current is not self:
@@ -497,6 +497,7 @@ def _intro(about: str, notes: Sequence[str]) -> Content:
     """What this step is for, what to press first, and what the model's loading told."""
     lines = [Content(f"{about}\n"), Content.from_markup(_(INTRO))]
     lines += [
-        Content.styled(f"\n{clean(note, keep_newlines=False)[:300]}", "$text-warning") for note in notes
+        Content.styled(f"\n{clean(shown(note), keep_newlines=False)[:300]}", "$text-warning")
+        for note in notes
     ]
     return Content("\n").join(lines)

@@ -18,7 +18,7 @@ from textual.widgets.markdown import MarkdownStream
 from core.chat.repetition import warning
 from core.chat.settings import Sampling
 from core.difference import Spans, difference
-from core.language import _
+from core.language import _, shown
 from core.text import StreamCleaner, clean
 from tui.glyphs import glyph
 from tui.widgets.safe import Plain
@@ -174,7 +174,7 @@ class TurnView(Vertical):
 
     def _show_notices(self) -> None:
         """Such as turns that had to go."""
-        self._told.show("\n".join(self.turn.notices))
+        self._told.show("\n".join(map(shown, self.turn.notices)))
         self._told.display = bool(self.turn.notices)
 
     async def grow(self, live: Live) -> None:

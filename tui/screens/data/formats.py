@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len
 from textual.content import Content
 
-from core.errors import text_of, with_told
+from core.errors import text_of, texts_of, with_told
 from core.language import _, ngettext, shown
 from core.options import AUTO
 from core.text import clean, told_apart
@@ -300,9 +300,11 @@ def left_out_words(report: Mapping[str, Any]) -> str:
     unused = unused_words(report.get("not_used") or [], report.get("usable", 0))
     if unused:
         told.append(_("not used: {unused}", unused=unused))
+    reasons = report.get("not_learnt") or {}
+    whys = texts_of({**report, "not_learnt": list(reasons)}, "not_learnt")
     told += [
         _("not learnt: {rows}, {why}", rows=counted(count, "row"), why=why)
-        for why, count in (report.get("not_learnt") or {}).items()
+        for why, count in zip(whys, reasons.values(), strict=True)
     ]
     return clean(f"  {glyph('dot')}  ".join(told), keep_newlines=False)
 
