@@ -8,8 +8,10 @@ nothing: its graph is that of the base alone. What is made stays in FOLDER, so t
 
 All kinds take turns at every token. The same model loaded again differs by some percent, by where its weights come to
 lie, so all are loaded ``--loads`` times. Printed, as lines of ``docs/benchmarks.md``, are the means of the loads'
-medians, with the lowest and highest, and the same of the processor's time, which tells more where other work shares
-the machine. ``--profile`` adds where the time of a token goes.
+medians, with the lowest and highest, and the processor's time, which tells more where other work shares the machine:
+beside the base's for the same token, the median of each load, their mean and its standard error. The base is there a
+second time, which shows what a difference of nothing looks like. ``--only`` times kinds by words of their names;
+``--profile`` adds where the time of a token goes.
 """
 
 from __future__ import annotations
@@ -205,7 +207,11 @@ def kinds(folder: Path, work: Path, rank: int) -> dict[str, tuple[Path, Path | N
     layout = read_layout(folder)
     tensors = random_adapter(layout, rank)
     plain = changed(folder, work / "plain", without_places)
-    found: dict[str, tuple[Path, Path | None]] = {"the base alone, or an adapter merged": (plain, None)}
+    again = changed(folder, work / "again", without_places)
+    found: dict[str, tuple[Path, Path | None]] = {
+        "the base alone, or an adapter merged": (plain, None),
+        "the same again": (again, None),
+    }
     dtype = layout.computes_in if layout.inside is not None else layout.dtype
     for given in ("float16", "float32") if layout.inside is not None and dtype == "float32" else (dtype,):
         target = changed(plain, work / f"inputs-{given}", with_places(layout, dtype, given))
@@ -267,6 +273,7 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--loads", type=int, default=3, help="load all so many times, in another order")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--only", default="", help="words of the names of the kinds to be timed, with commas")
     parser.add_argument("--profile", action="store_true")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
@@ -277,8 +284,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="adapters-") as scratch:
         work = Path(scratch)
         timed = kinds(folder, work, asked.rank)
+        first = next(iter(timed))
+        words = asked.only.split(",")
+        timed = {name: each for name, each in timed.items() if name == first or any(w in name for w in words)}
         took: dict[str, list[float]] = {name: [] for name in timed}
         spent: dict[str, list[float]] = {name: [] for name in timed}
+        ratio: dict[str, list[float]] = {name: [] for name in timed}
         for number in range(asked.loads):
             order = random.Random(number).sample(list(timed), len(timed))
             loaded = {name: Kind(*timed[name], asked.threads) for name in order}
@@ -288,10 +299,10 @@ def main() -> int:
             for name in loaded:
                 took[name].append(statistics.median(step[name][0] for step in steps))
                 spent[name].append(statistics.median(step[name][1] for step in steps))
+                ratio[name].append(statistics.median(step[name][1] / step[first][1] for step in steps))
             del loaded, kind
             gc.collect()
-        first = next(iter(timed))
-        base, base_work = statistics.mean(took[first]), statistics.mean(spent[first])
+        base = statistics.mean(took[first])
         cores = asked.threads or len(os.sched_getaffinity(0))
         print(
             f"| {asked.provider}, {cores} cores, rank {asked.rank} | tokens/s | slower by | CPU time a token |"
@@ -300,7 +311,8 @@ def main() -> int:
         for name in timed:
             mean, work_ms = statistics.mean(took[name]), statistics.mean(spent[name])
             low, high = 1e3 / max(took[name]), 1e3 / min(took[name])
-            more = f"{work_ms:.2f} ms ({work_ms / base_work - 1:+.1%})"
+            error = statistics.stdev(ratio[name]) / len(ratio[name]) ** 0.5 if asked.loads > 1 else 0.0
+            more = f"{work_ms:.2f} ms ({statistics.mean(ratio[name]) - 1:+.1%} ± {error:.1%})"
             print(f"| {name} | {1e3 / mean:.1f} ({low:.1f} to {high:.1f}) | {1 - base / mean:.1%} | {more} |")
         sys.stdout.flush()
         if asked.profile:
