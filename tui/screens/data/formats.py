@@ -376,11 +376,13 @@ def finding_text(finding: Finding) -> Content:
 
 def proposal_error(problem: Mapping[str, Any], proposal: Proposal) -> dict[str, Any]:
     """Why the recipe does not go with the rows, and what they suggest, as an error that is asked about."""
-    how = _("the model's own chat template") if proposal.chat_template else _("plain text")
-    hint = _(
-        "Press a to use what the rows suggest: {words}, with {how} ({why}).",
-        words=proposal.mapping.words(),
-        how=how,
-        why=proposal.why,
+    given = {"words": proposal.mapping.words(), "why": proposal.why}
+    hint = (
+        _(
+            "Press a to use what the rows suggest: {words}, with the model's own chat template ({why}).",
+            **given,
+        )
+        if proposal.chat_template
+        else _("Press a to use what the rows suggest: {words}, with plain text ({why}).", **given)
     )
     return {**with_told({key: text_of(problem, key) for key in ("title", "detail")}), "hint": hint}
