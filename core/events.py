@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from core.errors import Cancelled, LabError
+from core.errors import Cancelled, LabError, with_told
 from core.files import folder_bytes, open_file, read_if_whole, write_json
 from core.log_lines import written
 from core.text import clean, without_logins
@@ -160,7 +160,7 @@ class JobReporter(Reporter):
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Append one event, whole."""
-        event = {"v": VERSION, "t": now(), "job": self._job, "type": kind, **fields}
+        event = {"v": VERSION, "t": now(), "job": self._job, "type": kind, **with_told(fields)}
         with self._lock, self._events.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(event, ensure_ascii=False) + "\n")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import MachineError
+from core.language import told
 from core.text import first_line
 
 
@@ -67,10 +68,12 @@ def gpu_fault(error: BaseException) -> MachineError | None:
     # By name: torch need not be loaded here. Its error carries the number that CUDA gave.
     if _is(error, "AcceleratorError") and not is_out_of_memory(error):
         return MachineError(
-            "The GPU failed in the middle of the work.",
+            told("The GPU failed in the middle of the work."),
             first_line(error),
-            "Look at what nvidia-smi and the system's log (dmesg, Xid) say of it, then run again: a finetune "
-            "goes on from its last checkpoint. If it happens again, use another GPU.",
+            told(
+                "Look at what nvidia-smi and the system's log (dmesg, Xid) say of it, then run again: a "
+                "finetune goes on from its last checkpoint. If it happens again, use another GPU."
+            ),
             code="gpu.failed",
         )
     return None

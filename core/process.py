@@ -37,6 +37,7 @@ from typing import IO, Any, Self
 
 from core.errors import Cancelled, Hint, LabError, MachineError, RequestError, StageError, error_from
 from core.events import Reporter
+from core.language import told
 from core.text import clean_line, without_logins
 
 Message = dict[str, Any]
@@ -92,7 +93,11 @@ class Call:
         def out_of_time() -> None:
             self.cancel()
             self._settle(
-                StageError(f"{what} took too long.", f"No answer in {seconds:g} s.", code="process.deadline")
+                StageError(
+                    told("{what} took too long.", what=what),
+                    told("No answer in {seconds:g} s.", seconds=seconds),
+                    code="process.deadline",
+                )
             )
 
         self._timer = threading.Timer(seconds, out_of_time)
@@ -128,7 +133,7 @@ class Child:
         self,
         module: str,
         *arguments: str,
-        what: str = "The helper process",
+        what: str = told("The helper process"),
         hint: Hint = "",
         log: Path | None = None,
         python: str | None = None,
@@ -175,8 +180,12 @@ class Child:
             if hasattr(self, "_log"):
                 self._log.close()
             raise MachineError(
-                f"{what} cannot be started.",
-                f"{error.filename or python}: {error.strerror or error}.",
+                told("{what} cannot be started.", what=what),
+                told(
+                    "{filename}: {strerror}.",
+                    filename=error.filename or python,
+                    strerror=error.strerror or error,
+                ),
                 hint,
                 code="process.start",
             ) from error
@@ -323,8 +332,8 @@ class Child:
         while line := self._process.stdout.readline(self._longest + 1):
             if len(line) > self._longest:
                 self._fault = StageError(
-                    f"{self._what} sent more than can be read.",
-                    f"A line of more than {self._longest} bytes.",
+                    told("{what} sent more than can be read.", what=self._what),
+                    told("A line of more than {longest} bytes.", longest=self._longest),
                     self._hint,
                     code="process.too-long",
                 )
@@ -366,7 +375,10 @@ class Child:
         elif "event" not in message:
             call._settle(
                 StageError(
-                    f"{self._what} gave no answer.", str(sorted(message)), self._hint, code="process.fault"
+                    told("{what} gave no answer.", what=self._what),
+                    str(sorted(message)),
+                    self._hint,
+                    code="process.fault",
                 )
             )
 
@@ -378,15 +390,17 @@ class Child:
 
     def _obituary(self) -> LabError:
         if self._closing:
-            return StageError(f"{self._what} was closed.", code="process.closed")
+            return StageError(told("{what} was closed.", what=self._what), code="process.closed")
         if self._fault is not None:
             return self._fault
         last = " | ".join(self.log_tail())
         where = f" ({self._log_path})" if self._log_path else ""
-        detail = ended(self._process.returncode) + (
-            f" The last lines of its log{where}: {last}" if last else ""
-        )
-        return StageError(f"{self._what} is gone.", detail, self._hint, code="process.died")
+        detail = ended(self._process.returncode)
+        if last:
+            detail = told(
+                "{ended} The last lines of its log{where}: {last}", ended=detail, where=where, last=last
+            )
+        return StageError(told("{what} is gone.", what=self._what), detail, self._hint, code="process.died")
 
 
 def ended(status: int | None) -> str:
@@ -394,17 +408,21 @@ def ended(status: int | None) -> str:
     if status is not None and status < 0:
         with suppress(ValueError):
             name = signal.Signals(-status).name
-            why = ", which is what Linux does when memory runs out" if name == "SIGKILL" else ""
-            return f"It was ended by the signal {name}{why}."
-    return f"It ended with the exit status {status}."
+            if name == "SIGKILL":
+                return told(
+                    "It was ended by the signal {name}, which is what Linux does when memory runs out.",
+                    name=name,
+                )
+            return told("It was ended by the signal {name}.", name=name)
+    return told("It ended with the exit status {status}.", status=status)
 
 
 def _line(message: Message, longest: int) -> bytes:
     line = json.dumps(message, separators=(",", ":")).encode("ascii") + b"\n"
     if len(line) > longest:
         raise RequestError(
-            "This is too much for one message.",
-            f"{len(line)} bytes; {longest} is the most.",
+            told("This is too much for one message."),
+            told("{count} bytes; {longest} is the most.", count=len(line), longest=longest),
             code="process.too-long",
         )
     return line
@@ -505,12 +523,14 @@ def _outcome(handler: Callable[[Request], Message | None], request: Request) -> 
     except LabError as error:
         found = error
     except MemoryError:
-        found = MachineError("There is not enough memory.", code="machine.memory")
+        found = MachineError(told("There is not enough memory."), code="machine.memory")
     except Exception as error:  # whatever a library raises: this request failed, the next is answered
         print(without_logins(traceback.format_exc()), file=sys.stderr, flush=True)
         words = clean_line(" ".join(str(error).split()), 300)
         found = StageError(
-            "It failed unexpectedly.", f"{type(error).__name__}: {words}", code="process.fault"
+            told("It failed unexpectedly."),
+            told("{kind}: {words}", kind=type(error).__name__, words=words),
+            code="process.fault",
         )
     return {"error": {**found.as_dict(), "status": found.exit_status}}
 
@@ -558,7 +578,7 @@ class _Channel:
             fault = (
                 error
                 if isinstance(error, LabError)
-                else StageError("No answer.", str(error), code="process.fault")
+                else StageError(told("No answer."), str(error), code="process.fault")
             )
             self.send({"id": request.id, "error": {**fault.as_dict(), "status": fault.exit_status}})
         self._now = None

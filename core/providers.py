@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from core.language import told
+
 _GENAI = ("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime-genai-directml")
-_ELSEWHERE = "Take the result to that vendor's own tools as float weights (export --to merged)"
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,11 @@ PROVIDERS: Mapping[str, Provider] = {
         "",
         ("onnxruntime-ep-nv-tensorrt-rtx",),
         no_builder=(
-            "The model builder's graphs for TensorRT-RTX hold 4 bits of its own rounding alone, so what the lab "
-            "quantized and tuned would be rounded a second time.",
-            "Build for CUDA, which runs on the same cards (optimize.provider = CUDAExecutionProvider).",
+            told(
+                "The model builder's graphs for TensorRT-RTX hold 4 bits of its own rounding alone, so what the lab "
+                "quantized and tuned would be rounded a second time."
+            ),
+            told("Build for CUDA, which runs on the same cards (optimize.provider = CUDAExecutionProvider)."),
         ),
     ),
     "OpenVINOExecutionProvider": Provider(
@@ -70,8 +73,11 @@ PROVIDERS: Mapping[str, Provider] = {
         "",
         ("onnxruntime-ep-openvino",),
         no_builder=(
-            "OpenVINO runs graphs of its own form, which Intel's tools make of float weights.",
-            f"{_ELSEWHERE}, and convert them with optimum-cli export openvino.",
+            told("OpenVINO runs graphs of its own form, which Intel's tools make of float weights."),
+            told(
+                "Take the result to that vendor's own tools as float weights (export --to merged), and convert "
+                "them with optimum-cli export openvino."
+            ),
         ),
     ),
     "QNNExecutionProvider": Provider(
@@ -80,8 +86,12 @@ PROVIDERS: Mapping[str, Provider] = {
         "",
         ("onnxruntime-qnn",),
         no_builder=(
-            "The model builder makes no graphs for the Qualcomm NPU, which needs fixed shapes and its compiler.",
-            "Build for the CPU of that machine (optimize.device = cpu), or convert with Qualcomm's AI Hub.",
+            told(
+                "The model builder makes no graphs for the Qualcomm NPU, which needs fixed shapes and its compiler."
+            ),
+            told(
+                "Build for the CPU of that machine (optimize.device = cpu), or convert with Qualcomm's AI Hub."
+            ),
         ),
     ),
     "VitisAIExecutionProvider": Provider(
@@ -90,8 +100,11 @@ PROVIDERS: Mapping[str, Provider] = {
         "",
         ("onnxruntime-vitisai",),
         no_builder=(
-            "AMD's NPU runs graphs that Quark rounded and Ryzen AI's software compiled.",
-            f"{_ELSEWHERE}, and quantize them with AMD Quark.",
+            told("AMD's NPU runs graphs that Quark rounded and Ryzen AI's software compiled."),
+            told(
+                "Take the result to that vendor's own tools as float weights (export --to merged), and quantize "
+                "them with AMD Quark."
+            ),
         ),
     ),
 }

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from core.errors import MachineError, Use
 from core.events import Reporter
+from core.language import told
 from core.text import first_line, without_logins
 
 FOLDER = "trackers"
@@ -217,12 +218,12 @@ def refuse_missing(name: str) -> None:
     absent = [module for module in TRACKERS[name].modules if find_spec(module) is None]
     if absent:
         raise MachineError(
-            f"{name} is not installed.",
-            f"finetune.track = {name!r}, and there is no package {absent[0]}.",
-            (
-                f'Install it with: pip install "olivepress[{name}]". Or do without: ',
-                Use("finetune.track", ""),
-                ".",
+            told("{name} is not installed.", name=name),
+            told("finetune.track = {name!r}, and there is no package {absent}.", name=name, absent=absent[0]),
+            told(
+                'Install it with: pip install "olivepress[{name}]". Or do without: {track}.',
+                name=name,
+                track=Use("finetune.track", ""),
             ),
             code="tracker.missing",
         )
@@ -336,11 +337,17 @@ def tracking(
         )  # here, since two threads may not load the same packages at once
     except Exception as error:
         raise MachineError(
-            f"{name} cannot be loaded.",
-            f"finetune.track = {name!r}: {type(error).__name__}: {first_line(error)}",
-            (
-                f'Install it anew with: pip install "olivepress[{name}]". Or do without: ',
-                Use("finetune.track", ""),
+            told("{name} cannot be loaded.", name=name),
+            told(
+                "finetune.track = {name!r}: {kind}: {error}",
+                name=name,
+                kind=type(error).__name__,
+                error=first_line(error),
+            ),
+            told(
+                'Install it anew with: pip install "olivepress[{name}]". Or do without: {track}',
+                name=name,
+                track=Use("finetune.track", ""),
             ),
             code="tracker.missing",
         ) from error

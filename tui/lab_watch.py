@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import RequestError
+from core.errors import RequestError, text_of
 from core.events import Event, last_event, read_events
 from core.folder import LabFolder
 from core.jobs import FINAL, Job, list_jobs
@@ -99,7 +99,7 @@ class JobReader:
             folder=self.job.folder,
             started=self._started,
             ended=self._ended if over else None,
-            phase=str(self._progress.get("phase") or ""),
+            phase=text_of(self._progress, "phase"),
             done=_number(self._progress.get("done")),
             total=_number(self._progress.get("total")),
             eta_s=None if over else _number(self._progress.get("eta_s")),

@@ -16,7 +16,8 @@ from core.azure.signin import current, prompt_to
 from core.azure.workspace import ML, Place
 from core.errors import Do, LabError, MachineError, RequestError
 from core.events import Reporter
-from core.formats import duration
+from core.formats import counted, duration, listed
+from core.language import told
 
 API = "2024-10-01"
 COMPUTE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,31}")
@@ -49,12 +50,19 @@ class Size:
 
     def line(self) -> str:
         """What is to be known before choosing it, in one line."""
-        parts = [f"{self.gpus} GPU" + ("s" if self.gpus > 1 else "")] if self.gpus else []
-        parts += [f"{self.vcpus} vCPUs", f"{self.memory_gb:g} GB"]
-        for price, what in ((self.price, "dedicated"), (self.low_price, "low priority")):
-            if price is not None:
-                parts.append(f"{price:g} {self.currency} an hour {what}")
-        return f"{self.name}: {', '.join(parts)}"
+        parts = [counted(self.gpus, "GPU")] if self.gpus else []
+        parts += [told("{vcpus} vCPUs", vcpus=self.vcpus), f"{self.memory_gb:g} GB"]
+        if self.price is not None:
+            parts.append(
+                told("{price:g} {currency} an hour dedicated", price=self.price, currency=self.currency)
+            )
+        if self.low_price is not None:
+            parts.append(
+                told(
+                    "{price:g} {currency} an hour low priority", price=self.low_price, currency=self.currency
+                )
+            )
+        return told("{name}: {facts}", name=self.name, facts=listed(parts))
 
 
 @dataclass(frozen=True)
@@ -95,17 +103,21 @@ class Compute:
     def why_not(self) -> str:
         """Why no job can run there; empty where one can."""
         if self.kind not in ("cluster", "instance"):
-            return f"it is a {self.kind}, not a cluster or an instance"
+            return told("it is a {kind}, not a cluster or an instance", kind=self.kind)
         if self.state not in ("Succeeded", "Running", "Resizing", "Updating"):
-            return f"its state is {self.state}"
+            return told("its state is {state}", state=self.state)
         if self.fault:
             return self.fault
         if self.kind == "cluster" and self.nodes_max < 1:
-            return "it may have no node (maximum 0)"
+            return told("it may have no node (maximum 0)")
         if self.kind == "cluster" and self.quota_limit is not None and not self.nodes:
             left = self.quota_limit - (self.quota_used or 0)
             if left < (self.vcpus or 1):
-                return f"the quota leaves {max(0, left)} vCPUs of its family, a node needs {self.vcpus or 1}"
+                return told(
+                    "the quota leaves {left} vCPUs of its family, a node needs {needed}",
+                    left=max(0, left),
+                    needed=self.vcpus or 1,
+                )
         return ""
 
     def matches(self, text: str) -> bool:
@@ -114,22 +126,30 @@ class Compute:
 
     def line(self) -> str:
         """What is to be known before choosing it, in one line."""
-        parts = [self.size or "size not told"]
+        parts = [self.size or told("size not told")]
         if self.gpus:
-            parts.append(f"{self.gpus} GPU" + ("s" if self.gpus > 1 else ""))
-        parts.append("low priority" if self.low_priority else "dedicated")
+            parts.append(counted(self.gpus, "GPU"))
+        parts.append(told("low priority") if self.low_priority else told("dedicated"))
         parts.append(self.state.lower())
         if self.kind == "cluster":
-            parts.append(f"{self.nodes} of {self.nodes_max} nodes")
+            parts.append(told("{nodes} of {most} nodes", nodes=self.nodes, most=self.nodes_max))
         if self.price is not None:
-            parts.append(f"{self.price:g} {self.currency} an hour")
+            parts.append(told("{price:g} {currency} an hour", price=self.price, currency=self.currency))
         parts.append(
-            "never given back when idle" if self.idle_s is None else f"idle {duration(self.idle_s)} at most"
+            told("never given back when idle")
+            if self.idle_s is None
+            else told("idle {time} at most", time=duration(self.idle_s))
         )
         if self.quota_limit is not None:
-            parts.append(f"quota {self.quota_used or 0} of {self.quota_limit} vCPUs")
+            parts.append(
+                told("quota {used} of {limit} vCPUs", used=self.quota_used or 0, limit=self.quota_limit)
+            )
         why = self.why_not()
-        return f"{self.name}: {', '.join(parts)}" + (f"; cannot be used: {why}" if why else "")
+        if why:
+            return told(
+                "{name}: {facts}; cannot be used: {why}", name=self.name, facts=listed(parts), why=why
+            )
+        return told("{name}: {facts}", name=self.name, facts=listed(parts))
 
 
 class Computes:
@@ -144,7 +164,10 @@ class Computes:
         """The workspace's region."""
         if not self._location:
             found = self._rest.call(
-                "GET", self.place.path, f"workspace {self.place.workspace}", api_version=API
+                "GET",
+                self.place.path,
+                told("workspace {workspace}", workspace=self.place.workspace),
+                api_version=API,
             )
             self._location = str(found.get("location") or "").replace(" ", "").lower()
         return self._location
@@ -189,9 +212,15 @@ class Computes:
             if each.name.lower() == name.lower():
                 return each
         raise RequestError(
-            f"There is no compute {name!r} in workspace {self.place.workspace}.",
-            "There are: " + (", ".join(each.name for each in every[:10]) or "none") + ".",
-            ("See what there is: ", Do("compute"), ", or make one with --create."),
+            told(
+                "There is no compute {name!r} in workspace {workspace}.",
+                name=name,
+                workspace=self.place.workspace,
+            ),
+            told(
+                "There are: {computes}.", computes=", ".join(each.name for each in every[:10]) or told("none")
+            ),
+            told("See what there is: {compute}, or make one with --create.", compute=Do("compute")),
             code="azure.compute",
         )
 
@@ -217,16 +246,18 @@ class Computes:
             },
         }
         url = f"{self.place.path}/computes/{segment(wanted.name)}"
-        subject = f"compute {wanted.name}"
+        subject = told("compute {name}", name=wanted.name)
         made = _compute(self._rest.call("PUT", url, subject, body=body, api_version=API))
         while made.state in ("Unknown", "Creating", "Updating"):
             stop.wait(BETWEEN_S)
             made = _compute(self._rest.call("GET", url, subject, api_version=API))
         if made.state != "Succeeded" or made.fault:
             raise MachineError(
-                "Azure did not make the compute.",
-                f"{wanted.name}: {made.state.lower()} {made.fault}".strip() + ".",
-                "Look at it in Azure ML studio, or choose another size or region.",
+                told("Azure did not make the compute."),
+                told(
+                    "{name}: {state}.", name=wanted.name, state=f"{made.state.lower()} {made.fault}".strip()
+                ),
+                told("Look at it in Azure ML studio, or choose another size or region."),
                 code="azure.compute",
             )
 
@@ -251,16 +282,16 @@ def looked_at(computes: Computes, wanted: NewCluster) -> dict[str, Any]:
     """
     if not COMPUTE_NAME.fullmatch(wanted.name):
         raise RequestError(
-            "That is no name for a compute.",
-            f"{wanted.name!r}.",
-            "Use letters, digits and dashes, beginning with a letter, 2 to 32 of them.",
+            told("That is no name for a compute."),
+            told("{name!r}.", name=wanted.name),
+            told("Use letters, digits and dashes, beginning with a letter, 2 to 32 of them."),
             code="azure.compute",
         )
     if any(each.name.lower() == wanted.name.lower() for each in computes.all()):
         raise RequestError(
-            f"There is a compute {wanted.name} already.",
-            f"Workspace {computes.place.workspace}.",
-            "Use it, or take another name.",
+            told("There is a compute {name} already.", name=wanted.name),
+            told("Workspace {workspace}.", workspace=computes.place.workspace),
+            told("Use it, or take another name."),
             code="azure.compute",
         )
     sizes = computes.sizes()
@@ -268,17 +299,17 @@ def looked_at(computes: Computes, wanted: NewCluster) -> dict[str, Any]:
     if size is None and sizes:
         with_gpu = [each.name for each in sizes.values() if each.gpus][:8]
         raise RequestError(
-            f"There is no size {wanted.size!r} in {computes.location}.",
-            f"Sizes with GPUs there: {', '.join(with_gpu) or 'none'}.",
+            told("There is no size {size!r} in {location}.", size=wanted.size, location=computes.location),
+            told("Sizes with GPUs there: {with_gpu}.", with_gpu=", ".join(with_gpu) or told("none")),
             code="azure.compute",
         )
     blank = Compute(wanted.name, "cluster", wanted.size, "Succeeded", wanted.low_priority, nodes_max=1)
     full = _completed(blank, size, computes._regional("usages"))
     if why := full.why_not():
         raise MachineError(
-            "The quota does not allow this compute.",
-            f"{wanted.size} in {computes.location}: {why}.",
-            "Ask for more quota in the Azure portal, or take another size or --low-priority.",
+            told("The quota does not allow this compute."),
+            told("{size} in {location}: {why}.", size=wanted.size, location=computes.location, why=why),
+            told("Ask for more quota in the Azure portal, or take another size or --low-priority."),
             code="azure.quota",
         )
     return {
@@ -328,10 +359,10 @@ def seconds_of(text: Any) -> int | None:
 
 
 def _size(item: dict[str, Any]) -> Size:
-    told = item.get("estimatedVMPrices") or {}
+    noted = item.get("estimatedVMPrices") or {}
     prices = {
         str(each.get("vmTier")): float(each["retailPrice"])
-        for each in told.get("values") or ()
+        for each in noted.get("values") or ()
         if each.get("osType") == "Linux" and isinstance(each.get("retailPrice"), int | float)
     }
     return Size(
@@ -342,7 +373,7 @@ def _size(item: dict[str, Any]) -> Size:
         float(item.get("memoryGB") or 0),
         prices.get("Standard"),
         prices.get("LowPriority"),
-        str(told.get("billingCurrency") or ""),
+        str(noted.get("billingCurrency") or ""),
     )
 
 

@@ -33,6 +33,7 @@ from core.events import Reporter
 from core.files import explained, publish, read_if_whole, write_atomic, write_json
 from core.folder import RECIPE_NAME, REPORT_NAME, REPORT_PAGE_NAME, LabFolder
 from core.formats import counted, human_bytes
+from core.language import told
 from core.recipe import OPTIONS, Recipe, parse_recipe, recipe_text
 from core.text import clean
 
@@ -103,10 +104,12 @@ def parse(uri: str) -> Address:
         if folder and ".." not in folder.group(2).split("/"):
             return Address(place=place, datastore=folder.group(1), path=folder.group(2))
     raise RequestError(
-        "This is not an address of a model in Azure ML.",
-        f"{uri!r}.",
-        "Write azureml://registries/REGISTRY/models/NAME/versions/VERSION, or "
-        "azureml://subscriptions/ID/resourceGroups/GROUP/workspaces/WORKSPACE/models/NAME/versions/VERSION.",
+        told("This is not an address of a model in Azure ML."),
+        told("{uri!r}.", uri=uri),
+        told(
+            "Write azureml://registries/REGISTRY/models/NAME/versions/VERSION, or "
+            "azureml://subscriptions/ID/resourceGroups/GROUP/workspaces/WORKSPACE/models/NAME/versions/VERSION."
+        ),
         code="azure.address",
     )
 
@@ -154,7 +157,7 @@ def _receive(container: Container, prefix: str, folder: Path, stop: Stop, report
             prefix,
             folder,
             stop=stop,
-            on_bytes=lambda done, total: report.progress("download", done, total),
+            on_bytes=lambda done, total: report.progress(told("download"), done, total),
             say=report.log,
         )
         return receiver.receive()
@@ -170,9 +173,11 @@ def _told(folder: Path) -> Iterator[None]:
             yield
     except OSError as error:
         raise StageError(
-            "A file of the model cannot be written here.",
-            f"{error.filename or folder}: {error.strerror or error}.",
-            "Use a folder on another disk, or nearer to its root; what has come is kept.",
+            told("A file of the model cannot be written here."),
+            told(
+                "{filename}: {strerror}.", filename=error.filename or folder, strerror=error.strerror or error
+            ),
+            told("Use a folder on another disk, or nearer to its root; what has come is kept."),
             code="fetch.file",
         ) from None
 
@@ -193,9 +198,14 @@ def locate(address: Address, credential: Any, stop: Stop, report: Reporter) -> t
     if model is None:
         known = [item.version for item in workspace.versions(address.name)]
         raise RequestError(
-            f"There is no model {address.name}:{version} in {workspace.subject}.",
-            f"Versions there: {', '.join(known[:10]) or 'none'}.",
-            ("See what is there: ", Do.of("models", "DIR", "--all")),
+            told(
+                "There is no model {name}:{version} in {subject}.",
+                name=address.name,
+                version=version,
+                subject=workspace.subject,
+            ),
+            told("Versions there: {known}.", known=", ".join(known[:10]) or told("none")),
+            told("See what is there: {models}", models=Do.of("models", "DIR", "--all")),
             code="azure.model",
         )
     where = parse(model.uri)
@@ -208,20 +218,23 @@ def _in_registry(
     address: Address, credential: Any, stop: Stop, report: Reporter
 ) -> tuple[Address, Container, str]:
     rest = Rest(credential, stop, report.log)
-    subject = f"registry {address.registry}"
+    subject = told("registry {registry}", registry=address.registry)
     try:
         where = rest.call("GET", DISCOVERY.format(cloud().discovery, segment(address.registry)), subject)
     except RequestError as error:
         raise RequestError(
-            f"There is no registry {address.registry}, or you cannot see it.",
+            told("There is no registry {registry}, or you cannot see it.", registry=address.registry),
             error.detail,
-            "Check model.source.",
+            told("Check model.source."),
             code="azure.registry",
         ) from None
     base = str(where.get("primaryRegionResourceProviderUri") or "").rstrip("/")
     if not base.startswith("https://"):
         raise RequestError(
-            "The registry has no address.", f"{subject}.", "Check model.source.", code="azure.registry"
+            told("The registry has no address."),
+            told("{subject}.", subject=subject),
+            told("Check model.source."),
+            code="azure.registry",
         )
     require_service(base, subject)
     root = (
@@ -232,22 +245,29 @@ def _in_registry(
     name, version = segment(address.name), address.version
     if version == "latest":
         pages = rest.pages(
-            f"{root}/models/{name}/versions", f"model {address.name}", api_version=REGISTRY_API
+            f"{root}/models/{name}/versions",
+            told("model {name}", name=address.name),
+            api_version=REGISTRY_API,
         )
         versions = [str(item.get("name", "")) for item in pages]
         version = max(
             versions, key=lambda text: (int(text) if text.isdigit() else -1, text), default="latest"
         )
-    subject = f"model {address.name}:{version} of {subject}"
+    subject = told("model {name}:{version} of {subject}", name=address.name, version=version, subject=subject)
     try:
         model = rest.call(
             "GET", f"{root}/models/{name}/versions/{segment(version)}", subject, api_version=REGISTRY_API
         )
     except RequestError as error:
         raise RequestError(
-            f"There is no model {address.name}:{version} in registry {address.registry}.",
+            told(
+                "There is no model {name}:{version} in registry {registry}.",
+                name=address.name,
+                version=version,
+                registry=address.registry,
+            ),
             error.detail,
-            "Check model.source.",
+            told("Check model.source."),
             code="azure.model",
         ) from None
     uri = str((model.get("properties") or {}).get("modelUri") or "")
@@ -272,9 +292,9 @@ def _split(uri: str, subject: str) -> tuple[str, str]:
     container, _, prefix = parts.path.lstrip("/").partition("/")
     if parts.scheme != "https" or not container:
         raise RequestError(
-            "The registry gives no place for this model's files.",
-            f"{subject}.",
-            "Take another version.",
+            told("The registry gives no place for this model's files."),
+            told("{subject}.", subject=subject),
+            told("Take another version."),
             code="azure.registry",
         )
     return require_storage(f"https://{parts.netloc}/{container}", subject), unquote(prefix)
@@ -356,9 +376,9 @@ class Receiver:
             single = self._container.head(alone)
             if single is None:
                 raise RequestError(
-                    "The model's files are gone from the storage.",
-                    f"Nothing lies at {alone}.",
-                    "Take another version, or upload it again.",
+                    told("The model's files are gone from the storage."),
+                    told("Nothing lies at {alone}.", alone=alone),
+                    told("Take another version, or upload it again."),
                     code="fetch.gone",
                 )
             found = {single.name: single}
@@ -485,9 +505,9 @@ class Receiver:
                 self._fetch(file, start, min(start + LARGEST_PART, file.blob.size))
             if not self._agrees(file):
                 raise StageError(
-                    "A file arrived damaged twice.",
-                    f"{file.target.name}: its content is not what was uploaded.",
-                    "Take another version of the model, or have it uploaded again.",
+                    told("A file arrived damaged twice."),
+                    told("{name}: its content is not what was uploaded.", name=file.target.name),
+                    told("Take another version of the model, or have it uploaded again."),
                     code="fetch.damaged",
                 )
         os.replace(file.part, file.target)
@@ -549,9 +569,9 @@ def safe_name(name: str) -> str:
     )
     if bad:
         raise RequestError(
-            "The model has a file that would be written outside its folder.",
-            f"{name!r}.",
-            "Do not use this model; tell its owner.",
+            told("The model has a file that would be written outside its folder."),
+            told("{name!r}.", name=name),
+            told("Do not use this model; tell its owner."),
             code="fetch.outside",
         )
     return path.as_posix()
@@ -578,25 +598,27 @@ def check_names(names: Iterable[str], *, everywhere: bool = True) -> None:
         same = unicodedata.normalize("NFC", name).casefold() if everywhere else name
         why = ""
         if any(len(part.encode()) > LONGEST_NAME for part in parts) or len(name.encode()) > LONGEST_PATH:
-            why = "too long a name"
+            why = told("too long a name")
         elif everywhere and any(_NOWHERE_ELSE.search(part) for part in parts):
-            why = "a character or name that Windows does not take"
+            why = told("a character or name that Windows does not take")
         elif same in seen:
-            why = f"the same as {seen[same]!r} where capitals do not count"
+            why = told("the same as {seen!r} where capitals do not count", seen=seen[same])
         seen[same] = name
         if why:
             raise _not_held(name, why)
     for same, name in seen.items():
         for folder in PurePosixPath(same).parents:
             if folder.as_posix() in seen:
-                raise _not_held(name, f"{seen[folder.as_posix()]!r} is a file and not a folder")
+                raise _not_held(
+                    name, told("{seen!r} is a file and not a folder", seen=seen[folder.as_posix()])
+                )
 
 
 def _not_held(name: str, why: str) -> RequestError:
     return RequestError(
-        "A file of the model has a name that not every system can hold.",
-        f"{name[:120]!r}: {why}.",
-        "Rename the file where the model is made.",
+        told("A file of the model has a name that not every system can hold."),
+        told("{name!r}: {why}.", name=name[:120], why=why),
+        told("Rename the file where the model is made."),
         code="model.file-name",
     )
 
@@ -612,9 +634,14 @@ def room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise MachineError(
-            "There is not enough room on the disk.",
-            f"The model has {human_bytes(needed)}, {folder} has {human_bytes(free)} free.",
-            "Free some space, or use a folder on another disk.",
+            told("There is not enough room on the disk."),
+            told(
+                "The model has {needed}, {folder} has {free} free.",
+                needed=human_bytes(needed),
+                folder=folder,
+                free=human_bytes(free),
+            ),
+            told("Free some space, or use a folder on another disk."),
             code="disk.full",
         )
 
@@ -657,16 +684,19 @@ def fetch_lab(
 def _check_target(target: Path) -> None:
     if target.exists() and not target.is_dir():
         raise RequestError(
-            "A file is in the way.", f"{target} is not a folder.", "Name another folder.", code="lab.file"
+            told("A file is in the way."),
+            told("{target} is not a folder.", target=target),
+            told("Name another folder."),
+            code="lab.file",
         )
     # A fetch that was stopped while it put things in place has left some of its own.
     ours = {WORK, RECIPE_NAME, REPORT_NAME, "models"} if (target / WORK).is_dir() else set()
     others = [path.name for path in target.iterdir() if path.name not in ours] if target.is_dir() else []
     if others:
         raise RequestError(
-            "The folder is not empty.",
-            f"{target} has {min(others)}.",
-            "Name a new or an empty folder.",
+            told("The folder is not empty."),
+            told("{target} has {others}.", target=target, others=min(others)),
+            told("Name a new or an empty folder."),
             code="fetch.not-empty",
         )
 

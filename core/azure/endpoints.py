@@ -15,6 +15,7 @@ from core.azure.retry import Stop, retried
 from core.azure.workspace import Place
 from core.errors import LabError, RequestError, StageError
 from core.events import Reporter
+from core.language import told
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
 """What Azure ML takes as an endpoint's name."""
@@ -44,7 +45,7 @@ class Endpoints:
         parts = (name, "deployments", deployment) if deployment else (name,)
         try:
             found: dict[str, Any] = self._rest.call(
-                "GET", self._url(*parts), f"endpoint {name}", api_version=API
+                "GET", self._url(*parts), told("endpoint {name}", name=name), api_version=API
             )
         except RequestError as error:
             if error.code != "azure.missing":
@@ -61,14 +62,16 @@ class Endpoints:
                 "identity": {"type": "SystemAssigned"},
                 "properties": {"authMode": "Key", "properties": {"made_with": "olivepress"}},
             }
-            self._rest.call("PUT", self._url(name), f"endpoint {name}", body=body, api_version=API)
-        self._wait(lambda: self.get(name), f"endpoint {name}")
+            self._rest.call(
+                "PUT", self._url(name), told("endpoint {name}", name=name), body=body, api_version=API
+            )
+        self._wait(lambda: self.get(name), told("endpoint {name}", name=name))
 
     def asset(self, kind: str, name: str, properties: dict[str, Any]) -> str:
         """Register code or an environment under a version that is its content's digest; its id."""
         version = hashlib.sha256(json.dumps(properties, sort_keys=True).encode()).hexdigest()[:32]
         url = f"{self.place.path}/{kind}/{segment(name)}/versions/{version}"
-        subject = f"{kind} {name}"
+        subject = told("{kind} {name}", kind=kind, name=name)
         try:
             found = self._rest.call("GET", url, subject, api_version=API)
         except RequestError as error:
@@ -89,9 +92,14 @@ class Endpoints:
             "properties": properties,
         }
         url = self._url(name, "deployments", DEPLOYMENT)
-        self._rest.call("PUT", url, f"deployment {DEPLOYMENT}", body=body, api_version=API)
+        self._rest.call(
+            "PUT", url, told("deployment {deployment}", deployment=DEPLOYMENT), body=body, api_version=API
+        )
         try:
-            self._wait(lambda: self.get(name, DEPLOYMENT), f"deployment {DEPLOYMENT} of {name}")
+            self._wait(
+                lambda: self.get(name, DEPLOYMENT),
+                told("deployment {deployment} of {name}", deployment=DEPLOYMENT, name=name),
+            )
         except StageError as failed:
             if failed.code != "endpoint.failed":
                 raise
@@ -106,12 +114,12 @@ class Endpoints:
                 return
             if state in ("Failed", "Canceled", "Deleting"):
                 raise StageError(
-                    "The endpoint did not come up.",
-                    f"{subject}: {state}.",
-                    "Look at its log; run it again when that is mended.",
+                    told("The endpoint did not come up."),
+                    told("{subject}: {state}.", subject=subject, state=state),
+                    told("Look at its log; run it again when that is mended."),
                     code="endpoint.failed",
                 )
-            self._report.progress(f"{subject}: {state.lower()}", 0, None)
+            self._report.progress(told("{subject}: {state}", subject=subject, state=state.lower()), 0, None)
             self._stop.wait(pause)
             pause = min(LOOK_S, pause * 1.5)
 
@@ -122,7 +130,7 @@ class Endpoints:
         url = self._url(name, "deployments", DEPLOYMENT) + "/getLogs"
         body = {"containerType": "InferenceServer", "tail": 30}
         try:
-            found = self._rest.call("POST", url, f"log of {name}", body=body, api_version=API)
+            found = self._rest.call("POST", url, told("log of {name}", name=name), body=body, api_version=API)
         except LabError:
             return ""
         return redact(str(found.get("content") or ""))[-3000:]
@@ -138,8 +146,10 @@ class Endpoints:
             "identity": {"type": (found.get("identity") or {}).get("type") or "SystemAssigned"},
             "properties": {"authMode": said.get("authMode") or "Key", "traffic": shares},
         }
-        self._rest.call("PUT", self._url(name), f"endpoint {name}", body=body, api_version=API)
-        self._wait(lambda: self.get(name), f"traffic of {name}")
+        self._rest.call(
+            "PUT", self._url(name), told("endpoint {name}", name=name), body=body, api_version=API
+        )
+        self._wait(lambda: self.get(name), told("traffic of {name}", name=name))
 
     def ask(self, name: str, question: str) -> dict[str, Any]:
         """A test request to our deployment, whatever share of the traffic it has; the answer's JSON.
@@ -158,12 +168,18 @@ class Endpoints:
             cloud().inference
         ):
             raise StageError(
-                "The endpoint's address is none of this cloud.",
-                f"endpoint {name}: {urlsplit(address).hostname or 'none'}. Nothing was sent there.",
-                "Show this to the workspace's owner.",
+                told("The endpoint's address is none of this cloud."),
+                told(
+                    "endpoint {name}: {hostname}. Nothing was sent there.",
+                    name=name,
+                    hostname=urlsplit(address).hostname or told("none"),
+                ),
+                told("Show this to the workspace's owner."),
                 code="azure.stranger",
             )
-        keys = self._rest.call("POST", self._url(name) + "/listKeys", f"key of {name}", api_version=API)
+        keys = self._rest.call(
+            "POST", self._url(name) + "/listKeys", told("key of {name}", name=name), api_version=API
+        )
         headers = {
             "Authorization": f"Bearer {keys.get('primaryKey')}",
             "azureml-model-deployment": DEPLOYMENT,
@@ -178,12 +194,12 @@ class Endpoints:
             return response.json()
 
         with client:
-            answer = retried(once, f"endpoint {name}", stop=self._stop, say=self._report.log)
+            answer = retried(once, told("endpoint {name}", name=name), stop=self._stop, say=self._report.log)
         if not isinstance(answer, dict) or not answer.get("choices"):
             raise StageError(
-                "The endpoint answers with something else than an answer.",
-                f"endpoint {name}.",
-                "Look at its log in Azure ML studio.",
+                told("The endpoint answers with something else than an answer."),
+                told("endpoint {name}.", name=name),
+                told("Look at its log in Azure ML studio."),
                 code="endpoint.answer",
             )
         return answer
@@ -192,10 +208,10 @@ class Endpoints:
         """Remove an endpoint with all its deployments; False if there is none."""
         if self.get(name) is None:
             return False
-        self._rest.call("DELETE", self._url(name), f"endpoint {name}", api_version=API)
+        self._rest.call("DELETE", self._url(name), told("endpoint {name}", name=name), api_version=API)
         pause = _FIRST_LOOK_S
         while self.get(name) is not None:
-            self._report.progress(f"endpoint {name}: being removed", 0, None)
+            self._report.progress(told("endpoint {name}: being removed", name=name), 0, None)
             self._stop.wait(pause)
             pause = min(LOOK_S, pause * 1.5)
         return True

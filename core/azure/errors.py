@@ -17,14 +17,15 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from core.errors import Do, Hint, LabError, MachineError, RequestError, StageError
+from core.language import changed, told
 from core.text import clean, without_logins
 
-LOGIN = ("Run: ", Do("login"))
-CHOOSE = ("Choose again: ", Do("workspaces"))
+LOGIN = told("Run: {login}", login=Do("login"))
+CHOOSE = told("Choose again: {workspaces}", workspaces=Do("workspaces"))
 TENANT = Do("login", ("--tenant", "ID"))
 DEVICE = Do("login", ("--method", "device"))
-AGAIN = "Look at the network and try again; nothing sent is lost."
-SUPPORT = "Try again; if it stays so, show this to the workspace's owner."
+AGAIN = told("Look at the network and try again; nothing sent is lost.")
+SUPPORT = told("Try again; if it stays so, show this to the workspace's owner.")
 CLOCK_OFF = 300.0
 """Seconds by which this machine's clock may differ from Azure's; tokens and signatures are refused beyond it."""
 _clock = {"ahead": 0.0}
@@ -51,6 +52,10 @@ _SECRETS = (
 
 def redact(text: str) -> str:
     """The text with every secret that can be told by its form replaced by ``***``."""
+    return changed(text, _redacted)
+
+
+def _redacted(text: str) -> str:
     text = without_logins(text)
     for pattern, instead in _SECRETS:
         text = pattern.sub(instead, text)
@@ -70,95 +75,298 @@ class _Saying:
 
 _TABLE: tuple[tuple[str, type[LabError], str, str, Hint], ...] = (
     # Entra's error numbers, https://learn.microsoft.com/entra/identity-platform/reference-error-codes
-    ("53003 53000 53001 53004 530032 530035 530084", MachineError, "azure.policy",
-     "Your organisation does not allow signing in this way (conditional access).",
-     ("Run az login on this machine, then: ", Do("login", ("--method", "cli")), ". Or ask for a service principal.")),
-    ("50173 70008 700082 700084 70043 70044 50132 50133 50089 50078 ExpiredAuthenticationToken", MachineError,
-     "azure.expired", "Your Azure sign-in has expired.", LOGIN),
-    ("70016 70020 70019 50199 expired_token authorization_pending", MachineError, "azure.sign-in",
-     "The code was not entered in time.", ("Sign in again and enter the new code: ", Do("login"))),
-    ("authorization_declined access_denied", MachineError, "azure.sign-in", "The sign-in was declined.", LOGIN),
-    ("90002 900023 90072 900021", MachineError, "azure.tenant", "There is no such tenant.",
-     ("Check the tenant's id or domain: ", TENANT)),
-    ("50020 50034 500011 50178 16000", MachineError, "azure.tenant",
-     "This account does not belong to that tenant.",
-     ("Sign in with an account of the workspace's tenant: ", TENANT)),
-    ("50076 50079 50072 50074", MachineError, "azure.sign-in",
-     "Your organisation wants a second factor for this sign-in.", LOGIN),
-    ("50105", MachineError, "azure.right", "You are not assigned to this application in your organisation.",
-     "Ask an administrator for access."),
-    ("65001 65004 90094", MachineError, "azure.consent", "The sign-in was not consented to.",
-     "Ask an administrator to consent, or use another method."),
-    ("7000215 7000222 700016 70001 700027 700024", MachineError, "azure.principal",
-     "The service principal was refused.",
-     "Check AZURE_CLIENT_ID, AZURE_TENANT_ID and that the secret or certificate is still valid."),
-    ("50126 50053 50057", MachineError, "azure.sign-in", "The account or its password was refused.", LOGIN),
+    (
+        "53003 53000 53001 53004 530032 530035 530084",
+        MachineError,
+        "azure.policy",
+        told("Your organisation does not allow signing in this way (conditional access)."),
+        told(
+            "Run az login on this machine, then: {login}. Or ask for a service principal.",
+            login=Do("login", ("--method", "cli")),
+        ),
+    ),
+    (
+        "50173 70008 700082 700084 70043 70044 50132 50133 50089 50078 ExpiredAuthenticationToken",
+        MachineError,
+        "azure.expired",
+        told("Your Azure sign-in has expired."),
+        LOGIN,
+    ),
+    (
+        "70016 70020 70019 50199 expired_token authorization_pending",
+        MachineError,
+        "azure.sign-in",
+        told("The code was not entered in time."),
+        told("Sign in again and enter the new code: {login}", login=Do("login")),
+    ),
+    (
+        "authorization_declined access_denied",
+        MachineError,
+        "azure.sign-in",
+        told("The sign-in was declined."),
+        LOGIN,
+    ),
+    (
+        "90002 900023 90072 900021",
+        MachineError,
+        "azure.tenant",
+        told("There is no such tenant."),
+        told("Check the tenant's id or domain: {tenant}", tenant=TENANT),
+    ),
+    (
+        "50020 50034 500011 50178 16000",
+        MachineError,
+        "azure.tenant",
+        told("This account does not belong to that tenant."),
+        told("Sign in with an account of the workspace's tenant: {tenant}", tenant=TENANT),
+    ),
+    (
+        "50076 50079 50072 50074",
+        MachineError,
+        "azure.sign-in",
+        told("Your organisation wants a second factor for this sign-in."),
+        LOGIN,
+    ),
+    (
+        "50105",
+        MachineError,
+        "azure.right",
+        told("You are not assigned to this application in your organisation."),
+        told("Ask an administrator for access."),
+    ),
+    (
+        "65001 65004 90094",
+        MachineError,
+        "azure.consent",
+        told("The sign-in was not consented to."),
+        told("Ask an administrator to consent, or use another method."),
+    ),
+    (
+        "7000215 7000222 700016 70001 700027 700024",
+        MachineError,
+        "azure.principal",
+        told("The service principal was refused."),
+        told("Check AZURE_CLIENT_ID, AZURE_TENANT_ID and that the secret or certificate is still valid."),
+    ),
+    (
+        "50126 50053 50057",
+        MachineError,
+        "azure.sign-in",
+        told("The account or its password was refused."),
+        LOGIN,
+    ),
     # What azure-identity tells by its words alone.
-    ("cli-missing", MachineError, "azure.cli", "The Azure CLI is not installed.",
-     ("Use another way: ", DEVICE)),
-    ("cli-signed-out", MachineError, "azure.cli", "The Azure CLI is not signed in.",
-     ("Run az login, or: ", DEVICE)),
-    ("cli-silent", MachineError, "azure.connection", "The Azure CLI does not answer.",
-     ("Try az account show, or: ", DEVICE)),
-    ("no-keeper", MachineError, "azure.keep", "This machine has no place that keeps secrets.",
-     ("Sign in again, and agree to a file that only you can read: ", Do("login"))),
+    (
+        "cli-missing",
+        MachineError,
+        "azure.cli",
+        told("The Azure CLI is not installed."),
+        told("Use another way: {device}", device=DEVICE),
+    ),
+    (
+        "cli-signed-out",
+        MachineError,
+        "azure.cli",
+        told("The Azure CLI is not signed in."),
+        told("Run az login, or: {device}", device=DEVICE),
+    ),
+    (
+        "cli-silent",
+        MachineError,
+        "azure.connection",
+        told("The Azure CLI does not answer."),
+        told("Try az account show, or: {device}", device=DEVICE),
+    ),
+    (
+        "no-keeper",
+        MachineError,
+        "azure.keep",
+        told("This machine has no place that keeps secrets."),
+        told("Sign in again, and agree to a file that only you can read: {login}", login=Do("login")),
+    ),
     # No answer at all.
-    ("line-untrusted", MachineError, "azure.certificate", "The connection to Azure is not trusted.",
-     "Behind an inspecting proxy, set REQUESTS_CA_BUNDLE to its certificate."),
-    ("line-date", MachineError, "azure.certificate", "The connection's certificate is too old or too new.",
-     "If that is not the time, set the clock; else tell whoever runs the proxy or the service."),
-    ("line-proxy", MachineError, "azure.connection", "The proxy does not let us through to Azure.",
-     "Look at HTTPS_PROXY and NO_PROXY."),
-    ("line-name", MachineError, "azure.connection", "Azure's address is not known here.",
-     "Look at the network, the proxy (HTTPS_PROXY), or a private endpoint that only its own network sees."),
-    ("line-silent", StageError, "azure.connection", "Azure does not answer.", AGAIN),
-    ("line-broken", StageError, "azure.connection", "The line to Azure broke.", AGAIN),
+    (
+        "line-untrusted",
+        MachineError,
+        "azure.certificate",
+        told("The connection to Azure is not trusted."),
+        told("Behind an inspecting proxy, set REQUESTS_CA_BUNDLE to its certificate."),
+    ),
+    (
+        "line-date",
+        MachineError,
+        "azure.certificate",
+        told("The connection's certificate is too old or too new."),
+        told("If that is not the time, set the clock; else tell whoever runs the proxy or the service."),
+    ),
+    (
+        "line-proxy",
+        MachineError,
+        "azure.connection",
+        told("The proxy does not let us through to Azure."),
+        told("Look at HTTPS_PROXY and NO_PROXY."),
+    ),
+    (
+        "line-name",
+        MachineError,
+        "azure.connection",
+        told("Azure's address is not known here."),
+        told(
+            "Look at the network, the proxy (HTTPS_PROXY), or a private endpoint that only its own "
+            "network sees."
+        ),
+    ),
+    ("line-silent", StageError, "azure.connection", told("Azure does not answer."), AGAIN),
+    ("line-broken", StageError, "azure.connection", told("The line to Azure broke."), AGAIN),
     # Error codes in the bodies of Resource Manager, the ML front end and Blob Storage.
-    ("InvalidAuthenticationTokenTenant", MachineError, "azure.tenant",
-     "You are signed in to another tenant than the workspace's.", ("Run: ", TENANT)),
-    ("AuthorizationFailed LinkedAuthorizationFailed", MachineError, "azure.right",
-     "You have no right to do this in the workspace.", "Ask for the role AzureML Data Scientist on it."),
-    ("SubscriptionNotFound", RequestError, "azure.subscription",
-     "There is no such subscription, or you cannot see it.", CHOOSE),
-    ("ResourceGroupNotFound", RequestError, "azure.workspace", "There is no such resource group.", CHOOSE),
-    ("ReadOnlyDisabledSubscription", MachineError, "azure.subscription",
-     "The subscription is disabled and can only be read.", ("Choose another: ", Do("workspaces"))),
-    ("AuthorizationPermissionMismatch InsufficientAccountPermissions", MachineError, "azure.right",
-     "You have no right to the workspace's storage.",
-     "Ask for the role Storage Blob Data Contributor on its storage account."),
-    ("AuthorizationFailure AuthorizationSourceIPMismatch", MachineError, "azure.network",
-     "The storage account does not let this machine in (firewall).",
-     "Use a machine in its network, or have this machine's address allowed."),
-    ("KeyBasedAuthenticationNotPermitted", MachineError, "azure.right",
-     "The storage account takes no keys, only signed-in users.",
-     "Set the workspace's datastore to identity-based access, and ask for Storage Blob Data Contributor."),
-    ("AccountIsDisabled", MachineError, "azure.storage", "The workspace's storage account is disabled.",
-     "Ask the workspace's owner."),
-    ("ContainerNotFound ContainerBeingDeleted", RequestError, "azure.storage",
-     "The workspace's storage container is gone.", "Ask the workspace's owner, or choose another one."),
-    ("BlobNotFound", RequestError, "fetch.gone", "A file of the model is gone from the storage.",
-     "Upload the model again, or take another version."),
-    ("AuthenticationFailed", MachineError, "azure.expired",
-     "The storage did not accept our access (expired or withdrawn).",
-     ("Try again; if it stays so: ", Do("login"))),
-    ("Md5Mismatch", StageError, "upload.damaged", "A block arrived damaged.",
-     "Try again; what has arrived whole is kept."),
-    ("InvalidBlockList InvalidBlobOrBlock InvalidBlockId BlockCountExceedsLimit", StageError, "upload.blocks",
-     "The storage has lost or replaced blocks of a file that is being sent.",
-     "See that nobody else sends this model, then run the upload again: what is missing is sent anew."),
-    ("ConditionNotMet 412", StageError, "azure.changed", "A file in the storage was changed in the meantime.",
-     "Run it again; the file is taken as it is now."),
+    (
+        "InvalidAuthenticationTokenTenant",
+        MachineError,
+        "azure.tenant",
+        told("You are signed in to another tenant than the workspace's."),
+        told("Run: {tenant}", tenant=TENANT),
+    ),
+    (
+        "AuthorizationFailed LinkedAuthorizationFailed",
+        MachineError,
+        "azure.right",
+        told("You have no right to do this in the workspace."),
+        told("Ask for the role AzureML Data Scientist on it."),
+    ),
+    (
+        "SubscriptionNotFound",
+        RequestError,
+        "azure.subscription",
+        told("There is no such subscription, or you cannot see it."),
+        CHOOSE,
+    ),
+    (
+        "ResourceGroupNotFound",
+        RequestError,
+        "azure.workspace",
+        told("There is no such resource group."),
+        CHOOSE,
+    ),
+    (
+        "ReadOnlyDisabledSubscription",
+        MachineError,
+        "azure.subscription",
+        told("The subscription is disabled and can only be read."),
+        told("Choose another: {workspaces}", workspaces=Do("workspaces")),
+    ),
+    (
+        "AuthorizationPermissionMismatch InsufficientAccountPermissions",
+        MachineError,
+        "azure.right",
+        told("You have no right to the workspace's storage."),
+        told("Ask for the role Storage Blob Data Contributor on its storage account."),
+    ),
+    (
+        "AuthorizationFailure AuthorizationSourceIPMismatch",
+        MachineError,
+        "azure.network",
+        told("The storage account does not let this machine in (firewall)."),
+        told("Use a machine in its network, or have this machine's address allowed."),
+    ),
+    (
+        "KeyBasedAuthenticationNotPermitted",
+        MachineError,
+        "azure.right",
+        told("The storage account takes no keys, only signed-in users."),
+        told(
+            "Set the workspace's datastore to identity-based access, and ask for Storage Blob Data "
+            "Contributor."
+        ),
+    ),
+    (
+        "AccountIsDisabled",
+        MachineError,
+        "azure.storage",
+        told("The workspace's storage account is disabled."),
+        told("Ask the workspace's owner."),
+    ),
+    (
+        "ContainerNotFound ContainerBeingDeleted",
+        RequestError,
+        "azure.storage",
+        told("The workspace's storage container is gone."),
+        told("Ask the workspace's owner, or choose another one."),
+    ),
+    (
+        "BlobNotFound",
+        RequestError,
+        "fetch.gone",
+        told("A file of the model is gone from the storage."),
+        told("Upload the model again, or take another version."),
+    ),
+    (
+        "AuthenticationFailed",
+        MachineError,
+        "azure.expired",
+        told("The storage did not accept our access (expired or withdrawn)."),
+        told("Try again; if it stays so: {login}", login=Do("login")),
+    ),
+    (
+        "Md5Mismatch",
+        StageError,
+        "upload.damaged",
+        told("A block arrived damaged."),
+        told("Try again; what has arrived whole is kept."),
+    ),
+    (
+        "InvalidBlockList InvalidBlobOrBlock InvalidBlockId BlockCountExceedsLimit",
+        StageError,
+        "upload.blocks",
+        told("The storage has lost or replaced blocks of a file that is being sent."),
+        told(
+            "See that nobody else sends this model, then run the upload again: what is missing is sent anew."
+        ),
+    ),
+    (
+        "ConditionNotMet 412",
+        StageError,
+        "azure.changed",
+        told("A file in the storage was changed in the meantime."),
+        told("Run it again; the file is taken as it is now."),
+    ),
     # What is left, by the status alone.
-    ("InvalidAuthenticationToken 401", MachineError, "azure.sign-in", "Azure did not accept the sign-in.", LOGIN),
-    ("403", MachineError, "azure.right", "Azure refuses this to you.",
-     ("Ask for the right, or choose another: ", Do("workspaces"))),
-    ("404", RequestError, "azure.missing", "There is no such thing in Azure.", CHOOSE),
-    ("409", StageError, "azure.conflict", "Azure reports a conflict with what is there.",
-     "Try again, or use another name or version."),
-    ("429", StageError, "azure.busy", "Azure is busy and asks us to wait.",
-     "Try again in some minutes; nothing sent is lost."),
-    ("500", StageError, "azure.fault", "Azure has a fault of its own.", "Try again later; nothing sent is lost."),
-)  # fmt: skip
+    (
+        "InvalidAuthenticationToken 401",
+        MachineError,
+        "azure.sign-in",
+        told("Azure did not accept the sign-in."),
+        LOGIN,
+    ),
+    (
+        "403",
+        MachineError,
+        "azure.right",
+        told("Azure refuses this to you."),
+        told("Ask for the right, or choose another: {workspaces}", workspaces=Do("workspaces")),
+    ),
+    ("404", RequestError, "azure.missing", told("There is no such thing in Azure."), CHOOSE),
+    (
+        "409",
+        StageError,
+        "azure.conflict",
+        told("Azure reports a conflict with what is there."),
+        told("Try again, or use another name or version."),
+    ),
+    (
+        "429",
+        StageError,
+        "azure.busy",
+        told("Azure is busy and asks us to wait."),
+        told("Try again in some minutes; nothing sent is lost."),
+    ),
+    (
+        "500",
+        StageError,
+        "azure.fault",
+        told("Azure has a fault of its own."),
+        told("Try again later; nothing sent is lost."),
+    ),
+)
 _IDENTITY_WORDS = {
     "azure cli not found": "cli-missing",
     "az login": "cli-signed-out",
@@ -187,7 +395,7 @@ def explain(
     if ours is not None:
         return ours
     line = line_failure(error)
-    tried = f" Tried for {tried_for:.0f} s." if tried_for >= 1 else ""
+    tried = tried_for if tried_for >= 1 else 0.0
     if line is not None:
         return _explain_line(line, subject, tried)
     text = redact(clean(str(error), keep_newlines=False))
@@ -196,32 +404,43 @@ def explain(
     off = _clock["ahead"]
     if refused and not unavailable and abs(off) > CLOCK_OFF:
         return MachineError(
-            "This machine's clock is wrong.",
-            f"{subject}: it is {abs(off) / 60:.0f} minutes {'ahead of' if off > 0 else 'behind'} Azure's, "
-            "which refuses what is signed by it.",
-            "Set the clock, then try again.",
+            told("This machine's clock is wrong."),
+            told(
+                "{subject}: it is {off:.0f} minutes ahead of Azure's, which refuses what is signed by it.",
+                subject=subject,
+                off=off / 60,
+            )
+            if off > 0
+            else told(
+                "{subject}: it is {off:.0f} minutes behind Azure's, which refuses what is signed by it.",
+                subject=subject,
+                off=-off / 60,
+            ),
+            told("Set the clock, then try again."),
             code="azure.clock",
         )
     saying = _SAYINGS.get(_oauth_error(error))
     if saying is not None:
-        return saying.about(f"{subject}.")
+        return saying.about(told("{subject}.", subject=subject))
     entra = re.search(r"AADSTS(\d+)", text)
     if entra and entra.group(1) in _SAYINGS:
-        return _SAYINGS[entra.group(1)].about(f"{subject}: AADSTS{entra.group(1)}.")
+        return _SAYINGS[entra.group(1)].about(
+            told("{subject}: AADSTS{number}.", subject=subject, number=entra.group(1))
+        )
     if isinstance(error, HttpResponseError) and error.status_code and not unavailable:
         return _explain_status(error, text, subject, tried, asked)
     if isinstance(error, ClientAuthenticationError):
         return _explain_sign_in(error, text, subject)
     if isinstance(error, AzureError):
         return StageError(
-            "Azure gave an answer that we do not understand.",
-            f"{subject}: {_short(text)}",
+            told("Azure gave an answer that we do not understand."),
+            told("{subject}: {short}", subject=subject, short=_short(text)),
             SUPPORT,
             code="azure.answer",
         )
     return StageError(
-        "The work with Azure failed.",
-        f"{subject}: {type(error).__name__}: {_short(text)}",
+        told("The work with Azure failed."),
+        told("{subject}: {kind}: {short}", subject=subject, kind=type(error).__name__, short=_short(text)),
         SUPPORT,
         code="azure.failed",
     )
@@ -290,33 +509,56 @@ def _oauth_error(error: Any) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _explain_status(error: Any, text: str, subject: str, tried: str, asked: float | None) -> LabError:
+def _explain_status(error: Any, text: str, subject: str, tried: float, asked: float | None) -> LabError:
     status = int(error.status_code)
     code = error_code(error)
-    where = f"{subject}: {status}" + (f" {code}" if code else "") + "."
+    answered = f"{status} {code}".strip()
+    where = told("{subject}: {answered}.", subject=subject, answered=answered)
     if code == "InvalidAuthenticationTokenTenant":
         return _wrong_tenant(text, subject)
     if code in ("ResourceNotFound", "ParentResourceNotFound") and "/workspaces/" in text:
-        return RequestError("There is no such workspace.", where, CHOOSE, code="azure.workspace")
+        return RequestError(told("There is no such workspace."), where, CHOOSE, code="azure.workspace")
     if code not in _SAYINGS and status == 429 and asked:
-        wait = f"{asked:.0f} s" if asked < 120 else f"{asked / 60:.0f} minutes"
-        title = f"Azure is busy and asks us to wait {wait}."
-        return StageError(title, where, "Try again then; nothing sent is lost.", code="azure.busy")
+        wait = (
+            told("{asked:.0f} s", asked=asked)
+            if asked < 120
+            else told("{asked:.0f} minutes", asked=asked / 60)
+        )
+        title = told("Azure is busy and asks us to wait {wait}.", wait=wait)
+        return StageError(title, where, told("Try again then; nothing sent is lost."), code="azure.busy")
     saying = _SAYINGS.get(code) or _SAYINGS.get("500" if status >= 500 else str(status))
     if saying is None:
         # The body is said only where the service gave no code: it may be a page of XML.
-        said = "" if code or "<" in text else f" {_short(text)}"
-        return StageError("Azure refused the request.", where + said, SUPPORT, code="azure.refused")
-    return saying.about(where + tried)
+        if not code and "<" not in text:
+            where = told("{answer} {short}", answer=where, short=_short(text))
+        return StageError(told("Azure refused the request."), where, SUPPORT, code="azure.refused")
+    return saying.about(_tried(where, tried))
+
+
+def _tried(detail: str, seconds: float) -> str:
+    """A detail, and how long it was tried again."""
+    return told("{detail} Tried for {seconds:.0f} s.", detail=detail, seconds=seconds) if seconds else detail
 
 
 def _wrong_tenant(text: str, subject: str) -> LabError:
     tenants = re.findall(r"https://sts\.windows\.net/([0-9a-fA-F-]{36})", text)
     wanted = tenants[1] if len(tenants) > 1 else ""
-    detail = f"{subject}: signed in to {tenants[0]}, it belongs to {wanted}." if wanted else f"{subject}."
+    detail = (
+        told(
+            "{subject}: signed in to {tenants}, it belongs to {wanted}.",
+            subject=subject,
+            tenants=tenants[0],
+            wanted=wanted,
+        )
+        if wanted
+        else told("{subject}.", subject=subject)
+    )
     saying = _SAYINGS["InvalidAuthenticationTokenTenant"]
     return saying.kind(
-        saying.title, detail, ("Run: ", Do("login", ("--tenant", wanted or "ID"))), code=saying.code
+        saying.title,
+        detail,
+        told("Run: {login}", login=Do("login", ("--tenant", wanted or "ID"))),
+        code=saying.code,
     )
 
 
@@ -324,16 +566,19 @@ def _explain_sign_in(error: BaseException, text: str, subject: str) -> LabError:
     from azure.identity import AuthenticationRequiredError
 
     if isinstance(error, AuthenticationRequiredError):
-        return _SAYINGS["ExpiredAuthenticationToken"].about(f"{subject}.")
+        return _SAYINGS["ExpiredAuthenticationToken"].about(told("{subject}.", subject=subject))
     saying = next((name for words, name in _IDENTITY_WORDS.items() if words in text.lower()), None)
     if saying is not None:
-        return _SAYINGS[saying].about(f"{subject}.")
+        return _SAYINGS[saying].about(told("{subject}.", subject=subject))
     return MachineError(
-        "The sign-in to Azure failed.", f"{subject}: {_short(text)}", LOGIN, code="azure.sign-in"
+        told("The sign-in to Azure failed."),
+        told("{subject}: {short}", subject=subject, short=_short(text)),
+        LOGIN,
+        code="azure.sign-in",
     )
 
 
-def _explain_line(error: BaseException, subject: str, tried: str) -> LabError:
+def _explain_line(error: BaseException, subject: str, tried: float) -> LabError:
     from azure.core.exceptions import ServiceRequestTimeoutError, ServiceResponseTimeoutError
     from urllib3.exceptions import NameResolutionError, ProxyError
 
@@ -347,9 +592,16 @@ def _explain_line(error: BaseException, subject: str, tried: str) -> LabError:
         # X509_V_ERR_CERT_NOT_YET_VALID, …_HAS_EXPIRED
         if untrusted.verify_code in (9, 10):
             when = time.strftime("%Y-%m-%d %H:%M")
-            return _SAYINGS["line-date"].about(f"{subject}: it does not hold at {when}, this machine's time.")
+            return _SAYINGS["line-date"].about(
+                told(
+                    "{subject}: it does not hold at {when}, this machine's time.", subject=subject, when=when
+                )
+            )
         return _SAYINGS["line-untrusted"].about(
-            f"{subject}: its certificate is not signed by an authority that this machine knows."
+            told(
+                "{subject}: its certificate is not signed by an authority that this machine knows.",
+                subject=subject,
+            )
         )
     # A line that breaks behind the proxy is named by urllib3 after it, too.
     if proxy and not isinstance(getattr(proxy, "original_error", None), ConnectionError | TimeoutError):
@@ -359,7 +611,7 @@ def _explain_line(error: BaseException, subject: str, tried: str) -> LabError:
     else:
         silent = any_of(ServiceRequestTimeoutError, ServiceResponseTimeoutError, TimeoutError)
         name = "line-silent" if silent else "line-broken"
-    return _SAYINGS[name].about(f"{subject}.{tried}")
+    return _SAYINGS[name].about(_tried(told("{subject}.", subject=subject), tried))
 
 
 def error_code(error: Any) -> str:

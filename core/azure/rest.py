@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 
 from core.azure.retry import Stop, retried
 from core.errors import RequestError, StageError
+from core.language import told
 
 MAX_PAGES = 500
 """Pages of a list that are followed; a list that goes on for ever ends here."""
@@ -109,9 +110,9 @@ def cloud() -> Cloud:
     chosen = os.environ.get(CLOUD_VARIABLE, "").strip().lower() or "public"
     if chosen not in CLOUDS:
         raise RequestError(
-            "There is no such Azure cloud.",
-            f"{CLOUD_VARIABLE} is {chosen!r}.",
-            f"Set it to one of: {', '.join(CLOUDS)}.",
+            told("There is no such Azure cloud."),
+            told("{cloud_variable} is {chosen!r}.", cloud_variable=CLOUD_VARIABLE, chosen=chosen),
+            told("Set it to one of: {clouds}.", clouds=", ".join(CLOUDS)),
             code="azure.cloud",
         )
     return CLOUDS[chosen]
@@ -157,9 +158,9 @@ def segment(name: str) -> str:
     """
     if name in ("", ".", ".."):
         raise RequestError(
-            "That is no name in Azure.",
-            f"{name!r}.",
-            "Write the name as Azure shows it.",
+            told("That is no name in Azure."),
+            told("{name!r}.", name=name),
+            told("Write the name as Azure shows it."),
             code="azure.address",
         )
     return quote(name, safe="")
@@ -177,10 +178,14 @@ def _host(url: str) -> str:
 
 def _stranger(url: str, subject: str) -> StageError:
     return StageError(
-        "Azure named a place that is not Azure's.",
-        f"{subject}: {url[:200]!r}. Nothing was sent there.",
-        f"If you work in another cloud, set {CLOUD_VARIABLE} to one of: {', '.join(CLOUDS)}. Else tell the owner of "
-        "the workspace or registry.",
+        told("Azure named a place that is not Azure's."),
+        told("{subject}: {url!r}. Nothing was sent there.", subject=subject, url=url[:200]),
+        told(
+            "If you work in another cloud, set {cloud_variable} to one of: {clouds}. Else tell the "
+            "owner of the workspace or registry.",
+            cloud_variable=CLOUD_VARIABLE,
+            clouds=", ".join(CLOUDS),
+        ),
         code="azure.stranger",
     )
 
@@ -248,9 +253,9 @@ class Rest:
             return response.json() if response.content else {}
         except ValueError:
             raise StageError(
-                "Azure gave an answer that we do not understand.",
-                f"{subject}: not JSON, from {urlsplit(whole).netloc}.",
-                "Something between here and Azure answers in its place; look at the proxy.",
+                told("Azure gave an answer that we do not understand."),
+                told("{subject}: not JSON, from {netloc}.", subject=subject, netloc=urlsplit(whole).netloc),
+                told("Something between here and Azure answers in its place; look at the proxy."),
                 code="azure.answer",
             ) from None
 

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from core.errors import Cancelled
 from core.events import Reporter
+from core.language import told
 
 T = TypeVar("T")
 
@@ -81,7 +82,7 @@ class Stop:
         until, subject = max(found)
         left = max(0, round(until - time.monotonic()))
         left -= left % 5 if left > 10 else 0  # where each is printed, two minutes are not 120 lines
-        return f"waiting for {subject}, {left} s more at most"
+        return told("waiting for {subject}, {left} s more at most", subject=subject, left=left)
 
 
 def retry_after(headers: Any) -> float | None:
@@ -273,7 +274,7 @@ def cancellable(work: Callable[[Stop, Reporter], T], report: Reporter) -> T:
     relay = Relay(stop)
     thread = Beside(lambda: work(stop, relay))
     moved = time.monotonic()
-    told = ""
+    noted = ""
     thread.start()
     try:
         while thread.is_alive():
@@ -281,8 +282,8 @@ def cancellable(work: Callable[[Stop, Reporter], T], report: Reporter) -> T:
             now = time.monotonic()
             if relay.pass_on(report):
                 moved = now
-            elif now - moved > QUIET and (line := stop.waits_for()) != told:
-                told = line
+            elif now - moved > QUIET and (line := stop.waits_for()) != noted:
+                noted = line
                 if line:
                     report.progress(line, 0, None)
             report.check_cancelled()

@@ -14,6 +14,7 @@ from core.azure.rest import Rest, cloud, require_storage, segment
 from core.azure.retry import Stop, retried
 from core.azure.workspace import Place
 from core.errors import LabError, RequestError
+from core.language import told
 
 QUEUED = ("notstarted", "queued", "scheduled", "paused")
 ENDED = ("completed", "failed", "canceled", "notresponding")
@@ -73,7 +74,7 @@ class Runs:
     def state(self, name: str) -> RunState | None:
         """A job's state; None if there is no such job."""
         try:
-            found = self._rest.call("GET", self._path(name), f"job {name}", api_version=API)
+            found = self._rest.call("GET", self._path(name), told("job {name}", name=name), api_version=API)
         except RequestError as error:
             if error.code != "azure.missing":
                 raise
@@ -89,13 +90,13 @@ class Runs:
             f"https://{segment(self.computes.location)}{cloud().ml[0]}/history/v1.0{self.place.path}"
             f"/runs/{segment(name)}/details"
         )
-        found = self._history.call("GET", url, f"history of job {name}")
-        told = (found.get("error") or {}).get("error") or {}
-        inner = told
+        found = self._history.call("GET", url, told("history of job {name}", name=name))
+        noted = (found.get("error") or {}).get("error") or {}
+        inner = noted
         while isinstance(inner.get("innerError"), dict) and inner["innerError"].get("code"):
             inner = inner["innerError"]
         logs = {str(k): str(v) for k, v in (found.get("logFiles") or {}).items()}
-        return RunDetails(logs, str(inner.get("code") or ""), str(told.get("message") or ""))
+        return RunDetails(logs, str(inner.get("code") or ""), str(noted.get("message") or ""))
 
     def log(self, address: str, start: int) -> tuple[bytes, int]:
         """What a log has from a byte on, and its size.
@@ -109,7 +110,9 @@ class Runs:
         from core.azure.transport import Transport
 
         parts = urlsplit(address)
-        require_storage(f"https://{parts.netloc}/{parts.path.lstrip('/').split('/')[0]}", "the job's log")
+        require_storage(
+            f"https://{parts.netloc}/{parts.path.lstrip('/').split('/')[0]}", told("the job's log")
+        )
         client = BlobClient.from_blob_url(
             address, transport=Transport(self._stop), retry_total=0, retry_connect=0, retry_read=0
         )
@@ -131,12 +134,14 @@ class Runs:
                 raise
 
         with client:
-            return retried(read, "the job's log", stop=self._stop)
+            return retried(read, told("the job's log"), stop=self._stop)
 
     def cancel(self, name: str) -> bool:
         """Ask Azure to end a job; False if there is no such job, or it is over."""
         try:
-            self._rest.call("POST", self._path(name) + "/cancel", f"job {name}", api_version=API)
+            self._rest.call(
+                "POST", self._path(name) + "/cancel", told("job {name}", name=name), api_version=API
+            )
         except LabError as error:
             if error.code not in ("azure.missing", "azure.conflict", "azure.refused"):
                 raise

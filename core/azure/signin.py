@@ -28,21 +28,24 @@ from core.azure.retry import Stop, retried, retry_limit
 from core.errors import Do, MachineError, RequestError
 from core.events import Reporter
 from core.files import PRIVATE, explained, read_if_whole, write_json
+from core.language import told
 from core.user_dirs import config_dir
 
 METHODS = {
-    "cli": "the Azure CLI's session (az login)",
-    "device": "a code entered in a browser on any machine",
-    "environment": "a service principal named by AZURE_CLIENT_ID, AZURE_TENANT_ID and a secret or certificate",
-    "workload": "a federated workload identity (AZURE_FEDERATED_TOKEN_FILE)",
-    "managed": "the identity of the Azure machine this runs on",
+    "cli": told("the Azure CLI's session (az login)"),
+    "device": told("a code entered in a browser on any machine"),
+    "environment": told(
+        "a service principal named by AZURE_CLIENT_ID, AZURE_TENANT_ID and a secret or certificate"
+    ),
+    "workload": told("a federated workload identity (AZURE_FEDERATED_TOKEN_FILE)"),
+    "managed": told("the identity of the Azure machine this runs on"),
 }
 """The ways to sign in, and what each is."""
 
 KEEP = {
-    "platform": "encrypted by this platform's place for secrets",
-    "file": "a file that only you can read",
-    "none": "not kept: gone when the program ends",
+    "platform": told("encrypted by this platform's place for secrets"),
+    "file": told("a file that only you can read"),
+    "none": told("not kept: gone when the program ends"),
 }
 """Where a device-code token can be kept."""
 
@@ -52,11 +55,11 @@ RENEW_BEFORE = 300.0
 """Seconds before its end at which a token is no longer used."""
 
 _SUBJECTS = {
-    "cli": "Azure CLI",
-    "device": "device code",
-    "environment": "service principal",
-    "workload": "workload identity",
-    "managed": "managed identity",
+    "cli": told("Azure CLI"),
+    "device": told("device code"),
+    "environment": told("service principal"),
+    "workload": told("workload identity"),
+    "managed": told("managed identity"),
 }
 
 
@@ -94,7 +97,7 @@ def prompt_to(report: Reporter) -> Ask:
     """Shows a device code in a job's log and, until it is entered, as what the job is doing."""
 
     def show(prompt: Prompt) -> None:
-        what = f"enter {prompt.code} at {prompt.uri}"
+        what = told("enter {code} at {address}", code=prompt.code, address=prompt.uri)
         report.log(f"Azure: {what} by {prompt.expires.astimezone():%H:%M}, in any browser.", "warning")
         report.progress(what, 0, None)
 
@@ -195,12 +198,14 @@ class Credential:
         ) as error:  # a tenant's form, a certificate or token file: azure-identity's checks
             principal = self._choice.method in ("environment", "workload")
             raise MachineError(
-                "The sign-in cannot be tried as it is set up.",
-                f"{_SUBJECTS[self._choice.method]}: {error}",
-                "Check AZURE_TENANT_ID, AZURE_CLIENT_ID, and the file that AZURE_CLIENT_CERTIFICATE_PATH or "
-                "AZURE_FEDERATED_TOKEN_FILE names."
+                told("The sign-in cannot be tried as it is set up."),
+                told("{method}: {error}", method=_SUBJECTS[self._choice.method], error=error),
+                told(
+                    "Check AZURE_TENANT_ID, AZURE_CLIENT_ID, and the file that AZURE_CLIENT_CERTIFICATE_PATH "
+                    "or AZURE_FEDERATED_TOKEN_FILE names."
+                )
                 if principal
-                else ("Check the tenant's id or domain: ", TENANT),
+                else told("Check the tenant's id or domain: {tenant}", tenant=TENANT),
                 code="azure.principal" if principal else "azure.tenant",
             ) from None
 
@@ -327,8 +332,8 @@ def sign_in(
     stop = stop or Stop()
     if method and method not in METHODS:
         raise RequestError(
-            f"There is no way to sign in called {method!r}.",
-            hint="Use one of: " + ", ".join(METHODS) + ".",
+            told("There is no way to sign in called {method!r}.", method=method),
+            hint=told("Use one of: {methods}.", methods=", ".join(METHODS)),
             code="usage",
         )
     if not method:
@@ -388,8 +393,8 @@ def current(*, stop: Stop | None = None, on_prompt: Ask | None = None) -> Identi
     choice = remembered() or found()
     if choice is None:
         raise MachineError(
-            "You are not signed in to Azure.",
-            "No sign-in is remembered on this machine.",
+            told("You are not signed in to Azure."),
+            told("No sign-in is remembered on this machine."),
             LOGIN,
             code="azure.sign-in",
         )
@@ -398,9 +403,11 @@ def current(*, stop: Stop | None = None, on_prompt: Ask | None = None) -> Identi
         return _this_program[choice]
     if choice.kept_nowhere and on_prompt is None:
         raise MachineError(
-            "Your Azure sign-in was not kept.",
-            f"{choice.user} signed in with a device code, and the token was not to be written.",
-            ("Sign in again and agree to a file, or use another method: ", Do("login")),
+            told("Your Azure sign-in was not kept."),
+            told(
+                "{user} signed in with a device code, and the token was not to be written.", user=choice.user
+            ),
+            told("Sign in again and agree to a file, or use another method: {login}", login=Do("login")),
             code="azure.keep",
         )
     try:
@@ -409,7 +416,10 @@ def current(*, stop: Stop | None = None, on_prompt: Ask | None = None) -> Identi
         if choice.chosen or error.code != "azure.cli":
             raise  # a dead proxy, a wrong secret or clock: said as what it is
         raise MachineError(
-            "You are not signed in to Azure.", str(error.detail or error.title), LOGIN, code="azure.sign-in"
+            told("You are not signed in to Azure."),
+            str(error.detail or error.title),
+            LOGIN,
+            code="azure.sign-in",
         ) from None
     _share(choice, identity)
     return identity

@@ -19,6 +19,7 @@ from urllib.parse import parse_qs
 from core.azure.errors import error_code
 from core.azure.retry import Stop, retried
 from core.errors import LabError, MachineError
+from core.language import told
 
 T = TypeVar("T")
 
@@ -142,9 +143,9 @@ class Container:
         allowed = parse_qs(self._access.secret).get("sp", [""])[0]
         if self._access.kind == "sas" and allowed and not ({"w", "c"} & set(allowed)):
             raise MachineError(
-                "You have no right to write to the workspace's storage.",
-                f"{self._subject}: the access is for reading only.",
-                "Ask for the role Storage Blob Data Contributor on its storage account.",
+                told("You have no right to write to the workspace's storage."),
+                told("{subject}: the access is for reading only.", subject=self._subject),
+                told("Ask for the role Storage Blob Data Contributor on its storage account."),
                 code="azure.right",
             )
         return "yes"

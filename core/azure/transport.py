@@ -27,6 +27,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 from core.azure.errors import note_time
 from core.azure.retry import Stop, retry_limit
 from core.errors import StageError
+from core.language import told
 
 LARGEST = 16 << 20
 """Bytes of an answer. The longest that Azure gives have some MiB; a file comes in parts that are smaller."""
@@ -161,9 +162,13 @@ class Transport(RequestsTransport):
                 body += piece
                 if len(body) > LARGEST:
                     raise StageError(
-                        "Azure's answer is too long.",
-                        f"{answer.url.split('?')[0]}: more than {LARGEST >> 20} MiB.",
-                        "Something between here and Azure answers in its place; look at the proxy.",
+                        told("Azure's answer is too long."),
+                        told(
+                            "{url}: more than {largest} MiB.",
+                            url=answer.url.split("?")[0],
+                            largest=LARGEST >> 20,
+                        ),
+                        told("Something between here and Azure answers in its place; look at the proxy."),
                         code="azure.answer",
                     )
         except requests.RequestException as error:

@@ -21,6 +21,8 @@ from core.azure.signin import current, prompt_to
 from core.azure.storage import Access, Container
 from core.errors import Do, LabError, MachineError, RequestError, StageError
 from core.events import Reporter
+from core.formats import some
+from core.language import told
 from core.recipe import Recipe, write_values
 
 ML = "Microsoft.MachineLearningServices"
@@ -55,9 +57,9 @@ class Place:
         ]
         if missing:
             raise RequestError(
-                "No workspace is chosen.",
-                "lab.toml has no upload." + ", upload.".join(missing) + ".",
-                ("Choose one: ", Do.of("workspaces", lab, "--use", "NAME")),
+                told("No workspace is chosen."),
+                told("lab.toml has no {keys}.", keys=", ".join(f"upload.{key}" for key in missing)),
+                told("Choose one: {workspaces}", workspaces=Do.of("workspaces", lab, "--use", "NAME")),
                 code="azure.workspace",
             )
         return cls(upload.subscription.strip(), upload.resource_group.strip(), upload.workspace.strip())
@@ -96,7 +98,9 @@ class Datastore:
     @property
     def url(self) -> str:
         """The container's address."""
-        return storage_url(self.account, self.endpoint, self.container, f"datastore {self.name}")
+        return storage_url(
+            self.account, self.endpoint, self.container, told("datastore {name}", name=self.name)
+        )
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,11 @@ class Workspace:
         """
         query = {"api_version": STORES_API, "isDefault": "true", "count": "30", "orderByAsc": "false"}
         items = list(
-            self._rest.pages(self.place.path + "/datastores", f"datastores of {self.subject}", **query)
+            self._rest.pages(
+                self.place.path + "/datastores",
+                told("datastores of {subject}", subject=self.subject),
+                **query,
+            )
         )
         chosen = next((item for item in items if item.get("properties", {}).get("isDefault")), None)
         if chosen is None:
@@ -164,16 +172,23 @@ class Workspace:
     def datastore(self, name: str) -> Datastore:
         """A datastore by name."""
         url = f"{self.place.path}/datastores/{segment(name)}"
-        return self._datastore(self._rest.call("GET", url, f"datastore {name}", api_version=STORES_API))
+        return self._datastore(
+            self._rest.call("GET", url, told("datastore {name}", name=name), api_version=STORES_API)
+        )
 
     def _datastore(self, item: dict[str, Any]) -> Datastore:
         said = item.get("properties") or {}
         name = str(item.get("name", ""))
         if said.get("datastoreType") != "AzureBlob" or not said.get("accountName"):
             raise MachineError(
-                "The workspace's default datastore does not hold blobs.",
-                f"{name} of {self.subject} is of type {said.get('datastoreType') or 'unknown'}.",
-                "Make a blob datastore the workspace's default, or choose another workspace.",
+                told("The workspace's default datastore does not hold blobs."),
+                told(
+                    "{name} of {subject} is of type {datastoretype}.",
+                    name=name,
+                    subject=self.subject,
+                    datastoretype=said.get("datastoreType") or told("unknown"),
+                ),
+                told("Make a blob datastore the workspace's default, or choose another workspace."),
                 code="azure.datastore",
             )
         return Datastore(
@@ -195,7 +210,11 @@ class Workspace:
         body = {"expirableSecret": True, "expireAfterHours": 1}
         try:
             answer = self._rest.call(
-                "POST", url, f"access to datastore {store.name}", body=body, api_version=STORES_API
+                "POST",
+                url,
+                told("access to datastore {name}", name=store.name),
+                body=body,
+                api_version=STORES_API,
             )
         except MachineError as refused:
             if refused.code != "azure.right":
@@ -221,7 +240,10 @@ class Workspace:
 
     def model(self, name: str, version: str) -> Registered | None:
         """A version of a model, or None if there is no such one."""
-        item = self._or_none(f"models/{segment(name)}/versions/{segment(version)}", f"model {name}:{version}")
+        item = self._or_none(
+            f"models/{segment(name)}/versions/{segment(version)}",
+            told("model {name}:{version}", name=name, version=version),
+        )
         return None if item is None else _registered(name, item)
 
     def versions(self, name: str) -> list[Registered]:
@@ -229,7 +251,10 @@ class Workspace:
         url = f"{self.place.path}/models/{segment(name)}/versions"
         query = {"api_version": MODELS_API, "$orderBy": "createdtime desc"}
         try:
-            found = [_registered(name, item) for item in self._rest.pages(url, f"model {name}", **query)]
+            found = [
+                _registered(name, item)
+                for item in self._rest.pages(url, told("model {name}", name=name), **query)
+            ]
         except RequestError as error:
             if error.code != "azure.missing":
                 raise
@@ -244,7 +269,7 @@ class Workspace:
     def next_version(self, name: str, seen: list[Registered]) -> str:
         """The next free version: one above the highest number, also of versions archived or deleted."""
         highest = max((_number(model.version) for model in seen), default=0)
-        answer = self._or_none(f"models/{segment(name)}", f"model {name}") or {}
+        answer = self._or_none(f"models/{segment(name)}", told("model {name}", name=name)) or {}
         said = str((answer.get("properties") or {}).get("nextVersion") or "")
         return str(max(highest + 1, _number(said)))
 
@@ -268,7 +293,11 @@ class Workspace:
         """
         url = f"{self.place.path}/providers/Microsoft.Authorization/permissions"
         try:
-            granted = list(self._rest.pages(url, f"rights on {self.subject}", api_version="2022-04-01"))
+            granted = list(
+                self._rest.pages(
+                    url, told("rights on {subject}", subject=self.subject), api_version="2022-04-01"
+                )
+            )
         except LabError:
             return "unknown"
         wanted = f"{ML}/workspaces/models/write"
@@ -276,9 +305,9 @@ class Workspace:
             if _covers(grant.get("actions"), wanted) and not _covers(grant.get("notActions"), wanted):
                 return "yes"
         raise MachineError(
-            "You have no right to register a model in the workspace.",
-            f"{self.subject}: no role of yours allows {wanted}.",
-            "Ask for the role AzureML Data Scientist on it.",
+            told("You have no right to register a model in the workspace."),
+            told("{subject}: no role of yours allows {wanted}.", subject=self.subject, wanted=wanted),
+            told("Ask for the role AzureML Data Scientist on it."),
             code="azure.right",
         )
 
@@ -340,9 +369,14 @@ class Workspace:
         there = self.model(name, version)
         if there is None:
             raise failed or StageError(
-                "The model is not registered.",
-                f"{self.subject} took {name}:{version}, and does not have it.",
-                "Run the upload again; nothing is sent twice.",
+                told("The model is not registered."),
+                told(
+                    "{subject} took {name}:{version}, and does not have it.",
+                    subject=self.subject,
+                    name=name,
+                    version=version,
+                ),
+                told("Run the upload again; nothing is sent twice."),
                 code="azure.answer",
             )
         if failed is not None and there.content != properties.get("olivepress.content"):
@@ -355,9 +389,11 @@ class VersionTaken(RequestError):
 
     def __init__(self, name: str, version: str) -> None:
         super().__init__(
-            f"Version {version} of {name} exists already, with other content.",
-            "A registered version is not changed.",
-            'Set upload.version to "" to take the next free one, or upload.name to another name.',
+            told(
+                "Version {version} of {name} exists already, with other content.", version=version, name=name
+            ),
+            told("A registered version is not changed."),
+            told('Set upload.version to "" to take the next free one, or upload.name to another name.'),
             code="azure.version-taken",
         )
 
@@ -371,10 +407,12 @@ def check_name(kind: str, text: str) -> None:
     # ``latest`` is what Azure ML calls the newest: as a version's own name, nobody could ask for it.
     if not NAME.fullmatch(text) or (kind == "version" and text.lower() == "latest"):
         raise RequestError(
-            f"upload.{kind} is not a {kind} that Azure ML takes.",
-            f"lab.toml: {kind} = {text!r}.",
-            "Use letters, digits, dash, underscore and dot, beginning with a letter or digit, up to 255; "
-            "and no version called latest.",
+            told("upload.{kind} is not a {kind} that Azure ML takes.", kind=kind),
+            told("lab.toml: {kind} = {value!r}.", kind=kind, value=text),
+            told(
+                "Use letters, digits, dash, underscore and dot, beginning with a letter or digit, up to "
+                "255; and no version called latest."
+            ),
             code="recipe.value",
         )
 
@@ -449,9 +487,9 @@ def workspaces(rest: Rest) -> WorkspaceList:
     names = subscriptions(rest)
     if not names:
         raise MachineError(
-            "This account sees no Azure subscription.",
-            "Azure listed none for it.",
-            ("Ask for access to one, or sign in to another tenant: ", TENANT),
+            told("This account sees no Azure subscription."),
+            told("Azure listed none for it."),
+            told("Ask for access to one, or sign in to another tenant: {tenant}", tenant=TENANT),
             code="azure.subscription",
         )
     try:
@@ -461,11 +499,13 @@ def workspaces(rest: Rest) -> WorkspaceList:
             raise
         seen = _one_by_one(rest, names)
     if not seen.found:
-        shown = ", ".join(sorted(names.values())[:5]) + (" and more" if len(names) > 5 else "")
+        looked = told("Looked in {subscriptions}.", subscriptions=some(sorted(names.values()), 5))
+        if seen.refused:
+            looked = told("{looked} Refused by {names}.", looked=looked, names=", ".join(seen.refused))
         raise MachineError(
-            "There is no Azure ML workspace in your subscriptions.",
-            f"Looked in {shown}." + (f" Refused by {', '.join(seen.refused)}." if seen.refused else ""),
-            "Make one in the Azure portal, or ask for the role Reader on one.",
+            told("There is no Azure ML workspace in your subscriptions."),
+            looked,
+            told("Make one in the Azure portal, or ask for the role Reader on one."),
             code="azure.workspace",
         )
     return seen
@@ -474,7 +514,7 @@ def workspaces(rest: Rest) -> WorkspaceList:
 def subscriptions(rest: Rest) -> dict[str, str]:
     """The names of the enabled subscriptions, by id."""
     found = {}
-    for item in rest.pages("/subscriptions", "the subscriptions", api_version="2022-12-01"):
+    for item in rest.pages("/subscriptions", told("the subscriptions"), api_version="2022-12-01"):
         if item.get("state", "Enabled") in ("Enabled", "Warned", "PastDue") and item.get("subscriptionId"):
             found[str(item["subscriptionId"])] = str(item.get("displayName") or item["subscriptionId"])
     return found
@@ -514,7 +554,7 @@ def _one_by_one(rest: Rest, names: dict[str, str]) -> WorkspaceList:
     for subscription, name in names.items():
         url = f"/subscriptions/{segment(subscription)}/providers/{ML}/workspaces"
         try:
-            for item in rest.pages(url, f"subscription {name}", api_version="2024-10-01"):
+            for item in rest.pages(url, told("subscription {name}", name=name), api_version="2024-10-01"):
                 parts = str(item.get("id", "")).split("/")
                 if len(parts) > 8:
                     where = str(item.get("location") or "")
@@ -557,17 +597,17 @@ def pick(found: Sequence[WorkspaceEntry], wanted: str) -> WorkspaceEntry:
         return fitting[0]
     if not fitting:
         raise RequestError(
-            f"No workspace fits {wanted!r}.",
-            "There are: " + ", ".join(w.name for w in found[:10]) + ".",
+            told("No workspace fits {wanted!r}.", wanted=wanted),
+            told("There are: {workspaces}.", workspaces=", ".join(w.name for w in found[:10])),
             code="azure.workspace",
         )
-    listed = "; ".join(
+    fits = "; ".join(
         f"{w.name} ({w.resource_group}, {w.subscription_name or w.subscription})" for w in fitting[:10]
     )
     raise RequestError(
-        f"Several workspaces fit {wanted!r}.",
-        listed + ".",
-        "Add a word of its resource group or subscription.",
+        told("Several workspaces fit {wanted!r}.", wanted=wanted),
+        told("{workspaces}.", workspaces=fits),
+        told("Add a word of its resource group or subscription."),
         code="azure.workspace",
     )
 

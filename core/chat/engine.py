@@ -19,6 +19,8 @@ from core.chat.sampler import Sampler
 from core.chat.settings import Sampling
 from core.errors import RequestError, Use
 from core.folder import adapter_names, merged_folder
+from core.formats import some
+from core.language import told
 from core.model.messages import Message, Segment, text_of
 from core.model.prompt_format import PromptFormat, read_prompt_format
 from core.model.template import ChatTemplate, Guard, TemplateError
@@ -102,7 +104,10 @@ class Engine:
                 ends.add(number)
                 name = names.get(number, f"token {number}")
                 self._notes.append(
-                    f"{name} also ends an answer here, though genai_config.json does not list it."
+                    told(
+                        "{name} also ends an answer here, though genai_config.json does not list it.",
+                        name=name,
+                    )
                 )
         return ends
 
@@ -143,9 +148,12 @@ class Engine:
             return
         if adapters_inside(self.folder) != self._inside:
             raise RequestError(
-                f"The adapter {adapter} came after this model was loaded.",
-                f"{self.folder} was made anew since then, and its adapters stand inside the graph.",
-                "Open the chat again.",
+                told("The adapter {adapter} came after this model was loaded.", adapter=adapter),
+                told(
+                    "{folder} was made anew since then, and its adapters stand inside the graph.",
+                    folder=self.folder,
+                ),
+                told("Open the chat again."),
                 code="adapter.newer",
             )
         self._adapters.load(str(self._file(adapter)), adapter)
@@ -200,9 +208,11 @@ class Engine:
         found = [name for name in self._tokens.special if name in question]
         if not found:
             return None
-        names = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
         return Notice(
-            f"The question has {names}: to the model that is plain text here, and begins or ends no turn."
+            told(
+                "The question has {names}: to the model that is plain text here, and begins or ends no turn.",
+                names=some(found),
+            )
         )
 
     def _generation(
@@ -217,7 +227,7 @@ class Engine:
                 raise self._too_long(len(ids))
             if not ids:
                 raise RequestError(
-                    "There is nothing to go on with.", "The text is empty.", code="chat.question"
+                    told("There is nothing to go on with."), told("The text is empty."), code="chat.question"
                 )
         else:
             text, ids, dropped = self.fit(messages, cache, settings, tools)
@@ -278,9 +288,13 @@ class Engine:
 
     def _too_long(self, tokens: int) -> RequestError:
         return RequestError(
-            "The question is longer than the context.",
-            f"It has {tokens} tokens with its template; the context holds {self._context}.",
-            ("Shorten it, or raise ", Use("chat.context_tokens"), "."),
+            told("The question is longer than the context."),
+            told(
+                "It has {tokens} tokens with its template; the context holds {context}.",
+                tokens=tokens,
+                context=self._context,
+            ),
+            told("Shorten it, or raise {context_tokens}.", context_tokens=Use("chat.context_tokens")),
             code="chat.too-long",
         )
 
@@ -311,7 +325,9 @@ class Engine:
         try:
             return self._prompts.opening([Message.of(message) for message in messages], tools)
         except TemplateError as error:
-            raise RequestError("This conversation cannot be written for the model.", f"{error}.") from None
+            raise RequestError(
+                told("This conversation cannot be written for the model."), told("{error}.", error=error)
+            ) from None
 
     def score(self, request: Score) -> Scored:
         """Mean loss over the tokens of the segments that count, encoded as in training."""
@@ -357,21 +373,31 @@ def notes_on(prompts: PromptFormat) -> list[str]:
     turns = prompts.turns
     if prompts.plain_text:
         return [
-            f"The records are plain text without questions. Turns are written by {prompts.why}, "
-            "otherwise than in training."
+            told(
+                "The records are plain text without questions. Turns are written by {why}, otherwise than in "
+                "training.",
+                why=prompts.why,
+            )
         ]
     if isinstance(turns, ChatTemplate):
         if not turns.thoughts.strip():
             return []
         return [
-            f"The model's chat template opens each answer with {turns.thoughts.strip()}. Training rows have "
-            "no such part, so answers begin without it here as there."
+            told(
+                "The model's chat template opens each answer with {thoughts}. Training rows have no such part, "
+                "so answers begin without it here as there.",
+                thoughts=turns.thoughts.strip(),
+            )
         ]
-    notes = [f"Turns are written by {prompts.why}."]
+    notes: list[str] = [told("Turns are written by {why}.", why=prompts.why)]
     if turns.more:
         names = ", ".join("{" + name + "}" for name in turns.more)
         notes.append(
-            f"A question goes into {{{turns.asked}}}; {names} of data.template stay empty in the chat, "
-            "otherwise than in training."
+            told(
+                "A question goes into {{{asked}}}; {names} of data.template stay empty in the chat, "
+                "otherwise than in training.",
+                asked=turns.asked,
+                names=names,
+            )
         )
     return notes

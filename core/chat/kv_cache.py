@@ -14,6 +14,7 @@ import numpy as np
 from core.chat.sampler import Sampler
 from core.errors import MachineError
 from core.formats import human_bytes
+from core.language import told
 from core.model.messages import Segment, after, text_of
 from core.model.tokenizer import ModelTokenizer
 
@@ -226,8 +227,17 @@ def context_that_fits(
         return wanted, ""
     if fits < SMALLEST:
         raise MachineError(
-            "There is too little memory for a conversation.",
-            f"{human_bytes(free)} are free, and each token takes {human_bytes(each * caches)}.",
-            "Close other programs, or use a smaller model.",
+            told("There is too little memory for a conversation."),
+            told(
+                "{free} are free, and each token takes {each}.",
+                free=human_bytes(free),
+                each=human_bytes(each * caches),
+            ),
+            told("Close other programs, or use a smaller model."),
         )
-    return int(fits), f"Memory allows a context of {fits} tokens, not {wanted}: {human_bytes(free)} are free."
+    return int(fits), told(
+        "Memory allows a context of {fits} tokens, not {wanted}: {free} are free.",
+        fits=int(fits),
+        wanted=wanted,
+        free=human_bytes(free),
+    )

@@ -29,6 +29,7 @@ from core.chat.protocol import (
 from core.errors import Do, Hint, LabError, MachineError, RequestError, StageError
 from core.files import refuse_damaged
 from core.folder import LabFolder, lab_command
+from core.language import told
 from core.optimize.trusted import CONFIG_FILE, check_config, graph_name
 from core.process import Call, Child
 
@@ -79,7 +80,7 @@ class ModelProcess:
             raise RequestError(
                 error.title,
                 error.detail,
-                f"Let {PYTHON_VARIABLE} name a Python, or unset it.",
+                told("Let {python_variable} name a Python, or unset it.", python_variable=PYTHON_VARIABLE),
                 code="chat.python",
             ) from error
         self._child.start(to_wire(self._load)).future.add_done_callback(self._hear_load)
@@ -129,16 +130,19 @@ class ModelProcess:
             raise self._load_error
         if not self.alive:
             raise ChatError(
-                "The model's process is gone.",
-                "The conversation is kept.",
-                "Start the model again to go on.",
+                told("The model's process is gone."),
+                told("The conversation is kept."),
+                told("Start the model again to go on."),
                 died=True,
             )
 
     def wait_ready(self, timeout: float | None = None) -> Ready:
         """Wait until the model is loaded. Raises what prevented it, or ChatError at the end of the time."""
         if not self._loaded.wait(timeout):
-            raise ChatError("The model is still loading.", f"It took longer than {timeout:g} s.")
+            raise ChatError(
+                told("The model is still loading."),
+                told("It took longer than {timeout:g} s.", timeout=timeout),
+            )
         if self._load_error is not None:
             raise self._load_error
         assert self.ready is not None
@@ -236,7 +240,11 @@ def check_model(folder: Path, lab: LabFolder | None = None) -> None:
             is refused.
     """
     if not folder.is_dir():
-        raise RequestError("There is no model to talk to yet.", f"{folder} does not exist.", _next_step(lab))
+        raise RequestError(
+            told("There is no model to talk to yet."),
+            told("{folder} does not exist.", folder=folder),
+            _next_step(lab),
+        )
     _refuse_missing(folder / CONFIG_FILE)
     _refuse_missing(folder / graph_name(check_config(folder)))
     refuse_damaged(folder, _again(folder))
@@ -245,8 +253,8 @@ def check_model(folder: Path, lab: LabFolder | None = None) -> None:
 def _refuse_missing(file: Path) -> None:
     if not file.is_file():
         raise RequestError(
-            "The model is not whole.",
-            f"{file} is missing.",
+            told("The model is not whole."),
+            told("{file} is missing.", file=file),
             _again(file.parent),
         )
 
@@ -254,16 +262,16 @@ def _refuse_missing(file: Path) -> None:
 def _again(folder: Path) -> Hint:
     """What makes the model again: the stage, where there is what it starts from."""
     if folder.name == "onnx" and not (folder.parent / "quantized").is_dir():
-        return "Fetch it again; there is nothing here to make it from."
-    return "Make it again: ", lab_command(folder, "run", "optimize")
+        return told("Fetch it again; there is nothing here to make it from.")
+    return told("Make it again: {run}", run=lab_command(folder, "run", "optimize"))
 
 
 def _next_step(lab: LabFolder | None) -> Hint:
     if lab is None:
-        return "Name a folder with genai_config.json and model.onnx."
+        return told("Name a folder with genai_config.json and model.onnx.")
     missing = []
     if not lab.quantized_dir.is_dir():
         missing.append("quantize")
     if not lab.finetuned_root.is_dir() or not any(lab.finetuned_root.iterdir()):
         missing.append("finetune")
-    return "The optimize step makes it. Run: ", Do.of("run", lab.root, *missing, "optimize")
+    return told("The optimize step makes it. Run: {run}", run=Do.of("run", lab.root, *missing, "optimize"))

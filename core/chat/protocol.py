@@ -9,7 +9,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_type_hints
 
-from core.errors import Hint, LabError, StageError, text_of, with_told
+from core.errors import Hint, LabError, StageError, text_of, texts_of, with_told
+from core.language import told, told_n
 
 BASE = ""
 """Where an adapter is named: the model with none."""
@@ -33,7 +34,9 @@ class ProtocolError(StageError):
     """What was sent is not a message of this protocol."""
 
     def __init__(self, what: str) -> None:
-        super().__init__("The model's process and the chat do not understand each other.", f"{what}.")
+        super().__init__(
+            told("The model's process and the chat do not understand each other."), told("{what}.", what=what)
+        )
 
 
 @dataclass(frozen=True)
@@ -174,8 +177,11 @@ class Dropped(ProtocolMessage):
     @property
     def text(self) -> str:
         """The same as a sentence for the user."""
-        many = "turn is" if self.turns == 1 else f"{self.turns} turns are"
-        return f"The context is full: the oldest {many} no longer read."
+        return told_n(
+            "The context is full: the oldest turn is no longer read.",
+            "The context is full: the oldest {n} turns are no longer read.",
+            self.turns,
+        )
 
 
 @dataclass(frozen=True)
@@ -260,7 +266,7 @@ _CHECKS: dict[type[ProtocolMessage], dict[str, tuple[type, ...]]] = {}
 def to_wire(message: ProtocolMessage) -> dict[str, Any]:
     """The message as a JSON object."""
     fields = dataclasses.fields(message)
-    return with_told({"type": message.type, **{item.name: getattr(message, item.name) for item in fields}})
+    return {"type": message.type, **with_told({item.name: getattr(message, item.name) for item in fields})}
 
 
 def from_wire(data: dict[str, Any]) -> ProtocolMessage:
@@ -271,19 +277,25 @@ def from_wire(data: dict[str, Any]) -> ProtocolMessage:
     """
     kind = _TYPES.get(str(data.get("type")))
     if kind is None:
-        raise ProtocolError(f"no message of this protocol: {str(data)[:80]}")
-    values = {
-        name: text_of(data, name) if isinstance(data[name], str) else data[name]
-        for name in _checks(kind)
-        if name in data
-    }
+        raise ProtocolError(told("no message of this protocol: {data}", data=str(data)[:80]))
+    values = {name: _value(data, name) for name in _checks(kind) if name in data}
     for name, value in values.items():
         if not isinstance(value, _checks(kind)[name]):
-            raise ProtocolError(f"{kind.type}.{name} is {type(value).__name__}")
+            raise ProtocolError(
+                told("{type}.{name} is {found}", type=kind.type, name=name, found=type(value).__name__)
+            )
     try:
         return kind(**values)
     except TypeError as error:
-        raise ProtocolError(f"{kind.type}: {error}") from None
+        raise ProtocolError(told("{type}: {error}", type=kind.type, error=error)) from None
+
+
+def _value(data: dict[str, Any], name: str) -> Any:
+    """A field as it was before it went over the wire: texts in the reader's language are that again."""
+    value, kept = data[name], data.get("told")
+    if isinstance(value, str):
+        return text_of(data, name)
+    return list(texts_of(data, name)) if isinstance(kept, dict) and name in kept else value
 
 
 def _checks(kind: type[ProtocolMessage]) -> dict[str, tuple[type, ...]]:

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from core.chat.settings import Sampling
+from core.language import told
 
 _LOOKED_AT = 2000
 """Characters at the end of a text in which a loop is looked for."""
@@ -45,16 +46,21 @@ def warning(text: str, settings: Sampling) -> str:
     if found is None:
         return ""
     phrase = found.phrase if len(found.phrase) <= _QUOTED else found.phrase[: _QUOTED - 1] + "…"
-    return f"It repeats itself, {found.times} times “{phrase}”: {advice(settings)}."
+    return told(
+        "It repeats itself, {times} times “{phrase}”: {advice}.",
+        times=found.times,
+        phrase=phrase,
+        advice=advice(settings),
+    )
 
 
 def advice(settings: Sampling) -> str:
     """What to do about it, with settings as they are; the same words in every chat."""
     if settings.repetition_penalty < 1.1:
-        return "/set repetition_penalty 1.1 may help"
+        return told("/set repetition_penalty 1.1 may help")
     if settings.temperature < 0.3:
-        return "/set temperature 0.7 may help"
-    return "/again may bring another answer"
+        return told("/set temperature 0.7 may help")
+    return told("/again may bring another answer")
 
 
 def _loop(end: str, least: int) -> Repetition | None:

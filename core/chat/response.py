@@ -21,7 +21,8 @@ from core.chat.protocol import (
     Token,
 )
 from core.errors import LabError
-from core.formats import counted
+from core.formats import counted, listed
+from core.language import told
 
 ChatEvent = Progress | Dropped | Notice | Token | Done | Finished | Error
 """What a response tells. Finished or Error is always the last."""
@@ -96,21 +97,21 @@ class Answer:
     def figures(self) -> str:
         """One line for people: how long, how fast, why it ended."""
         if self.stop == FAILED:  # nobody was left to measure
-            return "broke off: the model failed"
+            return told("broke off: the model failed")
         parts = [
             counted(self.new_tokens, "token"),
-            f"first after {self.time_to_first_token_s * 1000:.0f} ms",
+            told("first after {time:.0f} ms", time=self.time_to_first_token_s * 1000),
         ]
         if self.tokens_per_s:
-            parts.append(f"{self.tokens_per_s:.1f} tokens/s")
-        parts.append(f"read {self.prompt_tokens}")
+            parts.append(told("{tokens_per_s:.1f} tokens/s", tokens_per_s=self.tokens_per_s))
+        parts.append(told("read {prompt_tokens}", prompt_tokens=self.prompt_tokens))
         ends = {
-            "end": "complete",
-            "length": "the context is full" if self.context_full else "cut at the limit",
-            "cancelled": "stopped",
+            "end": told("complete"),
+            "length": told("the context is full") if self.context_full else told("cut at the limit"),
+            "cancelled": told("stopped"),
         }
         parts.append(ends.get(self.stop, self.stop))
-        return ", ".join(parts)
+        return listed(parts)
 
 
 @dataclass

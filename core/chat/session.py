@@ -16,6 +16,7 @@ from core.chat.transcript import Chat, History
 from core.errors import LabError, RequestError, Use
 from core.folder import adapter_names, lab_command
 from core.formats import human_bytes
+from core.language import told
 from core.model.messages import Message, Segment
 from core.options import AUTO
 
@@ -200,7 +201,7 @@ class ChatSession:
                 place = range(len(self.turns))[turn]
             except IndexError:
                 raise RequestError(
-                    "There is no question to ask again.", "The conversation has none yet."
+                    told("There is no question to ask again."), told("The conversation has none yet.")
                 ) from None
             old = self.turns[place]
             adapters, main = old.adapters, old.main
@@ -235,9 +236,12 @@ class ChatSession:
         names = tuple(adapter or BASE for adapter in adapters)
         if len(names) != 2 or names[0] == names[1]:
             raise RequestError(
-                "There is nothing to compare.",
-                f"The adapters of this model: {', '.join(self.adapters()) or 'none'}.",
-                ("Train one with: ", lab_command(self.model_dir, "run", "finetune", "optimize")),
+                told("There is nothing to compare."),
+                told(
+                    "The adapters of this model: {adapters}.",
+                    adapters=", ".join(self.adapters()) or told("none"),
+                ),
+                told("Train one with: {run}", run=lab_command(self.model_dir, "run", "finetune", "optimize")),
             )
         main = self._adapter if self._adapter in names else names[1]
         return self._begin(Turn(self._asked(text), names, main), on_event)
@@ -387,7 +391,9 @@ class ChatSession:
     def _check_free(self) -> None:
         if self._current is not None and not self._current.over:
             raise RequestError(
-                "An answer is under way.", "One question is answered at a time.", "Stop it first."
+                told("An answer is under way."),
+                told("One question is answered at a time."),
+                told("Stop it first."),
             )
 
     def _begin(
@@ -446,9 +452,9 @@ class ChatSession:
     def _asked(self, text: str) -> str:
         if not text.strip():
             raise RequestError(
-                "The question is empty.",
-                "There is nothing to answer.",
-                "Type a question.",
+                told("The question is empty."),
+                told("There is nothing to answer."),
+                told("Type a question."),
                 code="chat.question",
             )
         self._check_size(text)
@@ -459,9 +465,13 @@ class ChatSession:
         size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
         if size > self._longest:
             raise RequestError(
-                "The question is longer than the context.",
-                f"It has {human_bytes(size)}; {human_bytes(self._longest)} is the most for this context.",
-                ("Shorten it, or raise ", Use("chat.context_tokens"), "."),
+                told("The question is longer than the context."),
+                told(
+                    "It has {size}; {longest} is the most for this context.",
+                    size=human_bytes(size),
+                    longest=human_bytes(self._longest),
+                ),
+                told("Shorten it, or raise {context_tokens}.", context_tokens=Use("chat.context_tokens")),
                 code="chat.too-long",
             )
 
@@ -486,7 +496,9 @@ def choose_adapter(model_dir: Path, there: list[str], wanted: str | None, usual:
             return there[0]
         return usual if usual in there else None
     raise RequestError(
-        f"There is no adapter {wanted!r}.",
-        f"The model has: {', '.join(there) or 'no adapter'}.",
-        ("Name one of those, or train it: ", lab_command(model_dir, "run", "finetune", "optimize")),
+        told("There is no adapter {wanted!r}.", wanted=wanted),
+        told("The model has: {there}.", there=", ".join(there) or told("no adapter")),
+        told(
+            "Name one of those, or train it: {run}", run=lab_command(model_dir, "run", "finetune", "optimize")
+        ),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import RequestError
+from core.language import told
 from core.recipe import OPTIONS, ChatSection
 
 
@@ -44,7 +45,9 @@ class Sampling:
             try:
                 checked[name] = declared.parse(value) if isinstance(value, str) else declared.check(value)
             except ValueError as error:
-                raise RequestError(f"{name} cannot be set so.", f"{error}.") from None
+                raise RequestError(
+                    told("{name} cannot be set so.", name=name), told("{error}.", error=error)
+                ) from None
         return dataclasses.replace(self, **checked)
 
     def as_dict(self) -> dict[str, Any]:
@@ -57,5 +60,9 @@ def _known(name: str) -> str:
     if name in names:
         return name
     near = difflib.get_close_matches(name, names, n=1)
-    hint = f"Did you mean {near[0]}?" if near else f"The settings are: {', '.join(names)}."
-    raise RequestError(f"There is no setting {name}.", "", hint)
+    hint = (
+        told("Did you mean {near}?", near=near[0])
+        if near
+        else told("The settings are: {names}.", names=", ".join(names))
+    )
+    raise RequestError(told("There is no setting {name}.", name=name), "", hint)

@@ -21,6 +21,7 @@ from core.chat.response import FAILED, Answer, Turn
 from core.errors import MachineError, RequestError
 from core.events import now
 from core.files import explained, open_file
+from core.language import told
 from core.text import clean
 
 VERSION = 1
@@ -161,7 +162,7 @@ class History:
     def reopen(self, wanted: str) -> Chat:
         """Go on with an earlier conversation, by file name, name or number. RequestError if there is none."""
         if self._folder is None:
-            raise RequestError("This chat keeps no transcripts.")
+            raise RequestError(told("This chat keeps no transcripts."))
         chat = find_chat(self._folder, wanted)
         self.turns, self.dropped = chat.turns, chat.first
         self.name, self.system = chat.name, chat.system
@@ -206,8 +207,8 @@ class History:
                     stream.write(line.encode() + b"\n")
         except OSError as error:
             raise MachineError(
-                "The conversation cannot be written down.",
-                f"{place}: {error.strerror}.",
+                told("The conversation cannot be written down."),
+                told("{place}: {strerror}.", place=place, strerror=error.strerror),
                 code="chat.transcript",
             ) from error
 
@@ -221,7 +222,7 @@ class History:
             with suppress(FileExistsError), open(path, "xb") as stream:
                 stream.write(header.encode() + b"\n")
                 return path
-        raise RequestError("Too many chats were begun in one second.", f"{folder}")
+        raise RequestError(told("Too many chats were begun in one second."), told("{folder}", folder=folder))
 
 
 def read_chat(path: Path) -> Chat:
@@ -239,14 +240,16 @@ def read_chat(path: Path) -> Chat:
                 _apply(chat, record)
     except OSError as error:
         raise RequestError(
-            "There is no such chat.",
-            f"{path}: {error.strerror}.",
-            "List them with /chats.",
+            told("There is no such chat."),
+            told("{path}: {strerror}.", path=path, strerror=error.strerror),
+            told("List them with /chats."),
             code="chat.missing",
         ) from None
     if not known:
         raise RequestError(
-            "This file is no chat.", f"{path} has no header line of a chat.", code="chat.missing"
+            told("This file is no chat."),
+            told("{path} has no header line of a chat.", path=path),
+            code="chat.missing",
         )
     return chat
 
@@ -321,9 +324,9 @@ def find_chat(folder: Path, wanted: str) -> Chat:
         if wanted in (chat.path.stem, chat.path.name, chat.name):
             return chat
     raise RequestError(
-        f"There is no chat {clean(wanted, keep_newlines=False)[:100]!r}.",
-        f"{folder} has {len(chats)}.",
-        "List them with /chats.",
+        told("There is no chat {wanted!r}.", wanted=clean(wanted, keep_newlines=False)[:100]),
+        told("{folder} has {count}.", folder=folder, count=len(chats)),
+        told("List them with /chats."),
         code="chat.missing",
     )
 

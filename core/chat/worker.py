@@ -20,6 +20,7 @@ from core.chat.protocol import (
 )
 from core.errors import LabError, MachineError, RequestError
 from core.folder import lab_command
+from core.language import told
 from core.process import Request, serve
 from core.text import without_logins
 
@@ -66,7 +67,9 @@ class ChatWorker:
             return to_wire(self._engine.ready)
         engine = self._engine
         if engine is None:
-            raise self._load_error or RequestError("No model is loaded.", f"The request was {message.type}.")
+            raise self._load_error or RequestError(
+                told("No model is loaded."), told("The request was {type}.", type=message.type)
+            )
         if isinstance(message, Ask):
             for event in engine.ask(message, request.arrived, lambda: request.cancelled):
                 request.tell(to_wire(event))
@@ -75,16 +78,20 @@ class ChatWorker:
             return to_wire(Adapted(message.adapter, engine.set_adapter(message.adapter)))
         if isinstance(message, Score):
             return to_wire(engine.score(message))
-        raise RequestError("The worker does not do that.", f"The request was {message.type}.")
+        raise RequestError(
+            told("The worker does not do that."), told("The request was {type}.", type=message.type)
+        )
 
 
 def _no_package(error: ImportError) -> LabError:
     """A package that the model needs is not in this Python, which OLIVEPRESS_CHAT_PYTHON may have named."""
     named = isinstance(error, ModuleNotFoundError) and error.name
     return MachineError(
-        "The model's process lacks a package.",
-        f"{sys.executable}: {error}.",
-        f"{f'pip install {error.name}' if named else 'Mend its packages'}, for that Python.",
+        told("The model's process lacks a package."),
+        told("{executable}: {error}.", executable=sys.executable, error=error),
+        told("pip install {name}, for that Python.", name=error.name)
+        if named
+        else told("Mend its packages, for that Python."),
     )
 
 
@@ -94,15 +101,21 @@ def _native(message: ProtocolMessage, error: Exception) -> LabError:
         return _no_memory(text)
     if isinstance(message, Load):
         again = lab_command(Path(message.model_dir), "run", "optimize", "--force")
-        return ChatError("The model could not be loaded.", text, ("Run the optimize stage again: ", again))
-    return ChatError("The model failed while it answered.", text, "Ask again, or start the chat again.")
+        return ChatError(
+            told("The model could not be loaded."),
+            text,
+            told("Run the optimize stage again: {again}", again=again),
+        )
+    return ChatError(
+        told("The model failed while it answered."), text, told("Ask again, or start the chat again.")
+    )
 
 
 def _no_memory(text: str) -> LabError:
     return MachineError(
-        "There is not enough memory.",
+        told("There is not enough memory."),
         text,
-        "Close other programs, set a smaller chat.context_tokens in lab.toml, or use a smaller model.",
+        told("Close other programs, set a smaller chat.context_tokens in lab.toml, or use a smaller model."),
         code="machine.memory",
     )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.check.types import FAIL, OK, SKIP, WARN, Check
+from core.language import told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -51,23 +52,23 @@ def probes(*, verify: bool = False) -> list[Probe]:
     from core.stages import STAGES
 
     return [
-        Probe("python", packages.python),
-        Probe("packages", packages.packages),
-        Probe("tracker", packages.tracker, stages=("finetune",)),
-        Probe("recipe", place.recipe),
-        Probe("folder", place.folder, stages=tuple(STAGES)),
-        Probe("jobs", place.other_job, stages=()),
-        Probe("results", place.results, limit_s=1800 if verify else 4.0, stages=()),
-        Probe("gpu", gpu.gpu),
-        Probe("builds", gpu.builds),
-        Probe("device", devices.devices, stages=("optimize",)),
-        Probe("model", model.model, stages=("quantize",)),
-        Probe("weights", model.weights, stages=("quantize",)),
-        Probe("adapter", model.adapter, stages=("optimize",)),
-        Probe("memory", machine.needs, limit_s=4.5),
-        Probe("data", data.data, stages=("quantize", "finetune")),
-        Probe("azure", azure.azure, stages=("upload",)),
-        Probe("terminal", terminal.terminal, stages=()),
+        Probe(told("python"), packages.python),
+        Probe(told("packages"), packages.packages),
+        Probe(told("tracker"), packages.tracker, stages=("finetune",)),
+        Probe(told("recipe"), place.recipe),
+        Probe(told("folder"), place.folder, stages=tuple(STAGES)),
+        Probe(told("jobs"), place.other_job, stages=()),
+        Probe(told("results"), place.results, limit_s=1800 if verify else 4.0, stages=()),
+        Probe(told("gpu"), gpu.gpu),
+        Probe(told("builds"), gpu.builds),
+        Probe(told("device"), devices.devices, stages=("optimize",)),
+        Probe(told("model"), model.model, stages=("quantize",)),
+        Probe(told("weights"), model.weights, stages=("quantize",)),
+        Probe(told("adapter"), model.adapter, stages=("optimize",)),
+        Probe(told("memory"), machine.needs, limit_s=4.5),
+        Probe(told("data"), data.data, stages=("quantize", "finetune")),
+        Probe(told("azure"), azure.azure, stages=("upload",)),
+        Probe(told("terminal"), terminal.terminal, stages=()),
     ]
 
 
@@ -130,6 +131,7 @@ def require(
     from core.check.types import run_probes
     from core.data.model_text import model_folder
     from core.errors import Do, MachineError, RequestError, joined
+    from core.formats import listed
 
     wanted = [
         probe
@@ -149,8 +151,10 @@ def require(
         check.code.startswith(("model.", "adapter.")) or check.name in ("recipe", "data") for check in failed
     )
     raise (RequestError if wrong else MachineError)(
-        "This cannot be run as it is asked for." if wrong else "This machine cannot run that as it is.",
-        "\n".join(f"{check.name}: {check.found}" for check in failed),
+        told("This cannot be run as it is asked for.")
+        if wrong
+        else told("This machine cannot run that as it is."),
+        listed((told("{name}: {found}", name=check.name, found=check.found) for check in failed), "\n"),
         joined(
             [
                 *(check.advice for check in failed if check.fix),

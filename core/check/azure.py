@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from core.azure.signin import found, remembered
 from core.check.types import OK, SKIP, WARN, Check, Subject
 from core.errors import Do
+from core.language import told
 
 
 def azure(subject: Subject) -> Iterator[Check]:
@@ -16,19 +17,31 @@ def azure(subject: Subject) -> Iterator[Check]:
     choice = remembered() or found()
     if choice is None:
         if wanted:
-            yield Check("azure sign-in", WARN, "Nobody is signed in.", (Do("login"),))
+            yield Check(told("azure sign-in"), WARN, told("Nobody is signed in."), (Do("login"),))
         else:
-            yield Check("azure sign-in", SKIP, "Nobody is signed in; only upload needs it.")
+            yield Check(told("azure sign-in"), SKIP, told("Nobody is signed in; only upload needs it."))
     else:
-        who = f" as {choice.user}" if getattr(choice, "user", "") else ""
-        how = "chosen" if choice.chosen else "found"
-        yield Check("azure sign-in", OK, f"{choice.method} ({how}){who}; not asked over the network")
+        who = told(" as {user}", user=choice.user) if getattr(choice, "user", "") else ""
+        how = told("chosen") if choice.chosen else told("found")
+        yield Check(
+            told("azure sign-in"),
+            OK,
+            told("{method} ({how}){who}; not asked over the network", method=choice.method, how=how, who=who),
+        )
     if upload.workspace and upload.resource_group and upload.subscription:
-        yield Check("azure workspace", OK, f"{upload.workspace} in {upload.resource_group}")
+        yield Check(
+            told("azure workspace"),
+            OK,
+            told(
+                "{workspace} in {resource_group}",
+                workspace=upload.workspace,
+                resource_group=upload.resource_group,
+            ),
+        )
     elif wanted:
         yield Check(
-            "azure workspace",
+            told("azure workspace"),
             WARN,
-            "The recipe names no whole workspace.",
+            told("The recipe names no whole workspace."),
             (Do.of("workspaces", subject.lab.root, "--use", "NAME"),),
         )

@@ -10,6 +10,7 @@ from core.data import resolve_data_file
 from core.errors import Do, LabError
 from core.files import folder_bytes
 from core.formats import human_bytes
+from core.language import told
 
 
 def data(subject: Subject) -> Iterator[Check]:
@@ -17,22 +18,37 @@ def data(subject: Subject) -> Iterator[Check]:
     try:
         path = resolve_data_file(subject.recipe, subject.lab.root)
     except LabError as error:
-        yield Check("data", FAIL, f"{error.title} {error.detail}", error.advice, error.code)
+        yield Check(
+            told("data"),
+            FAIL,
+            told("{title} {detail}", title=error.title, detail=error.detail),
+            error.advice,
+            error.code,
+        )
         return
     size = folder_bytes(path) if path.is_dir() else path.stat().st_size
     if size == 0:
         yield Check(
-            "data", FAIL, f"{path} is empty.", "Put one JSON object on each line, with prompt and response."
+            told("data"),
+            FAIL,
+            told("{path} is empty.", path=path),
+            told("Put one JSON object on each line, with prompt and response."),
         )
         return
     try:
         small_split(subject)
     except LabError as error:
-        yield Check("data", FAIL, f"{error.title} {error.detail}", error.advice, error.code)
+        yield Check(
+            told("data"),
+            FAIL,
+            told("{title} {detail}", title=error.title, detail=error.detail),
+            error.advice,
+            error.code,
+        )
         return
     yield Check(
-        "data",
+        told("data"),
         OK,
-        f"{path}, {human_bytes(size)}",
-        ("Look closer with: ", Do.of("data", subject.lab.root)),
+        told("{path}, {size}", path=path, size=human_bytes(size)),
+        told("Look closer with: {data}", data=Do.of("data", subject.lab.root)),
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.errors import MachineError, RequestError
+from core.language import told
 from core.optimize.targets import Target, list_targets, require_target
 from core.providers import PROVIDERS
 
@@ -19,7 +20,12 @@ def devices(subject: Subject) -> Iterator[Check]:
     try:
         require_target(optimize.device, optimize.provider, optimize.precision)
     except (RequestError, MachineError) as error:
-        yield Check("device", FAIL, f"{error.title} {error.detail}", error.advice)
+        yield Check(
+            told("device"),
+            FAIL,
+            told("{title} {detail}", title=error.title, detail=error.detail),
+            error.advice,
+        )
 
 
 def _providers_of(device: str) -> Iterator[Check]:
@@ -33,7 +39,9 @@ def _providers_of(device: str) -> Iterator[Check]:
         short = name.removesuffix("ExecutionProvider")
         precisions = ", ".join(PROVIDERS[name].precisions)
         if target.can_run:
-            yield Check(short, OK, f"models can be built and run here: {precisions}")
+            yield Check(
+                short, OK, told("models can be built and run here: {precisions}", precisions=precisions)
+            )
         elif target.can_build:
             yield Check(short, WARN, target.why, target.fix)
         else:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.language import told
+
 LIMIT_S = 3.0
 
 
@@ -83,7 +85,11 @@ def ask(model: str) -> HubAnswer:
     """What the hub tells of ``owner/name`` or ``owner/name@revision``."""
     cached = cached_config(model)
     if offline():
-        detail = "HF_HUB_OFFLINE is set" + ("" if cached else " and the model was not downloaded before")
+        detail = (
+            told("HF_HUB_OFFLINE is set")
+            if cached
+            else told("HF_HUB_OFFLINE is set and the model was not downloaded before")
+        )
         return HubAnswer("ok" if cached else "offline", cached, detail=detail)
     name, _, revision = model.partition("@")
     try:
@@ -94,20 +100,44 @@ def ask(model: str) -> HubAnswer:
     except urllib.error.HTTPError as error:
         if error.code in (401, 403, 404):
             state = "missing" if token() or error.code == 404 else "denied"
-            return HubAnswer(state, cached, detail=f"{endpoint()} answered {error.code} for {name}")
-        return HubAnswer("unreachable", cached, detail=f"{endpoint()} answered {error.code}")
+            return HubAnswer(
+                state,
+                cached,
+                detail=told(
+                    "{endpoint} answered {code} for {name}", endpoint=endpoint(), code=error.code, name=name
+                ),
+            )
+        return HubAnswer(
+            "unreachable",
+            cached,
+            detail=told("{endpoint} answered {code}", endpoint=endpoint(), code=error.code),
+        )
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        return HubAnswer("ok" if cached else "unreachable", cached, detail=f"{endpoint()}: {reason}")
+        return HubAnswer(
+            "ok" if cached else "unreachable",
+            cached,
+            detail=told("{endpoint}: {reason}", endpoint=endpoint(), reason=reason),
+        )
     try:
         config = _get(f"/{name}/resolve/{urllib.parse.quote(revision or 'main', safe='')}/config.json")
     except urllib.error.HTTPError as error:
         state = "gated" if error.code in (401, 403) else "missing"
         return HubAnswer(
-            state, cached, licence, gated, f"{endpoint()} answered {error.code} for its config.json"
+            state,
+            cached,
+            licence,
+            gated,
+            told("{endpoint} answered {code} for its config.json", endpoint=endpoint(), code=error.code),
         )
     except (OSError, ValueError) as error:
-        return HubAnswer("unreachable", cached, licence, gated, f"{endpoint()}: {error}")
+        return HubAnswer(
+            "unreachable",
+            cached,
+            licence,
+            gated,
+            told("{endpoint}: {error}", endpoint=endpoint(), error=error),
+        )
     return HubAnswer("ok", config, licence, gated)
 
 

@@ -14,21 +14,19 @@ from core.check.settings import record_lengths, resolved
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.errors import Hint, Use
 from core.folder import room_hint
-from core.formats import human_bytes, rough_duration
+from core.formats import human_bytes, listed, rough_duration
 from core.hardware import free_ram, load_nvml, read_gpus, usable_cores, usable_gpus
+from core.language import told
 from core.model.folder import config_facts
 from core.model.gguf import check_gguf, is_unpacked, unpacking_memory
 from core.model.sources import kind_of, local_place
 
 LONG_S = 3600.0
-LESS = (
-    "Lower ",
-    Use("finetune.batch_size"),
-    ", ",
-    Use("data.max_seq_len"),
-    " or ",
-    Use("finetune.rank"),
-    ".",
+LESS = told(
+    "Lower {batch_size}, {max_seq_len} or {rank}.",
+    batch_size=Use("finetune.batch_size"),
+    max_seq_len=Use("data.max_seq_len"),
+    rank=Use("finetune.rank"),
 )
 
 
@@ -57,7 +55,9 @@ def needs(subject: Subject) -> Iterator[Check]:
     """RAM, GPU memory, disk and time for each stage that is to run."""
     every = estimates(subject)
     if not every:
-        yield Check("memory", SKIP, "The model's config.json is not at hand, so nothing can be estimated.")
+        yield Check(
+            told("memory"), SKIP, told("The model's config.json is not at hand, so nothing can be estimated.")
+        )
         return
     wanted = [need for name, need in every.items() if name in subject.stages]
     if not wanted:
@@ -83,25 +83,26 @@ def _unpacking(subject: Subject) -> int:
 
 
 def _table(wanted: list[StageNeed], field: str) -> str:
-    return ", ".join(f"{need.stage} {human_bytes(getattr(need, field))}" for need in wanted)
+    return listed(
+        told("{stage} {size}", stage=need.stage, size=human_bytes(getattr(need, field))) for need in wanted
+    )
 
 
 def judge_ram(wanted: list[StageNeed], free: int) -> Check:
     """RAM: the stage that needs most, against what is free."""
     most = max(wanted, key=lambda need: need.ram)
-    found = f"{_table(wanted, 'ram')}; {human_bytes(free)} free"
+    found = told("{table}; {free} free", table=_table(wanted, "ram"), free=human_bytes(free))
     if most.ram > free:
         hints: dict[str, Hint] = {
-            "quantize": (
-                "Use a smaller model, fewer ",
-                Use("quantize.calibration_samples"),
-                ", or a machine with more memory.",
+            "quantize": told(
+                "Use a smaller model, fewer {calibration_samples}, or a machine with more memory.",
+                calibration_samples=Use("quantize.calibration_samples"),
             ),
             "finetune": LESS,
         }
-        hint = hints.get(most.stage, "Use a machine with more memory, or free some.")
-        return Check("memory", FAIL, found, hint)
-    return Check("memory", WARN if most.ram > 0.85 * free else OK, found)
+        hint = hints.get(most.stage, told("Use a machine with more memory, or free some."))
+        return Check(told("memory"), FAIL, found, hint)
+    return Check(told("memory"), WARN if most.ram > 0.85 * free else OK, found)
 
 
 def judge_gpu(wanted: list[StageNeed], free: int) -> Check:
@@ -111,19 +112,28 @@ def judge_gpu(wanted: list[StageNeed], free: int) -> Check:
         free: on the first GPU, where no other decides.
     """
     least = min((need.gpu_free or free for need in wanted if need.gpu), default=free)
-    found = f"{_table([need for need in wanted if need.gpu], 'gpu')}; {human_bytes(least)} free"
+    found = told(
+        "{table}; {least} free",
+        table=_table([need for need in wanted if need.gpu], "gpu"),
+        least=human_bytes(least),
+    )
     if any(need.gpu > (need.gpu_free or free) for need in wanted):
-        return Check("gpu memory", FAIL, found, LESS)
-    return Check("gpu memory", OK, found)
+        return Check(told("gpu memory"), FAIL, found, LESS)
+    return Check(told("gpu memory"), OK, found)
 
 
 def judge_disk(wanted: list[StageNeed], free: int, where: Path) -> Check:
     """Disk: all that the stages leave, and once more the largest, which is half made beside the old one."""
     total = sum(need.disk for need in wanted) + max(need.disk for need in wanted)
-    found = f"{human_bytes(total)} needed, {human_bytes(free)} free at {where}"
+    found = told(
+        "{total} needed, {free} free at {where}",
+        total=human_bytes(total),
+        free=human_bytes(free),
+        where=where,
+    )
     if total > free:
-        return Check("disk", FAIL, found, room_hint(where))
-    return Check("disk", OK, found)
+        return Check(told("disk"), FAIL, found, room_hint(where))
+    return Check(told("disk"), OK, found)
 
 
 def judge_time(wanted: list[StageNeed], after: StageNeed | None = None) -> Check:
@@ -133,11 +143,22 @@ def judge_time(wanted: list[StageNeed], after: StageNeed | None = None) -> Check
         after: what may be run on the result; its time is told, and not judged.
     """
     total = sum(need.seconds for need in wanted)
-    found = "about " + ", ".join(f"{need.stage} {rough_duration(need.seconds)}" for need in wanted)
+    stages = listed(
+        told("{stage} {time}", stage=need.stage, time=rough_duration(need.seconds)) for need in wanted
+    )
+    found = told("about {stages}", stages=stages)
     if after is not None:
-        found += f"; {after.stage}, where it is asked for, {rough_duration(after.seconds)}"
+        found = told(
+            "about {stages}; {stage}, where it is asked for, {time}",
+            stages=stages,
+            stage=after.stage,
+            time=rough_duration(after.seconds),
+        )
     if total > LONG_S:
         return Check(
-            "time", WARN, found, "A GPU, fewer finetune.steps or a shorter data.max_seq_len shorten it."
+            told("time"),
+            WARN,
+            found,
+            told("A GPU, fewer finetune.steps or a shorter data.max_seq_len shorten it."),
         )
-    return Check("time", OK, found)
+    return Check(told("time"), OK, found)

@@ -11,6 +11,7 @@ from core.check import hub
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.errors import Do, LabError
 from core.formats import human_bytes
+from core.language import told
 from core.model.architectures import TRIED, judge
 from core.model.auto import Facts, resolve
 from core.model.faults import faults, not_finite
@@ -34,14 +35,14 @@ LOOKED_AT = 2**30
 """Bytes of weights that are looked at here; of a larger model they are when quantize begins."""
 
 _NAMES = {
-    "architecture": "architecture",
-    "remote-code": "remote code",
-    "adapter": "model",
-    "tokens-beyond-embeddings": "tokenizer",
-    "template": "chat template",
-    "no-end": "tokenizer",
-    "group-size": "group size",
-    "context": "context",
+    "architecture": told("architecture"),
+    "remote-code": told("remote code"),
+    "adapter": told("model"),
+    "tokens-beyond-embeddings": told("tokenizer"),
+    "template": told("chat template"),
+    "no-end": told("tokenizer"),
+    "group-size": told("group size"),
+    "context": told("context"),
 }
 """The name of a fault's check, by the last part of its code; that of all others is ``weights``."""
 
@@ -52,16 +53,25 @@ def model(subject: Subject) -> Iterator[Check]:
     kind = kind_of(source, subject.lab.root)
     if kind == "azureml":
         yield Check(
-            "model", SKIP, f"{source} is asked for when quantize runs.", ("Sign in first: ", Do("login"))
+            told("model"),
+            SKIP,
+            told("{source} is asked for when quantize runs.", source=source),
+            told("Sign in first: {login}", login=Do("login")),
         )
         return
     if kind == "gguf":
         try:
             header = check_gguf(local_place(source, subject.lab.root))
         except LabError as error:
-            yield Check("model", FAIL, f"{error.title} {error.detail}", error.advice, error.code)
+            yield Check(
+                told("model"),
+                FAIL,
+                told("{title} {detail}", title=error.title, detail=error.detail),
+                error.advice,
+                error.code,
+            )
             return
-        yield Check("model", OK, _about(header))
+        yield Check(told("model"), OK, _about(header))
     elif kind == "hub":
         yield from _on_hub(source)
     else:
@@ -70,43 +80,104 @@ def model(subject: Subject) -> Iterator[Check]:
         try:
             check_folder(path)
         except LabError as error:
-            yield Check("model", FAIL, f"{error.title} {error.detail}", error.advice, error.code)
+            yield Check(
+                told("model"),
+                FAIL,
+                told("{title} {detail}", title=error.title, detail=error.detail),
+                error.advice,
+                error.code,
+            )
             return
         licence = read_licence(path).name
-        yield Check("model", OK, f"{source}" + (f", licence {licence}" if licence else ""))
+        yield Check(
+            told("model"),
+            OK,
+            told("{source}, licence {licence}", source=source, licence=licence) if licence else source,
+        )
     yield from _abilities(subject)
 
 
 def _about(header: Header) -> str:
-    licence = f", licence {header.licence}" if header.licence else ""
-    template = "its own chat template" if header.templates else "no chat template: a base model"
-    return (
-        f"{header.path.name}{licence}, {header.architecture}, {template}; unpacked once to "
-        f"{human_bytes(header.float_bytes)} below {cache_dir()}"
+    named = header.path.name
+    if header.licence:
+        named = told("{source}, licence {licence}", source=named, licence=header.licence)
+    template = told("its own chat template") if header.templates else told("no chat template: a base model")
+    return told(
+        "{name}, {architecture}, {template}; unpacked once to {float_bytes} below {cache_dir}",
+        name=named,
+        architecture=header.architecture,
+        template=template,
+        float_bytes=human_bytes(header.float_bytes),
+        cache_dir=cache_dir(),
     )
 
 
 def _on_hub(source: str) -> Iterator[Check]:
     answer = _ask(source)
-    licence = f", licence {answer.licence}" if answer.licence else ""
+    named = (
+        told("{source}, licence {licence}", source=source, licence=answer.licence)
+        if answer.licence
+        else source
+    )
     if answer.state == "ok":
-        note = f" ({answer.detail}; the copy on this machine is used)" if answer.detail else ""
+        said = named
+        if answer.gated:
+            said = told("{model}, gated: access granted", model=said)
+        if answer.detail:
+            said = told(
+                "{model} ({detail}; the copy on this machine is used)", model=said, detail=answer.detail
+            )
         state = WARN if answer.gated and not hub.token() else OK
         yield Check(
-            "model", state, f"{source}{licence}{', gated: access granted' if answer.gated else ''}{note}"
+            told("model"),
+            state,
+            said,
         )
     elif answer.state in ("gated", "denied"):
-        fix = f"Ask for access at {hub.endpoint()}/{source.split('@')[0]}, then: hf auth login, or set HF_TOKEN."
-        yield Check("model", FAIL, f"{source} may not be had: {answer.detail}.{licence}", fix)
+        fix = told(
+            "Ask for access at {endpoint}/{repository}, then: hf auth login, or set HF_TOKEN.",
+            endpoint=hub.endpoint(),
+            repository=source.split("@")[0],
+        )
+        yield Check(
+            told("model"),
+            FAIL,
+            told(
+                "{source} may not be had: {detail}. Its licence: {licence}",
+                source=source,
+                detail=answer.detail,
+                licence=answer.licence,
+            )
+            if answer.licence
+            else told("{source} may not be had: {detail}.", source=source, detail=answer.detail),
+            fix,
+        )
     elif answer.state == "missing":
-        fix = "Check the name; a private model needs a token: hf auth login, or set HF_TOKEN."
-        yield Check("model", FAIL, f"{source} was not found: {answer.detail}.", fix)
+        fix = told("Check the name; a private model needs a token: hf auth login, or set HF_TOKEN.")
+        yield Check(
+            told("model"),
+            FAIL,
+            told("{source} was not found: {detail}.", source=source, detail=answer.detail),
+            fix,
+        )
     elif answer.state == "offline":
-        fix = "Unset HF_HUB_OFFLINE, or name a folder that holds the model."
-        yield Check("model", FAIL, f"{source} is not on this machine: {answer.detail}.", fix)
+        fix = told("Unset HF_HUB_OFFLINE, or name a folder that holds the model.")
+        yield Check(
+            told("model"),
+            FAIL,
+            told("{source} is not on this machine: {detail}.", source=source, detail=answer.detail),
+            fix,
+        )
     else:
-        fix = "Check the network or the proxy (HTTPS_PROXY), set HF_ENDPOINT to a mirror, or name a folder."
-        yield Check("model", FAIL, f"{source} cannot be asked for: {answer.detail}.", fix)
+        fix = told(
+            "Check the network or the proxy (HTTPS_PROXY), set HF_ENDPOINT to a mirror, or name a folder."
+        )
+        yield Check(
+            told("model"),
+            FAIL,
+            told("{source} cannot be asked for: {detail}.", source=source, detail=answer.detail),
+            fix,
+        )
 
 
 def _abilities(subject: Subject) -> Iterator[Check]:
@@ -115,12 +186,22 @@ def _abilities(subject: Subject) -> Iterator[Check]:
         return
     every = faults(facts, resolve(subject.recipe, Facts.of_model(facts), None).recipe)
     for fault in every:
-        name = _NAMES.get(fault.code.rpartition(".")[2], "weights")
+        name = _NAMES.get(fault.code.rpartition(".")[2], told("weights"))
         state = FAIL if fault.stops else WARN
-        yield Check(name, state, f"{fault.title} {fault.detail}", fault.advice, fault.code)
+        yield Check(
+            name,
+            state,
+            told("{title} {detail}", title=fault.title, detail=fault.detail),
+            fault.advice,
+            fault.code,
+        )
     if not any(fault.code == "model.architecture" for fault in every):
         verdict = judge(facts.config)
-        yield Check("architecture", OK if verdict.state == TRIED else WARN, f"{verdict.reason}")
+        yield Check(
+            told("architecture"),
+            OK if verdict.state == TRIED else WARN,
+            verdict.reason,
+        )
 
 
 def weights(subject: Subject) -> Iterator[Check]:
@@ -133,7 +214,9 @@ def weights(subject: Subject) -> Iterator[Check]:
         if bytes_to_look_at(files, facts.dtype) > LOOKED_AT:
             size = human_bytes(sum(file.stat().st_size for file in files))
             yield Check(
-                "weights", SKIP, f"{size}: they are looked at, for NaN and Inf, when quantize begins."
+                told("weights"),
+                SKIP,
+                told("{size}: they are looked at, for NaN and Inf, when quantize begins.", size=size),
             )
             return
         found = first_not_finite(files, facts.dtype)
@@ -141,10 +224,24 @@ def weights(subject: Subject) -> Iterator[Check]:
         return  # the model's own check tells
     if found is None:
         if facts.parameters:
-            yield Check("weights", OK, f"{facts.parameters:,} numbers in {facts.dtype}, every one finite")
+            yield Check(
+                told("weights"),
+                OK,
+                told(
+                    "{parameters:,} numbers in {dtype}, every one finite",
+                    parameters=facts.parameters,
+                    dtype=facts.dtype,
+                ),
+            )
         return
     fault = not_finite(found)
-    yield Check("weights", FAIL, f"{fault.title} {fault.detail}", fault.advice, fault.code)
+    yield Check(
+        told("weights"),
+        FAIL,
+        told("{title} {detail}", title=fault.title, detail=fault.detail),
+        fault.advice,
+        fault.code,
+    )
 
 
 def adapter(subject: Subject) -> Iterator[Check]:
@@ -152,7 +249,13 @@ def adapter(subject: Subject) -> Iterator[Check]:
     try:
         refuse_model_as_adapter(subject.lab.finetuned_dir(subject.recipe.finetune.adapter))
     except LabError as error:
-        yield Check("adapter", FAIL, f"{error.title} {error.detail}", error.advice, error.code)
+        yield Check(
+            told("adapter"),
+            FAIL,
+            told("{title} {detail}", title=error.title, detail=error.detail),
+            error.advice,
+            error.code,
+        )
 
 
 def facts_of(subject: Subject) -> ModelFacts | None:

@@ -12,6 +12,7 @@ from packaging.utils import canonicalize_name
 
 from core.check.types import FAIL, OK, WARN, Check, Subject
 from core.errors import MachineError
+from core.language import told
 from core.trackers import refuse_missing
 
 OURS = "olivepress"
@@ -26,20 +27,28 @@ STAND_INS = {
 BREAKS: tuple[tuple[str, str, str, str], ...] = (("olive-ai", "==0.13.0", "transformers", ">=5.24"),)
 """Pairs that install together and do not work together: a, its versions, b, its versions."""
 
-FIX = "Install the versions that work together: pip install -c constraints.txt olivepress"
+FIX = told("Install the versions that work together: pip install -c constraints.txt olivepress")
 
 
 def python(subject: Subject) -> Iterator[Check]:
     """The interpreter."""
-    found = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    found = told(
+        "Python {python_version} on {system} {machine}",
+        python_version=platform.python_version(),
+        system=platform.system(),
+        machine=platform.machine(),
+    )
     if tuple(sys.version_info) < OLDEST_PYTHON:
-        yield Check("python", FAIL, found, "Use Python 3.11 or newer.")
+        yield Check(told("python"), FAIL, found, told("Use Python 3.11 or newer."))
     elif sys.version_info[:2] not in TRIED_PYTHON:
         yield Check(
-            "python", WARN, f"{found}: not tried with these packages", "Python 3.11 and 3.12 were tried."
+            told("python"),
+            WARN,
+            told("{found}: not tried with these packages", found=found),
+            told("Python 3.11 and 3.12 were tried."),
         )
     else:
-        yield Check("python", OK, found)
+        yield Check(told("python"), OK, found)
 
 
 def packages(subject: Subject) -> Iterator[Check]:
@@ -48,9 +57,9 @@ def packages(subject: Subject) -> Iterator[Check]:
     if not problems:
         names = ("olive-ai", "torch", "transformers", "peft", "onnxruntime-genai", "textual")
         shown = ", ".join(f"{name} {dist.version}" for name in names if (dist := installed(name)))
-        yield Check("packages", OK, shown)
+        yield Check(told("packages"), OK, shown)
     for problem in problems:
-        yield Check("packages", FAIL, problem, FIX)
+        yield Check(told("packages"), FAIL, problem, FIX)
 
 
 def tracker(subject: Subject) -> Iterator[Check]:
@@ -61,9 +70,15 @@ def tracker(subject: Subject) -> Iterator[Check]:
     try:
         refuse_missing(name)
     except MachineError as error:
-        yield Check("tracker", FAIL, f"{error.title} {error.detail}", error.advice, error.code)
+        yield Check(
+            told("tracker"),
+            FAIL,
+            told("{title} {detail}", title=error.title, detail=error.detail),
+            error.advice,
+            error.code,
+        )
     else:
-        yield Check("tracker", OK, f"{name} gets the curves of a finetune")
+        yield Check(told("tracker"), OK, told("{name} gets the curves of a finetune", name=name))
 
 
 def installed(name: str) -> Distribution | None:
@@ -82,7 +97,7 @@ def find_conflicts(root: str, find: Callable[[str], Distribution | None]) -> Ite
     Args:
         find: gives the :class:`~importlib.metadata.Distribution` of a name, or None.
     """
-    waiting, seen, told = [root], {canonicalize_name(root)}, set()
+    waiting, seen, noted = [root], {canonicalize_name(root)}, set()
     versions: dict[str, str] = {}
     while waiting:
         name = waiting.pop()
@@ -97,16 +112,25 @@ def find_conflicts(root: str, find: Callable[[str], Distribution | None]) -> Ite
             other = find(requirement.name)
             if other is None:
                 wanted = f"{requirement.name}{requirement.specifier}"
-                problem = f"{dist.name} {dist.version} needs {wanted}, which is missing"
+                problem: str = told(
+                    "{name} {version} needs {wanted}, which is missing",
+                    name=dist.name,
+                    version=dist.version,
+                    wanted=wanted,
+                )
             elif not requirement.specifier.contains(other.version, prereleases=True):
-                problem = (
-                    f"{dist.name} {dist.version} needs {requirement.name}{requirement.specifier}, "
-                    f"and {other.version} is installed"
+                problem = told(
+                    "{name} {version} needs {other}{specifier}, and {other_version} is installed",
+                    name=dist.name,
+                    version=dist.version,
+                    other=requirement.name,
+                    specifier=requirement.specifier,
+                    other_version=other.version,
                 )
             else:
                 problem = ""
-            if problem and problem not in told:
-                told.add(problem)
+            if problem and problem not in noted:
+                noted.add(problem)
                 yield problem
             if needed not in seen:
                 seen.add(needed)
@@ -118,7 +142,13 @@ def _known_breaks(versions: dict[str, str]) -> Iterator[str]:
     for a, a_range, b, b_range in BREAKS:
         pair = [(name, Requirement(f"{name}{spec}").specifier) for name, spec in ((a, a_range), (b, b_range))]
         if all(name in versions and spec.contains(versions[name], prereleases=True) for name, spec in pair):
-            yield f"{a} {versions[a]} does not work with {b} {versions[b]}"
+            yield told(
+                "{a} {a_version} does not work with {b} {b_version}",
+                a=a,
+                a_version=versions[a],
+                b=b,
+                b_version=versions[b],
+            )
 
 
 def _requirements(lines: Iterable[str]) -> Iterator[Requirement]:

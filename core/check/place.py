@@ -10,16 +10,32 @@ from pathlib import Path
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
 from core.errors import Do, Hint, LabError, Use
 from core.files import MANIFEST, damage
+from core.formats import listed
 from core.jobs import list_jobs
+from core.language import told
 from core.recipe import read_recipe
 from core.stages import STAGES, Stage
 
 NETWORK_TYPES = frozenset(
     {
-        "nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "fuse.blobfuse", "fuse.blobfuse2", "lustre", "9p", "afs",
-        "ceph", "fuse.s3fs", "glusterfs", "fuse.glusterfs", "virtiofs",
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "fuse.sshfs",
+        "fuse.blobfuse",
+        "fuse.blobfuse2",
+        "lustre",
+        "9p",
+        "afs",
+        "ceph",
+        "fuse.s3fs",
+        "glusterfs",
+        "fuse.glusterfs",
+        "virtiofs",
     }
-)  # fmt: skip
+)
 
 
 def recipe(subject: Subject) -> Iterator[Check]:
@@ -27,21 +43,32 @@ def recipe(subject: Subject) -> Iterator[Check]:
     path = subject.lab.recipe_path
     if not path.exists():
         yield Check(
-            "recipe",
+            told("recipe"),
             WARN,
-            f"No {path.name} yet; the defaults are looked at.",
+            told("No {name} yet; the defaults are looked at.", name=path.name),
             ("", Do.of("new", subject.lab.root)),
         )
         return
     try:
         read = read_recipe(path)
     except LabError as error:
-        yield Check("recipe", FAIL, f"{error.title} {error.detail}", error.advice)
+        yield Check(
+            told("recipe"),
+            FAIL,
+            told("{title} {detail}", title=error.title, detail=error.detail),
+            error.advice,
+        )
     else:
         yield Check(
-            "recipe",
+            told("recipe"),
             OK,
-            f"{path}: {read.model.source}, {read.quantize.algorithm}, adapter {read.finetune.adapter}",
+            told(
+                "{path}: {source}, {algorithm}, adapter {adapter}",
+                path=path,
+                source=read.model.source,
+                algorithm=read.quantize.algorithm,
+                adapter=read.finetune.adapter,
+            ),
         )
 
 
@@ -55,14 +82,33 @@ def folder(subject: Subject) -> Iterator[Check]:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        yield Check("folder", FAIL, f"{existing} cannot be written: {error.strerror}.", "Use another folder.")
+        yield Check(
+            told("folder"),
+            FAIL,
+            told("{existing} cannot be written: {strerror}.", existing=existing, strerror=error.strerror),
+            told("Use another folder."),
+        )
         return
     kind = file_system(existing, _mounts())
     if kind in NETWORK_TYPES:
-        yield Check("folder", WARN, f"{root} lies on a network disk ({kind}): slow for models, and locks may not hold.",
-                    "Put the lab on a local disk.")  # fmt: skip
+        yield Check(
+            told("folder"),
+            WARN,
+            told(
+                "{root} lies on a network disk ({kind}): slow for models, and locks may not hold.",
+                root=root,
+                kind=kind,
+            ),
+            told("Put the lab on a local disk."),
+        )
     else:
-        yield Check("folder", OK, f"{root} can be written" + (f" ({kind})" if kind else ""))
+        yield Check(
+            told("folder"),
+            OK,
+            told("{root} can be written ({kind})", root=root, kind=kind)
+            if kind
+            else told("{root} can be written", root=root),
+        )
 
 
 def _mounts() -> str:
@@ -91,13 +137,17 @@ def other_job(subject: Subject) -> Iterator[Check]:
     """No job holds the lab."""
     active = [job for job in list_jobs(subject.lab) if job.active and STAGES[job.stage].computes]
     if not subject.lab.jobs_dir.exists():
-        yield Check("jobs", SKIP, "No job has run here yet.")
+        yield Check(told("jobs"), SKIP, told("No job has run here yet."))
     elif active:
         job = active[0]
-        yield Check("jobs", FAIL, f"{job.id} is {job.state} in this lab.",
-                    ("Wait for it, or: ", Do.of("cancel", subject.lab.root, job.id)))  # fmt: skip
+        yield Check(
+            told("jobs"),
+            FAIL,
+            told("{id} is {state} in this lab.", id=job.id, state=job.state),
+            told("Wait for it, or: {cancel}", cancel=Do.of("cancel", subject.lab.root, job.id)),
+        )
     else:
-        yield Check("jobs", OK, "No job is running in this lab.")
+        yield Check(told("jobs"), OK, told("No job is running in this lab."))
 
 
 def results(subject: Subject) -> Iterator[Check]:
@@ -113,22 +163,29 @@ def results(subject: Subject) -> Iterator[Check]:
     for stage, folder in there:
         name = str(folder.relative_to(subject.lab.root))
         if broken := damage(folder, verify=subject.verify):
-            found, again = f"{name} is damaged: {' '.join(broken[:5])}", _again(subject, stage, folder)
-            yield Check("results", FAIL, found, again, "result.damaged")
+            found, again = (
+                told("{name} is damaged: {broken}", name=name, broken=listed(broken[:5], " ")),
+                _again(subject, stage, folder),
+            )
+            yield Check(told("results"), FAIL, found, again, "result.damaged")
         else:
             whole.append(name)
     if whole:
-        yield Check("results", OK, f"As they were made: {', '.join(whole)}")
+        yield Check(told("results"), OK, told("As they were made: {whole}", whole=", ".join(whole)))
     elif not there:
-        yield Check("results", SKIP, "Nothing has been made here yet.")
+        yield Check(told("results"), SKIP, told("Nothing has been made here yet."))
 
 
 def _again(subject: Subject, stage: Stage, folder: Path) -> Hint:
     """What makes a stage's result again; where that cannot be done here, what can."""
     source = STAGES[stage.needs].makes if stage.needs else None
     if source and not any(each.is_dir() for each in source.folders(subject.lab)):
-        return "Fetch it again; there is nothing here to make it from."
+        return told("Fetch it again; there is nothing here to make it from.")
     run = Do.of("run", subject.lab.root, stage.name)
     if stage.makes and folder != stage.makes.folder(subject.lab, subject.recipe.finetune.adapter):
-        return "Set ", Use("finetune.adapter", folder.name), ", then: ", run, ". Or remove the folder."
+        return told(
+            "Set {adapter}, then: {run}. Or remove the folder.",
+            adapter=Use("finetune.adapter", folder.name),
+            run=run,
+        )
     return (run,)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 from core.check.types import OK, SKIP, WARN, Check, Subject
+from core.language import told
 
 WIDTH, HEIGHT = 80, 24
 
@@ -16,7 +17,9 @@ WIDTH, HEIGHT = 80, 24
 def terminal(subject: Subject) -> Iterator[Check]:
     """How the wizard will look here."""
     if not sys.stdout.isatty() and not sys.stderr.isatty():
-        yield Check("terminal", SKIP, "No terminal: the commands work, and the wizard by lines (--plain).")
+        yield Check(
+            told("terminal"), SKIP, told("No terminal: the commands work, and the wizard by lines (--plain).")
+        )
         return
     size = shutil.get_terminal_size()
     yield judge(os.environ, size.columns, size.lines, locale.getpreferredencoding(False))
@@ -26,37 +29,67 @@ def judge(environment: Mapping[str, str], columns: int, lines: int, encoding: st
     """The verdict on a terminal described by its environment, size and encoding."""
     term = environment.get("TERM", "")
     colours = (
-        "no colours" if environment.get("NO_COLOR") or term in ("dumb", "") else _colours(environment, term)
+        told("no colours")
+        if environment.get("NO_COLOR") or term in ("dumb", "")
+        else _colours(environment, term)
     )
-    found = f"{columns}x{lines}, {term or 'TERM not set'}, {colours}, {encoding}"
+    found = told(
+        "{columns}x{lines}, {term}, {colours}, {encoding}",
+        columns=columns,
+        lines=lines,
+        term=term or told("TERM not set"),
+        colours=colours,
+        encoding=encoding,
+    )
     inside = [name for name, mark in (("tmux", "TMUX"), ("screen", "STY")) if environment.get(mark)]
     if environment.get("TERM_PROGRAM") == "vscode":
         inside.append("VS Code")
     if inside:
-        found += ", in " + " and ".join(inside)
+        programs = inside[0]
+        for other in inside[1:]:
+            programs = told("{one} and {other}", one=programs, other=other)
+        found = told("{terminal}, in {programs}", terminal=found, programs=programs)
     if term in ("dumb", ""):
         return Check(
-            "terminal",
+            told("terminal"),
             WARN,
             found,
-            "The wizard asks by lines here. To have it drawn: export TERM=xterm",
+            told("The wizard asks by lines here. To have it drawn: export TERM=xterm"),
         )
     if columns < WIDTH or lines < HEIGHT:
-        return Check("terminal", WARN, f"{found}: small", f"Make it at least {WIDTH} by {HEIGHT}.")
+        return Check(
+            told("terminal"),
+            WARN,
+            told("{found}: small", found=found),
+            told("Make it at least {width} by {height}.", width=WIDTH, height=HEIGHT),
+        )
     if encoding.upper().replace("-", "") not in ("UTF8", "UTF_8"):
-        return Check("terminal", WARN, f"{found}: not UTF-8", "Try: export LC_ALL=C.UTF-8")
+        return Check(
+            told("terminal"),
+            WARN,
+            told("{found}: not UTF-8", found=found),
+            told("Try: export LC_ALL=C.UTF-8"),
+        )
     if "screen" in inside or "tmux" in inside:
-        return Check("terminal", OK, f"{found}; Ctrl-A and Ctrl-B belong to it, no key of the wizard does")
+        return Check(
+            told("terminal"),
+            OK,
+            told("{found}; Ctrl-A and Ctrl-B belong to it, no key of the wizard does", found=found),
+        )
     if "VS Code" in inside:
         return Check(
-            "terminal",
+            told("terminal"),
             OK,
-            f"{found}; it keeps F1, F5, F6, F10, F11, Ctrl-P, Ctrl-Q for itself, and the wizard needs none",
+            told(
+                "{found}; it keeps F1, F5, F6, F10, F11, Ctrl-P, Ctrl-Q for itself, and the wizard needs "
+                "none",
+                found=found,
+            ),
         )
-    return Check("terminal", OK, found)
+    return Check(told("terminal"), OK, found)
 
 
 def _colours(environment: Mapping[str, str], term: str) -> str:
     if environment.get("COLORTERM") in ("truecolor", "24bit"):
-        return "true colour"
-    return "256 colours" if "256" in term else "16 colours"
+        return told("true colour")
+    return told("256 colours") if "256" in term else told("16 colours")

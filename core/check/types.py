@@ -11,6 +11,7 @@ from typing import Any
 
 from core.errors import Help, Hint, hint_as_dict, merged, parts_of, with_told
 from core.folder import LabFolder
+from core.language import told
 from core.recipe import Recipe
 from core.stages import default_stages
 from core.text import without_logins
@@ -116,7 +117,15 @@ def run_probes(
         try:
             found = list(probe.look(subject))
         except Exception as error:
-            found = [Check(probe.name, WARN, f"It could not be looked at: {type(error).__name__}: {error}")]
+            found = [
+                Check(
+                    probe.name,
+                    WARN,
+                    told(
+                        "It could not be looked at: {kind}: {error}", kind=type(error).__name__, error=error
+                    ),
+                )
+            ]
         answers.put((number, found))
 
     began = time.monotonic()
@@ -134,8 +143,8 @@ def run_probes(
                     Check(
                         probes[n].name,
                         WARN,
-                        f"No answer within {probes[n].limit_s:g} s.",
-                        "Try again, or go on.",
+                        told("No answer within {limit_s:g} s.", limit_s=probes[n].limit_s),
+                        told("Try again, or go on."),
                     )
                 ]
                 _tell(results[n], on_check)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
 from core.errors import RequestError
+from core.language import told
 
 if TYPE_CHECKING:
     from core.export.write import Exported, ExportRequest
@@ -60,22 +61,25 @@ class ExportForm:
 _ALL = (
     ExportForm(
         "onnx",
-        "ONNX folder",
-        "The ONNX model with its adapters and a program that asks it with onnxruntime-genai alone.",
+        told("ONNX folder"),
+        told("The ONNX model with its adapters and a program that asks it with onnxruntime-genai alone."),
         run="core.export.onnx",
         next="python {out}/ask.py 'What should I see in Paris?'",
     ),
     ExportForm(
         "foundry-local",
-        "Foundry Local",
-        "The ONNX model with one adapter built in, in the folder that Foundry Local takes models from.",
+        told("Foundry Local"),
+        told("The ONNX model with one adapter built in, in the folder that Foundry Local takes models from."),
         run="core.export.foundry",
         next="foundry cache cd {out}/.. and foundry model run {name}",
     ),
     ExportForm(
         "merged",
-        "Merged safetensors",
-        "One float model with the adapter folded in, which transformers, vLLM and others open as any model.",
+        told("Merged safetensors"),
+        told(
+            "One float model with the adapter folded in, which transformers, vLLM and others open as "
+            "any model."
+        ),
         run="core.export.merged",
         made_from="quantize",
         types=("model", "float16", "bfloat16", "float32", "int8"),
@@ -83,8 +87,11 @@ _ALL = (
     ),
     ExportForm(
         "gguf",
-        "GGUF and Modelfile",
-        "One file for llama.cpp, LM Studio and their like, with the Modelfile that makes it a model of Ollama.",
+        told("GGUF and Modelfile"),
+        told(
+            "One file for llama.cpp, LM Studio and their like, with the Modelfile that makes it a "
+            "model of Ollama."
+        ),
         run="core.export.gguf",
         made_from="quantize",
         types=("q8_0", "q4_1", "f16", "bf16", "f32"),
@@ -92,8 +99,8 @@ _ALL = (
     ),
     ExportForm(
         "peft",
-        "PEFT adapter and its base",
-        "The adapter as PEFT reads it, beside the base that it was trained on, unpacked to float.",
+        told("PEFT adapter and its base"),
+        told("The adapter as PEFT reads it, beside the base that it was trained on, unpacked to float."),
         run="core.export.peft",
         made_from="quantize",
         types=("model", "float16", "bfloat16", "float32", "int8"),
@@ -101,23 +108,25 @@ _ALL = (
     ),
     ExportForm(
         "hub",
-        "Hugging Face Hub",
-        "One of the other forms, sent to a repository of yours on the hub; private unless told otherwise.",
+        told("Hugging Face Hub"),
+        told(
+            "One of the other forms, sent to a repository of yours on the hub; private unless told otherwise."
+        ),
         run="core.export.hub",
         out="OWNER/NAME",
     ),
     ExportForm(
         "olive",
-        "Olive workflow",
-        "The same stages as a workflow file, for people who go on with Olive alone.",
+        told("Olive workflow"),
+        told("The same stages as a workflow file, for people who go on with Olive alone."),
         run="core.export.olive",
         made_from="",
         out="FILE.json",
     ),
     ExportForm(
         "script",
-        "Python script",
-        "The same lab as a short program, to be changed and run again.",
+        told("Python script"),
+        told("The same lab as a short program, to be changed and run again."),
         run="core.export.script",
         made_from="",
         out="FILE.py",
@@ -125,8 +134,8 @@ _ALL = (
     ),
     ExportForm(
         "slurm",
-        "Slurm batch script",
-        "The same run as a script for sbatch, in this lab, on a machine of a cluster that sees it.",
+        told("Slurm batch script"),
+        told("The same run as a script for sbatch, in this lab, on a machine of a cluster that sees it."),
         run="core.export.slurm",
         made_from="",
         out="FILE.sh",
@@ -134,8 +143,8 @@ _ALL = (
     ),
     ExportForm(
         "skypilot",
-        "SkyPilot task",
-        "The same run as a task for sky launch, with what it needs in a folder beside it.",
+        told("SkyPilot task"),
+        told("The same run as a task for sky launch, with what it needs in a folder beside it."),
         run="core.export.skypilot",
         made_from="",
         out="FILE.yaml",
@@ -155,8 +164,8 @@ def form_named(name: str) -> ExportForm:
     """
     if name not in FORMS:
         raise RequestError(
-            f"There is no form {name!r} to export to.",
-            hint="The forms are: " + ", ".join(FORMS) + ".",
+            told("There is no form {name!r} to export to.", name=name),
+            hint=told("The forms are: {forms}.", forms=", ".join(FORMS)),
             code="export.unknown",
         )
     return FORMS[name]
@@ -170,9 +179,13 @@ def type_of(form: ExportForm, asked: str) -> str:
     """
     if asked and asked not in form.types:
         raise RequestError(
-            f"{form.title} has no type {asked!r}." if form.types else f"{form.title} takes no type.",
-            f"--type {asked} with --to {form.name}.",
-            f"The types are: {', '.join(form.types)}." if form.types else "Leave --type out.",
+            told("{title} has no type {asked!r}.", title=form.title, asked=asked)
+            if form.types
+            else told("{title} takes no type.", title=form.title),
+            told("--type {asked} with --to {name}.", asked=asked, name=form.name),
+            told("The types are: {types}.", types=", ".join(form.types))
+            if form.types
+            else told("Leave --type out."),
             code="export.type",
         )
     return asked or next(iter(form.types), "")

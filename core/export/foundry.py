@@ -18,6 +18,7 @@ from core.export.prompts import turns_of
 from core.export.write import Exported, ExportRequest, free_place, into_folder
 from core.files import folder_bytes, write_json
 from core.folder import lab_command
+from core.language import told
 from core.optimize.adapters import LAYOUT_FILE, check_adapter, data_path, read_layout
 from core.optimize.switched import leave_on
 
@@ -39,7 +40,7 @@ def run(wanted: ExportRequest) -> Exported:
         notes = finish(wanted, folder)
         turns = turns_of(lab_prompts(wanted, folder))
         if turns is None:
-            notes.append("Older versions of Foundry Local have no prompt template for this model.")
+            notes.append(told("Older versions of Foundry Local have no prompt template for this model."))
         write_json(
             folder / "inference_model.json",
             {"Name": name, "PromptTemplate": turns.by_role() if turns is not None else None},
@@ -82,9 +83,9 @@ def build_in(source: Path, adapter_file: Path | None, folder: Path) -> None:
     places = set(layout.inputs())
     if missing := sorted(places - known.keys()):
         raise StageError(
-            "The ONNX model has not the places that its layout tells of.",
-            f"{source}: {missing[0]}.",
-            ("Make it anew: ", lab_command(source, "run", "optimize", "--force")),
+            told("The ONNX model has not the places that its layout tells of."),
+            told("{source}: {missing}.", source=source, missing=missing[0]),
+            told("Make it anew: {run}", run=lab_command(source, "run", "optimize", "--force")),
             code="export.unusable",
         )
     with (folder / ADAPTER_DATA).open("wb") as stream:
@@ -121,7 +122,7 @@ def _place(initializer: Any, tensor: torch.Tensor, offset: int) -> None:
     initializer.dims.extend(tensor.shape)
     initializer.data_location = TensorProto.EXTERNAL
     del initializer.external_data[:]
-    told = {"location": ADAPTER_DATA, "offset": offset, "length": tensor.numel() * tensor.element_size()}
-    for key, value in told.items():
+    noted = {"location": ADAPTER_DATA, "offset": offset, "length": tensor.numel() * tensor.element_size()}
+    for key, value in noted.items():
         entry = initializer.external_data.add()
         entry.key, entry.value = key, str(value)

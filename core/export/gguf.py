@@ -25,6 +25,7 @@ from core.export.modelfile import modelfile
 from core.export.onnx import lab_prompts
 from core.export.prompts import put_template, turns_of
 from core.export.write import Exported, ExportRequest, into_folder
+from core.language import told
 from core.model.folder import ModelFacts, model_facts
 from core.model.gguf import ARCHITECTURES, check_gguf, config_of, llama3_factors
 from core.olive.checkpoint import Packed, matrix_sizes, read_tensors
@@ -44,7 +45,7 @@ _ONE_MORE = frozenset({"gemma2", "gemma3"})
 _TURNED = frozenset({"llama"})
 """Architectures whose q and k rows stand in another order in GGUF: pairs side by side, not in halves."""
 
-_HINT = "Export another form, such as --to merged, which llama.cpp's own converter may read."
+_HINT = told("Export another form, such as --to merged, which llama.cpp's own converter may read.")
 
 
 def run(wanted: ExportRequest) -> Exported:
@@ -55,9 +56,9 @@ def run(wanted: ExportRequest) -> Exported:
     as_packed = wanted.type == "q4_1"
     if as_packed and not facts.quantization:
         raise RequestError(
-            "The lab's model has no 4-bit numbers.",
-            f"{checkpoint} is float: quantize.algorithm is none.",
-            "Leave --type out, or choose another.",
+            told("The lab's model has no 4-bit numbers."),
+            told("{checkpoint} is float: quantize.algorithm is none.", checkpoint=checkpoint),
+            told("Leave --type out, or choose another."),
             code="export.type",
         )
     if as_packed:
@@ -110,8 +111,16 @@ def architecture(facts: ModelFacts) -> str:
     arch = _BY_TYPE.get(facts.model_type)
     if arch is None or facts.experts:
         raise RequestError(
-            f"Models of the architecture {facts.model_type or 'unknown'} cannot be written as GGUF here.",
-            f"{facts.path}/config.json: model_type = {facts.model_type!r}; written are {', '.join(_BY_TYPE)}.",
+            told(
+                "Models of the architecture {model_type} cannot be written as GGUF here.",
+                model_type=facts.model_type or told("unknown"),
+            ),
+            told(
+                "{path}/config.json: model_type = {model_type!r}; written are {by_type}.",
+                path=facts.path,
+                model_type=facts.model_type,
+                by_type=", ".join(_BY_TYPE),
+            ),
             _HINT,
             code="export.architecture",
         )
@@ -123,14 +132,20 @@ def architecture(facts: ModelFacts) -> str:
     }
     wrong = [key for key, holds in odd.items() if holds]
     if wrong:
-        raise _not_in_gguf(facts, wrong[0], config.get(wrong[0]), "nothing of the kind")
+        raise _not_in_gguf(facts, wrong[0], config.get(wrong[0]), told("nothing of the kind"))
     return arch
 
 
 def _not_in_gguf(facts: ModelFacts, key: str, value: Any, instead: Any) -> RequestError:
     return RequestError(
-        "The model has something that its GGUF file cannot carry.",
-        f"{facts.path}/config.json: {key} = {str(value)[:120]}; llama.cpp would take {str(instead)[:120]}.",
+        told("The model has something that its GGUF file cannot carry."),
+        told(
+            "{path}/config.json: {key} = {value}; llama.cpp would take {instead}.",
+            path=facts.path,
+            key=key,
+            value=str(value)[:120],
+            instead=instead if isinstance(instead, str) else str(instead)[:120],
+        ),
         _HINT,
         code="export.architecture",
     )
@@ -140,9 +155,14 @@ def _refuse_other_packing(checkpoint: Path) -> None:
     for name, tensor in read_tensors(checkpoint):
         if isinstance(tensor, Packed) and tensor.bits == 4 and tensor.group_size % 32:
             raise RequestError(
-                "The lab's 4-bit numbers do not fit GGUF's blocks.",
-                f"{checkpoint}: {name} has groups of {tensor.group_size}; q4_1 has blocks of 32.",
-                "Choose another --type, or quantize with a quantize.group_size of 32 or more.",
+                told("The lab's 4-bit numbers do not fit GGUF's blocks."),
+                told(
+                    "{checkpoint}: {name} has groups of {group_size}; q4_1 has blocks of 32.",
+                    checkpoint=checkpoint,
+                    name=name,
+                    group_size=tensor.group_size,
+                ),
+                told("Choose another --type, or quantize with a quantize.group_size of 32 or more."),
                 code="export.packing",
             )
 
@@ -240,7 +260,7 @@ def _compare(file: Path, facts: ModelFacts) -> None:
     wanted = _layer_windows(header.architecture, facts)
     if facts.windows and tuple(map(bool, facts.windows)) != wanted:
         raise _not_in_gguf(
-            facts, "layer_types", config.get("layer_types"), "another order of layers with a window"
+            facts, "layer_types", config.get("layer_types"), told("another order of layers with a window")
         )
 
 
@@ -267,11 +287,11 @@ def _alike(one: Any, other: Any) -> bool:
 def _without_usual(rope: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of positions without those that say what holds anyway."""
     usual = {"partial_rotary_factor": 1.0, "beta_fast": 32, "beta_slow": 1}
-    told = {key: value for key, value in rope.items() if value is not None and usual.get(key) != value}
-    told.pop("type", None)  # an older name of rope_type
-    if told.get("rope_type") == "longrope":
-        told.pop("factor", None)  # follows from the two lengths
-    return told
+    noted = {key: value for key, value in rope.items() if value is not None and usual.get(key) != value}
+    noted.pop("type", None)  # an older name of rope_type
+    if noted.get("rope_type") == "longrope":
+        noted.pop("factor", None)  # follows from the two lengths
+    return noted
 
 
 # The weights
@@ -305,12 +325,12 @@ def _write(
     most: dict[str, int] = {}
     for done, (name, tensor, type) in enumerate(tensors):
         report.check_cancelled()
-        report.progress("Writing the weights", min(done, total), total)
+        report.progress(told("Writing the weights"), min(done, total), total)
         if name.endswith("rotary_emb.inv_freq"):
             continue
-        told = names.get_name(name, (".weight", ".bias"))
-        if told is None:
-            raise _not_in_gguf(facts, name, "a tensor", "no such tensor")
+        noted = names.get_name(name, (".weight", ".bias"))
+        if noted is None:
+            raise _not_in_gguf(facts, name, told("a tensor"), told("no such tensor"))
         tensor = _turned(tensor, name, arch, facts)
         if isinstance(tensor, torch.Tensor):
             tensor = tensor.float()
@@ -318,7 +338,7 @@ def _write(
                 tensor = tensor + 1
         kind, data = _stored(tensor, type, name)
         most[kind.name] = most.get(kind.name, 0) + data.nbytes
-        writer.add_tensor(told, data, raw_dtype=kind)
+        writer.add_tensor(noted, data, raw_dtype=kind)
     fullest = max(most, key=lambda kind: most[kind])
     writer.add_file_type(gguf.LlamaFileType[{"F32": "ALL_F32"}.get(fullest, f"MOSTLY_{fullest}")])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
@@ -353,9 +373,9 @@ def _stored(tensor: torch.Tensor | Packed, type: str, name: str) -> tuple[gguf.G
         type = "f16"
     if type == "f16" and float(numpy.abs(array).max(initial=0)) > 65504:
         raise StageError(
-            "The model's numbers do not fit float16.",
-            f"{name}.",
-            "Export it with --type bf16.",
+            told("The model's numbers do not fit float16."),
+            told("{name}.", name=name),
+            told("Export it with --type bf16."),
             code="export.type",
         )
     kind = kinds[type.upper()]
@@ -405,12 +425,12 @@ def _write_adapter(file: Path, arch: str, facts: ModelFacts, lora: Lora) -> None
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", float(lora.rank))
     for module, pair in lora.pairs.items():
-        told = names.get_name(f"{module}.weight", (".weight",))
-        if told is None:
-            raise _not_in_gguf(facts, module, "an adapter", "no such matrix")
+        noted = names.get_name(f"{module}.weight", (".weight",))
+        if noted is None:
+            raise _not_in_gguf(facts, module, told("an adapter"), told("no such matrix"))
         a, b = _scaled(pair, lora.rank)
-        writer.add_tensor(f"{told}.lora_a", a.contiguous().numpy())
-        writer.add_tensor(f"{told}.lora_b", _turned(b, f"{module}.weight", arch, facts).contiguous().numpy())
+        writer.add_tensor(f"{noted}.lora_a", a.contiguous().numpy())
+        writer.add_tensor(f"{noted}.lora_b", _turned(b, f"{module}.weight", arch, facts).contiguous().numpy())
     _finish(writer)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import RequestError
 from core.events import Reporter
+from core.language import told
 from core.model.folder import ModelFacts
 from core.model.gguf import check_gguf, text_files
 from core.model.prompt_format import PromptFormat
@@ -48,11 +49,11 @@ def write_text(writer: gguf.GGUFWriter, folder: Path, prompts: PromptFormat, fac
     """
     file = folder / "tokenizer.json"
     if not file.is_file():
-        raise _unknown(folder, "it has no tokenizer.json")
+        raise _unknown(folder, told("it has no tokenizer.json"))
     content = json.loads(file.read_bytes())
     model = content["model"]
     if model.get("type") != "BPE":
-        raise _unknown(folder, f"it is of the type {model.get('type')}")
+        raise _unknown(folder, told("it is of the type {type}", type=model.get("type")))
     tokens, kinds = _tokens(content, facts.embedding_rows or facts.vocab_size)
     pre = _pre(content, folder)
     merges = [" ".join(each) if isinstance(each, list) else each for each in model["merges"]]
@@ -99,15 +100,18 @@ def _say_what_is_stripped(
     if not stripping:
         return
     if facts.model_type != "phi3" or not set(tokens) >= _PHI3_TOKENS:
-        raise _unknown(folder, f"its token {stripping[0]['content']!r} swallows the spaces beside it")
+        raise _unknown(
+            folder,
+            told("its token {content!r} swallows the spaces beside it", content=stripping[0]["content"]),
+        )
     writer.add_name("Phi-3")
 
 
 def _unknown(folder: Path, what: str) -> RequestError:
     return RequestError(
-        "The tokenizer cannot be written as GGUF.",
-        f"{folder.name}: {what}.",
-        "Export another form, such as --to merged.",
+        told("The tokenizer cannot be written as GGUF."),
+        told("{name}: {what}.", name=folder.name, what=what),
+        told("Export another form, such as --to merged."),
         code="export.tokenizer",
     )
 
@@ -143,9 +147,9 @@ def _pre(content: Mapping[str, Any], folder: Path) -> str:
     if "ByteLevel" not in kinds:
         if content["model"].get("byte_fallback"):
             return ""
-        raise _unknown(folder, "it has neither bytes for letters nor SentencePiece's fallback to bytes")
+        raise _unknown(folder, told("it has neither bytes for letters nor SentencePiece's fallback to bytes"))
     if parts[-1].get("add_prefix_space"):
-        raise _unknown(folder, "it puts a space before every text")
+        raise _unknown(folder, told("it puts a space before every text"))
     if kinds == ["ByteLevel"]:
         return "gpt-2"
     if kinds == ["Digits", "ByteLevel"] and parts[0].get("individual_digits"):
@@ -185,4 +189,6 @@ def compare_text(file: Path, folder: Path, prompts: PromptFormat, report: Report
     for probe in _PROBES:
         own = prompts.tokenizer.tokenizer.encode(probe, add_special_tokens=False).ids
         if again.tokenizer.encode(probe, add_special_tokens=False).ids != own:
-            raise _unknown(folder, f"GGUF's form of it cuts {probe[:24]!r} into other tokens")
+            raise _unknown(
+                folder, told("GGUF's form of it cuts {probe!r} into other tokens", probe=probe[:24])
+            )

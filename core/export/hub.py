@@ -17,6 +17,7 @@ from core.export.forms import form_named, type_of
 from core.export.write import Exported, ExportRequest
 from core.files import MANIFEST
 from core.formats import counted, human_bytes
+from core.language import told
 from core.text import first_line
 from core.tqdm_progress import reporting
 from core.version import __version__
@@ -24,7 +25,7 @@ from core.version import __version__
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-_LOGIN = 'Log in with "hf auth login", or put a token that may write into HF_TOKEN.'
+_LOGIN = told('Log in with "hf auth login", or put a token that may write into HF_TOKEN.')
 
 
 def run(wanted: ExportRequest) -> Exported:
@@ -51,12 +52,18 @@ def run(wanted: ExportRequest) -> Exported:
     notes = list(made.notes)
     if wanted.dry_run:
         notes.insert(
-            0, f"{counted(len(files), 'file')}, {human_bytes(total)}, would be sent to {url}; nothing was."
+            0,
+            told(
+                "{files}, {total}, would be sent to {url}; nothing was.",
+                files=counted(len(files), "file"),
+                total=human_bytes(total),
+                url=url,
+            ),
         )
     if wanted.public and seen["private"]:
-        notes.append(f"{name} is there already and private: it stays so.")
+        notes.append(told("{name} is there already and private: it stays so.", name=name))
     if not wanted.public and seen["private"] is False:
-        notes.append(f"{name} is there already and open to everybody.")
+        notes.append(told("{name} is there already and open to everybody.", name=name))
     return Exported(
         "hub",
         url,
@@ -83,9 +90,9 @@ def _refuse_name(name: str) -> None:
         right = False
     if not right:
         raise RequestError(
-            "That is no name of a repository.",
-            f"{name!r} is not OWNER/NAME, as the hub takes it.",
-            "Name it as its page is named, such as my-name/travel.",
+            told("That is no name of a repository."),
+            told("{name!r} is not OWNER/NAME, as the hub takes it.", name=name),
+            told("Name it as its page is named, such as my-name/travel."),
             code="hub.name",
         )
 
@@ -131,7 +138,7 @@ def _send(wanted: ExportRequest, api: HfApi, name: str, files: list[tuple[str, P
                 report.check_cancelled()
                 api.preupload_lfs_files(name, [operation], free_memory=False)
                 done += file.stat().st_size
-                report.progress("Sending", done, total)
+                report.progress(told("Sending"), done, total)
             api.create_commit(
                 name, operations, commit_message=f"{wanted.hub_form} by OlivePress {__version__}"
             )
@@ -150,32 +157,47 @@ def _explain(error: Exception, name: str) -> LabError:
         chain.append(cause)
     answers = [answer for each in chain if (answer := getattr(each, "response", None)) is not None]
     status = int(answers[0].status_code) if answers else 0
-    where = f"{name} on {constants.ENDPOINT}"
+    where = told("{name} on {endpoint}", name=name, endpoint=constants.ENDPOINT)
     if isinstance(error, errors.LocalTokenNotFoundError):
-        return RequestError("Nobody is signed in to the hub.", where, _LOGIN, code="hub.sign-in")
+        return RequestError(told("Nobody is signed in to the hub."), where, _LOGIN, code="hub.sign-in")
     if any(isinstance(each, errors.OfflineModeIsEnabled) for each in chain) or constants.HF_HUB_OFFLINE:
         return MachineError(
-            "The hub is switched off.", "HF_HUB_OFFLINE is set.", "Unset HF_HUB_OFFLINE.", code="hub.offline"
+            told("The hub is switched off."),
+            told("HF_HUB_OFFLINE is set."),
+            told("Unset HF_HUB_OFFLINE."),
+            code="hub.offline",
         )
     if status == 401:
-        return RequestError("The hub refused the token.", f"{where}: HTTP 401.", _LOGIN, code="hub.sign-in")
+        return RequestError(
+            told("The hub refused the token."),
+            told("{where}: HTTP 401.", where=where),
+            _LOGIN,
+            code="hub.sign-in",
+        )
     if status == 403:
         return RequestError(
-            "You may not write there.",
-            f"{where}: HTTP 403.",
-            "Name a repository of your own account, or use a token that may write.",
+            told("You may not write there."),
+            told("{where}: HTTP 403.", where=where),
+            told("Name a repository of your own account, or use a token that may write."),
             code="hub.forbidden",
         )
     if status:
         return MachineError(
-            "The hub answered with an error.",
-            f"{where}: HTTP {status}.",
-            "Run the same again: what has arrived is not sent again.",
+            told("The hub answered with an error."),
+            told("{where}: HTTP {status}.", where=where, status=status),
+            told("Run the same again: what has arrived is not sent again."),
             code="hub.error",
         )
     return MachineError(
-        "The hub cannot be reached.",
-        f"{where}: {type(chain[-1]).__name__}: {first_line(chain[-1])[:200]}",
-        "Check the network and HF_ENDPOINT, and run the same again: what has arrived is not sent again.",
+        told("The hub cannot be reached."),
+        told(
+            "{where}: {kind}: {reason}",
+            where=where,
+            kind=type(chain[-1]).__name__,
+            reason=first_line(chain[-1])[:200],
+        ),
+        told(
+            "Check the network and HF_ENDPOINT, and run the same again: what has arrived is not sent again."
+        ),
         code="hub.unreachable",
     )

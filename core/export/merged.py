@@ -19,6 +19,7 @@ from core.export.onnx import lab_prompts
 from core.export.prompts import put_template, turns_of
 from core.export.write import Exported, ExportRequest, into_folder
 from core.files import write_json
+from core.language import told
 from core.model.folder import config_facts, read_config
 from core.olive.checkpoint import Packed, matrix_sizes, read_tensors
 from core.optimize.adapters import Lora, read_lora
@@ -95,11 +96,20 @@ def fitting_lora(wanted: ExportRequest) -> Lora | None:
     for module, pair in lora.pairs.items():
         trained = (pair.b.shape[0], pair.a.shape[1])
         if sizes.get(module) != trained:
-            there = f"is {list(sizes[module])} in the model" if module in sizes else "is not in the model"
+            there = (
+                told("is {sizes} in the model", sizes=list(sizes[module]))
+                if module in sizes
+                else told("is not in the model")
+            )
             raise RequestError(
-                f"The adapter {wanted.adapter} was trained on another base.",
-                f"{module} {there}, and {list(trained)} in the adapter.",
-                ("Train it again: ", Do.of("run", wanted.lab.root, "finetune")),
+                told("The adapter {adapter} was trained on another base.", adapter=wanted.adapter),
+                told(
+                    "{module} {there}, and {trained} in the adapter.",
+                    module=module,
+                    there=there,
+                    trained=list(trained),
+                ),
+                told("Train it again: {run}", run=Do.of("run", wanted.lab.root, "finetune")),
                 code="export.other-base",
             )
     return lora
@@ -123,7 +133,7 @@ def write_float(wanted: ExportRequest, folder: Path, type: str, lora: Lora | Non
     schemes: dict[str, Scheme] = {}
     for done, (name, tensor) in enumerate(folded(checkpoint, lora, keep=type == INT8)):
         wanted.report.check_cancelled()
-        wanted.report.progress("Writing the weights", min(done, total), total)
+        wanted.report.progress(told("Writing the weights"), min(done, total), total)
         module = name.removesuffix(".weight")
         if isinstance(tensor, Packed):
             parts, schemes[module] = as_packed(tensor)
@@ -152,7 +162,9 @@ def _see_that_all_is_there(wanted: ExportRequest, folder: Path) -> None:
     try:
         check_tensors(folder, wanted.lab.recipe.model.trust_remote_code)
     except RequestError as error:
-        raise StageError(error.title, error.detail, "Run quantize again.", code="export.unusable") from None
+        raise StageError(
+            error.title, error.detail, told("Run quantize again."), code="export.unusable"
+        ) from None
 
 
 def copy_text(source: Path, folder: Path) -> None:

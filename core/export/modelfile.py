@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core.export.prompts import TurnPieces
+from core.language import told
 from core.model.folder import ModelFacts
 from core.model.prompt_format import PromptFormat
 from core.recipe import Recipe
@@ -17,7 +18,8 @@ def modelfile(
     adapter: str | None,
 ) -> tuple[str, list[str]]:
     """Its text, and what is to be said of it."""
-    chat, notes = recipe.chat, []
+    chat = recipe.chat
+    notes: list[str] = []
     lines = [f"FROM ./{model}"]
     if adapter is not None:
         lines.append(f"ADAPTER ./{adapter}")
@@ -26,11 +28,13 @@ def modelfile(
     if template and '"""' not in template:
         lines.append(f'TEMPLATE """{template}"""')
     else:
-        notes.append("Ollama is told no template: it goes by the file's own, if it knows it.")
+        notes.append(told("Ollama is told no template: it goes by the file's own, if it knows it."))
     if chat.system:
         if '"""' in chat.system:
             notes.append(
-                'The system message has """ in it and stands in no Modelfile: give it to Ollama by hand.'
+                told(
+                    'The system message has """ in it and stands in no Modelfile: give it to Ollama by hand.'
+                )
             )
         else:
             lines.append(f'SYSTEM """{chat.system}"""')

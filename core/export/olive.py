@@ -13,6 +13,7 @@ from core.errors import RequestError, Use
 from core.events import Reporter
 from core.export.write import Exported, ExportRequest
 from core.files import write_atomic, write_json
+from core.language import told
 from core.recipe import recipe_text
 
 if TYPE_CHECKING:
@@ -55,9 +56,13 @@ def export_olive(lab: Lab, path: Path) -> dict[Path, str]:
     asked, root = lab.recipe, lab.root
     if asked.optimize.adapters == "merged":
         raise RequestError(
-            "An Olive workflow does not merge adapters.",
-            f"{lab.root}: optimize.adapters is merged, and the workflow would put the adapter beside the base.",
-            ("Set ", Use("optimize.adapters", "switched"), ", then export."),
+            told("An Olive workflow does not merge adapters."),
+            told(
+                "{root}: optimize.adapters is merged, and the workflow would put the adapter beside the "
+                "base.",
+                root=lab.root,
+            ),
+            told("Set {adapters}, then export.", adapters=Use("optimize.adapters", "switched")),
             code="export.merged",
         )
     path = path.expanduser().absolute()

@@ -12,6 +12,7 @@ from core.export.prompts import put_template, turns_of
 from core.export.write import Exported, ExportRequest, into_folder
 from core.files import MANIFEST, folder_bytes, read_if_whole
 from core.folder import adapter_names, merged_folder
+from core.language import told
 from core.model.inside import refuse_links
 from core.model.messages import Message
 from core.model.prompt_format import PromptFormat, read_prompt_format
@@ -61,16 +62,18 @@ def finish(wanted: ExportRequest, folder: Path) -> list[str]:
     prompts = lab_prompts(wanted, folder)
     notes = put_template(prompts, turns_of(prompts), folder)
     if prompts.plain_text:
-        notes.append("The records are text without questions, so no conversation is as in training.")
+        notes.append(told("The records are text without questions, so no conversation is as in training."))
     made = read_if_whole(wanted.folder.onnx_dir / MANIFEST)
     result = (made.get("result") or {}) if isinstance(made, dict) else {}
     if result.get("verified") is False:
         why = str(result.get("why_not_verified") or "no such device").rstrip(".")
-        notes.append(f"It was not tried on this machine: {why}.")
+        notes.append(told("It was not tried on this machine: {why}.", why=why))
     elif not _reads_alike(wanted, folder, prompts):
         notes.append(
-            "onnxruntime-genai's own tokenizer cuts a question into other tokens than the model was trained on: "
-            "answers may differ from the lab's chat."
+            told(
+                "onnxruntime-genai's own tokenizer cuts a question into other tokens than the model was "
+                "trained on: answers may differ from the lab's chat."
+            )
         )
     return notes
 
@@ -84,24 +87,24 @@ def _reads_alike(wanted: ExportRequest, folder: Path, prompts: PromptFormat) -> 
     asked = [Message("user", "What's to see in Paris, in 3 days?\n\nTwo cafés — naïve?")]
     if system := wanted.lab.recipe.chat.system:
         asked.insert(0, Message("system", system))
-    told = json.dumps([message.as_dict() for message in asked])
+    noted = json.dumps([message.as_dict() for message in asked])
     try:
         tokenizer = og.Tokenizer(open_model(folder))
     except Exception as error:  # the runtime raises what it likes; its words are all that is known
         raise StageError(
-            "The exported model cannot be opened.",
-            f"{folder}: {first_line(error)}.",
-            ("Make the ONNX model anew: ", Do.of("run", wanted.lab.root, "optimize", "--force")),
+            told("The exported model cannot be opened."),
+            told("{folder}: {error}.", folder=folder, error=first_line(error)),
+            told("Make the ONNX model anew: {run}", run=Do.of("run", wanted.lab.root, "optimize", "--force")),
             code="export.unusable",
         ) from None
     try:
-        text = tokenizer.apply_chat_template(messages=told, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(messages=noted, add_generation_prompt=True)
         ids = [int(each) for each in tokenizer.encode(text)]
     except Exception as error:  # as above: a template that its small Jinja does not know
         raise RequestError(
-            "onnxruntime-genai does not understand the model's chat template.",
-            f"{folder}/chat_template.jinja: {first_line(error)}.",
-            "Chat in the lab, or export another form.",
+            told("onnxruntime-genai does not understand the model's chat template."),
+            told("{folder}/chat_template.jinja: {error}.", folder=folder, error=first_line(error)),
+            told("Chat in the lab, or export another form."),
             code="export.template",
         ) from None
     return ids == prompts.prompt_ids(asked)

@@ -13,6 +13,7 @@ from core.export.programs import ask_peft
 from core.export.prompts import starts_by_tokenizer
 from core.export.write import Exported, ExportRequest, into_folder
 from core.files import read_json, write_json
+from core.language import told
 
 BASE, ADAPTER = "base", "adapter"
 _FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -23,13 +24,15 @@ def run(wanted: ExportRequest) -> Exported:
     adapter = wanted.adapter
     if adapter is None:
         raise RequestError(
-            "There is no adapter to export.",
-            f"{wanted.folder.finetuned_root} has none, or --no-adapter left it out.",
-            (
-                "Train one: ",
-                Do.of("run", wanted.lab.root, "finetune"),
-                "; the base alone: ",
-                Do.of("export", wanted.lab.root, "--to", "merged", "OUT", "--no-adapter"),
+            told("There is no adapter to export."),
+            told(
+                "{finetuned_root} has none, or --no-adapter left it out.",
+                finetuned_root=wanted.folder.finetuned_root,
+            ),
+            told(
+                "Train one: {run}; the base alone: {export}",
+                run=Do.of("run", wanted.lab.root, "finetune"),
+                export=Do.of("export", wanted.lab.root, "--to", "merged", "OUT", "--no-adapter"),
             ),
             code="export.adapter",
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from core.errors import LabError
 from core.files import read_json, write_atomic, write_json
+from core.language import told
 from core.model.messages import Message, text_of
 from core.model.prompt_format import PromptFormat
 from core.model.template import ChatTemplate, TemplateError
@@ -126,11 +127,11 @@ def turns_of(prompts: PromptFormat) -> TurnPieces | None:
     asked = [Message("user", _ASKED), Message("assistant", _SAID), Message("user", _AGAIN)]
     try:
         plain = text_of(prompts.opening(asked))
-        told = text_of(prompts.opening([Message("system", _SYSTEM), *asked]))
+        noted = text_of(prompts.opening([Message("system", _SYSTEM), *asked]))
         whole = text_of(prompts.segments(asked[:2]))
         first, answer, later, opening = _between(plain, _ASKED, _SAID, _AGAIN)
         system, after_system, answer_too, later_too, opening_too = _between(
-            told, _SYSTEM, _ASKED, _SAID, _AGAIN
+            noted, _SYSTEM, _ASKED, _SAID, _AGAIN
         )
         end = _between(whole, _ASKED, _SAID)[-1]
     except (LabError, TemplateError, ValueError):
@@ -174,7 +175,10 @@ def put_template(prompts: PromptFormat, turns: TurnPieces | None, folder: Path) 
             []
             if isinstance(own, ChatTemplate)
             else [
-                "The lab's template could not be written as a chat template: write the prompts as the lab does."
+                told(
+                    "The lab's template could not be written as a chat template: write the prompts as the "
+                    "lab does."
+                )
             ]
         )
     text = turns.jinja()
@@ -183,7 +187,12 @@ def put_template(prompts: PromptFormat, turns: TurnPieces | None, folder: Path) 
     if isinstance(config, dict):
         config.pop("chat_template", None)
         write_json(folder / "tokenizer_config.json", config)
-    return [f"Its chat template was made from {prompts.why}, so that it is asked as the lab's chat asks."]
+    return [
+        told(
+            "Its chat template was made from {why}, so that it is asked as the lab's chat asks.",
+            why=prompts.why,
+        )
+    ]
 
 
 def _same(own: ChatTemplate, turns: TurnPieces) -> bool:

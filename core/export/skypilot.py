@@ -12,6 +12,7 @@ from core.errors import Do, RequestError, Use
 from core.export.slurm import task_name
 from core.export.write import Exported, ExportRequest, free_place
 from core.files import explained, write_atomic
+from core.language import told
 from core.model.sources import kind_of
 from core.remote import jobfile, wheel
 from core.remote.contents import collect
@@ -28,14 +29,12 @@ def run(wanted: ExportRequest) -> Exported:
     recipe, root = wanted.lab.recipe, wanted.lab.root
     if kind_of(recipe.model.source, root) == "azureml":
         raise RequestError(
-            "A model of Azure ML cannot go along with this task.",
-            f"model.source = {recipe.model.source!r}.",
-            (
-                "Run it there: ",
-                Do.of("run", root, "--on", "azureml", "--compute", "NAME"),
-                ", or set ",
-                Use("model.source"),
-                ".",
+            told("A model of Azure ML cannot go along with this task."),
+            told("model.source = {source!r}.", source=recipe.model.source),
+            told(
+                "Run it there: {run}, or set {source}.",
+                run=Do.of("run", root, "--on", "azureml", "--compute", "NAME"),
+                source=Use("model.source"),
             ),
             code="export.model",
         )

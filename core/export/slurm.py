@@ -8,6 +8,7 @@ import sys
 
 from core.export.write import Exported, ExportRequest, free_place
 from core.files import write_atomic
+from core.language import told
 from core.stages import default_stages
 from core.text import clean
 
@@ -55,7 +56,9 @@ def run(wanted: ExportRequest) -> Exported:
     )
     notes = ["The lab and this Python must lie where the cluster's machines see them."]
     if not isinstance(gpus, int):
-        notes.append('finetune.gpus is "auto": one GPU is asked for; sbatch --gpus-per-node=N asks for more.')
+        notes.append(
+            told('finetune.gpus is "auto": one GPU is asked for; sbatch --gpus-per-node=N asks for more.')
+        )
     return Exported(
         "slurm",
         str(target),

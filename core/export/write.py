@@ -32,6 +32,7 @@ from core.files import (
     require_disk,
 )
 from core.folder import LabFolder
+from core.language import told
 from core.stale import older_answers, stale
 from core.tqdm_progress import reporting
 
@@ -142,10 +143,11 @@ def export(
         source = form_named(hub_form)
         if not source.is_folder:
             raise RequestError(
-                f"{source.title} cannot be sent to the hub.",
-                hint="The forms are: "
-                + ", ".join(name for name, each in FORMS.items() if each.is_folder)
-                + ".",
+                told("{title} cannot be sent to the hub.", title=source.title),
+                hint=told(
+                    "The forms are: {forms}.",
+                    forms=", ".join(name for name, each in FORMS.items() if each.is_folder),
+                ),
                 code="export.form",
             )
     wanted = ExportRequest(
@@ -175,9 +177,9 @@ def _adapter(lab: Lab, form: ExportForm, wanted: str | None) -> str | None:
         return there[0] if len(there) == 1 else usual if usual in there else None
     if wanted not in there:
         raise RequestError(
-            f"There is no adapter {wanted!r}.",
-            f"{lab.root} has: {', '.join(there) or 'none'}.",
-            ("Name one of those, or train it: ", Do.of("run", lab.root, "finetune", "optimize")),
+            told("There is no adapter {wanted!r}.", wanted=wanted),
+            told("{root} has: {there}.", root=lab.root, there=", ".join(there) or told("none")),
+            told("Name one of those, or train it: {run}", run=Do.of("run", lab.root, "finetune", "optimize")),
             code="export.adapter",
         )
     return wanted
@@ -200,27 +202,27 @@ def _look(wanted: ExportRequest, form: ExportForm) -> None:
     again = Do.of("run", lab.root, form.made_from, "--force")
     if not (place / proof).is_file():
         raise RequestError(
-            "There is nothing to export yet.",
-            f"{place} does not hold a model.",
-            ("Make it: ", Do.of("run", lab.root)),
+            told("There is nothing to export yet."),
+            told("{place} does not hold a model.", place=place),
+            told("Make it: {run}", run=Do.of("run", lab.root)),
             code="export.nothing",
         )
-    refuse_damaged(place, ("Make it anew: ", again))
+    refuse_damaged(place, told("Make it anew: {again}", again=again))
     if form.made_from == "quantize" and adapter is not None:
         refuse_damaged(
-            lab.finetuned_dir(adapter), ("Make it anew: ", Do.of("run", lab.root, "finetune", "--force"))
+            lab.finetuned_dir(adapter),
+            told("Make it anew: {run}", run=Do.of("run", lab.root, "finetune", "--force")),
         )
         _refuse_other_base(lab, adapter)
     if reason := _older(wanted, form):
         if not wanted.force:
             raise RequestError(
-                "The result is older than the lab's settings.",
+                told("The result is older than the lab's settings."),
                 reason,
-                (
-                    "Make it anew: ",
-                    Do.of("run", lab.root),
-                    "; or take it as it is: ",
-                    Do.of("export", lab.root, "--force"),
+                told(
+                    "Make it anew: {run}; or take it as it is: {export}",
+                    run=Do.of("run", lab.root),
+                    export=Do.of("export", lab.root, "--force"),
                 ),
                 code="export.stale",
             )
@@ -234,9 +236,11 @@ def _older(wanted: ExportRequest, form: ExportForm) -> str:
         return found.reason if found else ""
     reasons = stale(wanted.folder, recipe)
     if "quantize" in reasons:
-        return f"The quantized model is older than the settings: {reasons['quantize']}."
+        return told(
+            "The quantized model is older than the settings: {quantize}.", quantize=reasons["quantize"]
+        )
     if adapter == recipe.finetune.adapter and "finetune" in reasons:
-        return f"The adapter is older than the settings: {reasons['finetune']}."
+        return told("The adapter is older than the settings: {finetune}.", finetune=reasons["finetune"])
     return ""
 
 
@@ -246,9 +250,9 @@ def _refuse_other_base(lab: LabFolder, adapter: str) -> None:
     trained = (read_json(lab.finetuned_dir(adapter) / MANIFEST) or {}).get("fingerprint", {}).get("base")
     if base and trained and base != trained:
         raise RequestError(
-            f"The adapter {adapter} was trained on another base.",
-            f"{lab.quantized_dir} was made anew since.",
-            ("Train it again: ", Do.of("run", lab.root, "finetune", "optimize")),
+            told("The adapter {adapter} was trained on another base.", adapter=adapter),
+            told("{quantized_dir} was made anew since.", quantized_dir=lab.quantized_dir),
+            told("Train it again: {run}", run=Do.of("run", lab.root, "finetune", "optimize")),
             code="export.other-base",
         )
 
@@ -269,7 +273,9 @@ def into_folder(wanted: ExportRequest, needed: int, write: Callable[[Path], dict
     from core.export.card import write_card
 
     target = free_place(wanted)
-    require_disk(target.parent, needed + (16 << 20), "Free some space, or name a place on another disk.")
+    require_disk(
+        target.parent, needed + (16 << 20), told("Free some space, or name a place on another disk.")
+    )
     with beside(target) as made:
         numbers = write(made)
         notes = [*numbers.pop("notes", ()), *write_card(wanted, made)]
@@ -297,19 +303,27 @@ def free_place(wanted: ExportRequest) -> Path:
     models = wanted.folder.models_dir
     if target in (wanted.lab.root, models) or models in target.parents or target in wanted.lab.root.parents:
         raise RequestError(
-            "That place belongs to the lab.",
-            f"{target}.",
-            "Name a new folder elsewhere.",
+            told("That place belongs to the lab."),
+            told("{target}.", target=target),
+            told("Name a new folder elsewhere."),
             code="export.place",
         )
     if not target.name or target.is_symlink() or (target.exists() and not _may_go(target, wanted)):
         earlier = target.is_dir() and _is_export(target)
         raise RequestError(
-            "Something stands there already.",
-            f"{target} is {'an earlier export' if earlier else 'a folder' if target.is_dir() else 'a file'}.",
-            ("Replace it: ", Do.of("export", "DIR", "--force"), ", or name another place.")
+            told("Something stands there already."),
+            told(
+                "{target} is {there}.",
+                target=target,
+                there=told("an earlier export")
+                if earlier
+                else told("a folder")
+                if target.is_dir()
+                else told("a file"),
+            ),
+            told("Replace it: {export}, or name another place.", export=Do.of("export", "DIR", "--force"))
             if earlier
-            else "Name another place.",
+            else told("Name another place."),
             code="export.exists",
         )
     return target

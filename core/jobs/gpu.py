@@ -15,10 +15,11 @@ from pathlib import Path
 
 from core.events import Reporter
 from core.folder import WORKSHOP_NAME, workshop_of
-from core.formats import some
+from core.formats import listed, some
 from core.hardware import GpuReading, load_nvml, package_version, read_gpus, usable_gpus
 from core.jobs.job import Job
 from core.jobs.turns import OPEN, Ahead, Ticket, turn
+from core.language import told
 from core.recipe import Recipe
 from core.text import clean
 from core.user_dirs import state_dir
@@ -44,10 +45,10 @@ def gpus_wanted(stage: str, recipe: Recipe, there: int) -> int:
 def at_once(workshop: Path) -> int:
     """How many jobs may compute at once in a workshop without GPUs; 0 where it sets no limit."""
     try:
-        told = tomllib.loads((workshop / WORKSHOP_NAME).read_text(encoding="utf-8")).get("at_once")
+        noted = tomllib.loads((workshop / WORKSHOP_NAME).read_text(encoding="utf-8")).get("at_once")
     except (OSError, ValueError):
         return 0
-    return told if isinstance(told, int) and told > 0 else 0
+    return noted if isinstance(noted, int) and noted > 0 else 0
 
 
 @contextmanager
@@ -67,7 +68,7 @@ def held(gpus: Sequence[GpuReading], count: int, job: Job, report: Reporter) -> 
     names = [gpu.uuid or str(gpu.index) for gpu in gpus]
     if not gpus:
         names, count = [f"cpu-{number}" for number in range(1, at_once(workshop) + 1)] if workshop else [], 1
-    waiting = _Waiting(gpus[0].name if gpus else "a turn", lab, report)
+    waiting = _Waiting(gpus[0].name if gpus else told("a turn"), lab, report)
     with ExitStack() as stack:
         if workshop and names:
             line = turn(workshop / LINE, names, count, lab=lab, job=job.id, waiting=waiting, mode=OPEN)
@@ -104,25 +105,24 @@ class _Waiting:
     def over(self) -> None:
         """It is this job's turn: what was said of the wait holds no more."""
         if self._told:
-            self._report.progress("its turn has come", 0, None)
+            self._report.progress(told("its turn has come"), 0, None)
 
 
 def waiting_words(what: str, line: Ahead, lab: Path) -> str:
     """What a job that waits is told: its place in the line, who is at work, and who is before it."""
-    words = f"waiting for {what}, place {line.place}"
+    words = told("waiting for {what}, place {place}", what=what, place=line.place)
+    said = []
     if line.at_work:
-        words += f": {some([_who(each, lab) for each in line.at_work])} at work"
+        said.append(told("{jobs} at work", jobs=some([_who(each, lab) for each in line.at_work])))
     if line.before:
-        words += (
-            f"{', ' if line.at_work else ': '}before you {some([_who(each, lab) for each in line.before])}"
-        )
-    return words
+        said.append(told("before you {jobs}", jobs=some([_who(each, lab) for each in line.before])))
+    return told("{waiting}: {others}", waiting=words, others=listed(said)) if said else words
 
 
 def _who(ticket: Ticket, lab: Path) -> str:
     """Whose ticket it is: in the same workshop the seat's name says it."""
     if not ticket.lab:
-        return "another job"
+        return told("another job")
     other = Path(ticket.lab)
     place = other.name if other.parent == lab.parent and workshop_of(lab) else ticket.lab
     return clean(f"{ticket.job} of {place}", keep_newlines=False)[:200]

@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import LabError, RequestError, StageError, error_from
+from core.errors import Cancelled, LabError, RequestError, StageError, error_from, text_of
 from core.events import AT_ONCE, LOG_NAME, VERSION, Event, first_events, last_event, now, read_events
 from core.files import open_file, read_json
 from core.jobs.alive import is_held, is_stopped, pids
 from core.jobs.reserve import why_nothing_is_written
 from core.jobs.stopping import ensure_stopped, signal_group
+from core.language import told
 from core.remote.asked import to_follow
 from core.text import clean_line
 
@@ -163,12 +164,12 @@ class Job:
     def _error(self, state: str, end: dict[str, Any]) -> LabError | None:
         if state in ACTIVE or state == "succeeded":
             return None
-        told = end.get("error")
-        if isinstance(told, dict) and told:
+        noted = end.get("error")
+        if isinstance(noted, dict) and noted:
             status = end.get("exit_status")
-            return error_from(told, status if isinstance(status, int) else StageError.exit_status)
+            return error_from(noted, status if isinstance(status, int) else StageError.exit_status)
         if state == "cancelled":
-            return error_from({"title": f"{self.id} was cancelled.", "code": "cancelled"}, 130)
+            return Cancelled(told("{id} was cancelled.", id=self.id))
         why = why_nothing_is_written(self.folder)
         if why is not None:
             return why
@@ -177,10 +178,13 @@ class Job:
         except RequestError as damaged:
             return damaged
         return StageError(
-            f"{self.id} crashed: its process is gone and left no result.",
-            "\n".join(self.log_tail()) or "Its log is empty.",
+            told("{id} crashed: its process is gone and left no result.", id=self.id),
+            "\n".join(self.log_tail()) or told("Its log is empty."),
             to_follow(self.folder)
-            or f"Run it again. If it happens again, look for lack of memory. Log: {self.log_path}",
+            or told(
+                "Run it again. If it happens again, look for lack of memory. Log: {log_path}",
+                log_path=self.log_path,
+            ),
             code="job.crashed",
         )
 
@@ -199,7 +203,7 @@ class Job:
             state=state,
             started=started,
             ended=ended if isinstance(ended, str) else (last.get("t") if state in FINAL else None),
-            phase=progress.get("phase"),
+            phase=text_of(progress, "phase") or None,
             done=progress.get("done"),
             total=progress.get("total"),
             eta_s=progress.get("eta_s") if state in ACTIVE else None,
@@ -260,7 +264,11 @@ class Job:
         """
         state = self.state
         if state not in ACTIVE:
-            raise RequestError(f"{self.id} is not running.", f"It is {state}.", code="job.not-running")
+            raise RequestError(
+                told("{id} is not running.", id=self.id),
+                told("It is {state}.", state=state),
+                code="job.not-running",
+            )
         try:
             (self.folder / "cancel").touch()
         except OSError:  # a full or read-only disk: SIGTERM says the same

@@ -16,6 +16,7 @@ from core.events import Reporter, now
 from core.files import MANIFEST, publish, read_json, refuse_damaged, require_disk
 from core.folder import LabFolder
 from core.formats import human_bytes
+from core.language import told
 from core.results import PREPARED
 from core.stages import Stage
 
@@ -55,12 +56,14 @@ def take(
     manifest = None if source is None else read_json(source / MANIFEST)
     if source is None or not isinstance(manifest, dict):
         raise RequestError(
-            f"There is no prepared result of {stage.name}.",
-            f"{reference.root} has none" + (f" for the adapter {adapter}." if source else "."),
-            ("Make it with: ", again),
+            told("There is no prepared result of {name}.", name=stage.name),
+            told("{root} has none for the adapter {adapter}.", root=reference.root, adapter=adapter)
+            if source
+            else told("{root} has none.", root=reference.root),
+            told("Make it with: {again}", again=again),
             code="workshop.not-prepared",
         )
-    refuse_damaged(source, ("Make it again: ", again))
+    refuse_damaged(source, told("Make it again: {again}", again=again))
     files = [path for path in sorted(source.rglob("*")) if path.is_file() and path != source / MANIFEST]
     total = sum(path.stat().st_size for path in files)
     require_disk(work, total)
@@ -74,7 +77,7 @@ def take(
         found = path.stat()
         os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
         done += found.st_size
-        report.progress("copying the prepared result", min(done, total), total)
+        report.progress(told("copying the prepared result"), min(done, total), total)
     if manifest.get("fingerprint") != fingerprint:
         report.log(
             "It was made with other settings, files or packages than this lab has: a run here would make it anew.",
@@ -82,5 +85,5 @@ def take(
         )
     publish(made, output, as_it_is=True)
     result = manifest.get("result")
-    told = dict(result) if isinstance(result, dict) else {}
-    return {**told, PREPARED: str(manifest.get(PREPARED) or "by the host")}
+    noted = dict(result) if isinstance(result, dict) else {}
+    return {**noted, PREPARED: str(manifest.get(PREPARED) or "by the host")}

@@ -14,6 +14,7 @@ from core.errors import MachineError
 from core.files import explained
 from core.folder import room_hint
 from core.formats import human_bytes
+from core.language import told
 
 NAME = "reserve"
 BYTES = 256 * 1024
@@ -41,17 +42,24 @@ def why_nothing_is_written(folder: Path) -> MachineError | None:
         return None
     if not os.access(folder, os.W_OK):
         return MachineError(
-            "The folder cannot be written.",
-            f"{folder.name} ended without a result, and {folder} is read-only.",
-            "Give yourself the right to write there, or use another folder.",
+            told("The folder cannot be written."),
+            told(
+                "{name} ended without a result, and {folder} is read-only.", name=folder.name, folder=folder
+            ),
+            told("Give yourself the right to write there, or use another folder."),
             code="disk.not-writable",
         )
     free = shutil.disk_usage(folder).free
     if free >= BYTES:
         return None
     return MachineError(
-        "The disk is full.",
-        f"{folder.name} ended without a result, and only {human_bytes(free)} are free at {folder}.",
+        told("The disk is full."),
+        told(
+            "{name} ended without a result, and only {free} are free at {folder}.",
+            name=folder.name,
+            free=human_bytes(free),
+            folder=folder,
+        ),
         room_hint(folder.absolute()),
         code="disk.full",
     )

@@ -21,6 +21,7 @@ from core.files import explained, remove_half_made, restore, write_json
 from core.folder import LabFolder
 from core.jobs import alive, reserve, warm
 from core.jobs.job import Job
+from core.language import told
 from core.recipe import Recipe
 from core.stages import STAGES
 from core.telemetry import OFF
@@ -189,13 +190,14 @@ def _refuse_second(lab: LabFolder, stage: str, after: str | None) -> None:
         same_kind = STAGES[job.stage].computes == STAGES[stage].computes
         if same_kind and job.id != after and job.active:
             raise RequestError(
-                f"{job.id} is running in this lab.",
-                f"{lab.root}: one job at a time, so that they do not take each other's memory.",
-                (
-                    "Follow it: ",
-                    Do.of("logs", lab.root, job.id, "--follow"),
-                    "\nStop it:   ",
-                    Do.of("cancel", lab.root, job.id),
+                told("{id} is running in this lab.", id=job.id),
+                told(
+                    "{root}: one job at a time, so that they do not take each other's memory.", root=lab.root
+                ),
+                told(
+                    "Follow it: {logs}\nStop it:   {cancel}",
+                    logs=Do.of("logs", lab.root, job.id, "--follow"),
+                    cancel=Do.of("cancel", lab.root, job.id),
                 ),
                 code="job.running",
             )

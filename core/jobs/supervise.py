@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from core.errors import Cancelled, Hint, LabError, StageError
+from core.errors import Cancelled, Hint, LabError, StageError, parts_of
 from core.events import JobReporter, now
 from core.files import write_json
 from core.folder import lab_command
@@ -26,6 +26,7 @@ from core.jobs.processes import Forked, call_oneself, fork
 from core.jobs.start import job_environment, start_job
 from core.jobs.stopping import Escalation, signal_group
 from core.jobs.worker import folder_and_recipe, less_memory, work_folder
+from core.language import told
 from core.log_lines import entries
 from core.remote.asked import handed_on, on, to_follow
 from core.stages import STAGES
@@ -35,15 +36,17 @@ def _signal_hint(job: Job, number: int) -> Hint:
     """What most often is behind the end of a process by this signal."""
     check = lab_command(job.folder, "check")
     if number == signal.SIGKILL:
-        return "Most often this is the system's out-of-memory killer. ", *less_memory(job.stage)
+        return told("Most often this is the system's out-of-memory killer. "), *parts_of(
+            less_memory(job.stage)
+        )
     if number == signal.SIGSEGV:
-        return "Native code crashed. Check that the package versions fit: ", check
+        return told("Native code crashed. Check that the package versions fit: {check}", check=check)
     if number == signal.SIGBUS:
-        return (
-            "A file was cut off while it was read, or the disk could not give it: look at the data file.",
+        return told(
+            "A file was cut off while it was read, or the disk could not give it: look at the data file."
         )
     if number == signal.SIGILL:
-        return "A package was built for another processor. Check with: ", check
+        return told("A package was built for another processor. Check with: {check}", check=check)
     return ()
 
 
@@ -149,11 +152,11 @@ class _Waiting:
 
 
 _SIGNALS = {
-    signal.SIGKILL: "it was killed",
-    signal.SIGSEGV: "native code went wrong",
-    signal.SIGABRT: "native code gave up",
-    signal.SIGBUS: "a file could not be read any more",
-    signal.SIGILL: "the processor does not know an instruction",
+    signal.SIGKILL: told("it was killed"),
+    signal.SIGSEGV: told("native code went wrong"),
+    signal.SIGABRT: told("native code gave up"),
+    signal.SIGBUS: told("a file could not be read any more"),
+    signal.SIGILL: told("the processor does not know an instruction"),
 }
 
 
@@ -161,9 +164,11 @@ def _reason(job: Job, code: int) -> str:
     """Why the worker ended so, as far as its end and its log tell."""
     if code < 0:
         number = signal.Signals(-code)
-        return f"{_SIGNALS.get(number, 'a signal ended it')} ({number.name})"
+        return told(
+            "{signal} ({name})", signal=_SIGNALS.get(number, told("a signal ended it")), name=number.name
+        )
     last = [entry for entry in entries(job.log_tail(400)) if entry.traceback][-1:]
-    return last[0].reason.rstrip(".") if last else f"exit status {code}"
+    return last[0].reason.rstrip(".") if last else told("exit status {code}", code=code)
 
 
 def _verdict(job: Job, code: int, *, asked: bool) -> dict[str, Any]:
@@ -172,7 +177,7 @@ def _verdict(job: Job, code: int, *, asked: bool) -> dict[str, Any]:
         outcome = {
             "state": "cancelled",
             "exit_status": 130,
-            "error": Cancelled(f"{job.id} was cancelled.").as_dict(),
+            "error": Cancelled(told("{id} was cancelled.", id=job.id)).as_dict(),
         }
     if outcome is None:
         hint = _signal_hint(job, -code) if code < 0 else ()
@@ -181,9 +186,9 @@ def _verdict(job: Job, code: int, *, asked: bool) -> dict[str, Any]:
             "state": "crashed",
             "exit_status": 3,
             "error": StageError(
-                f"{job.id} crashed: {_reason(job, code)}.",
-                tail or "Its log is empty.",
-                to_follow(job.folder) or hint or f"Run it again. Log: {job.log_path}",
+                told("{id} crashed: {reason}.", id=job.id, reason=_reason(job, code)),
+                tail or told("Its log is empty."),
+                to_follow(job.folder) or hint or told("Run it again. Log: {log_path}", log_path=job.log_path),
                 code="job.crashed",
             ).as_dict(),
         }

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from core.errors import Cancelled, Do, Help, LabError, MachineError, RequestError, StageError, Use
+from core.errors import Cancelled, Do, Hint, LabError, MachineError, RequestError, StageError, Use
 from core.events import JobReporter, now
 from core.files import MANIFEST, damage, publish, read_if_whole, refusal, refuse_damaged, write_json
 from core.folder import LabFolder, is_reference
@@ -22,6 +22,7 @@ from core.jobs.gpu import gpus_here, gpus_wanted, held
 from core.jobs.job import Job
 from core.jobs.monitor import Monitor
 from core.jobs.processes import leave
+from core.language import told
 from core.recipe import OPTIONS, Recipe
 from core.remote.asked import On, on
 from core.report_page import write_report
@@ -41,9 +42,9 @@ def folder_and_recipe(job: Job) -> tuple[LabFolder, Recipe]:
     saved = job.spec.get("recipe")
     if not isinstance(saved, dict):
         raise RequestError(
-            f"What {job.id} is to do is not known any more.",
-            f"{job.folder / 'spec.json'} is gone or damaged.",
-            "Run it again.",
+            told("What {id} is to do is not known any more.", id=job.id),
+            told("{folder} is gone or damaged.", folder=job.folder / "spec.json"),
+            told("Run it again."),
             code="file.damaged",
         )
     values = {
@@ -95,7 +96,7 @@ def main(folder: Path) -> int:
 def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
     lab, written = folder_and_recipe(job)
     spec = job.spec
-    reporter.progress("starting", 0, None)
+    reporter.progress(told("starting"), 0, None)
     stage = stage_named(job.stage)
     options = _options(spec)
     elsewhere = on(options)
@@ -130,9 +131,14 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
     try:
         if (reference := options.get(prepared.OPTION)) and output is not None:
             result = prepared.take(
-                stage, LabFolder(Path(str(reference))), recipe.finetune.adapter, output, work,
-                manifest["fingerprint"], reporter,
-            )  # fmt: skip
+                stage,
+                LabFolder(Path(str(reference))),
+                recipe.finetune.adapter,
+                output,
+                work,
+                manifest["fingerprint"],
+                reporter,
+            )
             write_report(lab, written)
             return {"result": result, "auto": manifest["auto"]}
         gpus = gpus_here() if stage.computes else []
@@ -230,12 +236,12 @@ def _run_elsewhere(
         shutil.rmtree(work, ignore_errors=True)
     reporter.artifact(output, stage.makes.title if stage.makes else stage.title)
     write_report(lab, written)
-    told = brought.made.told
+    noted = brought.made.told
     return {
-        "result": told["result"],
+        "result": noted["result"],
         "auto": manifest.get("auto", []),
-        "peaks": told.get("peaks", {}),
-        "seconds": round(float(told.get("seconds") or time.monotonic() - began), 2),
+        "peaks": noted.get("peaks", {}),
+        "seconds": round(float(noted.get("seconds") or time.monotonic() - began), 2),
     }
 
 
@@ -248,7 +254,7 @@ def _refuse_damaged_inputs(stage: Stage, lab: LabFolder, adapter: str, *, verify
         if earlier.name == stage.name:
             return
         if earlier.makes and (earlier.name == stage.needs or (stage.needs and earlier.needs == stage.needs)):
-            again = ("Make it again: ", Do.of("run", lab.root, earlier.name))
+            again = told("Make it again: {run}", run=Do.of("run", lab.root, earlier.name))
             refuse_damaged(earlier.makes.folder(lab, adapter), again, verify=verify)
 
 
@@ -283,21 +289,21 @@ def _plain(data: Any) -> Any:
     return json.loads(json.dumps(data, default=str))
 
 
-def less_memory(stage: str) -> tuple[str | Help, ...]:
+def less_memory(stage: str) -> Hint:
     """What makes a stage take less memory."""
     if stage == "finetune":
-        return (
-            "Lower ",
-            Use("finetune.batch_size"),
-            ", ",
-            Use("finetune.rank"),
-            " or ",
-            Use("data.max_seq_len"),
-            ", or use a machine with more memory.",
+        return told(
+            "Lower {batch_size}, {rank} or {max_seq_len}, or use a machine with more memory.",
+            batch_size=Use("finetune.batch_size"),
+            rank=Use("finetune.rank"),
+            max_seq_len=Use("data.max_seq_len"),
         )
     if stage == "quantize":
-        return "Lower ", Use("quantize.calibration_samples"), ", or use a machine with more memory."
-    return ("Close other programs, or use a machine with more memory.",)
+        return told(
+            "Lower {calibration_samples}, or use a machine with more memory.",
+            calibration_samples=Use("quantize.calibration_samples"),
+        )
+    return told("Close other programs, or use a machine with more memory.")
 
 
 def _explain(failure: BaseException, job: Job) -> LabError:
@@ -306,12 +312,14 @@ def _explain(failure: BaseException, job: Job) -> LabError:
         return failure
     if isinstance(failure, KeyboardInterrupt | Cancelled):
         said = failure if isinstance(failure, Cancelled) else Cancelled()
-        return Cancelled(f"{job.id} was cancelled.", said.detail, said.advice)
+        return Cancelled(told("{id} was cancelled.", id=job.id), said.detail, said.advice)
     if is_out_of_memory(failure):
-        told = first_line(failure)
+        noted = first_line(failure)
         return MachineError(
-            "There was not enough memory.",
-            f"During {job.stage}: {told}" if told else f"During {job.stage}.",
+            told("There was not enough memory."),
+            told("During {stage}: {error}", stage=job.stage, error=noted)
+            if noted
+            else told("During {stage}.", stage=job.stage),
             less_memory(job.stage),
             code="machine.memory",
         )
@@ -320,9 +328,9 @@ def _explain(failure: BaseException, job: Job) -> LabError:
     if isinstance(failure, OSError) and (refused := refusal(failure, job.folder)):
         return refused
     return StageError(
-        f"{job.stage} stopped on an error that it did not expect.",
-        f"{type(failure).__name__}: {failure}",
-        f"The log has all of it: {job.log_path}",
+        told("{stage} stopped on an error that it did not expect.", stage=job.stage),
+        told("{kind}: {failure}", kind=type(failure).__name__, failure=failure),
+        told("The log has all of it: {log_path}", log_path=job.log_path),
         code="job.unexpected",
     )
 

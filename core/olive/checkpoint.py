@@ -24,6 +24,7 @@ from torch.nn import functional
 from core.errors import MachineError, RequestError
 from core.events import Reporter
 from core.files import explained, write_json
+from core.language import told
 from core.model.folder import OLIVE, config_facts, read_config
 from core.model.load import cannot_load, refuse_gaps
 from core.model.weights import tensor_entries, weight_files
@@ -83,9 +84,9 @@ def load_model(
         method = quantization.get("quant_method")
         if method != OLIVE:
             raise RequestError(
-                "The model is already quantized, in a form that is not Olive's.",
-                f"{path}/config.json says quant_method = {method!r}.",
-                "Use the float model that it was made from.",
+                told("The model is already quantized, in a form that is not Olive's."),
+                told("{path}/config.json says quant_method = {method!r}.", path=path, method=method),
+                told("Use the float model that it was made from."),
                 code="model.quantized",
             )
         register_olive_quantization()
@@ -102,12 +103,12 @@ def load_model(
         model = model.to(device)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise MachineError(
-            "There is not enough memory for the model.",
-            f"{path} on {device}: {first_line(error)}",
-            "Close what else uses the memory, or use a smaller model.",
+            told("There is not enough memory for the model."),
+            told("{path} on {device}: {error}", path=path, device=device, error=first_line(error)),
+            told("Close what else uses the memory, or use a smaller model."),
         ) from error
     except (OSError, ValueError, ImportError, KeyError) as error:
-        raise cannot_load(path, error, "The model cannot be loaded.") from error
+        raise cannot_load(path, error, told("The model cannot be loaded.")) from error
     model.eval()
     return model
 
@@ -382,9 +383,15 @@ def _unpacked(
     rows, groups = scales.shape
     if bits not in (4, 8) or packed.shape[0] != rows or packed.dtype != torch.uint8:
         raise RequestError(
-            "The quantized model is packed in a way that is not known here.",
-            f"{where} has {bits} bits, scales of {list(scales.shape)} and codes of {list(packed.shape)}.",
-            "Run quantize again.",
+            told("The quantized model is packed in a way that is not known here."),
+            told(
+                "{where} has {bits} bits, scales of {shape} and codes of {codes_shape}.",
+                where=where,
+                bits=bits,
+                shape=list(scales.shape),
+                codes_shape=list(packed.shape),
+            ),
+            told("Run quantize again."),
             code="export.packing",
         )
     if zeros is None:

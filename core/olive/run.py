@@ -25,6 +25,7 @@ from core.errors import Cancelled, Hint, LabError, MachineError, StageError
 from core.events import Reporter
 from core.files import refusal
 from core.hardware import gpu_fault, is_out_of_memory
+from core.language import told
 from core.olive.passes import package_config
 from core.telemetry import switch_off
 from core.tqdm_progress import current_report, reporting
@@ -138,7 +139,7 @@ def run_workflow(
         if log.error is not None and not output.has_output_model():
             raise _failed(log.error, failure, hint, work) from log.error
     if not output.has_output_model():
-        raise StageError(failure, f"Olive says: {log.last_line()}", hint)
+        raise StageError(failure, told("Olive says: {last_line}", last_line=log.last_line()), hint)
     best = output.get_best_candidate()
     options = best.model_config
     adapter = options.get("adapter_path")
@@ -166,9 +167,9 @@ def _failed(error: BaseException, title: str, hint: Hint, work: Path) -> LabErro
     text = " ".join(str(root).split())
     if is_out_of_memory(root):
         return MachineError(
-            "There was not enough memory.",
+            told("There was not enough memory."),
             _short(text) or type(root).__name__,
-            hint or "Close what else uses the memory, or choose smaller numbers.",
+            hint or told("Close what else uses the memory, or choose smaller numbers."),
             code="machine.memory",
         )
     if (fault := gpu_fault(root)) is not None:
@@ -179,7 +180,13 @@ def _failed(error: BaseException, title: str, hint: Hint, work: Path) -> LabErro
         root = OSError(int(number[1]), os.strerror(int(number[1])))
     if isinstance(root, OSError) and (refused := refusal(root, work)):
         return refused
-    return StageError(title, f"{type(root).__name__}: {_short(text)}" if text else type(root).__name__, hint)
+    return StageError(
+        title,
+        told("{kind}: {short}", kind=type(root).__name__, short=_short(text))
+        if text
+        else type(root).__name__,
+        hint,
+    )
 
 
 def _short(text: str, longest: int = 600) -> str:
@@ -222,7 +229,7 @@ class _LogCapture(logging.Handler):
     def last_line(self) -> str:
         """The lines before the one that says that nothing was made."""
         words = [line for line in self.lines if not line.startswith(_NOISE)]
-        return words[-1] if words else "no output model was made"
+        return words[-1] if words else told("no output model was made")
 
 
 @contextmanager

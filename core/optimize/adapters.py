@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 from core.errors import LabError, RequestError, StageError
 from core.files import digest, explained, read_json, write_json
 from core.folder import lab_command
+from core.formats import listed
+from core.language import told
 from core.model.inside import refuse_links
 from core.optimize.genai import import_runtime
 from core.text import first_line
@@ -150,9 +152,9 @@ def read_layout(folder: Path) -> AdapterLayout:
         )
     except (TypeError, KeyError, ValueError, OverflowError, AttributeError):
         raise RequestError(
-            "The ONNX model has no place for adapters.",
-            f"{folder / LAYOUT_FILE} is not there, or cannot be read.",
-            ("Make the model with: ", lab_command(folder, "run", "optimize")),
+            told("The ONNX model has no place for adapters."),
+            told("{folder} is not there, or cannot be read.", folder=folder / LAYOUT_FILE),
+            told("Make the model with: {run}", run=lab_command(folder, "run", "optimize")),
         ) from None
 
 
@@ -197,9 +199,9 @@ def read_lora(folder: Path) -> Lora:
     weights = folder / "adapter_model.safetensors"
     if not isinstance(config, dict) or not weights.is_file():
         raise RequestError(
-            "There is no adapter to optimize.",
-            f"{folder} has no adapter_config.json with adapter_model.safetensors.",
-            ("Make one with: ", lab_command(folder, "run", "finetune")),
+            told("There is no adapter to optimize."),
+            told("{folder} has no adapter_config.json with adapter_model.safetensors.", folder=folder),
+            told("Make one with: {run}", run=lab_command(folder, "run", "finetune")),
         )
     refuse_links(folder)
     _refuse_other_kinds(folder, config)
@@ -208,16 +210,19 @@ def read_lora(folder: Path) -> Lora:
         match = _KEY.fullmatch(key)
         if match is None:
             raise RequestError(
-                "The adapter holds weights that are not LoRA matrices.",
-                f"{weights}: {key}.",
-                "Only LoRA on linear layers can become inputs of the ONNX graph.",
+                told("The adapter holds weights that are not LoRA matrices."),
+                told("{weights}: {key}.", weights=weights, key=key),
+                told("Only LoRA on linear layers can become inputs of the ONNX graph."),
             )
         found.setdefault(match[1], {})[match[2]] = tensor.float()
     for module, matrices in found.items():
         if set(matrices) != {"A", "B"} or matrices["A"].shape[0] != matrices["B"].shape[1]:
-            raise RequestError("The adapter is damaged.", f"{weights}: A and B of {module} do not fit.")
+            raise RequestError(
+                told("The adapter is damaged."),
+                told("{weights}: A and B of {module} do not fit.", weights=weights, module=module),
+            )
     if not found:
-        raise RequestError("The adapter is empty.", str(weights), "Run finetune again.")
+        raise RequestError(told("The adapter is empty."), str(weights), told("Run finetune again."))
     try:
         pairs = {
             module: Pair(each["A"], each["B"], scale_of(config, module)) for module, each in found.items()
@@ -225,26 +230,30 @@ def read_lora(folder: Path) -> Lora:
         return Lora(int(config["r"]), float(config["lora_alpha"]), pairs)
     except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, re.error) as error:
         raise RequestError(
-            "The adapter's configuration cannot be used.",
-            f"{folder / 'adapter_config.json'}: its rank and alpha: {first_line(error)}.",
-            "Put back the file that the training wrote.",
+            told("The adapter's configuration cannot be used."),
+            told(
+                "{folder}: its rank and alpha: {error}.",
+                folder=folder / "adapter_config.json",
+                error=first_line(error),
+            ),
+            told("Put back the file that the training wrote."),
         ) from None
 
 
 def _refuse_other_kinds(folder: Path, config: dict[str, Any]) -> None:
     reasons = {
-        f"peft_type is {config.get('peft_type')}": config.get("peft_type") != "LORA",
-        "it uses DoRA": bool(config.get("use_dora")),
-        "it has biases": config.get("bias", "none") != "none" or bool(config.get("lora_bias")),
-        "it replaces whole modules (modules_to_save)": bool(config.get("modules_to_save")),
-        "it is for transposed layers (fan_in_fan_out)": bool(config.get("fan_in_fan_out")),
+        told("peft_type is {type}", type=config.get("peft_type")): config.get("peft_type") != "LORA",
+        told("it uses DoRA"): bool(config.get("use_dora")),
+        told("it has biases"): config.get("bias", "none") != "none" or bool(config.get("lora_bias")),
+        told("it replaces whole modules (modules_to_save)"): bool(config.get("modules_to_save")),
+        told("it is for transposed layers (fan_in_fan_out)"): bool(config.get("fan_in_fan_out")),
     }
     wrong = [reason for reason, holds in reasons.items() if holds]
     if wrong:
         raise RequestError(
-            "This kind of adapter cannot be an input of the ONNX graph.",
-            f"{folder}: {', '.join(wrong)}.",
-            "Train a plain LoRA adapter on linear layers.",
+            told("This kind of adapter cannot be an input of the ONNX graph."),
+            told("{folder}: {wrong}.", folder=folder, wrong=listed(wrong)),
+            told("Train a plain LoRA adapter on linear layers."),
         )
 
 
@@ -277,17 +286,28 @@ def arrange(lora: Lora, layout: AdapterLayout) -> dict[str, torch.Tensor]:
     for module, pair in lora.pairs.items():
         if module not in at:
             raise StageError(
-                "A layer that the adapter was trained on is not in the ONNX graph.",
-                f"{module} has no place for adapters; there is one for {', '.join(sorted(_kinds(at)))}.",
-                "Train the adapter on these layers only.",
+                told("A layer that the adapter was trained on is not in the ONNX graph."),
+                told(
+                    "{module} has no place for adapters; there is one for {kinds}.",
+                    module=module,
+                    kinds=", ".join(sorted(_kinds(at))),
+                ),
+                told("Train the adapter on these layers only."),
             )
         branch, part = at[module]
         if (pair.a.shape[1], pair.b.shape[0]) != (branch.size, part.size):
             raise StageError(
-                "The adapter is for a model of another size.",
-                f"{module}: the adapter has {pair.a.shape[1]} inputs and {pair.b.shape[0]} outputs, "
-                f"the model {branch.size} and {part.size}.",
-                "Run finetune again on this lab's quantized model.",
+                told("The adapter is for a model of another size."),
+                told(
+                    "{module}: the adapter has {inputs} inputs and {outputs} outputs, the model {model_inputs} and "
+                    "{model_outputs}.",
+                    module=module,
+                    inputs=pair.a.shape[1],
+                    outputs=pair.b.shape[0],
+                    model_inputs=branch.size,
+                    model_outputs=part.size,
+                ),
+                told("Run finetune again on this lab's quantized model."),
             )
     inputs: dict[str, torch.Tensor] = {}
     for branch in layout.branches:
@@ -358,7 +378,8 @@ def write_adapter_file(inputs: dict[str, torch.Tensor], dtype: str, path: Path) 
             array = tensor.to(getattr(torch, dtype)).contiguous().numpy()
             if not np.isfinite(array).all():
                 raise StageError(
-                    f"The adapter's numbers do not fit {dtype}.", f"{name} is not finite in this precision."
+                    told("The adapter's numbers do not fit {dtype}.", dtype=dtype),
+                    told("{name} is not finite in this precision.", name=name),
                 )
             values[name] = onnxruntime.OrtValue.ortvalue_from_numpy(array)
     _export(values, path)
@@ -399,37 +420,54 @@ def read_shapes(path: Path) -> Shapes:
         raise  # a request to stop, which may come at any moment
     except Exception as error:  # the runtime raises its own kinds, RuntimeError and MemoryError
         raise RequestError(
-            "The adapter file cannot be read.",
-            f"{path}: {first_line(error)}",
-            ("Make it again: ", lab_command(path, "run", "optimize")),
+            told("The adapter file cannot be read."),
+            told("{path}: {error}", path=path, error=first_line(error)),
+            told("Make it again: {run}", run=lab_command(path, "run", "optimize")),
         ) from error
 
 
 def differences(found: Shapes, layout: AdapterLayout) -> list[str]:
     """What keeps tensors of these shapes from being the graph's inputs, in words; empty if nothing does."""
     expected = layout.inputs()
-    problems = []
+    problems: list[str] = []
     for name, (shape, dtype) in sorted(found.items()):
         if name not in expected:
-            problems.append(f"{name} is no input of the model")
+            problems.append(told("{name} is no input of the model", name=name))
             continue
         want = expected[name]
         if len(shape) != 2 or any(w is not None and w != s for w, s in zip(want, shape, strict=False)):
             shown = ["rank" if size is None else size for size in want]
-            problems.append(f"{name} has the shape {shape}, the model takes {shown}".replace("'", ""))
+            problems.append(
+                told(
+                    "{name} has the shape {shape}, the model takes {wanted}",
+                    name=name,
+                    shape=str(shape),
+                    wanted=str(shown).replace("'", ""),
+                )
+            )
         elif dtype != layout.dtype:
-            problems.append(f"{name} is {dtype}, the model takes {layout.dtype}")
+            problems.append(
+                told("{name} is {dtype}, the model takes {taken}", name=name, dtype=dtype, taken=layout.dtype)
+            )
     for branch in layout.branches:
         names = [branch.a, *(output.name for output in branch.outputs)]
         present = [name for name in names if name in found]
         if present and len(present) < len(names):
             missing = next(name for name in names if name not in found)
-            problems.append(f"{present[0]} is there and {missing} is not")
+            problems.append(
+                told("{present} is there and {missing} is not", present=present[0], missing=missing)
+            )
         ranks = {found[name][0][1 if name == branch.a else 0] for name in present if len(found[name][0]) == 2}
         if len(ranks) > 1:
-            problems.append(f"{branch.a} and its B have ranks {' and '.join(map(str, sorted(ranks)))}")
+            problems.append(
+                told(
+                    "{a} and its B have ranks {ranks}",
+                    a=branch.a,
+                    ranks=" and ".join(map(str, sorted(ranks))),
+                )
+            )
     if not found:
-        problems.append("it holds no weights")
+        problems.append(told("it holds no weights"))
     return problems
 
 
@@ -445,9 +483,16 @@ def check_adapter(model_folder: Path, adapter_file: Path) -> dict[str, Any]:
     if not adapter_file.is_file():
         there = sorted(path.name.removesuffix(SUFFIX) for path in adapter_file.parent.glob(f"*{SUFFIX}"))
         raise RequestError(
-            f"There is no adapter {adapter_file.name.removesuffix(SUFFIX)}.",
-            f"{adapter_file} does not exist; there are: {', '.join(there) or 'none'}.",
-            ("Name one of those, or make it: ", lab_command(model_folder, "run", "finetune", "optimize")),
+            told("There is no adapter {name}.", name=adapter_file.name.removesuffix(SUFFIX)),
+            told(
+                "{adapter_file} does not exist; there are: {there}.",
+                adapter_file=adapter_file,
+                there=", ".join(there) or told("none"),
+            ),
+            told(
+                "Name one of those, or make it: {run}",
+                run=lab_command(model_folder, "run", "finetune", "optimize"),
+            ),
         )
     layout = read_layout(model_folder)
     found = read_shapes(adapter_file)
@@ -458,13 +503,26 @@ def check_adapter(model_folder: Path, adapter_file: Path) -> dict[str, Any]:
     key, wanted = made_for(model_folder, layout, name)
     if not problems and (wanted is None or note.get(key) != wanted):
         other = str(note.get(key) or "none that is known")[:12]
-        problems.append(f"it was made for another build of the base model ({other})")
+        problems.append(told("it was made for another build of the base model ({other})", other=other))
     if problems:
-        more = f"; and {len(problems) - MOST} more differences" if len(problems) > MOST else ""
+        more = (
+            told("; and {count} more differences", count=len(problems) - MOST) if len(problems) > MOST else ""
+        )
         raise RequestError(
-            f"The adapter {adapter_file.name.removesuffix(SUFFIX)} does not fit this model.",
-            f"{adapter_file}: {'; '.join(problems[:MOST])}{more}.",
-            ("Make it again for this model: ", lab_command(model_folder, "run", "finetune", "optimize")),
+            told(
+                "The adapter {name} does not fit this model.",
+                name=adapter_file.name.removesuffix(SUFFIX),
+            ),
+            told(
+                "{adapter_file}: {problems}{more}.",
+                adapter_file=adapter_file,
+                problems=listed(problems[:MOST], "; "),
+                more=more,
+            ),
+            told(
+                "Make it again for this model: {run}",
+                run=lab_command(model_folder, "run", "finetune", "optimize"),
+            ),
         )
     return note
 
@@ -472,7 +530,9 @@ def check_adapter(model_folder: Path, adapter_file: Path) -> dict[str, Any]:
 def switch_differences(found: Shapes, name: str) -> list[str]:
     """The same for the file of an adapter inside the graph."""
     wanted = {switch_name(name): ([1], "int64")}
-    return [] if found == wanted else [f"it holds {', '.join(sorted(found))}, not the switch of {name}"]
+    if found == wanted:
+        return []
+    return [told("it holds {names}, not the switch of {name}", names=", ".join(sorted(found)), name=name)]
 
 
 def made_for(model_folder: Path, layout: AdapterLayout, name: str) -> tuple[str, str | None]:

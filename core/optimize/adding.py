@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import StageError
 from core.files import explained, write_json
+from core.formats import listed
+from core.language import told
 from core.optimize.adapters import (
     MOST,
     SUFFIX,
@@ -60,9 +62,12 @@ def add_adapter(
             write_adapter_file(inputs, layout.dtype, half)
             found = read_shapes(half)
             problems = differences(found, layout)
-            problems += [f"{key} is missing" for key in inputs if key not in found]
+            problems += [told("{key} is missing", key=key) for key in inputs if key not in found]
         if problems:
-            raise StageError("The adapter file came out wrong.", "; ".join(problems[:MOST]) + ".")
+            raise StageError(
+                told("The adapter file came out wrong."),
+                told("{problems}.", problems=listed(problems[:MOST], "; ")),
+            )
         key, wanted = made_for(model_folder, layout, name)
         note = {
             "name": name,

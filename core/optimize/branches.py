@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import StageError
+from core.language import told
 from core.optimize.adapters import Branch, BranchPart, Output
 
 _NODE = re.compile(r"/model/layers\.(\d+)/(attn|mlp)/(\w+)/MatMul\w*")
@@ -125,8 +126,14 @@ def _branches_of(
         q, kv = attention_sizes
         if q + 2 * kv != item.outputs:
             raise StageError(
-                "The ONNX graph and the model do not fit.",
-                f"{item.node.name} has {item.outputs} outputs; q, k and v have {q}, {kv} and {kv}.",
+                told("The ONNX graph and the model do not fit."),
+                told(
+                    "{name} has {outputs} outputs; q, k and v have {q}, {kv} and {kv}.",
+                    name=item.node.name,
+                    outputs=item.outputs,
+                    q=q,
+                    kv=kv,
+                ),
             )
         starts = {"q_proj": (0, q), "k_proj": (q, kv), "v_proj": (q + kv, kv)}
         parts = [BranchPart(_named(module_of, item, kind), *place) for kind, place in starts.items()]
@@ -138,8 +145,13 @@ def _named(module_of: Any, item: Projection, kind: str = "") -> str:
     module: str | None = module_of(kind or item.kind)
     if module is None:
         raise StageError(
-            "The ONNX graph has a layer that the model has not.",
-            f"{item.node.name}: the model has no {kind or item.kind} in layer {item.layer}.",
+            told("The ONNX graph has a layer that the model has not."),
+            told(
+                "{name}: the model has no {kind} in layer {layer}.",
+                name=item.node.name,
+                kind=kind or item.kind,
+                layer=item.layer,
+            ),
         )
     return module
 
@@ -183,8 +195,12 @@ def add_branches(model: Any, planned: list[tuple[Branch, list[Projection]]], dty
         for item, output in zip(items, branch.outputs, strict=True):
             if item.node.input[0] != items[0].node.input[0]:
                 raise StageError(
-                    "The ONNX graph is not as expected.",
-                    f"{item.node.name} and {items[0].node.name} read different inputs.",
+                    told("The ONNX graph is not as expected."),
+                    told(
+                        "{name} and {other} read different inputs.",
+                        name=item.node.name,
+                        other=items[0].node.name,
+                    ),
                 )
             at = item.node.name.rsplit("/", 1)[0]
             optional_input(output.name, [rank, output.size], [0, output.size])

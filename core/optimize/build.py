@@ -16,6 +16,7 @@ from typing import Any
 from core.errors import StageError
 from core.events import Reporter
 from core.files import explained, read_json
+from core.language import told
 from core.model.folder import ModelFacts, model_facts, read_config
 from core.olive.checkpoint import linear_modules
 from core.optimize.adapters import EIGHT_BITS, AdapterLayout
@@ -126,7 +127,7 @@ def build_base(
         report.check_cancelled()
         match = _READING.match(line)
         if match:
-            report.progress("Building the graph", int(match[1]) + 1, layers)
+            report.progress(told("Building the graph"), int(match[1]) + 1, layers)
 
     built = run_workflow(
         workflow(
@@ -145,7 +146,7 @@ def build_base(
     for name in _LEFT_BY_OLIVE:
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(work / "olive-cache", ignore_errors=True)
-    report.progress("Adding places for adapters", 0, None)
+    report.progress(told("Adding places for adapters"), 0, None)
     return folder, open_graph(folder, checkpoint, base_digest, places=places, share=share)
 
 
@@ -176,9 +177,12 @@ def open_graph(
     uncovered = sorted(set(modules) - covered - {"lm_head", "model.embed_tokens"})
     if not planned or uncovered:
         raise StageError(
-            "The ONNX graph is not as expected.",
-            f"No node was found for {uncovered[0] if uncovered else 'any linear layer'}.",
-            "This architecture is not supported yet; llama, mistral, phi3, qwen and gemma models are.",
+            told("The ONNX graph is not as expected."),
+            told(
+                "No node was found for {uncovered}.",
+                uncovered=uncovered[0] if uncovered else told("any linear layer"),
+            ),
+            told("This architecture is not supported yet; llama, mistral, phi3, qwen and gemma models are."),
         )
     cache = next(item for item in model.graph.input if item.name.startswith("past_key_values"))
     dtype = _DTYPES[cache.type.tensor_type.elem_type]

@@ -14,6 +14,7 @@ from typing import Any
 from core.errors import MachineError, RequestError
 from core.files import write_json
 from core.hardware import package_version
+from core.language import told
 from core.model.prompt_format import prompt_format
 from core.model.text import END_TOKENS, read_text
 from core.model.tokenizer import ModelTokenizer
@@ -119,9 +120,12 @@ def open_model(folder: Path) -> Any:
                 og.register_execution_provider_library(plugin.get_ep_name(), plugin.get_library_path())
             except Exception as error:
                 raise MachineError(
-                    f"The model was built for {name}, which cannot be loaded here.",
-                    f"{folder}: {first_line(error)}",
-                    f"pip install {provider.runtime[0]}, or build the model for another provider (optimize.provider).",
+                    told("The model was built for {name}, which cannot be loaded here.", name=name),
+                    told("{folder}: {error}", folder=folder, error=first_line(error)),
+                    told(
+                        "pip install {runtime}, or build the model for another provider (optimize.provider).",
+                        runtime=provider.runtime[0],
+                    ),
                     code="onnx.provider",
                 ) from error
             _registered.add(name)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import StageError, Use
 from core.events import Reporter
+from core.language import told
 from core.model.folder import ModelFacts
 from core.model.tokenizer import ModelTokenizer
 from core.optimize.session import OnnxSession
@@ -65,15 +66,22 @@ class Reading:
 
     def told(self) -> str:
         """In words."""
-        said = (
-            f"In a text of {self.tokens:,} tokens the graph's logits are PyTorch's at {self.places} places "
-            f"(at most {self.apart:.2g} of their spread apart)"
+        said = told(
+            "In a text of {tokens:,} tokens the graph's logits are PyTorch's at {places} places (at "
+            "most {apart:.2g} of their spread apart)",
+            tokens=self.tokens,
+            places=self.places,
+            apart=self.apart,
         )
         if not self.window:
-            return said + "."
+            return told("{said}.", said=said)
         if self.tokens > self.window:
-            return f"{said}, behind the window of {self.window:,} tokens too."
-        return f"{said}. The window of {self.window:,} tokens was not reached in the time there is."
+            return told("{said}, behind the window of {window:,} tokens too.", said=said, window=self.window)
+        return told(
+            "{said}. The window of {window:,} tokens was not reached in the time there is.",
+            said=said,
+            window=self.window,
+        )
 
 
 def windows_in(facts: ModelFacts, context: int) -> list[int]:
@@ -127,7 +135,7 @@ def verify_long_text(
     pieces = [ids[start : start + piece] for start in range(0, tokens, piece)]
     places = places_in(tokens, windows)
     inside = [[p - start for p in places if start <= p < start + piece] for start in range(0, tokens, piece)]
-    report.progress("Reading a long text", 0, tokens)
+    report.progress(told("Reading a long text"), 0, tokens)
     model = model or load_reference(checkpoint, report, trust_remote_code)
     found = graph.read(pieces, tokens)
     expected = _read(model, pieces, inside)
@@ -141,7 +149,7 @@ def verify_long_text(
                 raise _wrong(read + row, value, limit, windows)
         worst, compared = max([worst, *apart]), compared + len(rows)
         read += len(ours)
-        report.progress("Reading a long text", read, tokens)
+        report.progress(told("Reading a long text"), read, tokens)
         # The next piece takes as long as this one, and somewhat longer.
         spent = time.perf_counter() - began
         behind = not windows or read > windows[0] + 1
@@ -196,10 +204,19 @@ def _apart(ours: torch.Tensor, theirs: torch.Tensor) -> list[float]:
 
 def _wrong(place: int, apart: float, limit: float, windows: Sequence[int]) -> StageError:
     passed = [size for size in windows if place >= size]
-    where = f", behind the window of {passed[-1]:,} tokens" if passed else ""
+    where = told(", behind the window of {passed:,} tokens", passed=passed[-1]) if passed else ""
     return StageError(
-        "The ONNX model goes wrong in a long text.",
-        f"At token {place + 1:,}{where}, its logits are {apart:.0%} of their spread from PyTorch's, where "
-        f"rounding explains {limit:.0%}.",
-        ("Nothing was published. Choose another model, or ", Use("optimize.precision", "fp32"), "."),
+        told("The ONNX model goes wrong in a long text."),
+        told(
+            "At token {place:,}{where}, its logits are {apart:.0%} of their spread from PyTorch's, "
+            "where rounding explains {limit:.0%}.",
+            place=place + 1,
+            where=where,
+            apart=apart,
+            limit=limit,
+        ),
+        told(
+            "Nothing was published. Choose another model, or {precision}.",
+            precision=Use("optimize.precision", "fp32"),
+        ),
     )

@@ -19,6 +19,7 @@ from torch import nn
 from core.errors import StageError, Use
 from core.events import Reporter
 from core.files import explained
+from core.language import told
 from core.model.weights import weight_files
 from core.olive.checkpoint import QuantLinear, load_model, load_reference, unpacked_weight
 from core.optimize.adapters import Lora, Pair
@@ -60,7 +61,7 @@ def fold_in(
             if path.is_file() and path not in files and path.suffix != ".safetensors":
                 shutil.copyfile(path, target / path.name)
         for number, file in enumerate(files):
-            report.progress("Folding the adapter in", number, len(files))
+            report.progress(told("Folding the adapter in"), number, len(files))
             tensors = {}
             with safe_open(str(file), "pt") as stream:
                 for name in stream.keys():  # noqa: SIM118 - not a dictionary
@@ -73,9 +74,9 @@ def fold_in(
             save_file(tensors, str(target / file.name), {"format": "pt"})
     if left:
         raise StageError(
-            "The adapter has layers that the float model lacks.",
-            f"{source} has no {next(iter(left))}.weight.",
-            ("Set ", Use("optimize.adapters", "switched"), "."),
+            told("The adapter has layers that the float model lacks."),
+            told("{source} has no {next}.weight.", source=source, next=next(iter(left))),
+            told("Set {adapters}.", adapters=Use("optimize.adapters", "switched")),
         )
     return target
 
@@ -95,8 +96,13 @@ def _weight(model: PreTrainedModel, module: str) -> torch.Tensor:
 def _folded(name: str, weight: torch.Tensor, pair: Pair, beside: torch.Tensor) -> torch.Tensor:
     if weight.shape != (pair.b.shape[0], pair.a.shape[1]) or weight.shape != beside.shape:
         raise StageError(
-            "The adapter is for a model of another size.",
-            f"{name} has the shape {list(weight.shape)}, the adapter {[pair.b.shape[0], pair.a.shape[1]]}.",
+            told("The adapter is for a model of another size."),
+            told(
+                "{name} has the shape {shape}, the adapter {wanted}.",
+                name=name,
+                shape=list(weight.shape),
+                wanted=[pair.b.shape[0], pair.a.shape[1]],
+            ),
         )
     rows, columns = scales_between(weight.float(), beside)
     added = pair.scale * (pair.b @ pair.a) / rows[:, None] / columns

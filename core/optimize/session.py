@@ -11,6 +11,7 @@ from typing import Any
 
 from core.errors import LabError, StageError
 from core.files import read_json
+from core.language import told
 from core.optimize.trusted import CONFIG_FILE, check_onnx_folder
 from core.text import first_line
 
@@ -23,7 +24,7 @@ def _explained(title: str, where: str = "") -> Iterator[None]:
     except LabError:
         raise  # a request to stop, which may come at any moment
     except Exception as error:
-        raise StageError(title, f"{where}{first_line(error)}") from error
+        raise StageError(title, told("{where}{error}", where=where, error=first_line(error))) from error
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class OnnxSession:
         from core.optimize.genai import import_genai, open_model
 
         self._og = og = import_genai()
-        with _explained("The ONNX model cannot be loaded.", f"{folder}: "):
+        with _explained(told("The ONNX model cannot be loaded."), f"{folder}: "):
             self._model = open_model(folder)
             self.tokenizer = og.Tokenizer(self._model)
         self._adapters = og.Adapters(self._model)
@@ -64,7 +65,7 @@ class OnnxSession:
 
     def load_adapter(self, path: Path, name: str) -> None:
         """Make an adapter file known under a name. Raises :class:`StageError` if the runtime refuses it."""
-        with _explained("The adapter file cannot be loaded.", f"{path}: "):
+        with _explained(told("The adapter file cannot be loaded."), f"{path}: "):
             self._adapters.load(str(path), name)
 
     def _generator(self, tokens: int, adapter: str | None) -> Any:
@@ -83,7 +84,7 @@ class OnnxSession:
         """
         import numpy as np
 
-        with _explained("The ONNX model fails while it answers."):
+        with _explained(told("The ONNX model fails while it answers.")):
             generator = self._generator(len(prompt) + most, adapter)
             start = time.perf_counter()
             generator.append_tokens(np.asarray(prompt, dtype=np.int32))
@@ -112,7 +113,7 @@ class OnnxSession:
         """
         import numpy as np
 
-        with _explained("The ONNX model fails while it reads."):
+        with _explained(told("The ONNX model fails while it reads.")):
             generator = self._generator(tokens, adapter)
             for piece in pieces:
                 generator.append_tokens(np.asarray(piece, dtype=np.int32))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from core.errors import MachineError
 from core.files import folder_bytes
+from core.language import told
 from core.model.folder import model_facts, read_config
 from core.stage_context import StageContext
 
@@ -36,7 +37,7 @@ def decoding_speed(
     require(config, str(checkpoint))
     target = require_target(optimize.device, optimize.provider, optimize.precision)
     if target.why:
-        raise MachineError("Its ONNX model cannot be run here.", target.why)
+        raise MachineError(told("Its ONNX model cannot be run here."), target.why)
     work = context.work / "speed"
     try:
         folder, _ = build_base(
@@ -52,7 +53,7 @@ def decoding_speed(
             share=optimize.embeddings == "shared",
         )
         complete_config(folder, end_tokens(checkpoint, context.recipe), context_limit(config))
-        context.report.progress("Measuring the speed", 0, None)
+        context.report.progress(told("Measuring the speed"), 0, None)
         session = OnnxSession(folder)
         session.answer(
             list(prompts[0][:PROMPT_TOKENS]), 4
@@ -66,7 +67,9 @@ def decoding_speed(
             if said >= tokens:
                 break
         if not said or not seconds:
-            raise MachineError("Its speed cannot be measured.", "It ends every answer with the first token.")
+            raise MachineError(
+                told("Its speed cannot be measured."), told("It ends every answer with the first token.")
+            )
         return said / seconds, folder_bytes(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)

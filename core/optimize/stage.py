@@ -28,6 +28,7 @@ from core.files import (
 )
 from core.folder import LabFolder, adapter_names, merged_folder
 from core.formats import human_bytes
+from core.language import told
 from core.model.auto import Settled, remembered_facts
 from core.model.folder import ModelFacts, model_facts, read_config, refuse_model_as_adapter
 from core.providers import PROVIDERS
@@ -47,8 +48,14 @@ GRAPH_VERSION = 6
 """Raised when the graph that this stage makes changes in kind."""
 
 _PACKAGES = (
-    "olive-ai", "onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime", "onnx", "torch", "transformers",
-)  # fmt: skip
+    "olive-ai",
+    "onnxruntime-genai",
+    "onnxruntime-genai-cuda",
+    "onnxruntime",
+    "onnx",
+    "torch",
+    "transformers",
+)
 
 
 def base_fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
@@ -59,9 +66,9 @@ def base_fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
     """
     if not (lab.quantized_dir / "config.json").is_file():
         raise RequestError(
-            "There is no quantized model yet.",
-            f"{lab.quantized_dir} does not exist.",
-            ("Run: ", Do.of("run", lab.root, "quantize")),
+            told("There is no quantized model yet."),
+            told("{quantized_dir} does not exist.", quantized_dir=lab.quantized_dir),
+            told("Run: {run}", run=Do.of("run", lab.root, "quantize")),
         )
     optimize = recipe.optimize
     return {
@@ -147,9 +154,13 @@ class _Run:
         self.merges = self.recipe.optimize.adapters == "merged"
         if self.has_adapter and not self._fits_base(self.finetuned):
             raise RequestError(
-                f"The adapter {self.name} was trained on another quantized model.",
-                f"{self.finetuned} was made before {self.lab.quantized_dir} was made anew.",
-                ("Run: ", Do.of("run", self.lab.root, "finetune")),
+                told("The adapter {name} was trained on another quantized model.", name=self.name),
+                told(
+                    "{finetuned} was made before {quantized_dir} was made anew.",
+                    finetuned=self.finetuned,
+                    quantized_dir=self.lab.quantized_dir,
+                ),
+                told("Run: {run}", run=Do.of("run", self.lab.root, "finetune")),
             )
 
     def _fits_base(self, finetuned: Path) -> bool:
@@ -164,7 +175,7 @@ class _Run:
         from core.optimize.genai import complete_config, end_tokens
         from core.optimize.sharing import set_apart
 
-        self.report.progress("Loading the packages", 0, None)
+        self.report.progress(told("Loading the packages"), 0, None)
         import_olive()
         started = time.perf_counter()
         checkpoint = self.lab.quantized_dir
@@ -209,11 +220,11 @@ class _Run:
                 "positions that are in the cache already."
             )
         merged: Path | None = None
-        told: dict[str, Any] = {}
+        noted: dict[str, Any] = {}
         if self.has_adapter and self.merges:
-            merged, told = self._merge(folder, facts)
+            merged, noted = self._merge(folder, facts)
         elif self.has_adapter:
-            self.report.progress("Adding the adapter", 0, None)
+            self.report.progress(told("Adding the adapter"), 0, None)
             self._add_adapter(folder, self.name)
         else:
             self.report.log(f"There is no adapter {self.name} yet: the base alone is made.", "warning")
@@ -232,7 +243,7 @@ class _Run:
             "output_matrix": choice.head,
             "embeddings": self._embeddings(folder),
             "build_s": round(built_s, 2),
-            **told,
+            **noted,
         }
         result.update(self._verify(folder, checkpoint, choice, reused, merged))
         self._publish(folder, result)
@@ -354,7 +365,7 @@ class _Run:
             held_out, facts.vocab_size, tokens=affordable(facts, running_device())
         ) or within_budget(rows, facts.vocab_size, tokens=64)
         apart = distance_to_unmerged(quantized, self.finetuned, checkpoint, measured, self.report, self.trust)
-        told = {"kl_to_unmerged": round(apart.kl, 6), "same_word_as_unmerged": round(apart.agreement, 4)}
+        noted = {"kl_to_unmerged": round(apart.kl, 6), "same_word_as_unmerged": round(apart.agreement, 4)}
         self.report.log(
             f"Merged and rounded, it is {apart.kl:.4f} nats a token from the base with its adapter; the likeliest "
             f"next word is the same at {apart.agreement:.1%} of {apart.tokens} tokens."
@@ -371,9 +382,9 @@ class _Run:
         self.report.log(
             f"The merged model has {human_bytes(size)}, {human_bytes(shared)} of them shared with the base."
         )
-        note = {"name": self.name, **self._about(self.name, lora), **told, "bytes": size}
+        note = {"name": self.name, **self._about(self.name, lora), **noted, "bytes": size}
         write_json(target.with_name(f"{self.name}.json"), note)
-        return checkpoint, {**told, "merged_bytes": size, "shared_bytes": shared}
+        return checkpoint, {**noted, "merged_bytes": size, "shared_bytes": shared}
 
     def _about(self, name: str, lora: Lora) -> dict[str, Any]:
         return {
@@ -419,7 +430,9 @@ class _Run:
                 self._add_adapter(folder, name)
             else:
                 why = (
-                    "was trained on another quantized model" if source.is_dir() else "is no longer in the lab"
+                    told("was trained on another quantized model")
+                    if source.is_dir()
+                    else told("is no longer in the lab")
                 )
                 self.report.log(
                     f"The adapter {name} {why} and is left out; finetune it again to have it back.", "warning"

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import StageError
 from core.files import digest, explained
 from core.folder import lab_command
+from core.language import told
 from core.optimize.adapters import EIGHT_BITS, AdapterLayout, Branch, Lora, Pair, arrange, switch_name
 from core.optimize.branches import ONNX_NAMES, Projection, find_projections
 
@@ -91,9 +92,9 @@ def leave_on(graph: Any, name: str | None, adapters: Iterable[str], folder: Path
     for each in adapters:
         if each not in there:
             raise StageError(
-                "The ONNX model has not the adapters that its layout tells of.",
-                f"{each} is not in the graph.",
-                ("Make it anew: ", lab_command(folder, "run", "optimize", "--force")),
+                told("The ONNX model has not the adapters that its layout tells of."),
+                told("{each} is not in the graph.", each=each),
+                told("Make it anew: {run}", run=lab_command(folder, "run", "optimize", "--force")),
                 code="export.unusable",
             )
         if each != name:
@@ -476,7 +477,8 @@ def _projection(found: Mapping[str, Projection], output: str) -> Projection:
         return found[_stem(output)]
     except KeyError as missing:
         raise StageError(
-            "The ONNX graph is not as expected.", f"It has no projection {missing.args[0]}."
+            told("The ONNX graph is not as expected."),
+            told("It has no projection {args}.", args=missing.args[0]),
         ) from None
 
 
@@ -501,7 +503,8 @@ def _as(matrix: torch.Tensor, kind: str) -> torch.Tensor:
     made = matrix.to(getattr(torch, kind))
     if not bool(torch.isfinite(made).all()):
         raise StageError(
-            f"The adapter's numbers do not fit {kind}.", "Some are not finite in this precision."
+            told("The adapter's numbers do not fit {kind}.", kind=kind),
+            told("Some are not finite in this precision."),
         )
     return made
 
@@ -570,8 +573,8 @@ class _Weights:
         tensor.data_type = getattr(TensorProto, _ONNX_NAMES[str(matrix.dtype).removeprefix("torch.")])
         tensor.dims.extend(matrix.shape)
         data = bytes(matrix.contiguous().view(torch.uint8).numpy().data)
-        told = {"location": self._location, "offset": str(self._size), "length": str(len(data))}
-        for key, value in told.items():
+        noted = {"location": self._location, "offset": str(self._size), "length": str(len(data))}
+        for key, value in noted.items():
             tensor.external_data.add(key=key, value=value)
         self._parts += [data, bytes(-len(data) % _ALIGNMENT)]
         self._size += len(data) + -len(data) % _ALIGNMENT

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from core.errors import MachineError, RequestError, Use, either
 from core.hardware import load_nvml, package_version, read_gpus
+from core.language import told
 from core.providers import PROVIDERS, providers_for
 
 _CARDS = Path("/dev/dri")
@@ -58,15 +59,22 @@ def require_target(device: str, provider: str, precision: str) -> Target:
     fitting = PROVIDERS[provider].precisions if provider in providers_for(device) else ()
     if precision not in fitting:
         raise RequestError(
-            f"{precision} is no precision for {provider}.",
-            f"optimize: device = {device}, provider = {provider}, precision = {precision}.",
-            ("Set ", *either(Use("optimize.precision", each) for each in fitting), ".")
+            told("{precision} is no precision for {provider}.", precision=precision, provider=provider),
+            told(
+                "optimize: device = {device}, provider = {provider}, precision = {precision}.",
+                device=device,
+                provider=provider,
+                precision=precision,
+            ),
+            (told("Set "), *either(Use("optimize.precision", each) for each in fitting), ".")
             if fitting
-            else "Choose another provider.",
+            else told("Choose another provider."),
         )
     target = _judge(device, provider, precision)
     if not target.can_build:
-        raise MachineError(f"A model for {provider} cannot be built here.", target.why, target.fix)
+        raise MachineError(
+            told("A model for {provider} cannot be built here.", provider=provider), target.why, target.fix
+        )
     return target
 
 
@@ -85,21 +93,36 @@ def _obstacles_to_building(provider: str) -> Iterator[tuple[str, str]]:
         ("torch", "torch"),
     ):
         if find_spec(module) is None:
-            yield f"The package {package} is missing.", f"pip install {package}"
+            yield (
+                told("The package {package} is missing.", package=package),
+                told("pip install {package}", package=package),
+            )
     why, fix = PROVIDERS[provider].no_builder
     if why:
         yield why, fix
 
 
 def _obstacles_to_running(provider: str) -> Iterator[tuple[str, str]]:
-    facts, untried = PROVIDERS[provider], "It can be built but not chatted with here"
+    facts, untried = PROVIDERS[provider], told("It can be built but not chatted with here")
     if facts.system and sys.platform != facts.system:
-        yield f"{untried}: DirectML is a part of Windows.", "Chat with it on Windows."
+        yield (
+            told("{untried}: DirectML is a part of Windows.", untried=untried),
+            told("Chat with it on Windows."),
+        )
     if not any(map(package_version, facts.runtime)):
-        yield f"{untried}: {facts.runtime[0]} is missing.", f"pip install {facts.runtime[0]}"
+        yield (
+            told("{untried}: {runtime} is missing.", untried=untried, runtime=facts.runtime[0]),
+            told("pip install {runtime}", runtime=facts.runtime[0]),
+        )
     if provider == "CUDAExecutionProvider":
         nvml = load_nvml()
         if nvml is None or not read_gpus(nvml):
-            yield f"{untried}: there is no NVIDIA GPU.", "Chat on a machine with one."
+            yield (
+                told("{untried}: there is no NVIDIA GPU.", untried=untried),
+                told("Chat on a machine with one."),
+            )
     if provider == "WebGpuExecutionProvider" and sys.platform == "linux" and not any(_CARDS.glob("renderD*")):
-        yield f"{untried}: there is no graphics card.", "Chat on a machine with one."
+        yield (
+            told("{untried}: there is no graphics card.", untried=untried),
+            told("Chat on a machine with one."),
+        )

@@ -14,6 +14,7 @@ from core.errors import RequestError
 from core.events import Reporter
 from core.files import MANIFEST, read_if_whole
 from core.folder import merged_folder
+from core.language import told
 from core.model.text import read_text
 from core.model.tokenizer import ModelTokenizer
 from core.optimize.session import OnnxSession, TimedAnswer
@@ -101,7 +102,7 @@ class Trial:
         self._recipe, self._report = recipe, report
         self._tolerance = TIE["exact" if exact else "rounded"]
         self._train, self._held_out = self._load_prompts(lab_root)
-        report.progress("Loading the ONNX model", 0, None)
+        report.progress(told("Loading the ONNX model"), 0, None)
         self._sessions: dict[str | None, OnnxSession] = {None: OnnxSession(folder)}
         if finetuned is not None:
             self._sessions["trial"] = self._tuned(self._sessions[None])
@@ -170,9 +171,13 @@ class Trial:
             written = self._sessions[None].decode(own)
             wrong = ""
             if own != other[len(other) - len(own) :]:
-                wrong = f"reads {prompt.question!r} as other tokens"
+                wrong = told("reads {question!r} as other tokens", question=prompt.question)
             elif written.strip() != self._text(own).strip():
-                wrong = f"writes the tokens of {prompt.question!r} as {written!r}, otherwise"
+                wrong = told(
+                    "writes the tokens of {question!r} as {written!r}, otherwise",
+                    question=prompt.question,
+                    written=written,
+                )
             if wrong:
                 self._report.log(
                     f"onnxruntime-genai {wrong} than Hugging Face does: chat, server and the figures here use "
@@ -271,7 +276,7 @@ class Trial:
         adapter: str | None,
     ) -> dict[str, Any]:
         self._report.check_cancelled()
-        self._report.progress(f"Comparing {name} with PyTorch", 0, None)
+        self._report.progress(told("Comparing {name} with PyTorch", name=name), 0, None)
         found = choices(
             model, [prompt.ids for prompt in prompts], [answer.ids[:COMPARED_TOKENS] for answer in answers]
         )
@@ -282,14 +287,14 @@ class Trial:
             ]
             result = compare(found, self._tolerance, rounded=right)
         demand(name, result, self._tolerance)
-        told = f"Greedy answers of {name} to {result.prompts} prompts: {result.identical} are PyTorch's"
+        noted = f"Greedy answers of {name} to {result.prompts} prompts: {result.identical} are PyTorch's"
         if result.ties:
-            told += f"; {result.ties} differ only at a near tie"
+            noted += f"; {result.ties} differ only at a near tie"
         if result.by_rounding:
-            told += (
+            noted += (
                 f"; {result.by_rounding} differ by the int8 rounding of activations, without which they agree"
             )
-        self._report.log(told + ".")
+        self._report.log(noted + ".")
         return summary(result)
 
     def _exact_distance(self, prompt: TrialPrompt, found: Choices, adapter: str | None) -> float:
@@ -297,7 +302,7 @@ class Trial:
         if adapter not in self._exact_sessions:
             from core.optimize.build import exact_copy
 
-            self._report.progress("Computing without rounding", 0, None)
+            self._report.progress(told("Computing without rounding"), 0, None)
             own = adapter is not None and self._merged is not None
             folder = self._merged if own and self._merged else self._folder
             session = OnnxSession(exact_copy(folder, self._work / ("merged-exact" if own else "base-exact")))
@@ -321,7 +326,7 @@ class Trial:
         left_out = 0
         for prompt in questions:
             self._report.check_cancelled()
-            self._report.progress("Asking training questions again", asked, len(questions))
+            self._report.progress(told("Asking training questions again"), asked, len(questions))
             length = len(self._tokenizer.encode([Segment(prompt.expected, False)]).ids)
             if time.perf_counter() - started + self._pace * length > BUDGET_S:
                 left_out += 1
@@ -330,7 +335,7 @@ class Trial:
                 answer = self._answer(prompt.ids, length + 8, adapter)
                 right[name] += says_the_same(self._text(answer.ids), prompt.expected)
             asked += 1
-        self._report.progress("Asking training questions again", asked, asked)
+        self._report.progress(told("Asking training questions again"), asked, asked)
         if left_out:
             self._report.log(
                 f"{left_out} training questions were not asked: with them it would have taken longer than "

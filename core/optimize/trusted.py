@@ -16,6 +16,7 @@ from typing import Any
 from core.errors import RequestError
 from core.files import small_bytes
 from core.formats import some
+from core.language import told
 from core.model.inside import refuse_links, refuse_name
 from core.model.protobuf import fields
 
@@ -24,43 +25,101 @@ CONFIG_FILE = "genai_config.json"
 _ANY = None
 """Names of tensors and numbers, in any form."""
 _SESSION = {
-    "log_id", "log_severity_level", "log_verbosity_level", "intra_op_num_threads", "inter_op_num_threads",
-    "enable_cpu_mem_arena", "enable_mem_pattern", "graph_optimization_level", "disable_cpu_ep_fallback",
-    "disable_quant_qdq", "enable_quant_qdq_cleanup", "use_env_allocators", "ep.cuda.fpa_intb_gemm",
-    "optimization.disable_specified_optimizers", "session.use_device_allocator_for_initializers",
-}  # fmt: skip
+    "log_id",
+    "log_severity_level",
+    "log_verbosity_level",
+    "intra_op_num_threads",
+    "inter_op_num_threads",
+    "enable_cpu_mem_arena",
+    "enable_mem_pattern",
+    "graph_optimization_level",
+    "disable_cpu_ep_fallback",
+    "disable_quant_qdq",
+    "enable_quant_qdq_cleanup",
+    "use_env_allocators",
+    "ep.cuda.fpa_intb_gemm",
+    "optimization.disable_specified_optimizers",
+    "session.use_device_allocator_for_initializers",
+}
 _PROVIDERS: dict[str, Any] = {
     "cpu": {},
     "cuda": dict.fromkeys(
-        ("enable_cuda_graph", "device_id", "use_tf32", "gpu_mem_limit", "arena_extend_strategy",
-         "enable_skip_layer_norm_strict_mode", "prefer_nhwc", "cudnn_conv_algo_search")
+        (
+            "enable_cuda_graph",
+            "device_id",
+            "use_tf32",
+            "gpu_mem_limit",
+            "arena_extend_strategy",
+            "enable_skip_layer_norm_strict_mode",
+            "prefer_nhwc",
+            "cudnn_conv_algo_search",
+        )
     ),
     "dml": dict.fromkeys(("enable_graph_capture", "device_index", "performance_preference")),
     "webgpu": dict.fromkeys(("enableGraphCapture", "validationMode", "multiRotaryCacheConcatOffset")),
     "NvTensorRtRtx": dict.fromkeys(("enable_cuda_graph", "multi_rotary_cache_concat_offset")),
-}  # fmt: skip
+}
 _KNOWN: dict[str, Any] = {
     "model": {
         **dict.fromkeys(
-            ("type", "vocab_size", "context_length", "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id",
-             "decoder_start_token_id", "bot_token_id", "eot_token_id", "bor_token_id", "eor_token_id",
-             "image_token_id")
+            (
+                "type",
+                "vocab_size",
+                "context_length",
+                "bos_token_id",
+                "eos_token_id",
+                "pad_token_id",
+                "sep_token_id",
+                "decoder_start_token_id",
+                "bot_token_id",
+                "eot_token_id",
+                "bor_token_id",
+                "eor_token_id",
+                "image_token_id",
+            )
         ),
         "decoder": {
             **dict.fromkeys(
-                ("filename", "hidden_size", "head_size", "num_attention_heads", "num_key_value_heads",
-                 "num_hidden_layers", "inputs", "outputs", "sliding_window", "layer_types", "conv_cache_size",
-                 "state_groups", "state_update_capacity")
+                (
+                    "filename",
+                    "hidden_size",
+                    "head_size",
+                    "num_attention_heads",
+                    "num_key_value_heads",
+                    "num_hidden_layers",
+                    "inputs",
+                    "outputs",
+                    "sliding_window",
+                    "layer_types",
+                    "conv_cache_size",
+                    "state_groups",
+                    "state_update_capacity",
+                )
             ),
             "session_options": {**dict.fromkeys(_SESSION), "provider_options": [_PROVIDERS]},
         },
     },
     "search": dict.fromkeys(
-        ("diversity_penalty", "do_sample", "early_stopping", "length_penalty", "max_length", "min_length",
-         "no_repeat_ngram_size", "num_beams", "num_return_sequences", "past_present_share_buffer",
-         "repetition_penalty", "temperature", "top_k", "top_p", "random_seed", "chunk_size")
+        (
+            "diversity_penalty",
+            "do_sample",
+            "early_stopping",
+            "length_penalty",
+            "max_length",
+            "min_length",
+            "no_repeat_ngram_size",
+            "num_beams",
+            "num_return_sequences",
+            "past_present_share_buffer",
+            "repetition_penalty",
+            "temperature",
+            "top_k",
+            "top_p",
+            "random_seed",
+            "chunk_size",
+        )
     ),
-}  # fmt: skip
+}
 """Every key that is taken; a dict or list of one says what may stand below it, None that it is not looked at."""
 
 
@@ -96,18 +155,20 @@ def check_config(folder: Path) -> dict[str, Any]:
         config = json.loads(small_bytes(file), object_pairs_hook=once)
     except (OSError, ValueError, RecursionError) as error:
         raise RequestError(
-            "The model is not whole.",
-            f"{file} is not readable: {error}.",
-            "Make the model again, or fetch it again.",
+            told("The model is not whole."),
+            told("{file} is not readable: {error}.", file=file, error=error),
+            told("Make the model again, or fetch it again."),
             code="onnx.config",
         ) from None
     unknown = list(_unknown(config, _KNOWN, "")) + [f"{key}, which is there twice" for key in twice]
     if unknown:
         raise RequestError(
-            "The model's configuration asks for what a text model does not need.",
-            f"{file}: {some(unknown, 5)}.",
-            "Such settings can load native code or read other files. If you know what each is for and that the model "
-            "does without, remove it from that file; else do not use this model.",
+            told("The model's configuration asks for what a text model does not need."),
+            told("{file}: {unknown}.", file=file, unknown=some(unknown, 5)),
+            told(
+                "Such settings can load native code or read other files. If you know what each is for "
+                "and that the model does without, remove it from that file; else do not use this model."
+            ),
             code="onnx.settings",
         )
     refuse_name(file, "model.decoder.filename", graph_name(config))
@@ -128,10 +189,10 @@ def _unknown(found: Any, known: Any, where: str) -> Iterator[str]:
             yield from _unknown(item, known[0], where)
         return
     if not isinstance(found, dict):
-        yield f"{where or 'the whole'} is no object"
+        yield told("{where} is no object", where=where or told("the whole"))
         return
     for key, value in found.items():
-        name = f"{where}.{key}" if where else key
+        name = told("{where}.{key}", where=where, key=key) if where else key
         if key not in known:
             yield name
         else:
@@ -171,25 +232,25 @@ def check_graph(graph: Path) -> None:
                     places.add(fields.get(2, b"").decode())
                 elif kind == "node" and fields.get(_OPERATOR) == b"EPContext":
                     raise RequestError(
-                        "The model's graph holds a part that was compiled for a device.",
-                        f"{graph} has a node EPContext.",
-                        "Use a model that holds its graph as operators.",
+                        told("The model's graph holds a part that was compiled for a device."),
+                        told("{graph} has a node EPContext.", graph=graph),
+                        told("Use a model that holds its graph as operators."),
                         code="onnx.compiled",
                     )
     except (OSError, ValueError) as error:
         raise RequestError(
-            "The model's graph cannot be read.",
-            f"{graph}: {error}.",
-            "Make the model again with optimize, or fetch it again.",
+            told("The model's graph cannot be read."),
+            told("{graph}: {error}.", graph=graph, error=error),
+            told("Make the model again with optimize, or fetch it again."),
             code="onnx.graph",
         ) from None
     for place in sorted(places):
         refuse_name(graph, "the place of some weights", place)
         if not (graph.parent / place).is_file():
             raise RequestError(
-                "The model is not whole.",
-                f"{graph} has weights in {place!r}, which is not there.",
-                "Make the model again with optimize, or fetch it again.",
+                told("The model is not whole."),
+                told("{graph} has weights in {place!r}, which is not there.", graph=graph, place=place),
+                told("Make the model again with optimize, or fetch it again."),
                 code="onnx.graph",
             )
 

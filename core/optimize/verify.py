@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from core.errors import StageError, Use
+from core.language import told
 
 if TYPE_CHECKING:
     import torch
@@ -130,7 +131,8 @@ def choices(
         at = logits[row, len(prompt) - 1 : len(prompt) + len(answer) - 1].float()
         if not bool(torch.isfinite(at).all()):
             raise StageError(
-                "The PyTorch model gives no numbers.", f"Prompt {row + 1}: its logits are not finite."
+                told("The PyTorch model gives no numbers."),
+                told("Prompt {row}: its logits are not finite.", row=row + 1),
             )
         result.append(Choices(answer, at))
     return result
@@ -167,11 +169,23 @@ def demand(name: str, comparison: Comparison, tolerance: float) -> None:
         key=lambda place: place.gap / place.spread,
     )
     raise StageError(
-        f"The ONNX model does not answer as {name} does in PyTorch.",
-        f"{len(comparison.wrong)} of {comparison.prompts} prompts differ; in prompt "
-        f"{worst.prompt + 1} token {worst.token + 1} is {worst.gap:.3g} below PyTorch's choice, "
-        f"{worst.gap / worst.spread:.0%} of the logits' spread where rounding explains {tolerance:.0%}.",
-        ("Nothing was published. Set ", Use("optimize.precision", "fp32"), " or quantize again."),
+        told("The ONNX model does not answer as {name} does in PyTorch.", name=name),
+        told(
+            "{count} of {prompts} prompts differ; in prompt {prompt} token {token} is {gap:.3g} "
+            "below PyTorch's choice, {share:.0%} of the logits' spread where rounding explains "
+            "{tolerance:.0%}.",
+            count=len(comparison.wrong),
+            prompts=comparison.prompts,
+            prompt=worst.prompt + 1,
+            token=worst.token + 1,
+            gap=worst.gap,
+            share=worst.gap / worst.spread,
+            tolerance=tolerance,
+        ),
+        told(
+            "Nothing was published. Set {precision} or quantize again.",
+            precision=Use("optimize.precision", "fp32"),
+        ),
     )
 
 

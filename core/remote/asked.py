@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import Do, Hint, RequestError
 from core.files import read_if_whole, write_json
 from core.folder import LabFolder
+from core.language import told
 
 if TYPE_CHECKING:
     from core.azure.workspace import Place
@@ -56,9 +57,9 @@ def on(options: Mapping[str, Any]) -> On | None:
         return None
     if not isinstance(said, dict) or said.get("service") not in SERVICES or not said.get("compute"):
         raise RequestError(
-            "This version does not know where that is to run.",
-            f"options.on is {said!r}.",
-            "Run it with --on azureml --compute NAME.",
+            told("This version does not know where that is to run."),
+            told("options.on is {said!r}.", said=said),
+            told("Run it with --on azureml --compute NAME."),
             code="remote.where",
         )
     hours = said.get("hours")
@@ -107,10 +108,10 @@ class SentJob:
 
 def sent(path: Path) -> SentJob | None:
     """What a ``remote.json`` tells; None where there is none that can be read."""
-    told = read_if_whole(path)
-    if not isinstance(told, dict):
+    noted = read_if_whole(path)
+    if not isinstance(noted, dict):
         return None
-    values = {each.name: told.get(each.name, "") for each in fields(SentJob)}
+    values = {each.name: noted.get(each.name, "") for each in fields(SentJob)}
     stages = values.pop("stages")
     if not isinstance(stages, list) or not all(isinstance(each, str) for each in values.values()):
         return None
@@ -125,21 +126,23 @@ def sent_by(job: Path) -> SentJob | None:
 
 def to_follow(job: Path) -> Hint:
     """What to do where the job here is gone and the one in Azure goes on; empty where there is none."""
-    told = sent_by(job)
-    if told is None:
+    noted = sent_by(job)
+    if noted is None:
         return ()
     stage = job.name.rsplit("-", 1)[0]
-    words = (stage, "--on", SERVICES[0], "--compute", told.compute)
+    words = (stage, "--on", SERVICES[0], "--compute", noted.compute)
     again = Do.of("run", job.parent.parent, *words)
-    return (f"{told.name} goes on in Azure. Follow it, or take what it has made: ", again)
+    return told(
+        "{name} goes on in Azure. Follow it, or take what it has made: {again}", name=noted.name, again=again
+    )
 
 
 def handed_on(options: Mapping[str, Any], job: Path) -> dict[str, Any]:
     """The options for the next stage of a run: it follows the same job there as ``job`` did."""
-    asked, told = on(options), sent_by(job)
+    asked, noted = on(options), sent_by(job)
     if asked is None:
         return {}
-    return replace(asked, job=told.name if told else asked.job).option()
+    return replace(asked, job=noted.name if noted else asked.job).option()
 
 
 def later(stages: Sequence[str], stage: str) -> tuple[str, ...]:

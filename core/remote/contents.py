@@ -17,6 +17,7 @@ from core.azure.download import check_names
 from core.data import resolve_data_file
 from core.errors import Do, LabError, RequestError
 from core.folder import RECIPE_NAME, LabFolder, adapter_names
+from core.language import told
 from core.model.inside import refuse_links
 from core.model.sources import kind_of, local_place, model_stamp
 from core.recipe import Recipe, UploadSection, recipe_text
@@ -43,9 +44,9 @@ def collect(lab: LabFolder, recipe: Recipe, stages: Sequence[str]) -> Contents:
             where = _add(items, local_place(recipe.model.source, lab.root), MODEL)
             values["model.source"] = f"../{where}"
         elif kind == "hub":
-            left_out.append((recipe.model.source, "fetched there, from the hub"))
+            left_out.append((recipe.model.source, told("fetched there, from the hub")))
         elif kind == "azureml":
-            left_out.append((recipe.model.source, "given to the job by Azure ML"))
+            left_out.append((recipe.model.source, told("given to the job by Azure ML")))
     else:
         _add_result(items, lab, lab.quantized_dir, "quantize")
     if "optimize" in stages:
@@ -85,8 +86,8 @@ def key(lab: LabFolder, recipe: Recipe, check: Callable[[], object]) -> str:
     with suppress(LabError, OSError):  # a model that was moved since is not needed any more
         model = model_stamp(recipe.model.source, lab.root)
     settings = dataclasses.asdict(dataclasses.replace(recipe, upload=UploadSection()))
-    told = json.dumps([__version__, own.digest, model, settings], sort_keys=True, default=str)
-    return hashlib.sha256(told.encode()).hexdigest()[:32]
+    noted = json.dumps([__version__, own.digest, model, settings], sort_keys=True, default=str)
+    return hashlib.sha256(noted.encode()).hexdigest()[:32]
 
 
 def _add_for_optimize(items: list[Item], lab: LabFolder, recipe: Recipe, stages: Sequence[str]) -> None:
@@ -105,9 +106,9 @@ def _add_for_optimize(items: list[Item], lab: LabFolder, recipe: Recipe, stages:
 def _add_result(items: list[Item], lab: LabFolder, folder: Path, stage: str) -> None:
     if not folder.is_dir():
         raise RequestError(
-            "There is nothing to start from.",
-            f"{folder} is not there.",
-            ("Make it first: ", Do.of("run", lab.root, stage)),
+            told("There is nothing to start from."),
+            told("{folder} is not there.", folder=folder),
+            told("Make it first: {run}", run=Do.of("run", lab.root, stage)),
             code="remote.input",
         )
     _add(items, folder, f"{LAB}/{folder.parent.relative_to(lab.root).as_posix()}")
@@ -124,9 +125,9 @@ def _add(items: list[Item], path: Path, below: str) -> str:
             state = each.stat()
         except OSError as error:
             raise RequestError(
-                "A file that the job needs cannot be read.",
-                f"{each}: {error.strerror}.",
-                "Mend the link or make it again.",
+                told("A file that the job needs cannot be read."),
+                told("{each}: {strerror}.", each=each, strerror=error.strerror),
+                told("Mend the link or make it again."),
                 code="upload.file",
             ) from None
         if stat.S_ISREG(state.st_mode):

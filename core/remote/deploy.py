@@ -14,6 +14,7 @@ from core.azure.workspace import Place, Registered, Workspace
 from core.errors import Do, MachineError, RequestError
 from core.events import Reporter
 from core.folder import LabFolder
+from core.language import told
 from core.recipe import Recipe
 from core.remote import wheel
 from core.remote.jobfile import IMAGES, PYTHON, pinned, text_of
@@ -77,16 +78,22 @@ def _model(workspace: Workspace, recipe: Recipe, wanted: str, lab: LabFolder) ->
     found = workspace.model(name, version) if version else next(iter(workspace.versions(name)), None)
     if found is None:
         raise RequestError(
-            f"There is no model {name}{':' + version if version else ''} in {workspace.subject}.",
-            "What is deployed is a registered model.",
-            ("Register this lab's: ", Do.of("upload", lab.root)),
+            told(
+                "There is no model {name} in {subject}.",
+                name=f"{name}:{version}" if version else name,
+                subject=workspace.subject,
+            ),
+            told("What is deployed is a registered model."),
+            told("Register this lab's: {upload}", upload=Do.of("upload", lab.root)),
             code="azure.model",
         )
     if not found.content:
         raise RequestError(
-            f"{found.name}:{found.version} was not registered by OlivePress.",
-            "OlivePress's server reads what its own upload sends.",
-            ("Register this lab's: ", Do.of("upload", lab.root)),
+            told(
+                "{name}:{version} was not registered by OlivePress.", name=found.name, version=found.version
+            ),
+            told("OlivePress's server reads what its own upload sends."),
+            told("Register this lab's: {upload}", upload=Do.of("upload", lab.root)),
             code="endpoint.model",
         )
     return found
@@ -112,13 +119,13 @@ def deploy(
     """
     if not NAME.fullmatch(wanted.endpoint):
         raise RequestError(
-            "That is no name for an endpoint.",
-            f"{wanted.endpoint!r}.",
-            "Use letters, digits and dashes, beginning with a letter, 3 to 32 of them.",
+            told("That is no name for an endpoint."),
+            told("{endpoint!r}.", endpoint=wanted.endpoint),
+            told("Use letters, digits and dashes, beginning with a letter, 3 to 32 of them."),
             code="endpoint.name",
         )
     place = Place.of(recipe, lab.root)
-    report.progress("signing in", 0, None)
+    report.progress(told("signing in"), 0, None)
     credential = current(stop=stop, on_prompt=prompt_to(report)).credential
     workspace = Workspace(place, credential, stop=stop, say=report.log)
     endpoints = Endpoints(credential, place, stop, report)
@@ -151,9 +158,9 @@ def deploy(
             f"Deploying {model.name}:{model.version} to {wanted.endpoint}; this takes about ten minutes."
         )
         endpoints.deploy(wanted.endpoint, properties, wanted.count)
-        report.progress("a test request", 0, None)
+        report.progress(told("a test request"), 0, None)
         answer = endpoints.ask(wanted.endpoint, QUESTION)
-        report.progress("traffic", 0, None)
+        report.progress(told("traffic"), 0, None)
         endpoints.traffic(wanted.endpoint, wanted.traffic)
         said = endpoints.get(wanted.endpoint) or {}
         return {
@@ -173,9 +180,13 @@ def _facts(endpoints: Endpoints, wanted: DeploymentRequest, model: Registered) -
     size = sizes.get(wanted.size.lower())
     if size is None and sizes:
         raise MachineError(
-            f"There is no size {wanted.size!r} in {endpoints.computes.location}.",
-            f"Sizes there: {', '.join(each.name for each in list(sizes.values())[:8])}.",
-            "Choose another: --size.",
+            told(
+                "There is no size {size!r} in {location}.",
+                size=wanted.size,
+                location=endpoints.computes.location,
+            ),
+            told("Sizes there: {names}.", names=", ".join(each.name for each in list(sizes.values())[:8])),
+            told("Choose another: --size."),
             code="azure.compute",
         )
     there = endpoints.get(wanted.endpoint)
@@ -208,7 +219,7 @@ def _send_code(workspace: Workspace, recipe: Recipe, stop: Stop, report: Reporte
         contents.items,
         concurrency=recipe.upload.concurrency,
         stop=stop,
-        on_bytes=lambda done: report.progress("sending the server", done, contents.total),
+        on_bytes=lambda done: report.progress(told("sending the server"), done, contents.total),
     )
     try:
         sender.plan()

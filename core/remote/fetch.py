@@ -15,6 +15,7 @@ from core.errors import Do, StageError
 from core.events import Reporter
 from core.files import digest, folder_stamp, read_if_whole, write_json
 from core.folder import LabFolder
+from core.language import told
 
 
 @dataclass(frozen=True)
@@ -48,27 +49,30 @@ def look(container: Container, out: str, stage: str, lab: Path) -> Made | None:
         except ResourceNotFoundError:
             return None
 
-    data = container.call(read, f"result of {stage}")
+    data = container.call(read, told("result of {stage}", stage=stage))
     if data is None:
         return None
     try:
-        told = json.loads(data)
-        files = {str(name): (int(size), str(sha)) for name, (size, sha) in told.pop("files").items()}
-        folder = str(told.pop("folder"))
+        noted = json.loads(data)
+        files = {str(name): (int(size), str(sha)) for name, (size, sha) in noted.pop("files").items()}
+        folder = str(noted.pop("folder"))
         if (
             not folder.startswith("made/")
             or ".." in folder.split("/")
-            or not isinstance(told["result"], dict)
+            or not isinstance(noted["result"], dict)
         ):
             raise ValueError(folder)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise StageError(
-            "What the job left is not understood.",
-            f"{out}/{stage}.json.",
-            ("Run it with the same version of OlivePress, or anew: ", Do.of("run", lab, stage, "--force")),
+            told("What the job left is not understood."),
+            told("{out}/{stage}.json.", out=out, stage=stage),
+            told(
+                "Run it with the same version of OlivePress, or anew: {run}",
+                run=Do.of("run", lab, stage, "--force"),
+            ),
             code="remote.result",
         ) from None
-    return Made(folder, files, told)
+    return Made(folder, files, noted)
 
 
 def bring(
@@ -89,7 +93,7 @@ def bring(
         f"{out}/{made.folder}",
         target,
         stop=stop,
-        on_bytes=lambda done, total: report.progress("bringing it back", done, total),
+        on_bytes=lambda done, total: report.progress(told("bringing it back"), done, total),
         say=report.log,
     )
     sizes = receiver.receive()
@@ -102,9 +106,13 @@ def bring(
     if wrong:
         shutil.rmtree(target, ignore_errors=True)
         raise StageError(
-            "What came back is not what the job left.",
-            f"Missing, damaged or too much of {len(made.files)} files: {', '.join(wrong[:3])}.",
-            ("Run it again. If it stays so: ", Do.of("run", lab.root, stage, "--force")),
+            told("What came back is not what the job left."),
+            told(
+                "Missing, damaged or too much of {count} files: {wrong}.",
+                count=len(made.files),
+                wrong=", ".join(wrong[:3]),
+            ),
+            told("Run it again. If it stays so: {run}", run=Do.of("run", lab.root, stage, "--force")),
             code="fetch.damaged",
         )
     return target
@@ -118,8 +126,8 @@ def as_made_here(folder: Path, lab: LabFolder) -> None:
             folder / "adapter_config.json", {**config, "base_model_name_or_path": str(lab.quantized_dir)}
         )
     for note in (*folder.glob("adapters/*.json"), *folder.glob("merged/*.json")):
-        told = read_if_whole(note)
+        noted = read_if_whole(note)
         trained = lab.finetuned_dir(note.stem)
-        if isinstance(told, dict) and told.get("source") and trained.is_dir():
+        if isinstance(noted, dict) and noted.get("source") and trained.is_dir():
             # The adapter is the one that lies here: it came from there, or went there from here.
-            write_json(note, {**told, "source": folder_stamp(trained)})
+            write_json(note, {**noted, "source": folder_stamp(trained)})

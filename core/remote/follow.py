@@ -16,8 +16,9 @@ from core.azure.errors import redact
 from core.azure.retry import Stop
 from core.azure.runs import MAIN_LOG, RunDetails, Runs, RunState
 from core.azure.storage import Container
-from core.errors import Do, LabError, StageError, error_from, with_other_helps
+from core.errors import Do, LabError, StageError, error_from, text_of, with_other_helps
 from core.events import Reporter
+from core.language import changed, told
 from core.remote.asked import SentJob
 from core.remote.fetch import Made, look
 from core.text import clean
@@ -28,16 +29,16 @@ SOONEST, LATEST = 0.3, 8.0
 """Seconds between two looks: soon after something came, later while nothing does."""
 LONGEST_LINE = 1 << 20
 _WORDS = {
-    "notstarted": "waiting to be taken up",
-    "queued": "waiting for a machine",
-    "scheduled": "waiting for its time",
-    "paused": "paused",
-    "provisioning": "a machine is being got ready",
-    "preparing": "the environment is being built",
-    "starting": "starting there",
-    "running": "running there",
-    "finalizing": "ending there",
-    "cancelrequested": "being cancelled there",
+    "notstarted": told("waiting to be taken up"),
+    "queued": told("waiting for a machine"),
+    "scheduled": told("waiting for its time"),
+    "paused": told("paused"),
+    "provisioning": told("a machine is being got ready"),
+    "preparing": told("the environment is being built"),
+    "starting": told("starting there"),
+    "running": told("running there"),
+    "finalizing": told("ending there"),
+    "cancelrequested": told("being cancelled there"),
 }
 
 
@@ -100,9 +101,13 @@ class Follower:
         state = self._runs.state(self._sent.name)
         if state is None:
             raise StageError(
-                "The job is gone from Azure.",
-                f"{self._sent.name} in workspace {self._sent.workspace}: there is no such job any more.",
-                "Run it again: a new one is sent, and goes on from what this one has kept.",
+                told("The job is gone from Azure."),
+                told(
+                    "{name} in workspace {workspace}: there is no such job any more.",
+                    name=self._sent.name,
+                    workspace=self._sent.workspace,
+                ),
+                told("Run it again: a new one is sent, and goes on from what this one has kept."),
                 code="remote.gone",
             )
         self._back()
@@ -137,8 +142,9 @@ class Follower:
         self._shown = now
         if not state.ended and not (status == "running" and self._current):
             words = _WORDS.get(status, status)
-            where = f" of {self._sent.compute}" if status in ("queued", "notstarted") else ""
-            self._report.progress(f"{words}{where}", 0, None)
+            if status in ("queued", "notstarted"):
+                words = told("{words} of {compute}", words=words, compute=self._sent.compute)
+            self._report.progress(words, 0, None)
 
     def _read(self, address: str) -> bool:
         """Hand on what the log has that is new; whether there may be more at once."""
@@ -184,7 +190,7 @@ class Follower:
         if kind == "progress" and isinstance(event.get("done"), int | float):
             total = event.get("total")
             done, known = event["done"], total if isinstance(total, int | float) else None
-            act = lambda: report.progress(clean(str(event.get("phase", ""))), done, known)  # noqa: E731
+            act = lambda: report.progress(changed(text_of(event, "phase"), clean), done, known)  # noqa: E731
         elif kind == "metric" and isinstance(event.get("value"), int | float):
             step = event.get("step")
             value, at = float(event["value"]), int(step) if isinstance(step, int | float) else None
@@ -201,62 +207,75 @@ class Follower:
         if act is not None:
             act()
 
-    def _fail(self, told: Any, status: Any) -> None:
+    def _fail(self, noted: Any, status: Any) -> None:
         """The stage's own error; as one of this machine it would be wrong, so it is said where it was."""
-        error = error_from(told if isinstance(told, dict) else {}, status if isinstance(status, int) else 3)
+        error = error_from(noted if isinstance(noted, dict) else {}, status if isinstance(status, int) else 3)
         # What is advised for the lab there is meant for the one here.
         error.hint = with_other_helps(
             error.advice,
             lambda part: replace(part, lab=str(self._lab)) if isinstance(part, Do) and part.lab else part,
         )
-        error.detail = redact(f"On {self._sent.compute} ({self._sent.name}): {error.detail}".strip())
+        error.detail = redact(
+            told(
+                "On {compute} ({name}): {detail}",
+                compute=self._sent.compute,
+                name=self._sent.name,
+                detail=error.detail,
+            )
+            if error.detail
+            else told("On {compute} ({name}):", compute=self._sent.compute, name=self._sent.name)
+        )
         self._error = error
 
     def _ended(self, state: RunState, details: RunDetails) -> LabError:
         """Why a job is over without the stage's result."""
-        where = f"{self._sent.name} on {self._sent.compute}"
+        where = told("{name} on {compute}", name=self._sent.name, compute=self._sent.compute)
         if state.status.lower() == "canceled":
             return StageError(
-                "Somebody ended the job in Azure.",
-                f"{where} was cancelled there, and not from here.",
-                "Run it again: a new job goes on from the last checkpoint that this one kept.",
+                told("Somebody ended the job in Azure."),
+                told("{where} was cancelled there, and not from here.", where=where),
+                told("Run it again: a new job goes on from the last checkpoint that this one kept."),
                 code="remote.cancelled",
             )
         if state.status.lower() == "completed":
             return StageError(
-                "The job ended without a result.",
-                f"{where} has completed, and left nothing of {self._stage}.",
-                ("Run it again: ", Do.of("run", self._lab, self._stage, "--force")),
+                told("The job ended without a result."),
+                told("{where} has completed, and left nothing of {stage}.", where=where, stage=self._stage),
+                told("Run it again: {run}", run=Do.of("run", self._lab, self._stage, "--force")),
                 code="remote.result",
             )
         text = redact(clean(" ".join(details.message.split())))[:600]
         low = f"{details.code} {text}".lower()
+        said = told("{where}: {said}", where=where, said=f"{details.code or state.status} {text}".strip())
         if "image" in low and ("build" in low or "pull" in low):
             return StageError(
-                "The job's environment could not be built.",
-                f"{where}: {details.code} {text}".strip(),
-                "Look at the log 20_image_build_log.txt on the job's page"
-                + (f": {self._sent.page}" if self._sent.page else "."),
+                told("The job's environment could not be built."),
+                said,
+                told("Look at the log 20_image_build_log.txt on the job's page: {page}", page=self._sent.page)
+                if self._sent.page
+                else told("Look at the log 20_image_build_log.txt on the job's page."),
                 code="remote.environment",
             )
         if "quota" in low:
             return StageError(
-                "The quota does not allow the job.",
-                f"{where}: {details.code} {text}".strip(),
-                "Ask for more quota in the Azure portal, or choose another compute.",
+                told("The quota does not allow the job."),
+                said,
+                told("Ask for more quota in the Azure portal, or choose another compute."),
                 code="azure.quota",
             )
         if "timeout" in low or "exceeded" in low:
             return StageError(
-                "The job took longer than it was allowed to.",
-                f"{where}: {details.code} {text}".strip(),
-                "Run it again with more: --hours N. It goes on from the last checkpoint.",
+                told("The job took longer than it was allowed to."),
+                said,
+                told("Run it again with more: --hours N. It goes on from the last checkpoint."),
                 code="remote.hours",
             )
         return StageError(
-            "The job failed in Azure.",
-            f"{where}: {details.code or state.status} {text}".strip(),
-            "Look at its logs" + (f" on its page: {self._sent.page}" if self._sent.page else "."),
+            told("The job failed in Azure."),
+            said,
+            told("Look at its logs on its page: {page}", page=self._sent.page)
+            if self._sent.page
+            else told("Look at its logs."),
             code="remote.failed",
         )
 
@@ -265,8 +284,16 @@ class Follower:
         if error is self._error or error.code.startswith("remote."):
             return error
         if error.code in ("azure.expired", "azure.sign-in", "azure.cli", "azure.keep", "azure.principal"):
-            more = f"{self._sent.name} goes on in Azure; once you are signed in, run it again to follow it."
-            return type(error)(error.title, f"{error.detail} {more}".strip(), error.advice, code=error.code)
+            more = told(
+                "{name} goes on in Azure; once you are signed in, run it again to follow it.",
+                name=self._sent.name,
+            )
+            return type(error)(
+                error.title,
+                told("{detail} {more}", detail=error.detail, more=more) if error.detail else more,
+                error.advice,
+                code=error.code,
+            )
         return error
 
     def _say_lost(self, error: LabError) -> None:
@@ -275,7 +302,7 @@ class Follower:
                 f"{error.title} {self._sent.name} goes on in Azure; it is asked after again.", "warning"
             )
         self._lost = True
-        self._report.progress("no line to Azure; the job goes on there", 0, None)
+        self._report.progress(told("no line to Azure; the job goes on there"), 0, None)
 
     def _back(self) -> None:
         if self._lost:

@@ -17,6 +17,7 @@ from typing import Any
 
 from core.azure.compute import Compute
 from core.errors import MachineError, RequestError, StageError
+from core.language import told
 from core.recipe import Recipe
 from core.remote import wheel
 from core.telemetry import OFF
@@ -110,9 +111,9 @@ def pinned() -> list[str]:
         needs = requires("olivepress") or []
     except PackageNotFoundError:
         raise MachineError(
-            "What this program needs is not known here.",
-            "It runs from a folder of source that was not installed.",
-            "Install it: pip install -e FOLDER.",
+            told("What this program needs is not known here."),
+            told("It runs from a folder of source that was not installed."),
+            told("Install it: pip install -e FOLDER."),
             code="remote.program",
         ) from None
     from packaging.requirements import Requirement
@@ -138,11 +139,11 @@ def check_compute(compute: Compute, recipe: Recipe, stages: Sequence[str]) -> No
     if why := compute.why_not():
         quota = "quota" in why.lower()
         raise MachineError(
-            f"No job can run on {compute.name}.",
-            f"{why[0].upper()}{why[1:]}.",
-            "Ask for more quota in the Azure portal, or choose another compute."
+            told("No job can run on {name}.", name=compute.name),
+            told("{first}{rest}.", first=why[0].upper(), rest=why[1:]),
+            told("Ask for more quota in the Azure portal, or choose another compute.")
             if quota
-            else "Choose another compute, or have it mended.",
+            else told("Choose another compute, or have it mended."),
             code="azure.quota" if quota else "azure.compute",
         )
     gpus = recipe.finetune.gpus
@@ -153,9 +154,14 @@ def check_compute(compute: Compute, recipe: Recipe, stages: Sequence[str]) -> No
         and gpus > max(1, compute.gpus)
     ):
         raise MachineError(
-            f"A machine of {compute.name} has not {gpus} GPUs.",
-            f"finetune.gpus = {gpus}; {compute.size} has {compute.gpus}.",
-            "Choose a larger machine, or fewer GPUs: --gpus N.",
+            told("A machine of {name} has not {gpus} GPUs.", name=compute.name, gpus=gpus),
+            told(
+                "finetune.gpus = {gpus}; {size} has {there}.",
+                gpus=gpus,
+                size=compute.size,
+                there=compute.gpus,
+            ),
+            told("Choose a larger machine, or fewer GPUs: --gpus N."),
             code="gpu.count",
         )
 
@@ -171,12 +177,12 @@ def check_file(path: Path, document: Mapping[str, Any]) -> None:
         for kind, name in _REFERENCE.findall(str(document["command"]))
         if name not in document[kind]
     )
-    problem = f"the command names {', '.join(unknown)}" if unknown else _problem(path)
+    problem = told("the command names {unknown}", unknown=", ".join(unknown)) if unknown else _problem(path)
     if problem:
         raise StageError(
-            "The job's file is not one that Azure ML takes.",
-            f"{path}: {problem}.",
-            "Please report this.",
+            told("The job's file is not one that Azure ML takes."),
+            told("{path}: {problem}.", path=path, problem=problem),
+            told("Please report this."),
             code="remote.file",
         )
 
@@ -230,8 +236,8 @@ def refuse_secret(text: str) -> None:
 
     if redact(text) != text:
         raise RequestError(
-            "A setting looks like a secret.",
-            "The job's file would hold it, and everybody who sees the workspace could read it.",
-            "Take it out of lab.toml.",
+            told("A setting looks like a secret."),
+            told("The job's file would hold it, and everybody who sees the workspace could read it."),
+            told("Take it out of lab.toml."),
             code="remote.secret",
         )

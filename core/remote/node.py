@@ -23,6 +23,7 @@ from core.errors import RequestError
 from core.files import MANIFEST, digest, read_if_whole
 from core.folder import RECIPE_NAME, LabFolder, lab_folder
 from core.hardware import package_version
+from core.language import told
 from core.recipe import read_recipe, write_values
 from core.stages import stage_named
 from core.version import __version__
@@ -32,8 +33,15 @@ FOLDER = "olivepress-lab"
 LOOK_S = 5.0
 """Seconds between two looks whether there is a new checkpoint."""
 LAUNCHER = (
-    "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT",
-)  # fmt: skip
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "NODE_RANK",
+    "GROUP_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
 """What Azure ML's launcher says of its one process: ours starts the others, and tells each its own."""
 
 
@@ -60,9 +68,9 @@ class Node:
         sent = source / "lab"
         if not (sent / RECIPE_NAME).is_file():
             raise RequestError(
-                "There is no lab in what was sent.",
-                f"{sent / RECIPE_NAME} is not there.",
-                "Send the job again.",
+                told("There is no lab in what was sent."),
+                told("{sent} is not there.", sent=sent / RECIPE_NAME),
+                told("Send the job again."),
                 code="remote.input",
             )
         lab = lab_folder(FOLDER)
@@ -84,11 +92,11 @@ class Node:
         adapter = read_recipe(self.lab.recipe_path).finetune.adapter
         for stage in stages:
             makes = stage_named(stage).makes
-            told = read_if_whole(self.keep / f"{stage}.json")
-            if makes is None or not isinstance(told, dict):
+            noted = read_if_whole(self.keep / f"{stage}.json")
+            if makes is None or not isinstance(noted, dict):
                 continue
-            made = self.keep / str(told.get("folder"))
-            files = told.get("files")
+            made = self.keep / str(noted.get("folder"))
+            files = noted.get("files")
             if isinstance(files, dict) and all(_whole(made / name, each) for name, each in files.items()):
                 target = makes.folder(self.lab, adapter)
                 shutil.rmtree(target, ignore_errors=True)
@@ -128,8 +136,9 @@ class Node:
                 source, target = there / name, kept / name
                 state = source.stat()
                 if not target.exists() or (target.stat().st_size, target.stat().st_mtime) != (
-                    state.st_size, state.st_mtime,
-                ):  # fmt: skip
+                    state.st_size,
+                    state.st_mtime,
+                ):
                     _copy(source, target)
         for path in list(kept.rglob("*")) if kept.is_dir() else []:
             if path.is_file() and path.relative_to(kept) not in files:
@@ -152,7 +161,7 @@ class Node:
             if not target.is_file() or target.stat().st_size != size:
                 _copy(folder / name, target)
         self.keep_checkpoints()
-        told = {
+        noted = {
             "v": 1,
             "stage": stage,
             "folder": place,
@@ -167,7 +176,7 @@ class Node:
             "files": files,
         }
         half = self.keep / f".{stage}.json"
-        half.write_text(json.dumps(told), encoding="utf-8")
+        half.write_text(json.dumps(noted), encoding="utf-8")
         os.replace(half, self.keep / f"{stage}.json")
 
 
@@ -181,9 +190,9 @@ def _as_interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _whole(path: Path, told: Any) -> bool:
+def _whole(path: Path, noted: Any) -> bool:
     try:
-        return bool(path.stat().st_size == told[0] and digest(path) == told[1])
+        return bool(path.stat().st_size == noted[0] and digest(path) == noted[1])
     except (OSError, TypeError, IndexError):
         return False
 

@@ -20,6 +20,7 @@ from core.events import Reporter
 from core.files import write_atomic
 from core.folder import LabFolder
 from core.formats import counted, human_bytes
+from core.language import told
 from core.model.sources import kind_of
 from core.recipe import Recipe
 from core.remote import contents as content
@@ -42,7 +43,7 @@ class AzureLine:
     @classmethod
     def to(cls, place: Place, stop: Stop, report: Reporter) -> AzureLine:
         """Sign in and open it."""
-        report.progress("signing in", 0, None)
+        report.progress(told("signing in"), 0, None)
         identity = current(stop=stop, on_prompt=prompt_to(report))
         workspace = Workspace(place, identity.credential, stop=stop, say=report.log)
         return cls(identity, workspace, Runs(identity.credential, place, stop, report.log), stop, report)
@@ -84,7 +85,7 @@ def digest_all(lab: LabFolder, recipe: Recipe, stages: Sequence[str], report: Re
     return digested(
         found,
         lab.state_dir / "sent-digests.json",
-        lambda done: report.progress("reading", done, total),
+        lambda done: report.progress(told("reading"), done, total),
         report.check_cancelled,
     )
 
@@ -113,7 +114,7 @@ def make_plan(
         contents.items,
         concurrency=recipe.upload.concurrency,
         stop=line.stop,
-        on_bytes=lambda done: report.progress("sending", done, total),
+        on_bytes=lambda done: report.progress(told("sending"), done, total),
     )
     found = sender.plan()
     name = f"olivepress-{on.stages[0]}-{uuid.uuid4().hex[:10]}"
@@ -154,9 +155,9 @@ def _given(lab: LabFolder, recipe: Recipe, stages: Sequence[str]) -> str:
         return ""
     if "/labels/" in source.lower():
         raise RequestError(
-            "A job takes one version of a model, not its label.",
-            f"model.source = {source!r}.",
-            "Name the version: …/versions/N.",
+            told("A job takes one version of a model, not its label."),
+            told("model.source = {source!r}.", source=source),
+            told("Name the version: …/versions/N."),
             code="azure.address",
         )
     return source
@@ -180,10 +181,10 @@ def send(line: AzureLine, plan: JobPlan, lab: LabFolder, job: Path) -> SentJob:
     path = job / jobfile.FILE
     checked(plan, path)
     plan.sender.send()
-    report.progress("verifying", 0, None)
+    report.progress(told("verifying"), 0, None)
     plan.sender.verify()
     line.stop.check()
-    report.progress("submitting", 0, None)
+    report.progress(told("submitting"), 0, None)
     plan.sent.write(job, lab)
     page = _submit(line, path)
     sent = replace(plan.sent, page=page)
@@ -222,7 +223,7 @@ def _submit(line: AzureLine, path: Path) -> str:
     )
     with jobfile.sdk_unheard():
         job = load_job(str(path))
-    subject = f"job {job.name}"
+    subject = told("job {name}", name=job.name)
     try:
         # Under the same name again it is the same job: an answer that was lost makes no second one.
         with jobfile.sdk_unheard():

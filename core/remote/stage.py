@@ -18,6 +18,7 @@ from core.azure.workspace import Place
 from core.errors import Cancelled, LabError, StageError
 from core.events import Reporter
 from core.folder import LabFolder
+from core.language import told
 from core.recipe import Recipe
 from core.remote import contents as content
 from core.remote import jobfile
@@ -81,11 +82,11 @@ def run(
         brought: Brought = cancellable(_explained(work), report)
     except (Cancelled, KeyboardInterrupt):
         there = sent(job / RECORD)
-        told = there is not None and _cancel(there)
+        noted = there is not None and _cancel(there)
         if there is not None:
             report.log(
-                f"{there.name} {'was' if told else 'could not be'} told to end in Azure.",
-                "info" if told else "warning",
+                f"{there.name} {'was' if noted else 'could not be'} told to end in Azure.",
+                "info" if noted else "warning",
             )
         raise
     return brought
@@ -99,13 +100,13 @@ def _explained(work: Callable[[Stop, Reporter], Any]) -> Callable[[Stop, Reporte
             return work(stop, report)
         except OSError as error:
             raise StageError(
-                "The work with Azure stopped.",
-                f"{error.strerror}: {error.filename}",
-                "Run it again.",
+                told("The work with Azure stopped."),
+                told("{strerror}: {filename}", strerror=error.strerror, filename=error.filename),
+                told("Run it again."),
                 code="upload.stopped",
             ) from None
         except Exception as error:  # an exception of the SDK may quote a signature: it goes no further
-            raise explain(error, "the job in Azure") from None
+            raise explain(error, told("the job in Azure")) from None
 
     return inside
 
@@ -231,17 +232,42 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
     from core.formats import counted, human_bytes
 
     price, most = plan["price_an_hour"], plan["cost_at_most"]
-    gpus = "GPUs not told" if plan["gpus"] is None else counted(plan["gpus"], "GPU")
+    gpus = told("GPUs not told") if plan["gpus"] is None else counted(plan["gpus"], "GPU")
     lines = [f"{human_bytes(item['bytes']):>12}  {item['name']}" for item in plan["contents"]]
-    lines += [f"{'not sent':>12}  {item['name']}: {item['why']}" for item in plan["left_out"]]
     lines += [
-        f"{human_bytes(plan['bytes_to_send'])} of {human_bytes(plan['bytes'])} would go to {plan['storage']}.",
-        f"Compute: {plan['compute']}, {plan['size']}, {gpus}, 1 node, {plan['priority']} priority.",
-        f"Price: {price:g} {plan['currency']} an hour; ended after {plan['hours_at_most']:g} h, so {most:g} at "
-        "most, and what its node costs while it is idle."
+        told("    not sent  {name}: {why}", name=item["name"], why=item["why"]) for item in plan["left_out"]
+    ]
+    lines += [
+        told(
+            "{sent} of {all} would go to {storage}.",
+            sent=human_bytes(plan["bytes_to_send"]),
+            all=human_bytes(plan["bytes"]),
+            storage=plan["storage"],
+        ),
+        told(
+            "Compute: {compute}, {size}, {gpus}, 1 node, {priority} priority.",
+            compute=plan["compute"],
+            size=plan["size"],
+            gpus=gpus,
+            priority=plan["priority"],
+        ),
+        told(
+            "Price: {price:g} {currency} an hour; ended after {hours:g} h, so {most:g} at most, and what its "
+            "node costs while it is idle.",
+            price=price,
+            currency=plan["currency"],
+            hours=plan["hours_at_most"],
+            most=most,
+        )
         if price is not None
-        else f"Price: not told by Azure. Ended after {plan['hours_at_most']:g} h.",
+        else told("Price: not told by Azure. Ended after {hours:g} h.", hours=plan["hours_at_most"]),
     ]
     if plan["quota_limit"] is not None:
-        lines.append(f"Quota: {plan['quota_used']} of {plan['quota_limit']} vCPUs are in use.")
+        lines.append(
+            told(
+                "Quota: {quota_used} of {quota_limit} vCPUs are in use.",
+                quota_used=plan["quota_used"],
+                quota_limit=plan["quota_limit"],
+            )
+        )
     return lines

@@ -14,6 +14,7 @@ from core.errors import Do, RequestError
 from core.files import write_atomic
 from core.folder import RECIPE_NAME, LabFolder
 from core.lab import Lab
+from core.language import told
 from core.recipe import Recipe, recipe_text
 from core.serve.server import ModelServer
 
@@ -37,9 +38,9 @@ class Endpoint:
         model = next((path.parent for path in sorted(Path(folder).rglob("genai_config.json"))), None)
         if model is None:
             raise RequestError(
-                "There is no ONNX model in the folder.",
-                f"{folder} has no genai_config.json.",
-                ("Register the model: ", Do("upload")),
+                told("There is no ONNX model in the folder."),
+                told("{folder} has no genai_config.json.", folder=folder),
+                told("Register the model: {upload}", upload=Do("upload")),
                 code="upload.nothing",
             )
         lab = LabFolder(Path(tempfile.mkdtemp(prefix="olivepress-")) / "model")

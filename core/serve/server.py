@@ -16,6 +16,7 @@ import uvicorn
 
 from core.errors import LabError, MachineError, RequestError
 from core.lab import Lab
+from core.language import told
 from core.serve.app import ServedApp
 from core.serve.faults import Refusal
 from core.serve.model import Limits, ServedModel
@@ -105,11 +106,14 @@ class ModelServer:
             MachineError: the time ran out, or the server was stopped.
         """
         if not self._loaded.wait(timeout):
-            raise MachineError("The model is still loading.", f"It took longer than {timeout:g} s.")
+            raise MachineError(
+                told("The model is still loading."),
+                told("It took longer than {timeout:g} s.", timeout=timeout),
+            )
         if self._fault is not None:
             raise self._fault
         if not self.ready:
-            raise MachineError("The server was stopped.", "The model was not loaded by then.")
+            raise MachineError(told("The server was stopped."), told("The model was not loaded by then."))
 
     def end(self) -> None:
         """Begin to end it, from a signal's handler too. Answers under way end, and their clients are told."""
@@ -171,7 +175,7 @@ class ModelServer:
         try:
             await model.load()
         except Refusal as error:
-            self._fault = model.error or MachineError("The model cannot be served.", str(error))
+            self._fault = model.error or MachineError(told("The model cannot be served."), str(error))
         finally:
             self._loaded.set()
 
@@ -206,18 +210,21 @@ def _check_address(host: str, key: str | None) -> bool:
     loopback = host == "localhost" or _is_loopback(host)
     if key is None and not loopback:
         raise RequestError(
-            "A server for other machines needs a key.",
-            f"The address {host} can be reached from outside.",
-            "Set OLIVEPRESS_SERVE_KEY, or use --key-file FILE; openssl rand -hex 24 makes one.",
+            told("A server for other machines needs a key."),
+            told("The address {host} can be reached from outside.", host=host),
+            told("Set OLIVEPRESS_SERVE_KEY, or use --key-file FILE; openssl rand -hex 24 makes one."),
             code="serve.key",
         )
     if key is not None and (
         len(key) < SHORTEST_KEY or not key.isascii() or not key.isprintable() or " " in key
     ):
         raise RequestError(
-            "The key cannot be used.",
-            f"It needs at least {SHORTEST_KEY} characters, ASCII, without spaces.",
-            "openssl rand -hex 24 makes one.",
+            told("The key cannot be used."),
+            told(
+                "It needs at least {shortest_key} characters, ASCII, without spaces.",
+                shortest_key=SHORTEST_KEY,
+            ),
+            told("openssl rand -hex 24 makes one."),
             code="serve.key",
         )
     return loopback
@@ -242,16 +249,22 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=128)
     except OSError as error:
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
-            why = "is used by another program" if error.errno == errno.EADDRINUSE else "is not for this user"
+            why = (
+                told("is used by another program")
+                if error.errno == errno.EADDRINUSE
+                else told("is not for this user")
+            )
             raise RequestError(
-                f"The port {port} cannot be used.",
-                f"{host}:{port} {why}.",
-                "Name another one with --port; --port 0 takes one that is free.",
+                told("The port {port} cannot be used.", port=port),
+                told("{host}:{port} {why}.", host=host, port=port, why=why),
+                told("Name another one with --port; --port 0 takes one that is free."),
                 code="serve.port",
             ) from None
         raise RequestError(
-            f"The server cannot listen on {host}.",
-            f"{error.strerror or error}.",
-            "Name an address of this machine with --host, such as 127.0.0.1, or 0.0.0.0 for all of them.",
+            told("The server cannot listen on {host}.", host=host),
+            told("{reason}.", reason=error.strerror or error),
+            told(
+                "Name an address of this machine with --host, such as 127.0.0.1, or 0.0.0.0 for all of them."
+            ),
             code="serve.host",
         ) from None

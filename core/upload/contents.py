@@ -17,6 +17,7 @@ from core.azure.download import check_names
 from core.errors import Do, RequestError, StageError
 from core.files import MANIFEST, read_if_whole, read_json, write_json
 from core.folder import RECIPE_NAME, REPORT_NAME, REPORT_PAGE_NAME, LabFolder, adapter_names
+from core.language import told
 from core.model.inside import refuse_links
 from core.recipe import Recipe, UploadSection, recipe_text
 from core.version import __version__
@@ -91,9 +92,9 @@ def collect(lab: LabFolder, recipe: Recipe) -> Contents:
     folder = lab.onnx_dir
     if not (folder / "genai_config.json").is_file():
         raise RequestError(
-            "There is nothing to upload yet.",
-            f"{folder} has no ONNX model.",
-            ("Run: ", Do.of("run", lab.root, "optimize")),
+            told("There is nothing to upload yet."),
+            told("{folder} has no ONNX model.", folder=folder),
+            told("Run: {run}", run=Do.of("run", lab.root, "optimize")),
             code="upload.nothing",
         )
     refuse_links(folder, below=True)
@@ -106,28 +107,31 @@ def collect(lab: LabFolder, recipe: Recipe) -> Contents:
             found = path.stat()
         except UnicodeEncodeError:
             raise RequestError(
-                "A file's name is not UTF-8.", f"{name!r} in {folder}.", "Rename it.", code="upload.file"
+                told("A file's name is not UTF-8."),
+                told("{name!r} in {folder}.", name=name, folder=folder),
+                told("Rename it."),
+                code="upload.file",
             ) from None
         except OSError as error:
             raise RequestError(
-                "A file cannot be read.",
-                f"{path}: {error.strerror}.",
-                "Make the model again, or mend the link.",
+                told("A file cannot be read."),
+                told("{path}: {strerror}.", path=path, strerror=error.strerror),
+                told("Make the model again, or mend the link."),
                 code="upload.file",
             ) from None
         if stat.S_ISREG(found.st_mode):
             items.append(Item(name, found.st_size, path=path, stamp=found.st_mtime_ns))
         elif not stat.S_ISDIR(found.st_mode):
-            left_out.append((name, "not a file"))
+            left_out.append((name, told("not a file")))
     taken = {item.name for item in items}
     for name, data in _made(lab, recipe):
         if name in taken:
-            left_out.append((name, "the model has a file of that name already"))
+            left_out.append((name, told("the model has a file of that name already")))
         else:
             items.append(Item(name, len(data), hashlib.sha256(data).hexdigest(), data=data))
     if not lab.report_path.is_file():
-        left_out.append((REPORT_NAME, "not written yet"))
-    left_out.append(("models/quantized, models/finetuned", "not needed to run the model"))
+        left_out.append((REPORT_NAME, told("not written yet")))
+    left_out.append((told("models/quantized, models/finetuned"), told("not needed to run the model")))
     check_names(item.name for item in items)
     return Contents(tuple(sorted(items, key=lambda item: item.name)), tuple(left_out))
 
@@ -227,9 +231,9 @@ def _digest(path: Path, before: int, progress: Callable[[int], None], check: Cal
 def unreadable(path: Path, error: OSError) -> StageError:
     """The error for a file that could not be read in the middle of the work."""
     return StageError(
-        "A file of the model cannot be read any more.",
-        f"{path}: {error.strerror or error}.",
-        "See that its disk is there, then run the upload again; what has arrived is kept.",
+        told("A file of the model cannot be read any more."),
+        told("{path}: {strerror}.", path=path, strerror=error.strerror or error),
+        told("See that its disk is there, then run the upload again; what has arrived is kept."),
         code="upload.file",
     )
 
@@ -272,5 +276,11 @@ def described(
     if packages:
         properties["olivepress.packages"] = json.dumps(packages, sort_keys=True)
     tags.update(recipe.upload.tags)
-    text = f"{recipe.model.source}, {recipe.quantize.algorithm}, adapter {tags['adapter']}; OlivePress {__version__}."
+    text = told(
+        "{source}, {algorithm}, adapter {adapter}; OlivePress {version}.",
+        source=recipe.model.source,
+        algorithm=recipe.quantize.algorithm,
+        adapter=tags["adapter"],
+        version=__version__,
+    )
     return {key: value[:256] for key, value in tags.items()}, properties, text[:1000]

@@ -27,6 +27,7 @@ from core.azure.retry import Stop, in_parallel, retry_limit
 from core.azure.storage import Container, Found
 from core.errors import LabError, StageError
 from core.formats import counted
+from core.language import told
 from core.upload.contents import PREFIX, Item, unreadable
 
 BLOCK = 4 << 20
@@ -209,9 +210,14 @@ class Sender:
         wrong = [item.name for item in self._items if not whole(there.get(self._prefix + item.name), item)]
         if wrong:
             raise StageError(
-                "Not everything has arrived.",
-                f"Missing or damaged of {counted(len(self._items), 'file')}: {len(wrong)}, such as {wrong[0]}.",
-                "Run the upload again; what is there is kept. Nothing was registered.",
+                told("Not everything has arrived."),
+                told(
+                    "Missing or damaged of {files}: {count}, such as {wrong}.",
+                    files=counted(len(self._items), "file"),
+                    count=len(wrong),
+                    wrong=wrong[0],
+                ),
+                told("Run the upload again; what is there is kept. Nothing was registered."),
                 code="upload.incomplete",
             )
 
@@ -405,8 +411,8 @@ def _unchanged(item: Item) -> None:
 
 def _changed(item: Item) -> StageError:
     return StageError(
-        "A file changed while it was being sent.",
-        f"{item.path or item.name}.",
-        "Wait until whatever writes it is done, then run the upload again. Nothing was registered.",
+        told("A file changed while it was being sent."),
+        told("{path}.", path=item.path or item.name),
+        told("Wait until whatever writes it is done, then run the upload again. Nothing was registered."),
         code="upload.changed",
     )

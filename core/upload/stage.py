@@ -19,6 +19,7 @@ from core.events import Reporter
 from core.files import folder_stamp, write_atomic, write_json
 from core.folder import LabFolder
 from core.formats import counted, human_bytes
+from core.language import told
 from core.model.auto import Settled
 from core.recipe import Recipe, read_recipe, write_values
 from core.stage_context import StageContext
@@ -62,8 +63,10 @@ def run(context: StageContext) -> dict[str, Any]:
         try:
             return upload(context.lab, recipe, report, stop)
         except OSError as error:
-            detail = f"{error.strerror}: {error.filename}"
-            raise StageError("The upload stopped.", detail, "Run it again.", code="upload.stopped") from None
+            detail = told("{strerror}: {filename}", strerror=error.strerror, filename=error.filename)
+            raise StageError(
+                told("The upload stopped."), detail, told("Run it again."), code="upload.stopped"
+            ) from None
         except Exception as error:  # an exception of the SDK may quote a signature: it goes no further
             raise explain(error, "upload") from None
 
@@ -134,7 +137,7 @@ def make_plan(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop) -> U
         check_name("version", upload.version)
     place = Place.of(recipe, lab.root)
     contents = collect(lab, recipe)
-    report.progress("signing in", 0, None)
+    report.progress(told("signing in"), 0, None)
     identity = current(stop=stop, on_prompt=prompt_to(report))
     report.log(f"Signed in as {identity.user} by {identity.method}, tenant {identity.tenant}.")
     workspace = Workspace(place, identity.credential, stop=stop, say=report.log)
@@ -158,7 +161,7 @@ def make_plan(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop) -> U
         contents = digested(
             contents,
             lab.state_dir / "digests.json",
-            lambda done: report.progress("reading", done, total),
+            lambda done: report.progress(told("reading"), done, total),
             check,
         )
     known, may_register, store, container, may_write = beside.value()
@@ -169,8 +172,8 @@ def make_plan(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop) -> U
         contents.items,
         concurrency=upload.concurrency,
         stop=stop,
-        on_bytes=lambda done: report.progress("upload", done, total),
-        on_end=lambda arrived: report.progress("arrived", arrived, total),
+        on_bytes=lambda done: report.progress(told("upload"), done, total),
+        on_end=lambda arrived: report.progress(told("arrived"), arrived, total),
     )
     found = sender.plan()
     return UploadPlan(
@@ -221,17 +224,17 @@ def upload(lab: LabFolder, recipe: Recipe, report: Reporter, stop: Stop) -> dict
             report.log(f"The ONNX model is stale: {old}. It is sent as it is.", "warning")
         for name, why in plan.contents.left_out:
             report.log(f"Left out: {name} ({why}).")
-        kept = f"; {human_bytes(plan.kept)} are there already" if plan.kept else ""
+        kept = told("; {kept} are there already", kept=human_bytes(plan.kept)) if plan.kept else ""
         report.log(
             f"Sending {human_bytes(plan.to_send)} of {counted(len(plan.contents.items), 'file')}, "
             f"{human_bytes(total)}, to {plan.store.account}/{plan.store.container}{kept}."
         )
-        report.progress("upload", plan.kept, total)
+        report.progress(told("upload"), plan.kept, total)
         sent = plan.sender.send()
-        report.progress("verifying", 0, None)
+        report.progress(told("verifying"), 0, None)
         plan.sender.verify()
         stop.check()
-        report.progress("registering", 0, None)
+        report.progress(told("registering"), 0, None)
         model, said = _register(plan, lab, recipe)
         report.log(f"{said} {model.name}:{model.version} in {plan.workspace.subject}.")
         result = plan.as_dict(model) | {"bytes_sent": sent, "user": plan.identity.user}
@@ -255,12 +258,12 @@ def _register(plan: UploadPlan, lab: LabFolder, recipe: Recipe) -> tuple[Registe
     there = plan.there
     if there is not None:
         if there.tags == tags:
-            return there, "This content is registered already as"
+            return there, told("This content is registered already as")
         words = there.description or text
         changed = plan.workspace.register(
             there.name, there.version, there.uri, tags, there.properties, words, again=True
         )
-        return changed, "This content is registered already; its tags are now those of lab.toml:"
+        return changed, told("This content is registered already; its tags are now those of lab.toml:")
     path = f"azureml://datastores/{plan.store.name}/paths/{plan.contents.prefix}"
     version = plan.version
     for left in reversed(range(TRIES)):

@@ -11,6 +11,7 @@ from core.errors import LabError
 from core.events import now
 from core.files import MANIFEST, read_if_whole, write_atomic
 from core.folder import LabFolder
+from core.language import told
 from core.recipe import read_recipe
 from core.report_page import page
 from core.results import PREPARED, numbers_of
@@ -70,11 +71,12 @@ def words_of(status: SeatStatus) -> str:
     if status.note:
         return status.note
     if status.state == "ready":
-        return "all made" if status.step == "chat" else f"ready for {status.step}"
-    words = f"{status.step} {status.state}"
+        return told("all made") if status.step == "chat" else told("ready for {step}", step=status.step)
+    words = told("{step} {state}", step=status.step, state=status.state)
     if status.title or status.code:
-        return f"{words}: {status.title}" + (f" ({status.code})" if status.code else "")
-    return f"{words}: {status.phase}" if status.phase else words
+        said = told("{words}: {title}", words=words, title=status.title)
+        return told("{said} ({code})", said=said, code=status.code) if status.code else said
+    return told("{words}: {phase}", words=words, phase=status.phase) if status.phase else words
 
 
 def _results(lab: LabFolder) -> dict[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ from core.files import write_atomic
 from core.folder import REFERENCE_NAME, WORKSHOP_NAME, LabFolder
 from core.jobs.gpu import LINE
 from core.lab import Lab
+from core.language import told
 
 MOST_SEATS = 200
 MINUTES = 35
@@ -51,19 +52,25 @@ class Workshop:
         folder = Path(os.path.expanduser(root)).resolve()
         path = folder / WORKSHOP_NAME
         try:
-            told = tomllib.loads(path.read_text(encoding="utf-8"))
+            noted = tomllib.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             raise RequestError(
-                "There is no workshop here.",
-                f"{path} does not exist.",
-                ("Make one with: ", Do("workshop", ("prepare", str(folder), "--seats", "8"))),
+                told("There is no workshop here."),
+                told("{path} does not exist.", path=path),
+                told(
+                    "Make one with: {workshop}",
+                    workshop=Do("workshop", ("prepare", str(folder), "--seats", "8")),
+                ),
                 code="workshop.missing",
             ) from None
         except (OSError, ValueError) as error:
             raise RequestError(
-                "The workshop's file cannot be read.", f"{path}: {error}.", "Mend it.", code="workshop.file"
+                told("The workshop's file cannot be read."),
+                told("{path}: {error}.", path=path, error=error),
+                told("Mend it."),
+                code="workshop.file",
             ) from None
-        return cls(folder, **_checked(told, path))
+        return cls(folder, **_checked(noted, path))
 
     def save(self) -> None:
         """Write ``workshop.toml``."""
@@ -124,38 +131,53 @@ class Workshop:
         wanted = f"seat-{int(name):02d}" if name.isascii() and name.isdigit() else name
         if wanted not in self.seat_names():
             raise RequestError(
-                f"There is no seat {name!r}.",
-                f"{self.root} has {self.seats}, seat-01 to {self.seat_names()[-1]}.",
+                told("There is no seat {name!r}.", name=name),
+                told(
+                    "{root} has {seats}, seat-01 to {seat_names}.",
+                    root=self.root,
+                    seats=self.seats,
+                    seat_names=self.seat_names()[-1],
+                ),
                 code="workshop.seat",
             )
         return Lab(LabFolder(self.root / wanted))
 
 
 _MEANINGS = {
-    "seats": "how many labs there are, seat-01 and so on",
-    "at_once": "jobs that may compute at once where there is no GPU; 0: no limit",
-    "minutes": "how long the lab may take",
-    "own_accounts": "whether the attendees have accounts of their own on this machine",
+    "seats": told("how many labs there are, seat-01 and so on"),
+    "at_once": told("jobs that may compute at once where there is no GPU; 0: no limit"),
+    "minutes": told("how long the lab may take"),
+    "own_accounts": told("whether the attendees have accounts of their own on this machine"),
 }
 _RANGES = {"seats": (1, MOST_SEATS), "at_once": (0, 1000), "minutes": (1, 24 * 60)}
 
 
-def _checked(told: dict[str, Any], path: Path) -> dict[str, Any]:
+def _checked(noted: dict[str, Any], path: Path) -> dict[str, Any]:
     kinds = {each.name: each.type for each in dataclasses.fields(Workshop)}
-    for name, value in told.items():
+    for name, value in noted.items():
         problem = ""
         if name not in _MEANINGS:
-            problem = f"there is no setting {name!r}"
+            problem = told("there is no setting {name!r}", name=name)
         elif kinds[name] == "bool":
-            problem = "" if isinstance(value, bool) else f"{name} must be true or false"
+            problem = "" if isinstance(value, bool) else told("{name} must be true or false", name=name)
         else:
             low, high = _RANGES[name]
             good = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-            problem = "" if good else f"{name} must be a whole number from {low} to {high}"
+            problem = (
+                ""
+                if good
+                else told("{name} must be a whole number from {low} to {high}", name=name, low=low, high=high)
+            )
         if problem:
-            raise RequestError("The workshop's file is wrong.", f"{path}: {problem}.", code="workshop.file")
-    if "seats" not in told:
+            raise RequestError(
+                told("The workshop's file is wrong."),
+                told("{path}: {problem}.", path=path, problem=problem),
+                code="workshop.file",
+            )
+    if "seats" not in noted:
         raise RequestError(
-            "The workshop's file is wrong.", f"{path}: seats is missing.", code="workshop.file"
+            told("The workshop's file is wrong."),
+            told("{path}: seats is missing.", path=path),
+            code="workshop.file",
         )
-    return told
+    return noted

@@ -23,6 +23,7 @@ from core.formats import human_bytes
 from core.hardware import free_ram, usable_cores
 from core.jobs.gpu import gpus_here
 from core.lab import Lab
+from core.language import told
 from core.model.sources import kind_of, resolve_model
 from core.recipe import SAMPLE_FILE, Recipe, recipe_text
 from core.resources import REHEARSAL
@@ -116,17 +117,25 @@ def _changed(workshop: Workshop, wishes: Wishes) -> Workshop:
     """A workshop that is there, with another number of seats, limit or length."""
     if wishes.of_the_recipe:
         raise RequestError(
-            "The workshop is there already, with its recipe.",
-            f"{workshop.root / WORKSHOP_NAME} exists.",
-            f"Change {workshop.reference.recipe_path}; seats that are reset begin with it. "
-            "For another model, prepare another folder.",
+            told("The workshop is there already, with its recipe."),
+            told("{root} exists.", root=workshop.root / WORKSHOP_NAME),
+            told(
+                "Change {recipe_path}; seats that are reset begin with it. For another model, prepare "
+                "another folder.",
+                recipe_path=workshop.reference.recipe_path,
+            ),
             code="workshop.exists",
         )
     if wishes.seats is not None and wishes.seats < workshop.seats:
         raise RequestError(
-            "A seat is not taken away by a smaller number.",
-            f"{workshop.root} has {workshop.seats} seats, {wishes.seats} are asked for.",
-            "Leave the others empty.",
+            told("A seat is not taken away by a smaller number."),
+            told(
+                "{root} has {seats} seats, {wanted} are asked for.",
+                root=workshop.root,
+                seats=workshop.seats,
+                wanted=wishes.seats,
+            ),
+            told("Leave the others empty."),
             code="workshop.exists",
         )
     changed = replace(
@@ -144,8 +153,10 @@ def _changed(workshop: Workshop, wishes: Wishes) -> Workshop:
 def _new(folder: Path, wishes: Wishes, report: Reporter) -> Workshop:
     if wishes.seats is None:
         raise RequestError(
-            "How many seats?",
-            hint=("Say it: ", Do("workshop", ("prepare", str(folder), "--seats", "8"))),
+            told("How many seats?"),
+            hint=told(
+                "Say it: {workshop}", workshop=Do("workshop", ("prepare", str(folder), "--seats", "8"))
+            ),
             code="workshop.seats",
         )
     _refuse_other_use(folder)
@@ -169,15 +180,17 @@ def _new(folder: Path, wishes: Wishes, report: Reporter) -> Workshop:
 
 def _refuse_other_use(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise RequestError("A file is in the way.", f"{folder} is not a folder.", code="lab.file")
+        raise RequestError(
+            told("A file is in the way."), told("{folder} is not a folder.", folder=folder), code="lab.file"
+        )
     there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     # What a prepare that broke off has left is gone on with.
     others = [name for name in there if name not in ("model", "data", "reference")]
     if others:
         raise RequestError(
-            "The folder is used for something else.",
-            f"{folder} holds {', '.join(others[:3])}.",
-            "Name a new or an empty folder.",
+            told("The folder is used for something else."),
+            told("{folder} holds {others}.", folder=folder, others=", ".join(others[:3])),
+            told("Name a new or an empty folder."),
             code="workshop.folder",
         )
 
@@ -210,7 +223,7 @@ def _share_model(workshop: Workshop, recipe: Recipe, report: Reporter) -> str:
         shutil.rmtree(half, ignore_errors=True)
         for number, path in enumerate(files):
             report.check_cancelled()
-            report.progress("sharing the model", number, len(files))
+            report.progress(told("sharing the model"), number, len(files))
             place = half / path.relative_to(found.path)
             place.parent.mkdir(parents=True, exist_ok=True)
             if path in copied:
@@ -269,7 +282,7 @@ def _drawn(file: Path, count: int) -> list[str]:
         elif (place := draw.randrange(number + 1)) < count:
             kept[place] = (number, line)
     if not kept:
-        raise RequestError("The data file has no records to learn from.", f"{file}.")
+        raise RequestError(told("The data file has no records to learn from."), told("{file}.", file=file))
     return [line for _, line in sorted(kept)]
 
 

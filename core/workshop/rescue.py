@@ -17,6 +17,7 @@ from core.files import MANIFEST, damage, explained, read_if_whole, write_atomic
 from core.folder import LabFolder
 from core.jobs.prepared import OPTION
 from core.lab import Lab
+from core.language import told
 from core.recipe import OPTIONS, Recipe, read_recipe
 from core.stages import STAGES, Stage
 from core.workshop.folder import Workshop
@@ -121,8 +122,8 @@ def _chain(name: str) -> list[Stage]:
     if found is None or found.makes is None:
         names = [each.name for each in STAGES.values() if each.makes]
         raise RequestError(
-            f"There is no prepared result of {name!r}.",
-            hint=f"The stages that leave a result are: {', '.join(names)}.",
+            told("There is no prepared result of {name!r}.", name=name),
+            hint=told("The stages that leave a result are: {names}.", names=", ".join(names)),
             code="stage.unknown",
         )
     earlier = [each for each in STAGES.values() if each.makes]
@@ -148,9 +149,9 @@ def _stop(lab: Lab) -> str:
             job.wait(timeout=_STOP_S)
         except TimeoutError:
             raise RequestError(
-                f"{job.id} does not stop.",
-                f"{lab.root}",
-                ("Try: ", Do.of("cancel", lab.root, job.id)),
+                told("{id} does not stop.", id=job.id),
+                told("{root}", root=lab.root),
+                told("Try: {cancel}", cancel=Do.of("cancel", lab.root, job.id)),
                 code="job.running",
             ) from None
     return active[0].id if active else ""

@@ -13,11 +13,12 @@ from core.check import run_checks
 from core.check.machine import estimates, machine
 from core.check.needs import StageNeed
 from core.check.types import FAIL, OK, SKIP, WARN, Check, Subject
-from core.errors import Do, LabError
+from core.errors import Do, Hint, LabError
 from core.files import MANIFEST, folder_bytes, read_if_whole
 from core.folder import LabFolder
 from core.formats import counted, human_bytes, rough_duration, some
 from core.jobs.gpu import gpus_here
+from core.language import told
 from core.model.sources import at_hand
 from core.recipe import read_recipe
 from core.report import what_is_made
@@ -71,26 +72,42 @@ def _model(workshop: Workshop) -> Iterator[Check]:
         return  # told as the recipe's fault
     place = at_hand(source, workshop.reference.root)
     if place is None or not place.exists():
-        yield Check("network", FAIL, f"{source} is not on this machine: every seat would fetch it for itself.",
-                    "Prepare a folder anew with this model, and it is fetched once.")  # fmt: skip
+        yield Check(
+            told("network"),
+            FAIL,
+            told("{source} is not on this machine: every seat would fetch it for itself.", source=source),
+            told("Prepare a folder anew with this model, and it is fetched once."),
+        )
     else:
-        yield Check("network", OK, f"The model lies here ({place}): no step but Upload needs the network.")
+        yield Check(
+            told("network"),
+            OK,
+            told("The model lies here ({place}): no step but Upload needs the network.", place=place),
+        )
 
 
 def _disk(workshop: Workshop, needs: list[StageNeed]) -> Iterator[Check]:
     if not needs:
-        yield Check("disk", SKIP, "Nothing can be estimated for this model.")
+        yield Check(told("disk"), SKIP, told("Nothing can be estimated for this model."))
         return
     seat = sum(need.disk for need in needs) + max(need.disk for need in needs)
     labs = [workshop.reference, *(LabFolder(workshop.root / name) for name in workshop.seat_names())]
     # What is made already lies there and need not be found again, but for the half-made one beside it.
     needed = sum(max(*(need.disk for need in needs), seat - _bytes(lab.models_dir)) for lab in labs)
     free = shutil.disk_usage(workshop.root).free
-    found = f"{human_bytes(needed)} needed for {counted(len(labs), 'lab')}, {human_bytes(free)} free at {workshop.root}"
+    found = told(
+        "{needed} needed for {labs}, {free} free at {root}",
+        needed=human_bytes(needed),
+        labs=counted(len(labs), "lab"),
+        free=human_bytes(free),
+        root=workshop.root,
+    )
     if needed > free:
-        yield Check("disk", FAIL, found, "Free some space, take fewer seats, or prepare on another disk.")
+        yield Check(
+            told("disk"), FAIL, found, told("Free some space, take fewer seats, or prepare on another disk.")
+        )
     else:
-        yield Check("disk", WARN if needed > 0.85 * free else OK, found)
+        yield Check(told("disk"), WARN if needed > 0.85 * free else OK, found)
 
 
 def _bytes(folder: Path) -> int:
@@ -106,37 +123,57 @@ def _memory(workshop: Workshop, needs: list[StageNeed]) -> Iterator[Check]:
     here, gpus = machine(), gpus_here()
     together = min(workshop.seats, len(gpus) or workshop.at_once or workshop.seats)
     most = max(needs, key=lambda need: need.ram)
-    found = (
-        f"{together} at once need {human_bytes(together * most.ram)} in {most.stage}, "
-        f"{human_bytes(here.ram_free)} free"
+    found = told(
+        "{together} at once need {needed} in {stage}, {ram_free} free",
+        together=together,
+        needed=human_bytes(together * most.ram),
+        stage=most.stage,
+        ram_free=human_bytes(here.ram_free),
     )
     if together * most.ram > here.ram_free:
         fit = int(here.ram_free // most.ram)
-        fix: tuple[str | Do, ...] = ("Use a machine with more memory, or a smaller model.",)
+        fix: Hint = told("Use a machine with more memory, or a smaller model.")
         if fit and not gpus:
             again = Do("workshop", ("prepare", str(workshop.root)))
-            fix = ("Let fewer compute at once: ", again, f" with --at-once {fit}.")
-        yield Check("memory", FAIL, found, fix)
+            fix = told("Let fewer compute at once: {again} with --at-once {fit}.", again=again, fit=fit)
+        yield Check(told("memory"), FAIL, found, fix)
     else:
-        yield Check("memory", WARN if together * most.ram > 0.85 * here.ram_free else OK, found)
+        yield Check(told("memory"), WARN if together * most.ram > 0.85 * here.ram_free else OK, found)
     if gpus:
         most = max(needs, key=lambda need: need.gpu)
         least = min(gpu.memory_total - gpu.memory_used for gpu in gpus)
-        found = f"{most.stage} needs {human_bytes(most.gpu)}, {human_bytes(least)} free on the fullest GPU"
-        yield Check("gpu memory", FAIL if most.gpu > least else OK, found)
+        found = told(
+            "{stage} needs {gpu}, {least} free on the fullest GPU",
+            stage=most.stage,
+            gpu=human_bytes(most.gpu),
+            least=human_bytes(least),
+        )
+        yield Check(told("gpu memory"), FAIL if most.gpu > least else OK, found)
 
 
 def _turns(workshop: Workshop) -> Iterator[Check]:
     gpus = gpus_here()
     if gpus:
-        found = f"{counted(workshop.seats, 'seat')} take turns on {counted(len(gpus), 'GPU')}, first come, first served"
+        found = told(
+            "{seats} take turns on {gpus}, first come, first served",
+            seats=counted(workshop.seats, "seat"),
+            gpus=counted(len(gpus), "GPU"),
+        )
     elif workshop.at_once:
         seats = counted(workshop.seats, "seat")
-        found = f"No GPU: {workshop.at_once} of {seats} compute at once, first come, first served"
+        found = told(
+            "No GPU: {at_once} of {seats} compute at once, first come, first served",
+            at_once=workshop.at_once,
+            seats=seats,
+        )
     else:
-        found = f"No GPU, and no limit: all {workshop.seats} may compute at once"
-    yield Check("turns", OK if gpus or workshop.at_once else WARN, found,
-                "" if gpus or workshop.at_once else "Set at_once in workshop.toml.")  # fmt: skip
+        found = told("No GPU, and no limit: all {seats} may compute at once", seats=workshop.seats)
+    yield Check(
+        told("turns"),
+        OK if gpus or workshop.at_once else WARN,
+        found,
+        "" if gpus or workshop.at_once else told("Set at_once in workshop.toml."),
+    )
 
 
 def _results(workshop: Workshop) -> Iterator[Check]:
@@ -150,23 +187,41 @@ def _results(workshop: Workshop) -> Iterator[Check]:
             other.append(stage)
     missing = [name for name in default_stages() if STAGES[name].makes and name not in there]
     if missing:
-        yield Check("prepared", WARN, f"No prepared result of {', '.join(missing)}: a rescue makes it first.",
-                    ("", Do("workshop", ("prepare", str(workshop.root)))))  # fmt: skip
+        yield Check(
+            told("prepared"),
+            WARN,
+            told("No prepared result of {missing}: a rescue makes it first.", missing=", ".join(missing)),
+            ("", Do("workshop", ("prepare", str(workshop.root)))),
+        )
     elif other:
-        yield Check("prepared", WARN, f"Packages are others than those that {some(other)} was made with.",
-                    ("Make it anew: ", Do("workshop", ("prepare", str(workshop.root)))))  # fmt: skip
+        yield Check(
+            told("prepared"),
+            WARN,
+            told("Packages are others than those that {other} was made with.", other=some(other)),
+            told("Make it anew: {workshop}", workshop=Do("workshop", ("prepare", str(workshop.root)))),
+        )
     else:
-        yield Check("prepared", OK, f"Results of {', '.join(dict.fromkeys(there))} can be handed out.")
+        yield Check(
+            told("prepared"),
+            OK,
+            told("Results of {fromkeys} can be handed out.", fromkeys=", ".join(dict.fromkeys(there))),
+        )
 
 
 def _access(workshop: Workshop) -> Iterator[Check]:
     """Whether those who sit there can read the model and write their labs, and the host can look at these."""
     closed = [each.note for each in seats_status(workshop) if each.state == "unreadable"]
     if closed:
-        yield Check("access", WARN, f"{counted(len(closed), 'seat')} cannot be looked at: {closed[0]}.",
-                    "Look, and rescue, as root.")  # fmt: skip
+        yield Check(
+            told("access"),
+            WARN,
+            told(
+                "{seats} cannot be looked at: {closed}.", seats=counted(len(closed), "seat"), closed=closed[0]
+            ),
+            told("Look, and rescue, as root."),
+        )
     if not workshop.own_accounts:
-        yield Check("access", OK, "All seats work under this account.")
+        yield Check(told("access"), OK, told("All seats work under this account."))
         return
     shut = [
         path for path in (*reversed(workshop.root.parents), workshop.root) if not _others(path, stat.S_IXOTH)
@@ -175,16 +230,32 @@ def _access(workshop: Workshop) -> Iterator[Check]:
     hidden = [path for path in shared if not _others(path, stat.S_IROTH)]
     if shut or hidden:
         first = (shut or hidden)[0]
-        what = "entered" if shut else "read"
-        yield Check("access", FAIL, f"Other accounts cannot get at the labs: {first} cannot be {what} by others.",
-                    f"chmod o+x {first}" if shut else f"chmod -R o+rX {first}")  # fmt: skip
+        what = told("entered") if shut else told("read")
+        yield Check(
+            told("access"),
+            FAIL,
+            told(
+                "Other accounts cannot get at the labs: {first} cannot be {what} by others.",
+                first=first,
+                what=what,
+            ),
+            told("chmod o+x {first}", first=first) if shut else told("chmod -R o+rX {first}", first=first),
+        )
     me = os.geteuid()
     mine = [name for name in workshop.seat_names() if _owner_id(workshop.root / name) in (me, 0)]
     if mine:
-        yield Check("access", WARN, f"{some(mine)} belong to this account: the attendees cannot write there.",
-                    f"For each seat: sudo chown -R ACCOUNT {workshop.root}/seat-NN")  # fmt: skip
+        yield Check(
+            told("access"),
+            WARN,
+            told("{mine} belong to this account: the attendees cannot write there.", mine=some(mine)),
+            told("For each seat: sudo chown -R ACCOUNT {root}/seat-NN", root=workshop.root),
+        )
     elif not (shut or hidden):
-        yield Check("access", OK, "Every seat belongs to an account of its own, and all can read the model.")
+        yield Check(
+            told("access"),
+            OK,
+            told("Every seat belongs to an account of its own, and all can read the model."),
+        )
 
 
 def _below(place: Path) -> list[Path]:
@@ -205,12 +276,23 @@ def _owner_id(path: Path) -> int:
 
 def _time(made: RoomPlan) -> Iterator[Check]:
     if made.total_s is None:
-        yield Check("time", SKIP, "How long it takes cannot be said before the reference lab has run.")
+        yield Check(
+            told("time"), SKIP, told("How long it takes cannot be said before the reference lab has run.")
+        )
         return
-    found = f"about {rough_duration(made.total_s)} until the last of {made.seats} is through, of {made.minutes} min"
+    found = told(
+        "about {total_s} until the last of {seats} is through, of {minutes} min",
+        total_s=rough_duration(made.total_s),
+        seats=made.seats,
+        minutes=made.minutes,
+    )
     if made.fits:
-        yield Check("time", OK, found)
+        yield Check(told("time"), OK, found)
     else:
         most = max((step for step in made.steps if not step.reading), key=lambda step: step.room_s or 0)
-        yield Check("time", WARN, f"{found}; {most.title} takes most",
-                    "Fewer finetune.steps in the reference lab, a GPU more, fewer seats, or more minutes.")  # fmt: skip
+        yield Check(
+            told("time"),
+            WARN,
+            told("{found}; {title} takes most", found=found, title=most.title),
+            told("Fewer finetune.steps in the reference lab, a GPU more, fewer seats, or more minutes."),
+        )

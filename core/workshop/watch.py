@@ -11,6 +11,7 @@ from core.files import MANIFEST, read_if_whole
 from core.folder import LabFolder
 from core.jobs import Job, list_jobs
 from core.jobs.turns import tickets
+from core.language import told
 from core.results import PREPARED
 from core.stages import STAGES, default_stages, made_in
 from core.text import clean
@@ -104,9 +105,15 @@ def _is_prepared(lab: LabFolder, stage: str) -> bool:
 def _closed(lab: LabFolder) -> str:
     """Why a seat cannot be looked at: what lies there belongs to another account, or it is gone."""
     if not lab.root.is_dir():
-        return f"{lab.root} is gone: prepare makes it again"
+        return told("{root} is gone: prepare makes it again", root=lab.root)
     shut = [path for path in (lab.root, lab.jobs_dir, *_jobs(lab)) if path.exists() and not _open(path)]
-    return f"{shut[0]} belongs to {_owner(shut[0])}: look as that account, or as root" if shut else ""
+    return (
+        told(
+            "{shut} belongs to {owner}: look as that account, or as root", shut=shut[0], owner=_owner(shut[0])
+        )
+        if shut
+        else ""
+    )
 
 
 def _jobs(lab: LabFolder) -> list[Path]:
@@ -124,4 +131,4 @@ def _owner(path: Path) -> str:
     try:
         return path.owner()
     except (KeyError, OSError):
-        return "another account"
+        return told("another account")
