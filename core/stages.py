@@ -28,7 +28,7 @@ from core.errors import RequestError
 from core.evaluated import nats
 from core.folder import LabFolder
 from core.formats import duration, human_bytes
-from core.language import N_, _
+from core.language import N_, _, told
 from core.results import PREPARED, Figure, exact_seconds, gib, milliseconds, percent
 
 if TYPE_CHECKING:
@@ -464,8 +464,8 @@ def stage_named(name: str) -> Stage:
     """
     if name not in STAGES:
         raise RequestError(
-            _("There is no stage {name!r}.", name=name),
-            hint=_("The stages are: {names}.", names=", ".join(STAGES)),
+            told("There is no stage {name!r}.", name=name),
+            hint=told("The stages are: {names}.", names=", ".join(STAGES)),
             code="stage.unknown",
         )
     return STAGES[name]

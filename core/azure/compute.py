@@ -179,7 +179,11 @@ class Computes:
             f"/locations/{segment(self.location)}/{what}"
         )
         try:
-            return list(self._rest.pages(url, f"{what} of {self.location}", api_version=API))
+            return list(
+                self._rest.pages(
+                    url, told("{what} of {location}", what=what, location=self.location), api_version=API
+                )
+            )
         except LabError as refused:
             if refused.code not in ("azure.right", "azure.missing"):
                 raise
@@ -191,7 +195,10 @@ class Computes:
 
     def all(self) -> list[Compute]:
         """Every compute, by name, with its size's price and the quota."""
-        url, subject = self.place.path + "/computes", f"compute of workspace {self.place.workspace}"
+        url, subject = (
+            self.place.path + "/computes",
+            told("compute of workspace {workspace}", workspace=self.place.workspace),
+        )
         found = [_compute(item) for item in self._rest.pages(url, subject, api_version=API)]
         if not found:
             return []

@@ -138,7 +138,7 @@ class Workspace:
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.place = place
-        self.subject = f"workspace {place.workspace}"
+        self.subject = told("workspace {workspace}", workspace=place.workspace)
         self._credential, self._stop, self._say = credential, stop or Stop(), say
         self._rest = Rest(credential, self._stop, say)
 
@@ -232,7 +232,7 @@ class Workspace:
             store.url,
             lambda: self.access(store),
             self._credential,
-            subject=f"storage {store.account}",
+            subject=told("storage {account}", account=store.account),
             stop=self._stop,
             say=self._say,
             connections=connections,
@@ -263,7 +263,7 @@ class Workspace:
 
     def names(self) -> Iterator[str]:
         """The names of all models."""
-        url, subject = self.place.path + "/models", f"models of {self.subject}"
+        url, subject = self.place.path + "/models", told("models of {subject}", subject=self.subject)
         return (str(item.get("name", "")) for item in self._rest.pages(url, subject, api_version=MODELS_API))
 
     def next_version(self, name: str, seen: list[Registered]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from core.errors import RequestError
-from core.language import N_, _
+from core.language import N_, _, told
 
 _COMMANDS = (
     ("again", "", N_("answer the last question anew")),
@@ -84,8 +84,8 @@ def parse(line: str, without: Container[str] = ()) -> Command | str:
     name = _SAME.get(typed, typed)
     if name not in _NAMES or name in without:
         raise RequestError(
-            _("There is no command /{typed}.", typed=typed),
-            hint=_("/help lists them. A question is typed with //."),
+            told("There is no command /{typed}.", typed=typed),
+            hint=told("/help lists them. A question is typed with //."),
             code="chat.command",
         )
     return Command(name, words.strip())

@@ -70,8 +70,8 @@ class ModelProcess:
         try:
             self._child = Child(
                 "core.chat.worker",
-                what="The model's process",
-                hint="The conversation is kept. Start the model again to go on.",
+                what=told("The model's process"),
+                hint=told("The conversation is kept. Start the model again to go on."),
                 python=python,
             )
         except MachineError as error:

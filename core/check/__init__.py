@@ -158,7 +158,7 @@ def require(
         joined(
             [
                 *(check.advice for check in failed if check.fix),
-                ("To run it all the same: ", Do.of("run", lab.root, *stages, "--no-check")),
+                told("To run it all the same: {run}", run=Do.of("run", lab.root, *stages, "--no-check")),
             ]
         ),
         code=next((check.code for check in failed if check.code), ""),

@@ -102,15 +102,21 @@ def export_olive(lab: Lab, path: Path) -> dict[Path, str]:
         "output_dir": str(path.with_suffix(".output")),
         "cache_dir": str(path.with_suffix(".cache")),
     }
-    written = {path: f"the workflow: olive run --config {path} --package-config {package_file}"}
+    written: dict[Path, str] = {
+        path: told(
+            "the workflow: olive run --config {path} --package-config {package_file}",
+            path=path,
+            package_file=package_file,
+        )
+    }
     if "data_config" in steps.get("quantize", {}):
         context = StageContext(lab.folder, recipe, Reporter(), path.parent, {}, {})
         rows, _ = quantize.chosen_rows(context, source.path, facts)
         write_rows(rows_file, rows)
-        written[rows_file] = "the calibration rows, as token ids"
+        written[rows_file] = told("the calibration rows, as token ids")
     write_atomic(recipe_file, recipe_text(recipe))
-    written[recipe_file] = "the recipe with every auto settled, which the passes read"
+    written[recipe_file] = told("the recipe with every auto settled, which the passes read")
     write_json(package_file, package_config())
-    written[package_file] = "Olive's package configuration with the passes of OlivePress"
+    written[package_file] = told("Olive's package configuration with the passes of OlivePress")
     write_json(path, whole)
     return written

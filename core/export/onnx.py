@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from core.errors import Do, RequestError, StageError
+from core.errors import Do, RequestError, StageError, text_of
 from core.export.programs import ask_onnx
 from core.export.prompts import put_template, turns_of
 from core.export.write import Exported, ExportRequest, into_folder
@@ -66,8 +66,8 @@ def finish(wanted: ExportRequest, folder: Path) -> list[str]:
     made = read_if_whole(wanted.folder.onnx_dir / MANIFEST)
     result = (made.get("result") or {}) if isinstance(made, dict) else {}
     if result.get("verified") is False:
-        why = str(result.get("why_not_verified") or "no such device").rstrip(".")
-        notes.append(told("It was not tried on this machine: {why}.", why=why))
+        why = text_of(result, "why_not_verified") or told("no such device")
+        notes.append(told("It was not tried on this machine: {why!d}.", why=why))
     elif not _reads_alike(wanted, folder, prompts):
         notes.append(
             told(

@@ -62,10 +62,10 @@ def run(wanted: ExportRequest) -> Exported:
         "skypilot",
         str(target),
         target.stat().st_size,
-        files={str(target): "the task", str(beside): "what goes along with it"},
+        files={str(target): told("the task"), str(beside): told("what goes along with it")},
         notes=(
-            f"It asks for {GPU}: change resources.accelerators to what you want.",
-            "Results are kept in ~/olivepress/kept on its machine, under made/.",
+            told("It asks for {gpu}: change resources.accelerators to what you want.", gpu=GPU),
+            told("Results are kept in ~/olivepress/kept on its machine, under made/."),
         ),
         next=wanted.form.next.format(out=target, name=target.name),
     )

@@ -54,7 +54,7 @@ def run(wanted: ExportRequest) -> Exported:
             stages=" ".join(default_stages()),
         ),
     )
-    notes = ["The lab and this Python must lie where the cluster's machines see them."]
+    notes: list[str] = [told("The lab and this Python must lie where the cluster's machines see them.")]
     if not isinstance(gpus, int):
         notes.append(
             told('finetune.gpus is "auto": one GPU is asked for; sbatch --gpus-per-node=N asks for more.')

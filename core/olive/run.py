@@ -97,7 +97,7 @@ def run_workflow(
     *,
     work: Path,
     report: Reporter,
-    failure: str = "The stage failed.",
+    failure: str = told("The stage failed."),
     hint: Hint = "",
     phases: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,

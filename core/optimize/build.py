@@ -139,7 +139,7 @@ def build_base(
         ),
         work=work,
         report=report,
-        failure="The ONNX model could not be built.",
+        failure=told("The ONNX model could not be built."),
         on_line=on_line,
     )
     folder = built.model_path if built.model_path.is_dir() else built.model_path.parent

@@ -193,7 +193,9 @@ class Trial:
         return str(self._tokenizer.tokenizer.decode(kept, skip_special_tokens=False))
 
     def _answers(self, prompts: Sequence[TrialPrompt], adapter: str | None) -> list[TimedAnswer]:
-        phase = "Answering without the adapter" if adapter is None else "Answering with the adapter"
+        phase = (
+            told("Answering without the adapter") if adapter is None else told("Answering with the adapter")
+        )
         found = []
         for number, prompt in enumerate(prompts):
             self._report.check_cancelled()
@@ -225,7 +227,7 @@ class Trial:
         numbers: dict[str, Any],
     ) -> dict[str, Any]:
         model = self._reference(self._folder, self._checkpoint)
-        result = {"base": self._compare("the base", model, prompts, answers[None], None)}
+        result = {"base": self._compare(told("the base"), model, prompts, answers[None], None)}
         if long_text is not None:  # before the adapter is put into it
             numbers.update(long_text(model, self._exact_sessions.get(None)))
         if self._finetuned is not None:
@@ -236,7 +238,9 @@ class Trial:
             else:
                 tuned = load_lora(model, str(self._finetuned))
                 self._round_as_stored(tuned)
-            result["tuned"] = self._compare("the tuned model", tuned, prompts, answers["trial"], "trial")
+            result["tuned"] = self._compare(
+                told("the tuned model"), tuned, prompts, answers["trial"], "trial"
+            )
         return result
 
     def _reference(self, folder: Path, checkpoint: Path) -> PreTrainedModel:

@@ -160,7 +160,9 @@ def check_config(folder: Path) -> dict[str, Any]:
             told("Make the model again, or fetch it again."),
             code="onnx.config",
         ) from None
-    unknown = list(_unknown(config, _KNOWN, "")) + [f"{key}, which is there twice" for key in twice]
+    unknown = list(_unknown(config, _KNOWN, "")) + [
+        told("{key}, which is there twice", key=key) for key in twice
+    ]
     if unknown:
         raise RequestError(
             told("The model's configuration asks for what a text model does not need."),
@@ -245,7 +247,7 @@ def check_graph(graph: Path) -> None:
             code="onnx.graph",
         ) from None
     for place in sorted(places):
-        refuse_name(graph, "the place of some weights", place)
+        refuse_name(graph, told("the place of some weights"), place)
         if not (graph.parent / place).is_file():
             raise RequestError(
                 told("The model is not whole."),
