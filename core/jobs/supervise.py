@@ -164,9 +164,8 @@ def _reason(job: Job, code: int) -> str:
     """Why the worker ended so, as far as its end and its log tell."""
     if code < 0:
         number = signal.Signals(-code)
-        return told(
-            "{signal} ({name})", signal=_SIGNALS.get(number, told("a signal ended it")), name=number.name
-        )
+        how = _SIGNALS.get(number) or told("a signal ended it")
+        return told("{signal} ({name})", signal=how, name=number.name)
     last = [entry for entry in entries(job.log_tail(400)) if entry.traceback][-1:]
     return last[0].reason.rstrip(".") if last else told("exit status {code}", code=code)
 
