@@ -29,10 +29,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from core.optimize.adapters import AdapterLayout, read_layout, write_adapter_file
+from core.optimize.adapters import LAYOUT_FILE, AdapterLayout, read_layout, write_adapter_file
 from core.optimize.genai import import_genai
 
 PROMPT = 64
@@ -229,6 +230,12 @@ def kinds(folder: Path, work: Path, rank: int) -> dict[str, tuple[Path, Path | N
         add_adapter(target, "two", tensors, {})
         found[f"two adapters inside in {layout.dtype}, off"] = (target, None)
         found[f"two adapters inside in {layout.dtype}, one on"] = (target, target / "one.onnx_adapter")
+        if not layout.whole:
+            target = linked_copy(folder, work / "whole")
+            (target / LAYOUT_FILE).unlink()  # a link
+            replace(layout, whole=True).save(target)
+            add_adapter(target, "one", tensors, {})
+            found["one `If` around the whole graph, as on CUDA, off"] = (target, None)
     return found
 
 

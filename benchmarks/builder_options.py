@@ -136,23 +136,23 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--provider", default="CPUExecutionProvider")
     parser.add_argument("--level", type=int, default=4, help="4: activations are rounded on a CPU, 1: not")
+    parser.add_argument("--no-cache", action="store_true", help="leave out keys and values in 8 bits")
     parser.add_argument("--long", type=int, default=2048)
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     og, config = import_genai(), json.loads((asked.checkpoint / "config.json").read_text())
     plain = built(asked.checkpoint, asked.folder / "plain", asked.provider, asked.level)
-    scales = calibrated(plain, asked.checkpoint, asked.folder / "scales.json")
-    kinds = {
-        PLAIN: plain,
-        "keys and values in 8 bits": built(
+    kinds = {PLAIN: plain}
+    if not asked.no_cache:
+        scales = calibrated(plain, asked.checkpoint, asked.folder / "scales.json")
+        kinds["keys and values in 8 bits"] = built(
             asked.checkpoint,
             asked.folder / "cache",
             asked.provider,
             asked.level,
             kv_cache_quant_scheme="int8_per_channel",
             kv_cache_scale_file=str(scales),
-        ),
-    }
+        )
     shared = with_shared_embedding(plain, asked.folder / "shared")
     kinds.update({"embeddings from the output matrix": shared} if shared else {})
     for name, folder in kinds.items():

@@ -60,13 +60,15 @@ print(json.dumps(told["choices"][0]["message"]["content"]))
 """
 
 NODE_LLAMA = """
-import {getLlama, LlamaChatSession, LlamaLogLevel} from "node-llama-cpp";
+import {getLlama, JinjaTemplateChatWrapper, LlamaChatSession, LlamaLogLevel} from "node-llama-cpp";
 const [folder, question, adapter] = process.argv.slice(2);
 const llama = await getLlama({gpu: false, maxThreads: 1, build: "never", logLevel: LlamaLogLevel.error});
 const model = await llama.loadModel({modelPath: folder + "/model.gguf"});
 const lora = adapter ? {adapters: [{filePath: adapter}]} : undefined;
 const context = await model.createContext({contextSize: 1024, threads: 1, lora});
-const session = new LlamaChatSession({contextSequence: context.getSequence(), systemPrompt: ""});
+const template = model.fileInfo.metadata.tokenizer.chat_template;
+const chatWrapper = new JinjaTemplateChatWrapper({template});
+const session = new LlamaChatSession({contextSequence: context.getSequence(), chatWrapper, systemPrompt: undefined});
 console.log(JSON.stringify(await session.prompt(question, {temperature: 0, maxTokens: 64})));
 process.exit(0);
 """
@@ -175,7 +177,7 @@ def forms(
     ]
     usual = lab.recipe.finetune.adapter
     for number, (form, type, adapter, python, program, who) in enumerate(asked):
-        if only and form not in only:
+        if only and not {form, who} & set(only):
             continue
         place, began = work / str(number), time.perf_counter()
         done = export(lab, form, place, type=type, adapter=usual if adapter else None)
@@ -234,7 +236,7 @@ def main() -> None:
     parser.add_argument(
         "--again", action="store_true", help="make the model anew by Olive and by Python, too"
     )
-    parser.add_argument("--only", default="", help="these forms alone, with commas")
+    parser.add_argument("--only", default="", help="these forms or programs alone, with commas")
     options = parser.parse_args()
     if options.fetch:
         fetch()
