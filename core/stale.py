@@ -16,7 +16,8 @@ from core.data.records import remembered
 from core.errors import LabError
 from core.files import MANIFEST, folder_stamp, read_if_whole
 from core.folder import LabFolder, adapter_names, merged_folder
-from core.language import N_, _
+from core.formats import listed
+from core.language import N_, told
 from core.model.auto import Facts, facts_at_hand, facts_of_quantized, resolve
 from core.model.sources import local_place
 from core.recipe import Recipe, read_recipe
@@ -86,17 +87,17 @@ def stale(lab: LabFolder, recipe: Recipe) -> dict[str, str]:
         if stage.makes is None or not _made(stage, lab, recipe):
             continue
         reasons = _reasons(stage, lab, recipe)
-        told = [reasons[key] for key in list(reasons)[:_LIMIT]]
+        heard = [reasons[key] for key in list(reasons)[:_LIMIT]]
         if len(reasons) > _LIMIT:
-            told.append(_("{n} more", n=len(reasons) - _LIMIT))
-        if not told:
-            told = [
-                _("made from the result of {title}, which is stale", title=_(each.title))
+            heard.append(told("{n} more", n=len(reasons) - _LIMIT))
+        if not heard:
+            heard = [
+                told("made from the result of {title}, which is stale", title=told(each.title))
                 for each in _before(stage)
                 if each.name in found
             ]
-        if told:
-            found[stage.name] = ", ".join(told)
+        if heard:
+            found[stage.name] = listed(heard)
     if told_of_upload := _older_upload(lab, found):
         found["upload"] = told_of_upload
     return found
@@ -109,9 +110,9 @@ def _older_upload(lab: LabFolder, found: Mapping[str, str]) -> str:
     if not isinstance(sent, str) or not (lab.onnx_dir / "genai_config.json").is_file():
         return ""
     if sent != folder_stamp(lab.onnx_dir):
-        return _("the ONNX model was made anew since")
+        return told("the ONNX model was made anew since")
     return (
-        _("made from the result of {title}, which is stale", title=_(STAGES["optimize"].title))
+        told("made from the result of {title}, which is stale", title=told(STAGES["optimize"].title))
         if "optimize" in found
         else ""
     )
@@ -124,9 +125,9 @@ def made_apart(lab: LabFolder, recipe: Recipe) -> dict[str, str]:
         stage = STAGES[name]
         if _made(stage, lab, recipe):
             reasons = _reasons(stage, lab, recipe)
-            told = [reasons[key] for key in ("base", "base.checkpoint", "adapter_stamp") if key in reasons]
-            if told:
-                found[name] = ", ".join(told)
+            heard = [reasons[key] for key in ("base", "base.checkpoint", "adapter_stamp") if key in reasons]
+            if heard:
+                found[name] = listed(heard)
     return found
 
 
@@ -139,11 +140,11 @@ def older_answers(lab: LabFolder, recipe: Recipe) -> dict[str, Older]:
     base = _reasons(STAGES["optimize"], lab, recipe, skip=_OF_ADAPTER)
     if "quantize" in of_all:
         found[""] = Older(
-            _("This model is older than your settings: {why}.", why=of_all["quantize"]), "quantize"
+            told("This model is older than your settings: {why}.", why=of_all["quantize"]), "quantize"
         )
     elif base:
         found[""] = Older(
-            _("This model is older than your settings: {why}.", why=next(iter(base.values()))), "optimize"
+            told("This model is older than your settings: {why}.", why=next(iter(base.values()))), "optimize"
         )
     for name in adapter_names(lab.onnx_dir):
         merged = merged_folder(lab.onnx_dir, name)
@@ -151,7 +152,7 @@ def older_answers(lab: LabFolder, recipe: Recipe) -> dict[str, Older]:
         older = _older_adapter(lab, file, name)
         if older is None and name == recipe.finetune.adapter and "finetune" in of_all:
             older = Older(
-                _("This adapter is older than your settings: {why}.", why=of_all["finetune"]),
+                told("This adapter is older than your settings: {why}.", why=of_all["finetune"]),
                 "finetune",
             )
         older = older or found.get("")
@@ -169,7 +170,7 @@ def _older_adapter(lab: LabFolder, file: Path, name: str) -> Older | None:
         return None
     if folder_stamp(source) == made_from:
         return None
-    return Older(_("This adapter is older than your last finetune."), "optimize")
+    return Older(told("This adapter is older than your last finetune."), "optimize")
 
 
 def _first(of_all: Mapping[str, str], stage: str, current: bool) -> str:
@@ -217,9 +218,9 @@ def _reasons(stage: Stage, lab: LabFolder, recipe: Recipe, skip: tuple[str, ...]
             continue
         option = _option(stage.name, key)
         if (stage.name, key) in _INPUTS:
-            inputs[key] = _(_INPUTS[stage.name, key])
+            inputs[key] = told(_INPUTS[stage.name, key])
         elif option not in unknown:
-            settings[option] = _(
+            settings[option] = told(
                 "{option} is {now}, it was {was}",
                 option=option,
                 now=_value(after[key]),
@@ -261,7 +262,7 @@ def _option(stage: str, path: str) -> str:
 
 def _value(value: Any) -> str:
     text = clean(f"{value:g}" if isinstance(value, float) else str(value), keep_newlines=False)
-    return "empty" if not text else text if len(text) <= 60 else f"{text[:59]}…"
+    return told("empty") if not text else text if len(text) <= 60 else f"{text[:59]}…"
 
 
 @dataclass

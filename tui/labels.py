@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from textual.content import Content
 
-from core.language import N_, _, in_use, pgettext
+from core.language import N_, Told, _, changed, in_use, pgettext, shown
 from core.stages import STAGES
 from core.text import clean
 from tui.figures import duration, number, time_left
@@ -205,9 +205,15 @@ def headline(view: JobView, now: float, changed: bool) -> Content:
     return Content.assemble(*parts)
 
 
+def phase_words(view: JobView) -> str:
+    """What a job is doing."""
+    phase = changed(view.phase, lambda text: clean(text, keep_newlines=False))
+    return shown(phase) if isinstance(phase, Told) else _(phase)
+
+
 def progress(view: JobView) -> Content | str:
     """A bar, the phase, how far it is, and the time left."""
-    phase = _(clean(view.phase, keep_newlines=False)[:60]) or _("starting")
+    phase = phase_words(view)[:60] or _("starting")
     share = view.share
     if share is None:
         return f"{phase} …"

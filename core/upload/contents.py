@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from core.azure.download import check_names
-from core.errors import Do, RequestError, StageError
+from core.errors import Do, RequestError, StageError, with_told
 from core.files import MANIFEST, read_if_whole, read_json, write_json
 from core.folder import RECIPE_NAME, REPORT_NAME, REPORT_PAGE_NAME, LabFolder, adapter_names
 from core.language import told
@@ -64,7 +64,7 @@ class Contents:
         """What goes and what does not, for ``--json``."""
         return {
             "contents": [{"name": item.name, "bytes": item.size} for item in self.items],
-            "left_out": [{"name": name, "why": why} for name, why in self.left_out],
+            "left_out": [with_told({"name": name, "why": why}) for name, why in self.left_out],
         }
 
     @property

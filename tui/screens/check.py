@@ -88,10 +88,10 @@ class CheckState:
     def line(self, index: int) -> Content:
         """One check in a line."""
         check = self.checks[index]
-        width = max(len(each.name) for each in self.checks)
+        width = max(len(shown(each.name)) for each in self.checks)
         return Content.assemble(
             (f"{check.state:<5}", STYLES.get(check.state, "")),
-            (f"{clean(check.name, keep_newlines=False):<{width}}  ", "bold"),
+            (f"{clean(shown(check.name), keep_newlines=False):<{width}}  ", "bold"),
             clean(shown(check.found), keep_newlines=False),
         )
 

@@ -20,7 +20,7 @@ from core.text import clean
 from tui.child import Commands
 from tui.figures import human_bytes, time_left
 from tui.glyphs import bar
-from tui.labels import progress
+from tui.labels import phase_words, progress
 from tui.screens.dialogs import ErrorScreen
 from tui.screens.stage.screen import StageScreen
 from tui.screens.stage.texts import StageTexts
@@ -192,7 +192,7 @@ class UploadController:
         return Content.assemble(
             bar(job.share, 12),
             (f" {job.share:>4.0%}  ", "bold"),
-            Content("  ".join([job.phase, *(part for part in parts if part)])),
+            Content("  ".join([phase_words(job), *(part for part in parts if part)])),
         )
 
 

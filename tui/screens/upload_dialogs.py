@@ -14,7 +14,7 @@ from textual.content import Content
 from textual.widgets import Input
 from textual.worker import Worker
 
-from core.errors import LabError, said
+from core.errors import LabError, said, text_of
 from core.language import N_, _, shown
 from core.text import clean
 from tui.child import Commands
@@ -346,10 +346,13 @@ class PlanScreen(Working):
     def _list(self, plan: dict[str, Any]) -> None:
         lines = [f"{human_bytes(item['bytes']):>9}  {item['name']}" for item in plan.get("contents", ())]
         left = _("left out")
-        lines += [f"{left:>9}  {item['name']}: {item['why']}" for item in plan.get("left_out", ())]
-        lines += [f"{'stale':>9}  {plan['stale']}"] if plan.get("stale") else []
-        lines += [f"{'right':>9}  {what}: {state}" for what, state in plan.get("rights", {}).items()]
-        lines += [f"{'tag':>9}  {key} = {value}" for key, value in plan.get("tags", {}).items()]
+        lines += [
+            f"{left:>9}  {item['name']}: {shown(text_of(item, 'why'))}" for item in plan.get("left_out", ())
+        ]
+        stale, right, tag = _("stale"), _("right"), _("tag")
+        lines += [f"{stale:>9}  {shown(text_of(plan, 'stale'))}"] if plan.get("stale") else []
+        lines += [f"{right:>9}  {what}: {state}" for what, state in plan.get("rights", {}).items()]
+        lines += [f"{tag:>9}  {key} = {value}" for key, value in plan.get("tags", {}).items()]
         self.query_one("#plan-text", Plain).show(
             "\n".join(clean(line, keep_newlines=False) for line in lines)
         )

@@ -19,6 +19,7 @@ from core.stages import STAGES
 from core.text import clean
 from tui.figures import number, time_left
 from tui.glyphs import bar, glyph
+from tui.labels import phase_words
 from tui.screens.chat.controller import problem_of
 from tui.screens.chat.dialogs import STYLES
 from tui.screens.dialogs import Dialog
@@ -228,7 +229,7 @@ class EvaluationScreen(Dialog[None]):
             return Content(_("Starting …"))
         if job is not None and job.active:
             share = job.share
-            words = [_(clean(job.phase, keep_newlines=False)) or _("Starting …")]
+            words = [phase_words(job) or _("Starting …")]
             if share is not None and job.total:
                 words = [
                     f"{bar(share, 12)} {words[0]}",

@@ -255,4 +255,4 @@ class TranscriptView(VerticalScroll, can_focus=False):
 
 
 def _figures(answer: Answer) -> str:
-    return answer.figures.replace(", ", f" {glyph('dot')} ")
+    return shown(answer.figures).replace(", ", f" {glyph('dot')} ")
