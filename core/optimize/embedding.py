@@ -17,8 +17,8 @@ from core.optimize.shrink import free, look_up, place_of
 OPERATOR = "GatherBlockQuantized"
 SAME = 0.02
 """How far the rounded matrix may be from the table, in root mean square: 8 bits make 0.007, 4 bits 0.1."""
-_PORTION = 2**13
-"""Rows that are looked at together."""
+_PORTION = 2**22
+"""Numbers that are looked at together."""
 _PARTS = ("qweight", "scales", "qzeros")
 
 
@@ -110,14 +110,17 @@ def _same(folder: Path, table: Any, packed: Any, parts: list[Any], sizes: dict[s
     scales = _rows(folder, parts[0], rows, _FLOATS[parts[0].data_type])
     zeros = _rows(folder, parts[1], rows, lambda raw: raw) if len(parts) > 1 else None
     apart = whole = 0.0
-    for start in range(0, rows, _PORTION):
-        part = slice(start, start + _PORTION)
+    step = max(1, _PORTION // sizes["K"])
+    for start in range(0, rows, step):
+        part = slice(start, start + step)
         code = _numbers(codes(part), bits).reshape(-1, groups, sizes["block_size"]).astype(np.float32)
         zero = 1 << (bits - 1) if zeros is None else _numbers(zeros(part), bits)[:, :groups, None]
         made = ((code - zero) * scales(part)[:, :, None]).reshape(len(code), -1)
         table_rows = wanted(part)
         apart += float(np.square(made - table_rows).sum(dtype=np.float64))
         whole += float(np.square(table_rows).sum(dtype=np.float64))
+        if apart > SAME * whole:  # far more than rounding does: another matrix
+            return False
     return whole > 0 and apart <= SAME * SAME * whole
 
 
