@@ -35,7 +35,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
-from core.errors import Cancelled, Hint, LabError, MachineError, RequestError, StageError, error_from
+from core.errors import (
+    Cancelled,
+    Hint,
+    LabError,
+    MachineError,
+    RequestError,
+    StageError,
+    error_from,
+    with_told,
+)
 from core.events import Reporter
 from core.language import told
 from core.text import clean_line, without_logins
@@ -484,7 +493,7 @@ class _RequestReporter(Reporter):
         self.check_cancelled = request.check_cancelled  # type: ignore[method-assign]
 
     def progress(self, phase: str, done: float, total: float | None) -> None:
-        self._request.tell({"type": "progress", "phase": phase, "done": done, "total": total})
+        self._request.tell(with_told({"type": "progress", "phase": phase, "done": done, "total": total}))
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:
         self._request.tell({"type": "metric", "name": name, "value": value, "step": step})

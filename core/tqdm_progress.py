@@ -13,18 +13,19 @@ from contextlib import contextmanager
 from typing import Any
 
 from core.events import Reporter
+from core.language import told
 
 PHASES: Mapping[str, str] = {
-    r"Loading weights|Loading checkpoint shards": "Loading the model",
-    r"Preparing model": "Preparing the model",
-    r"Processing layers|Quantizing modules": "Rounding the layers",
-    r"Quantizing and packing": "Packing the weights",
-    r"Replacing submodules": "Preparing the model",
-    r"Writing model shards": "Writing the weights",
-    r"Saving \S+ \(": "Writing the ONNX weights",
-    r"Generating \w+ split": "Reading the records",
-    r"Map|Filter|Tokeniz|Running tokenizer": "Preparing the records",
-    r"Download|Fetching|model.*\.safetensors|.*\.(json|txt|model)\b": "Downloading the model",
+    r"Loading weights|Loading checkpoint shards": told("Loading the model"),
+    r"Preparing model": told("Preparing the model"),
+    r"Processing layers|Quantizing modules": told("Rounding the layers"),
+    r"Quantizing and packing": told("Packing the weights"),
+    r"Replacing submodules": told("Preparing the model"),
+    r"Writing model shards": told("Writing the weights"),
+    r"Saving \S+ \(": told("Writing the ONNX weights"),
+    r"Generating \w+ split": told("Reading the records"),
+    r"Map|Filter|Tokeniz|Running tokenizer": told("Preparing the records"),
+    r"Download|Fetching|model.*\.safetensors|.*\.(json|txt|model)\b": told("Downloading the model"),
 }
 """How a bar's description begins, as a regular expression, and what the phase is called here."""
 
@@ -46,7 +47,7 @@ def phase_of(description: str, phases: Mapping[str, str] | None = None) -> str:
         for pattern, phase in known.items():
             if re.match(pattern, text):
                 return phase
-    return text or "Working"
+    return text or told("Working")
 
 
 @contextmanager

@@ -361,7 +361,7 @@ class OlivePressApp(App[None]):
         if found is None:
             self.notify(_("There is nothing to take along yet: step 5 makes it."), markup=False)
         elif not any(isinstance(screen, ReadScreen) for screen in self.screen_stack):
-            self.push_screen(ReadScreen(TITLE, "\n".join(found.lines())))
+            self.push_screen(ReadScreen(_(TITLE), "\n".join(found.lines())))
 
     def action_free_space(self) -> None:
         """Show what takes room on the disk and can go."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from textual.content import Content
 
-from core.language import N_, Told, _, changed, in_use, pgettext, shown
+from core.language import N_, _, changed, in_use, pgettext, shown
 from core.stages import STAGES
 from core.text import clean
 from tui.figures import duration, number, time_left
@@ -65,7 +65,7 @@ _LABELS = {
     "stop_early": N_("stop early after"),
     "keep": N_("keep the step"),
     "save_steps": N_("checkpoint every"),
-    "calibration_samples": "samples",
+    "calibration_samples": N_("samples"),
     "max_new_tokens": N_("longest answer"),
     "adapter": N_("adapter name"),
     "resource_group": N_("resource group"),
@@ -98,6 +98,7 @@ _LABELS = {
     "provider": N_("provider"),
     "precision": N_("precision"),
     "adapters": N_("adapters"),
+    "embeddings": N_("embeddings"),
     "system": N_("system"),
     "temperature": N_("temperature"),
     "context_tokens": N_("context tokens"),
@@ -126,42 +127,6 @@ _METRICS = {
     "ram_gib": N_("memory GiB"),
     "cpu_util": N_("CPU %"),
 }
-
-PHASES = (
-    N_("Adding places for adapters"),
-    N_("Adding the adapter"),
-    N_("Asking the float model"),
-    N_("Asking training questions again"),
-    N_("Building the graph"),
-    N_("Comparing with the float model"),
-    N_("Computing without rounding"),
-    N_("Folding the adapter in"),
-    N_("Loading the ONNX model"),
-    N_("Loading the packages"),
-    N_("Looking at the records"),
-    N_("Looking at the weights"),
-    N_("Looking for the model"),
-    N_("Measuring the speed"),
-    N_("Measuring which layers need more bits"),
-    N_("Reading a long text"),
-    N_("Reading the general text"),
-    N_("Reading the tokenizer"),
-    N_("Rounding the output matrix"),
-    N_("Scaling and rounding the layers"),
-    N_("Sending"),
-    N_("Trying candidates on some layers"),
-    N_("Waiting for another process to unpack the file"),
-    N_("Writing the weights"),
-    N_("loading"),
-    N_("reading the records"),
-    N_("registering"),
-    N_("sending"),
-    N_("sharing the model"),
-    N_("signing in"),
-    N_("training"),
-    N_("verifying"),
-)
-"""What a job says of what it does, as its events have it, to be translated where it is shown."""
 
 HEADLINES = {
     "queued": N_("Starting"),
@@ -207,8 +172,7 @@ def headline(view: JobView, now: float, changed: bool) -> Content:
 
 def phase_words(view: JobView) -> str:
     """What a job is doing."""
-    phase = changed(view.phase, lambda text: clean(text, keep_newlines=False))
-    return shown(phase) if isinstance(phase, Told) else _(phase)
+    return shown(changed(view.phase, lambda text: clean(text, keep_newlines=False)))
 
 
 def progress(view: JobView) -> Content | str:

@@ -62,7 +62,7 @@ class Completion:
 def help_text(without: Container[str] = ()) -> str:
     """The commands, one a line, but for those that a place does not have."""
     lines = [
-        f"{_usage(name, words):<19}{meaning}" for name, words, meaning in _COMMANDS if name not in without
+        f"{_usage(name, words):<19}{_(meaning)}" for name, words, meaning in _COMMANDS if name not in without
     ]
     return "\n".join(lines)
 

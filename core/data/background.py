@@ -10,7 +10,7 @@ from typing import Any
 
 from core.data.clean import Cleaned
 from core.data.types import Finding
-from core.errors import LabError, RequestError
+from core.errors import LabError, RequestError, text_of
 from core.events import TimeLeft
 from core.language import told
 from core.process import Child, Message, Request, serve
@@ -51,7 +51,7 @@ class BackgroundSurvey:
         self._call = self._child.start({"what": "survey"}, self._hear)
 
     def _hear(self, event: Message) -> None:
-        phase, done, total = event["phase"], event["done"], event["total"]
+        phase, done, total = text_of(event, "phase"), event["done"], event["total"]
         self._state = SurveyState("running", phase, done, total, self._left.update(phase, done, total))
 
     def poll(self) -> SurveyState:

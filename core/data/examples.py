@@ -157,7 +157,7 @@ def _records(
             continue
         if number % 256 == 255:
             report.check_cancelled()
-            report.progress("reading the records", reader.done_bytes, reader.total_bytes)
+            report.progress(told("reading the records"), reader.done_bytes, reader.total_bytes)
         yield plan, row, record, in_files
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from core.errors import Cancelled, LabError, StageError
+from core.errors import Cancelled, LabError, StageError, text_of
 from core.evaluate.plan import EvaluationPlan, Variant
 from core.events import Reporter
 from core.files import read_if_whole, write_json
@@ -72,7 +72,7 @@ class Measuring:
 
     def _all(self, variant: Variant, child: Child, kept: Kept, path: Path) -> None:
         plan = self.plan
-        self.report.progress(f"{variant.title}: loading", 0, None)
+        self.report.progress(told("{title}: loading", title=variant.title), 0, None)
         adapter = variant.adapter
         opened = ask(
             child,
@@ -196,7 +196,7 @@ def ask(child: Child, message: dict[str, Any], report: Reporter) -> dict[str, An
 
 def _hear(event: dict[str, Any], report: Reporter) -> None:
     if event["type"] == "progress":
-        report.progress(event["phase"], event["done"], event["total"])
+        report.progress(text_of(event, "phase"), event["done"], event["total"])
     elif event["type"] == "log":
         report.log(event["text"], event["level"])
 

@@ -250,7 +250,7 @@ class _Reference:
             LabError: it cannot be made.
         """
         if not self._path.is_file():
-            self._context.report.progress("Reading the general text", 0, None)
+            self._context.report.progress(told("Reading the general text"), 0, None)
             with Child("core.evaluate.worker", what=told("The float model's process")) as child:
                 ask(
                     child,

@@ -288,7 +288,7 @@ class Trainer:
                     done += 1
                 self._step_s = took = time.monotonic() - began
                 self.report.stop_takes(took)
-                self.report.progress("training", done, settings.steps)
+                self.report.progress(told("training"), done, settings.steps)
                 if done == settings.steps:
                     break
                 self._measure(done)
@@ -703,7 +703,7 @@ class Trainer:
                 self.report.metric(f"eval_{name}", value, int(at))
         for at, loss in enumerate(self.course.losses, 1):
             self.report.metric("loss", loss, at)
-        self.report.progress("training", step, self.settings.steps)
+        self.report.progress(told("training"), step, self.settings.steps)
         return step
 
 

@@ -115,7 +115,7 @@ class Training:
         self.checkpoints = (
             Checkpoints(Path(task.checkpoints), task.checkpoint_key) if task.checkpoints else None
         )
-        self.report.progress("loading", 0, None)
+        self.report.progress(told("loading"), 0, None)
         self.device = self.spread[0] if self.spread else training_device(ranks.rank)
         self.train, self.held_out, self.turns = self._rows(Path(task.data_root))
         self.size = TrainingSize(
@@ -359,11 +359,11 @@ class Training:
             peaks = ranks.all_of(float(course.gpu_peak), device)
         if not ranks.first:
             return {}
-        report.progress("verifying", 0, None)
+        report.progress(told("verifying"), 0, None)
         save_adapter(peft_model, folder)
         prompt = (self.held_out.rows or self.train.rows)[0].ids[:TRIED_TOKENS]
         checked = check_adapter(peft_model, folder, prompt)
-        report.progress("verifying", 1, 1)
+        report.progress(told("verifying"), 1, 1)
         return {
             **_course_numbers(course, settings.steps, max(peaks)),
             **_preference_numbers(course, wanted),

@@ -84,7 +84,7 @@ def refuse(path: Path, recipe: Settled, report: Reporter) -> ModelFacts:
 
     def tell(done: int, total: int) -> None:
         report.check_cancelled()
-        report.progress("Looking at the weights", done, total)
+        report.progress(told("Looking at the weights"), done, total)
 
     if (found := first_not_finite(weight_files(path), facts.dtype, tell)) is not None:
         raise not_finite(found).error()

@@ -841,9 +841,9 @@ _PROBE = "In 1863 it's  OPEN:\n\n  12,345 km — naïve café!?\t{x}"
 """A text that tokenizers cut in different ways."""
 
 _PHASES = {
-    r"Converting and de-quantizing": "Unpacking the GGUF file",
+    r"Converting and de-quantizing": told("Unpacking the GGUF file"),
     r"Loading weights": "",
-    r"Writing model shards": "Writing the unpacked model",
+    r"Writing model shards": told("Writing the unpacked model"),
 }
 
 
@@ -963,7 +963,7 @@ def _alone(target: Path, report: Reporter) -> Iterator[None]:
                 lock.acquire(timeout=_WAIT_S)
                 break
             except Timeout:
-                report.progress("Waiting for another process to unpack the file", 0, None)
+                report.progress(told("Waiting for another process to unpack the file"), 0, None)
         try:
             yield
         finally:
@@ -1038,7 +1038,7 @@ def text_files(header: Header, folder: Path, report: Reporter) -> None:
     """
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-    report.progress("Reading the tokenizer", 0, None)
+    report.progress(told("Reading the tokenizer"), 0, None)
     report.check_cancelled()
     path = header.path
     try:

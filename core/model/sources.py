@@ -46,7 +46,7 @@ _ADVICE = told(
     "Set model.source to a folder, a .gguf file, a hub id such as "
     'microsoft/Phi-3.5-mini-instruct, or "rehearsal".'
 )
-_PHASES = {r"Reconstruct": "Downloading the model", r"Download|Fetching": ""}
+_PHASES = {r"Reconstruct": told("Downloading the model"), r"Download|Fetching": ""}
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def _from_hub(source: str, report: Reporter, trust_remote_code: bool) -> ModelSo
     assert match is not None  # kind_of has looked
     name, revision = match["id"], match["revision"]
     patterns = [*PATTERNS, "*.py"] if trust_remote_code else list(PATTERNS)
-    report.progress("Looking for the model", 0, None)
+    report.progress(told("Looking for the model"), 0, None)
     try:
         with reporting(report, _PHASES), explained(Path(constants.HF_HUB_CACHE)):
             path = Path(

@@ -339,11 +339,11 @@ class _Run:
             for batch in work:
                 batch.real = batch.real.reshape(-1).nonzero().squeeze(1).to(self.device)
             total = len(model.layers)
-            report.progress("Scaling and rounding the layers", 0, total)
+            report.progress(told("Scaling and rounding the layers"), 0, total)
             for index in range(total):
                 report.check_cancelled()
                 self._layer(index, work)
-                report.progress("Scaling and rounding the layers", index + 1, total)
+                report.progress(told("Scaling and rounding the layers"), index + 1, total)
             self._head(work)
             model.release_outer()
         finally:
@@ -493,7 +493,7 @@ class _Run:
 
     def _head(self, work: Sequence[CalibrationBatch]) -> None:
         model, report = self.model, self.report
-        report.progress("Rounding the output matrix", 0, None)
+        report.progress(told("Rounding the output matrix"), 0, None)
         if not self.config.lm_head:
             if model.tied:
                 model.model.tie_weights()
@@ -516,10 +516,10 @@ class _Run:
         set_attr(model.model, model.head_name, self._packed(rounded, head).to("cpu"))
         if model.tied:
             model.model.config.tie_word_embeddings = False
-        report.progress("Rounding the output matrix", 1, 1)
+        report.progress(told("Rounding the output matrix"), 1, 1)
 
     def _write(self, output: str) -> Any:
-        self.report.progress("Writing the weights", 0, None)
+        self.report.progress(told("Writing the weights"), 0, None)
         model = self.model.model
         save_quantized(model, self.quantization, output)
         self.handler.save_metadata(output)

@@ -354,14 +354,14 @@ def streamed_logits(
         model.start(work)
         for index in range(len(model.layers)):
             report.check_cancelled()
-            report.progress("Asking the float model", index, len(model.layers))
+            report.progress(told("Asking the float model"), index, len(model.layers))
             model.load_layer(index)
             for batch in work:
                 batch.hidden = model.run_layer(index, batch)
             model.drop_layer(index)
         model.load_head()
         made = [model.logits(batch)[0].float().cpu() for batch in work]
-        report.progress("Asking the float model", len(model.layers), len(model.layers))
+        report.progress(told("Asking the float model"), len(model.layers), len(model.layers))
         return made
     finally:
         model.close()

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from core.events import Reporter
+from core.language import told
 
 if TYPE_CHECKING:
     import torch
@@ -76,9 +77,9 @@ def reference(logits: Logits, rows: Sequence[Sequence[int]], report: Reporter) -
     kept = []
     for number, row in enumerate(rows):
         report.check_cancelled()
-        report.progress("Asking the float model", number, len(rows))
+        report.progress(told("Asking the float model"), number, len(rows))
         kept.append(logits(row).to(torch.float32).log_softmax(-1))
-    report.progress("Asking the float model", len(rows), len(rows))
+    report.progress(told("Asking the float model"), len(rows), len(rows))
     return kept
 
 
@@ -95,7 +96,7 @@ def compare(
     scored = positions = 0
     for number, (row, want) in enumerate(zip(rows, expected, strict=True)):
         report.check_cancelled()
-        report.progress("Comparing with the float model", number, len(rows))
+        report.progress(told("Comparing with the float model"), number, len(rows))
         got = logits(row).to(torch.float32).log_softmax(-1)
         target = torch.tensor(row[1:]).unsqueeze(-1)
         nll_float -= want[:-1].gather(-1, target).sum().item()
@@ -106,7 +107,7 @@ def compare(
         cosine += torch.nn.functional.cosine_similarity(*centred, dim=-1).sum().item()
         scored += len(row) - 1
         positions += len(row)
-    report.progress("Comparing with the float model", len(rows), len(rows))
+    report.progress(told("Comparing with the float model"), len(rows), len(rows))
     return Quality(
         perplexity_float=_exp(nll_float / max(scored, 1)),
         perplexity=_exp(nll / max(scored, 1)),

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from core.algorithms import ALGORITHMS
 from core.events import Reporter
+from core.language import told
 from core.quantize.awq import LayerStats, round_matrix
 from core.quantize.awq_folds import Master, apply, find_folds
 from core.quantize.awq_math import Grid, Rounded, matrix_units, round_nearest, search_scales
@@ -139,7 +140,7 @@ class SampledModel:
         last = max(chosen, default=-1)
         for index in range(len(model.layers)):
             self.report.check_cancelled()
-            self.report.progress("Looking at the records", index, len(model.layers))
+            self.report.progress(told("Looking at the records"), index, len(model.layers))
             layer = model.load_layer(index)
             if index in chosen:
                 stats, _, _ = self._stats(index, layer)
@@ -154,7 +155,7 @@ class SampledModel:
             for batch in self._measured:
                 batch.hidden = model.run_layer(index, batch)
             model.drop_layer(index)
-        self.report.progress("Looking at the records", len(model.layers), len(model.layers))
+        self.report.progress(told("Looking at the records"), len(model.layers), len(model.layers))
         model.load_head()
         self.expected = [model.logits(batch)[0].float().log_softmax(-1).cpu() for batch in self._measured]
 

@@ -55,7 +55,7 @@ class _Short(Reporter):
         self._report, self._trial, self._name, self._first = report, trial, name, first
 
     def progress(self, phase: str, done: float, total: float | None) -> None:
-        self._report.progress(f"{self._name}: {phase}", done, total)
+        self._report.progress(told("{name}: {phase}", name=self._name, phase=phase), done, total)
 
     def log(self, text: str, level: str = "info") -> None:
         if level in ("warning", "error"):

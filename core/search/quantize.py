@@ -24,7 +24,7 @@ from core.errors import Cancelled, LabError, RequestError
 from core.events import Reporter
 from core.files import content_stamp
 from core.formats import duration, human_bytes, number
-from core.language import told
+from core.language import changed, told
 from core.model.faults import refuse
 from core.model.folder import ModelFacts, model_facts
 from core.model.sources import model_stamp, resolve_model
@@ -77,7 +77,8 @@ class _Part(Reporter):
         self._report, self._name = report, name
 
     def progress(self, phase: str, done: float, total: float | None) -> None:
-        self._report.progress(f"{self._name}: {phase[:1].lower()}{phase[1:]}", done, total)
+        begun = changed(phase, lambda text: text[:1].lower() + text[1:])
+        self._report.progress(told("{name}: {phase}", name=self._name, phase=begun), done, total)
 
     def log(self, text: str, level: str = "info") -> None:
         self._report.log(text, level)
@@ -219,7 +220,7 @@ class QuantizeSearch:
         plain = size_of(self.facts, WeightForm(4, group))
         gains: dict[tuple[str, ...], float] = {}
         for at, unit in enumerate(units):
-            self.report.progress("Measuring which layers need more bits", at, len(units))
+            self.report.progress(told("Measuring which layers need more bits"), at, len(units))
             key = "+".join(unit)
             if key not in known:
                 others = tuple(name for name in every if name not in unit)
@@ -227,7 +228,7 @@ class QuantizeSearch:
                 known[key] = sampled.divergence(how, sampled.few)
                 study.set_user_attr("divergence", known)
             gains[unit] = known[key] / max(1, size_of(self.facts, WeightForm(4, group, unit)) - plain)
-        self.report.progress("Measuring which layers need more bits", len(units), len(units))
+        self.report.progress(told("Measuring which layers need more bits"), len(units), len(units))
         order = sorted(units, key=lambda unit: -gains[unit])
         said = ", ".join(f"{'+'.join(unit)} {number(known['+'.join(unit)])}" for unit in order)
         self.report.log(
@@ -263,7 +264,7 @@ class QuantizeSearch:
         studies: dict[str, Study] = {}
         for done, at in enumerate(open_ones):
             self.report.check_cancelled()
-            self.report.progress("Trying candidates on some layers", done, len(open_ones))
+            self.report.progress(told("Trying candidates on some layers"), done, len(open_ones))
             if (
                 self._left() is not None
                 and self._spent() > TRYING_SHARE * (self.limits.seconds or 0)
@@ -279,7 +280,7 @@ class QuantizeSearch:
                 close_open(studies[form.name])
             self._try(studies[form.name], sampled, at)
             self._told()
-        self.report.progress("Trying candidates on some layers", len(open_ones), len(open_ones))
+        self.report.progress(told("Trying candidates on some layers"), len(open_ones), len(open_ones))
 
     def _try(self, study: Study, sampled: SampledLayers, at: int) -> None:
         """One candidate on a few layers, and on more if it is worth it."""

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from textual.content import Content
 
 from core.errors import text_of, texts_of, with_told
-from core.language import _, ngettext, shown
+from core.language import _, changed, ngettext, shown
 from core.options import AUTO
 from core.text import clean, told_apart
 from tui.figures import counted, human_bytes, number, time_left
@@ -214,7 +214,7 @@ def progress_line(state: SurveyState, wide: int) -> Content:
     share = min(1.0, state.done / state.total)
     return Content.assemble(
         (_("Checking all rows") + ": ", "$text-primary"),
-        f"{_(clean(state.phase, keep_newlines=False))} ",
+        f"{shown(changed(state.phase, lambda text: clean(text, keep_newlines=False)))} ",
         bar(share, max(6, min(30, wide - 64))),
         f" {share:4.0%}  {time_left(state.eta_s)}",
     )
