@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Self
 
+from core.language import told
 from core.process import Child
 
 _OBEYS_S = 3.0
@@ -40,7 +41,7 @@ class Commands:
             LabError: it failed; as the command told it.
         """
         if self._child is None or self._child.dead.is_set():
-            self._child = Child("core.cli.served", what="The command's process")
+            self._child = Child("core.cli.served", what=told("The command's process"))
         loop = asyncio.get_running_loop()
         call = self._child.start(
             {"words": list(words)}, lambda line: loop.call_soon_threadsafe(on_line, line)

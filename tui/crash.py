@@ -8,6 +8,7 @@ import time
 import traceback
 from pathlib import Path
 
+from core.language import _
 from core.text import clean, without_logins
 from core.user_dirs import state_dir
 from core.version import __version__
@@ -43,12 +44,21 @@ def keep(error: BaseException, root: Path) -> Path | None:
 def story(error: BaseException, log: Path | None, command: str) -> str:
     """What happened and what to do, for people."""
     frames = traceback.extract_tb(error.__traceback__)
-    where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else "an unknown place"
+    where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else "?"
     return clean(
-        "The wizard met an error of its own and has to close.\n"
-        f"  {type(error).__name__}: {str(error)[:400]}\n"
-        f"  at {where}\n"
-        "No job is harmed: what runs goes on, and what was made is whole.\n"
-        f"  come back:        {command}\n"
-        f"  the whole story:  {log or 'could not be written anywhere'}"
+        "\n".join(
+            (
+                _("The wizard met an error of its own and has to close."),
+                f"  {type(error).__name__}: {str(error)[:400]}",
+                f"  {where}",
+                _("No job is harmed: what runs goes on, and what was made is whole."),
+                "  " + _("come back: {command}", command=command),
+                "  "
+                + (
+                    _("the whole story: {log}", log=log)
+                    if log
+                    else _("the whole story could not be written anywhere")
+                ),
+            )
+        )
     )

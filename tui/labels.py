@@ -177,7 +177,7 @@ def phase_words(view: JobView) -> str:
 
 def progress(view: JobView) -> Content | str:
     """A bar, the phase, how far it is, and the time left."""
-    phase = phase_words(view)[:60] or _("starting")
+    phase = phase_words(view)[:120] or _("starting")
     share = view.share
     if share is None:
         return f"{phase} …"

@@ -86,7 +86,7 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
             with Horizontal(classes="limits"):
                 for key, label, example in LIMITS[self.kind]:
                     with Vertical(classes="limit"):
-                        yield Plain(label)
+                        yield Plain(_(label))
                         yield Line(compact=True, id=f"limit-{key}", placeholder=example)
             yield self.said
             yield self.list
@@ -188,7 +188,7 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
                 found[key] = READERS[key](field.value)
             except ValueError as error:
                 self._problem = _(
-                    "{label}: {error}. An example: {example}.", label=label, error=error, example=example
+                    "{label}: {error}. An example: {example}.", label=_(label), error=error, example=example
                 )
                 self.set_focus(field)
                 return None

@@ -82,7 +82,7 @@ class AnswerView(Vertical):
             return
         if self._stream is None:
             self._stream = Markdown.get_stream(self._markdown)
-            self._figures.show("writing … (F9 stops)")
+            self._figures.show(_("writing … (F9 stops)"))
         await self._stream.write(self._cleaner.add(piece))
         if len(text) >= self._looked_at + LOOK_AGAIN:
             self._look_for_circles()
