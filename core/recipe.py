@@ -21,9 +21,9 @@ from core.files import explained, small_bytes, write_atomic
 from core.language import N_, _, shown, told, words_of
 from core.options import AUTO, Auto, Option, option, options_of
 from core.providers import PROVIDERS, providers_for
-from core.resources import REHEARSAL
+from core.resources import REHEARSAL, sample_file
 
-SAMPLE_FILE = "data_sample_travel.jsonl"
+SAMPLE_FILE = sample_file()
 ADAPTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from core.language import LANGUAGES
+
 REHEARSAL = "rehearsal"
 """The ``model.source`` that stands for the bundled model."""
 
@@ -15,9 +17,20 @@ def data_dir() -> Path:
     return packed if packed.is_dir() else here.parent / "data"
 
 
-def sample_data() -> Path:
-    """The bundled travel questions (JSON Lines of ``prompt``, ``response``)."""
-    return data_dir() / "data_sample_travel.jsonl"
+def sample_file(language: str = "en") -> str:
+    """The name of the bundled travel questions in a language, which ``data.file`` may have."""
+    return "data_sample_travel.jsonl" if language == "en" else f"data_sample_travel.{language}.jsonl"
+
+
+def sample_data(language: str = "en") -> Path:
+    """The bundled travel questions in a language (JSON Lines of ``prompt``, ``response``)."""
+    return data_dir() / sample_file(language)
+
+
+def bundled_data(name: str) -> Path | None:
+    """The bundled records that have this name; None where it is not one of theirs."""
+    path = data_dir() / name if name in {sample_file(code) for code in LANGUAGES} else None
+    return path if path is not None and path.is_file() else None
 
 
 def general_text() -> Path:

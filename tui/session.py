@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import LabError
 from core.folder import LabFolder
-from core.language import _
+from core.language import _, in_use
+from core.resources import sample_file
 from core.text import command
 
 # The rest of core is loaded when it is asked for: the first screen needs none of it.
@@ -63,21 +65,19 @@ class Session:
 
     def _usual(self) -> Recipe:
         """The last good recipe; that of a new lab where there has been none."""
-        if self._recipe is None:
-            from core.recipe import Recipe as Made
-
-            self._recipe = Made()
-        return self._recipe
+        return self._recipe if self._recipe is not None else _of_a_new_lab(in_use())
 
     def lab(self) -> Lab:
-        """The lab, made now if there is none.
+        """The lab, made now if there is none: with the sample records in the language that is spoken.
 
         Raises:
             LabError: the recipe is wrong, or the folder cannot be written.
         """
         from core.lab import Lab as Opened
 
-        return Opened.open(self.root) if self.exists else Opened.create(self.root)
+        if self.exists:
+            return Opened.open(self.root)
+        return Opened.create(self.root, settings={"data.file": sample_file(in_use())})
 
     def save(self, values: dict[str, Any]) -> Recipe:
         """Write these values, ``{"section.key": value}``, to ``lab.toml``; others stay as they are.
@@ -115,6 +115,13 @@ class Session:
             log=self.command("logs", job, "--follow", absolute=True),
             stop=self.command("cancel", job, absolute=True),
         )
+
+
+@lru_cache
+def _of_a_new_lab(language: str) -> Recipe:
+    from core.recipe import Recipe as Made
+
+    return Made().with_values({"data.file": sample_file(language)})
 
 
 def value_of(recipe: Recipe, name: str) -> Any:

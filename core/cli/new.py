@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 
 from core.cli.parser import add_json, add_set, folder_word, parse_settings
+from core.language import LANGUAGES
+from core.resources import sample_file
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -16,8 +18,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--model", metavar="SRC", help="hub id, folder, azureml:// path, or rehearsal (the default)"
     )
-    parser.add_argument(
+    records = parser.add_mutually_exclusive_group()
+    records.add_argument(
         "--data", metavar="FILE", help="training records (default: the bundled travel questions)"
+    )
+    records.add_argument(
+        "--language",
+        choices=LANGUAGES,
+        default="en",
+        help="the language of the bundled travel questions: %(choices)s (default: %(default)s)",
     )
     add_set(parser, "a recipe value, such as quantize.algorithm=rtn")
     add_json(parser)
@@ -30,7 +39,10 @@ def run(options: argparse.Namespace) -> int:
     from core.lab import Lab
     from core.text import clean, command
 
-    lab = Lab.create(options.folder, options.model, options.data, parse_settings(options.set))
+    settings = parse_settings(options.set)
+    if options.language != "en":
+        settings = {"data.file": sample_file(options.language), **settings}
+    lab = Lab.create(options.folder, options.model, options.data, settings)
     if options.json:
         print_json({"lab": str(lab.root), "recipe": str(lab.folder.recipe_path)})
         return 0

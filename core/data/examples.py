@@ -18,8 +18,8 @@ from core.events import Reporter
 from core.language import told, words_of
 from core.model.template import TemplateError
 from core.model.text import ModelText
-from core.recipe import SAMPLE_FILE, Recipe
-from core.resources import sample_data
+from core.recipe import Recipe
+from core.resources import bundled_data
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,8 +48,9 @@ def resolve_data_file(recipe: Recipe, lab_root: Path) -> Path:
             told("The data file cannot be read."),
             told("data.file = {file}: {error}.", file=repr(recipe.data.file), error=error),
         ) from None
-    if recipe.data.file == SAMPLE_FILE and sample_data().exists():
-        return sample_data()
+    bundled = bundled_data(recipe.data.file)
+    if bundled is not None:
+        return bundled
     raise RequestError(
         told("The data file does not exist."),
         told("data.file = {file} was looked for at {path}.", file=repr(recipe.data.file), path=path),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
@@ -13,11 +14,13 @@ from core import language
 from core.lab import Lab
 from core.language import LANGUAGES, _
 from core.recipe import on_form
+from core.resources import sample_file
 from core.stages import STAGES
 from tests.tui.conftest import opened, screen_text, until
 from tui.app import OlivePressApp
 from tui.keys import GLOBAL, read_settings
 from tui.labels import STATE_WORDS, label
+from tui.session import Session
 from tui.steps import steps
 from tui.widgets.button import Button
 from tui.widgets.rail import columns
@@ -84,3 +87,13 @@ async def test_the_language_changes_live_and_no_button_is_cut(lab: Lab) -> None:
     assert cut == []
     assert unjoined == [], "what is read from the right is drawn in the forms of its letters"
     assert read_settings().language == "en", "it is kept for next time"
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_a_lab_that_the_wizard_makes_has_the_sample_of_its_language(code: str, tmp_path: Path) -> None:
+    language.use(code)
+    session = Session(tmp_path / "lab")
+    shown = session.recipe().data.file
+    assert session.lab().recipe.data.file == shown == sample_file(code)
+    language.use("en")
+    assert session.lab().recipe.data.file == session.recipe().data.file == shown  # made once

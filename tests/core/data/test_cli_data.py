@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from core.data.background import BackgroundSurvey
 from core.data.preview import Previewer, preview
 from core.data.reader import RowIndex, RowReader
 from core.errors import LabError, RequestError
+from core.language import LANGUAGES
 from core.recipe import Recipe, read_recipe, write_values
+from core.resources import data_dir, sample_data
 from tests.waiting import until
 
 GOOD = [
@@ -179,6 +182,25 @@ def test_the_bundled_file_is_found_by_its_name(tmp_path: Path) -> None:
     assert path.name == "data_sample_travel.jsonl"
     (tmp_path / path.name).write_text("{}")
     assert resolve_data_file(Recipe(), tmp_path) == tmp_path / path.name  # one's own comes first
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_new_takes_the_sample_in_the_language_asked_for(tmp_path: Path, language: str) -> None:
+    assert main(["new", str(tmp_path), "--language", language]) == 0
+    recipe = read_recipe(tmp_path / "lab.toml")
+    assert resolve_data_file(recipe, tmp_path) == sample_data(language)
+    assert (recipe.data.file == Recipe().data.file) == (language == "en")
+    rows = [json.loads(line) for line in sample_data(language).read_text(encoding="utf-8").splitlines()]
+    assert len({row["prompt"] for row in rows}) == len(rows) >= 60
+    assert all(set(row) == {"prompt", "response"} and min(map(len, row.values())) > 5 for row in rows)
+    assert all(unicodedata.is_normalized("NFC", text) for row in rows for text in row.values())
+
+
+def test_a_name_near_that_of_a_sample_is_none(tmp_path: Path) -> None:
+    for name in ("data_sample_travel.xx.jsonl", "../data/data_sample_travel.de.jsonl", "README.md"):
+        assert (data_dir() / "README.md").is_file()
+        with pytest.raises(RequestError):
+            resolve_data_file(Recipe().with_values({"data.file": name}), tmp_path)
 
 
 def wait(survey: BackgroundSurvey) -> Any:

@@ -456,12 +456,12 @@ class DataScreen(StepScreen):
 
     def action_browse(self) -> None:
         """Pick a file."""
-        from core.resources import sample_data
+        from core.resources import data_dir
         from tui.screens.pick import PickScreen
 
         # Where the present file lies; the bundled one lies where nobody keeps their own.
         source = self.state.source
-        bundled = source is None or source.path == sample_data()
+        bundled = source is None or source.path.parent == data_dir()
         start = Path.cwd() if bundled or source is None else source.path.parent
         self.app.push_screen(PickScreen(start if start.is_dir() else self.session.root), self._picked)
 
