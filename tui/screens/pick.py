@@ -28,6 +28,8 @@ from tui.widgets.safe import Plain
 
 _ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")
 _MOST = 5000
+PLACES = (N_("recent"), N_("hub cache"), N_("near by"))
+"""Where a model was found, to be translated where it is shown."""
 
 _KEYS: list[BindingType] = [
     Binding("escape", "close", N_("Close"), show=False),
@@ -311,7 +313,11 @@ class PickModelScreen(Dialog[str | None]):
         size = human_bytes(model.bytes) if model.bytes else ""
         name = clean(model.name, keep_newlines=False)
         where = clean(model.source, keep_newlines=False) if model.source != model.name else ""
-        return Content.assemble((f"{model.place:<10} ", DIM), f"{name}  ", (f"{size}  {where}".rstrip(), DIM))
+        return Content.assemble(
+            (f"{_(model.place):<10} ", DIM),
+            f"{name}  ",
+            (f"{size}  {where}".rstrip(), DIM),
+        )
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter with each letter."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rich.cells import set_cell_size
+from rich.cells import cell_len, set_cell_size
 from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -14,7 +14,7 @@ from textual.content import Content
 
 from core.evaluated import TITLES, Answered, between, figure, lines_of, measured, read_rows, two_sides
 from core.files import MANIFEST, read_if_whole
-from core.language import N_, _
+from core.language import N_, _, shown
 from core.stages import STAGES
 from core.text import clean
 from tui.figures import number, time_left
@@ -245,7 +245,10 @@ class EvaluationScreen(Dialog[None]):
         parts: list[Any] = [(clean(judged.text, keep_newlines=False), style)]
         if why := app.snapshot.stale.get("evaluate"):
             parts.append(
-                ("\n" + _("Older than the lab: {why}.", why=clean(why, keep_newlines=False)), "$text-warning")
+                (
+                    "\n" + _("Older than the lab: {why}.", why=clean(shown(why), keep_newlines=False)),
+                    "$text-warning",
+                )
             )
         return Content.assemble(*parts)
 
@@ -257,18 +260,22 @@ class EvaluationScreen(Dialog[None]):
             return Content(_(ABOUT))
         heads = [_(TITLES[name]) for name in names]
         roomy = self.size.width >= 110  # for the intervals
-        wide = 30 if roomy else 20
+        labels = {key: _(label) for key, label, _show in lines_of(self.result)}
+        left = min(40, max(31, *(cell_len(label) + 1 for label in labels.values())))
+        wide = 30 if roomy else max(cell_len(heads[0]) + 1, (71 - left) // 2)
         lines: list[Any] = [
-            (f"{'':<31}" + "".join(f"{head:<{wide}}" for head in heads).rstrip() + "\n", "bold")
+            (" " * left + "".join(f"{head:<{wide}}" for head in heads).rstrip() + "\n", "bold")
         ]
-        for key, label, show in lines_of(self.result):
+        for key, _label, show in lines_of(self.result):
             found = [figure(there[name], key) for name in names]
             cells = [
-                between(there[name], key, show) if roomy else "" if value is None else show(value)
+                shown(between(there[name], key, show) if roomy else "" if value is None else show(value))
                 for name, value in zip(names, found, strict=True)
             ]
             lines.append(
-                set_cell_size(_(label), 31) + "".join(f"{cell:<{wide}}" for cell in cells).rstrip() + "\n"
+                set_cell_size(labels[key], left)
+                + "".join(f"{cell:<{wide}}" for cell in cells).rstrip()
+                + "\n"
             )
         if roomy:
             lines.append(
