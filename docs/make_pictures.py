@@ -1,9 +1,13 @@
 """Make the pictures of the wizard in ``docs/pictures``, and the page that shows them all, ``docs/screens.md``.
 
     python docs/make_pictures.py [NAME ...]
+    python docs/make_pictures.py --every FOLDER [-k WORDS]
 
 They are the scenes of ``tests/snapshots``, drawn by the real program at other sizes and in other colours; only the
 figures of the jobs and the words of the model are written by hand. With names, only those scenes are drawn.
+
+``--every`` is for looking at: every scene in every look of ``EVERY`` into a folder of your own, nothing of it for the
+docs; ``-k`` chooses tests as it does for pytest. With ``OLIVEPRESS_ASCII=1`` they are those of a Linux console.
 """
 
 from __future__ import annotations
@@ -49,6 +53,17 @@ LOOKS = {
     "-16": ((80, 24), "ansi-dark", "the terminal's own 16 colours; failed stays red"),
 }
 ALL = ("-120", "-200", "-16")
+COLOURED = {
+    "80-dark": ((80, 24), "olive-dark"),
+    "80-light": ((80, 24), "olive-light"),
+    "120-dark": ((120, 40), "olive-dark"),
+    "120-light": ((120, 40), "olive-light"),
+    "200-dark": ((200, 60), "olive-dark"),
+    "200-light": ((200, 60), "olive-light"),
+    "80-16": ((80, 24), "ansi-dark"),
+}
+PLAIN = {"80-linux": ((80, 24), "ansi-dark"), "80-none": ((80, 24), "ansi-light")}
+"""Sixteen colours, and none, with the glyphs of the Linux console."""
 SNAPSHOTS, DATA, CHAT, UPLOAD = (
     f"{TESTS}/test_{name}.py::test_"
     for name in ("snapshots", "data_pictures", "chat_pictures", "upload_pictures")
@@ -113,6 +128,41 @@ class Artist:
 
         self.file.write_text(small(asyncio.run(drawing())), encoding="utf-8")
         print(self.file.relative_to(ROOT))
+
+
+class Everything:
+    """Draws each scene in every look, one after another in the same app: what is drawn has to follow."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def draw(self, app: Any, steps: Callable[[Any], Awaitable[None]]) -> None:
+        """Draw what the app shows after these steps in every look."""
+        from textual.filter import NoColor
+
+        from tests.snapshots.conftest import drawn
+
+        scene = os.environ["PYTEST_CURRENT_TEST"].split("::")[-1].removesuffix(" (call)")
+        scene = re.sub(r"[^a-z0-9]+", "-", scene.removeprefix("test_").removesuffix("-80x24]").lower()).strip(
+            "-"
+        )
+        looks = PLAIN if os.environ.get("OLIVEPRESS_ASCII") else COLOURED
+
+        async def drawing() -> None:
+            app.theme = next(iter(looks.values()))[1]
+            async with app.run_test(size=(80, 24)) as pilot:
+                await steps(pilot)
+                for look, (size, theme) in looks.items():
+                    await pilot.resize_terminal(*size)
+                    app.theme = theme
+                    if look.endswith("none"):
+                        app.no_color = True
+                        app.get_line_filters = lambda: [NoColor()]
+                    await drawn(pilot, None)
+                    picture = self.folder / f"{scene}.{look}.svg"
+                    picture.write_text(small(str(app.export_screenshot(title=look))), encoding="utf-8")
+
+        asyncio.run(drawing())
 
 
 def small(text: str) -> str:
@@ -200,16 +250,35 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def drawn_by(artist: object, *tests: str) -> int:
+    """Run tests whose pictures this artist draws in place of comparing them. Gives pytest's exit status."""
+    import pytest
+
+    class Hired:
+        """A plugin: the artist is asked in place of the comparison."""
+
+        def pytest_configure(self, config: pytest.Config) -> None:
+            config.pluginmanager.register(artist, "artist")
+
+    options = ["-q", "-s", "--no-header", "--no-summary", "-p", "no:cacheprovider", "--snapshot-warn-unused"]
+    return int(pytest.main([*options, *tests], plugins=[Hired()]))
+
+
 def main() -> int:
     """Make them all."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="scenes (default: all)")
-    wanted = parser.parse_args().names
-    import pytest
-
+    parser.add_argument("--every", type=Path, metavar="FOLDER", help="every scene in every look, to look at")
+    parser.add_argument("-k", dest="words", default="", metavar="WORDS", help="which, with --every")
+    given = parser.parse_args()
+    wanted = given.names
     os.chdir(ROOT)
+    if given.every:
+        given.every.mkdir(parents=True, exist_ok=True)
+        few = f"not 120x40 and ({given.words})" if given.words else "not 120x40"
+        return drawn_by(Everything(given.every.resolve()), TESTS, "-k", few)
     PICTURES.mkdir(exist_ok=True)
     PAGE.write_text(page(), encoding="utf-8")
     for scene in (each for scenes in SCENES.values() for each in scenes):
@@ -217,23 +286,7 @@ def main() -> int:
             size, theme, _ = LOOKS[look]
             artist = Artist(PICTURES / f"{scene.name}{look}.svg", size, theme)
 
-            class Hired:
-                """A plugin: the artist is asked in place of the comparison."""
-
-                def pytest_configure(self, config: pytest.Config, artist: Artist = artist) -> None:
-                    config.pluginmanager.register(artist, "artist")
-
-            options = [
-                "-q",
-                "-s",
-                "--no-header",
-                "--no-summary",
-                "-p",
-                "no:cacheprovider",
-                "--snapshot-warn-unused",
-                scene.test,
-            ]
-            if pytest.main(options, plugins=[Hired()]):
+            if drawn_by(artist, scene.test):
                 return 1
     return 0
 
