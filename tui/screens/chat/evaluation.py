@@ -41,6 +41,10 @@ ABOUT = N_(
 )
 
 
+_LEFT = 31
+"""Columns of the names of the figures."""
+
+
 class EvaluationScreen(Dialog[None]):
     """The figures on the first page, then a question a page.
 
@@ -260,22 +264,22 @@ class EvaluationScreen(Dialog[None]):
             return Content(_(ABOUT))
         heads = [_(TITLES[name]) for name in names]
         roomy = self.size.width >= 110  # for the intervals
-        labels = {key: _(label) for key, label, _show in lines_of(self.result)}
-        left = min(40, max(31, *(cell_len(label) + 1 for label in labels.values())))
-        wide = 30 if roomy else max(cell_len(heads[0]) + 1, (71 - left) // 2)
+        wide = 30 if roomy else 20
         lines: list[Any] = [
-            (" " * left + "".join(f"{head:<{wide}}" for head in heads).rstrip() + "\n", "bold")
+            (" " * _LEFT + "".join(f"{head:<{wide}}" for head in heads).rstrip() + "\n", "bold")
         ]
-        for key, _label, show in lines_of(self.result):
+        for key, label, show in lines_of(self.result):
             found = [figure(there[name], key) for name in names]
             cells = [
                 shown(between(there[name], key, show) if roomy else "" if value is None else show(value))
                 for name, value in zip(names, found, strict=True)
             ]
+            named = _(label)
+            if cell_len(named) >= _LEFT:  # a long one has a line of its own: nothing of it is cut
+                lines.append(f"{named}\n")
+                named = ""
             lines.append(
-                set_cell_size(labels[key], left)
-                + "".join(f"{cell:<{wide}}" for cell in cells).rstrip()
-                + "\n"
+                set_cell_size(named, _LEFT) + "".join(f"{cell:<{wide}}" for cell in cells).rstrip() + "\n"
             )
         if roomy:
             lines.append(
