@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from core.language import Piece, Told, pieces, shown, told, with_helps
+from core.language import Embedded, Told, pieces, shown, told, with_helps
 from core.text import command, without_logins
 
 
 @dataclass(frozen=True)
-class Do(Piece):
+class Do(Embedded):
     """What helps, as data: a command to who types, a key or a button to who uses the wizard.
 
     Attributes:
@@ -38,7 +38,7 @@ class Do(Piece):
 
 
 @dataclass(frozen=True)
-class Use(Piece):
+class Use(Embedded):
     """A setting that helps, as data.
 
     Attributes:

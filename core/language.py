@@ -102,7 +102,7 @@ def _all_shown(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: shown(value) if isinstance(value, Told) else value for name, value in given.items()}
 
 
-class Piece:
+class Embedded:
     """What may stand in a text and is neither text nor number, such as a button."""
 
 
@@ -174,7 +174,7 @@ def _kept(values: Mapping[str, object]) -> dict[str, object]:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, str | int | float | Piece):
+    if isinstance(value, str | int | float | Embedded):
         return value
     if isinstance(value, BaseException):
         return words_of(value)
@@ -212,7 +212,7 @@ def _pieces(text: str, english: bool, depth: int) -> list[object]:
     if not isinstance(text, Told):
         return [text]
     english = english or _chosen == "en"
-    if english and not any(isinstance(value, Piece) for value in text.values.values()):
+    if english and not any(isinstance(value, Embedded) for value in text.values.values()):
         return [str(text)]
     message = _message(text, english) if depth < _DEEPEST else None
     found = None if message is None else _filled(message, text.values, english, depth)
@@ -255,7 +255,7 @@ def _filled(message: str, values: Mapping[str, object], english: bool, depth: in
                     "".join(map(str, _pieces(value, english, depth + 1))) if isinstance(value, str) else value
                 )
                 found.append(format(_WRITTEN[conversion](whole), spec or ""))
-            elif isinstance(value, Piece):
+            elif isinstance(value, Embedded):
                 found.append(value)
             elif isinstance(value, str):
                 found += [format(value, spec)] if spec else _pieces(value, english, depth + 1)
@@ -288,10 +288,10 @@ def changed(text: str, change: Callable[[str], str]) -> str:
 
 def with_helps(text: str, change: Callable[[Any], object]) -> str:
     """A text in which what helps is another: of a :class:`Told` each value that is neither text nor number."""
-    if not isinstance(text, Told) or not any(isinstance(value, Piece) for value in text.values.values()):
+    if not isinstance(text, Told) or not any(isinstance(value, Embedded) for value in text.values.values()):
         return text
     values = {
-        name: change(value) if isinstance(value, Piece) else value for name, value in text.values.items()
+        name: change(value) if isinstance(value, Embedded) else value for name, value in text.values.items()
     }
     message = _message(text, english=True) or ""
     found = _filled(message, values, english=True, depth=0)
