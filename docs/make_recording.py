@@ -65,12 +65,13 @@ def moving(frames: list[str]) -> str:
     length, share = SECONDS * len(frames), 100 / len(frames)
     parts = [
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 994 635.6"><style>',
-        f".frame {{ visibility: hidden; animation: shown {length:g}s step-end infinite }}",
+        # Where nothing moves, as in a preview, the last picture stands.
+        f".frame {{ animation: shown {length:g}s step-end infinite }} .frame:not(:last-child) {{ visibility: hidden }}",
         f"@keyframes shown {{ 0% {{ visibility: visible }} {share:.4g}% {{ visibility: hidden }} }}</style>",
     ]
     for place, frame in enumerate(frames):
         own = re.sub(r'(?<=[".#])t-(?=[a-z])|(?<=\s\.)t-(?=[a-z])', f"f{place}-", frame)
-        delay = f"animation-delay: {place * SECONDS:g}s"
+        delay = f"animation-delay: {place * SECONDS - length:g}s"
         parts.append(f'<g class="frame" style="{delay}">{own}</g>')
     return "\n".join([*parts, "</svg>", ""])
 
