@@ -192,7 +192,7 @@ class FakeJob:
 
 
 def made(lab: Lab, stages: Sequence[str]) -> None:
-    """Mark stages as done, by the files that they leave."""
+    """Mark stages as done, by the files that they leave; what is there already stays as it was made."""
     folder: LabFolder = lab.folder
     files = {
         "quantize": folder.quantized_dir / "config.json",
@@ -202,7 +202,8 @@ def made(lab: Lab, stages: Sequence[str]) -> None:
     for stage in stages:
         path: Path = files[stage]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("{}", encoding="utf-8")
+        if not path.is_file():
+            path.write_text("{}", encoding="utf-8")
 
 
 BEFORE = {
