@@ -50,7 +50,7 @@ def between(numbers: Mapping[str, Any], key: str, show: Callable[[float], str] =
         return ""
     if low is None or high is None or show(low) == show(high):
         return show(value)
-    return f"{show(value)} ({show(low)} to {show(high)})"
+    return told("{value} ({low} to {high})", value=show(value), low=show(low), high=show(high))
 
 
 def nats(value: float) -> str:

@@ -24,9 +24,12 @@ import numbers
 import os
 import re
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from core.user_dirs import user_setting
 
 LANGUAGES: Mapping[str, str] = {
     "en": "English",
@@ -65,6 +68,7 @@ class _Missing(gettext.NullTranslations):
 
 
 _chosen = "en"
+_asked = ""
 _texts: gettext.NullTranslations = _Missing()
 
 
@@ -330,13 +334,44 @@ def in_use() -> str:
     return _chosen
 
 
-def wanted(setting: str = "") -> str:
-    """The language that is wanted: that of ``OLIVEPRESS_LANGUAGE``, else that of ``setting``; else English."""
-    name = os.environ.get(VARIABLE) or setting
-    return (known(name) if name else "") or "en"
+def ask(code: str) -> None:
+    """Want this language, whatever else names one: for this process and the jobs that it starts. Empty: want none."""
+    global _asked
+    _asked = known(code)
+
+
+def wanted(setting: str | None = None) -> str:
+    """The language that is wanted.
+
+    That which was asked for (:func:`ask`), else of ``OLIVEPRESS_LANGUAGE``, else of ``setting``, which is the user's own if not given, else of the locale;
+    English where none of them names one that there is.
+    """
+    name = _asked or os.environ.get(VARIABLE) or (user_setting("language") if setting is None else setting)
+    return (known(name) if name else _of_locale()) or "en"
+
+
+def _of_locale() -> str:
+    """The language of the person's locale, as gettext finds it; empty where there is none of ours."""
+    find = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
+    locale = next(filter(None, find), "")
+    if known(locale) == "" and locale.partition(".")[0] in ("", "C", "POSIX"):
+        return ""  # LANGUAGE says nothing then
+    several = os.environ.get("LANGUAGE") or locale
+    return next(filter(None, map(known, several.split(":"))), "")
+
+
+@contextmanager
+def speaking(code: str) -> Iterator[None]:
+    """Speak this language meanwhile. For what one thread does in front, and for processes that do one thing."""
+    before = in_use()
+    use(code)
+    try:
+        yield
+    finally:
+        use(before)
 
 
 def known(name: str) -> str:
     """The code of the language that ``de``, ``de_AT.UTF-8`` or ``de-AT`` names; empty where there is none."""
-    code = name.replace("-", "_").partition("_")[0].partition(".")[0].lower()
+    code = re.split(r"[-_.@]", name, maxsplit=1)[0].lower()
     return code if code in LANGUAGES else ""

@@ -26,3 +26,18 @@ def state_dir() -> Path:
     from platformdirs import user_state_path
 
     return user_state_path("olivepress")
+
+
+def user_setting(name: str) -> str:
+    """A setting of ``wizard.toml`` that is a text; empty where it is not set, or the file cannot be read."""
+    try:
+        text = (config_dir() / "wizard.toml").read_text(encoding="utf-8")
+    except (OSError, ValueError, RuntimeError):
+        return ""
+    import tomllib
+
+    try:
+        value = tomllib.loads(text).get(name)
+    except tomllib.TOMLDecodeError:  # the wizard says what is wrong with it
+        return ""
+    return value if isinstance(value, str) else ""

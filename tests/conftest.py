@@ -13,6 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from core import language
 from core.telemetry import switch_off
 from tests.refusing import refuse
 
@@ -56,6 +57,14 @@ def isolated_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield home
     os.environ.clear()
     os.environ.update(saved)
+
+
+@pytest.fixture(autouse=True)
+def english_again() -> Iterator[None]:
+    """No test leaves another language behind."""
+    yield
+    language.ask("")
+    language.use("en")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups

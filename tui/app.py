@@ -408,6 +408,7 @@ class OlivePressApp(App[None]):
             self.log(error)
         here = self.current.step.name
         before = [self._mode(each.name) for each in steps()]
+        language.ask(code)
         language.use(code)
         self._language = code
         self.notes.clear()

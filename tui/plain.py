@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.cli.parser import parse, parse_settings
-from core.cli.show import EventPrinter, StderrReporter, print_error
+from core.cli.show import EventPrinter, StderrReporter, on_screen, print_error
 from core.errors import Cancelled, Help, LabError, Use, said, text_of
-from core.language import shown, words_of
+from core.language import N_, _, shown, words_of
 from core.recipe import on_form
 from core.remote.asked import STAGES_THERE
 from core.searched import KINDS
@@ -38,10 +38,11 @@ if TYPE_CHECKING:
     from tui.screens.stage.controller import StageController, StageState
     from tui.snapshot import Snapshot
 
-_HOW = """\
-Enter takes what is offered; ? lists the other answers, and explains the step. Ctrl-C stops what runs, after a
-question; q leaves, and a job that runs goes on."""
-_MORE = "findings lists them all"
+_HOW = N_(
+    "Enter takes what is offered; ? lists the other answers, and explains the step. Ctrl-C stops what runs, after a\n"
+    "question; q leaves, and a job that runs goes on."
+)
+_MORE = N_("findings lists them all")
 _LOG_LINES = 20
 _WIDE = 10_000
 
@@ -99,7 +100,13 @@ class PlainWizard:
 
     def run(self) -> int:
         """Talk until the user leaves or the input ends; returns the exit status."""
-        print(f"OlivePress, by lines. Lab: {clean(str(self.session.root), keep_newlines=False)}\n{_HOW}")
+        print(
+            _(
+                "OlivePress, by lines. Lab: {root}\n{how}",
+                root=clean(str(self.session.root), keep_newlines=False),
+                how=_HOW,
+            )
+        )
         step = first_step(self._look())
         try:
             while True:
@@ -107,7 +114,7 @@ class PlainWizard:
         except _Left:
             pass
         except EOFError:
-            print("\nEnd of input.")
+            print("\n" + _("End of input."))
         except KeyboardInterrupt:
             print()
             self.status = Cancelled.exit_status
@@ -123,7 +130,15 @@ class PlainWizard:
 
     def _visit(self, step: Step) -> Step:
         """Show a step, and take answers until one leads to another step."""
-        print(f"\nStep {step.number} of {len(steps())}: {step.title}\n{step.about}")
+        print(
+            _(
+                "\nStep {number} of {count}: {title}\n{about}",
+                number=step.number,
+                count=len(steps()),
+                title=step.title,
+                about=step.about,
+            )
+        )
         self._advice = ()
         shows = {"check": self._check, "data": self._data, "chat": self._chat}.get(step.name, self._stage)
         self._trying(lambda: shows(step))
@@ -142,21 +157,23 @@ class PlainWizard:
             answers = self._answers(step)
             helps = self._helps(step)
             answers = [*answers, *helps] if answers[0].word == "next" else [*helps, *answers]
-            typed = self._ask(f"\n{answers[0].says} (Enter) > ")
+            typed = self._ask(_("\n{says} (Enter) > ", says=answers[0].says))
         except KeyboardInterrupt:
-            if not _can_be_asked() or self._agreed("\nLeave?"):
+            if not _can_be_asked() or self._agreed("\n" + _("Leave?")):
                 raise
             return None
-        word, _, rest = typed.partition(" ")
+        word, _space, rest = typed.partition(" ")
         if word.isdecimal() and not rest:
             number = int(word)
             if 1 <= number <= len(steps()):
                 return steps()[number - 1]
         common = [
-            Offer("back", "the step before", lambda _: steps()[max(0, step.number - 2)]),
-            Offer("set", "set KEY=VALUE changes a setting of lab.toml", lambda words: self._set(step, words)),
-            Offer("help", "this list, and what the step is about", lambda _: self._help(step, every)),
-            Offer("quit", "leave; a job that runs goes on", self._leave),
+            Offer("back", _("the step before"), lambda __: steps()[max(0, step.number - 2)]),
+            Offer(
+                "set", _("set KEY=VALUE changes a setting of lab.toml"), lambda words: self._set(step, words)
+            ),
+            Offer("help", _("this list, and what the step is about"), lambda __: self._help(step, every)),
+            Offer("quit", _("leave; a job that runs goes on"), self._leave),
         ]
         every = [*answers, *common]
         if not word:
@@ -167,7 +184,12 @@ class PlainWizard:
             fitting = [each for each in every if each.word.startswith(word.lower())]
             chosen = next((each for each in fitting if each.word == word.lower()), next(iter(fitting), None))
         if chosen is None:
-            print(f"{clean(word, keep_newlines=False)[:40]!r} is not understood. ? lists the answers.")
+            print(
+                _(
+                    "{word} is not understood. ? lists the answers.",
+                    word=repr(clean(word, keep_newlines=False)[:40]),
+                )
+            )
             return None
         act, goal = chosen.do, None
 
@@ -188,19 +210,25 @@ class PlainWizard:
         except KeyboardInterrupt:
             if not _can_be_asked():
                 raise
-            print("\nStopped.")
+            print("\n" + _("Stopped."))
             self.status = Cancelled.exit_status
         except (EOFError, _Left):
             raise
         except Exception as error:  # whatever it is, it is told and not the end of the conversation
-            print(f"That did not work. {type(error).__name__}: {clean(str(error))}")
+            print(
+                _(
+                    "That did not work. {name}: {error}",
+                    name=type(error).__name__,
+                    error=clean(shown(words_of(error))),
+                )
+            )
             self.status = 1
 
     def _leave(self, _: str) -> None:
         raise _Left
 
     def _ask(self, question: str) -> str:
-        answer = input(question)
+        answer = input(on_screen(question))
         if not sys.stdin.isatty():
             print(clean(answer))  # nobody sees it typed
         return answer.strip()
@@ -221,14 +249,16 @@ class PlainWizard:
                 print(said)
             if step.name in default_stages():  # those of the others name keys of the screen
                 print(topic.otherwise)
-        print(f"Answers ({answers[0].word} is Enter; the first letters do):")
+        print(_("Answers ({word} is Enter; the first letters do):", word=answers[0].word))
         for each in answers:
             print(f"  {each.word:<9} {each.says}")
-        print(f"  {f'1 to {len(steps())}':<9} {', '.join(f'{each.number} {each.title}' for each in steps())}")
+        print(
+            f"  {'1 … ' + str(len(steps())):<9} {', '.join(f'{each.number} {each.title}' for each in steps())}"
+        )
 
     def _next(self, step: Step) -> Offer:
         goal = steps()[step.number]
-        return Offer("next", f"Next: {goal.title}", lambda _: goal)
+        return Offer("next", _("Next: {title}", title=goal.title), lambda __: goal)
 
     # What an error advises
 
@@ -237,7 +267,7 @@ class PlainWizard:
         from tui.actions import helps_of
 
         def mends(part: Help) -> Callable[[str], Step | None]:
-            return lambda _: self._mend(step, part)
+            return lambda __: self._mend(step, part)
 
         found = helps_of(self._advice, step.name if step.name in STAGES else "")
         return [
@@ -293,8 +323,12 @@ class PlainWizard:
     def _settings(self, step: Step, *sections: str) -> None:
         """Ask for each setting of a form; Enter keeps it."""
         usual, further = on_form(sections)
-        print("Enter keeps what stands in brackets. A full stop leaves the rest as it is.")
-        if self._ask_each(usual) and further and self._agreed(f"More settings, {len(further)} of them?"):
+        print(_("Enter keeps what stands in brackets. A full stop leaves the rest as it is."))
+        if (
+            self._ask_each(usual)
+            and further
+            and self._agreed(_("More settings, {count} of them?", count=len(further)))
+        ):
             self._ask_each(further)
         self._changed(step, *usual)
 
@@ -305,14 +339,18 @@ class PlainWizard:
 
         for name in names:
             option = find_option(name)
-            print(f"{label(option.key)} ({name}): {option.help}")
+            print(f"{label(option.key)} ({name}): {_(option.help)}")
             while True:
                 recipe = self.session.recipe()
                 value = option.typed(value_of(recipe, name))
                 chosen = self._settled(recipe).get(name)
                 known = f" ({option.typed(chosen.value)})" if chosen and chosen.value is not None else ""
-                choices = f", of {', '.join(map(str, option.choices))}" if option.choices else ""
-                typed = self._ask(f"  [{clean(value + known, keep_newlines=False)}{choices}] ")
+                shown_value = clean(value + known, keep_newlines=False)
+                choices = ", ".join(map(str, option.choices))
+                offered = shown_value
+                if choices:
+                    offered = _("{value}, of {choices}", value=shown_value, choices=choices)
+                typed = self._ask(f"  [{offered}] ")
                 if typed in ("", "."):
                     break
                 try:
@@ -342,20 +380,26 @@ class PlainWizard:
         if step.name == "check":
             return [
                 self._next(step),
-                Offer("again", "look again", lambda _: self._check(step)),
+                Offer("again", _("look again"), lambda __: self._check(step)),
             ]
         if step.name == "data":
             return self._data_answers(step)
         if step.name == "chat":
             missing = step.missing(self._look())
             if missing is not None:
-                return [Offer("go", f"Go to {missing.number} {missing.title}", lambda _: missing)]
+                return [
+                    Offer(
+                        "go",
+                        _("Go to {number} {title}", number=missing.number, title=missing.title),
+                        lambda __: missing,
+                    )
+                ]
             return [
-                Offer("talk", "Talk to the model; /quit comes back here", lambda _: self._talk()),
+                Offer("talk", _("Talk to the model; /quit comes back here"), lambda __: self._talk()),
                 self._next(step),
                 Offer(
                     "evaluate",
-                    "measure every form of the model on held-out records",
+                    _("measure every form of the model on held-out records"),
                     lambda words: self._command("evaluate", *words.split()),
                 ),
             ]
@@ -385,26 +429,32 @@ class PlainWizard:
         print_report(report)
         if report.to_confirm and report.proposal is not None:
             proposal = report.proposal
-            print(f"To confirm: {clean(proposal.mapping.words())} ({clean(proposal.why)}).")
-        print_findings(report, more=_MORE)
+            print(
+                _(
+                    "To confirm: {mapping} ({why}).",
+                    mapping=clean(shown(proposal.mapping.words())),
+                    why=clean(shown(proposal.why)),
+                )
+            )
+        print_findings(report, more=_(_MORE))
         self.status = 0 if report.ok else 2
 
     def _data_answers(self, step: Step) -> list[Offer]:
         report = self._report
         answers = [
             self._next(step),
-            Offer("again", "look again", lambda _: self._data(step)),
-            Offer("row", "row N shows a row as the model sees it", self._row),
-            Offer("settings", "another file, template or fields", lambda _: self._settings(step, "data")),
+            Offer("again", _("look again"), lambda __: self._data(step)),
+            Offer("row", _("row N shows a row as the model sees it"), self._row),
+            Offer("settings", _("another file, template or fields"), lambda __: self._settings(step, "data")),
         ]
         if report is None:
             return [answers[3], *answers[:3]]
         if report.to_confirm and report.proposal is not None:
-            answers.insert(0, Offer("accept", "Use the proposal", lambda _: self._accept(step)))
+            answers.insert(0, Offer("accept", _("Use the proposal"), lambda __: self._accept(step)))
         if report.findings:
-            answers.append(Offer("findings", "list all findings", lambda _: self._findings()))
+            answers.append(Offer("findings", _("list all findings"), lambda __: self._findings()))
         if report.cleanable:
-            answers.append(Offer("clean", "write a clean copy", lambda _: self._clean(step)))
+            answers.append(Offer("clean", _("write a clean copy"), lambda __: self._clean(step)))
         return answers
 
     def _recipe(self) -> Recipe:
@@ -436,14 +486,21 @@ class PlainWizard:
             return
         all_of_them = True
         if report.findings.blocking and len(report.findings) > report.findings.blocking:
-            all_of_them = self._agreed("Leave out rows that are only doubtful as well, such as duplicates?")
+            all_of_them = self._agreed(
+                _("Leave out rows that are only doubtful as well, such as duplicates?")
+            )
         path = clean_path(self.session.root, report.path)
         done = write_clean(report, path, keep=() if all_of_them else WARNINGS, progress=StderrReporter())
         print(
-            f"{counted(done.kept, 'row')} in {done.path.name}. {counted(done.left_out, 'row')} left out, with the "
-            f"reason, in {done.left_out_path.name}."
+            _(
+                "{kept} in {file}. {left_out} left out, with the reason, in {other}.",
+                kept=counted(done.kept, "row"),
+                file=done.path.name,
+                left_out=counted(done.left_out, "row"),
+                other=done.left_out_path.name,
+            )
         )
-        if self._agreed("Use it in place of the old file?"):
+        if self._agreed(_("Use it in place of the old file?")):
             self.session.save({"data.file": done.path.name})
             self._data(step)
 
@@ -453,24 +510,37 @@ class PlainWizard:
         from core.data.preview import Previewer
 
         if not (words.isdecimal() and 0 < int(words) < 10**12):
-            print("Write row and its number, such as: row 7")
+            print(_("Write row and its number, such as: row 7"))
             return
         recipe = self._recipe()
         with RowPager(resolve_data_file(recipe, self.session.root)) as pager:
             rows = pager.rows(int(words) - 1, 1)
         if not rows:
-            print("There is no such row.")
+            print(_("There is no such row."))
             return
         row = rows[0]
-        print(f"Row {words}, line {row.line} of {clean(row.file, keep_newlines=False)}")
+        print(
+            _(
+                "Row {words}, line {line} of {file}",
+                words=words,
+                line=row.line,
+                file=clean(row.file, keep_newlines=False),
+            )
+        )
         seen = Previewer(self.session.root, recipe).row(row.fields) if row.problem is None else None
         for each in [row.problem] if row.problem else seen.problems if seen else ():
-            print(f"It cannot be used: {clean(each.message)}; {clean(each.fix)}")
+            print(
+                _(
+                    "It cannot be used: {message}; {fix}",
+                    message=clean(shown(each.message)),
+                    fix=clean(shown(each.fix)),
+                )
+            )
             if each.quote is not None:
                 print(f"  {each.quote}")
         if seen is not None:
-            self._pieces(seen.pieces, "It learns to say:")
-            self._pieces([piece for piece in seen.rejected if piece.trained], "It learns to say less:")
+            self._pieces(seen.pieces, _("It learns to say:"))
+            self._pieces([piece for piece in seen.rejected if piece.trained], _("It learns to say less:"))
         print()
 
     def _pieces(self, found: Sequence[Piece], of_learnt: str) -> None:
@@ -478,7 +548,7 @@ class PlainWizard:
         for piece in found:
             if piece.trained is not learnt:
                 learnt = piece.trained
-                print(f"\n{of_learnt if learnt else 'The model reads:'}")
+                print(f"\n{of_learnt if learnt else _('The model reads:')}")
             print(visible(piece.text), end="")
 
     # Chat
@@ -487,7 +557,13 @@ class PlainWizard:
         snapshot = self._look()
         missing = step.missing(snapshot)
         if missing is not None:
-            print(f"This step starts from what step {missing.number} makes. Do {missing.title} first.")
+            print(
+                _(
+                    "This step starts from what step {number} makes. Do {title} first.",
+                    number=missing.number,
+                    title=missing.title,
+                )
+            )
 
     def _talk(self) -> None:
         from core.chat import ChatSession
@@ -496,7 +572,7 @@ class PlainWizard:
         from core.stale import older_answers
 
         lab = self.session.lab()
-        print("Loading the model.")
+        print(_("Loading the model."))
         with ChatSession.open(lab) as session:
             ready = session.wait_ready()
             say_if_older(older_answers(lab.folder, lab.recipe), (session.adapter,), lab.root)
@@ -534,10 +610,10 @@ class PlainWizard:
     def _stage(self, step: Step) -> None:
         from tui.actions import advice_of
 
-        state, _ = self._state(step.name)
+        state, _typed = self._state(step.name)
         for words in (state.stale, state.note):
             if words:
-                print(clean(words))
+                print(clean(shown(words)))
         if state.job is not None:
             print(getattr(state.headline, "plain", state.headline))
             if state.error is not None:
@@ -556,7 +632,7 @@ class PlainWizard:
 
         found = takeaway(self.session.folder)
         if found is not None:
-            print("\n".join([f"{TITLE}.", *found.lines()]))
+            print("\n".join([f"{_(TITLE)}.", *found.lines()]))
 
     def _result(self, step: Step, numbers: Mapping[str, Any] | None) -> None:
         """A result in a sentence, then the figures that matter most."""
@@ -569,39 +645,43 @@ class PlainWizard:
             print(f"  {name}: {value}")
 
     def _stage_answers(self, step: Step) -> list[Offer]:
-        state, _ = self._state(step.name)
+        state, _typed = self._state(step.name)
         answers = []
         if state.run:
-            answers.append(Offer("run", state.run, lambda _: self._run(step)))
+            answers.append(Offer("run", state.run, lambda __: self._run(step)))
         if state.active:
-            answers.append(Offer("watch", "Wait until it is over", lambda _: self._watch_job(step)))
+            answers.append(Offer("watch", _("Wait until it is over"), lambda __: self._watch_job(step)))
         elif state.next and state.goal is not None:
             goal = state.goal
-            answers.insert(0, Offer("next", state.next, lambda _: goal))
+            answers.insert(0, Offer("next", state.next, lambda __: goal))
         if step.name in STAGES_THERE and not state.active:
             answers.append(
                 Offer(
                     "where",
-                    "where NAME: run on that machine of the Azure ML workspace; where here: on this one; "
-                    "without a name they are listed",
+                    _(
+                        "where NAME: run on that machine of the Azure ML workspace; where here: on this one; "
+                        "without a name they are listed"
+                    ),
                     lambda words: self._where(step, words),
                 )
             )
         if step.number < len(steps()) and all(each.word != "next" for each in answers):
             answers.append(self._next(step))
         form = STAGES[step.name].form
-        answers.append(Offer("settings", "its settings, one by one", lambda _: self._settings(step, *form)))
+        answers.append(
+            Offer("settings", _("its settings, one by one"), lambda __: self._settings(step, *form))
+        )
         if state.job is not None:
-            answers.append(Offer("log", "the end of its log", lambda _: self._log(step)))
+            answers.append(Offer("log", _("the end of its log"), lambda __: self._log(step)))
             answers.append(
-                Offer("figures", "all figures of the result", lambda _: self._command("show", step.name))
+                Offer("figures", _("all figures of the result"), lambda __: self._command("show", step.name))
             )
         if step.name in KINDS:
             kind = ("--finetune",) if step.name == "finetune" else ()
             answers.append(
                 Offer(
                     "search",
-                    "look for the best settings, as search --within 20m; search --pick best takes them",
+                    _("look for the best settings, as search --within 20m; search --pick best takes them"),
                     lambda words: self._command("search", *kind, *words.split()),
                 )
             )
@@ -618,25 +698,28 @@ class PlainWizard:
             return
         there = "" if name.lower() == "here" else name
         self._controller(step.name).where = there
-        place = f"{clean(there, keep_newlines=False)} of Azure ML" if there else "this machine"
-        print(f"{step.title} runs on {place}.")
+        if there:
+            where = clean(there, keep_newlines=False)
+            print(_("{step} runs on {compute} of Azure ML.", step=step.title, compute=where))
+        else:
+            print(_("{step} runs on this machine.", step=step.title))
 
     def _sent(self, step: Step, compute: str) -> bool:
         """Show what a run elsewhere would send and cost; whether it may be sent."""
         self._command("run", step.name, "--on", "azureml", "--compute", compute, "--dry-run")
-        return self._agreed(f"Send it to {clean(compute, keep_newlines=False)}?")
+        return self._agreed(_("Send it to {compute}?", compute=clean(compute, keep_newlines=False)))
 
     def _run(self, step: Step, *, checked: bool = True) -> None:
         """Start the stage, after a question where it would replace a result, and wait for it."""
         self._advice = ()
         state, typed = self._state(step.name)
         if not state.can_run:
-            print(clean(state.note))
+            print(clean(shown(state.note)))
             return
         controller = self._controller(step.name)
         replaced = controller.would_replace(typed)
         if replaced and not self._agreed(
-            f"A run replaces {replaced}, once it has succeeded. Run and replace?"
+            _("A run replaces {replaced}, once it has succeeded. Run and replace?", replaced=replaced)
         ):
             return
         compute = controller.compute(state.job)
@@ -672,14 +755,14 @@ class PlainWizard:
             return
         print()
         if _can_be_asked():
-            print(f"Stop {job.id}? {self._controller(job.stage).texts.stopped}")
+            print(_("Stop {job}? {stopped}", job=job.id, stopped=self._controller(job.stage).texts.stopped))
             try:
-                answer = self._ask("y stops it, Enter lets it run > ").lower()
+                answer = self._ask(_("y stops it, Enter lets it run > ")).lower()
             except KeyboardInterrupt:  # pressed once more: it is meant
                 answer = "y"
                 print()
             if answer not in ("y", "yes"):
-                print(f"{job.id} goes on.")
+                print(_("{job} goes on.", job=job.id))
                 return
         if job.active:
             job.cancel()
@@ -693,13 +776,13 @@ class PlainWizard:
 
     def _azure_answers(self) -> list[Offer]:
         return [
-            Offer("login", "Sign in", lambda _: self._command("login")),
+            Offer("login", _("Sign in"), lambda __: self._command("login")),
             Offer(
                 "workspace",
-                "workspace NAME chooses the workspace; without a name they are listed",
+                _("workspace NAME chooses the workspace; without a name they are listed"),
                 lambda words: self._command("workspaces", *(("--use", words) if words else ())),
             ),
-            Offer("dry", "Dry run: what would be sent", lambda _: self._command("upload", "--dry-run")),
+            Offer("dry", _("Dry run: what would be sent"), lambda __: self._command("upload", "--dry-run")),
         ]
 
     @staticmethod
@@ -712,12 +795,18 @@ class PlainWizard:
         from core.upload.contents import collect
         from tui.figures import counted, human_bytes
 
-        print(self._signed_in() or "Nobody is signed in to Azure.")
+        print(self._signed_in() or _("Nobody is signed in to Azure."))
         try:
             goes = collect(self.session.folder, self.session.recipe())
         except LabError:  # said by whoever tries to send it
             return
-        print(f"{counted(len(goes.items), 'file')}, {human_bytes(goes.total)}, would go; dry lists them.")
+        print(
+            _(
+                "{files}, {size}, would go; dry lists them.",
+                files=counted(len(goes.items), "file"),
+                size=human_bytes(goes.total),
+            )
+        )
 
     def _command(self, name: str, *words: str) -> None:
         """Do what a command does."""

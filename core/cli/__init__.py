@@ -12,7 +12,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from core import language
 from core.errors import Cancelled, LabError, MachineError, RequestError
+from core.language import told
 
 
 def script() -> None:
@@ -30,10 +32,14 @@ def script() -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; return its exit status. Foreseeable failures are printed, not raised."""
-    from core.cli.commands import PLAIN, wizard_folder
+    from core.cli.commands import PLAIN, language_taken, wizard_folder
 
     as_json = "--json" in arguments
+    words, code = language_taken(arguments)
+    if next((word for word in words if not word.startswith("-")), "") != "new":  # new has the option itself
+        arguments = words
     try:
+        _speak(code, as_json=as_json)
         _refuse_nowhere()
         folder = wizard_folder(arguments)
         if folder is not None:
@@ -58,11 +64,28 @@ def main(arguments: Sequence[str]) -> int:
     except MemoryError:
         from core.cli.show import print_error
 
-        hint = "Close other programs, or raise the limit (ulimit -v)."
+        hint = told("Close other programs, or raise the limit (ulimit -v).")
         print_error(
-            MachineError("There was not enough memory.", hint=hint, code="machine.memory"), as_json=as_json
+            MachineError(told("There was not enough memory."), hint=hint, code="machine.memory"),
+            as_json=as_json,
         )
         return MachineError.exit_status
+
+
+def _speak(code: str | None, *, as_json: bool) -> None:
+    """Choose the language; with ``--json`` all is English, for it is read by programs.
+
+    Raises:
+        RequestError: there is no such language.
+    """
+    if code is not None and not language.known(code):
+        raise RequestError(
+            told("There is no language {code!r}.", code=code),
+            hint=told("The languages are: {names}.", names=", ".join(language.LANGUAGES)),
+            code="usage",
+        )
+    language.ask(code or "")
+    language.use("en" if as_json else language.wanted())
 
 
 def _refuse_nowhere() -> None:
@@ -71,8 +94,8 @@ def _refuse_nowhere() -> None:
         os.getcwd()
     except OSError:
         raise RequestError(
-            "The folder that you are in is gone.",
-            "It was removed or renamed meanwhile.",
-            "Go to another one: cd",
+            told("The folder that you are in is gone."),
+            told("It was removed or renamed meanwhile."),
+            told("Go to another one: cd"),
             code="lab.here-gone",
         ) from None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from core.cli.parser import add_folder, add_json, add_set, parse_settings
 from core.errors import Cancelled, RequestError
 from core.formats import human_bytes
+from core.language import _, shown, told
 from core.process import LONGEST_LINE
 from core.text import clean, command
 
@@ -25,24 +26,26 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "chat",
-        help="talk to the optimized model",
-        description="Talk to the optimized model. With --prompt, or with a question on standard input, one "
-        "answer is given; on a terminal without --prompt a conversation begins.",
+        help=_("talk to the optimized model"),
+        description=_(
+            "Talk to the optimized model. With --prompt, or with a question on standard input, one "
+            "answer is given; on a terminal without --prompt a conversation begins."
+        ),
     )
     add_folder(parser)
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
-        "--adapter", metavar="ADAPTER", help="the adapter to use (default: the lab's, if it has one)"
+        "--adapter", metavar="ADAPTER", help=_("the adapter to use (default: the lab's, if it has one)")
     )
-    which.add_argument("--no-adapter", action="store_true", help="talk to the base")
+    which.add_argument("--no-adapter", action="store_true", help=_("talk to the base"))
     parser.add_argument(
-        "--compare", action="store_true", help="let the base and the tuned model answer, side by side"
+        "--compare", action="store_true", help=_("let the base and the tuned model answer, side by side")
     )
-    parser.add_argument("--prompt", metavar="TEXT", help="the question, for one answer")
+    parser.add_argument("--prompt", metavar="TEXT", help=_("the question, for one answer"))
     parser.add_argument(
-        "--open", metavar="CHAT", help="go on with an earlier chat: its name, file name or number"
+        "--open", metavar="CHAT", help=_("go on with an earlier chat: its name, file name or number")
     )
-    add_set(parser, "a chat setting, such as temperature=0.7")
+    add_set(parser, _("a chat setting, such as temperature=0.7"))
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -56,8 +59,8 @@ def run(options: argparse.Namespace) -> int:
     lab = Lab.open(options.folder)
     if options.compare and options.no_adapter:
         raise RequestError(
-            "--compare needs an adapter.",
-            "--no-adapter leaves nothing to compare the base with.",
+            told("--compare needs an adapter."),
+            told("--no-adapter leaves nothing to compare the base with."),
             code="usage",
         )
     settings = _settings(options.set)
@@ -65,8 +68,8 @@ def run(options: argparse.Namespace) -> int:
     talk = options.prompt is None and sys.stdin.isatty()
     if talk and options.json:
         raise RequestError(
-            "--json needs a question.",
-            hint='Give it with --prompt "..." or on standard input.',
+            told("--json needs a question."),
+            hint=told('Give it with --prompt "..." or on standard input.'),
             code="chat.question",
         )
     older = older_answers(lab.folder, lab.recipe)
@@ -87,8 +90,8 @@ def run(options: argparse.Namespace) -> int:
 
             return LineChat(lab, session, ready, compare=options.compare).run()
         found = older.get(session.adapter or "")
-        told = {"stale": found.reason} if found is not None else {}
-        return _ask(session, question, options.compare, options.json, told)
+        said = {"stale": found.reason} if found is not None else {}
+        return _ask(session, question, options.compare, options.json, said)
 
 
 def say_if_older(older: Mapping[str, Older], adapters: Iterable[str | None], root: Path) -> None:
@@ -97,7 +100,14 @@ def say_if_older(older: Mapping[str, Older], adapters: Iterable[str | None], roo
         found = older.get(adapter or "")
         if found is not None:
             again = command("run", root)
-            print(f"[{clean(found.reason, keep_newlines=False)} Make it anew: {again}]", file=sys.stderr)
+            print(
+                _(
+                    "[{reason} Make it anew: {again}]",
+                    reason=clean(found.reason, keep_newlines=False),
+                    again=again,
+                ),
+                file=sys.stderr,
+            )
 
 
 def _settings(words: list[str]) -> dict[str, Any]:
@@ -107,8 +117,14 @@ def _settings(words: list[str]) -> dict[str, Any]:
         name = word.partition("=")[0].strip().removeprefix("chat.")
         if name not in OPTIONS["chat"]:
             near = difflib.get_close_matches(name, OPTIONS["chat"], n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"The settings are: {', '.join(OPTIONS['chat'])}."
-            raise RequestError(f"There is no setting {name}.", hint=hint, code="recipe.unknown-key")
+            hint = (
+                told("Did you mean {near}?", near=near[0])
+                if near
+                else told("The settings are: {names}.", names=", ".join(OPTIONS["chat"]))
+            )
+            raise RequestError(
+                told("There is no setting {name}.", name=name), hint=hint, code="recipe.unknown-key"
+            )
     return {name.removeprefix("chat."): value for name, value in parse_settings(words, "chat").items()}
 
 
@@ -119,31 +135,31 @@ def _question(given: str | None) -> str:
         raw = sys.stdin.buffer.read(LONGEST_LINE + 1)
         if len(raw) > LONGEST_LINE:
             raise RequestError(
-                "The question is longer than the context.",
-                f"Standard input has more than {human_bytes(LONGEST_LINE)}.",
-                "Shorten it.",
+                told("The question is longer than the context."),
+                told("Standard input has more than {size}.", size=human_bytes(LONGEST_LINE)),
+                told("Shorten it."),
                 code="chat.too-long",
             )
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError as error:
             raise RequestError(
-                "The question is not UTF-8 text.",
-                f"Standard input, byte {error.start + 1}.",
-                "Save it as UTF-8.",
+                told("The question is not UTF-8 text."),
+                told("Standard input, byte {start}.", start=error.start + 1),
+                told("Save it as UTF-8."),
                 code="chat.question",
             ) from None
     if not text.strip():
         raise RequestError(
-            "The question is empty.",
-            "There is nothing to answer.",
-            'Give one with --prompt "...".',
+            told("The question is empty."),
+            told("There is nothing to answer."),
+            told('Give one with --prompt "...".'),
             code="chat.question",
         )
     return text
 
 
-def _ask(session: ChatSession, question: str, compare: bool, as_json: bool, told: Mapping[str, Any]) -> int:
+def _ask(session: ChatSession, question: str, compare: bool, as_json: bool, said: Mapping[str, Any]) -> int:
     from core.cli.chat_lines import AnswerPrinter
     from core.cli.show import print_json
 
@@ -153,11 +169,11 @@ def _ask(session: ChatSession, question: str, compare: bool, as_json: bool, told
     found = response.result()
     answers = [found[adapter] for adapter in turn.adapters]
     if as_json:
-        told = {**told, "notices": turn.notices} if turn.notices else told
+        said = {**said, "notices": turn.notices} if turn.notices else said
         each = [answer.as_dict() for answer in answers]
-        print_json({**(dict(zip(("base", "tuned"), each, strict=True)) if compare else each[0]), **told})
+        print_json({**(dict(zip(("base", "tuned"), each, strict=True)) if compare else each[0]), **said})
     elif not compare:
-        print(f"[{answers[0].figures}]", file=sys.stderr)
+        print(f"[{shown(answers[0].figures)}]", file=sys.stderr)
     return Cancelled.exit_status if any(answer.stop == "cancelled" for answer in answers) else 0
 
 
@@ -175,7 +191,7 @@ class _LoadingLine:
 
         if self._on and isinstance(event, Progress) and event.total:
             share = event.done / event.total
-            moving.show(f"  Loading the model: {int(100 * share)} %", share)
+            moving.show("  " + _("Loading the model: {percent} %", percent=int(100 * share)), share)
 
     def end(self) -> None:
         """Take the line away."""

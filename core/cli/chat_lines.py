@@ -13,16 +13,18 @@ from core.chat.commands import Command, complete, help_text, parse, setting
 from core.chat.protocol import Done, Dropped, Error, Finished, Notice, Ready, Token
 from core.chat.repetition import warning
 from core.errors import LabError, RequestError
+from core.formats import counted
+from core.language import N_, _, shown, told
 from core.text import StreamCleaner, clean
 
 if TYPE_CHECKING:
     from core.lab import Lab
 
 NOT_HERE = ("copy", "serve")
-HELP = f"""\
-Type a question. A line that ends with \\ goes on in the next. Ctrl-C stops an answer, Ctrl-D ends the chat.
-A question that begins with / is typed with two.
-{help_text(without=NOT_HERE)}"""
+HELP = N_(
+    "Type a question. A line that ends with \\ goes on in the next. Ctrl-C stops an answer, Ctrl-D ends the chat.\n"
+    "A question that begins with / is typed with two."
+)
 
 
 class AnswerPrinter:
@@ -39,7 +41,7 @@ class AnswerPrinter:
     def show(self, event: ChatEvent) -> None:
         """Print what an event adds."""
         if isinstance(event, Notice | Dropped):
-            self._note(event.text)
+            self._note(shown(event.text))
         elif isinstance(event, Token):
             self._add(event.adapter, self._cleaners[event.adapter].add(event.text))
         elif isinstance(event, Done):
@@ -79,7 +81,7 @@ class AnswerPrinter:
             if len(self._adapters) > 1:
                 from core.chat import Answer
 
-                self._note(Answer.from_done(done).figures)
+                self._note(shown(Answer.from_done(done).figures))
             self._place += 1
             if self._place < len(self._adapters):
                 self._show_kept()
@@ -97,19 +99,19 @@ class LineChat:
         self._ready = ready
         self._compare = compare
         self._commands: dict[str, Callable[[str], None]] = {
-            "help": lambda _: print(HELP),
+            "help": lambda __: print(f"{_(HELP)}\n{help_text(without=NOT_HERE)}"),
             "adapter": self._adapter,
             "compare": self._compared,
-            "again": lambda _: self._follow(self._session.begin_again()),
+            "again": lambda __: self._follow(self._session.begin_again()),
             "edit": self._edit,
             "set": self._set,
-            "chats": lambda _: self._list(),
+            "chats": lambda __: self._list(),
             "open": self._open,
-            "new": lambda _: self._session.new(),
+            "new": lambda __: self._session.new(),
             "name": self._session.rename,
             "save": self._save,
             "evaluate": self._evaluate,
-            "restart": lambda _: self._restart(),
+            "restart": lambda __: self._restart(),
         }
 
     def run(self) -> int:
@@ -121,10 +123,13 @@ class LineChat:
             readline.set_completer_delims("")
             readline.set_completer(self._completed)
             readline.parse_and_bind("tab: complete")
-        notes = [*self._ready.notes, *(f"adapter {name}: {why}" for name, why in self._ready.refused.items())]
+        notes = [
+            *self._ready.notes,
+            *(told("adapter {name}: {why}", name=name, why=why) for name, why in self._ready.refused.items()),
+        ]
         for note in notes:
-            print(f"[{clean(note, keep_newlines=False)}]", file=sys.stderr)
-        print(f"Talking to {self._who()}. /help lists the commands, /quit ends.")
+            print(f"[{clean(shown(note), keep_newlines=False)}]", file=sys.stderr)
+        print(_("Talking to {who}. /help lists the commands, /quit ends.", who=self._who()))
         while True:
             try:
                 line = self._read(f"{self._who()}> ")
@@ -132,7 +137,7 @@ class LineChat:
                 print()
                 return 0
             except KeyboardInterrupt:
-                print("\n[Ctrl-D or /quit ends the chat]", file=sys.stderr)
+                print("\n" + _("[Ctrl-D or /quit ends the chat]"), file=sys.stderr)
                 continue
             try:
                 command = parse(line.strip(), NOT_HERE)
@@ -142,11 +147,11 @@ class LineChat:
             except ChatError as error:
                 _show(error)
                 if error.died:
-                    print("[/restart starts the model again, then /again asks again]", file=sys.stderr)
+                    print(_("[/restart starts the model again, then /again asks again]"), file=sys.stderr)
             except LabError as error:
                 _show(error)
             except KeyboardInterrupt:
-                print("\n[stopped]", file=sys.stderr)
+                print("\n" + _("[stopped]"), file=sys.stderr)
 
     def _completed(self, line: str, number: int) -> str | None:
         """One of the ways in which a line can go on, as readline asks for them."""
@@ -161,7 +166,9 @@ class LineChat:
         return self._session.adapter or "base"
 
     def _read(self, prompt: str) -> str:
-        line = input(prompt)
+        from core.cli.show import on_screen
+
+        line = input(on_screen(prompt))
         while line.endswith("\\"):
             line = line[:-1] + "\n" + input("... ")
         # Bytes that are no UTF-8 come as lone surrogates.
@@ -180,7 +187,9 @@ class LineChat:
             return
         self._compare = not self._compare
         print(
-            f"[{'base and tuned answer' if self._compare else self._who() + ' answers'} from now on]",
+            _("[base and tuned answer from now on]")
+            if self._compare
+            else _("[{who} answers from now on]", who=self._who()),
             file=sys.stderr,
         )
 
@@ -188,11 +197,11 @@ class LineChat:
         response.follow(AnswerPrinter(response.turn.adapters).show)
         answers = response.result()
         if len(answers) == 1:
-            print(f"[{answers[response.turn.main].figures}]", file=sys.stderr)
+            print(f"[{shown(answers[response.turn.main].figures)}]", file=sys.stderr)
         for name, answer in answers.items():
-            if told := warning(answer.answer, self._session.settings):
-                told = told if len(answers) == 1 else f"{name or 'base'}: {told}"
-                print(f"[{clean(told, keep_newlines=False)}]", file=sys.stderr)
+            if said := warning(answer.answer, self._session.settings):
+                said = shown(said) if len(answers) == 1 else f"{name or 'base'}: {shown(said)}"
+                print(f"[{clean(said, keep_newlines=False)}]", file=sys.stderr)
 
     def _adapter(self, name: str) -> None:
         if name:
@@ -201,12 +210,24 @@ class LineChat:
         refused = self._ready.refused
         for known in self._session.adapters():
             mark = "*" if known == self._session.adapter else " "
-            print(f"{mark} {known}" + (f": does not fit, {refused[known]}" if known in refused else ""))
-        print(f"{'*' if self._session.adapter is None else ' '} none: the base")
+            print(
+                mark,
+                _("{adapter}: does not fit, {reason}", adapter=known, reason=refused[known])
+                if known in refused
+                else known,
+            )
+        print("*" if self._session.adapter is None else " ", _("none: the base"))
 
     def _use(self, adapter: str | None) -> None:
         seconds = self._session.set_adapter(adapter)
-        print(f"[{self._who()} answers from now on; switched in {seconds * 1000:.0f} ms]", file=sys.stderr)
+        print(
+            _(
+                "[{who} answers from now on; switched in {seconds:.0f} ms]",
+                who=self._who(),
+                seconds=seconds * 1000,
+            ),
+            file=sys.stderr,
+        )
         self._say_if_older()
 
     def _say_if_older(self) -> None:
@@ -218,9 +239,9 @@ class LineChat:
 
     def _edit(self, text: str) -> None:
         if not self._session.turns:
-            raise RequestError("There is no question to edit.", code="chat.command")
+            raise RequestError(told("There is no question to edit."), code="chat.command")
         if not text:
-            print(f"It was: {clean(self._session.turns[-1].question)}")
+            print(_("It was: {question}", question=clean(self._session.turns[-1].question)))
             text = self._read("edit> ")
         self._follow(self._session.begin_again(text))
 
@@ -237,9 +258,11 @@ class LineChat:
 
         chats = list_chats(self._lab.folder.chats_dir)
         for number, chat in enumerate(chats, 1):
-            print(f"{number:>3}  {chat.path.stem}  {len(chat.turns):>3} turns  {chat.title}")
+            print(
+                f"{number:>3}  {chat.path.stem}  {shown(counted(len(chat.turns), 'turn')):>9}  {chat.title}"
+            )
         if not chats:
-            print("There are none yet.")
+            print(_("There are none yet."))
 
     def _open(self, wanted: str) -> None:
         if not wanted:
@@ -250,7 +273,7 @@ class LineChat:
             print(f"> {clean(turn.question)}")
             for adapter in turn.adapters:
                 answer = turn.answers.get(adapter)
-                print(f"{adapter or 'base'}: {clean(answer.answer) if answer else '(no answer)'}")
+                print(f"{adapter or 'base'}: {clean(answer.answer) if answer else _('(no answer)')}")
 
     def _save(self, name: str) -> None:
         from core.files import write_atomic
@@ -258,14 +281,16 @@ class LineChat:
         kept = self._session.transcript_path or self._lab.folder.chats_dir / "chat"
         try:
             path = Path(name).expanduser() if name else kept.with_suffix(".md")
-            there = f"{clean(str(path))} is there already. Overwrite it? [y/N] "
+            there = _("{path} is there already. Overwrite it? [y/N] ", path=clean(str(path)))
             if name and path.exists() and not self._agreed(there):
-                print("Nothing was written.")
+                print(_("Nothing was written."))
                 return
             write_atomic(path, self._session.markdown())
         except (OSError, RuntimeError) as error:  # a folder, a loop of links, a home that nobody has
-            raise RequestError("The file cannot be written.", f"{error}.", code="chat.command") from None
-        print(f"Wrote {clean(str(path), keep_newlines=False)}")
+            raise RequestError(
+                told("The file cannot be written."), told("{error}.", error=error), code="chat.command"
+            ) from None
+        print(_("Wrote {path}", path=clean(str(path), keep_newlines=False)))
 
     def _agreed(self, question: str) -> bool:
         try:
@@ -279,7 +304,9 @@ class LineChat:
 
         if words and not (words.isdecimal() and len(words) < 10 and int(words) > 0):
             raise RequestError(
-                "/evaluate takes a number of records.", f"{words[:40]!r} is none.", code="chat.command"
+                told("/evaluate takes a number of records."),
+                told("{words} is none.", words=repr(words[:40])),
+                code="chat.command",
             )
         values: dict[str, Any] = {"evaluate.rows": int(words)} if words else {}
         if self._session.adapter:
@@ -291,7 +318,7 @@ class LineChat:
     def _restart(self) -> None:
         self._session.restart()
         self._ready = self._session.wait_ready()
-        print("[the model is there again; the conversation is kept]", file=sys.stderr)
+        print(_("[the model is there again; the conversation is kept]"), file=sys.stderr)
 
 
 def _show(error: LabError) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from core.cli.parser import add_folder, add_json
+from core.language import _, shown
 
 if TYPE_CHECKING:
     from core.check import Check
@@ -15,22 +16,24 @@ if TYPE_CHECKING:
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
-    parser = commands.add_parser("check", help="can this machine run the lab?")
+    parser = commands.add_parser("check", help=_("can this machine run the lab?"))
     add_folder(parser)
     add_json(parser)
     parser.add_argument(
-        "--markdown", action="store_true", help="print a table to paste into a report of a problem"
+        "--markdown", action="store_true", help=_("print a table to paste into a report of a problem")
     )
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="read every byte of what the stages made, not sizes and times alone",
+        help=_("read every byte of what the stages made, not sizes and times alone"),
     )
     parser.add_argument(
         "--device",
         choices=("cpu", "gpu", "npu"),
         default="",
-        help="say of each provider of a device whether models can be built and run here, and what is missing",
+        help=_(
+            "say of each provider of a device whether models can be built and run here, and what is missing"
+        ),
     )
     parser.set_defaults(run=run)
 
@@ -69,18 +72,22 @@ def run(options: argparse.Namespace) -> int:
 
 def print_checks(checks: Sequence[Check]) -> None:
     """The checks, each with what to do where there is something."""
-    from core.cli.show import TONES, say
+    from core.cli.show import TONES, cells, padded, say
+    from core.errors import said
     from core.text import clean
 
-    width = max(len(check.name) for check in checks)
+    width = max(cells(shown(check.name)) for check in checks)
     for check in checks:
         say(
-            clean(check.found, keep_newlines=False),
-            head=[(f"{check.state:<4} ", TONES.get(check.state, "")), f"{check.name:<{width}}  "],
+            clean(shown(check.found), keep_newlines=False),
+            head=[
+                (f"{check.state:<4} ", TONES.get(check.state, "")),
+                f"{padded(shown(check.name), width)}  ",
+            ],
         )
         if check.fix and check.state != "OK":
             say(
-                (clean(check.fix, keep_newlines=False), "cyan"),
+                (clean(said(check.advice), keep_newlines=False), "cyan"),
                 head=f"     {'':<{width}}  -> ",
                 fold=False,
             )
@@ -93,10 +100,10 @@ def print_settings(chosen: Sequence[Chosen]) -> None:
 
     if not chosen:
         return
-    print("\nsettings that follow the model and the data (auto):")
+    print("\n" + _("settings that follow the model and the data (auto):"))
     wide = max(len(each.option) for each in chosen)
     for each in chosen:
         say(
-            f"{clean(each.words)}: {clean(each.reason)}",
+            f"{clean(shown(each.words))}: {clean(shown(each.reason))}",
             head=f"     {each.option:<{wide}}  ",
         )

@@ -7,21 +7,27 @@ import sys
 from pathlib import Path
 
 from core.cli.parser import add_json
+from core.language import _, shown
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "clean",
-        help="what takes room on the disk and can go",
-        description="Show what of the lab and of your caches can be removed, and what it would cost to have it again. "
-        "With --yes, remove what is named, or all that nobody would miss. Models of the Hugging Face hub are shown "
-        "and never removed.",
+        help=_("what takes room on the disk and can go"),
+        description=_(
+            "Show what of the lab and of your caches can be removed, and what it would cost to have "
+            "it again. With --yes, remove what is named, or all that nobody would miss. Models of "
+            "the Hugging Face hub are shown and never removed."
+        ),
     )
     parser.add_argument(
-        "words", nargs="*", metavar="[DIR] NAME", help="the lab's folder (default: here), then what is to go"
+        "words",
+        nargs="*",
+        metavar="[DIR] NAME",
+        help=_("the lab's folder (default: here), then what is to go"),
     )
-    parser.add_argument("--yes", action="store_true", help="remove it; without this it is only shown")
+    parser.add_argument("--yes", action="store_true", help=_("remove it; without this it is only shown"))
     add_json(parser)
     parser.set_defaults(run=clean)
 
@@ -58,20 +64,23 @@ def clean(options: argparse.Namespace) -> int:
         return 0
     if gone or options.yes:
         for each in gone:
-            say(f"removed {each.name}, {human_bytes(each.bytes)}")
-        say(f"{human_bytes(sum(each.bytes for each in gone))} are free again.")
+            say(_("removed {name}, {size}", name=each.name, size=human_bytes(each.bytes)))
+        say(_("{size} are free again.", size=human_bytes(sum(each.bytes for each in gone))))
         return 0
     for each in found:
         say(
-            cleaned(each.what, keep_newlines=False),
-            ("; " + (each.cost or "nobody would miss it"), "dim"),
+            cleaned(shown(each.what), keep_newlines=False),
+            ("; " + shown(each.cost or _("nobody would miss it")), "dim"),
             head=[
-                f"{human_bytes(each.bytes):>10}  ",
+                f"{shown(human_bytes(each.bytes)):>10}  ",
                 (f"{cleaned(each.name, keep_newlines=False)}  ", "bold"),
             ],
         )
     if not found:
-        print("There is nothing to remove.", file=sys.stderr)
+        print(_("There is nothing to remove."), file=sys.stderr)
     else:
-        print(f"Remove some of it with: {command('clean', folder, 'NAME', '--yes')}", file=sys.stderr)
+        print(
+            _("Remove some of it with: {command}", command=command("clean", folder, "NAME", "--yes")),
+            file=sys.stderr,
+        )
     return 0

@@ -34,6 +34,25 @@ COMMANDS = (
 
 PLAIN = "--plain"
 """The wizard by lines. The one option that is the wizard's and no command's."""
+LANGUAGE = "--language"
+"""The language to speak: of the wizard and of every command."""
+
+
+def language_taken(arguments: Sequence[str]) -> tuple[list[str], str | None]:
+    """The words without ``--language CODE``, wherever it stands, and that code; None where it is not given."""
+    left: list[str] = []
+    chosen: str | None = None
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            return [*left, word, *words], chosen
+        if word == LANGUAGE:
+            chosen = next(words, "")
+        elif word.startswith(f"{LANGUAGE}="):
+            chosen = word.partition("=")[2]
+        else:
+            left.append(word)
+    return left, chosen
 
 
 def wizard_folder(arguments: Sequence[str]) -> str | None:

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Final
 
-from core.cli.commands import COMMANDS
+from core.cli.commands import COMMANDS, LANGUAGE, PLAIN
 from core.cli.parser import actions_of, build_parser, command_parser
 from core.errors import LabError
 from core.folder import lab_folder
+from core.language import _
 from core.stages import STAGES
 from core.text import clean
 
@@ -68,11 +69,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "completion",
-        help="print a script that lets your shell complete olivepress",
-        description='Print a script for your shell. In bash: eval "$(olivepress completion bash)"; its first '
-        "lines say where to put it so that it stays.",
+        help=_("print a script that lets your shell complete olivepress"),
+        description=_(
+            'Print a script for your shell. In bash: eval "$(olivepress completion bash)"; its first '
+            "lines say where to put it so that it stays."
+        ),
     )
-    parser.add_argument("shell", choices=tuple(SCRIPTS), help="your shell")
+    parser.add_argument("shell", choices=tuple(SCRIPTS), help=_("your shell"))
     parser.add_argument("--line", help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
 
@@ -114,7 +117,12 @@ def candidates(words: list[str], begun: str) -> Iterable[Candidate]:
         if words:
             return names if len(words) == 1 else []
         if begun.startswith("-"):
-            return [("--help", "help"), ("--version", "the version")]
+            return [
+                ("--help", _("help")),
+                ("--version", _("the version")),
+                (LANGUAGE, _("the language to speak")),
+                (PLAIN, _("the wizard by lines")),
+            ]
         return [*names, *_folders(begun)]
     name, *given = words
     if name not in COMMANDS:
@@ -122,7 +130,7 @@ def candidates(words: list[str], begun: str) -> Iterable[Candidate]:
     parser: argparse.ArgumentParser = command_parser(name)
     if actions := actions_of(parser):
         if not given or given[0] not in actions:
-            return [] if given else [("--help", "help")] if begun.startswith("-") else _subcommands(parser)
+            return [] if given else [("--help", _("help"))] if begun.startswith("-") else _subcommands(parser)
         parser, given = actions[given[0]], given[1:]
     options = parser._option_string_actions
     for back in (1, 2):  # an option stands so many words before the one that is typed
@@ -195,12 +203,13 @@ def _values(
 
 
 def _lab_or_stages(name: str, plain: list[str], begun: str) -> Iterator[Candidate]:
-    yield from ((stage.name, stage.title) for stage in STAGES.values() if stage.name not in plain)
+    yield from ((stage.name, _(stage.title)) for stage in STAGES.values() if stage.name not in plain)
     if not plain:
         yield from _folders(begun)
 
 
 def _lab_or_jobs(name: str, plain: list[str], begun: str) -> Iterator[Candidate]:
+    from core.cli.show import state_word
     from core.jobs import list_jobs
 
     if len(plain) > 1:
@@ -209,7 +218,7 @@ def _lab_or_jobs(name: str, plain: list[str], begun: str) -> Iterator[Candidate]
         jobs = list_jobs(lab_folder(os.path.expanduser(plain[0]) if plain else "."))
     except (LabError, OSError):
         jobs = []
-    yield from ((job.id, job.state) for job in reversed(jobs))
+    yield from ((job.id, state_word(job.state)) for job in reversed(jobs))
     if not plain:
         yield from _folders(begun)
 
@@ -234,7 +243,7 @@ def _seats(name: str, plain: list[str], begun: str) -> Iterator[Candidate]:
 def _forms(name: str, plain: list[str], begun: str) -> Iterator[Candidate]:
     from core.export.forms import FORMS
 
-    yield from ((form.name, form.about) for form in FORMS.values())
+    yield from ((form.name, _(form.about)) for form in FORMS.values())
 
 
 def _settings(name: str, plain: list[str], begun: str) -> Iterator[Candidate]:
@@ -247,7 +256,7 @@ def _settings(name: str, plain: list[str], begun: str) -> Iterator[Candidate]:
                 continue
             key = option.name.removeprefix(before)
             if not begun.startswith(f"{key}="):
-                yield f"{key}=", option.help
+                yield f"{key}=", _(option.help)
                 continue
             choices = ["true", "false"] if option.kind is bool else [str(each) for each in option.choices]
             for value in [
@@ -274,7 +283,7 @@ def _folders(begun: str) -> list[Candidate]:
     head = begun[: begun.rfind("/") + 1]
     folders = [entry for entry in _listed(begun) if _is_dir(entry)]
     labs = [entry for entry in folders if os.path.exists(os.path.join(entry.path, "lab.toml"))]
-    return [(f"{head}{entry.name}", "a lab") for entry in labs] or [
+    return [(f"{head}{entry.name}", _("a lab")) for entry in labs] or [
         (f"{head}{entry.name}/", "") for entry in folders
     ]
 
@@ -305,7 +314,7 @@ BY_METAVAR: Final[dict[str, Callable[[str, list[str], str], Iterable[Candidate]]
     "FILE.yaml": _files,
     "OUT": _files,
     "SRC": lambda name, plain, begun: [
-        ("rehearsal", "a small model that comes along"),
+        ("rehearsal", _("a small model that comes along")),
         *_files(name, plain, begun),
     ],
     "KEY=VALUE": _settings,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.cli.parser import add_folder, add_json, whole_number
 from core.errors import Cancelled, RequestError
+from core.language import _, shown, told
 
 if TYPE_CHECKING:
     from core.azure.compute import NewCluster
@@ -19,33 +20,40 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "compute",
-        help="list the machines of the workspace; make a cluster",
-        description="List the compute of the workspace of lab.toml: size, state, price, quota, and when idle nodes "
-        "are given back. With --create a cluster is made, after its cost was shown and agreed to.",
+        help=_("list the machines of the workspace; make a cluster"),
+        description=_(
+            "List the compute of the workspace of lab.toml: size, state, price, quota, and when idle "
+            "nodes are given back. With --create a cluster is made, after its cost was shown and "
+            "agreed to."
+        ),
     )
     add_folder(parser)
     parser.add_argument(
-        "--sizes", action="store_true", help="list the sizes of machine of the region, those with GPUs first"
+        "--sizes",
+        action="store_true",
+        help=_("list the sizes of machine of the region, those with GPUs first"),
     )
-    parser.add_argument("--create", metavar="NAME", help="make a cluster of this name")
+    parser.add_argument("--create", metavar="NAME", help=_("make a cluster of this name"))
     parser.add_argument(
-        "--size", metavar="SIZE", help="its size of machine, such as Standard_NC24ads_A100_v4"
+        "--size", metavar="SIZE", help=_("its size of machine, such as Standard_NC24ads_A100_v4")
     )
     parser.add_argument(
-        "--low-priority", action="store_true", help="cheaper nodes that may be taken back at any time"
+        "--low-priority", action="store_true", help=_("cheaper nodes that may be taken back at any time")
     )
-    parser.add_argument("--nodes", type=whole_number, metavar="N", default=1, help="most nodes (default: 1)")
+    parser.add_argument(
+        "--nodes", type=whole_number, metavar="N", default=1, help=_("most nodes (default: 1)")
+    )
     parser.add_argument(
         "--idle",
         type=whole_number,
         metavar="MINUTES",
         default=10,
-        help="give an idle node back after so long (default: 10)",
+        help=_("give an idle node back after so long (default: 10)"),
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="with --create: show what it would be and cost"
+        "--dry-run", action="store_true", help=_("with --create: show what it would be and cost")
     )
-    parser.add_argument("--yes", action="store_true", help="with --create: do not ask")
+    parser.add_argument("--yes", action="store_true", help=_("with --create: do not ask"))
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -71,21 +79,29 @@ def run(options: argparse.Namespace) -> int:
             print_json({"location": location, "sizes": [asdict(each) for each in sizes]})
             return 0
         for size in sizes:
-            say(clean(size.line(), keep_newlines=False))
+            say(clean(shown(size.line()), keep_newlines=False))
         if not sizes:
-            print(f"The sizes of {location} are not told.", file=sys.stderr)
+            print(_("The sizes of {location} are not told.", location=location), file=sys.stderr)
         return 0
     found = signed_in(lambda stop, report: find_computes(place, stop, report), as_json=options.json)
     if options.json:
         print_json({"workspace": place.workspace, "compute": [each.as_dict() for each in found]})
         return 0
     for each in found:
-        say(clean(each.line(), keep_newlines=False))
+        say(clean(shown(each.line()), keep_newlines=False))
     if not found:
-        print(f"{place.workspace} has no compute yet.", file=sys.stderr)
-        print(f"Make one: {command('compute', options.folder, '--create')} NAME --size SIZE", file=sys.stderr)
+        print(_("{workspace} has no compute yet.", workspace=place.workspace), file=sys.stderr)
+        print(
+            _("Make one: {command} NAME --size SIZE", command=command("compute", options.folder, "--create")),
+            file=sys.stderr,
+        )
     elif first := next((each.name for each in found if not each.why_not()), ""):
-        print(f"Run there: {command('run', options.folder, '--on', 'azureml', '--compute', first)}")
+        print(
+            _(
+                "Run there: {command}",
+                command=command("run", options.folder, "--on", "azureml", "--compute", first),
+            )
+        )
     return 0
 
 
@@ -98,19 +114,37 @@ def _create(options: argparse.Namespace, place: Place) -> int:
 
     if not options.size:
         raise RequestError(
-            "The size of the new compute is not said.", hint="Add --size, such as --size Standard_NC4as_T4_v3.",
+            told("The size of the new compute is not said."),
+            hint=told("Add --size, such as --size Standard_NC4as_T4_v3."),
             code="usage",
         )  # fmt: skip
     wanted = NewCluster(options.create, options.size, options.low_priority, options.nodes, options.idle * 60)
     facts = signed_in(
         lambda stop, report: _with(place, wanted, stop, report, make=False), as_json=options.json
     )
-    price = f"{facts['price']:g} {facts['currency']} an hour" if facts["price"] is not None else "not told"
+    price = (
+        _("{price:g} {currency} an hour", price=facts["price"], currency=facts["currency"])
+        if facts["price"] is not None
+        else _("not told")
+    )
     lines = (
-        f"{wanted.name}: {facts['size']}, {facts['gpus'] if facts['gpus'] is not None else '?'} GPUs a node, "
-        f"{wanted.nodes} at most, in {facts['location']}.",
-        f"Priority: {facts['priority']}. Price of a node: {price}, while it is up.",
-        f"No node is up until a job comes; one that is idle is given back after {duration(wanted.idle_s)}.",
+        _(
+            "{name}: {size}, {gpus} GPUs a node, {nodes} at most, in {location}.",
+            name=wanted.name,
+            size=facts["size"],
+            gpus="?" if facts["gpus"] is None else facts["gpus"],
+            nodes=wanted.nodes,
+            location=facts["location"],
+        ),
+        _(
+            "Priority: {priority}. Price of a node: {price}, while it is up.",
+            priority=facts["priority"],
+            price=price,
+        ),
+        _(
+            "No node is up until a job comes; one that is idle is given back after {time}.",
+            time=duration(wanted.idle_s),
+        ),
     )
     if not options.json:
         for line in lines:
@@ -122,19 +156,19 @@ def _create(options: argparse.Namespace, place: Place) -> int:
     if not options.yes:
         if options.json or not sys.stdin.isatty():
             raise RequestError(
-                "Making a compute can cost money: it is to be agreed to.",
+                told("Making a compute can cost money: it is to be agreed to."),
                 " ".join(lines),
-                "Look at the price, then add --yes.",
+                told("Look at the price, then add --yes."),
                 code="azure.agree",
             )
-        print("Make it? [y/N] ", end="", file=sys.stderr, flush=True)
+        print(_("Make it? [y/N] "), end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise Cancelled("Nothing was made.")
+            raise Cancelled(told("Nothing was made."))
     signed_in(lambda stop, report: _with(place, wanted, stop, report, make=True), as_json=options.json)
     if options.json:
         print_json({"created": True, **facts})
     else:
-        print(f"{wanted.name} is made, and can take jobs.")
+        print(_("{name} is made, and can take jobs.", name=wanted.name))
     return 0
 
 
@@ -148,7 +182,7 @@ def _with(place: Place, wanted: NewCluster, stop: Any, report: Any, *, make: boo
         computes = Computes(rest, place)
         facts = looked_at(computes, wanted)
         if make:
-            report.progress("making it", 0, None)
+            report.progress(told("making it"), 0, None)
             computes.create(wanted, stop)
         return facts
     finally:

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from core.cli.parser import add_folder, add_json, add_set, parse_settings
+from core.language import _, shown, told
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,23 +21,25 @@ _BAR = 40
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
-    parser = commands.add_parser("data", help="look at the training records and find bad rows")
+    parser = commands.add_parser("data", help=_("look at the training records and find bad rows"))
     add_folder(parser)
     add_json(parser)
     parser.add_argument(
-        "--clean", metavar="OUT", help="write the rows without findings to this file (JSON Lines)"
+        "--clean", metavar="OUT", help=_("write the rows without findings to this file (JSON Lines)")
     )
     parser.add_argument(
         "--keep",
         metavar="KINDS",
         default="",
-        help="with --clean: kinds of findings to keep, such as too-long,near-duplicate",
+        help=_("with --clean: kinds of findings to keep, such as too-long,near-duplicate"),
     )
     parser.add_argument(
-        "--accept", action="store_true", help="write the proposed fields and template into lab.toml"
+        "--accept", action="store_true", help=_("write the proposed fields and template into lab.toml")
     )
-    add_set(parser, "write a recipe value into lab.toml first, such as data.prompt_field=question")
-    parser.add_argument("--all", action="store_true", help=f"print all findings, not the first {SHOWN}")
+    add_set(parser, _("write a recipe value into lab.toml first, such as data.prompt_field=question"))
+    parser.add_argument(
+        "--all", action="store_true", help=_("print all findings, not the first {shown}", shown=SHOWN)
+    )
     parser.set_defaults(run=run)
 
 
@@ -88,11 +91,15 @@ def _kinds(text: str) -> set[str]:
     kinds = {kind.strip() for kind in text.split(",") if kind.strip()}
     strange = sorted(kinds - WARNINGS)
     if strange:
-        why = "training cannot use such rows" if strange[0] in BLOCKING else "there is no such kind"
+        why = (
+            told("Training cannot use such rows.")
+            if strange[0] in BLOCKING
+            else told("There is no such kind.")
+        )
         raise RequestError(
-            f"--keep cannot keep {strange[0]}.",
-            f"{why[:1].upper()}{why[1:]}.",
-            "Kinds that can be kept: " + ", ".join(sorted(WARNINGS)) + ".",
+            told("--keep cannot keep {kind}.", kind=strange[0]),
+            why,
+            told("Kinds that can be kept: {names}.", names=", ".join(sorted(WARNINGS))),
         )
     return kinds
 
@@ -117,11 +124,11 @@ def accept(recipe_path: Path, root: Path, recipe: Recipe) -> Recipe:
         raise settled.problem
     if not proposal.mapping.complete:
         raise RequestError(
-            "There is nothing to accept.",
-            proposal.why[:1].upper() + proposal.why[1:] + ".",
-            "Set data.prompt_field and data.response_field in lab.toml.",
+            told("There is nothing to accept."),
+            told("{why!c}.", why=proposal.why),
+            told("Set data.prompt_field and data.response_field in lab.toml."),
         )
-    print(f"accepted: {_clean(proposal.mapping.words())}", file=sys.stderr)
+    print(_("accepted: {mapping}", mapping=_clean(proposal.mapping.words())), file=sys.stderr)
     return write_values(recipe_path, proposal.settings())
 
 
@@ -143,7 +150,7 @@ def _print_json(report: DataReport, cleaned: dict[str, Any] | None) -> None:
 def _clean(text: str) -> str:
     from core.text import clean
 
-    return clean(text, keep_newlines=False)
+    return clean(shown(text), keep_newlines=False)
 
 
 def _escaped(template: str) -> str:
@@ -153,39 +160,54 @@ def _escaped(template: str) -> str:
 
 def print_report(report: DataReport) -> None:
     """The figures of a data file, and what of it is not used."""
+    from core.cli.show import cells, padded
     from core.data.findings import passes
     from core.data.unused import unused_words
-    from core.formats import counted, human_bytes
+    from core.formats import counted, human_bytes, number
 
-    print(f"file      {_clean(str(report.path))}, {human_bytes(report.bytes)}")
-    print(f"rows      {report.rows:,}, {report.usable:,} of them usable")
-    print(f"fields    {_clean(', '.join(report.fields))}")
+    lines = [
+        (_("file"), f"{_clean(str(report.path))}, {shown(human_bytes(report.bytes))}"),
+        (
+            _("rows"),
+            _("{rows}, {usable} of them usable", rows=number(report.rows), usable=number(report.usable)),
+        ),
+        (_("fields"), _clean(", ".join(report.fields))),
+    ]
     if report.proposal is not None:
-        print(f"mapping   {_clean(report.mapping.words())}")
-    template = "the model's own chat template" if report.chat_template else _escaped(report.template)
+        lines.append((_("mapping"), _clean(report.mapping.words())))
+    template = _("the model's own chat template") if report.chat_template else _escaped(report.template)
     plain = next((each for each in report.auto if each.option == "data.template"), None)
     if plain is not None and plain.value is not None and not report.chat_template:
-        template += f" ({plain.reason})"
-    print(f"template  {_clean(template)}")
+        template += f" ({shown(plain.reason)})"
+    lines.append((_("template"), _clean(template)))
     unused = _clean(unused_words([each.as_dict() for each in report.not_used], report.usable))
     if report.usable:
-        print(f"not used  {unused or 'nothing'}")
+        lines.append((_("not used"), unused or _("nothing")))
     for why, count in report.not_learnt.items():
-        print(f"not learnt  {counted(count, 'row')}: {_clean(why)}")
+        lines.append((_("not learnt"), f"{shown(counted(count, 'row'))}: {_clean(why)}"))
     if report.pairs:
-        print(f"pairs     {counted(report.pairs, 'row')} with a chosen and a rejected answer")
+        rows = counted(report.pairs, "row")
+        lines.append((_("pairs"), _("{rows} with a chosen and a rejected answer", rows=rows)))
     if report.undesirable:
-        print(
-            f"labels    {report.usable - report.undesirable:,} good answers, {report.undesirable:,} to be avoided"
-        )
+        good, bad = number(report.usable - report.undesirable), number(report.undesirable)
+        lines.append((_("labels"), _("{good} good answers, {bad} to be avoided", good=good, bad=bad)))
     if report.turns_not_learnt:
-        print(f"not learnt  {counted(report.turns_not_learnt, 'answer')} shown in the other rows")
-    _print_tokens(report)
+        answers = counted(report.turns_not_learnt, "answer")
+        lines.append((_("not learnt"), _("{answers} shown in the other rows", answers=answers)))
+    lines += _token_lines(report)
     if report.usable:
-        print(f"split     {report.train:,} to train on, {report.eval:,} held out")
-        print(
-            f"training  sees {passes(report.epochs, report.train)}, {report.padding:.0%} of a batch is padding"
+        train, held = number(report.train), number(report.eval)
+        lines.append((_("split"), _("{train} to train on, {held} held out", train=train, held=held)))
+        seen = passes(report.epochs, report.train)
+        lines.append(
+            (
+                _("training"),
+                _("sees {rows}, {padding:.0%} of a batch is padding", rows=seen, padding=report.padding),
+            )
         )
+    width = max(10, *(cells(label) + 2 for label, _text in lines))
+    for label, text in lines:
+        print(padded(label, width) + text)
 
 
 def _print_question(report: DataReport, folder: str) -> None:
@@ -195,28 +217,41 @@ def _print_question(report: DataReport, folder: str) -> None:
 
     assert report.proposal is not None
     why = _clean(report.proposal.why)
-    print(f"\nTo confirm: {_clean(report.proposal.mapping.words())} ({why}).")
-    print(f"This report goes by that. If it is right: {command('data', folder, '--accept')}")
-    print(f"If not: set {' and '.join(FIELDS[:2])} (or {FIELDS[2]}) in lab.toml.")
+    print(
+        "\n" + _("To confirm: {mapping} ({why}).", mapping=_clean(report.proposal.mapping.words()), why=why)
+    )
+    print(
+        _("This report goes by that. If it is right: {command}", command=command("data", folder, "--accept"))
+    )
+    print(
+        _(
+            "If not: set {question} and {answer} (or {messages}) in lab.toml.",
+            question=FIELDS[0],
+            answer=FIELDS[1],
+            messages=FIELDS[2],
+        )
+    )
     if given := options_of(report.proposal):
-        print(f"The same in a new lab, by options of olivepress new: {_clean(given)}")
+        print(_("The same in a new lab, by options of olivepress new: {options}", options=_clean(given)))
 
 
 def print_findings(
     report: DataReport,
-    shown: int | None = SHOWN,
-    more: str = "--all prints them, --json gives them to a script",
+    most: int | None = SHOWN,
+    more: str = "",
 ) -> None:
     """The findings by kind, and the first of them, or all for None; `more` says how to see the others."""
     from core.data.survey import to_words
+    from core.formats import number
 
     total = len(report.findings)
-    print(f"\nfindings  {total:,}" + ("" if total else ": nothing to mend"))
+    print(f"\n{_('findings')}  " + (shown(number(total)) if total else _("0: nothing to mend")))
     for kind, count in sorted(report.findings.counts.items()):
         print(f"  {count:>9,}  {kind}")
-    for number, finding in enumerate(report.findings):
-        if shown is not None and number >= shown:
-            print(f"… and {total - shown:,} more: {more}.")
+    for place, finding in enumerate(report.findings):
+        if most is not None and place >= most:
+            way = more or _("--all prints them, --json gives them to a script")
+            print(_("… and {count} more: {way}.", count=number(total - most), way=way))
             break
         print(_clean(to_words(finding))[:400])
         if finding.quote is not None:
@@ -228,24 +263,43 @@ def _print_cleaned(report: DataReport, cleaned: dict[str, Any] | None, folder: s
     from core.text import command
 
     if cleaned is not None:
-        print(f"\n{_clean(cleaned['file'])}: {counted(cleaned['kept'], 'row')}")
-        print(f"{_clean(cleaned['left_out_file'])}: {counted(cleaned['left_out'], 'row')} left out, and why")
+        print(f"\n{_clean(cleaned['file'])}: {shown(counted(cleaned['kept'], 'row'))}")
+        print(
+            _(
+                "{file}: {rows} left out, and why",
+                file=_clean(cleaned["left_out_file"]),
+                rows=counted(cleaned["left_out"], "row"),
+            )
+        )
     elif report.cleanable:
         clean_file = command("data", folder, "--clean", "OUT.jsonl")
-        print(f"{clean_file} writes a file without these rows.")
+        print(_("{command} writes a file without these rows.", command=clean_file))
 
 
-def _print_tokens(report: DataReport) -> None:
+def _token_lines(report: DataReport) -> list[tuple[str, str]]:
+    from core.formats import number
+
     stats = report.tokens
     if not stats.total:
-        return
-    note = " (estimated: the model's tokenizer is not on this machine)" if stats.estimated else ""
-    cut = f"a limit of {report.max_seq_len:,} that cuts off {stats.lost:,}"
-    print(
-        f"tokens    {stats.total:,} in all; half of the rows have {stats.p50:,} or fewer, 95% {stats.p95:,},"
-    )
-    print(f"          the longest {stats.max:,}, with {cut}{note}")
-    most = max((rows for _, _, rows in stats.histogram), default=0)
+        return []
+    spread = {"total": number(stats.total), "half": number(stats.p50), "most": number(stats.p95)}
+    cut = {
+        "longest": number(stats.max),
+        "limit": number(report.max_seq_len),
+        "lost": number(stats.lost),
+    }
+    lines = [
+        (
+            _("tokens"),
+            _("{total} in all; half of the rows have {half} or fewer, 95% {most},", **spread),
+        ),
+        ("", _("the longest {longest}, with a limit of {limit} that cuts off {lost}", **cut)),
+    ]
+    if stats.estimated:
+        lines.append(("", _("(estimated: the model's tokenizer is not on this machine)")))
+    most = max((rows for _low, _high, rows in stats.histogram), default=0)
     for low, high, rows in stats.histogram:
         bar = "#" * max(1 if rows else 0, round(_BAR * rows / most))
-        print(f"          {low:>7,} - {high:<9,} {bar:<{_BAR}} {rows:,}")
+        ends = f"{shown(number(low)):>7} - {shown(number(high)):<9}"
+        lines.append(("", f"{ends} {bar:<{_BAR}} {shown(number(rows))}"))
+    return lines

@@ -7,37 +7,43 @@ from typing import Any
 
 from core.cli.parser import add_folder, add_json, whole_number
 from core.events import Event
+from core.language import _, shown, told
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "evaluate",
-        help="what every step cost and gave, on held-out records",
-        description="Put the same held-out records to the float model, the quantized one and the ONNX one, with the "
-        "adapter and without: perplexity, answers, what was forgotten, size, memory and speed. What was measured "
-        "before and has not changed is not measured again.",
+        help=_("what every step cost and gave, on held-out records"),
+        description=_(
+            "Put the same held-out records to the float model, the quantized one and the ONNX one, "
+            "with the adapter and without: perplexity, answers, what was forgotten, size, memory and "
+            "speed. What was measured before and has not changed is not measured again."
+        ),
     )
     add_folder(parser)
     parser.add_argument(
-        "--rows", type=whole_number, metavar="N", help="held-out records at most (default: lab.toml)"
+        "--rows", type=whole_number, metavar="N", help=_("held-out records at most (default: lab.toml)")
     )
-    parser.add_argument("--adapter", metavar="ADAPTER", help="the adapter (default: lab.toml)")
+    parser.add_argument("--adapter", metavar="ADAPTER", help=_("the adapter (default: lab.toml)"))
     parser.add_argument(
         "--lm-eval",
         action="append",
         default=[],
         metavar="TASK",
-        help="a task of lm-eval too, again for each further one (needs the extra olivepress[evaluate])",
+        help=_("a task of lm-eval too, again for each further one (needs the extra olivepress[evaluate])"),
     )
     parser.add_argument(
-        "--task-folder", metavar="FOLDER", help="with --lm-eval: a folder with tasks of your own"
+        "--task-folder", metavar="FOLDER", help=_("with --lm-eval: a folder with tasks of your own")
     )
     parser.add_argument(
-        "--task-limit", type=whole_number, metavar="N", help="with --lm-eval: questions of each task at most"
+        "--task-limit",
+        type=whole_number,
+        metavar="N",
+        help=_("with --lm-eval: questions of each task at most"),
     )
-    parser.add_argument("--force", action="store_true", help="measure all of it again")
-    parser.add_argument("--detach", action="store_true", help="start and return; it goes on by itself")
+    parser.add_argument("--force", action="store_true", help=_("measure all of it again"))
+    parser.add_argument("--detach", action="store_true", help=_("start and return; it goes on by itself"))
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -66,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json({**done.numbers, "reused": done.reused})
         return 0
-    print_result("evaluate", done.numbers, "unchanged, nothing to do" if done.reused else "done")
+    print_result("evaluate", done.numbers, reused=done.reused)
     print_variants(done.numbers)
     return 0
 
@@ -93,7 +99,9 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
     if options.task_folder:
         folder = Path(options.task_folder).expanduser().resolve()
         if not folder.is_dir():
-            raise RequestError("There is no such folder.", f"--task-folder {folder}", code="usage")
+            raise RequestError(
+                told("There is no such folder."), told("--task-folder {folder}", folder=folder), code="usage"
+            )
         values["evaluate.task_folder"] = str(folder)
     return values
 
@@ -108,19 +116,19 @@ def print_variants(result: dict[str, Any]) -> None:
     for name, numbers in there:
         say("")
         how = clean(str(numbers.get("how") or ""), keep_newlines=False)
-        say((TITLES[name], "bold"), f" ({how})" if how else "")
-        column = [each for each, _ in there].index(name)
+        say((shown(TITLES[name]), "bold"), f" ({how})" if how else "")
+        column = [each for each, _numbers in there].index(name)
         for label, cells in (*table(result), *tasks_table(result)):
             if cells[column]:
-                say(cells[column], head=(f"  {label}: ", "dim"))
+                say(cells[column], head=(f"  {shown(label)}: ", "dim"))
     for line in left_out(result):
-        say(line, head=("Not measured: ", "yellow"))
+        say(line, head=(_("Not measured: "), "yellow"))
     for sample in samples(result)[:2]:
         say("")
-        say(clean(str(sample.get("question")), keep_newlines=False), head=("Question: ", "bold"))
-        say(clean(str(sample.get("expected")), keep_newlines=False), head=("  expected: ", "dim"))
+        say(clean(str(sample.get("question")), keep_newlines=False), head=(_("Question: "), "bold"))
+        say(clean(str(sample.get("expected")), keep_newlines=False), head=("  " + _("expected: "), "dim"))
         for name, text in sample["answers"].items():
-            title = TITLES.get(str(name), clean(str(name), keep_newlines=False))
+            title = shown(TITLES.get(str(name), clean(str(name), keep_newlines=False)))
             say(clean(str(text), keep_newlines=False), head=(f"  {title}: ", "dim"))
     say("")
     say((explained(result), "dim"))

@@ -6,8 +6,9 @@ import argparse
 import sys
 import textwrap
 
-from core.cli.parser import UsageError, add_folder, add_json, command_parser
+from core.cli.parser import RawHelp, UsageError, add_folder, add_json, command_parser
 from core.export.forms import FORMS, ExportForm
+from core.language import _, shown, told
 
 SHORT = ("olive", "slurm", "skypilot")
 """Forms that have an option of their own."""
@@ -17,10 +18,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "export",
-        help="take the result along, in a form that other programs read",
-        description="Write the lab's result in a form that other programs read.",
-        epilog="forms:\n" + "\n".join(map(_about, FORMS.values())),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        help=_("take the result along, in a form that other programs read"),
+        description=_("Write the lab's result in a form that other programs read."),
+        epilog=_("forms:") + "\n" + "\n".join(map(_about, FORMS.values())),
+        formatter_class=RawHelp,
     )
     add_folder(parser)
     where = parser.add_mutually_exclusive_group()
@@ -28,31 +29,33 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--to",
         nargs=2,
         metavar=("FORM", "OUT"),
-        help="the form, and where to: a folder or file that is not there yet, or OWNER/NAME of the hub",
+        help=_("the form, and where to: a folder or file that is not there yet, or OWNER/NAME of the hub"),
     )
-    where.add_argument("--olive", metavar="FILE.json", help="the same as --to olive FILE.json")
-    where.add_argument("--slurm", metavar="FILE.sh", help="the same as --to slurm FILE.sh")
-    where.add_argument("--skypilot", metavar="FILE.yaml", help="the same as --to skypilot FILE.yaml")
+    where.add_argument("--olive", metavar="FILE.json", help=_("the same as --to olive FILE.json"))
+    where.add_argument("--slurm", metavar="FILE.sh", help=_("the same as --to slurm FILE.sh"))
+    where.add_argument("--skypilot", metavar="FILE.yaml", help=_("the same as --to skypilot FILE.yaml"))
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--adapter",
         metavar="ADAPTER",
-        help="the adapter that goes with it (default: the lab's, if it has one)",
+        help=_("the adapter that goes with it (default: the lab's, if it has one)"),
     )
-    which.add_argument("--no-adapter", action="store_true", help="the base alone")
+    which.add_argument("--no-adapter", action="store_true", help=_("the base alone"))
     types = sorted({each for form in FORMS.values() for each in form.types})
     parser.add_argument(
         "--type",
         choices=types,
         metavar="TYPE",
         default="",
-        help="type of the weights: "
-        + "; ".join(f"{form.name}: {', '.join(form.types)}" for form in FORMS.values() if form.types),
+        help=_(
+            "type of the weights: {names}",
+            names="; ".join(f"{form.name}: {', '.join(form.types)}" for form in FORMS.values() if form.types),
+        ),
     )
     parser.add_argument(
         "--force",
         action="store_true",
-        help="replace an earlier export; take a result older than the settings",
+        help=_("replace an earlier export; take a result older than the settings"),
     )
     folders = [form.name for form in FORMS.values() if form.is_folder]
     parser.add_argument(
@@ -60,13 +63,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         choices=folders,
         metavar="FORM",
         default="onnx",
-        help="with --to hub: the form to send (default: onnx)",
+        help=_("with --to hub: the form to send (default: onnx)"),
     )
     parser.add_argument(
-        "--public", action="store_true", help="with --to hub: a new repository is for everybody"
+        "--public", action="store_true", help=_("with --to hub: a new repository is for everybody")
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="with --to hub: say what would be sent, and send nothing"
+        "--dry-run", action="store_true", help=_("with --to hub: say what would be sent, and send nothing")
     )
     add_json(parser)
     parser.set_defaults(run=run)
@@ -74,7 +77,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _about(form: ExportForm) -> str:
     head = f"  {form.name} {form.out}"
-    return textwrap.fill(form.about, 78, initial_indent=f"{head:29}", subsequent_indent=" " * 29)
+    return textwrap.fill(_(form.about), 78, initial_indent=f"{head:29}", subsequent_indent=" " * 29)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -89,8 +92,12 @@ def run(options: argparse.Namespace) -> int:
     short = [(form, getattr(options, form)) for form in SHORT if getattr(options, form) is not None]
     if options.to is None and not short:
         raise UsageError(
-            "The form is not named.",
-            hint=f"{command('export', options.folder, '--to')} FORM OUT, where FORM is {' or '.join(FORMS)}.",
+            told("The form is not named."),
+            hint=told(
+                "{command} FORM OUT, where FORM is {names}.",
+                command=command("export", options.folder, "--to"),
+                names=" or ".join(FORMS),
+            ),
             usage=command_parser("export").format_usage(),
         )
     form, out = options.to or short[0]
@@ -112,15 +119,15 @@ def run(options: argparse.Namespace) -> int:
         print_json(done.as_dict())
         return 0
     for path, what in done.files.items():
-        say(clean(f"{path}: {what}", keep_newlines=False))
+        say(clean(f"{path}: {shown(what)}", keep_newlines=False))
     if not done.files:
-        size = f" ({human_bytes(done.bytes)})" if done.bytes else ""
-        say(clean(f"{FORMS[form].title}: {done.path}{size}", keep_newlines=False))
+        size = f" ({shown(human_bytes(done.bytes))})" if done.bytes else ""
+        say(clean(f"{_(FORMS[form].title)}: {done.path}{size}", keep_newlines=False))
     if options.dry_run:
         for each in done.numbers.get("contents", ()):
-            say(f"{human_bytes(each['bytes']):>12}  {clean(each['name'], keep_newlines=False)}")
+            say(f"{shown(human_bytes(each['bytes'])):>12}  {clean(each['name'], keep_newlines=False)}")
     for note in done.notes:
-        say(clean(f"Note: {note}", keep_newlines=False))
+        say(clean(_("Note: {note}", note=note), keep_newlines=False))
     if done.next:
-        say(clean(f"Next: {done.next}", keep_newlines=False), fold=False)
+        say(clean(_("Next: {next}", next=done.next), keep_newlines=False), fold=False)
     return 0

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from core.cli.output import OutputLost
-from core.cli.show import print_error, print_json
+from core.cli.show import cells, padded, print_error, print_json
 from core.errors import LabError
 from core.events import Event
+from core.language import _, told
 from core.text import command
 
 if TYPE_CHECKING:
@@ -32,11 +33,17 @@ def say_started(job: Job, folder: str, *, then: Sequence[str] = (), as_json: boo
     if as_json:
         print_json({"job": job.id, "then": list(then)})
         return
-    print(f"{job.id} runs by itself" + (f", then {', '.join(then)}." if then else "."))
-    print(
-        f"Follow it: {command('logs', folder, job.id, '--follow')}\n"
-        f"Stop it:   {command('cancel', folder, job.id)}"
-    )
+    if then:
+        print(_("{job} runs by itself, then {stages}.", job=job.id, stages=", ".join(then)))
+    else:
+        print(_("{job} runs by itself.", job=job.id))
+    ways = {
+        _("Follow it:"): command("logs", folder, job.id, "--follow"),
+        _("Stop it:"): command("cancel", folder, job.id),
+    }
+    width = max(map(cells, ways))
+    for words, way in ways.items():
+        print(padded(words, width), way)
 
 
 def run_job(
@@ -66,5 +73,5 @@ def run_job(
         newest = lab.newest(stage)
         if newest is not None and newest.active:
             follow = command("logs", folder, newest.id, "--follow")
-            lost.hint = f"{newest.id} goes on by itself. Follow it: {follow}"
+            lost.hint = told("{job} goes on by itself. Follow it: {command}", job=newest.id, command=follow)
         raise

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from core.cli.parser import add_folder, add_json
+from core.language import _
 
 if TYPE_CHECKING:
     from core.azure.retry import Stop
@@ -23,40 +24,49 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the commands."""
     parser = commands.add_parser(
         "login",
-        help="sign in to Azure",
-        description="Sign in to Azure: by the Azure CLI's session if there is one, else by a code that is "
-        "entered in a browser on any machine. The choice is remembered for this user.",
+        help=_("sign in to Azure"),
+        description=_(
+            "Sign in to Azure: by the Azure CLI's session if there is one, else by a code that is "
+            "entered in a browser on any machine. The choice is remembered for this user."
+        ),
     )
     parser.add_argument(
-        "--method", choices=METHODS, default="", help="how (default: cli if it works, else device)"
+        "--method", choices=METHODS, default="", help=_("how (default: cli if it works, else device)")
     )
-    parser.add_argument("--tenant", default="", metavar="ID", help="the tenant's id or domain")
+    parser.add_argument("--tenant", default="", metavar="ID", help=_("the tenant's id or domain"))
     keep = parser.add_mutually_exclusive_group()
     keep.add_argument(
         "--allow-file",
         action="store_true",
-        help="where the platform keeps no secrets, keep the token in a file that only you can read",
+        help=_("where the platform keeps no secrets, keep the token in a file that only you can read"),
     )
-    keep.add_argument("--no-keep", action="store_true", help="do not keep the token; an upload asks again")
-    parser.add_argument("--show", action="store_true", help="only tell who is signed in")
-    add_json(parser, "events, the last of type signed_in, one JSON object a line,")
+    keep.add_argument("--no-keep", action="store_true", help=_("do not keep the token; an upload asks again"))
+    parser.add_argument("--show", action="store_true", help=_("only tell who is signed in"))
+    add_json(
+        parser,
+        _(
+            "print events, the last of type signed_in, one JSON object a line, and nothing else on standard output"
+        ),
+    )
     parser.set_defaults(run=login)
 
-    parser = commands.add_parser("logout", help="forget the Azure sign-in and its token")
+    parser = commands.add_parser("logout", help=_("forget the Azure sign-in and its token"))
     add_json(parser)
     parser.set_defaults(run=logout)
 
     parser = commands.add_parser(
         "workspaces",
-        help="list the Azure ML workspaces, or choose one for a lab",
-        description="List the Azure ML workspaces that you can see. With --use, write one into the lab's lab.toml.",
+        help=_("list the Azure ML workspaces, or choose one for a lab"),
+        description=_(
+            "List the Azure ML workspaces that you can see. With --use, write one into the lab's lab.toml."
+        ),
     )
     add_folder(parser)
     parser.add_argument(
-        "--filter", default="", metavar="TEXT", help="only those with these words in their names"
+        "--filter", default="", metavar="TEXT", help=_("only those with these words in their names")
     )
     parser.add_argument(
-        "--use", metavar="NAME", help="the workspace for this lab: its name, or words that fit only one"
+        "--use", metavar="NAME", help=_("the workspace for this lab: its name, or words that fit only one")
     )
     add_json(parser)
     parser.set_defaults(run=workspaces)
@@ -71,10 +81,17 @@ def show_prompt(as_json: bool) -> Ask:
         said = prompt.as_dict()
         if as_json:
             print_json(said)
-        print(f"\nOpen {clean(prompt.uri)} in a browser on any machine and enter the code", file=sys.stderr)
+        print(
+            "\n" + _("Open {uri} in a browser on any machine and enter the code", uri=clean(prompt.uri)),
+            file=sys.stderr,
+        )
         print(f"\n    {clean(prompt.code)}\n", file=sys.stderr)
         minutes = said["expires_in_s"] // 60
-        print(f"It holds for {minutes} minutes. Ctrl-C gives up.", file=sys.stderr, flush=True)
+        print(
+            _("It holds for {minutes} minutes. Ctrl-C gives up.", minutes=minutes),
+            file=sys.stderr,
+            flush=True,
+        )
 
     return show
 
@@ -112,7 +129,7 @@ def login(options: argparse.Namespace) -> int:
     # Asked before the work moves to another thread, where a question cannot be interrupted.
     may_write = _may_write_file(options)
 
-    def work(stop: Stop, _: Reporter) -> Identity:
+    def work(stop: Stop, report: Reporter) -> Identity:
         if options.show:
             return current(stop=stop)
         ask = show_prompt(options.json)
@@ -124,10 +141,19 @@ def login(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"type": "signed_in", **identity.shown()})
         return 0
-    print(f"Signed in as {clean(identity.user)}, tenant {clean(identity.tenant)}, by {identity.method}.")
+    print(
+        _(
+            "Signed in as {user}, tenant {tenant}, by {method}.",
+            user=clean(identity.user),
+            tenant=clean(identity.tenant),
+            method=identity.method,
+        )
+    )
     if identity.method == "device":
         print(
-            f"The sign-in is kept: {KEEP[identity.keep]}." if identity.keep != "none" else "It is not kept."
+            _("The sign-in is kept: {keep}.", keep=KEEP[identity.keep])
+            if identity.keep != "none"
+            else _("It is not kept.")
         )
     return 0
 
@@ -142,8 +168,8 @@ def _may_write_file(options: argparse.Namespace) -> bool:
         options.method = "cli" if cli_works(options.tenant) else "device"
     if options.method == "cli" or options.json or not sys.stdin.isatty() or platform_keeps_secrets():
         return False
-    print("This machine has no place that keeps secrets encrypted.", file=sys.stderr)
-    print("Keep the sign-in in a file that only you can read? [y/N] ", end="", file=sys.stderr, flush=True)
+    print(_("This machine has no place that keeps secrets encrypted."), file=sys.stderr)
+    print(_("Keep the sign-in in a file that only you can read? [y/N] "), end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
@@ -157,11 +183,11 @@ def logout(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"signed_out": before is not None, "user": before.user if before else None})
     elif before is None:
-        print("Nobody was signed in here.")
+        print(_("Nobody was signed in here."))
     else:
-        print(f"Signed out{' ' + clean(before.user) if before.user else ''}.")
+        print(_("Signed out {user}.", user=clean(before.user)) if before.user else _("Signed out."))
         if before.method == "cli":
-            print("The Azure CLI itself is still signed in; az logout ends that.")
+            print(_("The Azure CLI itself is still signed in; az logout ends that."))
     return 0
 
 
@@ -181,7 +207,12 @@ def workspaces(options: argparse.Namespace) -> int:
             print_json({"chosen": chosen.as_dict()})
         else:
             print(
-                f"{clean(chosen.name)} in {clean(chosen.resource_group)} is written into {clean(str(path))}."
+                _(
+                    "{chosen} in {resource_group} is written into {path}.",
+                    chosen=clean(chosen.name),
+                    resource_group=clean(chosen.resource_group),
+                    path=clean(str(path)),
+                )
             )
         return 0
     found = tuple(item for item in listed.found if item.matches(options.filter))
@@ -192,7 +223,10 @@ def workspaces(options: argparse.Namespace) -> int:
         where = f"{item.resource_group}, {item.subscription_name or item.subscription}, {item.location}"
         print(f"{clean(item.name, keep_newlines=False):<32} {clean(where, keep_newlines=False)}")
     if not found:
-        print("None fits.", file=sys.stderr)
+        print(_("None fits."), file=sys.stderr)
     for name in listed.refused:
-        print(f"The subscription {clean(name, keep_newlines=False)} did not tell its own.", file=sys.stderr)
+        print(
+            _("The subscription {name} did not tell its own.", name=clean(name, keep_newlines=False)),
+            file=sys.stderr,
+        )
     return 0

@@ -7,33 +7,38 @@ import sys
 
 from core.cli.parser import add_folder, add_json, folder_word
 from core.errors import RequestError
+from core.language import _, told
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the two commands."""
-    parser = commands.add_parser("models", help="list the models that the workspace has of this lab")
+    parser = commands.add_parser("models", help=_("list the models that the workspace has of this lab"))
     add_folder(parser)
     parser.add_argument(
-        "--all", action="store_true", help="every model made with OlivePress, not only this lab's name"
+        "--all", action="store_true", help=_("every model made with OlivePress, not only this lab's name")
     )
     add_json(parser)
     parser.set_defaults(run=models)
 
     parser = commands.add_parser(
         "fetch",
-        help="bring a registered model back, as a lab that can chat",
-        description="Bring a model of the workspace into DIR, a lab that can chat. A fetch that was stopped goes on.",
+        help=_("bring a registered model back, as a lab that can chat"),
+        description=_(
+            "Bring a model of the workspace into DIR, a lab that can chat. A fetch that was stopped goes on."
+        ),
     )
-    parser.add_argument("model", metavar="NAME[:VERSION]", help="the model (default version: the newest)")
-    parser.add_argument("folder", metavar="DIR", type=folder_word, help="where to; a new or an empty folder")
+    parser.add_argument("model", metavar="NAME[:VERSION]", help=_("the model (default version: the newest)"))
+    parser.add_argument(
+        "folder", metavar="DIR", type=folder_word, help=_("where to; a new or an empty folder")
+    )
     parser.add_argument(
         "--lab",
         default=".",
         type=folder_word,
         metavar="LAB",
-        help="the lab whose workspace is asked (default: here)",
+        help=_("the lab whose workspace is asked (default: here)"),
     )
-    parser.add_argument("--workspace", metavar="TEXT", help="the workspace's name, instead of a lab's")
+    parser.add_argument("--workspace", metavar="TEXT", help=_("the workspace's name, instead of a lab's"))
     add_json(parser)
     parser.set_defaults(run=fetch)
 
@@ -55,7 +60,12 @@ def models(options: argparse.Namespace) -> int:
         print_json({"models": [model.as_dict() for model in found]})
         return 0
     if not found:
-        print(f"{place.workspace} has no model{'' if options.all else ' ' + name} yet.", file=sys.stderr)
+        print(
+            _("{workspace} has no model yet.", workspace=place.workspace)
+            if options.all
+            else _("{workspace} has no model {name} yet.", workspace=place.workspace, name=name),
+            file=sys.stderr,
+        )
     for model in found:
         tags = ", ".join(f"{key}={value}" for key, value in sorted(model.tags.items()) if key != "made_with")
         print(clean(f"{model.name}:{model.version:<6} {model.created[:19]:<20} {tags}", keep_newlines=False))
@@ -74,9 +84,11 @@ def fetch(options: argparse.Namespace) -> int:
     from core.lab import Lab
     from core.text import clean, command
 
-    name, _, version = options.model.partition(":")
+    name, _colon, version = options.model.partition(":")
     if not name:
-        raise RequestError("No model is named.", options.model, "Write NAME or NAME:VERSION.", code="usage")
+        raise RequestError(
+            told("No model is named."), options.model, told("Write NAME or NAME:VERSION."), code="usage"
+        )
     if options.workspace:
         place = pick(signed_in(find_workspaces, as_json=options.json).found, options.workspace).place
     else:
@@ -90,7 +102,13 @@ def fetch(options: argparse.Namespace) -> int:
         print_json(result)
     else:
         print(
-            f"{result['name']}:{result['version']}, {human_bytes(result['bytes'])}, is in {clean(str(target))}."
+            _(
+                "{name}:{version}, {size}, is in {target}.",
+                name=result["name"],
+                version=result["version"],
+                size=human_bytes(result["bytes"]),
+                target=clean(str(target)),
+            )
         )
-        print(f"Talk to it: {command('chat', options.folder)}")
+        print(_("Talk to it: {command}", command=command("chat", options.folder)))
     return 0

@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import argparse
 
+from core.cli.commands import LANGUAGE
 from core.cli.parser import add_json, add_set, folder_word, parse_settings
-from core.language import LANGUAGES
+from core.language import LANGUAGES, _
 from core.resources import sample_file
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = commands.add_parser(
-        "new", help="make a lab", description="Make a lab: a folder with a recipe, lab.toml."
+        "new", help=_("make a lab"), description=_("Make a lab: a folder with a recipe, lab.toml.")
     )
-    parser.add_argument("folder", metavar="DIR", type=folder_word, help="the folder to make it in")
+    parser.add_argument("folder", metavar="DIR", type=folder_word, help=_("the folder to make it in"))
     parser.add_argument(
-        "--model", metavar="SRC", help="hub id, folder, azureml:// path, or rehearsal (the default)"
+        "--model", metavar="SRC", help=_("hub id, folder, azureml:// path, or rehearsal (the default)")
     )
-    records = parser.add_mutually_exclusive_group()
-    records.add_argument(
-        "--data", metavar="FILE", help="training records (default: the bundled travel questions)"
+    parser.add_argument(
+        "--data", metavar="FILE", help=_("training records (default: the bundled travel questions)")
     )
-    records.add_argument(
-        "--language",
+    parser.add_argument(
+        LANGUAGE,
+        metavar="CODE",
         choices=LANGUAGES,
         default="en",
-        help="the language of the bundled travel questions: %(choices)s (default: %(default)s)",
+        help=_(
+            "speak this language, and take the bundled travel questions in it: {names} (default of those: en)",
+            names=", ".join(LANGUAGES),
+        ),
     )
-    add_set(parser, "a recipe value, such as quantize.algorithm=rtn")
+    add_set(parser, _("a recipe value, such as quantize.algorithm=rtn"))
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -40,12 +44,18 @@ def run(options: argparse.Namespace) -> int:
     from core.text import clean, command
 
     settings = parse_settings(options.set)
-    if options.language != "en":
+    if options.language != "en" and options.data is None:
         settings = {"data.file": sample_file(options.language), **settings}
     lab = Lab.create(options.folder, options.model, options.data, settings)
     if options.json:
         print_json({"lab": str(lab.root), "recipe": str(lab.folder.recipe_path)})
         return 0
-    print(f"Made {clean(str(lab.folder.recipe_path), keep_newlines=False)}")
-    print(f"Next: {command('check', options.folder)}   then: {command('run', options.folder)}")
+    print(_("Made {path}", path=clean(str(lab.folder.recipe_path), keep_newlines=False)))
+    print(
+        _(
+            "Next: {check}   then: {run}",
+            check=command("check", options.folder),
+            run=command("run", options.folder),
+        )
+    )
     return 0

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from core.errors import MachineError
+from core.language import told
 
 READER_GONE = 141
 """The exit status when whoever read our output has left, as a shell reports it of a program that SIGPIPE ended."""
@@ -66,7 +67,7 @@ class _Closed(io.RawIOBase):
     def write(self, data: Any, /) -> int:
         if self._tell and len(data):
             self._tell = False
-            raise OutputLost(OSError(errno.EBADF, "it is closed"))
+            raise OutputLost(OSError(errno.EBADF, told("it is closed")))
         return len(data)
 
 
@@ -86,7 +87,9 @@ def guarded(run: Callable[[], int]) -> int:
         from core.cli.show import print_error
 
         why = lost.reason.strerror or str(lost.reason)
-        error = MachineError("Standard output cannot be written.", f"{why}.", lost.hint, code="output.lost")
+        error = MachineError(
+            told("Standard output cannot be written."), told("{why}.", why=why), lost.hint, code="output.lost"
+        )
         print_error(error)
         status = MachineError.exit_status
     sys.stderr.flush()

@@ -7,13 +7,15 @@ import difflib
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from itertools import pairwise
 from typing import Any, NoReturn
 
-from core.cli.commands import COMMANDS
+from core.cli.commands import COMMANDS, LANGUAGE
 from core.errors import RequestError
+from core.language import LANGUAGES, N_, _, told, words_of
 from core.options import without_comma
 from core.stages import STAGES
 from core.text import command
@@ -32,10 +34,10 @@ _SETTING = re.compile(r"[a-z_]+(\.[a-z_]+)?=", re.ASCII)
 _KEY = re.compile(r"[a-z_]+(\.[a-z_]+)?", re.ASCII)
 _NUMBER = re.compile(r"-\d+|-\d*\.\d+")
 
-_EPILOG = """\
+_EPILOG = N_("""\
 With no command, `olivepress [DIR]` opens the wizard on a lab's folder; with --plain it asks by lines.
 Exit statuses: 0 done, 2 wrong request, 3 a stage failed, 4 this machine cannot do it, 130 cancelled.
-"""
+""")
 
 
 class UsageError(RequestError):
@@ -50,11 +52,58 @@ class UsageError(RequestError):
         self.usage = usage
 
 
+class Help(argparse.HelpFormatter):
+    """Help whose own words are in the language in use; argparse's are those of a locale."""
+
+    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
+        super().add_usage(usage, actions, groups, _("usage: ") if prefix is None else prefix)
+
+    def start_section(self, heading: str | None) -> None:
+        super().start_section(_(heading) if heading else heading)
+
+
+class RawHelp(Help, argparse.RawDescriptionHelpFormatter):
+    """The same, with what stands behind the options as it is."""
+
+
+HEADINGS = (N_("positional arguments"), N_("options"))
+"""What argparse writes above words and options."""
+_WRONG = (
+    N_("the following arguments are required: {names}"),
+    N_("argument {name}: expected one argument"),
+    N_("argument {name}: expected at least one argument"),
+    N_("argument {name}: not allowed with argument {other}"),
+    N_("argument {name}: ignored explicit argument {value}"),
+    N_("argument {name}: invalid choice: {value} (choose from {choices})"),
+    N_("argument {name}: invalid {kind} value: {value}"),
+    N_("one of the arguments {names} is required"),
+)
+"""What argparse says of a wrong command line. What it says otherwise is shown as it is."""
+
+
+def _said_by_argparse(message: str) -> str:
+    """A message of argparse, in the language in use where that is known."""
+    error = sys.exc_info()[1]
+    reason = error.__context__ if isinstance(error, argparse.ArgumentError) else None
+    if isinstance(error, argparse.ArgumentError) and isinstance(reason, argparse.ArgumentTypeError):
+        return told("argument {name}: {reason}", name=error.argument_name or "", reason=words_of(reason))
+    for known in _WRONG:
+        form = re.escape(known).replace(r"\{", "(?P<").replace(r"\}", ">.+)")
+        if found := re.fullmatch(form, message, re.DOTALL):
+            return told(known, **found.groupdict())
+    return message
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that raises :class:`UsageError` where argparse would print and exit."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", Help)
+        super().__init__(*args, **{**kwargs, "add_help": False})
+        self.add_argument("-h", "--help", action="help", help=_("show this help message and exit"))
+
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message[:1].upper()}{message[1:]}.", usage=self.format_usage())
+        raise UsageError(told("{message!c}.", message=_said_by_argparse(message)), usage=self.format_usage())
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
         """Read the words after the command's name; options may stand anywhere among them.
@@ -83,8 +132,12 @@ class Parser(argparse.ArgumentParser):
             return self.parse_args(["--help"])
         near = difflib.get_close_matches(first.lower(), inner, n=1) if first else []
         raise UsageError(
-            f"{self.prog} does not know {first!r}." if first else f"{self.prog} needs to know what to do.",
-            hint=f"Did you mean {near[0]}?" if near else f"It can {', '.join(inner)}.",
+            told("{prog} does not know {first}.", prog=self.prog, first=repr(first))
+            if first
+            else told("{prog} needs to know what to do.", prog=self.prog),
+            hint=told("Did you mean {near}?", near=near[0])
+            if near
+            else told("It can {names}.", names=", ".join(inner)),
             usage=self.format_usage(),
         )
 
@@ -113,9 +166,9 @@ class Parser(argparse.ArgumentParser):
         following = [word for word in following[:2] if word != "="]
         if _KEY.fullmatch(value) and following and not following[0].startswith("--"):
             raise UsageError(
-                f"--set {value} has no value.",
-                f"The next word is {following[0]!r}.",
-                f"Write it without a space: --set {shlex.quote(f'{value}={following[0]}')}",
+                told("--set {value} has no value.", value=value),
+                told("The next word is {following}.", following=repr(following[0])),
+                told("Write it without a space: --set {value}", value=shlex.quote(f"{value}={following[0]}")),
                 usage=self.format_usage(),
             )
 
@@ -127,9 +180,9 @@ class Parser(argparse.ArgumentParser):
             takes_one = action is not None and action.nargs is None
             if takes_one and value.startswith("-") and not _NUMBER.fullmatch(value) and " " not in value:
                 raise UsageError(
-                    f"{word} needs a value.",
-                    f"The next word is {value!r}, an option.",
-                    f"A value that begins with a dash is written {word}=VALUE.",
+                    told("{word} needs a value.", word=word),
+                    told("The next word is {value}, an option.", value=repr(value)),
+                    told("A value that begins with a dash is written {word}=VALUE.", word=word),
                     usage=self.format_usage(),
                 )
 
@@ -142,8 +195,13 @@ class Parser(argparse.ArgumentParser):
             values = words[at + 1 : at + 1 + action.nargs]
             if len(values) < action.nargs or any(value.startswith("-") for value in values):
                 raise UsageError(
-                    f"{word} needs {' and '.join(action.metavar or ())}.",
-                    f"Given is: {' '.join(words[at:])}.",
+                    told(
+                        "{word} needs {first} and {second}.",
+                        word=word,
+                        first=(action.metavar or ("",))[0],
+                        second=(action.metavar or ("",))[-1],
+                    ),
+                    told("Given is: {names}.", names=" ".join(words[at:])),
                     usage=self.format_usage(),
                 )
 
@@ -151,13 +209,15 @@ class Parser(argparse.ArgumentParser):
         option = next((word for word in rest if word.startswith("-") and word != "--"), None)
         if option is None:
             raise UsageError(
-                "Too many words.", f"Not understood: {' '.join(rest)}.", usage=self.format_usage()
+                told("Too many words."),
+                told("Not understood: {names}.", names=" ".join(rest)),
+                usage=self.format_usage(),
             )
         name = option.split("=")[0]
         near = difflib.get_close_matches(name, self._option_string_actions, n=1)
         raise UsageError(
-            f"{self.prog} has no option {name}.",
-            hint=f"Did you mean {near[0]}?" if near else "",
+            told("{prog} has no option {name}.", prog=self.prog, name=name),
+            hint=told("Did you mean {near}?", near=near[0]) if near else "",
             usage=self.format_usage(),
         )
 
@@ -174,12 +234,25 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of every command. Each command's module adds its own by ``add(commands)``."""
     parser = Parser(
         prog="olivepress",
-        description="Take a language model through a whole lab: "
-        "check, data, quantize, finetune, optimize, chat, upload.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=_(
+            "Take a language model through a whole lab: check, data, quantize, finetune, optimize, "
+            "chat, upload."
+        ),
+        epilog=_(_EPILOG),
+        formatter_class=RawHelp,
     )
-    parser.add_argument("--version", action="version", version=f"olivepress {__version__}")
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"olivepress {__version__}",
+        help=_("show program's version number and exit"),
+    )
+    parser.add_argument(
+        LANGUAGE,
+        metavar="CODE",
+        choices=tuple(LANGUAGES),
+        help=_("speak this language: {names}", names=", ".join(LANGUAGES)),
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in dict.fromkeys(_MODULES.get(name, name) for name in COMMANDS):
         import_module(f"core.cli.{module}").add(commands)
@@ -217,30 +290,40 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _no_command(first: str, rest: Sequence[str], named: str | None) -> UsageError:
-    usage = "usage: olivepress COMMAND [DIR] ...\n"
+    usage = _("usage: ") + "olivepress COMMAND [DIR] ...\n"
     if first in STAGES:
         words = ("run", *rest[:1], first, *rest[1:])
-        return UsageError(f"{first} is a stage.", hint=f"Run it with: {command(*words)}", usage=usage)
+        return UsageError(
+            told("{first} is a stage.", first=first),
+            hint=told("Run it with: {command}", command=command(*words)),
+            usage=usage,
+        )
     near = difflib.get_close_matches(first.lower(), COMMANDS, n=1)
     if near and not os.path.isdir(first):
         return UsageError(
-            f"There is no command {first!r}.", hint=f"Did you mean: {command(near[0], *rest)}", usage=usage
+            told("There is no command {first}.", first=repr(first)),
+            hint=told("Did you mean: {command}", command=command(near[0], *rest)),
+            usage=usage,
         )
     if named is not None:
         others = list(rest)
         others.remove(named)
         return UsageError(
-            "The command comes first.", hint=f"Write: {command(named, first, *others)}", usage=usage
+            told("The command comes first."),
+            hint=told("Write: {command}", command=command(named, first, *others)),
+            usage=usage,
         )
     return UsageError(
-        f"There is no command {first!r}.", hint="The commands are: " + ", ".join(COMMANDS) + ".", usage=usage
+        told("There is no command {first}.", first=repr(first)),
+        hint=told("The commands are: {names}.", names=", ".join(COMMANDS)),
+        usage=usage,
     )
 
 
 def folder_word(text: str) -> str:
     """A folder as it was typed, with ``~`` filled in; never to be taken for a stage or an option later."""
     if not text:
-        raise argparse.ArgumentTypeError("the name is empty")
+        raise argparse.ArgumentTypeError(told("the name is empty"))
     return f"./{text}" if text in STAGES or text.startswith("-") else os.path.expanduser(text)
 
 
@@ -249,9 +332,13 @@ def whole_number(text: str) -> int:
     try:
         value = int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number{without_comma(text)}") from None
+        raise argparse.ArgumentTypeError(
+            told(
+                "{text} is no whole number{without_comma}", text=repr(text), without_comma=without_comma(text)
+            )
+        ) from None
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is too small: it must be at least 1")
+        raise argparse.ArgumentTypeError(told("{text} is too small: it must be at least 1", text=text))
     return value
 
 
@@ -263,15 +350,14 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
         default=".",
         type=folder_word,
         metavar="DIR",
-        help="the lab's folder (default: here)",
+        help=_("the lab's folder (default: here)"),
     )
 
 
-def add_json(parser: argparse.ArgumentParser, what: str = "one JSON object") -> None:
-    """``--json``."""
-    parser.add_argument(
-        "--json", action="store_true", help=f"print {what} and nothing else on standard output"
-    )
+def add_json(parser: argparse.ArgumentParser, what: str = "") -> None:
+    """``--json``, and what it does if it is not to print one object."""
+    usual = _("print one JSON object and nothing else on standard output")
+    parser.add_argument("--json", action="store_true", help=what or usual)
 
 
 def add_set(parser: argparse.ArgumentParser, what: str) -> None:
@@ -281,7 +367,7 @@ def add_set(parser: argparse.ArgumentParser, what: str) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help=f"{what}; in text, \\n is a line break, \\t a tab, \\\\ a backslash",
+        help=_("{what}; in text, \\n is a line break, \\t a tab, \\\\ a backslash", what=what),
     )
 
 
@@ -304,10 +390,14 @@ def parse_settings(words: Iterable[str], section: str = "") -> dict[str, Any]:
             name = f"{section}.{name}"
         if not equals:
             raise RequestError(
-                f"--set {word} has no value.", hint="Write it as --set KEY=VALUE.", code="recipe.value"
+                told("--set {word} has no value.", word=word),
+                hint=told("Write it as --set KEY=VALUE."),
+                code="recipe.value",
             )
         try:
             values[name] = find_option(name, "--set").parse(text)
         except ValueError as error:
-            raise RequestError(f"--set {name} is wrong.", f"{error}.", code="recipe.value") from None
+            raise RequestError(
+                told("--set {name} is wrong.", name=name), told("{error}.", error=error), code="recipe.value"
+            ) from None
     return values

@@ -15,6 +15,7 @@ from core.cli.parser import add_json, folder_word
 from core.cli.show import EventPrinter, print_json, print_result
 from core.errors import Do, RequestError
 from core.folder import lab_folder
+from core.language import _, told
 from core.recipe import OPTIONS, Recipe
 from core.remote.asked import DEFAULT_HOURS, MOST_HOURS, SERVICES, STAGES_THERE, On, handed_on
 from core.stages import STAGES, default_stages
@@ -28,55 +29,73 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "run",
-        help="run stages of the lab",
-        description="Run stages of the lab (default: " + " ".join(default_stages()) + "). "
-        "A stage whose inputs have not changed is not run again.",
+        help=_("run stages of the lab"),
+        description=_(
+            "Run stages of the lab (default: {names}). A stage whose inputs have not changed is not "
+            "run again.",
+            names=" ".join(default_stages()),
+        ),
     )
     parser.add_argument(
         "words",
         nargs="*",
         metavar="[DIR] STAGE",
-        help="the lab's folder (default: here), then " + ", ".join(STAGES),
+        help=_("the lab's folder (default: here), then {names}", names=", ".join(STAGES)),
     )
-    parser.add_argument("--detach", action="store_true", help="start and return; the run goes on by itself")
-    parser.add_argument("--force", action="store_true", help="run even if nothing has changed")
     parser.add_argument(
-        "--verify", action="store_true", help="read every byte of earlier results, not sizes and times alone"
+        "--detach", action="store_true", help=_("start and return; the run goes on by itself")
+    )
+    parser.add_argument("--force", action="store_true", help=_("run even if nothing has changed"))
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help=_("read every byte of earlier results, not sizes and times alone"),
     )
     parser.add_argument(
         "--gpus",
         type=_gpus,
         metavar="N",
-        help='GPUs to finetune on, or "auto" for as many as pay (default: finetune.gpus of lab.toml)',
+        help=_('GPUs to finetune on, or "auto" for as many as pay (default: finetune.gpus of lab.toml)'),
     )
     parser.add_argument(
         "--on",
         choices=SERVICES,
-        help="run on a machine of the lab's Azure ML workspace; the results come back here",
+        help=_("run on a machine of the lab's Azure ML workspace; the results come back here"),
     )
     parser.add_argument(
-        "--compute", metavar="NAME", help="with --on: the cluster or instance (olivepress compute lists them)"
+        "--compute",
+        metavar="NAME",
+        help=_("with --on: the cluster or instance (olivepress compute lists them)"),
     )
     parser.add_argument(
         "--hours",
         type=float,
         metavar="H",
         default=DEFAULT_HOURS,
-        help=f"with --on: end the job there after so long (default: {DEFAULT_HOURS:g})",
+        help=_(
+            "with --on: end the job there after so long (default: {default_hours:g})",
+            default_hours=DEFAULT_HOURS,
+        ),
     )
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="with --on: show the job's file, what it may cost, and what would go up; send nothing",
+        help=_("with --on: show the job's file, what it may cost, and what would go up; send nothing"),
     )
-    there = parser.add_argument_group("on the machine of a job")
-    there.add_argument("--from", dest="source", metavar="FOLDER", help="what was sent; no DIR is named then")
-    there.add_argument("--keep", metavar="FOLDER", help="with --from: where results and checkpoints are kept")
-    there.add_argument("--model", metavar="FOLDER", help="with --from: the model to start from")
+    there = parser.add_argument_group(_("on the machine of a job"))
+    there.add_argument(
+        "--from", dest="source", metavar="FOLDER", help=_("what was sent; no DIR is named then")
+    )
+    there.add_argument(
+        "--keep", metavar="FOLDER", help=_("with --from: where results and checkpoints are kept")
+    )
+    there.add_argument("--model", metavar="FOLDER", help=_("with --from: the model to start from"))
     parser.add_argument(
-        "--no-check", action="store_true", help="do not look first whether this machine can do it"
+        "--no-check", action="store_true", help=_("do not look first whether this machine can do it")
     )
-    add_json(parser, "the events of the jobs, one JSON object a line,")
+    add_json(
+        parser, _("print the events of the jobs, one JSON object a line, and nothing else on standard output")
+    )
     parser.set_defaults(run=run)
 
 
@@ -109,17 +128,18 @@ def split_words(words: list[str], unnamed: Sequence[str]) -> tuple[str, list[str
 
 def _no_stage(word: str, words: list[str]) -> RequestError:
     others = [each for each in words if each != word]
-    hint = "The stages are: " + ", ".join(STAGES) + "."
+    hint = told("The stages are: {names}.", names=", ".join(STAGES))
     near = difflib.get_close_matches(word.lower(), STAGES, n=1)
     if near:
-        hint = f"Did you mean {near[0]}? {hint}"
+        hint = told("Did you mean {near}? {hint}", near=near[0], hint=hint)
     elif word in COMMANDS:
-        hint = (
-            f"It is a command of its own: {command(word, *(each for each in others if each not in STAGES))}"
+        hint = told(
+            "It is a command of its own: {command}",
+            command=command(word, *(each for each in others if each not in STAGES)),
         )
     elif os.path.isdir(word) and all(each in STAGES for each in others):
-        hint = f"The lab's folder comes first: {command('run', word, *others)}"
-    return RequestError(f"There is no stage {word!r}.", hint=hint, code="stage.unknown")
+        hint = told("The lab's folder comes first: {command}", command=command("run", word, *others))
+    return RequestError(told("There is no stage {word}.", word=repr(word)), hint=hint, code="stage.unknown")
 
 
 def _open(words: list[str], folder: str) -> Lab:
@@ -130,16 +150,19 @@ def _open(words: list[str], folder: str) -> Lab:
         first = words[0]
         if first in STAGES and lab_folder(first).recipe_path.exists():
             raise RequestError(
-                "There is no lab here.",
-                f"{first} was taken for the stage. There is a folder of that name with a lab in it.",
-                f"For that lab: {command('run', f'./{first}', *words[1:])}",
+                told("There is no lab here."),
+                told(
+                    "{first} was taken for the stage. There is a folder of that name with a lab in it.",
+                    first=first,
+                ),
+                told("For that lab: {command}", command=command("run", f"./{first}", *words[1:])),
                 code="lab.missing",
             )
         near = difflib.get_close_matches(first.lower(), STAGES, n=1)
         if near and first not in STAGES and not os.path.exists(folder):
             raise RequestError(
-                f"There is neither a stage nor a folder {first!r}.",
-                hint=f"Did you mean: {command('run', near[0], *words[1:])}",
+                told("There is neither a stage nor a folder {first}.", first=repr(first)),
+                hint=told("Did you mean: {command}", command=command("run", near[0], *words[1:])),
                 code="stage.unknown",
             )
     return Lab.open(folder)
@@ -199,7 +222,7 @@ def _run_all(
         if isinstance(result, int):
             return result
         if not options.json:
-            print_result(stage, result.numbers, "unchanged, nothing to do" if result.reused else "done")
+            print_result(stage, result.numbers, reused=result.reused)
         choices |= handed_on(choices, lab.job(result.job).folder)
     return 0
 
@@ -208,23 +231,30 @@ def _refuse_halves(options: argparse.Namespace) -> None:
     """Refuse options that mean nothing without another."""
     if options.on and not options.compute:
         raise RequestError(
-            "The compute is not named.",
-            "--on azureml needs --compute NAME.",
-            ("See what there is: ", Do.of("compute", options.words[0] if options.words else ".")),
+            told("The compute is not named."),
+            told("--on azureml needs --compute NAME."),
+            told(
+                "See what there is: {command}",
+                command=Do.of("compute", options.words[0] if options.words else "."),
+            ),
             code="usage",
         )
     if not options.on and (options.compute or options.dry_run):
         what = "--compute" if options.compute else "--dry-run"
-        raise RequestError(f"{what} is for a run elsewhere.", hint="Add --on azureml.", code="usage")
+        raise RequestError(
+            told("{what} is for a run elsewhere.", what=what), hint=told("Add --on azureml."), code="usage"
+        )
     if options.on and not 0 < options.hours <= MOST_HOURS:
         raise RequestError(
-            "That is no time for a job.",
-            f"--hours {options.hours:g}.",
-            f"Between 0 and {MOST_HOURS:g}.",
+            told("That is no time for a job."),
+            told("--hours {hours:g}.", hours=options.hours),
+            told("Between 0 and {most_hours:g}.", most_hours=MOST_HOURS),
             code="usage",
         )
     if bool(options.source) != bool(options.keep) or (options.model and not options.source):
-        raise RequestError("--from and --keep go together.", "--model goes with both.", code="usage")
+        raise RequestError(
+            told("--from and --keep go together."), told("--model goes with both."), code="usage"
+        )
 
 
 def _refuse_there(stages: list[str]) -> None:
@@ -232,8 +262,8 @@ def _refuse_there(stages: list[str]) -> None:
     for stage in stages:
         if stage not in STAGES_THERE:
             raise RequestError(
-                f"{stage} runs on this machine only.",
-                hint="Leave it out, and run it without --on.",
+                told("{stage} runs on this machine only.", stage=stage),
+                hint=told("Leave it out, and run it without --on."),
                 code="usage",
             )
 
@@ -286,7 +316,7 @@ def _run_there(options: argparse.Namespace) -> int:
             if isinstance(result, int):
                 return result
             if not options.json:
-                print_result(stage, result.numbers, "unchanged, nothing to do" if result.reused else "done")
+                print_result(stage, result.numbers, reused=result.reused)
             job = lab.job(result.job)
             node.keep_result(stage, result.numbers, job.seconds, job.peaks)
     return 0

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from core.cli.parser import add_folder, add_json, whole_number
+from core.language import _, shown, told, words_of
 from core.search.space import SearchLimits, read_loss, read_seconds, read_size, read_speed
 
 if TYPE_CHECKING:
@@ -18,56 +19,71 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "search",
-        help="find the settings of quantize that are best within limits, or with --finetune those of a training",
-        description="Try algorithms, group sizes and layers of 8 bits within the limits that you state: each on some "
-        "layers, the most promising as a whole. With --finetune: learning rate, rank and scale, by short trainings. "
-        "What was measured once is not measured again. --pick puts one of them into lab.toml.",
+        help=_(
+            "find the settings of quantize that are best within limits, or with --finetune those of "
+            "a training"
+        ),
+        description=_(
+            "Try algorithms, group sizes and layers of 8 bits within the limits that you state: each "
+            "on some layers, the most promising as a whole. With --finetune: learning rate, rank and "
+            "scale, by short trainings. What was measured once is not measured again. --pick puts "
+            "one of them into lab.toml."
+        ),
     )
     add_folder(parser)
     parser.add_argument(
-        "--finetune", action="store_true", help="look for a training's rate, rank and scale instead"
+        "--finetune", action="store_true", help=_("look for a training's rate, rank and scale instead")
     )
     parser.add_argument(
-        "--max-size", type=_read(read_size), metavar="SIZE", help="of the quantized weights, such as 2.5GB"
+        "--max-size", type=_read(read_size), metavar="SIZE", help=_("of the quantized weights, such as 2.5GB")
     )
     parser.add_argument(
         "--max-loss",
         type=_read(read_loss),
         metavar="SHARE",
-        help="how much perplexity on held-out records may rise, such as 1%%",
+        help=_("how much perplexity on held-out records may rise, such as 1%%"),
     )
     parser.add_argument(
-        "--min-speed", type=_read(read_speed), metavar="N", help="tokens a second as ONNX on this machine"
+        "--min-speed", type=_read(read_speed), metavar="N", help=_("tokens a second as ONNX on this machine")
     )
     parser.add_argument(
-        "--within", type=_read(read_seconds), metavar="TIME", help="how long it may take, such as 20m"
+        "--within", type=_read(read_seconds), metavar="TIME", help=_("how long it may take, such as 20m")
     )
     parser.add_argument(
-        "--algorithms", type=_names, default=[], metavar="A,B", help="try these alone (default: all)"
+        "--algorithms", type=_names, default=[], metavar="A,B", help=_("try these alone (default: all)")
     )
     parser.add_argument(
-        "--groups", type=_groups, default=[], metavar="N,N", help="group sizes (default: 128,64,32 that fit)"
+        "--groups",
+        type=_groups,
+        default=[],
+        metavar="N,N",
+        help=_("group sizes (default: 128,64,32 that fit)"),
     )
     parser.add_argument(
-        "--no-mixed", action="store_true", help="the same bits for all layers: do not try 8 bits for some"
+        "--no-mixed", action="store_true", help=_("the same bits for all layers: do not try 8 bits for some")
     )
     parser.add_argument(
-        "--finalists", type=whole_number, metavar="N", help="how many are made as a whole (default: 3)"
+        "--finalists", type=whole_number, metavar="N", help=_("how many are made as a whole (default: 3)")
     )
     parser.add_argument(
-        "--tries", type=whole_number, metavar="N", help="with --finetune: trainings (default: 12)"
+        "--tries", type=whole_number, metavar="N", help=_("with --finetune: trainings (default: 12)")
     )
-    parser.add_argument("--last", action="store_true", help="show the last search again; nothing is run")
+    parser.add_argument("--last", action="store_true", help=_("show the last search again; nothing is run"))
     parser.add_argument(
-        "--pick", metavar="N", help="put that number of the last search, or the best, into lab.toml"
-    )
-    parser.add_argument(
-        "--detach", action="store_true", help="start and return; the search goes on by itself"
+        "--pick", metavar="N", help=_("put that number of the last search, or the best, into lab.toml")
     )
     parser.add_argument(
-        "--no-check", action="store_true", help="do not look first whether this machine can do it"
+        "--detach", action="store_true", help=_("start and return; the search goes on by itself")
     )
-    add_json(parser, "the events of the job, then the result, one JSON object a line,")
+    parser.add_argument(
+        "--no-check", action="store_true", help=_("do not look first whether this machine can do it")
+    )
+    add_json(
+        parser,
+        _(
+            "print the events of the job, then the result, one JSON object a line, and nothing else on standard output"
+        ),
+    )
     parser.set_defaults(run=run)
 
 
@@ -76,7 +92,7 @@ def _read(read: Callable[[str], float]) -> Callable[[str], float]:
         try:
             return read(text)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
+            raise argparse.ArgumentTypeError(words_of(error)) from None
 
     return parse
 
@@ -110,9 +126,11 @@ def run(options: argparse.Namespace) -> int:
     asked = _asked(options)
     if options.finetune and (wrong := [name for name in _OF_QUANTIZE if name in asked]):
         raise UsageError(
-            f"{_OF_QUANTIZE[wrong[0]]} is a limit of quantize, not of a training.",
-            hint="With --finetune there are --within and --tries.",
-            usage="usage: olivepress search [DIR] --finetune [--within TIME] [--tries N]\n",
+            told(
+                "{of_quantize} is a limit of quantize, not of a training.", of_quantize=_OF_QUANTIZE[wrong[0]]
+            ),
+            hint=told("With --finetune there are --within and --tries."),
+            usage=_("usage: ") + "olivepress search [DIR] --finetune [--within TIME] [--tries N]\n",
         )
     if not options.no_check:
         from core.check import require
@@ -181,9 +199,9 @@ def _pick(lab: Lab, board: Board, word: str, *, as_json: bool) -> int:
 
     if word == "best" and board.best is None:
         raise RequestError(
-            "The last search found none that is within the limits.",
+            told("The last search found none that is within the limits."),
             board.limits,
-            "Pick one by its number, or search with other limits.",
+            told("Pick one by its number, or search with other limits."),
             code="search.pick",
         )
     number = board.best if word == "best" else int(word) if word.isdecimal() else -1
@@ -194,23 +212,23 @@ def _pick(lab: Lab, board: Board, word: str, *, as_json: bool) -> int:
     else:
         for name, value in picked.values.items():
             say(f"{name} = {value!r}" if isinstance(value, str) else f"{name} = {value}")
-        say(f"These stand in {lab.folder.recipe_path} now.")
+        say(_("These stand in {recipe_path} now.", recipe_path=lab.folder.recipe_path))
     return 0
 
 
 def print_board(board: Board, folder: str) -> None:
     """The tries of a search as a table and as points, on standard output."""
-    from core.cli.show import say
+    from core.cli.show import cells, padded, say
     from core.searched import PLOT_LEGEND, plot, refused_words, table
     from core.text import command
 
     found = table(board)
-    rows = [found.heads, *found.rows]
+    rows = [tuple(map(shown, row)) for row in (found.heads, *found.rows)]
     used = [at for at in range(len(found.heads)) if any(row[at] for row in found.rows)]
-    widths = [max(len(row[at]) for row in rows) for at in used]
+    widths = [max(cells(row[at]) for row in rows) for at in used]
     for row in rows:
-        line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        say((line.rstrip(), "bold") if row is found.heads or row[0] == "*" else line.rstrip(), fold=False)
+        line = "  ".join(padded(cell, width) for cell, width in zip(row, widths, strict=True))
+        say((line.rstrip(), "bold") if row is rows[0] or row[0] == "*" else line.rstrip(), fold=False)
     if refused := refused_words(board):
         say(refused)
     lines = plot([each for each in board.tries if each.state != "refused"])
@@ -223,11 +241,15 @@ def print_board(board: Board, folder: str) -> None:
     if board.note:
         say((board.note, "yellow"))
     if any(each.part < 1 and each.loss is not None for each in board.tries):
-        say("~ is an estimate: from some of the layers, or a part of the training.")
+        say(_("~ is an estimate: from some of the layers, or a part of the training."))
     words = ["--finetune"] if board.kind == "finetune" else []
     if board.best is not None:
         best = board.picked(board.best)
-        say((f"Best: {best.number}, {best.title}.", "green"))
+        say((_("Best: {number}, {title}.", number=best.number, title=best.title), "green"))
     say(
-        f"Put one into lab.toml: {command('search', folder, *words, '--pick', board.best or 'N')}", fold=False
+        _(
+            "Put one into lab.toml: {command}",
+            command=command("search", folder, *words, "--pick", board.best or "N"),
+        ),
+        fold=False,
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from core.cli.parser import add_folder, add_json, whole_number
 from core.errors import LabError, RequestError
+from core.language import _, told
 from core.text import clean
 
 if TYPE_CHECKING:
@@ -25,49 +26,57 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "serve",
-        help="an OpenAI-compatible server of base and adapters",
-        description="Serve the optimized model to programs that speak to OpenAI's API: the base by the lab's name, "
-        "each adapter as NAME:ADAPTER. Only this machine can ask unless --host says otherwise. Ctrl-C ends it.",
+        help=_("an OpenAI-compatible server of base and adapters"),
+        description=_(
+            "Serve the optimized model to programs that speak to OpenAI's API: the base by the lab's "
+            "name, each adapter as NAME:ADAPTER. Only this machine can ask unless --host says "
+            "otherwise. Ctrl-C ends it."
+        ),
     )
     add_folder(parser)
     parser.add_argument(
-        "--port", type=_port, default=8000, metavar="N", help="0 for any that is free (default: 8000)"
+        "--port", type=_port, default=8000, metavar="N", help=_("0 for any that is free (default: 8000)")
     )
     parser.add_argument(
-        "--host", default="127.0.0.1", metavar="ADDRESS", help="the address to listen on (default: 127.0.0.1)"
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help=_("the address to listen on (default: 127.0.0.1)"),
     )
     parser.add_argument(
         "--key-file",
         metavar="FILE",
-        help=f"a file with the key that clients must send (or set {KEY_VARIABLE})",
+        help=_(
+            "a file with the key that clients must send (or set {key_variable})", key_variable=KEY_VARIABLE
+        ),
     )
     parser.add_argument(
-        "--allow-origin", action="append", default=[], metavar="ORIGIN", help="web pages that may ask"
+        "--allow-origin", action="append", default=[], metavar="ORIGIN", help=_("web pages that may ask")
     )
     parser.add_argument(
-        "--queue", type=whole_number, default=64, metavar="N", help="requests that may wait (default: 64)"
+        "--queue", type=whole_number, default=64, metavar="N", help=_("requests that may wait (default: 64)")
     )
     parser.add_argument(
         "--time-limit",
         type=whole_number,
         default=600,
         metavar="N",
-        help="seconds that a request may wait, and then be answered (default: 600)",
+        help=_("seconds that a request may wait, and then be answered (default: 600)"),
     )
     parser.add_argument(
         "--max-tokens",
         type=whole_number,
         metavar="N",
-        help="the longest answer (default: what the context holds)",
+        help=_("the longest answer (default: what the context holds)"),
     )
     parser.add_argument(
         "--cache-mib",
         type=whole_number,
         default=1024,
         metavar="N",
-        help="memory for conversations that go on, in MiB (default: 1024)",
+        help=_("memory for conversations that go on, in MiB (default: 1024)"),
     )
-    add_json(parser, "one JSON object when it is ready")
+    add_json(parser, _("print one JSON object when it is ready, and nothing else on standard output"))
     parser.set_defaults(run=run)
 
 
@@ -94,10 +103,10 @@ def run(options: argparse.Namespace) -> int:
         limits=limits,
         on_log=_log,
     )
-    before = {each: signal.signal(each, lambda *_: server.end()) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: signal.signal(each, lambda *__: server.end()) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         with server:
-            print(f"Loading the model. It will answer at {server.url}", file=sys.stderr)
+            print(_("Loading the model. It will answer at {url}", url=server.url), file=sys.stderr)
             try:
                 server.wait_ready()
             except LabError:
@@ -109,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-    print("The server has ended.", file=sys.stderr)
+    print(_("The server has ended."), file=sys.stderr)
     return 0
 
 
@@ -119,9 +128,9 @@ def _tell(server: ModelServer, as_json: bool) -> None:
 
         print_json({"url": server.url, "models": server.models(), "pid": os.getpid()})
         return
-    print(f"Serving at {server.url}   (Ctrl-C ends it)", flush=True)
+    print(_("Serving at {url}   (Ctrl-C ends it)", url=server.url), flush=True)
     for name in server.models():
-        print(f"  model {clean(name, keep_newlines=False)}", flush=True)
+        print("  " + _("model {name}", name=clean(name, keep_newlines=False)), flush=True)
 
 
 def _log(line: str) -> None:
@@ -137,11 +146,11 @@ def _key(file: str | None) -> str | None:
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        why = error.strerror if isinstance(error, OSError) else told("it is not text")
         raise RequestError(
-            "The key's file cannot be read.",
-            f"{path}: {why}.",
-            "Name a file with the key in it.",
+            told("The key's file cannot be read."),
+            told("{path}: {why}.", path=path, why=why),
+            told("Name a file with the key in it."),
             code="serve.key",
         ) from None
 
@@ -152,5 +161,7 @@ def _port(text: str) -> int:
     except ValueError:
         port = -1
     if not 0 <= port <= _LARGEST_PORT:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to {_LARGEST_PORT}")
+        raise argparse.ArgumentTypeError(
+            told("{text} is no port: 0 to {largest_port}", text=repr(text), largest_port=_LARGEST_PORT)
+        )
     return port

@@ -10,13 +10,14 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 from core.cli.parser import UsageError
-from core.errors import Cancelled, LabError
+from core.errors import Cancelled, LabError, said, text_of
 from core.events import Event, Reporter, TimeLeft, log_line
 from core.formats import duration, human_bytes, number, time_left
+from core.language import N_, Told, _, shown
 from core.stages import STAGES, assessment, result_lines
 from core.text import clean, json_line
 
@@ -38,6 +39,22 @@ TONES = {
 }
 """The colours of states, of checks and of jobs."""
 
+STATES = {
+    "queued": N_("queued"),
+    "running": N_("running"),
+    "cancelling": N_("cancelling"),
+    "succeeded": N_("succeeded"),
+    "failed": N_("failed"),
+    "cancelled": N_("cancelled"),
+    "crashed": N_("crashed"),
+}
+"""The states of jobs, to be translated where they are shown."""
+
+_OVER = {
+    "succeeded": N_("{stage} is done, after {time}."),
+    "failed": N_("{stage} failed, after {time}."),
+    "cancelled": N_("{stage} was stopped, after {time}."),
+}
 _BAR = 24
 _REDRAWN_S = 0.1
 _TOLD_FROM_S = 2.0
@@ -81,7 +98,31 @@ def say(*parts: Part, head: Part | list[Part] = "", to: TextIO | None = None, fo
 
 
 def _cleaned(part: Part) -> Part:
-    return clean(part) if isinstance(part, str) else (clean(part[0]), part[1])
+    return clean(shown(part)) if isinstance(part, str) else (clean(shown(part[0])), part[1])
+
+
+def cells(text: str) -> int:
+    """How many columns of a terminal a text takes."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def on_screen(text: str) -> str:
+    """A question as :func:`input` is to show it."""
+    return text
+
+
+def padded(text: str, width: int) -> str:
+    """A text with blanks behind it up to so many columns."""
+    return text + " " * (width - cells(text))
+
+
+def state_word(state: str) -> str:
+    """A job's state for people."""
+    return _(STATES[state]) if state in STATES else state
 
 
 def _plain(part: Part) -> str:
@@ -106,10 +147,10 @@ def print_error(error: LabError, *, as_json: bool = False) -> None:
     moving.end()
     if isinstance(error, UsageError):
         print(error.usage, end="", file=sys.stderr)
-    say((clean(error.title), "bold"), head=("error: ", "bold red"), to=sys.stderr)
-    for line in clean(error.detail).splitlines():
+    say((error.title, "bold"), head=(_("error: "), "bold red"), to=sys.stderr)
+    for line in clean(shown(error.detail)).splitlines():
         say(line, head="  ", to=sys.stderr)
-    for line in clean(error.hint).splitlines():
+    for line in clean(said(error.advice)).splitlines():
         say((line, "cyan"), head="  ", to=sys.stderr, fold=False)
     if as_json:
         print_json({"type": "error", "error": error.as_dict(), "exit_status": error.exit_status})
@@ -117,7 +158,7 @@ def print_error(error: LabError, *, as_json: bool = False) -> None:
 
 def print_cancelled(*, as_json: bool = False) -> None:
     """Says on standard error that the user stopped the command; as JSON on standard output too, if asked."""
-    say(("cancelled", TONES["cancelled"]), to=sys.stderr)
+    say((_("cancelled"), TONES["cancelled"]), to=sys.stderr)
     if as_json:
         error = Cancelled()
         print_json({"type": "error", "error": error.as_dict(), "exit_status": error.exit_status})
@@ -166,6 +207,27 @@ moving = MovingLine()
 """The one of this process."""
 
 
+def phase_words(event: Mapping[str, Any]) -> str:
+    """What a job is at, for people."""
+    phase = text_of(event, "phase")
+    return clean(shown(phase) if isinstance(phase, Told) else _(phase), keep_newlines=False)
+
+
+def progress_words(
+    phase: str, done: float | None, total: float | None, left: float | None, loss: float | None = None
+) -> str:
+    """What a job is at and how far, the time that is left, and its loss, where these are known."""
+    parts = [phase]
+    if total:
+        count = number if total < 1e6 else human_bytes
+        parts = [_("{phase} {done} of {total}", phase=phase, done=count(done or 0), total=count(total))]
+    if left is not None:
+        parts.append(shown(time_left(left)))
+    if loss is not None:
+        parts.append(_("loss {loss:.4f}", loss=loss))
+    return ", ".join(filter(None, parts))
+
+
 class EventPrinter:
     """Shows a job's events to people on standard error.
 
@@ -194,10 +256,13 @@ class EventPrinter:
         elif kind == "metric" and event["name"] in ("loss", "eval_loss"):
             self._loss = event["value"]
             if event["name"] == "eval_loss" and event["value"] is not None:
-                self._line(f"  eval loss {event['value']:.4f} at step {event.get('step')}")
+                self._line(
+                    "  ",
+                    _("eval loss {value:.4f} at step {step}", value=event["value"], step=event.get("step")),
+                )
         elif kind == "log" and event["level"] in ("info", "warning", "error"):
             style = {"warning": "yellow", "error": "red"}.get(event["level"], "")
-            self._line("  ", (log_line(event["text"], event["level"]), style))
+            self._line("  ", (log_line(shown(text_of(event, "text")), event["level"]), style))
         elif kind == "state" and event["state"] != "queued":
             self._state(event["job"], event["state"])
 
@@ -205,36 +270,32 @@ class EventPrinter:
         if state == "running":
             self._begin()
         stage = STAGES.get(job.rpartition("-")[0])
-        who = clean(stage.title if stage else job, keep_newlines=False)
-        words = {
-            "running": f"{who} begins, as job {clean(job, keep_newlines=False)}.",
-            "cancelling": f"{who} is asked to stop.",
-            "succeeded": f"{who} is done, after ",
-            "failed": f"{who} failed, after ",
-            "cancelled": f"{who} was stopped, after ",
-        }
-        text = words.get(state, f"{who}: {clean(state, keep_newlines=False)}, after ")
-        if text.endswith(" "):
+        who = _(stage.title) if stage else clean(job, keep_newlines=False)
+        if state == "running":
+            text = _("{stage} begins, as job {job}.", stage=who, job=clean(job, keep_newlines=False))
+        elif state == "cancelling":
+            text = _("{stage} is asked to stop.", stage=who)
+        else:
             self._took(self._phase, finished=state == "succeeded")
-            text += f"{duration(self._clock() - self._started)}."
+            time = duration(self._clock() - self._started)
+            if state in _OVER:
+                text = _(_OVER[state], stage=who, time=time)
+            else:
+                there = clean(state, keep_newlines=False)
+                text = _("{stage}: {state}, after {time}.", stage=who, state=there, time=time)
         self._line((text, TONES.get(state, "")))
 
     def _progress(self, event: Event) -> None:
-        phase, done, total = clean(event["phase"], keep_newlines=False), event["done"], event["total"]
+        phase, done, total = phase_words(event), event["done"], event["total"]
         at = self._clock()
         if phase != self._phase:
             self._took(self._phase, finished=False)
             self._begun.setdefault(phase, at)
             self._next.setdefault(phase, at)
             self._phase = phase
-        text = f"  {phase}"
-        if total:
-            count = number if total < 1e6 else human_bytes
-            text += f" {count(done)} of {count(total)}"
-            if event["eta_s"] is not None and done < total:
-                text += f", {time_left(event['eta_s'])}"
-        if self._loss is not None and phase == "training":
-            text += f", loss {self._loss:.4f}"
+        left = event["eta_s"] if total and done < total else None
+        loss = self._loss if event["phase"] == "training" else None
+        text = f"  {progress_words(phase, done, total, left, loss)}"
         over = bool(total) and done >= total
         if redraws(sys.stderr):
             if over or at >= self._next[phase]:
@@ -252,7 +313,7 @@ class EventPrinter:
             self._ended.add(phase)
             took = self._clock() - self._begun[phase]
             if took >= _TOLD_FROM_S:
-                self._line(f"  {phase}: done in {duration(took)}")
+                self._line("  ", _("{phase}: done in {time}", phase=phase, time=duration(took)))
 
     @staticmethod
     def _line(*parts: Part) -> None:
@@ -275,9 +336,10 @@ class StderrReporter(Reporter):
         self._printer({"type": "log", "level": level, "text": text})
 
 
-def print_result(stage: str, numbers: dict[str, Any], state: str = "done") -> None:
+def print_result(stage: str, numbers: dict[str, Any], state: str = "", *, reused: bool = False) -> None:
     """A stage's result on standard output: a sentence, then a figure a line."""
-    say((stage, "bold"), f": {state}")
+    done = _("unchanged, nothing to do") if reused else _("done")
+    say((stage, "bold"), f": {state or done}")
     judged = assessment(stage, numbers)
     if judged.text:
         say((judged.text, "yellow" if judged.poor else "green"), head="  ")

@@ -9,8 +9,9 @@ import time
 from typing import TYPE_CHECKING
 
 from core.cli.parser import add_folder, add_json, folder_word
-from core.errors import LabError, RequestError
+from core.errors import LabError, RequestError, text_of
 from core.folder import lab_folder
+from core.language import _, shown, told
 from core.stages import STAGES
 from core.text import command
 
@@ -21,31 +22,37 @@ if TYPE_CHECKING:
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the four commands."""
-    parser = commands.add_parser("status", help="every job, its state and progress")
+    parser = commands.add_parser("status", help=_("every job, its state and progress"))
     add_folder(parser)
     add_json(parser)
     parser.set_defaults(run=status)
 
-    parser = commands.add_parser("show", help="the last result of each stage, and how to take it along")
+    parser = commands.add_parser("show", help=_("the last result of each stage, and how to take it along"))
     parser.add_argument(
         "words",
         nargs="*",
         metavar="[DIR] STAGE",
-        help="the lab's folder (default: here), then the stages (default: all that have a result)",
+        help=_("the lab's folder (default: here), then the stages (default: all that have a result)"),
     )
     add_json(parser)
     parser.set_defaults(run=show)
 
-    parser = commands.add_parser("logs", help="what a job told and printed")
+    parser = commands.add_parser("logs", help=_("what a job told and printed"))
     parser.add_argument(
-        "words", nargs="+", metavar="[DIR] JOB", help="the lab's folder (default: here), then a job or stage"
+        "words",
+        nargs="+",
+        metavar="[DIR] JOB",
+        help=_("the lab's folder (default: here), then a job or stage"),
     )
-    parser.add_argument("--follow", "-f", action="store_true", help="go on printing until the job is over")
+    parser.add_argument("--follow", "-f", action="store_true", help=_("go on printing until the job is over"))
     parser.set_defaults(run=logs)
 
-    parser = commands.add_parser("cancel", help="stop a job")
+    parser = commands.add_parser("cancel", help=_("stop a job"))
     parser.add_argument(
-        "words", nargs="+", metavar="[DIR] JOB", help="the lab's folder (default: here), then a job or stage"
+        "words",
+        nargs="+",
+        metavar="[DIR] JOB",
+        help=_("the lab's folder (default: here), then a job or stage"),
     )
     add_json(parser)
     parser.set_defaults(run=cancel)
@@ -53,8 +60,17 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def status(options: argparse.Namespace) -> int:
     """List the jobs."""
-    from core.cli.show import TONES, print_json, say
-    from core.formats import number, time_left
+    from core.cli.show import (
+        STATES,
+        TONES,
+        cells,
+        padded,
+        phase_words,
+        print_json,
+        progress_words,
+        say,
+        state_word,
+    )
     from core.lab import Lab
     from core.text import clean
 
@@ -62,24 +78,30 @@ def status(options: argparse.Namespace) -> int:
     states = [job.status() for job in lab.jobs()]
     old = _stale(lab)
     if options.json:
-        told = None if old is None else [{"stage": stage, "reason": reason} for stage, reason in old.items()]
-        print_json({"jobs": [state.as_dict() for state in states], "stale": told})
+        said = None if old is None else [{"stage": stage, "reason": reason} for stage, reason in old.items()]
+        print_json({"jobs": [state.as_dict() for state in states], "stale": said})
         return 0
     if not states:
-        print(f"No job has run in this lab yet. Start with: {command('run', options.folder)}")
+        print(
+            _("No job has run in this lab yet. Start with: {command}", command=command("run", options.folder))
+        )
+    width = max((11, *(cells(state_word(each)) + 1 for each in STATES)))
     for state in states:
         line = f" {(state.started or '')[:19]:<20}"
         if state.phase and state.state in ("running", "cancelling"):
-            line += f" {clean(state.phase, keep_newlines=False)}"
-            line += f" {number(state.done or 0)} of {number(state.total)}" if state.total else ""
-            line += f", {time_left(state.eta_s)}" if state.eta_s is not None else ""
+            phase = phase_words({"phase": state.phase})
+            line += f" {progress_words(phase, state.done, state.total, state.eta_s)}"
         if state.error:
-            line += f" {clean(state.error['title'], keep_newlines=False)}"
-        say((f"{state.state:<11}", TONES.get(state.state, "")), line.rstrip(), head=f"{state.id:<14} ")
+            line += f" {clean(shown(text_of(state.error, 'title')), keep_newlines=False)}"
+        word = padded(state_word(state.state), width)
+        say((word, TONES.get(state.state, "")), line.rstrip(), head=f"{state.id:<14} ")
     for stage, reason in (old or {}).items():
-        say((f"{stage} is stale:", TONES["WARN"]), f" {clean(reason, keep_newlines=False)}")
+        say(
+            (_("{stage} is stale:", stage=stage), TONES["WARN"]),
+            f" {clean(shown(reason), keep_newlines=False)}",
+        )
     if old:
-        say(f"Make it anew: {command('run', options.folder)}", fold=False)
+        say(_("Make it anew: {command}", command=command("run", options.folder)), fold=False)
     return 0
 
 
@@ -99,26 +121,30 @@ def show(options: argparse.Namespace) -> int:
     missing = [stage for stage in named if all(each.stage != stage for each in results)]
     if missing:
         raise RequestError(
-            f"{missing[0]} has no result in this lab yet.",
-            hint=f"Make it with: {command('run', folder, missing[0])}",
+            told("{missing} has no result in this lab yet.", missing=missing[0]),
+            hint=told("Make it with: {command}", command=command("run", folder, missing[0])),
             code="result.missing",
         )
     old = _stale(lab) or {}
     taken = None if named else takeaway(lab.folder)
     if options.json:
-        told = [{**each.as_dict(), "stale": old.get(each.stage)} for each in results]
-        print_json({"results": told, "takeaway": taken and taken.as_dict()})
+        said = [{**each.as_dict(), "stale": old.get(each.stage)} for each in results]
+        print_json({"results": said, "takeaway": taken and taken.as_dict()})
         return 0
     if not results:
-        print(f"No stage has a result in this lab yet. Start with: {command('run', folder)}")
+        print(
+            _("No stage has a result in this lab yet. Start with: {command}", command=command("run", folder))
+        )
     for each in results:
-        print_result(each.stage, each.numbers, clean(f"{each.heading}, {each.where}", keep_newlines=False))
+        print_result(
+            each.stage, each.numbers, clean(f"{shown(each.heading)}, {each.where}", keep_newlines=False)
+        )
         if each.stage == "evaluate" and named:
             print_variants(each.numbers)
         if each.stage in old:
-            say(("  stale:", TONES["WARN"]), f" {clean(old[each.stage], keep_newlines=False)}")
+            say(("  " + _("stale:"), TONES["WARN"]), f" {clean(shown(old[each.stage]), keep_newlines=False)}")
     if taken is not None:
-        say((TITLE, "bold"))
+        say((_(TITLE), "bold"))
         for line in taken.lines():
             say(line, head="  ", fold=False)
     return 0
@@ -140,18 +166,24 @@ def _job(name: str, words: list[str]) -> Job:
 
     if len(words) > 2:
         raise RequestError(
-            "Too many words.", " ".join(words), "Give the lab's folder and one job.", code="usage"
+            told("Too many words."), " ".join(words), told("Give the lab's folder and one job."), code="usage"
         )
     *folders, wanted = words
     folder = folder_word(folders[0]) if folders else "."
     known = re.sub(r"-\d+$", "", wanted) in STAGES
     if not known and _is_lab(wanted):
         if folders:
-            hint = f"The lab's folder comes first: {command(name, wanted, folder)}"
+            hint = told("The lab's folder comes first: {command}", command=command(name, wanted, folder))
         else:
             jobs = [job.id for job in Lab.at(wanted).jobs()]
-            hint = f"For its newest: {command(name, wanted, jobs[-1])}" if jobs else "None has run in it yet."
-        raise RequestError(f"Which job? {wanted!r} is a lab's folder.", hint=hint, code="job.missing")
+            hint = (
+                told("For its newest: {command}", command=command(name, wanted, jobs[-1]))
+                if jobs
+                else told("None has run in it yet.")
+            )
+        raise RequestError(
+            told("Which job? {wanted} is a lab's folder.", wanted=repr(wanted)), hint=hint, code="job.missing"
+        )
     return Lab.at(folder).job(wanted)
 
 
@@ -165,6 +197,7 @@ def _is_lab(folder: str) -> bool:
 
 def logs(options: argparse.Namespace) -> int:
     """Print a job's log, cleaned of what could harm a terminal."""
+    from core.cli.show import state_word
     from core.text import clean_line
 
     job = _job("logs", options.words)
@@ -172,7 +205,7 @@ def logs(options: argparse.Namespace) -> int:
         job = _picked_up(job)
     rest = b""
     if not job.log_path.is_file():
-        print(f"{job.id} has no log.", file=sys.stderr)
+        print(_("{job} has no log.", job=job.id), file=sys.stderr)
         return 0
     with job.log_path.open("rb") as stream:
         while True:
@@ -187,7 +220,7 @@ def logs(options: argparse.Namespace) -> int:
     if rest:
         print(clean_line(rest.decode("utf-8", "replace")))
     if options.follow:
-        print(f"{job.id}: {job.state}", file=sys.stderr)
+        print(f"{job.id}: {state_word(job.state)}", file=sys.stderr)
     return 0
 
 
@@ -202,13 +235,13 @@ def _picked_up(job: Job) -> Job:
         return job
     options = job.spec.get("options")
     again = lab.start(job.stage, options=options if isinstance(options, dict) else {})
-    print(f"{job.id} is gone; {again.id} follows its job in Azure.", file=sys.stderr)
+    print(_("{job} is gone; {again} follows its job in Azure.", job=job.id, again=again.id), file=sys.stderr)
     return again
 
 
 def cancel(options: argparse.Namespace) -> int:
     """Ask a job to stop and wait until it has."""
-    from core.cli.show import print_json
+    from core.cli.show import print_json, state_word
     from core.events import stop_takes
     from core.formats import duration
     from core.text import clean
@@ -216,18 +249,21 @@ def cancel(options: argparse.Namespace) -> int:
     job = _job("cancel", options.words)
     job.cancel()
     takes = stop_takes(job.folder)
-    more = (
-        f"; it finishes its step and keeps a checkpoint, which takes about {duration(takes)}"
-        if takes > 1
-        else ""
-    )
-    print(f"{job.id}: asked to stop{more}", file=sys.stderr)
+    if takes > 1:
+        asked = _(
+            "{job}: asked to stop; it finishes its step and keeps a checkpoint, which takes about {time}",
+            job=job.id,
+            time=duration(takes),
+        )
+    else:
+        asked = _("{job}: asked to stop", job=job.id)
+    print(asked, file=sys.stderr)
     state = job.wait()
     error = job.error()
     if options.json:
         print_json({"job": job.id, "state": state})
     else:
-        print(f"{job.id}: {state}")
+        print(f"{job.id}: {state_word(state)}")
         if error is not None and error.detail and state == "cancelled":
-            print(f"  {clean(error.detail, keep_newlines=False)}")
+            print(f"  {clean(shown(error.detail), keep_newlines=False)}")
     return 0

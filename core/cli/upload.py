@@ -7,28 +7,31 @@ from typing import Any
 
 from core.cli.parser import add_folder, add_json, whole_number
 from core.events import Event
+from core.language import _, shown
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "upload",
-        help="register the result in an Azure ML workspace",
-        description="Send the optimized model to the workspace of lab.toml and register it. An upload that was "
-        "stopped goes on where it was; content that is there already is not sent again.",
+        help=_("register the result in an Azure ML workspace"),
+        description=_(
+            "Send the optimized model to the workspace of lab.toml and register it. An upload that "
+            "was stopped goes on where it was; content that is there already is not sent again."
+        ),
     )
     add_folder(parser)
     parser.add_argument(
-        "--dry-run", action="store_true", help="check sign-in, rights, name and version; send nothing"
+        "--dry-run", action="store_true", help=_("check sign-in, rights, name and version; send nothing")
     )
     parser.add_argument(
         "--concurrency",
         type=whole_number,
         metavar="N",
-        help="connections at once, at most (default: lab.toml)",
+        help=_("connections at once, at most (default: lab.toml)"),
     )
     parser.add_argument(
-        "--detach", action="store_true", help="start and return; the upload goes on by itself"
+        "--detach", action="store_true", help=_("start and return; the upload goes on by itself")
     )
     add_json(parser)
     parser.set_defaults(run=run)
@@ -80,17 +83,29 @@ def _print_plan(plan: dict[str, Any]) -> None:
     from core.text import clean
 
     for item in plan["contents"]:
-        print(f"{human_bytes(item['bytes']):>12}  {clean(item['name'], keep_newlines=False)}")
+        print(f"{shown(human_bytes(item['bytes'])):>12}  {clean(item['name'], keep_newlines=False)}")
+    left_out = _("left out")
     for item in plan["left_out"]:
-        print(f"{'left out':>12}  {clean(item['name'], keep_newlines=False)}: {item['why']}")
+        print(f"{left_out:>12}  {clean(item['name'], keep_newlines=False)}: {shown(item['why'])}")
     print(
-        f"{human_bytes(plan['bytes_to_send'])} of {human_bytes(plan['bytes'])} would be sent to {plan['storage']} "
-        f"and registered as {plan['name']}:{plan['version']} in {plan['workspace']}."
+        _(
+            "{part} of {size} would be sent to {storage} and registered as {name}:{version} in {workspace}.",
+            part=human_bytes(plan["bytes_to_send"]),
+            size=human_bytes(plan["bytes"]),
+            storage=plan["storage"],
+            name=plan["name"],
+            version=plan["version"],
+            workspace=plan["workspace"],
+        )
         if not plan["registered"]
-        else f"This content is registered already as {plan['name']}:{plan['version']}; "
-        f"{human_bytes(plan['bytes_to_send'])} would be sent."
+        else _(
+            "This content is registered already as {name}:{version}; {size} would be sent.",
+            name=plan["name"],
+            version=plan["version"],
+            size=human_bytes(plan["bytes_to_send"]),
+        )
     )
     if plan["stale"]:
-        print(f"The ONNX model is stale: {clean(plan['stale'], keep_newlines=False)}.")
+        print(_("The ONNX model is stale: {stale}.", stale=clean(plan["stale"], keep_newlines=False)))
     for what, state in plan["rights"].items():
-        print(f"right ({what}): {state}")
+        print(_("right ({what}): {state}", what=what, state=state))

@@ -6,12 +6,13 @@ import os
 import sys
 from importlib import import_module
 
-from core.errors import RequestError
+from core.errors import RequestError, joined
+from core.language import N_, _, told
 
 WIZARD = "tui.main"
 """The module that shows the wizard. Found by name: core works without it and depends on nothing of it."""
 
-_NO_TERMINAL = """\
+_NO_TERMINAL = N_("""\
 olivepress opens a full-screen wizard, and there is no terminal for it here.
 
 Without one, the same steps are commands:
@@ -22,7 +23,7 @@ Without one, the same steps are commands:
 The wizard itself, as questions and answers on lines, works through a pipe too:
   olivepress --plain DIR
 `olivepress --help` lists them all.
-"""
+""")
 
 
 def open_wizard(folder: str, *, plain: bool = False) -> int:
@@ -37,11 +38,14 @@ def open_wizard(folder: str, *, plain: bool = False) -> int:
     folder = os.path.expanduser(folder)
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise RequestError(
-            "A file is in the way.", f"{folder} is not a folder.", "Name a lab's folder.", code="lab.file"
+            told("A file is in the way."),
+            told("{folder} is not a folder.", folder=folder),
+            told("Name a lab's folder."),
+            code="lab.file",
         )
     _refuse_misspelt(folder)
     if not (plain or (sys.stdin.isatty() and sys.stdout.isatty())):
-        print(_NO_TERMINAL, file=sys.stderr, end="")
+        print(_(_NO_TERMINAL), file=sys.stderr, end="")
         return 2
     return int(import_module(WIZARD).run_wizard(folder, plain=plain))
 
@@ -59,7 +63,12 @@ def _refuse_misspelt(folder: str) -> None:
     if near:
         meant = command(*(("run",) if near[0] not in COMMANDS else ()), near[0])
         raise RequestError(
-            f"There is no command {folder!r}.",
-            hint=f"Did you mean: {meant}\nFor a new lab: {command(f'./{folder}')}",
+            told("There is no command {folder}.", folder=repr(folder)),
+            hint=joined(
+                [
+                    told("Did you mean: {command}", command=meant),
+                    told("For a new lab: {command}", command=command(f"./{folder}")),
+                ]
+            ),
             code="usage",
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.cli.parser import add_folder, add_json, add_set, folder_word, parse_settings, whole_number
+from core.language import N_, _, shown
 from core.stages import STAGES
 
 if TYPE_CHECKING:
@@ -17,43 +18,46 @@ if TYPE_CHECKING:
     from core.workshop.plan import RoomPlan
 
 _LOOK_S = 1.0
+_STATES = {"ready": N_("ready"), "waiting": N_("waiting"), "unreadable": N_("unreadable")}
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command and what it does, each with options of its own."""
     parser = commands.add_parser(
         "workshop",
-        help="a room of people in the same lab: prepare, status, rescue, reset, collect",
-        description="A room of people in the same lab: a folder with a lab a seat, for its host.",
+        help=_("a room of people in the same lab: prepare, status, rescue, reset, collect"),
+        description=_("A room of people in the same lab: a folder with a lab a seat, for its host."),
     )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     _add_prepare(actions)
 
-    action = actions.add_parser("status", help="which step every seat is at, and what fails where")
+    action = actions.add_parser("status", help=_("which step every seat is at, and what fails where"))
     add_folder(action)
-    action.add_argument("--watch", action="store_true", help="go on looking, until Ctrl-C")
+    action.add_argument("--watch", action="store_true", help=_("go on looking, until Ctrl-C"))
     add_json(action)
     action.set_defaults(run=status)
 
     action = actions.add_parser(
         "rescue",
-        help="put the prepared result of a stage into a seat's lab",
-        description="Put the prepared result of a stage, and of those before it, into a seat's lab. A job at work "
-        "there is stopped. What the reference lab lacks is made first.",
+        help=_("put the prepared result of a stage into a seat's lab"),
+        description=_(
+            "Put the prepared result of a stage, and of those before it, into a seat's lab. A job at "
+            "work there is stopped. What the reference lab lacks is made first."
+        ),
     )
     _add_seat(action)
     makes = [each.name for each in STAGES.values() if each.makes]
-    action.add_argument("--stage", required=True, choices=makes, help="the stage")
+    action.add_argument("--stage", required=True, choices=makes, help=_("the stage"))
     add_json(action)
     action.set_defaults(run=rescue)
 
-    action = actions.add_parser("reset", help="give a seat a new lab; what was there is set aside")
+    action = actions.add_parser("reset", help=_("give a seat a new lab; what was there is set aside"))
     _add_seat(action)
     add_json(action)
     action.set_defaults(run=reset)
 
     action = actions.add_parser(
-        "collect", help="gather every seat's report, with one page and a table over all"
+        "collect", help=_("gather every seat's report, with one page and a table over all")
     )
     add_folder(action)
     add_json(action)
@@ -63,43 +67,50 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def _add_prepare(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = actions.add_parser(
         "prepare",
-        help="the model once, a lab a seat, prepared results, a plan, and what will fail",
-        description="Make a workshop's folder: the model and the records once, read-only, a lab a seat, and a "
-        "reference lab whose stages are run, so that their results can be handed out and their times are known. "
-        "Then look at what of the room will fail. Given again it makes what is missing.",
+        help=_("the model once, a lab a seat, prepared results, a plan, and what will fail"),
+        description=_(
+            "Make a workshop's folder: the model and the records once, read-only, a lab a seat, and "
+            "a reference lab whose stages are run, so that their results can be handed out and their "
+            "times are known. Then look at what of the room will fail. Given again it makes what is "
+            "missing."
+        ),
     )
-    parser.add_argument("folder", metavar="DIR", type=folder_word, help="the workshop's folder")
-    parser.add_argument("--seats", type=whole_number, metavar="N", help="how many labs")
-    parser.add_argument("--model", metavar="SRC", help="as for a new lab (default: rehearsal)")
+    parser.add_argument("folder", metavar="DIR", type=folder_word, help=_("the workshop's folder"))
+    parser.add_argument("--seats", type=whole_number, metavar="N", help=_("how many labs"))
+    parser.add_argument("--model", metavar="SRC", help=_("as for a new lab (default: rehearsal)"))
     parser.add_argument(
-        "--data", metavar="FILE", help="training records (default: the bundled travel questions)"
+        "--data", metavar="FILE", help=_("training records (default: the bundled travel questions)")
     )
-    parser.add_argument("--steps", type=whole_number, metavar="N", help="training steps of every seat")
-    parser.add_argument("--records", type=whole_number, metavar="N", help="learn from so many of the records")
+    parser.add_argument("--steps", type=whole_number, metavar="N", help=_("training steps of every seat"))
+    parser.add_argument(
+        "--records", type=whole_number, metavar="N", help=_("learn from so many of the records")
+    )
     parser.add_argument(
         "--minutes", type=whole_number, metavar="N",
-        help="how long the lab may take (default: 35); given without --steps, it limits them",
+        help=_("how long the lab may take (default: 35); given without --steps, it limits them"),
     )  # fmt: skip
     parser.add_argument(
         "--at-once", type=whole_number, metavar="N",
-        help="jobs that may compute at once where there is no GPU (default: what cores and memory allow)",
+        help=_("jobs that may compute at once where there is no GPU (default: what cores and memory " "allow)"),
     )  # fmt: skip
     parser.add_argument(
-        "--rehearsal", action="store_true", help="short: 40 steps, for a machine without a GPU"
+        "--rehearsal", action="store_true", help=_("short: 40 steps, for a machine without a GPU")
     )
     parser.add_argument(
-        "--own-accounts", action="store_true", help="the attendees have accounts of their own on this machine"
+        "--own-accounts",
+        action="store_true",
+        help=_("the attendees have accounts of their own on this machine"),
     )
-    parser.add_argument("--no-results", action="store_true", help="do not run the reference lab now")
-    parser.add_argument("--check", action="store_true", help="only look at what will fail")
-    add_set(parser, "a recipe value of every seat, such as quantize.algorithm=rtn")
+    parser.add_argument("--no-results", action="store_true", help=_("do not run the reference lab now"))
+    parser.add_argument("--check", action="store_true", help=_("only look at what will fail"))
+    add_set(parser, _("a recipe value of every seat, such as quantize.algorithm=rtn"))
     add_json(parser)
     parser.set_defaults(run=prepare)
 
 
 def _add_seat(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="DIR", type=folder_word, help="the workshop's folder")
-    parser.add_argument("seat", metavar="SEAT", help="its name or number: seat-03, or 3")
+    parser.add_argument("folder", metavar="DIR", type=folder_word, help=_("the workshop's folder"))
+    parser.add_argument("seat", metavar="SEAT", help=_("its name or number: seat-03, or 3"))
 
 
 def prepare(options: argparse.Namespace) -> int:
@@ -151,27 +162,56 @@ def prepare(options: argparse.Namespace) -> int:
     _print_plan(made)
     if not options.check:
         print()
-        print(f"Made {workshop.seats} labs in {clean(str(workshop.root), keep_newlines=False)}")
-        print(f"A page for each seat: {clean(str(workshop.handouts_dir), keep_newlines=False)}")
-        print(f"Watch the room: {command('workshop', 'status', options.folder, '--watch')}")
+        print(
+            _(
+                "Made {seats} labs in {root}",
+                seats=workshop.seats,
+                root=clean(str(workshop.root), keep_newlines=False),
+            )
+        )
+        print(
+            _(
+                "A page for each seat: {path}",
+                path=clean(str(workshop.handouts_dir), keep_newlines=False),
+            )
+        )
+        print(
+            _("Watch the room: {command}", command=command("workshop", "status", options.folder, "--watch"))
+        )
     return 0 if good else MachineError.exit_status
 
 
 def _print_plan(made: RoomPlan) -> None:
     """The times, a step a line."""
+    from core.cli.show import cells, padded
     from core.formats import rough_duration
 
     def words(seconds: float | None) -> str:
-        return "?" if seconds is None else rough_duration(seconds)
+        return "?" if seconds is None else shown(rough_duration(seconds))
 
-    print(f"{'step':<12} {'alone':>8} {f'all {made.seats}':>10}")
+    rows = [(_("step"), _("alone"), _("all {seats}", seats=made.seats), "")]
     for step in made.steps:
-        how = "to read and talk" if step.reading else "measured here" if step.measured else "estimated"
-        print(f"{step.title:<12} {words(step.alone_s):>8} {words(step.room_s):>10}   {how}")
-    end = {True: "it fits", False: "it does not fit", None: ""}[made.fits]
-    print(
-        f"{'together':<12} {'':>8} {words(made.total_s):>10}   of {made.minutes} min{', ' if end else ''}{end}"
+        how = (
+            _("to read and talk") if step.reading else _("measured here") if step.measured else _("estimated")
+        )
+        rows.append((_(step.title), words(step.alone_s), words(step.room_s), f"   {how}"))
+    end = {
+        True: N_("of {minutes} min, it fits"),
+        False: N_("of {minutes} min, it does not fit"),
+        None: N_("of {minutes} min"),
+    }[made.fits]
+    rows.append((_("together"), "", words(made.total_s), f"   {_(end, minutes=made.minutes)}"))
+    first, second, third = (
+        max(least, *(cells(row[column]) for row in rows)) for column, least in enumerate((12, 8, 10))
     )
+    for name, alone, room, rest in rows:
+        print(f"{padded(name, first)} {_right(alone, second)} {_right(room, third)}{rest}")
+
+
+def _right(text: str, width: int) -> str:
+    from core.cli.show import cells
+
+    return " " * (width - cells(text)) + text
 
 
 def status(options: argparse.Namespace) -> int:
@@ -184,7 +224,7 @@ def status(options: argparse.Namespace) -> int:
 
     workshop = Workshop.open(options.folder)
 
-    def told(seats: list[SeatStatus]) -> dict[str, object]:
+    def as_told(seats: list[SeatStatus]) -> dict[str, object]:
         line = [
             {"seat": Path(each.lab).name, "job": each.job, "since": each.since, "has": list(each.has)}
             for each in tickets(workshop.line_dir)
@@ -194,7 +234,7 @@ def status(options: argparse.Namespace) -> int:
     if not options.watch:
         seats = seats_status(workshop)
         if options.json:
-            print_json(told(seats))
+            print_json(as_told(seats))
         else:
             _print_seats(seats)
         return 0
@@ -206,7 +246,7 @@ def status(options: argparse.Namespace) -> int:
         seats = seats_status(workshop)
         changed = [each for each in seats if each not in before]
         if changed and options.json:
-            print_json(told(seats))
+            print_json(as_told(seats))
         else:
             _print_seats(changed)
         before = seats
@@ -214,31 +254,27 @@ def status(options: argparse.Namespace) -> int:
 
 
 def _print_seats(seats: list[SeatStatus]) -> None:
-    from core.cli.show import say
+    from core.cli.show import padded, say
 
     for each in seats:
         word, style, rest = _words(each)
-        say((f"{word:<11}", style), f" {rest}".rstrip(), head=f"{each.seat:<9}{each.step:<10}")
+        say((padded(word, 11), style), f" {rest}".rstrip(), head=f"{each.seat:<9}{each.step:<10}")
 
 
 def _words(seat: SeatStatus) -> tuple[str, str, str]:
     """A seat's state with its colour, and the rest of its line."""
-    from core.cli.show import TONES
-    from core.formats import number, time_left
+    from core.cli.show import STATES, TONES, phase_words, progress_words
 
-    rest = seat.note
+    rest = shown(seat.note)
     if seat.title or seat.code:
-        rest = f"{seat.title} ({seat.code})" if seat.code else seat.title
+        rest = f"{shown(seat.title)} ({seat.code})" if seat.code else shown(seat.title)
     elif seat.state not in ("ready", "unreadable"):
-        rest = seat.phase
-        if seat.total:
-            rest += f" {number(seat.done or 0)} of {number(seat.total)}"
-        if seat.eta_s is not None:
-            rest += f", {time_left(seat.eta_s)}"
+        rest = progress_words(phase_words({"phase": seat.phase}), seat.done, seat.total, seat.eta_s)
     if seat.prepared:
-        rest += ("; " if rest else "") + f"prepared: {', '.join(seat.prepared)}"
+        rest += ("; " if rest else "") + _("prepared: {stages}", stages=", ".join(seat.prepared))
     tones = {**TONES, "crashed": "bold red", "waiting": "yellow", "unreadable": "yellow", "ready": "dim"}
-    return seat.state, tones.get(seat.state, ""), rest
+    word = {**STATES, **_STATES}.get(seat.state, "")
+    return _(word) or seat.state, tones.get(seat.state, ""), rest
 
 
 def _watch_live(workshop: Workshop) -> None:
@@ -258,10 +294,12 @@ def _watch_live(workshop: Workshop) -> None:
 def _drawn(seats: list[SeatStatus], width: int) -> Text:
     from rich.text import Text
 
+    from core.cli.show import padded
+
     lines = []
     for each in seats:
         word, style, rest = _words(each)
-        line = Text.assemble(f"{each.seat:<9}{each.step:<10}", (f"{word:<11}", style), f" {rest}")
+        line = Text.assemble(f"{each.seat:<9}{each.step:<10}", (padded(word, 11), style), f" {rest}")
         line.truncate(width, overflow="ellipsis")
         lines.append(line)
     return Text("\n").join(lines)
@@ -279,15 +317,26 @@ def rescue(options: argparse.Namespace) -> int:
         print_json(done.as_dict())
         return 0
     if done.stopped:
-        print(f"{done.stopped} was stopped.")
+        print(_("{job} was stopped.", job=done.stopped))
     if done.recipe_aside:
-        print(f"Its recipe could not be read: it is in {clean(done.recipe_aside, keep_newlines=False)} now.")
+        print(
+            _(
+                "Its recipe could not be read: it is in {path} now.",
+                path=clean(done.recipe_aside, keep_newlines=False),
+            )
+        )
     for name, (was, now) in done.settings.items():
-        say(clean(f"{name} is {now}, it was {was}", keep_newlines=False))
+        say(clean(_("{name} is {now}, it was {was}", name=name, now=now, was=was), keep_newlines=False))
     if done.kept:
-        print(f"{done.seat} has made the same itself, and keeps it: {', '.join(done.kept)}.")
+        print(
+            _(
+                "{seat} has made the same itself, and keeps it: {names}.",
+                seat=done.seat,
+                names=", ".join(done.kept),
+            )
+        )
     if done.stages:
-        print(f"{done.seat} has the prepared result of {', '.join(done.stages)}.")
+        print(_("{seat} has the prepared result of {names}.", seat=done.seat, names=", ".join(done.stages)))
     return 0
 
 
@@ -304,9 +353,9 @@ def reset(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"seat": name, "aside": str(aside) if aside else None})
         return 0
-    print(f"{name} has a new lab.")
+    print(_("{name} has a new lab.", name=name))
     if aside is not None:
-        print(f"What was there: {clean(str(aside), keep_newlines=False)}")
+        print(_("What was there: {path}", path=clean(str(aside), keep_newlines=False)))
     return 0
 
 
@@ -321,5 +370,5 @@ def collect(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"page": str(page), "table": str(page.with_name("table.csv"))})
         return 0
-    print(f"Open {clean(str(page), keep_newlines=False)}")
+    print(_("Open {page}", page=clean(str(page), keep_newlines=False)))
     return 0

@@ -129,10 +129,12 @@ class DataReport:
 
 def to_words(finding: Finding) -> str:
     """A finding on one line, for people (not yet cleaned of control codes)."""
-    fix = finding.fix[:1].upper() + finding.fix[1:]
     # A JSON file may have all its rows on one line, and then only the row's number tells which it is.
-    row = f" (row {finding.row})" if finding.row > finding.line else ""
-    return f"{finding.file}:{finding.line}:{row} {finding.kind}: {finding.message}. {fix}."
+    place = f"{finding.file}:{finding.line}:"
+    if finding.row > finding.line:
+        place = told("{place} (row {row})", place=place, row=finding.row)
+    kind, message, fix = finding.kind, finding.message, finding.fix
+    return told("{place} {kind}: {message}. {fix!c}.", place=place, kind=kind, message=message, fix=fix)
 
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from core.files import explained, remove_half_made, restore, write_json
 from core.folder import LabFolder
 from core.jobs import alive, reserve, warm
 from core.jobs.job import Job
-from core.language import told
+from core.language import VARIABLE, told, wanted
 from core.recipe import Recipe
 from core.stages import STAGES
 from core.telemetry import OFF
@@ -160,6 +160,7 @@ def job_environment() -> dict[str, str]:
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(search)),
+        VARIABLE: wanted(),  # of the reports that jobs write
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",
         "PYTHONUTF8": "1",

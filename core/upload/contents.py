@@ -170,7 +170,7 @@ def report_to_send(text: str) -> str:
 
 
 def _undated(text: str) -> str:
-    return re.sub(r"Written [0-9T:-]+(Z|, [0-9:]+ UTC) by", "Written by", text)
+    return re.sub(r" \d{4}-\d\d-\d\d(T[0-9:-]+Z|, [0-9:]+ UTC)", "", text, count=1)
 
 
 def digested(

@@ -11,6 +11,7 @@ from core.check.machine import estimates
 from core.check.types import Subject
 from core.jobs import list_jobs
 from core.jobs.gpu import gpus_here
+from core.language import N_
 from core.recipe import Recipe
 from core.stages import STAGES, default_stages
 from core.workshop.folder import Workshop
@@ -18,7 +19,7 @@ from core.workshop.folder import Workshop
 READING: Mapping[str, float] = {"check": 2, "data": 4, "chat": 6, "upload": 3}
 """Minutes in which people read, talk and type; the machine waits for them."""
 
-_TITLES = {"check": "Check", "data": "Data", "chat": "Chat"}
+_TITLES = {"check": N_("Check"), "data": N_("Data"), "chat": N_("Chat")}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from core.errors import text_of
 from core.files import MANIFEST, read_if_whole
 from core.folder import LabFolder
 from core.jobs import Job, list_jobs
@@ -92,7 +93,7 @@ def _of_job(seat: str, job: Job, place: int, made: tuple[str, ...], prepared: tu
         made,
         prepared,
         str(error.get("code") or ""),
-        clean(str(error.get("title") or ""), keep_newlines=False),
+        clean(text_of(error, "title"), keep_newlines=False),
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import runpy
 import string
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ DONE = (
     "core/algorithms.py",
     "core/assessments.py",
     "core/chat/commands.py",
+    "core/cli",
     "core/formats.py",
     "core/options.py",
     "core/recipe.py",
@@ -37,8 +37,8 @@ DONE = (
 """Where every text is marked."""
 COMPLETE = ("tui",)
 """Where every text has to be translated; of those used elsewhere alone what is not is shown in English."""
-ENGLISH = ("plain.py", "crash.py", "child.py")
-"""Modules of these places that speak English alone: questions on lines, what is told of an error of the wizard."""
+ENGLISH = ("crash.py", "child.py")
+"""Modules of these places that speak English alone: what is told of an error of the wizard."""
 UNTRANSLATED = frozenset(
     {
         *("Esc", "Enter", "Space"),  # names of keys
@@ -58,12 +58,6 @@ UNTRANSLATED = frozenset(
     }
 )
 """Texts that are the same in every language."""
-
-
-@pytest.fixture(autouse=True)
-def english_again() -> Iterator[None]:
-    yield
-    language.use("en")
 
 
 def catalog(code: str) -> dict[tuple[object, str | None], Message]:
