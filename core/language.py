@@ -336,15 +336,15 @@ def in_use() -> str:
 
 def ask(code: str) -> None:
     """Want this language, whatever else names one: for this process and the jobs that it starts. Empty: want none."""
-    global _asked
+    global _asked  # noqa: PLW0603 - of the process, as the language in use is
     _asked = known(code)
 
 
 def wanted(setting: str | None = None) -> str:
     """The language that is wanted.
 
-    That which was asked for (:func:`ask`), else of ``OLIVEPRESS_LANGUAGE``, else of ``setting``, which is the user's own if not given, else of the locale;
-    English where none of them names one that there is.
+    That which was asked for (:func:`ask`), else that of ``OLIVEPRESS_LANGUAGE``, else of ``setting``, which is the
+    user's own if it is not given, else of the locale; English where none of them names one that there is.
     """
     name = _asked or os.environ.get(VARIABLE) or (user_setting("language") if setting is None else setting)
     return (known(name) if name else _of_locale()) or "en"

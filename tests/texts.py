@@ -11,9 +11,9 @@ from pathlib import Path
 MARKS = {"_", "N_", "Nn_", "ngettext", "pgettext", "told", "told_n"}
 """What marks a text."""
 
-_STYLE = re.compile(r"(?:\s|bold|dim|reverse|italic|underline|not|on|\$[\w-]+|\d+%|\{\})*\Z")
+_STYLE = re.compile(r"(?:\s|bold|dim|red|reverse|italic|underline|not|on|\$[\w-]+|\d+%|\{\})*\Z")
 _PROSE = re.compile(r"[A-Za-z]{2,}[,;:.)…?!]* [A-Za-z({]|[})]:? [a-z]{3,}|\A[A-Z][a-z]+[.…:!?]?\Z")
-_UNSHOWN = {"CSS", "DEFAULT_CSS", "AUTO_FOCUS", "SCOPED_CSS"}
+_UNSHOWN = {"CSS", "DEFAULT_CSS", "AUTO_FOCUS", "SCOPED_CSS", "SCRIPTS"}
 _ERRORS = {"RuntimeError", "TypeError", "NotImplementedError", "TypeVar"}
 
 

@@ -548,7 +548,7 @@ class PlainWizard:
         for piece in found:
             if piece.trained is not learnt:
                 learnt = piece.trained
-                print(f"\n{of_learnt if learnt else _('The model reads:')}")
+                print("\n" + (of_learnt if learnt else _("The model reads:")))
             print(visible(piece.text), end="")
 
     # Chat

@@ -273,7 +273,8 @@ class LineChat:
             print(f"> {clean(turn.question)}")
             for adapter in turn.adapters:
                 answer = turn.answers.get(adapter)
-                print(f"{adapter or 'base'}: {clean(answer.answer) if answer else _('(no answer)')}")
+                said = clean(answer.answer) if answer else _("(no answer)")
+                print(f"{adapter or 'base'}: {said}")
 
     def _save(self, name: str) -> None:
         from core.files import write_atomic

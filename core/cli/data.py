@@ -245,7 +245,8 @@ def print_findings(
     from core.formats import number
 
     total = len(report.findings)
-    print(f"\n{_('findings')}  " + (shown(number(total)) if total else _("0: nothing to mend")))
+    head = _("findings")
+    print(f"\n{head}  " + (shown(number(total)) if total else _("0: nothing to mend")))
     for kind, count in sorted(report.findings.counts.items()):
         print(f"  {count:>9,}  {kind}")
     for place, finding in enumerate(report.findings):
