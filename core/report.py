@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from core.evaluated import TITLES, explained, left_out, measured, samples, table
 from core.events import now
 from core.files import MANIFEST, read_if_whole, read_json
 from core.folder import LabFolder
+from core.language import _, shown, told
 from core.model.auto import Chosen
 from core.recipe import Recipe
 from core.results import numbers_of
@@ -22,7 +23,8 @@ from core.stages import STAGES, assessment, result_lines
 from core.stale import stale
 from core.text import clean
 
-"""The file of the lab's own folder that keeps what was last registered."""
+_UPLOAD = "<!-- upload -->"
+"""Stands before the report's part on the last upload, whatever its language."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def last_results(lab: LabFolder) -> list[LastResult]:
             found.append(LastResult(stage, heading, str(folder), numbers_of(manifest)))
     uploaded = read_if_whole(lab.upload_path)
     if isinstance(uploaded, dict):
-        found.append(LastResult("upload", "Upload", str(uploaded.get("url") or ""), uploaded))
+        found.append(LastResult("upload", told("Upload"), str(uploaded.get("url") or ""), uploaded))
     return found
 
 
@@ -76,36 +78,40 @@ def report_text(lab: LabFolder, recipe: Recipe) -> str:
     """The report as Markdown."""
     parts = [
         f"# {escape(lab.root.name)}",
-        f"Model {code(recipe.model.source)}, data {code(recipe.data.file)}. "
-        f"Written {written()} by OlivePress.",
+        _(
+            "Model {model}, data {data}. Written {time} by OlivePress.",
+            model=code(recipe.model.source),
+            data=code(recipe.data.file),
+            time=written(),
+        ),
     ]
     old = stale(lab, recipe)
     for stage, heading, folder in what_is_made(lab):
-        title = escape(heading)
+        title = _said(heading)
         try:
             manifest = read_json(folder / MANIFEST)
         except RequestError as error:
-            parts += [f"## {title}", escape(f"{error.title} {error.detail}")]
+            parts += [f"## {title}", escape(f"{shown(error.title)} {shown(error.detail)}")]
             continue
         if not manifest:
             continue
         parts.append(f"## {title}")
         result = numbers_of(manifest)
         if sentence := assessment(stage, result).text:
-            parts.append(escape(sentence))
+            parts.append(_said(sentence))
         parts.append(code(str(folder.relative_to(lab.root))))
         if stage in old and folder == _now(lab, recipe, stage):
-            parts.append(f"Stale: {escape(old[stage])}.")
+            parts.append(_("Stale: {reason}.", reason=_said(old[stage])))
         parts.append(_table(stage, result))
         parts += _evaluation(result) if stage == "evaluate" else []
         if manifest.get("auto"):
-            parts.append("What followed the model and the data:")
-            parts.append(auto_table(manifest["auto"]))
+            parts.append(_("What followed the model and the data:"))
+            heads = (_("setting"), _("value"), _("why"))
+            parts.append(auto_table(manifest["auto"], heads, shown))
         packages = (manifest.get("fingerprint") or {}).get("versions") or {}
         if packages:
-            parts.append(
-                "Made with " + ", ".join(f"{name} {version}" for name, version in packages.items()) + "."
-            )
+            names = ", ".join(f"{name} {version}" for name, version in packages.items())
+            parts.append(_("Made with {names}.", names=names))
     for board in boards_of(lab, recipe.model.source):
         parts += _search(board)
     uploaded = read_if_whole(lab.upload_path)
@@ -130,18 +136,20 @@ def with_upload(text: str, uploaded: dict[str, Any] | None) -> str:
 
     The part stands last; an upload leaves it out of the report that it sends.
     """
-    text = text.split("\n## Upload\n", 1)[0].rstrip("\n") + "\n"
+    text = re.split(rf"\n(?:{_UPLOAD}|## Upload)\n", text, maxsplit=1)[0].rstrip("\n") + "\n"
     if uploaded is None:
         return text
-    sentence = escape(assessment("upload", uploaded).text)
+    sentence = _said(assessment("upload", uploaded).text)
     return (
-        f"{text}\n## Upload\n\n" + (f"{sentence}\n\n" if sentence else "") + f"{_table('upload', uploaded)}\n"
+        f"{text}\n{_UPLOAD}\n## {_('Upload')}\n\n"
+        + (f"{sentence}\n\n" if sentence else "")
+        + f"{_table('upload', uploaded)}\n"
     )
 
 
 def _table(stage: str, result: dict[str, Any]) -> str:
-    rows = [("what", "value"), ("---", "---")]
-    rows += [(label, escape(value)) for label, value in result_lines(stage, result)]
+    rows = [(_("what"), _("value")), ("---", "---")]
+    rows += [(shown(label), _said(value)) for label, value in result_lines(stage, result)]
     return "\n".join(f"| {label} | {value} |" for label, value in rows)
 
 
@@ -150,33 +158,33 @@ def _evaluation(result: Mapping[str, Any]) -> list[str]:
     there = measured(result)
     if not there:
         return []
-    rows = [["", *(TITLES[name] for name, _ in there)], ["---"] * (len(there) + 1)]
+    rows = [["", *(TITLES[name] for name, _numbers in there)], ["---"] * (len(there) + 1)]
     rows += [[label, *cells] for label, cells in (*table(result), *tasks_table(result))]
-    parts = ["\n".join("| " + " | ".join(map(escape, row)) + " |" for row in rows)]
-    parts.append(escape(explained(result)))
-    parts += [f"Not measured: {escape(line)}" for line in left_out(result)]
+    parts = ["\n".join("| " + " | ".join(map(_said, row)) + " |" for row in rows)]
+    parts.append(_said(explained(result)))
+    parts += [_("Not measured: {variant}", variant=_said(line)) for line in left_out(result)]
     for sample in samples(result):
-        lines = [("Question", sample.get("question")), ("Expected", sample.get("expected"))]
+        lines = [(_("Question"), sample.get("question")), (_("Expected"), sample.get("expected"))]
         lines += [(TITLES.get(str(name), str(name)), text) for name, text in sample["answers"].items()]
-        parts.append("\n".join(f"- **{escape(who)}**: {escape(str(text or ''))}" for who, text in lines))
+        parts.append("\n".join(f"- **{_said(who)}**: {escape(str(text or ''))}" for who, text in lines))
     return parts
 
 
 def search_heading(board: Board) -> str:
     """What people call what a search found."""
-    return f"Search, {STAGES[board.kind].title}"
+    return _("Search, {stage}", stage=_(STAGES[board.kind].title))
 
 
 def _search(board: Board) -> list[str]:
     """What a search found: the sentence, the choices as a table, and as points."""
-    parts = [f"## {escape(search_heading(board))}", escape(assessment("search", summary(board)).text)]
+    parts = [f"## {escape(search_heading(board))}", _said(assessment("search", summary(board)).text)]
     found = search_table(board)
     rows = [found.heads, ["---"] * len(found.heads), *found.rows]
-    parts.append("\n".join("| " + " | ".join(map(escape, row)) + " |" for row in rows))
-    parts.append(escape(f"{TABLE_LEGEND}."))
+    parts.append("\n".join("| " + " | ".join(map(_said, row)) + " |" for row in rows))
+    parts.append(escape(f"{shown(TABLE_LEGEND)}."))
     if lines := plot(seen(board)):
-        parts.append("\n".join(("```", PLOT_LEGEND, *lines, "```")))
-    return parts + [escape(words) for words in (refused_words(board), board.note) if words]
+        parts.append("\n".join(("```", shown(PLOT_LEGEND), *lines, "```")))
+    return parts + [_said(words) for words in (refused_words(board), board.note) if words]
 
 
 def code(text: str) -> str:
@@ -187,13 +195,26 @@ def code(text: str) -> str:
     return f"{marks}{space}{text}{space}{marks}"
 
 
-def auto_table(chosen: Iterable[Mapping[str, Any]]) -> str:
-    """The settings that are "auto" (as :meth:`core.model.auto.Chosen.as_dict` gives them), as a Markdown table."""
-    rows = ["| setting | value | why |", "| --- | --- | --- |"]
+def auto_table(
+    chosen: Iterable[Mapping[str, Any]],
+    heads: Sequence[str] = ("setting", "value", "why"),
+    say: Callable[[str], str] = str,
+) -> str:
+    """The settings that are "auto" (as :meth:`core.model.auto.Chosen.as_dict` gives them), as a Markdown table.
+
+    Args:
+        heads: what stands above it.
+        say: gives a text as it is to be read; English, if not given.
+    """
+    rows = [f"| {' | '.join(heads)} |", "| --- | --- | --- |"]
     for each in chosen:
-        words = Chosen.from_dict(each).words
-        rows.append(f"| {each['option']} | {escape(words)} | {escape(each['reason'])} |")
+        found = Chosen.from_dict(each)
+        rows.append(f"| {each['option']} | {escape(say(found.words))} | {escape(say(found.reason))} |")
     return "\n".join(rows)
+
+
+def _said(text: str) -> str:
+    return escape(shown(text))
 
 
 def escape(text: str) -> str:

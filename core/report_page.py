@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -25,8 +25,9 @@ from core.evaluated import (
 )
 from core.files import MANIFEST, read_json, write_atomic
 from core.folder import LabFolder
-from core.formats import human_bytes, number
+from core.formats import counted, human_bytes, number
 from core.hardware import usable_cores
+from core.language import N_, RIGHT_TO_LEFT, _, in_use, shown, speaking, wanted
 from core.model.auto import Chosen
 from core.recipe import Recipe, UploadSection, recipe_text
 from core.report import report_text, search_heading, what_is_made, written
@@ -45,13 +46,14 @@ _CHART_SPAN = 7
 
 
 def write_report(lab: LabFolder, recipe: Recipe) -> None:
-    """Write ``report.md`` and ``report.html`` anew from the manifests of what there is.
+    """Write ``report.md`` and ``report.html`` anew from the manifests of what there is, in the user's language.
 
     Raises:
         MachineError: the disk is full.
     """
-    write_atomic(lab.report_path, report_text(lab, recipe))
-    write_atomic(lab.report_page_path, page(lab, recipe))
+    with speaking(wanted()):
+        write_atomic(lab.report_path, report_text(lab, recipe))
+        write_atomic(lab.report_page_path, page(lab, recipe))
 
 
 def page(lab: LabFolder, recipe: Recipe) -> str:
@@ -79,24 +81,54 @@ def page(lab: LabFolder, recipe: Recipe) -> str:
     ]
     text: str = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         lab=_plain(lab.root.name),
-        model=_plain(recipe.model.source),
-        data=_plain(recipe.data.file),
-        written=written(),
-        version=__version__,
+        made=_(
+            "Model {model}, records {data}. Written {time} by OlivePress {version}.",
+            model=_plain(recipe.model.source),
+            data=_plain(recipe.data.file),
+            time=written(),
+            version=__version__,
+        ),
         about=_about(recipe, results),
         headline=_headline(results),
         verdict=_verdict(made),
-        old=[f"{STAGES[stage].title}: {_plain(why)}." for stage, why in stale(lab, recipe).items()] + unread,
+        old=[f"{_(STAGES[stage].title)}: {_plain(why)}." for stage, why in stale(lab, recipe).items()]
+        + unread,
         charts=charts,
         answers=_samples(evaluation) or _answers(results.get("optimize", {}).get("answers")),
         table=_table(evaluation),
         parts=[_part(lab.root, *each) for each in made],
         searches=[_searched(board) for board in boards],
-        commands=_commands(lab, recipe, [stage for stage, *_ in made]),
+        commands=_commands(lab, recipe, [stage for stage, *_rest in made]),
         recipe=_plain_text(recipe_text(_without_azure(recipe))),
-        machine=f"{platform.system()} {platform.machine()}, {usable_cores()} cores, Python {platform.python_version()}",
+        machine=_(
+            "{system} {machine}, {count} cores, Python {version}",
+            system=platform.system(),
+            machine=platform.machine(),
+            count=usable_cores(),
+            version=platform.python_version(),
+        ),
+        language=in_use(),
+        direction="rtl" if in_use() in RIGHT_TO_LEFT else "ltr",
+        words=_words_of_page(),
     )
     return text
+
+
+def _words_of_page() -> dict[str, str]:
+    return {
+        "title": _("OlivePress report"),
+        "glance": _("At a glance"),
+        "forms": _("Every form of the model, on the same records"),
+        "variants": _("All variants"),
+        "left_out": _("Not measured:"),
+        "answers": _("Answers before and after"),
+        "expected": _("Expected:"),
+        "underlined": _("Words that only one of the two has are underlined."),
+        "rest": _("All figures, settings and versions"),
+        "choices": _("All choices"),
+        "again": _("Do it again"),
+        "recipe": _("The recipe, lab.toml"),
+    }
 
 
 def _made(lab: LabFolder) -> tuple[list[tuple[str, str, Path, Mapping[str, Any]]], list[str]]:
@@ -106,7 +138,7 @@ def _made(lab: LabFolder) -> tuple[list[tuple[str, str, Path, Mapping[str, Any]]
         try:
             manifest = read_json(folder / MANIFEST)
         except RequestError as error:
-            unread.append(_plain(f"{heading}: {error.title} {error.detail}"))
+            unread.append(_plain(f"{shown(heading)}: {shown(error.title)} {shown(error.detail)}"))
             continue
         if manifest:
             found.append((stage, heading, folder, manifest))
@@ -118,7 +150,7 @@ def _meant(
 ) -> dict[str, Mapping[str, Any]]:
     """Each stage's result: of the adapter that the recipe names, or of another where that has none."""
     found: dict[str, Mapping[str, Any]] = {}
-    for stage, _, folder, manifest in made:
+    for stage, _heading, folder, manifest in made:
         makes = STAGES[stage].makes
         if stage not in found or (makes and folder == makes.folder(lab, recipe.finetune.adapter)):
             found[stage] = numbers_of(manifest)
@@ -127,14 +159,14 @@ def _meant(
 
 def _verdict(made: Sequence[tuple[str, str, Path, Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """A sentence for each result, with its name where there are several of its kind."""
-    stages = [stage for stage, *_ in made]
+    stages = [stage for stage, *_rest in made]
     found = []
     # Whether it was worth it stands first, where that was measured.
-    for stage, heading, _, manifest in sorted(made, key=lambda each: each[0] != "evaluate"):
+    for stage, heading, _folder, manifest in sorted(made, key=lambda each: each[0] != "evaluate"):
         sentence = assessment(stage, numbers_of(manifest))
         if sentence.text:
             name = f"{_plain(heading)}: " if stages.count(stage) > 1 else ""
-            found.append({"text": f"{name}{sentence.text}", "poor": sentence.poor})
+            found.append({"text": f"{name}{shown(sentence.text)}", "poor": sentence.poor})
     return found
 
 
@@ -143,7 +175,7 @@ def _headline(results: Mapping[str, Mapping[str, Any]]) -> str:
     judged = assessment("evaluate", results.get("evaluate", {}))
     if not judged.text:
         return ""
-    return "Not good enough yet" if judged.poor else "It was worth it"
+    return _("Not good enough yet") if judged.poor else _("It was worth it")
 
 
 def _about(recipe: Recipe, results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -151,21 +183,26 @@ def _about(recipe: Recipe, results: Mapping[str, Mapping[str, Any]]) -> str:
     quantized, tuned, built = (results.get(name, {}) for name in ("quantize", "finetune", "optimize"))
     parts = []
     if _is_number(bits := quantized.get("bits")) and quantized.get("algorithm") != "none":
-        parts.append(f"its weights were rounded to {bits} bits")
+        parts.append(_("Its weights were rounded to {bits} bits.", bits=bits))
     if _is_number(count := tuned.get("train_rows")):
-        parts.append(f"it was trained on {number(count)} records")
+        parts.append(_("It was trained on {records}.", records=counted(int(count), "record")))
     if _is_number(size := built.get("base_bytes")):
+        device = _DEVICES.get(str(built.get("device")))
         parts.append(
-            f"it was made an ONNX model of {human_bytes(size)} "
-            f"for a {_DEVICES.get(str(built.get('device')), 'machine')}"
+            _("It was made an ONNX model of {size} for a {device}.", size=human_bytes(size), device=device)
+            if device
+            else _("It was made an ONNX model of {size}.", size=human_bytes(size))
         )
     if not parts:
         return ""
     size = quantized.get("parameters")
-    of = f" of {number(round(size / 1e6))} million parameters" if _is_number(size) and size >= 1e6 else ""
     name = _plain(Path(recipe.model.source).name or recipe.model.source)
-    said = ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]
-    return f"What was done to {name}, a language model{of}: {said}."
+    if _is_number(size) and size >= 1e6:
+        millions = number(round(size / 1e6))
+        head = _("{name} is a language model of {millions} million parameters.", name=name, millions=millions)
+    else:
+        head = _("{name} is a language model.", name=name)
+    return " ".join((head, *parts))
 
 
 _DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
@@ -176,18 +213,22 @@ def _part(root: Path, stage: str, heading: str, folder: Path, manifest: Mapping[
     main = result_lines(stage, result, main=True)
     fingerprint = manifest.get("fingerprint") or {}
     packages = fingerprint.get("versions") or {}
-    made = [("Made with", ", ".join(f"{_plain(name)} {_plain(v)}" for name, v in packages.items()))]
+    made = [(_("Made with"), ", ".join(f"{_plain(name)} {_plain(v)}" for name, v in packages.items()))]
     made += [(_plain(name), f"SHA-256 {_plain(digest)}") for name, digest in _digests(manifest.get("files"))]
     return {
         "heading": _plain(heading),
-        "sentence": assessment(stage, result).text,
-        "main": main,
-        "rest": [line for line in result_lines(stage, result) if line not in main],
+        "sentence": shown(assessment(stage, result).text),
+        "main": _lines_shown(main),
+        "rest": _lines_shown(line for line in result_lines(stage, result) if line not in main),
         "auto": [
-            {"option": each["option"], "words": _plain(_words(each)), "reason": _plain(each["reason"])}
+            {
+                "option": each["option"],
+                "words": _plain(_words(each)),
+                "reason": _plain(Chosen.from_dict(each).reason),
+            }
             for each in manifest.get("auto") or []
         ],
-        "made": [("Folder", _plain(folder.relative_to(root))), *made],
+        "made": [(_("Folder"), _plain(folder.relative_to(root))), *made],
     }
 
 
@@ -196,11 +237,17 @@ def _searched(board: Board) -> dict[str, Any]:
     found = search_table(board)
     return {
         "heading": search_heading(board),
-        "sentence": assessment("search", summary(board)).text,
-        "heads": found.heads,
-        "rows": found.rows,
-        "words": " ".join(filter(None, (f"{TABLE_LEGEND}.", refused_words(board), _plain(board.note)))),
+        "sentence": shown(assessment("search", summary(board)).text),
+        "heads": list(map(shown, found.heads)),
+        "rows": [list(map(shown, row)) for row in found.rows],
+        "words": " ".join(
+            filter(None, (f"{shown(TABLE_LEGEND)}.", shown(refused_words(board)), _plain(board.note)))
+        ),
     }
+
+
+def _lines_shown(lines: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(shown(label), shown(value)) for label, value in lines]
 
 
 def _words(chosen: Mapping[str, Any]) -> str:
@@ -221,7 +268,11 @@ def _without_azure(recipe: Recipe) -> Recipe:
 def _commands(lab: LabFolder, recipe: Recipe, stages: Sequence[str]) -> list[str]:
     folder = lab.root.name
     lines = [
-        f"# with OlivePress {__version__}, this recipe as {lab.root.name}/lab.toml, and its records beside it"
+        _(
+            "# with OlivePress {version}, this recipe as {path}, and its records beside it",
+            version=__version__,
+            path=f"{lab.root.name}/lab.toml",
+        )
     ]
     if stages:
         lines.append(command("check", folder))
@@ -231,7 +282,7 @@ def _commands(lab: LabFolder, recipe: Recipe, stages: Sequence[str]) -> list[str
 
 
 def _plain(text: object) -> str:
-    return clean(str(text), keep_newlines=False)
+    return clean(shown(text) if isinstance(text, str) else str(text), keep_newlines=False)
 
 
 def _plain_text(text: str) -> str:
@@ -244,16 +295,16 @@ def _plain_text(text: str) -> str:
 def _sizes(results: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str]:
     quantized, built = results.get("quantize", {}), results.get("optimize", {})
     bars = [
-        ("float", quantized.get("bytes_before") or built.get("float16_bytes")),
-        ("quantized", quantized.get("bytes_after")),
+        (_("float"), quantized.get("bytes_before") or built.get("float16_bytes")),
+        (_("quantized"), quantized.get("bytes_after")),
         ("ONNX", built.get("base_bytes")),
-        ("adapter", built.get("adapter_bytes")),
+        (_("adapter"), built.get("adapter_bytes")),
     ]
     found: list[Bar] = [(name, float(size), None) for name, size in bars if _is_number(size) and size]
     return (
-        "Size",
+        _("Size"),
         _bars(found, human_bytes) if len(found) > 1 else "",
-        "The adapter is a file of its own beside the ONNX model.",
+        _("The adapter is a file of its own beside the ONNX model."),
     )
 
 
@@ -267,21 +318,21 @@ def _quality(evaluation: Mapping[str, Any]) -> list[Chart]:
     for key, title, words in (
         (
             "perplexity",
-            "Perplexity on held-out records",
-            "Lower is better: the records' own answers surprise it less.",
+            _("Perplexity on held-out records"),
+            _("Lower is better: the records' own answers surprise it less."),
         ),
         (
             "general_perplexity",
-            "Perplexity on general text",
-            "What the records do not teach: higher is forgotten.",
+            _("Perplexity on general text"),
+            _("What the records do not teach: higher is forgotten."),
         ),
     ):
         bars = _measured_bars(evaluation, key)
-        charts.append((title, _bars(bars, nats) if len(bars) > 1 else "", f"{words} {_LINES}"))
+        charts.append((title, _bars(bars, nats) if len(bars) > 1 else "", f"{words} {_(_LINES)}"))
     return charts
 
 
-_LINES = "The thin lines are intervals of 95 in 100."
+_LINES = N_("The thin lines are intervals of 95 in 100.")
 
 
 def _measured_bars(evaluation: Mapping[str, Any], key: str) -> list[Bar]:
@@ -296,8 +347,8 @@ def _measured_bars(evaluation: Mapping[str, Any], key: str) -> list[Bar]:
 
 def _memory(evaluation: Mapping[str, Any]) -> Chart:
     bars = _measured_bars(evaluation, "peak_bytes")
-    words = "At most, of a process of its own while it answered. PyTorch unpacks what is quantized."
-    return "Memory", _bars(bars, human_bytes) if len(bars) > 1 else "", words
+    words = _("At most, of a process of its own while it answered. PyTorch unpacks what is quantized.")
+    return _("Memory"), _bars(bars, human_bytes) if len(bars) > 1 else "", words
 
 
 def _layers(evaluation: Mapping[str, Any]) -> Chart:
@@ -306,7 +357,7 @@ def _layers(evaluation: Mapping[str, Any]) -> Chart:
     given = values if isinstance(values, Sequence) and not isinstance(values, str) else ()
     layers = [float(each) for each in given if _is_number(each)]
     if len(layers) < 2 or max(layers) <= 0:
-        return "Divergence by layer", "", ""
+        return _("Divergence by layer"), "", ""
     wide = (_WIDTH - _LEFT - 6) / len(layers)
     high = _HEIGHT - _TOP - _BOTTOM
     parts = []
@@ -314,7 +365,7 @@ def _layers(evaluation: Mapping[str, Any]) -> Chart:
         y = _TOP + high * (1 - share)
         parts.append(
             f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - 6}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{number(share * max(layers))}</text>'
+            f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{shown(number(share * max(layers)))}</text>'
         )
     for place, value in enumerate(layers):
         tall = max(0.5, high * max(value, 0.0) / max(layers))
@@ -326,12 +377,14 @@ def _layers(evaluation: Mapping[str, Any]) -> Chart:
         x = _LEFT + (place + (anchor == "end")) * wide
         parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 6}" text-anchor="{anchor}">{place + 1}</text>')
     worst = max(range(len(layers)), key=layers.__getitem__)
-    words = (
-        f"From the float model, in nats a token, when one layer alone is the quantized one: most in layer {worst + 1} "
-        f"({number(layers[worst])})."
+    words = _(
+        "From the float model, in nats a token, when one layer alone is the quantized one: most in layer {layer} "
+        "({value}).",
+        layer=worst + 1,
+        value=number(layers[worst]),
     )
     svg = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{_escaped(words)}">{"".join(parts)}</svg>'
-    return "Divergence by layer", svg, words
+    return _("Divergence by layer"), svg, words
 
 
 def _search(board: Board) -> Chart:
@@ -339,11 +392,11 @@ def _search(board: Board) -> Chart:
     found = [
         (each.size, each.loss, each) for each in seen(board) if each.size and each.loss and each.loss > 0
     ]
-    title = "Search: size and divergence"
+    title = _("Search: size and divergence")
     if len(found) < 2:
         return title, "", ""
-    left, right = min(size for size, _, _ in found), max(size for size, _, _ in found)
-    low, high = min(loss for _, loss, _ in found), max(loss for _, loss, _ in found)
+    left, right = min(size for size, _loss, _each in found), max(size for size, _loss, _each in found)
+    low, high = min(loss for _size, loss, _each in found), max(loss for _size, loss, _each in found)
 
     def x(size: float) -> float:
         share = (size - left) / (right - left) if right > left else 0.5
@@ -355,13 +408,13 @@ def _search(board: Board) -> Chart:
 
     parts = [
         f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - 6}" y1="{y(loss):.1f}" y2="{y(loss):.1f}"/>'
-        f'<text x="{_LEFT - 6}" y="{y(loss) + 4:.1f}" text-anchor="end">{number(loss)}</text>'
+        f'<text x="{_LEFT - 6}" y="{y(loss) + 4:.1f}" text-anchor="end">{shown(number(loss))}</text>'
         for loss in dict.fromkeys((low, math.sqrt(low * high), high))
     ]
     for size, anchor in dict.fromkeys(((left, "start"), (right, "end"))):
         parts.append(
             f'<text x="{_LEFT if anchor == "start" else _WIDTH - 6}" y="{_HEIGHT - 4}" '
-            f'text-anchor="{anchor}">{human_bytes(size)}</text>'
+            f'text-anchor="{anchor}">{shown(human_bytes(size))}</text>'
         )
     line = sorted((size, loss) for size, loss, each in found if each.front)
     places = " ".join(f"{x(size):.1f},{y(loss):.1f}" for size, loss in line)
@@ -372,15 +425,24 @@ def _search(board: Board) -> Chart:
         if each.number == board.best:
             best, kind, radius = each, "dot", 5
         parts.append(f'<circle class="{kind}" cx="{x(size):.1f}" cy="{y(loss):.1f}" r="{radius}"/>')
-    words = "Further left is smaller, lower is nearer to the float model, by powers. Hollow: estimated from some layers"
+    every = [
+        _("Further left is smaller, lower is nearer to the float model, by powers."),
+        _("Hollow: estimated from some layers."),
+    ]
     if line:
-        words += "; on the line: none is both smaller and better"
+        every.append(_("On the line: none is both smaller and better."))
     if best is not None:
-        words += (
-            f"; in orange the best, {_plain(best.title)}: {human_bytes(best.size or 0)}, {best.loss_words}"
+        every.append(
+            _(
+                "In orange the best, {title}: {size}, {loss}.",
+                title=_plain(best.title),
+                size=human_bytes(best.size or 0),
+                loss=best.loss_words,
+            )
         )
+    words = " ".join(every)
     svg = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{_escaped(words)}">{"".join(parts)}</svg>'
-    return title, svg, f"{words}."
+    return title, svg, words
 
 
 def _table(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -389,27 +451,28 @@ def _table(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
     if not there:
         return None
     return {
-        "heads": [TITLES[name] for name, _ in there],
+        "heads": [shown(TITLES[name]) for name, _numbers in there],
         "lines": [
-            (label, [cell.partition(" (") for cell in cells])
+            (shown(label), [shown(cell).partition(" (") for cell in cells])
             for label, cells in (*table(evaluation), *tasks_table(evaluation))
         ],
-        "words": explained(evaluation),
-        "left_out": left_out(evaluation),
+        "words": shown(explained(evaluation)),
+        "left_out": [shown(line) for line in left_out(evaluation)],
     }
 
 
 def _speed(results: Mapping[str, Mapping[str, Any]], evaluation: Mapping[str, Any]) -> Chart:
     measured_bars = _measured_bars(evaluation, "tokens_per_s")
     if measured_bars:
-        words = "The middle of the answers; the thin lines are where eight in ten lie."
-        return "Tokens a second", _bars(measured_bars, rate), words
+        words = _("The middle of the answers; the thin lines are where eight in ten lie.")
+        return _("Tokens a second"), _bars(measured_bars, rate), words
     built = results.get("optimize", {})
-    bars = [("base", built.get("tokens_per_s_base")), ("with adapter", built.get("tokens_per_s_tuned"))]
+    bars = [(_("base"), built.get("tokens_per_s_base")), (_("with adapter"), built.get("tokens_per_s_tuned"))]
     found: list[Bar] = [(name, float(speed), None) for name, speed in bars if _is_number(speed) and speed]
     first = built.get("time_to_first_token_s_base")
-    words = f"The first token after {1000 * float(first or 0):,.0f} ms." if _is_number(first) else ""
-    return "Tokens a second, as ONNX", _bars(found, number) if found else "", words
+    time = number(round(1000 * float(first))) if _is_number(first) else ""
+    words = _("The first token after {time} ms.", time=time) if time else ""
+    return _("Tokens a second, as ONNX"), _bars(found, number) if found else "", words
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -426,24 +489,30 @@ Bar = tuple[str, float, tuple[float, float] | None]
 
 
 def _bars(bars: Sequence[Bar], words: Callable[[float], str]) -> str:
-    most = max(max(value, ends[1] if ends else 0.0) for _, value, ends in bars) or 1.0
+    most = max(max(value, ends[1] if ends else 0.0) for _name, value, ends in bars) or 1.0
     height = 34 * len(bars)
-    lines = []
+    mirrored = in_use() in RIGHT_TO_LEFT
+    start = _WIDTH if mirrored else 0
+    lines, texts = [], []
     for place, (name, value, ends) in enumerate(bars):
         y, width = 34 * place, max(1.0, 340 * value / most)
         kind = "bar first" if place == 0 else "bar"
-        lines.append(
-            f'<text x="0" y="{y + 11}">{_escaped(name)}: {_escaped(words(value))}</text>'
-            f'<rect class="{kind}" x="0" y="{y + 15}" width="{width:.1f}" height="11" rx="2"/>'
-        )
+        texts.append(f'<text x="{start}" y="{y + 11}">{_escaped(name)}: {_escaped(words(value))}</text>')
+        lines.append(f'<rect class="{kind}" x="0" y="{y + 15}" width="{width:.1f}" height="11" rx="2"/>')
         if ends is not None and ends[0] < ends[1]:
             left, right, middle = 340 * ends[0] / most, 340 * ends[1] / most, y + 20.5
             lines.append(
                 f'<path class="span" d="M{left:.1f} {middle}H{right:.1f}M{left:.1f} {middle - 4}v8'
                 f'M{right:.1f} {middle - 4}v8"/>'
             )
-    told = "; ".join(f"{name} {words(value)}" for name, value, _ in bars)
-    return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{_escaped(told)}">{"".join(lines)}</svg>'
+    said = "; ".join(f"{shown(name)} {shown(words(value))}" for name, value, _ends in bars)
+    drawn = "".join(lines)
+    if mirrored:
+        drawn = f'<g transform="translate({_WIDTH} 0) scale(-1 1)">{drawn}</g>'
+    return (
+        f'<svg class="bars" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{_escaped(said)}">'
+        f"{''.join(texts)}{drawn}</svg>"
+    )
 
 
 def _escaped(text: str) -> str:
@@ -463,9 +532,9 @@ def _loss(result: Mapping[str, Any]) -> tuple[str, str, str]:
     losses, held = _points(result.get("loss_curve")), _points(result.get("eval_curve"))
     both = losses + held
     if len(losses) < 2:
-        return "Loss", "", ""
-    right = max(step for step, _ in both) or 1.0
-    low, high = min(loss for _, loss in both), max(loss for _, loss in both)
+        return _("Loss"), "", ""
+    right = max(step for step, _loss in both) or 1.0
+    low, high = min(loss for _step, loss in both), max(loss for _step, loss in both)
     low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
 
     def x(step: float) -> float:
@@ -485,26 +554,31 @@ def _loss(result: Mapping[str, Any]) -> tuple[str, str, str]:
             f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - 6}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>'
             f'<text x="{_LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.2f}</text>'
             f'<text x="{x(step):.1f}" y="{_HEIGHT - 6}" text-anchor="{("start", "middle", "end")[round(2 * share)]}">'
-            f"{step:,.0f}</text>"
+            f"{shown(number(round(step)))}</text>"
         )
     parts += [line(losses, "raw"), line(_smoothed(losses), "smooth")]
-    words = "Training loss by step, smoothed"
+    words = _("Training loss by step, smoothed.")
     if held:
         best = min(held, key=lambda pair: pair[1])
         parts += [
             line(held, "held"),
             f'<circle class="dot" cx="{x(best[0]):.1f}" cy="{y(best[1]):.1f}" r="4"/>',
         ]
-        words += f"; in orange the held-out loss, lowest at step {best[0]:,.0f} ({best[1]:.2f})"
+        lowest = _(
+            "In orange the held-out loss, lowest at step {step} ({loss:.2f}).",
+            step=number(round(best[0])),
+            loss=best[1],
+        )
+        words = f"{words} {lowest}"
     svg = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{_escaped(words)}">{"".join(parts)}</svg>'
-    return "Loss", svg, f"{words}."
+    return _("Loss"), svg, words
 
 
 def _smoothed(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     found, span = [], min(_CHART_SPAN, len(points) // 8)
-    for place, (step, _) in enumerate(points):
+    for place, (step, _loss) in enumerate(points):
         near = points[max(0, place - span) : place + span + 1]
-        found.append((step, sum(loss for _, loss in near) / len(near)))
+        found.append((step, sum(loss for _step, loss in near) / len(near)))
     return found
 
 
@@ -513,7 +587,7 @@ def _smoothed(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]
 
 def _samples(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Some held-out questions with the answers of the first and the last variant."""
-    there = [name for name, _ in measured(evaluation)]
+    there = [name for name, _numbers in measured(evaluation)]
     if len(there) < 2:
         return []
     first, last = there[0], there[-1]
@@ -521,7 +595,7 @@ def _samples(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
     for sample in samples(evaluation):
         before, after = (sample["answers"].get(name) for name in (first, last))
         if isinstance(before, str) and isinstance(after, str):
-            pair = _side_by_side(before, after, TITLES[first], TITLES[last])
+            pair = _side_by_side(before, after, shown(TITLES[first]), shown(TITLES[last]))
             expected = clean(str(sample.get("expected") or ""))
             found.append({"question": _plain(sample.get("question") or ""), "expected": expected, **pair})
     return found
@@ -531,7 +605,7 @@ def _answers(answers: Any) -> list[dict[str, Any]]:
     """The question that optimize asked, where nothing was evaluated."""
     if not isinstance(answers, Mapping) or not answers.get("base") or not answers.get("tuned"):
         return []
-    pair = _side_by_side(str(answers["base"]), str(answers["tuned"]), "Base", "Tuned")
+    pair = _side_by_side(str(answers["base"]), str(answers["tuned"]), _("Base"), _("Tuned"))
     return [{"question": _plain(answers.get("question") or ""), "expected": "", **pair}]
 
 

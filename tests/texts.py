@@ -11,7 +11,7 @@ from pathlib import Path
 MARKS = {"_", "N_", "Nn_", "ngettext", "pgettext", "told", "told_n"}
 """What marks a text."""
 
-_STYLE = re.compile(r"(?:\s|bold|dim|red|reverse|italic|underline|not|on|\$[\w-]+|\d+%|\{\})*\Z")
+_STYLE = re.compile(r"(?:\s|bold|dim|red|bar|first|reverse|italic|underline|not|on|\$[\w-]+|\d+%|\{\})*\Z")
 _PROSE = re.compile(r"[A-Za-z]{2,}[,;:.)…?!]* [A-Za-z({]|[})]:? [a-z]{3,}|\A[A-Z][a-z]+[.…:!?]?\Z")
 _UNSHOWN = {"CSS", "DEFAULT_CSS", "AUTO_FOCUS", "SCOPED_CSS", "SCRIPTS"}
 _ERRORS = {"RuntimeError", "TypeError", "NotImplementedError", "TypeVar"}
@@ -39,7 +39,12 @@ def unmarked(path: Path, told: frozenset[str] = frozenset()) -> list[str]:
             return
         text = _text(node)
         if text is not None:
-            if _PROSE.search(text.strip()) and not _STYLE.match(text) and text.strip() not in told:
+            if (
+                _PROSE.search(text.strip())
+                and not text.startswith("<")
+                and not _STYLE.match(text)
+                and text.strip() not in told
+            ):
                 found.append(f"{path.name}:{node.lineno}: {text!r}")  # type: ignore[attr-defined]
             if isinstance(node, ast.JoinedStr):
                 for part in node.values:

@@ -19,7 +19,7 @@ from core.events import Reporter
 from core.files import folder_stamp, write_atomic, write_json
 from core.folder import LabFolder
 from core.formats import counted, human_bytes
-from core.language import told
+from core.language import speaking, told, wanted
 from core.model.auto import Settled
 from core.recipe import Recipe, read_recipe, write_values
 from core.stage_context import StageContext
@@ -283,7 +283,8 @@ def remember(lab: LabFolder, result: dict[str, Any], report: Reporter) -> None:
     write_json(lab.upload_path, {**result, "model": folder_stamp(lab.onnx_dir)})
     if lab.report_path.is_file():
         text = lab.report_path.read_text(encoding="utf-8", errors="replace")
-        write_atomic(lab.report_path, with_upload(text, result))
+        with speaking(wanted()):
+            write_atomic(lab.report_path, with_upload(text, result))
     try:
         write_values(lab.recipe_path, {"upload.registered": f"{result['name']}:{result['version']}"})
     except RequestError as error:

@@ -27,6 +27,8 @@ DONE = (
     "core/formats.py",
     "core/options.py",
     "core/recipe.py",
+    "core/report.py",
+    "core/report_page.py",
     "core/results.py",
     "core/space.py",
     "core/stages.py",
@@ -173,3 +175,44 @@ def test_values_come_in_after_translation_and_a_number_has_its_form() -> None:
         "(трассировка: 21 строка)",
     ]
     assert (_(""), N_("Log"), _("Log")) == ("", "Log", "Журнал")
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ({"LANG": "de_DE.UTF-8"}, "de"),
+        ({"LANG": "de_DE.UTF-8", "LC_MESSAGES": "ru_RU"}, "ru"),
+        ({"LANG": "de_DE.UTF-8", "LC_MESSAGES": "ru_RU", "LC_ALL": "es_ES@euro"}, "es"),
+        ({"LANG": "de_DE.UTF-8", "LANGUAGE": "fr:vi:ru"}, "vi"),
+        ({"LANG": "fr_FR.UTF-8", "LANGUAGE": "de"}, "de"),
+        ({"LANG": "C.UTF-8", "LANGUAGE": "de"}, "en"),
+        ({"LANG": "POSIX"}, "en"),
+        ({"LANG": "de_DE.UTF-8", "LC_ALL": "C"}, "en"),
+        ({"LANGUAGE": "de"}, "en"),
+        ({"LANG": "fr_FR.UTF-8"}, "en"),
+        ({"LANG": "en_GB.UTF-8", "LANGUAGE": "en_GB:en"}, "en"),
+        ({}, "en"),
+    ],
+)
+def test_the_locale_chooses_where_nothing_else_does(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], code: str
+) -> None:
+    for name in (language.VARIABLE, "LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert language.wanted() == code
+    assert language.wanted("fa") == "fa"
+    monkeypatch.setenv(language.VARIABLE, "es")
+    assert language.wanted("fa") == "es"
+    language.ask("vi")
+    assert language.wanted("fa") == "vi"
+
+
+def test_the_users_own_setting_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(language.VARIABLE)
+    monkeypatch.setenv("OLIVEPRESS_CONFIG", str(tmp_path))
+    for text, code in (('language = "fa"', "fa"), ("language = 3", "en"), ("not toml", "en")):
+        (tmp_path / "wizard.toml").write_text(text)
+        monkeypatch.setenv("LANG", "C")
+        assert language.wanted() == code

@@ -7,14 +7,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core import language
 from core.files import MANIFEST, write_json
 from core.folder import LabFolder
 from core.lab import Lab
+from core.language import LANGUAGES
 from core.recipe import Recipe
-from core.report import report_text
+from core.report import report_text, with_upload
 from core.report_page import page, write_report
 from core.searched import Board, Try, write_board
 from tests.tui.labs import with_evaluation
@@ -120,7 +123,7 @@ def test_what_a_search_found_stands_in_both_reports(tmp_path: Path) -> None:
     seen = Seen(page(lab, Recipe()))
     said = " ".join(" ".join(seen.texts).split())
     assert "Best within the limits (at most 1 MiB): gptq, <b>4 bits. It is one of 4 choices" in said
-    assert "in orange the best, gptq, <b>4 bits: 1.0 MiB, 0.050" in said
+    assert "In orange the best, gptq, <b>4 bits: 1.0 MiB, 0.050" in said
     assert [given["class"] for tag, given in seen.tags if tag == "circle"].count("guess") == 1
     text = report_text(lab, Recipe())
     assert "## Search, Quantize" in text
@@ -212,9 +215,7 @@ def test_of_two_adapters_the_one_that_the_recipe_names_is_drawn_and_each_is_name
     assert "lowest at step 9 (2.50)" in page(lab, Recipe().with_values({"finetune.adapter": "zebra"}))
     assert ">Adapter travel: Held-out loss 3.30 to 1.20" in text
     assert "Adapter zebra: Held-out loss 3.00 to 2.50" in text
-    assert (
-        "its weights were rounded to 4 bits and it was made an ONNX model of 1.0 MiB for a machine." in text
-    )
+    assert "Its weights were rounded to 4 bits. It was made an ONNX model of 1.0 MiB." in text
 
 
 def test_an_evaluation_stands_first_with_a_table_charts_and_answers(tmp_path: Path) -> None:
@@ -254,3 +255,21 @@ def test_an_evaluation_stands_first_with_a_table_charts_and_answers(tmp_path: Pa
     assert "| Perplexity on held-out records | 25.4 (20.3 to 31.8) | 27.9" in told
     assert "`models/onnx`" in told
     assert r"data\_sample" not in told
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_the_reports_are_in_the_language_wanted_by_the_user_and_the_program_keeps_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    lab = lab_of(tmp_path)
+    monkeypatch.setenv(language.VARIABLE, code)
+    write_report(lab, Recipe())
+    assert language.in_use() == "en"
+    direction = "rtl" if code == "fa" else "ltr"
+    assert f'<html lang="{code}" dir="{direction}">' in lab.report_page_path.read_text()
+    sent = with_upload(lab.report_path.read_text(), {"name": "m", "version": "1"})
+    with language.speaking(code):
+        again = with_upload(sent, {"name": "m", "version": "2"})
+    assert with_upload(again, None) == lab.report_path.read_text(), (
+        "one part on uploads, in whatever language"
+    )

@@ -280,7 +280,7 @@ def test_what_is_not_used_and_not_learnt_stands_in_words_and_in_the_object(
     folder = lab(tmp_path, [json.dumps(row) for row in rows])
     assert main(["data", str(folder)]) == 0
     out = capsys.readouterr().out
-    assert "not used  'id', 'guide'\n" in out
+    assert "not used    'id', 'guide'\n" in out
     assert "not learnt  2 rows: 'label' says no\n" in out
     assert "not-used: 'guide' in 6 rows does not reach the model" in out
     assert "--clean" not in out  # no row is bad
