@@ -232,7 +232,13 @@ def _print_question(report: DataReport, folder: str) -> None:
         )
     )
     if given := options_of(report.proposal):
-        print(_("The same in a new lab, by options of olivepress new: {options}", options=_clean(given)))
+        print(
+            _(
+                "The same in a new lab, by options of {command}: {options}",
+                command=command("new"),
+                options=_clean(given),
+            )
+        )
 
 
 def print_findings(

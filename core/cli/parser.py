@@ -56,9 +56,11 @@ class Help(argparse.HelpFormatter):
     """Help whose own words are in the language in use; argparse's are those of a locale."""
 
     def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
+        """How the command is used, behind its word in the language in use."""
         super().add_usage(usage, actions, groups, _("usage: ") if prefix is None else prefix)
 
     def start_section(self, heading: str | None) -> None:
+        """A part of the help, under its heading in the language in use."""
         super().start_section(_(heading) if heading else heading)
 
 
