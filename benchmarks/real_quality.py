@@ -25,6 +25,7 @@ import statistics
 import sys
 import sysconfig
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -208,8 +209,11 @@ def main() -> None:
     parser.add_argument("--calibration", default=",".join(KINDS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path("/tmp/olivepress-real-quality"))
-    options = parser.parse_args()
+    run(parser.parse_args(), measure)
 
+
+def run(options: argparse.Namespace, measured: Callable[[str, Path, argparse.Namespace], None]) -> None:
+    """Measure each model that was named, and tell where."""
     from core.olive.run import import_olive
     from core.stage_context import versions
 
@@ -217,7 +221,7 @@ def main() -> None:
     logging.disable(logging.WARNING)  # Olive writes every step
     for each in options.model:
         name, _, folder = each.partition("=")
-        measure(name, Path(folder), options)
+        measured(name, Path(folder), options)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores"
     found = ", ".join(f"{k} {v}" for k, v in versions("olive-ai", "torch", "transformers").items())
     print(f"\n{platform.machine()}, {device}; {found}")

@@ -10,9 +10,6 @@ docs/awq.md says so. Runs on the GPU if there is one.
 from __future__ import annotations
 
 import argparse
-import logging
-import os
-import platform
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from torch import Tensor, nn
 
-from benchmarks.real_quality import KINDS, Judge, Rows, cell, documentation, quantized, travel
+from benchmarks.real_quality import KINDS, Judge, Rows, cell, documentation, quantized, run, travel
 
 GENERAL = Path(__file__).resolve().parent.parent / "data" / "general_text.txt"
 
@@ -306,19 +303,7 @@ def main() -> None:
         "--held-out", type=int, help="documents, and eighths of the short rows, to measure on; all"
     )
     parser.add_argument("--work", type=Path, default=Path("/tmp/olivepress-rounding-choices"))
-    options = parser.parse_args()
-
-    from core.olive.run import import_olive
-    from core.stage_context import versions
-
-    import_olive()
-    logging.disable(logging.WARNING)  # Olive writes every step
-    for each in options.model:
-        name, _, folder = each.partition("=")
-        measure(name, Path(folder), options)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores"
-    found = ", ".join(f"{k} {v}" for k, v in versions("olive-ai", "torch", "transformers").items())
-    print(f"\n{platform.machine()}, {device}; {found}")
+    run(parser.parse_args(), measure)
 
 
 if __name__ == "__main__":

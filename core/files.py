@@ -341,9 +341,9 @@ def refusal(error: OSError, path: Path) -> MachineError | None:
             code="disk.not-writable",
         )
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-        what = "folder" if error.errno == errno.EISDIR else "file"
+        folder = error.errno == errno.EISDIR
         return MachineError(
-            told("A {what} is in the way.", what=what),
+            told("A folder is in the way.") if folder else told("A file is in the way."),
             told("{path}: {strerror}.", path=path, strerror=error.strerror),
             told("Look what it is, and move it elsewhere."),
             code="lab.file",

@@ -24,8 +24,9 @@ import numbers
 import os
 import re
 import string
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,21 @@ def told_n(one: str, many: str, n: int, /, **values: object) -> Told:
     """:func:`told` in the form that goes with the number ``n``, which it may name as ``{n}``."""
     every = {"n": n, **values}
     return Told(_English().format(one if n == 1 else many, **every), one, _kept(every), many, n)
+
+
+def all_of(names: Iterable[object]) -> str:
+    """Several with "and" between them, in the language of whoever looks at it."""
+    return _several(N_("{these} and {last}"), names)
+
+
+def any_of(names: Iterable[object]) -> str:
+    """Several with "or" between them, in the language of whoever looks at it."""
+    return _several(N_("{these} or {last}"), names)
+
+
+def _several(form: str, names: Iterable[object]) -> str:
+    plain = [value if isinstance(value, str) else str(value) for value in map(_plain, names)]
+    return reduce(lambda these, last: told(form, these=these, last=last), plain) if plain else ""
 
 
 def _kept(values: Mapping[str, object]) -> dict[str, object]:

@@ -28,9 +28,9 @@ from core.azure.retry import Stop, cancellable, in_parallel
 from core.azure.signin import current, prompt_to
 from core.azure.storage import Access, Container, Found
 from core.azure.workspace import ML, Place, Workspace
-from core.errors import Do, LabError, MachineError, RequestError, StageError
+from core.errors import Do, LabError, RequestError, StageError
 from core.events import Reporter
-from core.files import explained, publish, read_if_whole, write_atomic, write_json
+from core.files import explained, publish, read_if_whole, require_disk, write_atomic, write_json
 from core.folder import RECIPE_NAME, REPORT_NAME, REPORT_PAGE_NAME, LabFolder
 from core.formats import counted, human_bytes
 from core.language import told
@@ -387,7 +387,8 @@ class Receiver:
         blobs = {safe_name(name.removeprefix(self._prefix)): found[name] for name in names}
         check_names(blobs, everywhere=False)
         self._total = sum(blob.size for blob in blobs.values())
-        room(self._folder, self._total)
+        hint = told("Free some space, or use a folder on another disk.")
+        require_disk(self._folder, self._total, hint)
         self._parts.mkdir(parents=True, exist_ok=True)
         for name, blob in sorted(blobs.items()):
             self._prepare(name, blob)
@@ -621,29 +622,6 @@ def _not_held(name: str, why: str) -> RequestError:
         told("Rename the file where the model is made."),
         code="model.file-name",
     )
-
-
-def room(folder: Path, needed: int) -> None:
-    """Refuse a download that the disk has no room for.
-
-    Raises:
-        MachineError: with what is free and what is needed.
-    """
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise MachineError(
-            told("There is not enough room on the disk."),
-            told(
-                "The model has {needed}, {folder} has {free} free.",
-                needed=human_bytes(needed),
-                folder=folder,
-                free=human_bytes(free),
-            ),
-            told("Free some space, or use a folder on another disk."),
-            code="disk.full",
-        )
 
 
 def fetch_lab(

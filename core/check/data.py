@@ -18,13 +18,7 @@ def data(subject: Subject) -> Iterator[Check]:
     try:
         path = resolve_data_file(subject.recipe, subject.lab.root)
     except LabError as error:
-        yield Check(
-            told("data"),
-            FAIL,
-            told("{title} {detail}", title=error.title, detail=error.detail),
-            error.advice,
-            error.code,
-        )
+        yield Check.of(told("data"), error)
         return
     size = folder_bytes(path) if path.is_dir() else path.stat().st_size
     if size == 0:
@@ -38,13 +32,7 @@ def data(subject: Subject) -> Iterator[Check]:
     try:
         small_split(subject)
     except LabError as error:
-        yield Check(
-            told("data"),
-            FAIL,
-            told("{title} {detail}", title=error.title, detail=error.detail),
-            error.advice,
-            error.code,
-        )
+        yield Check.of(told("data"), error)
         return
     yield Check(
         told("data"),

@@ -20,12 +20,7 @@ def devices(subject: Subject) -> Iterator[Check]:
     try:
         require_target(optimize.device, optimize.provider, optimize.precision)
     except (RequestError, MachineError) as error:
-        yield Check(
-            told("device"),
-            FAIL,
-            told("{title} {detail}", title=error.title, detail=error.detail),
-            error.advice,
-        )
+        yield Check.of(told("device"), error)
 
 
 def _providers_of(device: str) -> Iterator[Check]:

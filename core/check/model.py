@@ -63,13 +63,7 @@ def model(subject: Subject) -> Iterator[Check]:
         try:
             header = check_gguf(local_place(source, subject.lab.root))
         except LabError as error:
-            yield Check(
-                told("model"),
-                FAIL,
-                told("{title} {detail}", title=error.title, detail=error.detail),
-                error.advice,
-                error.code,
-            )
+            yield Check.of(told("model"), error)
             return
         yield Check(told("model"), OK, _about(header))
     elif kind == "hub":
@@ -80,13 +74,7 @@ def model(subject: Subject) -> Iterator[Check]:
         try:
             check_folder(path)
         except LabError as error:
-            yield Check(
-                told("model"),
-                FAIL,
-                told("{title} {detail}", title=error.title, detail=error.detail),
-                error.advice,
-                error.code,
-            )
+            yield Check.of(told("model"), error)
             return
         licence = read_licence(path).name
         yield Check(
@@ -188,13 +176,7 @@ def _abilities(subject: Subject) -> Iterator[Check]:
     for fault in every:
         name = _NAMES.get(fault.code.rpartition(".")[2], told("weights"))
         state = FAIL if fault.stops else WARN
-        yield Check(
-            name,
-            state,
-            told("{title} {detail}", title=fault.title, detail=fault.detail),
-            fault.advice,
-            fault.code,
-        )
+        yield Check.of(name, fault, state)
     if not any(fault.code == "model.architecture" for fault in every):
         verdict = judge(facts.config)
         yield Check(
@@ -235,13 +217,7 @@ def weights(subject: Subject) -> Iterator[Check]:
             )
         return
     fault = not_finite(found)
-    yield Check(
-        told("weights"),
-        FAIL,
-        told("{title} {detail}", title=fault.title, detail=fault.detail),
-        fault.advice,
-        fault.code,
-    )
+    yield Check.of(told("weights"), fault)
 
 
 def adapter(subject: Subject) -> Iterator[Check]:
@@ -249,13 +225,7 @@ def adapter(subject: Subject) -> Iterator[Check]:
     try:
         refuse_model_as_adapter(subject.lab.finetuned_dir(subject.recipe.finetune.adapter))
     except LabError as error:
-        yield Check(
-            told("adapter"),
-            FAIL,
-            told("{title} {detail}", title=error.title, detail=error.detail),
-            error.advice,
-            error.code,
-        )
+        yield Check.of(told("adapter"), error)
 
 
 def facts_of(subject: Subject) -> ModelFacts | None:

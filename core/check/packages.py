@@ -70,13 +70,7 @@ def tracker(subject: Subject) -> Iterator[Check]:
     try:
         refuse_missing(name)
     except MachineError as error:
-        yield Check(
-            told("tracker"),
-            FAIL,
-            told("{title} {detail}", title=error.title, detail=error.detail),
-            error.advice,
-            error.code,
-        )
+        yield Check.of(told("tracker"), error)
     else:
         yield Check(told("tracker"), OK, told("{name} gets the curves of a finetune", name=name))
 

@@ -52,12 +52,7 @@ def recipe(subject: Subject) -> Iterator[Check]:
     try:
         read = read_recipe(path)
     except LabError as error:
-        yield Check(
-            told("recipe"),
-            FAIL,
-            told("{title} {detail}", title=error.title, detail=error.detail),
-            error.advice,
-        )
+        yield Check.of(told("recipe"), error)
     else:
         yield Check(
             told("recipe"),

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.errors import Help, Hint, hint_as_dict, merged, parts_of, with_told
+from core.errors import Help, Hint, LabError, hint_as_dict, merged, parts_of, with_told
 from core.folder import LabFolder
 from core.language import told
+from core.model.faults import Fault
 from core.recipe import Recipe
 from core.stages import default_stages
 from core.text import without_logins
@@ -40,6 +41,12 @@ class Check:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "found", without_logins(self.found))
+
+    @classmethod
+    def of(cls, name: str, error: LabError | Fault, state: str = FAIL) -> Check:
+        """An error that was met, as what was found."""
+        found = told("{title} {detail}", title=error.title, detail=error.detail)
+        return cls(name, state, found, error.advice, error.code)
 
     @property
     def advice(self) -> tuple[str | Help, ...]:

@@ -8,7 +8,7 @@ import textwrap
 
 from core.cli.parser import RawHelp, UsageError, add_folder, add_json, command_parser
 from core.export.forms import FORMS, ExportForm
-from core.language import _, shown, told
+from core.language import _, any_of, shown, told
 
 SHORT = ("olive", "slurm", "skypilot")
 """Forms that have an option of their own."""
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
             hint=told(
                 "{command} FORM OUT, where FORM is {names}.",
                 command=command("export", options.folder, "--to"),
-                names=" or ".join(FORMS),
+                names=any_of(FORMS),
             ),
             usage=command_parser("export").format_usage(),
         )

@@ -118,10 +118,18 @@ class Parser(argparse.ArgumentParser):
         words = self._one_setting_each(words)
         self._refuse_missing_values(words)
         self._refuse_missing_words(words)
-        options, rest = self.parse_known_intermixed_args(words)
+        self.usage = self._usage_as_given()
+        try:
+            options, rest = self.parse_known_intermixed_args(words)
+        finally:
+            self.usage = None
         if rest:
             self._refuse(rest)
         return options
+
+    def _usage_as_given(self) -> str:
+        """The usage without its word, as argparse takes it: by itself it cuts off as many letters as English has."""
+        return self.format_usage().removeprefix(_("usage: ")).strip().replace("%", "%%")
 
     def _read_action(self, inner: Mapping[str, Parser], words: Sequence[str]) -> argparse.Namespace:
         """Read the words of a command whose first word says what it does."""

@@ -55,7 +55,7 @@ def as_record(value: Any, text: str) -> Found:
             "the key {twice} stands twice in an object, and the first one is not used", twice=repr(twice)
         )
         return Noted(value, Problem("key-twice", message, told("remove one of the two")))
-    name = {list: told("a list"), str: "text", bool: told("true or false"), type(None): "null"}.get(
+    name = {list: told("a list"), str: told("text"), bool: told("true or false"), type(None): "null"}.get(
         type(value), "a number"
     )
     return Problem(

@@ -26,7 +26,7 @@ from core.data.messages import (
 from core.data.names import plain_name
 from core.errors import with_told
 from core.formats import listed
-from core.language import told, told_n
+from core.language import all_of, told, told_n
 from core.options import AUTO
 
 SURE = 0.8
@@ -80,7 +80,7 @@ class FieldMap:
         elif not self.complete:
             return told("no field is taken as the question or the answer")
         else:
-            asked = " and ".join(map(repr, self.prompt))
+            asked = all_of(map(repr, self.prompt))
             said = told(
                 "the question is in {asked}, the answer in {response}",
                 asked=asked,
@@ -370,7 +370,7 @@ class _Finder:
                 why = told(
                     "{why}, and {extra} belongs to the question",
                     why=why,
-                    extra=" and ".join(map(repr, extra)),
+                    extra=all_of(map(repr, extra)),
                 )
             return FieldMap((prompt, *extra), response), why, confidence
         talk = next((name for name in _exact(free, names.MESSAGES) if self.seen[name].nested > 0.5), "")

@@ -29,7 +29,7 @@ from core.data.messages import (
 )
 from core.data.types import Message, Problem, Segment, Unused
 from core.errors import Do, RequestError, Use
-from core.language import told
+from core.language import all_of, told
 from core.model.template import PLAIN, ChatTemplate, PlainTurns, Template, TemplateError, all_learnt
 from core.model.text import ModelText
 from core.options import AUTO
@@ -836,7 +836,7 @@ def _unmapped(proposal: Proposal, columns: Sequence[str], what: str) -> RequestE
             words=proposal.mapping.words(),
             why=proposal.why,
             command=Do.of("data", "DIR", "--accept"),
-            names=" and ".join(FIELDS[:2]),
+            names=all_of(FIELDS[:2]),
         )
         if given:
             hint = told(
@@ -845,7 +845,7 @@ def _unmapped(proposal: Proposal, columns: Sequence[str], what: str) -> RequestE
                 words=proposal.mapping.words(),
                 why=proposal.why,
                 command=Do.of("data", "DIR", "--accept"),
-                names=" and ".join(FIELDS[:2]),
+                names=all_of(FIELDS[:2]),
                 new=Do.of("new", "DIR", *shlex.split(given)),
             )
     elif len(columns) > 1:

@@ -40,7 +40,7 @@ from core.finetune.ranks import Beat, rank_name, read_beat
 from core.finetune.training import AGAIN_LOW, Task, TooLittleMemory, Training
 from core.formats import human_bytes
 from core.hardware import load_nvml, read_gpus, usable_cores, usable_gpus
-from core.language import told
+from core.language import all_of, told
 from core.model.folder import config_facts, read_config
 from core.options import AUTO, Auto
 from core.text import clean_line
@@ -340,7 +340,7 @@ class Watch:
         return found
 
     def _names(self, ranks: Iterable[int]) -> str:
-        names = " and ".join(rank_name(rank, self._device) for rank in ranks)
+        names = all_of(rank_name(rank, self._device) for rank in ranks)
         if names and self._device == "cuda":
             return told("The process of {names}", names=names)
         return names.capitalize()

@@ -17,7 +17,7 @@ from core.errors import RequestError, text_of, with_told
 from core.files import MANIFEST, read_if_whole
 from core.folder import LabFolder
 from core.formats import counted
-from core.language import told
+from core.language import all_of, told
 from core.model.template import PLAIN
 from core.options import AUTO, Option
 from core.recipe import (
@@ -385,7 +385,7 @@ def _odd_width(inputs: tuple[tuple[int, int, str], ...], size: int) -> str:
     for width, _, _ in inputs:
         if larger and width % larger[-1]:
             return f"{width:,}"
-    return " and ".join(f"{width:,}" for width, _, _ in inputs[:3])
+    return all_of(f"{width:,}" for width, _, _ in inputs[:3])
 
 
 def _calibration_samples(case: _Case) -> tuple[Any, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from core.errors import Hint, RequestError, Use
 from core.events import Reporter
 from core.formats import human_bytes, some
-from core.language import told, words_of
+from core.language import any_of, told, words_of
 from core.model.architectures import REFUSED, judge
 from core.model.auto import Settled
 from core.model.finite import NotFinite, first_not_finite
@@ -394,7 +394,7 @@ def _named(facts: ModelFacts) -> str:
 
 
 def _by(shape: tuple[int, ...] | None) -> str:
-    return " by ".join(map(str, shape or ()))
+    return " x ".join(map(str, shape or ()))
 
 
 def _tokens(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
@@ -526,7 +526,7 @@ def _group_size(facts: ModelFacts, recipe: Settled) -> Iterator[Fault]:
 def _fitting_size(fitting: Sequence[int]) -> Hint:
     """The largest group size that fits, and the others."""
     *others, largest = sorted(fitting)
-    said = " or ".join(map(str, reversed(others)))
+    said = any_of(reversed(others))
     setting = Use("quantize.group_size", largest)
     if not others:
         return told("Set {setting}.", setting=setting)

@@ -23,7 +23,7 @@ from core.errors import LabError, RequestError, StageError
 from core.files import digest, explained, read_json, write_json
 from core.folder import lab_command
 from core.formats import listed
-from core.language import told
+from core.language import all_of, told
 from core.model.inside import refuse_links
 from core.optimize.genai import import_runtime
 from core.text import first_line
@@ -463,7 +463,7 @@ def differences(found: Shapes, layout: AdapterLayout) -> list[str]:
                 told(
                     "{a} and its B have ranks {ranks}",
                     a=branch.a,
-                    ranks=" and ".join(map(str, sorted(ranks))),
+                    ranks=all_of(sorted(ranks)),
                 )
             )
     if not found:

@@ -116,7 +116,7 @@ class SampledModel:
                     for row in self.held_out
                 ]
                 self._look(rows, set(chosen))
-        except BaseException:
+        except BaseException:  # Ctrl-C too: the thread that reads would outlive it
             self.close()
             raise
 

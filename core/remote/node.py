@@ -206,6 +206,6 @@ def _copy(source: Path, target: Path) -> None:
             state = source.stat()
             os.utime(half, ns=(state.st_atime_ns, state.st_mtime_ns))
         os.replace(half, target)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: half a file is not left
         half.unlink(missing_ok=True)
         raise

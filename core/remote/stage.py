@@ -131,7 +131,7 @@ def _found_or_sent(
     plan = make_plan(line, lab, recipe, on, contents, key, fresh=force)
     try:
         there = send(line, plan, lab, job)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: the files that the plan holds open are given back
         plan.close()
         raise
     return there, plan.container

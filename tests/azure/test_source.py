@@ -298,7 +298,7 @@ def test_a_disk_without_room_is_told_before_the_first_byte(
         free = 1000
 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage())
-    with pytest.raises(LabError, match="not enough room"):
+    with pytest.raises(LabError, match="not enough disk space"):
         download_model(URI, tmp_path, RecordingReporter())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import runpy
 import string
 from pathlib import Path
@@ -216,3 +218,19 @@ def test_the_users_own_setting_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path
         (tmp_path / "wizard.toml").write_text(text)
         monkeypatch.setenv("LANG", "C")
         assert language.wanted() == code
+
+
+def test_no_list_is_joined_by_an_english_word() -> None:
+    """:func:`core.language.all_of` and ``any_of`` say it in the language in use."""
+    joined = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in EVERY
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+        and node.attr == "join"
+        and isinstance(node.value, ast.Constant)
+        and re.search(r"[a-z]{2}", str(node.value.value))
+    ]
+    assert [place for place in joined if not place.startswith("core/errors.py")] == [], (
+        "of a setting as it is typed"
+    )

@@ -32,7 +32,7 @@ from core.errors import (
     with_other_helps,
     with_told,
 )
-from core.language import Told, _, changed, shown, told, told_n
+from core.language import Told, _, all_of, any_of, changed, shown, told, told_n
 from core.text import without_logins
 
 GERMAN = {
@@ -41,6 +41,8 @@ GERMAN = {
     "Set {setting}, or: {command}": "Mit {command}, oder {setting} setzen",
     "A plain sentence.": "Ein einfacher Satz.",
     "{times:.1f} times": "{times:.1f}-mal",
+    "{these} and {last}": "{these} und {last}",
+    "{these} or {last}": "{these} oder {last}",
 }
 
 
@@ -248,3 +250,13 @@ def test_a_text_within_another_begins_and_ends_as_it_must_there(german: None) ->
     assert shown(text) == "1 Datei: Auf /data sind nur 2 Dateien frei; 'x'"
     small = told("{what!c}", what=told("a plain sentence."))
     assert (small, shown(small)) == ("A plain sentence.", "A plain sentence.")
+
+
+def test_several_are_told_with_the_words_between_them(german: None) -> None:
+    assert (all_of([]), all_of(["a"]), any_of([3, 4])) == ("", "a", "3 or 4")
+    assert shown(all_of(["a", free("/x"), "c"])) == "a und Auf /x sind nur 2 Dateien frei. und c"
+    assert (
+        shown(told("Only {free} are free on {disk}.", free=any_of("ab"), disk="/y"))
+        == "Auf /y sind nur a oder b frei."
+    )
+    assert all_of("abc") == "a and b and c"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from core import Cancelled, Lab, LabError, MachineError, RequestError, StageError
 from core.cli import main
 from core.cli.commands import COMMANDS, wizard_folder
-from core.cli.parser import parse, parse_settings
+from core.cli.parser import UsageError, actions_of, command_parser, parse, parse_settings
 from core.cli.run import split_words
 from core.cli.show import EventPrinter, print_error
 from core.stages import STAGES, default_stages
@@ -627,3 +629,18 @@ def test_export_without_a_form_names_them(capsys: Captured) -> None:
     shown = capsys.readouterr()
     assert "--to FORM OUT, where FORM is onnx" in shown.err
     assert not shown.out
+
+
+@pytest.mark.parametrize("word", ["u: ", "a longer word than that: "])
+def test_the_usage_is_whole_whatever_its_word(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.cli.parser._", lambda text, **values: word if text == "usage: " else text)
+    for name in COMMANDS:
+        parser = command_parser(name)
+        if actions_of(parser):
+            continue
+        for words in (["--help"], ["a", "b", "c", "d", "--set", "no%such"], ["--no-such-option=%s"]):
+            said = io.StringIO()
+            with contextlib.redirect_stdout(said), pytest.raises((UsageError, SystemExit)) as ended:
+                parser.read(words)
+            usage = ended.value.usage if isinstance(ended.value, UsageError) else said.getvalue()
+            assert usage.startswith(f"{word}olivepress {name} ")
