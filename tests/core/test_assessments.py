@@ -34,6 +34,17 @@ def test_a_good_quantization() -> None:
     )
 
 
+def test_what_is_no_smaller_is_not_called_so() -> None:
+    """A small model is mostly its embeddings, which have no four bits in a checkpoint."""
+    no_smaller = QUANTIZED | {"bytes_before": 511, "bytes_after": 539, "same_likeliest_token": 0.88}
+    assert said("quantize", no_smaller)[0] == (
+        "No smaller yet, as most of this model is its embeddings, which only the optimize stage packs; of 100 next "
+        "words 88 stay the same: a good result for 4 bits."
+    )
+    assert said("quantize", no_smaller | {"same_likeliest_token": None})[0].startswith("No smaller yet: ")
+    assert "1.1 times smaller" in said("quantize", no_smaller | {"bytes_after": 511 / 1.06})[0]
+
+
 @pytest.mark.parametrize(
     ("more", "word", "step"),
     [
