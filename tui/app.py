@@ -137,10 +137,10 @@ class OlivePressApp(App[None]):
 
             filters = [NoColor() if isinstance(each, Monochrome) else each for each in filters]
         if self._language in language.RIGHT_TO_LEFT:
-            from tui.reading import ordering, orders_by_itself
+            from core.from_the_right import ordered_here
+            from tui.reading import ordering
 
-            who = self.settings.right_to_left
-            if who == "wizard" or (who == "auto" and not orders_by_itself()):
+            if ordered_here(self.settings.right_to_left):
                 filters.append(ordering("R"))
         return filters
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from textual.binding import Binding
 
+from core.from_the_right import WHO_ORDERS
 from core.language import LANGUAGES, N_, _
 from core.user_dirs import config_dir
 from tui.steps import steps
@@ -188,7 +189,7 @@ class UserSettings:
         plain: whether to ask by lines in place of drawing screens.
         guide: whether a step's guide opens by itself at the first visit, on a wide terminal.
         language: the code of the language to speak; empty: English.
-        right_to_left: who joins and orders letters that are read from the right, of :data:`WHO_ORDERS`.
+        right_to_left: who joins and orders letters that are read from the right: ``WHO_ORDERS``.
         bell: whether the terminal's bell rings when a job ends.
         problems: lines for people; unknown settings are told, not lost.
     """
@@ -204,8 +205,6 @@ class UserSettings:
 
 
 _SWITCHES = {"plain": False, "guide": True, "bell": False}
-WHO_ORDERS = ("auto", "wizard", "terminal")
-"""``auto``: the wizard, unless the terminal is known to do it."""
 _SETTINGS = ("theme", "language", "right_to_left", *_SWITCHES, "keys")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.cli.parser import parse, parse_settings
-from core.cli.show import EventPrinter, StderrReporter, on_screen, print_error
+from core.cli.show import EventPrinter, StderrReporter, on_screen, order_lines, print_error
 from core.errors import Cancelled, Help, LabError, Use, said, text_of
 from core.language import N_, _, shown, words_of
 from core.recipe import on_form
@@ -71,6 +71,7 @@ def run_plain(folder: str | Path) -> int:
 
     End of input ends it as ``q`` does. Ctrl-C at a question asks whether to leave, which is status 130.
     """
+    order_lines()
     # What asks the terminal whether it may colour, redraw or edit is told no: our prints, readline, every child.
     os.environ["TERM"] = "dumb"
     if sys.stdin is None:  # the caller closed it

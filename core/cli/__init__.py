@@ -48,6 +48,10 @@ def main(arguments: Sequence[str]) -> int:
             return open_wizard(folder, plain=PLAIN in arguments)
         from core.cli.parser import parse
 
+        if language.in_use() in language.RIGHT_TO_LEFT:
+            from core.cli.show import order_lines
+
+            order_lines()
         options = parse(arguments)
         as_json = getattr(options, "json", False)
         return int(options.run(options))

@@ -17,15 +17,19 @@ from core.cli.parser import UsageError
 from core.errors import Cancelled, LabError, said, text_of
 from core.events import Event, Reporter, TimeLeft, log_line
 from core.formats import duration, human_bytes, number, time_left
-from core.language import N_, Told, _, shown
+from core.language import N_, RIGHT_TO_LEFT, Told, _, in_use, shown
 from core.stages import STAGES, assessment, result_lines
 from core.text import clean, json_line
+from core.user_dirs import user_setting
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 Part = str | tuple[str, str]
 """A piece of a line: text, or text and its style. Text is never read as markup."""
+
+ORDERS = "right_to_left"
+"""The setting of ``wizard.toml`` that says who joins and orders letters that are read from the right."""
 
 TONES = {
     "OK": "green",
@@ -111,8 +115,20 @@ def cells(text: str) -> int:
 
 
 def on_screen(text: str) -> str:
-    """A question as :func:`input` is to show it."""
-    return text
+    """A question as :func:`input` is to show it, which writes to the terminal by itself."""
+    if in_use() not in RIGHT_TO_LEFT:
+        return text
+    from core.from_the_right import ordered_here, ordered_text
+
+    return ordered_text(text) if ordered_here(user_setting(ORDERS)) and sys.stdout.isatty() else text
+
+
+def order_lines() -> None:
+    """Where the language is read from the right and the terminal does not order letters: order what is printed."""
+    if in_use() in RIGHT_TO_LEFT:
+        from core.from_the_right import order_streams
+
+        order_streams(user_setting(ORDERS))
 
 
 def padded(text: str, width: int) -> str:

@@ -10,7 +10,8 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.color import Color
 
-from tui.reading import CELL, FromTheRight, orders_by_itself
+from core.from_the_right import CELL, orders_by_itself
+from tui.reading import FromTheRight
 
 BLACK = Color(0, 0, 0)
 RED, BLUE = Style(color="red"), Style(color="blue")
