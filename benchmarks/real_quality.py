@@ -48,9 +48,9 @@ class Texts:
     calibration: Rows
     held_out: Rows
 
-    def draw(self, seed: int) -> Rows:
+    def draw(self, seed: int, most: int = 128) -> Rows:
         """The rows of one repetition: 128, or nine tenths where there are no more than that."""
-        count = min(128, len(self.calibration) * 9 // 10)
+        count = min(most, len(self.calibration) * 9 // 10)
         return random.Random(seed).sample(self.calibration, count)
 
 
@@ -72,10 +72,10 @@ def documentation(tokenizer: Any) -> Texts:
             texts.append(text)
     random.Random(0).shuffle(texts)
     held, rest = texts[: len(texts) // 4], texts[len(texts) // 4 :]
-    return Texts(_pieces(tokenizer, rest), _pieces(tokenizer, held)[:32])
+    return Texts(pieces(tokenizer, rest), pieces(tokenizer, held)[:32])
 
 
-def _pieces(tokenizer: Any, texts: list[str], length: int = 512) -> Rows:
+def pieces(tokenizer: Any, texts: list[str], length: int = 512) -> Rows:
     """Pieces of the texts, each begun as the tokenizer begins a text: Gemma reads nothing right without its BOS."""
     ids = [token for text in texts for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
     begin = tokenizer("a")["input_ids"][:1]

@@ -10,9 +10,12 @@ docs/awq.md says so. Runs on the GPU if there is one.
 from __future__ import annotations
 
 import argparse
+import json
+import random
+import shutil
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from torch import Tensor, nn
 
-from benchmarks.real_quality import KINDS, Judge, Rows, cell, documentation, quantized, run, travel
+from benchmarks.real_quality import KINDS, Judge, Rows, cell, documentation, pieces, quantized, run, travel
 
 GENERAL = Path(__file__).resolve().parent.parent / "data" / "general_text.txt"
 
@@ -40,6 +43,12 @@ class Choice:
         scales: before each pass the groups' scales are solved for, given the codes.
         damping: GPTQ's, in place of the default.
         general: calibrate on the bundled general text as well.
+        rows: how many rows to calibrate on, if there are as many.
+        learn: steps of sign gradients on the rounding and the scales of a layer's matrices together (AutoRound).
+        turn_values: rotate each head's values, offline (QuaRot's R2).
+        turn_stream: rotate what the layers hand on, offline (QuaRot's R1); no Gemma can be: norms stand behind its
+            matrices.
+        eight: share of the model's size that 8 bits may cost, for the matrices that gain most by them.
     """
 
     name: str
@@ -50,6 +59,11 @@ class Choice:
     scales: bool = False
     damping: float | None = None
     general: bool = False
+    rows: int = 128
+    learn: int = 0
+    turn_values: bool = False
+    turn_stream: bool = False
+    eight: float = 0.0
 
 
 CHOICES = (
@@ -65,7 +79,213 @@ CHOICES = (
     Choice("in order gptaq half descent and scales", in_order=True, correct=0.5, sweeps=2, scales=True),
     Choice("damping 0.05", damping=0.05),
     Choice("general text too", general=True),
+    Choice("all rows", rows=1 << 20),
+    Choice("rotated values", turn_values=True),
+    Choice("rotated", turn_values=True, turn_stream=True),
+    Choice("rotated gptq", "gptq", turn_values=True, turn_stream=True),
+    Choice("learnt from nearest", "awq", learn=200),
+    Choice("learnt", learn=200),
+    Choice("gptaq quarter learnt", correct=0.25, learn=200),
+    Choice("5 % more", eight=0.05),
+    Choice("10 % more", eight=0.10),
 )
+
+
+def orthogonal(size: int) -> Tensor:
+    """A rotation that mixes all channels: Hadamard's with random signs where there is one, else any."""
+    picker = torch.Generator().manual_seed(0)
+    if size & (size - 1):
+        return torch.linalg.qr(torch.randn(size, size, generator=picker, dtype=torch.float64))[0]
+    made = torch.ones(1, 1, dtype=torch.float64)
+    while made.shape[0] < size:
+        made = torch.cat([torch.cat([made, made], 1), torch.cat([made, -made], 1)])
+    signs = torch.randint(0, 2, (size,), generator=picker).double() * 2 - 1
+    return signs.unsqueeze(1) * made / size**0.5
+
+
+def can_turn(folder: Path) -> bool:
+    """Whether what the layers hand on can be rotated: no norm stands behind a matrix that writes it."""
+    from core.model.weights import tensor_entries
+
+    return not any("pre_feedforward_layernorm" in name for name in tensor_entries(folder))
+
+
+def rotated(folder: Path, made: Path, choice: Choice) -> Path:
+    """The same float model with its values, or all that its layers hand on, in other coordinates."""
+    from core.olive.checkpoint import load_model
+    from core.quantize.awq_folds import norm_offset
+
+    model: Any = load_model(folder, dtype=torch.float32)
+    inner, config = model.model, model.config
+    shutil.rmtree(made, ignore_errors=True)
+
+    def put(module: Any, value: Tensor) -> None:
+        module.weight.data = value.float()
+
+    def write(module: Any, turn: Tensor) -> None:
+        put(module, turn.T @ module.weight.double())
+        if module.bias is not None:
+            module.bias.data = (turn.T @ module.bias.double()).float()
+
+    def read(norm: Any, modules: Sequence[Any], turn: Tensor) -> None:
+        offset = norm_offset(norm)
+        for module in modules:
+            put(module, (module.weight.double() * (norm.weight.double() + offset)) @ turn)
+        norm.weight.data = torch.full_like(norm.weight, 1 - offset)
+
+    if choice.turn_stream:
+        turn = orthogonal(config.hidden_size)
+        if config.tie_word_embeddings:
+            model.lm_head.weight = nn.Parameter(inner.embed_tokens.weight.data.clone())
+            config.tie_word_embeddings = False
+        for layer in inner.layers:
+            attention, mlp = layer.self_attn, layer.mlp
+            read(layer.input_layernorm, [attention.q_proj, attention.k_proj, attention.v_proj], turn)
+            read(layer.post_attention_layernorm, [mlp.gate_proj, mlp.up_proj], turn)
+            write(attention.o_proj, turn)
+            write(mlp.down_proj, turn)
+        read(inner.norm, [model.lm_head], turn)
+        put(inner.embed_tokens, inner.embed_tokens.weight.double() @ turn)
+    if choice.turn_values:
+        for layer in inner.layers:
+            value, out = layer.self_attn.v_proj, layer.self_attn.o_proj
+            turn = orthogonal(layer.self_attn.head_dim)
+            size = turn.shape[0]
+            put(value, (turn.T @ value.weight.double().unflatten(0, (-1, size))).flatten(0, 1))
+            if value.bias is not None:
+                value.bias.data = (value.bias.double().unflatten(0, (-1, size)) @ turn).flatten().float()
+            put(out, (out.weight.double().unflatten(1, (-1, size)) @ turn).flatten(1))
+    model.to(torch.bfloat16).save_pretrained(made)
+    for file in folder.iterdir():
+        if not (made / file.name).exists():
+            shutil.copyfile(file, made / file.name)
+    return made
+
+
+def sensitive(folder: Path, group: int, rows: Rows, work: Path) -> list[tuple[list[str], float, int]]:
+    """For each input the matrices that read it, the KL that they alone make in 4 bits, and their weights."""
+    from core.olive.checkpoint import load_model, unpacked_weight
+
+    # GPTQ by itself moves no scales, so that its matrices can stand in the float model.
+    made, _ = quantized(folder, "gptq", group, rows, work)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    plain, rounded = (load_model(each, dtype=torch.float32).to(device) for each in (folder, made))
+    few: Rows = []
+    while sum(map(len, few)) < 2048 and len(few) < len(rows):
+        few.append(rows[len(few)])
+    ids = torch.zeros(len(few), max(map(len, few)), dtype=torch.long, device=device)
+    real = torch.zeros_like(ids, dtype=torch.bool)
+    for number, row in enumerate(few):
+        ids[number, : len(row)] = torch.tensor(row, device=device)
+        real[number, : len(row)] = True
+
+    def logs() -> Tensor:
+        # What pads stands behind what is measured, which does not see it.
+        found: Tensor = plain(input_ids=ids, use_cache=False).logits[real].float().log_softmax(-1)
+        return found
+
+    # Olive gives queries, keys and values the same bits.
+    together: dict[str, list[str]] = {}
+    for name, module in plain.named_modules():
+        if isinstance(module, nn.Linear) and name != "lm_head":
+            end = name.rsplit(".", 1)[-1]
+            key = name.removesuffix(end) if end in ("q_proj", "k_proj", "v_proj") else name
+            together.setdefault(key, []).append(name)
+    found = []
+    with torch.inference_mode():
+        want = logs()
+        for names in together.values():
+            modules = [plain.get_submodule(name) for name in names]
+            before = [module.weight.data for module in modules]
+            for name, module in zip(names, modules, strict=True):
+                module.weight.data = unpacked_weight(rounded.get_submodule(name), torch.float32)
+            far = (want.exp() * (want - logs())).sum(-1).mean().item()
+            for module, weight in zip(modules, before, strict=True):
+                module.weight.data = weight
+            found.append((names, far, sum(weight.numel() for weight in before)))
+    return found
+
+
+def worth_eight_bits(folder: Path, found: list[tuple[list[str], float, int]], share: float) -> list[str]:
+    """The matrices to give 8 bits: most KL for each weight first, as long as they fit into ``share`` of the size."""
+    left = share * sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    chosen: list[str] = []
+    for names, _, weights in sorted(found, key=lambda each: -each[1] / each[2]):
+        if weights / 2 <= left:
+            left -= weights / 2
+            chosen += names
+    return chosen
+
+
+def learnt(
+    run: Any,
+    index: int,
+    work: Sequence[Any],
+    targets: Sequence[Tensor],
+    master: Mapping[nn.Linear, Tensor],
+    rounded: Mapping[nn.Linear, Any],
+    grids: Mapping[nn.Linear, Any],
+    steps: int,
+) -> dict[nn.Linear, Any]:
+    """A layer's matrices with rounding and scales moved by the signs of gradients, towards the float layer's output."""
+    from core.quantize.awq_math import Rounded
+
+    layer = run.model.layers[index]
+    names = {module: name for name, module in layer.named_modules() if module in master}
+    push: dict[nn.Linear, Tensor] = {}
+    stretch: dict[nn.Linear, Tensor] = {}
+    for linear, one in rounded.items():
+        width = grids[linear].width(linear.in_features)
+        plain = master[linear].unflatten(-1, (-1, width)) / one.scale.unsqueeze(-1) + one.zero.unsqueeze(-1)
+        codes = one.codes.float().unflatten(-1, (-1, width))
+        push[linear] = (plain.clamp(codes - 0.49, codes + 0.49) - plain).requires_grad_(True)
+        stretch[linear] = torch.ones_like(one.scale).requires_grad_(True)
+
+    def made(linear: nn.Linear) -> tuple[Tensor, Tensor, Tensor]:
+        one, grid = rounded[linear], grids[linear]
+        scale = one.scale * stretch[linear]
+        scale = scale + (scale.to(grid.dtype).float() - scale).detach()
+        groups = master[linear].unflatten(-1, (-1, grid.width(linear.in_features)))
+        wanted = groups / scale.unsqueeze(-1) + one.zero.unsqueeze(-1) + push[linear]
+        codes = (wanted + (wanted.round() - wanted).detach()).clamp(0, grid.top)
+        return codes, scale, grid.values(codes, scale, one.zero).flatten(-2)
+
+    def loss(number: int) -> Tensor:
+        batch = work[number]
+        args, options = batch.calls[index]
+        weights = {f"{names[each]}.weight": made(each)[2].to(run.model.compute) for each in rounded}
+        out = torch.func.functional_call(layer, weights, (batch.hidden, *args), options)
+        out = out[0] if isinstance(out, tuple) else out
+        far = (out.float() - targets[number].float()).flatten(0, -2).index_select(0, batch.real)
+        return far.square().mean()
+
+    def whole() -> float:
+        with torch.no_grad():
+            parts = [(loss(number), batch.real.numel()) for number, batch in enumerate(work)]
+        return float(sum(part.item() * count for part, count in parts) / sum(count for _, count in parts))
+
+    before = whole()
+    picker = random.Random(index)
+    tokens = [batch.real.numel() for batch in work]
+    moving = [*push.values(), *stretch.values()]
+    for step in range(steps):
+        run.report.check_cancelled()
+        with torch.enable_grad():
+            gradients = torch.autograd.grad(loss(picker.choices(range(len(work)), tokens)[0]), moving)
+        rate = (1 - step / steps) / steps
+        with torch.no_grad():
+            for value, gradient in zip(moving, gradients, strict=True):
+                value -= rate * gradient.sign()
+    after = whole()
+    print(f"layer {index}: {before:.3g} -> {after:.3g}", file=sys.stderr)
+    if not after < before:
+        return dict(rounded)
+    found = {}
+    with torch.no_grad():
+        for linear in rounded:
+            codes, scale, _ = made(linear)
+            found[linear] = Rounded(codes.round().to(torch.uint8).flatten(-2), scale, rounded[linear].zero)
+    return found
 
 
 def descended(weight: Tensor, gram: Tensor, grid: Any, rounded: Any, choice: Choice, damping: float) -> Any:
@@ -192,7 +412,7 @@ def tried(choice: Choice) -> Iterator[None]:
         if index == 0:
             run.floats = [batch.hidden for batch in work]
         float_inputs = []
-        if choice.correct:
+        if choice.correct or choice.learn:
             for number, batch in enumerate(work):
                 quantized_input, batch.hidden = batch.hidden, run.floats[number]
                 run.floats[number], seen = inputs(run, index, batch, firsts)
@@ -202,7 +422,8 @@ def tried(choice: Choice) -> Iterator[None]:
         master = {linear: linear.weight.data.float() for linear in linears}
         for fold in folds if run.config.scale else ():
             run._fold(fold, index, work[0], outputs[0], master, stats, grids)
-        packed = {}
+        made: dict[nn.Linear, Any] = {}
+        whole = dict(master)
         for first in firsts:
             gram, moved = stats.gram(first), None
             assert gram is not None
@@ -232,11 +453,13 @@ def tried(choice: Choice) -> Iterator[None]:
                 )
                 if choice.sweeps:
                     rounded = descended(weight, gram, grid, rounded, choice, damping)
-                packed[linear] = run._packed(rounded, linear)
+                made[linear] = rounded
                 if choice.in_order:
                     linear.weight.data = rounded.weight(grid).to(linear.weight.dtype)
-        for linear, quant in packed.items():
-            set_attr(model.model, run.names[id(linear)], quant)
+        if choice.learn:
+            made = learnt(run, index, work, run.floats, whole, made, grids, choice.learn)
+        for linear, rounded in made.items():
+            set_attr(model.model, run.names[id(linear)], run._packed(rounded, linear))
         store(layer, model.dtype)
         store(layer, model.compute, scales=True)
         for batch in work:
@@ -244,20 +467,16 @@ def tried(choice: Choice) -> Iterator[None]:
         store(layer, model.dtype, scales=True)
         layer.to("cpu")
 
-    plain = not (choice.in_order or choice.correct or choice.sweeps or choice.damping)
+    plain = not (choice.in_order or choice.correct or choice.sweeps or choice.damping or choice.learn)
     with mock.patch.object(awq._Run, "_layer", awq._Run._layer if plain else layer_of):
         yield
 
 
-def general_text(tokenizer: Any) -> Rows:
-    """The bundled general text in rows of 512 tokens."""
-    ids = tokenizer(GENERAL.read_text(encoding="utf-8"), add_special_tokens=False)["input_ids"]
-    return [ids[start : start + 512] for start in range(0, len(ids), 512)]
-
-
 def measure(name: str, folder: Path, options: argparse.Namespace) -> None:
-    """All choices on one model; prints its tables, a line for each seed as it comes."""
+    """All choices on one model; prints its tables, and on the error output each seed's figures as they come."""
     from transformers import AutoTokenizer
+
+    from core.quantize import stage
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     whole = {"documentation": documentation(tokenizer), "travel": travel(tokenizer)}
@@ -265,25 +484,58 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> None:
     part = {"documentation": few, "travel": few and 8 * few}
     texts = {kind: replace(each, held_out=each.held_out[: part[kind]]) for kind, each in whole.items()}
     judge = Judge(folder, texts)
-    chosen = [each for each in CHOICES if not options.choices or each.name in options.choices.split(",")]
+    general = pieces(tokenizer, [GENERAL.read_text(encoding="utf-8")])
+    named = options.choices.split(",")
+    chosen = [each for each in CHOICES if not options.choices or each.name in named]
+    turned: dict[tuple[bool, bool], Path] = {}
     for calibration in options.calibration.split(","):
         for group in map(int, options.groups.split(",")):
             print(f"\n**{name}**, group {group}, calibrated on {calibration}, {options.seeds} seeds\n")
-            print("| choice | KL, documentation | KL, travel | same likeliest token | time |")
-            print("|---|---|---|---|---|", flush=True)
+            print("| choice | KL, documentation | KL, travel | same likeliest token | time | MB |")
+            print("|---|---|---|---|---|---|", flush=True)
             for choice in chosen:
+                if choice.turn_stream and not can_turn(folder):
+                    print(f"| {choice.name} | norms stand behind its matrices | | | | |", flush=True)
+                    continue
                 found = []
-                for seed in options.first_seed + torch.arange(options.seeds):
-                    rows = texts[calibration].draw(int(seed))
-                    rows += general_text(tokenizer) if choice.general else []
-                    with tried(choice):
-                        made, seconds = quantized(folder, choice.method, group, rows, options.work / "run")
-                    found.append((judge.judge(made), seconds))
-                kls = (cell([each[kind][0] for each, _ in found]) for kind in KINDS)
-                same = (statistics.mean(each[kind][1] for each, _ in found) for kind in KINDS)
+                for seed in range(options.first_seed, options.first_seed + options.seeds):
+                    rows = texts[calibration].draw(seed, choice.rows) + (general if choice.general else [])
+                    source, eight = folder, []
+                    if choice.turn_values or choice.turn_stream:
+                        key = (choice.turn_values, choice.turn_stream)
+                        if key not in turned:
+                            turned[key] = rotated(folder, options.work / f"rotated{len(turned)}", choice)
+                            exact = {kind: far for kind, (far, _) in judge.judge(turned[key]).items()}
+                            print(f"{choice.name}, float: {exact}", file=sys.stderr, flush=True)
+                        source = turned[key]
+                    if choice.eight:
+                        by = sensitive(folder, group, rows, options.work / "run")
+                        made, _ = quantized(folder, "rtn", group, rows, options.work / "run")
+                        eight = worth_eight_bits(made, by, choice.eight)
+                        print(f"{choice.name}: {eight}", file=sys.stderr, flush=True)
+                    with tried(choice), mock.patch.object(stage, "eight_bit_layers", lambda *_, e=eight: e):
+                        made, seconds = quantized(source, choice.method, group, rows, options.work / "run")
+                    size = sum(file.stat().st_size for file in made.glob("*.safetensors")) / 1e6
+                    found.append((judge.judge(made), seconds, size))
+                    line = {
+                        "model": name,
+                        "group": group,
+                        "on": calibration,
+                        "choice": choice.name,
+                        "seed": seed,
+                    }
+                    far = {kind: each[0] for kind, each in found[-1][0].items()}
+                    print(
+                        json.dumps({**line, **far, "seconds": seconds, "MB": size}),
+                        file=sys.stderr,
+                        flush=True,
+                    )
+                kls = (cell([each[kind][0] for each, *_ in found]) for kind in KINDS)
+                same = (statistics.mean(each[kind][1] for each, *_ in found) for kind in KINDS)
                 print(
                     f"| {choice.name} | {' | '.join(kls)} | {' and '.join(f'{100 * each:.0f} %' for each in same)} |"
-                    f" {statistics.median(seconds for _, seconds in found):.0f} s |",
+                    f" {statistics.median(seconds for _, seconds, _ in found):.0f} s |"
+                    f" {statistics.mean(size for *_, size in found):.1f} |",
                     flush=True,
                 )
 
