@@ -44,6 +44,7 @@ class Choice:
         damping: GPTQ's, in place of the default.
         general: calibrate on the bundled general text as well.
         rows: how many rows to calibrate on, if there are as many.
+        own: rows of text that the float model itself makes, calibrated on as well.
         learn: steps of sign gradients on the rounding and the scales of a layer's matrices together (AutoRound).
         turn_values: rotate each head's values, offline (QuaRot's R2).
         turn_stream: rotate what the layers hand on, offline (QuaRot's R1); no Gemma can be: norms stand behind its
@@ -60,6 +61,7 @@ class Choice:
     damping: float | None = None
     general: bool = False
     rows: int = 128
+    own: int = 0
     learn: int = 0
     turn_values: bool = False
     turn_stream: bool = False
@@ -80,6 +82,9 @@ CHOICES = (
     Choice("damping 0.05", damping=0.05),
     Choice("general text too", general=True),
     Choice("all rows", rows=1 << 20),
+    Choice("its own text too", own=64),
+    Choice("all rows and its own text", rows=1 << 20, own=64),
+    Choice("all rows and general text", rows=1 << 20, general=True),
     Choice("rotated values", turn_values=True),
     Choice("rotated", turn_values=True, turn_stream=True),
     Choice("rotated gptq", "gptq", turn_values=True, turn_stream=True),
@@ -160,6 +165,28 @@ def rotated(folder: Path, made: Path, choice: Choice) -> Path:
         if not (made / file.name).exists():
             shutil.copyfile(file, made / file.name)
     return made
+
+
+def own_text(folder: Path, tokenizer: Any, count: int, seed: int) -> Rows:
+    """Rows of up to 256 tokens that the float model says from nothing."""
+    from core.olive.checkpoint import load_model
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model: Any = load_model(folder).to(device)
+    begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    torch.manual_seed(seed)
+    with torch.inference_mode():
+        made = model.generate(
+            torch.full((count, 1), begin, device=device),
+            attention_mask=torch.ones(count, 1, dtype=torch.long, device=device),
+            do_sample=True,
+            top_k=0,
+            top_p=1.0,
+            temperature=1.0,
+            max_new_tokens=255,
+            min_new_tokens=255,
+        )
+    return [row.tolist() for row in made]
 
 
 def sensitive(folder: Path, group: int, rows: Rows, work: Path) -> list[tuple[list[str], float, int]]:
@@ -500,6 +527,8 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> None:
                 found = []
                 for seed in range(options.first_seed, options.first_seed + options.seeds):
                     rows = texts[calibration].draw(seed, choice.rows) + (general if choice.general else [])
+                    if choice.own:
+                        rows += own_text(folder, tokenizer, choice.own, seed)
                     source, eight = folder, []
                     if choice.turn_values or choice.turn_stream:
                         key = (choice.turn_values, choice.turn_stream)
