@@ -40,7 +40,10 @@ def token_rows(examples: Sequence[Example], tokenizer: ModelTokenizer, longest: 
 
 
 def text_rows(path: Path, tokenizer: ModelTokenizer, count: int, longest: int, seed: int) -> list[list[int]]:
-    """Rows of a plain text file: cut into pieces of ``longest`` tokens, ``count`` of them by the seed."""
+    """Rows of a plain text file: cut into pieces of ``longest`` tokens, ``count`` of them by the seed.
+
+    Each begins as the tokenizer begins a text: what a model has never read teaches nothing about it.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -49,8 +52,10 @@ def text_rows(path: Path, tokenizer: ModelTokenizer, count: int, longest: int, s
             told("{path}, byte {start}.", path=path, start=error.start),
             told("Save it as UTF-8."),
         ) from None
-    ids = tokenizer.encode([Segment(text, False)]).ids
-    pieces = [ids[start : start + longest] for start in range(0, len(ids), longest)]
+    begin = list(tokenizer.start)
+    ids = tokenizer.encode([Segment(text, False)]).ids[len(begin) :]
+    size = max(1, longest - len(begin))
+    pieces = [begin + ids[start : start + size] for start in range(0, len(ids), size)]
     if count < len(pieces):
         pieces = [pieces[index] for index in sorted(random.Random(seed).sample(range(len(pieces)), count))]
     return pieces

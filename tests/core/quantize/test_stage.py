@@ -177,6 +177,25 @@ def test_too_little_calibration_data_is_warned_about_and_a_text_file_will_do(
         bench.run(source, quantize__calibration_file="other.txt")
 
 
+def test_each_piece_of_a_text_file_begins_as_the_tokenizer_begins_a_text(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    from core.model.tokenizer import ModelTokenizer
+    from core.quantize.calibration import text_rows
+
+    backend = Tokenizer(models.WordLevel({"<bos>": 0, "?": 1, "fox": 2}, unk_token="?"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    (tmp_path / "some.txt").write_text("fox " * 7, encoding="utf-8")
+    assert text_rows(tmp_path / "some.txt", ModelTokenizer(backend), 9, 4, 0) == [[2] * 4, [2] * 3]
+    backend.add_special_tokens(["<bos>"])
+    backend.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 0)])
+    assert text_rows(tmp_path / "some.txt", ModelTokenizer(backend), 9, 4, 0) == [
+        [0, 2, 2, 2],
+        [0, 2, 2, 2],
+        [0, 2],
+    ]
+
+
 def test_calibration_rows_follow_the_seed() -> None:
     from core.data import Example
     from core.quantize.calibration import choose
