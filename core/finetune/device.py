@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from core.finetune.cpu import Norm, register_attention
 from core.hardware import free_ram, multiplies_bf16
 from core.text import first_line
 
@@ -80,13 +81,16 @@ def fuse_norms(model: PreTrainedModel) -> int:
         if kind not in same:
             same[kind] = _is_plain(module)
         if same[kind]:
-            weight = module.weight
-            operation = partial(
-                functional.rms_norm, normalized_shape=weight.shape, weight=weight, eps=_eps(module)
-            )
-            module.forward = operation
+            module.forward = _norm_operation(module)
             fused += 1
     return fused
+
+
+def _norm_operation(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    weight, eps = module.weight, _eps(module)
+    if weight.device.type == "cpu" and weight.dtype == torch.bfloat16:
+        return lambda x: Norm.apply(x, weight, eps)
+    return partial(functional.rms_norm, normalized_shape=weight.shape, weight=weight, eps=eps)
 
 
 def _eps(module: nn.Module) -> float | None:
@@ -176,7 +180,7 @@ def attend_plainly(model: PreTrainedModel, longest: int) -> bool:
     """
     plain = model.device.type == "cpu" and model.dtype == torch.bfloat16 and longest <= PLAIN_ATTENTION
     if plain and model.config._attn_implementation == "sdpa":
-        model.set_attn_implementation("eager")
+        model.set_attn_implementation(register_attention())
         return True
     return False
 

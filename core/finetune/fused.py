@@ -1,4 +1,4 @@
-"""A model made ready to train fast on a NVIDIA GPU: fewer operations for the same numbers.
+"""A model made ready to train fast: fewer operations for the same numbers.
 
 Everything here is tried first against what the model does by itself, and left out where it differs by more than
 rounding, or where the kernels cannot be built.
@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from core.finetune import cpu
 from core.olive.checkpoint import QuantLinear
 
 if TYPE_CHECKING:
@@ -34,13 +35,24 @@ def has_kernels(device: torch.device) -> bool:
     return device.type == "cuda" and find_spec("triton") is not None
 
 
+def _kernels(device: torch.device) -> ModuleType | None:
+    """What takes the place of a model's own operations on a device."""
+    if device.type == "cpu":
+        return cpu
+    if has_kernels(device):
+        from core.finetune import kernels
+
+        return kernels
+    return None
+
+
 def fuse(model: PreTrainedModel) -> int:
-    """Let gated MLPs, and attention on joined queries, keys and values, use kernels of ours; returns how many do.
+    """Let gated MLPs, and attention on joined queries, keys and values, use operations of ours; returns how many do.
 
     Call it before adapters are added: they change nothing in this.
     """
     like = next(model.parameters())
-    if not has_kernels(like.device):
+    if _kernels(like.device) is None:
         return 0
     works: dict[type[nn.Module], bool] = {}
     fused = 0
@@ -117,7 +129,8 @@ def _gated(module: nn.Module, like: torch.Tensor) -> tuple[Forward, tuple[Any, .
     """A way of its own for a gated MLP, with or without its two matrices joined, and something to try it on."""
     joined = hasattr(module, "gate_up_proj") and hasattr(module, "down_proj")
     apart = all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj"))
-    if not (joined or apart) or (kind := _activation(module)) is None:
+    # On a CPU PyTorch's own operations are as quick.
+    if not (joined or apart) or like.device.type == "cpu" or (kind := _activation(module)) is None:
         return None
     from core.finetune.kernels import Gated
 
@@ -141,12 +154,12 @@ def _joined(module: nn.Module, like: torch.Tensor) -> tuple[Forward, tuple[Any, 
     config: Any = getattr(module, "config", None)
     if not (hasattr(module, "qkv_proj") and hasattr(module, "o_proj")) or config is None:
         return None
-    if config._attn_implementation != "sdpa" or not hasattr(module, "scaling"):
+    if config._attn_implementation not in ("sdpa", cpu.ATTENTION) or not hasattr(module, "scaling"):
         return None
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers import AttentionInterface
 
-    from core.finetune.kernels import TurnedAndCut
-
+    attend: Forward = AttentionInterface()[config._attn_implementation]
+    kernels: Any = _kernels(like.device)
     made: Any = module
     own = made.forward
     queries, keys = config.num_attention_heads, config.num_key_value_heads
@@ -160,11 +173,11 @@ def _joined(module: nn.Module, like: torch.Tensor) -> tuple[Forward, tuple[Any, 
     ) -> Any:
         if past_key_values is not None:
             return own(hidden_states, position_embeddings, attention_mask, past_key_values, **more)
-        q, k, v = TurnedAndCut.apply(made.qkv_proj(hidden_states), *position_embeddings, queries, keys)
-        dropped = made.attention_dropout if made.training else 0.0
-        seen, _ = sdpa_attention_forward(
-            made, q, k, v, attention_mask, dropout=dropped, scaling=made.scaling, **more
+        q, k, v = kernels.TurnedAndCut.apply(
+            made.qkv_proj(hidden_states), *position_embeddings, queries, keys
         )
+        dropped = made.attention_dropout if made.training else 0.0
+        seen, _ = attend(made, q, k, v, attention_mask, dropout=dropped, scaling=made.scaling, **more)
         return made.o_proj(seen.reshape(*hidden_states.shape[:-1], -1)), None
 
     turned = int(made.head_dim * (config.rope_parameters or {}).get("partial_rotary_factor", 1.0))
@@ -181,18 +194,31 @@ def kept_tables(model: PreTrainedModel) -> Iterator[None]:
     from their first token on, without padding masks or caches; any other is computed as always.
     """
     with ExitStack() as stack:
-        homes = {sys.modules[type(module).__module__] for module in model.modules()}
-        for home in homes:
-            if not home.__name__.startswith("transformers.models."):
-                continue
+        for home in _homes(model):
             for name in ("create_causal_mask", "create_sliding_window_causal_mask"):
                 if hasattr(home, name):
                     stack.enter_context(patch.object(home, name, _kept_mask(getattr(home, name))))
-            if hasattr(home, "apply_rotary_pos_emb") and has_kernels(next(model.parameters()).device):
-                stack.enter_context(_turned_by_kernel(home, next(model.parameters())))
         for module in model.modules():
             if type(module).__name__.endswith("RotaryEmbedding"):
                 stack.enter_context(patch.object(module, "forward", _kept_rotary(module.forward)))
+        yield
+
+
+def _homes(model: PreTrainedModel) -> list[ModuleType]:
+    """The modules of transformers that a model is made of."""
+    homes = {sys.modules[type(module).__module__] for module in model.modules()}
+    return [home for home in homes if home.__name__.startswith("transformers.models.")]
+
+
+@contextmanager
+def quick_turns(model: PreTrainedModel) -> Iterator[None]:
+    """While entered, queries and keys are turned by operations of ours, where they give the same."""
+    like = next(model.parameters())
+    with ExitStack() as stack:
+        if _kernels(like.device) is not None:
+            for home in _homes(model):
+                if hasattr(home, "apply_rotary_pos_emb"):
+                    stack.enter_context(_turned_quickly(home, like))
         yield
 
 
@@ -248,10 +274,8 @@ def _kept_rotary(own: Forward) -> Forward:
 
 
 @contextmanager
-def _turned_by_kernel(home: ModuleType, like: torch.Tensor) -> Iterator[None]:
-    """While entered, a module of transformers turns queries and keys by a kernel, where that gives the same."""
-    from core.finetune.kernels import Turned
-
+def _turned_quickly(home: ModuleType, like: torch.Tensor) -> Iterator[None]:
+    kernels: Any = _kernels(like.device)
     own: Forward = home.apply_rotary_pos_emb
 
     def turned(
@@ -262,9 +286,9 @@ def _turned_by_kernel(home: ModuleType, like: torch.Tensor) -> Iterator[None]:
         unsqueeze_dim: int = 1,
         **more: Any,
     ) -> Any:
-        if more or unsqueeze_dim != 1 or not q.is_cuda or q.dim() != 4 or cos.dim() != 3:
+        if more or unsqueeze_dim != 1 or q.device.type != like.device.type or q.dim() != 4 or cos.dim() != 3:
             return own(q, k, cos, sin, unsqueeze_dim=unsqueeze_dim, **more)
-        return Turned.apply(q, k, cos, sin)
+        return kernels.Turned.apply(q, k, cos, sin)
 
     angles = _sample(1, 16, 8, like=like)
     tables = [torch.cat((each, each), dim=-1) for each in (1 - angles.abs(), angles)]

@@ -22,7 +22,7 @@ from core.errors import Cancelled, Do, StageError, Use
 from core.events import Reporter
 from core.finetune.captured import LAUNCH_BOUND, Graphs, Shape, Shapes
 from core.finetune.checkpoints import Checkpoints
-from core.finetune.fused import kept_tables
+from core.finetune.fused import kept_tables, quick_turns
 from core.finetune.gpus import rows_at_once, shares
 from core.finetune.lora_layer import LoraLinear, RowDropout, share_dropout
 from core.finetune.loss import Measure
@@ -266,7 +266,9 @@ class Trainer:
                 self._learn, (*self._flat.gradients, self._total), self._shapes.uses, self.report
             )
         try:
-            with kept_tables(self.model) if self.device.type == "cuda" else nullcontext():
+            # On a CPU the tables are little beside the rest, and would only take memory.
+            tables = kept_tables(self.model) if self.device.type == "cuda" else nullcontext()
+            with tables, quick_turns(self.model):
                 return self._train(done)
         finally:
             self._flat.release()

@@ -228,8 +228,8 @@ def collate(
     import torch
 
     width = max(width, *(len(row.ids) for row in rows))
-    if device.type == "cuda":
-        width = -(-width // 8) * 8  # the matrix units like multiples of eight
+    # Matrix units like multiples of eight, and on a CPU each number of tokens that is new has its code made first.
+    width = -(-width // 8) * 8
     padded = [row.ids + [pad_id] * (width - len(row.ids)) for row in rows]
     padded += [[pad_id] * width] * (count - len(rows))
     places, targets = [], []

@@ -16,6 +16,9 @@ from core.finetune.ranks import Ranks
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
+AT_ONCE = 1 << 17
+"""Numbers that a CPU turns into another type at once, so that they stay in its cache."""
+
 
 @dataclass(frozen=True)
 class _Flat:
@@ -119,7 +122,7 @@ class Trained:
         """Add what the layers put into their places to the gradients."""
         for flat in self._flats:
             if flat.half_gradients.dtype != flat.gradients.dtype:
-                flat.gradients[: flat.size] += flat.half_gradients
+                _add(flat.gradients[: flat.size], flat.half_gradients)
                 flat.half_gradients.zero_()
 
     def sum(self, numbers: torch.Tensor, *, stop: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -173,3 +176,10 @@ class Trained:
         """Set the parameters."""
         for name, parameter in self.parameters.items():
             parameter.copy_(values[name])
+
+
+def _add(into: torch.Tensor, more: torch.Tensor) -> None:
+    """Add numbers of another type; on a CPU in pieces, since there they are first turned into a tensor of this type."""
+    size = AT_ONCE if into.device.type == "cpu" else len(into)
+    for part, added in zip(into.split(size), more.split(size), strict=True):
+        part += added

@@ -313,9 +313,9 @@ class Training:
             unpack_linears(base, dtype)
         else:
             multiply_quickly(base.get_output_embeddings())
+        attend_plainly(base, self.train.longest)
         fuse_norms(base)
         fuse(base)
-        attend_plainly(base, self.train.longest)
         torch.manual_seed(wanted.seed)
         peft_model = add_lora(
             base,

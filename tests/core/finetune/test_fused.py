@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from core.finetune import fused
+from core.finetune import cpu, fused
 from core.finetune.lora_layer import add_lora
 from core.olive.checkpoint import QuantLinear, load_model, unpacked_weight
 from tests.tiny_models import make_tiny
@@ -53,13 +55,12 @@ def test_gated(kind: int) -> None:
     )
 
 
-@kernels
+@pytest.mark.parametrize("where", ["cpu", pytest.param("kernels", marks=kernels)])
 @pytest.mark.parametrize(("width", "turned", "queries", "keys"), [(24, 24, 4, 4), (32, 20, 6, 2)])
-def test_turned(width: int, turned: int, queries: int, keys: int) -> None:
+def test_turned(where: str, width: int, turned: int, queries: int, keys: int) -> None:
     from transformers.models.phi3.modeling_phi3 import apply_rotary_pos_emb
 
-    from core.finetune.kernels import Turned, TurnedAndCut
-
+    ways: Any = import_module(f"core.finetune.{where}")
     rows, tokens = 2, 7
     joined = pair(rows, tokens, (queries + 2 * keys) * width)
     cos, sin = (torch.randn(1, tokens, turned, device=DEVICE) for _ in range(2))
@@ -67,10 +68,10 @@ def test_turned(width: int, turned: int, queries: int, keys: int) -> None:
     q, k, v = (each.transpose(1, 2) for each in cut)
     wanted = (*apply_rotary_pos_emb(q, k, cos, sin), v)
     upstream = [torch.randn_like(each) for each in wanted]
-    made = TurnedAndCut.apply(joined, cos, sin, queries, keys)
+    made = ways.TurnedAndCut.apply(joined, cos, sin, queries, keys)
     torch.testing.assert_close(made, wanted, **NEAR)
     torch.testing.assert_close(gradients(made, upstream, joined), gradients(wanted, upstream, joined), **NEAR)
-    apart = Turned.apply(q, k, cos, sin)
+    apart = ways.Turned.apply(q, k, cos, sin)
     torch.testing.assert_close(apart, wanted[:2], **NEAR)
     torch.testing.assert_close(
         gradients(apart, upstream[:2], joined), gradients(wanted[:2], upstream[:2], joined), **NEAR
@@ -93,22 +94,38 @@ def test_unpacked(bits: int, symmetric: bool, outputs: int, inputs: int, group: 
     assert torch.equal(unpacked_weight(layer, torch.float32), found)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norm_on_a_cpu(dtype: torch.dtype) -> None:
+    x, upstream = torch.randn(3, 5, 96) * 4, torch.randn(3, 5, 96)
+    weight = torch.rand(96) + 0.5
+    wanted_of = x.clone().requires_grad_()
+    wanted = functional.rms_norm(wanted_of, (96,), weight, 1e-5)
+    made_of = x.to(dtype).requires_grad_()
+    made = cpu.Norm.apply(made_of, weight.to(dtype), 1e-5)
+    near: dict[str, Any] = NEAR if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
+    torch.testing.assert_close(made.float(), wanted, **near)
+    (found,) = gradients(made, upstream.to(dtype), made_of)
+    torch.testing.assert_close(found.float(), *gradients(wanted, upstream, wanted_of), **near)
+
+
 @pytest.mark.gpu
-@pytest.mark.skipif(DEVICE == "cpu", reason="needs an NVIDIA GPU")
-@pytest.mark.parametrize("arch", ["phi3", "llama", "qwen3", "gemma3"])
+@pytest.mark.parametrize("arch", ["phi3", "llama", "qwen3", "gemma2", "gemma3", "granite", "mistral"])
 def test_a_fused_model_learns_the_same(tmp_path: Path, arch: str) -> None:
     make_tiny(arch, tmp_path)
-    ids = torch.arange(40, device="cuda").view(2, 20) % 50 + 3
+    ids = torch.arange(40, device=DEVICE).view(2, 20) % 50 + 3
 
     def learnt(quick: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        model = load_model(tmp_path, device="cuda", dtype=torch.float32)
-        assert fused.fuse(model) > 0 if quick else True
+        model = load_model(tmp_path, device=DEVICE, dtype=torch.float32)
+        if quick:
+            if DEVICE == "cpu":
+                model.set_attn_implementation(cpu.register_attention())
+            assert fused.fuse(model) > 0 or (DEVICE == "cpu" and arch != "phi3")
         torch.manual_seed(1)
         add_lora(model, rank=4, alpha=8)
         trained = [p for p in model.parameters() if p.requires_grad]
         for each in trained:
             each.data.normal_(0, 0.05)
-        with fused.kept_tables(model):
+        with fused.kept_tables(model), fused.quick_turns(model) if quick else nullcontext():
             loss = model(input_ids=ids, labels=ids, use_cache=False).loss
             return loss.detach(), torch.cat([g.flatten() for g in torch.autograd.grad(loss, trained)])
 

@@ -12,9 +12,11 @@ from peft.tuners.lora import Linear as PeftLinear
 from core.finetune.device import recompute_layers
 from core.finetune.lora_layer import (
     LoraLinear,
+    RowDropout,
     add_lora,
     linear_names,
     load_lora,
+    masked,
     register_layers,
     save_adapter,
 )
@@ -45,12 +47,15 @@ def test_unpacking_equals_olives(bits: int, group: int, symmetric: bool) -> None
 
 def lora_pair(dropout: float = 0.0) -> tuple[LoraLinear, PeftLinear]:
     """Our layer on packed weights and PEFT's own on the same weights unpacked, with equal adapters."""
-    layer = packed()
+    base = packed()
     dense = torch.nn.Linear(96, 24)
-    dense.weight.data, dense.bias.data = unpacked_weight(layer, torch.float32), layer.bias.clone()
+    dense.weight.data, dense.bias.data = unpacked_weight(base, torch.float32), base.bias.clone()
     config = LoraConfig(r=4, lora_alpha=6, lora_dropout=dropout)
-    ours = LoraLinear(layer, "default", config=config, r=4, lora_alpha=6)
+    ours = LoraLinear(base, "default", config=config, r=4, lora_alpha=6)
     theirs = PeftLinear(dense, "default", config=config, r=4, lora_alpha=6)
+    if dropout:  # one way to drop, and the same choice by the same seed
+        for layer in ours, theirs:
+            layer.lora_dropout["default"] = RowDropout(dropout)
     for name in ("lora_A", "lora_B"):
         matrix = torch.randn_like(getattr(ours, name)["default"].weight)
         getattr(ours, name)["default"].weight.data = matrix
@@ -74,6 +79,16 @@ def test_output_and_gradients_equal_those_of_a_dense_layer(dropout: float) -> No
         results.append((y, inputs.grad, a, b))
     for found, wanted in zip(*results, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_dropout_drops_as_many_as_it_says(dtype: torch.dtype) -> None:
+    drop = RowDropout(0.05).train()
+    x = torch.ones(7, 100, 99, dtype=dtype)
+    y = drop(x)
+    assert set(y.unique().tolist()) == {0.0, (torch.tensor(1.0, dtype=dtype) / 0.95).item()}
+    assert 0.045 < float((y == 0).float().mean()) < 0.055
+    assert torch.equal(masked(x, drop.kept(x)).unique(), torch.tensor([0.0, 1.0], dtype=dtype))
 
 
 def test_an_adapter_taken_off_leaves_the_base() -> None:

@@ -91,7 +91,7 @@ def test_places_and_targets_by_hand() -> None:
         TokenRow([9, 4], [False, True]),
     ]
     batch = collate(rows, 0, torch.device("cpu"))
-    assert batch.input_ids.tolist() == [[5, 6, 7, 8], [9, 4, 0, 0]]
-    assert batch.places.tolist() == [1, 2, 4]
+    assert batch.input_ids.tolist() == [[5, 6, 7, 8, 0, 0, 0, 0], [9, 4, 0, 0, 0, 0, 0, 0]]
+    assert batch.places.tolist() == [1, 2, 8]
     assert batch.targets.tolist() == [7, 8, 4]
     assert batch.counts == [2, 1]
