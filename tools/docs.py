@@ -21,7 +21,7 @@ from core.cli.parser import actions_of, command_parser
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / ".cache" / "docs"
 NAV = {
-    "Begin": ("README.md", "wizard.md", "workshop.md"),
+    "Begin": ("README.md", "tutorial.md", "wizard.md", "remote.md", "offline.md", "workshop.md"),
     "The steps": (
         "check.md", "data.md", "quantize.md", "finetune.md", "optimize.md", "chat.md",
         "azure.md", "export.md", "serve.md",

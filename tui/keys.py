@@ -1,7 +1,7 @@
 """The wizard's actions and their keys, once: bindings, footer, help screen and user keymap come from here.
 
 The default keys reach the program in VS Code's terminal, tmux and screen: F2 to F4 and F7 to F9,
-letters and digits. VS Code keeps F1, F5, F6, F10, F11, Ctrl+P and Ctrl+Q; tmux and screen keep
+letters and digits. VS Code keeps F1, F3 (hence the comma), F5, F6, F10, F11, Ctrl+P and Ctrl+Q; tmux and screen keep
 Ctrl+B and Ctrl+A; XON/XOFF flow control takes Ctrl+S and Ctrl+Q. A letter is text while a field has
 the focus (Esc leaves the field), so each action that matters has an F key as well.
 """
