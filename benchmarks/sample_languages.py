@@ -1,4 +1,4 @@
-"""What a model learns from the bundled questions in each language: the table of docs/workshop.md.
+"""What a model learns from the bundled questions in each language: the table of data/README.md.
 
     python -m benchmarks.sample_languages FOLDER --model MODEL [--languages de,fa] [--at-once 1] [--set KEY=VALUE]
 
