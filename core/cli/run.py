@@ -275,7 +275,7 @@ def _show_plan(lab: Lab, recipe: Recipe, where: On, *, as_json: bool) -> int:
 
     from core.cli.login import signed_in
     from core.cli.show import say
-    from core.remote.stage import dry_run, plan_lines
+    from core.remote.stage import dry_run, plan_contents, plan_cost
 
     with tempfile.TemporaryDirectory() as folder:
         plan = signed_in(
@@ -286,7 +286,7 @@ def _show_plan(lab: Lab, recipe: Recipe, where: On, *, as_json: bool) -> int:
         print_json(plan)
         return 0
     print(clean(plan["file"]))
-    for line in plan_lines(plan):
+    for line in (*plan_contents(plan), *plan_cost(plan)):
         say(clean(line, keep_newlines=False))
     return 0
 

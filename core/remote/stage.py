@@ -227,23 +227,32 @@ def dry_run(
         line.close()
 
 
-def plan_lines(plan: dict[str, Any]) -> list[str]:
-    """What a dry run tells beside the job's file, in lines for people."""
-    from core.formats import counted, human_bytes
+def plan_contents(plan: dict[str, Any]) -> list[str]:
+    """What a dry run tells of what would be sent, in lines for people."""
+    from core.formats import human_bytes
 
-    price, most = plan["price_an_hour"], plan["cost_at_most"]
-    gpus = told("GPUs not told") if plan["gpus"] is None else counted(plan["gpus"], "GPU")
     lines = [f"{human_bytes(item['bytes']):>12}  {item['name']}" for item in plan["contents"]]
     lines += [
         told("    not sent  {name}: {why}", name=item["name"], why=item["why"]) for item in plan["left_out"]
     ]
-    lines += [
+    lines.append(
         told(
             "{sent} of {all} would go to {storage}.",
             sent=human_bytes(plan["bytes_to_send"]),
             all=human_bytes(plan["bytes"]),
             storage=plan["storage"],
-        ),
+        )
+    )
+    return lines
+
+
+def plan_cost(plan: dict[str, Any]) -> list[str]:
+    """What a dry run tells of the machine, its price and its quota, in lines for people."""
+    from core.formats import counted
+
+    price, most = plan["price_an_hour"], plan["cost_at_most"]
+    gpus = told("GPUs not told") if plan["gpus"] is None else counted(plan["gpus"], "GPU")
+    lines = [
         told(
             "Compute: {compute}, {size}, {gpus}, 1 node, {priority} priority.",
             compute=plan["compute"],

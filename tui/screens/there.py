@@ -61,13 +61,11 @@ class SendScreen(Working):
 
     def done(self, result: dict[str, Any]) -> None:
         """Tell it, and let it be sent."""
-        from core.remote.stage import plan_lines
+        from core.remote.stage import plan_contents, plan_cost
 
-        lines = plan_lines(result)
-        at = len(lines) - 1 - next(n for n, line in enumerate(reversed(lines)) if line.startswith("Compute:"))
-        cost, rest = lines[at:], lines[:at]
-        self.said.show(clean("\n".join([_("Nothing was sent yet."), *map(shown, cost)])))
-        text = "\n".join(clean(shown(line), keep_newlines=False) for line in rest)
+        told = [_("Nothing was sent yet."), *map(shown, plan_cost(result))]
+        self.said.show(clean("\n".join(told)))
+        text = "\n".join(clean(shown(line), keep_newlines=False) for line in plan_contents(result))
         self.query_one("#plan-text", Plain).show(f"{text}\n\njob.yml\n\n{clean(str(result['file']))}")
         self.query_one("#send").display = True
         self.query_one("#send").focus()

@@ -16,7 +16,7 @@ from tui.child import Commands
 from tui.figures import duration
 from tui.screens.upload_dialogs import SignInScreen, Working, WorkspaceScreen
 from tui.widgets.button import Button
-from tui.widgets.plain_list import PlainList
+from tui.widgets.plain_list import DIM, PlainList
 from tui.widgets.safe import Plain
 
 HERE = N_("This machine")
@@ -71,9 +71,8 @@ class WhereScreen(Working):
         name = _(HERE) if index == 0 else clean(str(self._found[index - 1]["name"]), keep_newlines=False)
         chosen = self._now == ("" if index == 0 else self._found[index - 1]["name"])
         about = "" if index == 0 else facts(self._found[index - 1])
-        return Content.assemble(
-            (name, "bold"), ("  (chosen)" if chosen else ""), (f"  {about}", "$foreground 60%")
-        )
+        mark = "  " + _("(chosen)") if chosen else ""
+        return Content.assemble((name, "bold"), mark, (f"  {about}", DIM))
 
     def done(self, result: dict[str, Any]) -> None:
         """They have come."""
@@ -167,19 +166,19 @@ class WhereScreen(Working):
 
 
 def facts(compute: dict[str, Any]) -> str:
-    """What decides which machine it is: size, GPUs, price, quota, state."""
-    parts = [str(compute.get("size") or _("size not told"))]
+    """What decides which machine it is, first what matters most where the line is cut: GPUs, price, size, quota."""
+    parts = [] if compute.get("usable") else [str(compute.get("state") or "").lower()]
     if compute.get("gpus"):
         parts.append(f"{compute['gpus']} GPU")
     if compute.get("price") is not None:
         parts.append(f"{compute['price']:g} {compute.get('currency', '')}/h")
     if compute.get("low_priority"):
         parts.append(_("may be taken back"))
+    parts.append(str(compute.get("size") or _("size not told")))
     if compute.get("quota_limit") is not None:
         parts.append(
             _("quota {used}/{limit}", used=compute.get("quota_used") or 0, limit=compute["quota_limit"])
         )
     if isinstance(compute.get("idle_s"), int):
         parts.append(_("idle {time}", time=duration(compute["idle_s"])))
-    parts.append(str(compute.get("state") or "").lower())
     return clean(", ".join(filter(None, parts)), keep_newlines=False)
