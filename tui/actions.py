@@ -183,7 +183,8 @@ async def _use(app: OlivePressApp, part: Use, stage: str) -> None:
         return
     section = part.option.partition(".")[0]
     here = app.current.step.name
-    for name in (here, section, "data"):
+    stages = [name for name, stage in STAGES.items() if section in stage.form]
+    for name in dict.fromkeys((here, section, *stages, "data")):
         if name not in {step.name for step in steps()}:
             continue
         await app.go_to(name)

@@ -106,6 +106,7 @@ class OlivePressApp(App[None]):
         super().__init__(css_path=[*stylesheets(OlivePressApp), *stylesheets(first.load())])
         self._add_modes()
         self.notes: dict[str, Word] = {}
+        self._noted_at: dict[str, object] = {}
         self.farewell = ""
         self.error_log: Path | None = None
         self._load: MachineLoad | None = None
@@ -315,8 +316,18 @@ class OlivePressApp(App[None]):
     def note(self, step: str, word: Word) -> None:
         """Put a word under a step that has no job, such as what its checks gave."""
         self.notes[step] = word
+        self._noted_at[step] = self.session.stamp()
         if self.screen_stack:
             self.current.refresh_from(self.snapshot)
+
+    def notes_now(self) -> dict[str, Word]:
+        """The words under steps that have no job, but for a failure under settings that are others now."""
+        stamp = self.session.stamp()
+        return {
+            step: word
+            for step, word in self.notes.items()
+            if word.look != "failed" or self._noted_at.get(step) == stamp
+        }
 
     # Help, themes, leaving
 

@@ -150,6 +150,7 @@ def require(
     wrong = any(
         check.code.startswith(("model.", "adapter.")) or check.name in ("recipe", "data") for check in failed
     )
+    all_the_same = Do.of("run", lab.root, *stages, "--no-check")
     raise (RequestError if wrong else MachineError)(
         told("This cannot be run as it is asked for.")
         if wrong
@@ -158,7 +159,8 @@ def require(
         joined(
             [
                 *(check.advice for check in failed if check.fix),
-                told("To run it all the same: {run}", run=Do.of("run", lab.root, *stages, "--no-check")),
+                # What is wrong with what was asked for, the stage refuses as well.
+                *([] if wrong else [told("To run it all the same: {run}", run=all_the_same)]),
             ]
         ),
         code=next((check.code for check in failed if check.code), ""),

@@ -65,7 +65,16 @@ class Column:
     @property
     def is_sentences(self) -> bool:
         """Whether it holds sentences: no labels, and not a word each."""
-        return self.is_text and self.spaced >= 0.3 and (self.variety >= 0.3 or self.count <= 5)
+        return self.is_text and self.spaced >= 0.3 and not self._few
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether it holds what could be sentences, but the same few again and again, as labels are."""
+        return self.is_text and self.spaced >= 0.3 and self._few
+
+    @property
+    def _few(self) -> bool:
+        return self.variety < 0.3 and self.count > 5
 
 
 def look(rows: Sequence[Mapping[str, Any]], names_of: Sequence[str]) -> dict[str, Column]:

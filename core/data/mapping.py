@@ -301,6 +301,22 @@ class _Finder:
             return column.is_sentences
         return not column.text or (column.codes <= 0.5 if answer else column.is_text)
 
+    def _why_unsure(self, prompt: str, response: str) -> str:
+        """Why two columns are not taken at their names."""
+        same = next((name for name in (prompt, response) if self.seen[name].is_repeated), "")
+        if same:
+            return told(
+                "{prompt} and {response} are such names, but many rows have the same text in {same}",
+                prompt=repr(prompt),
+                response=repr(response),
+                same=repr(same),
+            )
+        return told(
+            "{prompt} and {response} are such names, but hold no sentences",
+            prompt=repr(prompt),
+            response=repr(response),
+        )
+
     def _texts(self) -> tuple[FieldMap, str, float]:  # noqa: C901, PLR0912 - a branch for each form of a row
         """Where questions and answers are texts."""
         system, _ = _by_name(self.columns, names.SYSTEM)
@@ -353,14 +369,7 @@ class _Finder:
             prompt, response, confidence, why = _by_content(among, prompt, response)
             if not (prompt and response) and all(named):
                 prompt, response = named
-                confidence, why = (
-                    0.5,
-                    told(
-                        "{prompt} and {response} are such names, but hold no sentences",
-                        prompt=repr(prompt),
-                        response=repr(response),
-                    ),
-                )
+                confidence, why = 0.5, self._why_unsure(prompt, response)
         turn = "" if prompt and response and confidence >= SURE else self._one_turn_each()
         if turn:
             return FieldMap(), turn, 0.0

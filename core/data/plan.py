@@ -830,7 +830,6 @@ def _unmapped(proposal: Proposal, columns: Sequence[str], what: str) -> RequestE
     why = told("{why!c}.", why=proposal.why)
     hint = why
     if proposal.mapping.complete:
-        given = options_of(proposal)
         hint = told(
             "It seems that {words} ({why}). {command} takes that; else set {names} in lab.toml.",
             words=proposal.mapping.words(),
@@ -838,16 +837,6 @@ def _unmapped(proposal: Proposal, columns: Sequence[str], what: str) -> RequestE
             command=Do.of("data", "DIR", "--accept"),
             names=all_of(FIELDS[:2]),
         )
-        if given:
-            hint = told(
-                "It seems that {words} ({why}). {command} takes that; else set {names} in lab.toml "
-                "(for a new lab: {new}).",
-                words=proposal.mapping.words(),
-                why=proposal.why,
-                command=Do.of("data", "DIR", "--accept"),
-                names=all_of(FIELDS[:2]),
-                new=Do.of("new", "DIR", *shlex.split(given)),
-            )
     elif len(columns) > 1:
         hint = told(
             "{why} If there are such fields, name them: data.prompt_field and data.response_field in "

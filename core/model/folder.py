@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.errors import RequestError
+from core.errors import RequestError, Use
 from core.files import read_json
 from core.language import told
 from core.model.inside import refuse_outside
@@ -252,7 +252,10 @@ def read_config(path: Path) -> dict[str, Any]:
             ),
             told("Set model.source to the folder that it lies in, {parent}.", parent=path.parent)
             if path.is_file() and (path.parent / "config.json").is_file()
-            else told('Set model.source to a folder with config.json, to a hub id, or to "rehearsal".'),
+            else told(
+                'Set {setting} to a folder with config.json, to a hub id, or to "rehearsal".',
+                setting=Use("model.source"),
+            ),
             code="model.missing",
         )
     if not (path / "config.json").is_file():

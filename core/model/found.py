@@ -132,7 +132,7 @@ def _near(lab_root: Path, home: Path) -> Iterator[FoundModel]:
             seen.add(folder)
             left -= 1
             entries = _listed(folder)
-            if _is_model(folder):
+            if is_model(folder):
                 yield FoundModel(_named(folder, lab_root), "near by", folder.name, _weights(folder))
                 continue
             made_here = (folder / "lab.toml").is_file()
@@ -156,7 +156,8 @@ def _near(lab_root: Path, home: Path) -> Iterator[FoundModel]:
                     waiting.append((entry, below - 1))
 
 
-def _is_model(folder: Path) -> bool:
+def is_model(folder: Path) -> bool:
+    """Whether a folder looks like a model: a config, and weights beside it."""
     return (folder / "config.json").is_file() and bool(_weights(folder))
 
 

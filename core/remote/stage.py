@@ -252,7 +252,7 @@ def plan_cost(plan: dict[str, Any]) -> list[str]:
 
     price, most = plan["price_an_hour"], plan["cost_at_most"]
     gpus = told("GPUs not told") if plan["gpus"] is None else counted(plan["gpus"], "GPU")
-    lines = [
+    lines: list[str] = [
         told(
             "Compute: {compute}, {size}, {gpus}, 1 node, {priority} priority.",
             compute=plan["compute"],

@@ -119,8 +119,6 @@ def test_a_failure_has_its_action(tmp_path: Path) -> None:
         assert "olivepress" not in said(terminal).partition("Same by command")[0]
         # The footer names what Enter presses.
         terminal.send("up")
-        terminal.until("Enter  Run all the same", 60)
-        terminal.send("up")
         terminal.until("Enter  Use 32 and run", 60)
         terminal.send("enter")
         terminal.until("Next: Finetune", 400)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
+from textual.screen import Screen
 
 from core.errors import LabError
 from core.lab import Lab
@@ -133,6 +135,11 @@ STATES: dict[str, tuple[Answers, tuple[str, ...], type[Working], str]] = {
 }
 
 
+def is_another(app: OlivePressApp, before: Screen[Any]) -> bool:
+    """Whether a dialog has come over what was on the screen."""
+    return app.screen is not before
+
+
 @pytest.mark.parametrize(("state", "size"), at(*STATES, sizes=LOW))
 def test_elsewhere(
     snap_compare: Compare, pinned: Lab, azure: Callable[..., None], state: str, size: tuple[int, int]
@@ -149,7 +156,7 @@ def test_elsewhere(
             await until(pilot, lambda: not getattr(app.screen, "working", False))
             await pilot.press(key)
             if key in ("a", "n", "f8"):
-                await until(pilot, lambda before=before: app.screen is not before)
+                await until(pilot, partial(is_another, app, before))
             elif key == "enter" and dialog is SendScreen:
                 await until(pilot, lambda: isinstance(app.screen, StageScreen))
         await until(pilot, lambda: isinstance(app.screen, dialog) and words in screen_text(app))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from core.check import Check
+from core.errors import RequestError
 from core.lab import Lab
+from core.model.folder import read_config
 from tests.tui.conftest import opened, screen_text, until
 
 
@@ -32,6 +36,25 @@ async def test_a_failed_check_comes_first_to_the_eye(lab: Lab, monkeypatch: pyte
         await pilot.press("enter")
         await until(pilot, lambda: "This machine can run the lab" in screen_text(app))
         await until(pilot, lambda: getattr(app.focused, "id", None) == "next")
+
+
+async def test_a_model_that_is_not_there_is_changed_from_the_failed_check(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        read_config(tmp_path / "no-such-model")
+    found = [Check.of("model", caught.value)]
+    monkeypatch.setattr("core.check.run_checks", lambda root, stages=None, on_check=None: found)
+    async with opened(lab.root, "check") as (app, pilot):
+        await until(pilot, lambda: "[ Change model ]" in screen_text(app))
+        await until(pilot, lambda: app.focused is not None and app.focused.id == "help-0")
+        await pilot.press("enter")
+        await until(pilot, lambda: app.focused is not None and app.focused.id == "set-model-source")
+        assert app.current.step.name == "quantize"
+        # What failed was about another model: the rail does not say so any more.
+        assert "FAIL" in screen_text(app).splitlines()[2]
+        await pilot.press("end", "x", "tab")
+        await until(pilot, lambda: "FAIL" not in screen_text(app).splitlines()[2])
 
 
 async def test_checks_that_break_do_not_break_the_wizard(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

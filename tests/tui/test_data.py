@@ -391,6 +391,22 @@ async def test_other_field_names_take_one_confirmation(lab: Lab, checked: None) 
         assert app.focused.id == "next"
 
 
+async def test_the_list_begins_with_what_is_learnt(lab: Lab, checked: None) -> None:
+    """Of a table with numbers and dates before the question, the questions are seen, also on 80 columns."""
+    rows: list[dict[str, Any] | str] = [
+        {
+            "ticket": str(i),
+            "opened": "2026-01-01",
+            "question": f"Where is gate {i}?",
+            "answer": f"In hall {i}.",
+        }
+        for i in range(1, 21)
+    ]
+    write_rows(lab, rows)
+    async with opened(lab.root, "data", size=(80, 24)) as (app, pilot):
+        await until(pilot, lambda: "5 Where is gate 5?" in screen_text(app))
+
+
 # Files that are not there, empty, or something else
 
 

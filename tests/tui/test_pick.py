@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import pytest
 
 from core.lab import Lab
 from core.model.found import FoundModel, _recent
+from tests.tiny_models import make_tiny
 from tests.tui.conftest import opened, screen_text, until
 from tests.tui.labs import made
 from tests.tui.nasty import NASTY, harmless
-from tui.screens.pick import PickModelScreen, PickScreen
+from tui.screens.pick import Entry, PickModelScreen, PickScreen, list_folder
 from tui.widgets.line import Line
 
 MODELS = [
@@ -137,6 +139,52 @@ async def test_a_hub_id_is_taken_as_it_was_typed_though_a_longer_one_is_there(
         await until(pilot, lambda: got == ["Qwen/Qwen3-0.6B"])
 
 
+async def test_a_path_to_a_model_is_completed_and_one_that_leads_nowhere_is_not_taken(
+    lab: Lab, at_hand: None, tmp_path: Path
+) -> None:
+    """Of a path with a letter missing nothing is kept: the step would say so only when it is run."""
+    make_tiny("llama", tmp_path / "own" / "my-model")
+    (tmp_path / "own" / "my-notes").mkdir()
+    async with opened(lab.root, "quantize") as (app, pilot):
+        await until(pilot, lambda: "Pick a model" in screen_text(app))
+        await pilot.press("m")
+        await until(
+            pilot, lambda: isinstance(app.screen, PickModelScreen) and "hub cache" in screen_text(app)
+        )
+        line = app.screen.query_one("#typed", Line)
+        line.value = f"{tmp_path}/own/my-modle"
+        await until(pilot, lambda: "Nothing here fits" in screen_text(app))
+        await pilot.press("enter")
+        assert isinstance(app.screen, PickModelScreen)
+        await pilot.press("backspace", "backspace", "backspace", "tab")
+        await until(pilot, lambda: typed(app) == f"{tmp_path}/own/my-model/")
+        await until(pilot, lambda: "▸ my-model/" in screen_text(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: lab.recipe.model.source == f"{tmp_path}/own/my-model")
+
+
+async def test_enter_is_not_lost_while_folders_are_read(
+    lab: Lab, at_hand: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, listed = threading.Event(), list_folder
+
+    def late(folder: Path, endings: tuple[str, ...]) -> tuple[list[Entry], str]:
+        made.wait()
+        return listed(folder, endings)
+
+    monkeypatch.setattr("tui.screens.pick.list_folder", late)
+    tiny = make_tiny("llama", tmp_path / "tiny")
+    async with opened(lab.root, "check") as (app, pilot):
+        got = await picking(app, pilot, PickModelScreen(lab.root))
+        await until(pilot, lambda: "hub cache" in screen_text(app))
+        app.screen.query_one("#typed", Line).value = str(tiny)
+        await until(pilot, lambda: "Looking" in screen_text(app))
+        await pilot.press("enter")
+        assert got == []
+        made.set()
+        await until(pilot, lambda: got == [str(tiny)])
+
+
 async def test_hostile_names_are_drawn_harmlessly(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     hostile = [FoundModel(text, "near by", text, 1) for text in NASTY[:-1]]
     monkeypatch.setattr("tui.screens.pick.found_models", lambda root: hostile)
@@ -154,7 +202,7 @@ async def test_a_key_of_the_step_with_the_model_picks_one_and_keeps_it(lab: Lab,
         await pilot.press(*"hub", "enter")
         await until(pilot, lambda: lab.recipe.model.source == "Qwen/Qwen3-0.6B-Base")
         assert "Qwen/Qwen3-0.6B-Base" in screen_text(app)
-        assert [each.name for each in _recent(lab.root)] == ["Qwen/Qwen3-0.6B-Base"]
+        assert next(_recent(lab.root)).name == "Qwen/Qwen3-0.6B-Base"
 
 
 async def test_the_steps_without_a_model_have_no_such_key(lab: Lab, at_hand: None) -> None:

@@ -161,7 +161,7 @@ class StepScreen(Screen[None]):
         """Show what was read from the lab's folder."""
         if not self._composed or not self.is_running:
             return
-        self.rail.show(rail_labels(snapshot, self.olive.notes))
+        self.rail.show(rail_labels(snapshot, self.olive.notes_now()))
         self.show(snapshot)
 
     def log_to_watch(self) -> LogFile | None:

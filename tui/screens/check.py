@@ -178,9 +178,10 @@ class CheckScreen(StepScreen):
             self.call_after_refresh(self.action_run)  # draw first
 
     def focus_first(self) -> None:
-        """On Next, for a warning does not stop anybody; after a FAIL on looking again."""
+        """On Next, for a warning does not stop anybody; after a FAIL on what helps, or on looking again."""
         failed = self.state.over and self.state.worst == "FAIL"
-        self.set_focus(self.query_one("#run" if failed else "#next", Button))
+        helps = self.helps.first if failed else None
+        self.set_focus(helps or self.query_one("#run" if failed else "#next", Button))
 
     def run_now(self, *, checked: bool = True) -> None:
         """Look again."""
@@ -221,7 +222,7 @@ class CheckScreen(StepScreen):
             self.list.index = next((i for i, c in enumerate(event.state.checks) if c.state in marked), 0)
         self._draw(event.state)
         if event.state.over and not event.state.problem:
-            if self.focused is not None and self.focused.id in ("next", "run"):
+            if self.focused is not None and self.focused.id in ("next", "run", "help-0"):
                 self.focus_first()
             self.olive.note("check", _WORDS[event.state.worst])
 
@@ -231,9 +232,9 @@ class CheckScreen(StepScreen):
         self.headline.show(state.headline)
         stops = state.over and state.worst == "FAIL"
         self.query_one("#next", Button).set_class(not stops, "-primary")
-        self.query_one("#run", Button).set_class(stops, "-primary")
         self.list.show(len(state.checks), state.line)
         self._draw_detail(self.list.index)
+        self.query_one("#run", Button).set_class(stops and self.helps.first is None, "-primary")
 
     def _draw_detail(self, index: int) -> None:
         """The marked check in full, and what helps."""

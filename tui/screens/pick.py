@@ -17,7 +17,8 @@ from textual.message import Message
 from textual.widgets import Input
 
 from core.language import N_, _
-from core.model.found import FoundModel, found_models
+from core.model.found import FoundModel, found_models, is_model
+from core.model.sources import local_place
 from core.text import clean
 from tui.figures import human_bytes
 from tui.glyphs import glyph
@@ -48,12 +49,24 @@ class Typed(Line):
         Binding("tab", "screen.complete", show=False),
     ]
 
+    def complete(self, words: str, fitting: Sequence[Entry], marked: Entry) -> None:
+        """Complete the words at the end as far as all that begins with them agrees; else to the marked entry."""
+        begun = [each for each in fitting if each.name.startswith(words) and each.name != ".."]
+        common = _common([each.name for each in begun])
+        if len(begun) == 1 or len(common) <= len(words):
+            whole = begun[0] if len(begun) == 1 else marked
+            if whole.name == "..":
+                return
+            common = whole.name + ("/" if whole.folder else "")
+        self.value = self.value[: len(self.value) - len(words)] + common
+        self.cursor_position = len(self.value)
+
     def action_back(self) -> None:
         """Take a letter away; where there is none, go a folder up."""
         if self.value:
             self.action_delete_left()
         else:
-            self.post_message(PickScreen.Up())
+            self.post_message(Up())
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,18 @@ class Entry:
     bytes: int = 0
 
 
+class Up(Message):
+    """Backspace in the empty line."""
+
+
+class Read(Message):
+    """A folder was read."""
+
+    def __init__(self, folder: Path, entries: list[Entry], problem: str) -> None:
+        super().__init__()
+        self.folder, self.entries, self.problem = folder, entries, problem
+
+
 class PickScreen(Dialog[Path | None]):
     """Gives the path that was picked, or None.
 
@@ -76,16 +101,6 @@ class PickScreen(Dialog[Path | None]):
     CSS_PATH = "dialogs.tcss"
     AUTO_FOCUS = "#typed"
     BINDINGS: ClassVar[list[BindingType]] = _KEYS
-
-    class Up(Message):
-        """Backspace in the empty line."""
-
-    class Read(Message):
-        """A folder was read."""
-
-        def __init__(self, folder: Path, entries: list[Entry], problem: str) -> None:
-            super().__init__()
-            self.folder, self.entries, self.problem = folder, entries, problem
 
     def __init__(self, start: Path, endings: tuple[str, ...] = _ENDINGS) -> None:
         super().__init__()
@@ -117,14 +132,7 @@ class PickScreen(Dialog[Path | None]):
     @property
     def _place(self) -> tuple[Path, str]:
         """The folder that what is typed leads to, and the words behind it, which filter."""
-        head, _, tail = self._typed.value.rpartition("/")
-        if self._typed.value.startswith("/"):
-            head = head or "/"
-        try:
-            folder = Path(head).expanduser()
-        except RuntimeError:  # the home of a user whom nobody knows
-            folder = Path(head)
-        return (folder if folder.is_absolute() else self._base / folder), tail
+        return place_of(self._typed.value, self._base)
 
     def _look(self) -> None:
         """Show what fits; a folder that is not shown yet is read first."""
@@ -137,9 +145,9 @@ class PickScreen(Dialog[Path | None]):
     @work(thread=True, exit_on_error=False, exclusive=True, group="pick")
     def _read(self, folder: Path) -> None:
         entries, problem = list_folder(folder, self._endings)
-        self.post_message(self.Read(folder, entries, problem))
+        self.post_message(Read(folder, entries, problem))
 
-    def on_pick_screen_read(self, event: Read) -> None:
+    def on_read(self, event: Read) -> None:
         """Show what is in it."""
         event.stop()
         if not self.is_current or event.folder != self._place[0]:
@@ -214,20 +222,10 @@ class PickScreen(Dialog[Path | None]):
     def action_complete(self) -> None:
         """Complete what is typed as far as all that begins with it agree; else to the marked line."""
         folder, words = self._place
-        if folder != self._shown or not self._fitting:
-            return
-        begun = [each for each in self._fitting if each.name.startswith(words) and each.name != ".."]
-        marked = self._fitting[self._list.index]
-        common = _common([each.name for each in begun])
-        if len(begun) == 1 or len(common) <= len(words):
-            whole = begun[0] if len(begun) == 1 else marked
-            if whole.name == "..":
-                return
-            common = whole.name + ("/" if whole.folder else "")
-        self._typed.value = self._typed.value[: len(self._typed.value) - len(words)] + common
-        self._typed.cursor_position = len(self._typed.value)
+        if folder == self._shown and self._fitting:
+            self._typed.complete(words, self._fitting, self._fitting[self._list.index])
 
-    def on_pick_screen_up(self, event: Up) -> None:
+    def on_up(self, event: Up) -> None:
         """The folder above."""
         event.stop()
         self._base = self._place[0].resolve().parent
@@ -243,7 +241,10 @@ class PickScreen(Dialog[Path | None]):
 
 
 class PickModelScreen(Dialog[str | None]):
-    """Gives what ``model.source`` is to be, or None: a model that was found here, or what was typed."""
+    """Gives what ``model.source`` is to be, or None: a model that was found here, or what was typed.
+
+    A path that is typed is gone along as in :class:`PickScreen`; one that leads nowhere is not taken.
+    """
 
     CSS_PATH = "dialogs.tcss"
     AUTO_FOCUS = "#typed"
@@ -260,14 +261,18 @@ class PickModelScreen(Dialog[str | None]):
         super().__init__()
         self._root = lab_root
         self._current = current
-        self._models: Sequence[FoundModel] = ()
-        self._fitting: list[FoundModel] = []
-        self._typed = Line(
+        self._models: Sequence[FoundModel] | None = None
+        self._shown: Path | None = None
+        self._entries: list[Entry] = []
+        self._problem = ""
+        self._entered = False
+        self._fitting: list[FoundModel | Entry] = []
+        self._typed = Typed(
             compact=True,
             id="typed",
             placeholder=_("type to filter, or a hub id such as Qwen/Qwen3-0.6B, or a path"),
         )
-        self._list = PlainList(id="entries", empty="Looking …")
+        self._list = PlainList(id="entries", empty=_("Looking …"))
         self._list.can_focus = False
 
     def compose(self) -> ComposeResult:
@@ -288,30 +293,88 @@ class PickModelScreen(Dialog[str | None]):
         """Show them, the present one marked."""
         event.stop()
         self._models = event.models
-        self._filter()
-        sources = [model.source for model in self._fitting]
+        self._look()
+        sources = [each.source for each in self._fitting if isinstance(each, FoundModel)]
         if self._current in sources:
             self._list.go(sources.index(self._current))
+        self._take_entered()
+
+    @property
+    def _path(self) -> tuple[Path, str] | None:
+        """Where a path that is typed leads, and the words behind it; None where no path is typed."""
+        typed = self._typed.value.strip()
+        return place_of(typed, self._root) if typed.startswith(("/", "~/", "./", "../")) else None
+
+    @property
+    def _waiting(self) -> bool:
+        """Whether what is typed is still looked for."""
+        return self._models is None or (self._path is not None and self._path[0] != self._shown)
+
+    def _look(self) -> None:
+        """Show what fits; a folder that is not shown yet is read first."""
+        if self._path is not None and self._path[0] != self._shown:
+            self._read(self._path[0])
+        self._filter()
+
+    @work(thread=True, exit_on_error=False, exclusive=True, group="pick")
+    def _read(self, folder: Path) -> None:
+        entries, problem = list_folder(folder, (".gguf",))
+        if is_model(folder):
+            entries.insert(0, Entry(folder, "", True))  # the path is typed to its end, with a slash
+        self.post_message(Read(folder, entries, problem))
+
+    def on_read(self, event: Read) -> None:
+        """Show what is in the folder that is typed."""
+        event.stop()
+        if self._path is not None and self._path[0] == event.folder:
+            self._shown, self._entries, self._problem = event.folder, event.entries, event.problem
+            self._filter()
+            self._take_entered()
 
     def _filter(self) -> None:
         typed = self._typed.value.strip()
         words = typed.lower().split()
-        self._fitting = [
+        found = [
             model
-            for model in self._models
+            for model in self._models or ()
             if all(word in f"{model.name} {model.source} {model.place}".lower() for word in words)
         ]
-        if typed and typed not in (model.source for model in self._fitting):
-            # A hub id or a path is meant as it stands, though something that was found has a longer one.
-            as_typed = FoundModel(typed, _("as typed"), typed, None)
-            self._fitting.insert(0 if "/" in typed else len(self._fitting), as_typed)
+        none = _("Nothing here fits.")
+        if self._path is not None:
+            none = self._problem or none
+            self._fitting = [*found, *self._below(found, self._path[1])]
+        else:
+            if typed and typed not in (model.source for model in found):
+                # A hub id is meant as it stands, though something that was found has a longer one.
+                as_typed = FoundModel(typed, _("as typed"), typed, None)
+                found.insert(0 if "/" in typed else len(found), as_typed)
+            self._fitting = [*found]
         self._list.index = 0
-        self._list.show(len(self._fitting), self._line)
+        self._list.show(len(self._fitting), self._line, _("Looking …") if self._waiting else none)
+
+    def _below(self, found: Sequence[FoundModel], words: str) -> list[Entry]:
+        """What in the folder that is typed begins with the words behind it, but for models that were found."""
+        if self._waiting:
+            return []
+        known = {local_place(model.source, self._root) for model in found}
+        wanted = words.lower()
+        below = [
+            each
+            for each in self._entries
+            if each.name.lower().startswith(wanted)
+            and (words.startswith(".") or not each.name.startswith("."))
+            and each.path.resolve() not in known
+        ]
+        # One that is typed to its end stands before those with longer names.
+        return sorted(below, key=lambda each: each.name.lower() != wanted)
 
     def _line(self, index: int) -> Content:
         model = self._fitting[index]
-        size = human_bytes(model.bytes) if model.bytes else ""
+        if isinstance(model, Entry):
+            name = clean(model.name or model.path.name, keep_newlines=False)
+            return Content.styled(name + ("/" if model.folder else ""), "bold")
         name = clean(model.name, keep_newlines=False)
+        size = human_bytes(model.bytes) if model.bytes else ""
         where = clean(model.source, keep_newlines=False) if model.source != model.name else ""
         return Content.assemble(
             (f"{_(model.place):<10} ", DIM),
@@ -322,18 +385,45 @@ class PickModelScreen(Dialog[str | None]):
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter with each letter."""
         event.stop()
-        self._filter()
+        self._entered = False
+        self._look()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """The marked one."""
+        """The marked one; where it is still looked for, once it was found."""
         event.stop()
-        if self._fitting:
-            self.dismiss(self._fitting[self._list.index].source)
+        self._entered = True
+        self._take_entered()
+
+    def _take_entered(self) -> None:
+        if self._entered and not self._waiting:
+            self._entered = False
+            if self._fitting:
+                self._take(self._fitting[self._list.index])
 
     def on_plain_list_chosen(self, event: PlainList.Chosen) -> None:
         """A click on the marked line."""
         event.stop()
-        self.dismiss(self._fitting[event.index].source)
+        self._take(self._fitting[event.index])
+
+    def _take(self, marked: FoundModel | Entry) -> None:
+        """A model is taken; a folder that is none is gone into."""
+        if isinstance(marked, FoundModel):
+            self.dismiss(marked.source)
+            return
+        typed = self._typed.value.strip()
+        path = (typed[: typed.rindex("/") + 1] + marked.name).rstrip("/")
+        if not marked.folder or is_model(marked.path):
+            self.dismiss(path)
+        else:
+            self._typed.value = path + "/"
+            self._typed.cursor_position = len(self._typed.value)
+
+    def action_complete(self) -> None:
+        """Tab completes a path that is typed."""
+        path = self._path
+        below = [each for each in self._below((), path[1]) if each.name] if path is not None else []
+        if path is not None and below:
+            self._typed.complete(path[1], below, below[0])
 
     def action_move(self, by: int) -> None:
         """Mark a line above or below."""
@@ -342,6 +432,18 @@ class PickModelScreen(Dialog[str | None]):
     def action_close(self) -> None:
         """Nothing was picked."""
         self.dismiss(None)
+
+
+def place_of(typed: str, base: Path) -> tuple[Path, str]:
+    """The folder that a path leads to as far as it is typed, and the words behind it, which filter."""
+    head, _slash, tail = typed.rpartition("/")
+    if typed.startswith("/"):
+        head = head or "/"
+    try:
+        folder = Path(head).expanduser()
+    except RuntimeError:  # the home of a user whom nobody knows
+        folder = Path(head)
+    return (folder if folder.is_absolute() else base / folder), tail
 
 
 def _common(names: Sequence[str]) -> str:

@@ -185,11 +185,13 @@ class Follows:
         before: the model that it was.
         changes: each automatic value that is another now: the option's key, what it was, what it is.
         known: whether the new model is known, so that all of them are.
+        compared: whether the model that it was is known, so that there was something to follow.
     """
 
     before: str
     changes: tuple[tuple[str, str, str], ...]
     known: bool
+    compared: bool = True
 
     @classmethod
     def of(cls, before: Recipe, was: Resolved, now: Resolved) -> Follows:
@@ -201,9 +203,10 @@ class Follows:
             tuple(
                 (each.option.partition(".")[2], past.words, each.words)
                 for past, each in pairs
-                if each.value is not None and past.value != each.value
+                if None not in (past.value, each.value) and past.value != each.value
             ),
             all(each.value is not None or past.value is None for past, each in pairs),
+            any(past.value is not None for past, _now in pairs),
         )
 
     @property
@@ -211,9 +214,10 @@ class Follows:
         """The same for people."""
         arrow = glyph("to")
         told = ", ".join(f"{label_within(key)} {old} {arrow} {new}" for key, old, new in self.changes)
+        same = _("No automatic value is another.") if self.compared else ""
         sentences = [
             _("Another model than {before}.", before=self.before),
-            _("What follows by itself: {told}.", told=told) if told else _("No automatic value is another."),
+            _("What follows by itself: {told}.", told=told) if told else same,
             "" if self.known else _("More will follow once the model is here."),
             _("What was set by hand stays."),
         ]

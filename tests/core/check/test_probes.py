@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from core import Lab, RequestError
+from core import Lab, MachineError, RequestError
 from core.check import (
     azure,
     data,
@@ -112,13 +112,18 @@ def test_markdown_keeps_foreign_pipes_and_newlines_in_their_cells() -> None:
     assert "a\\|b" in text
 
 
-def test_require_names_what_failed_and_what_to_do(lab: Lab) -> None:
+def test_require_names_what_failed_and_what_to_do(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.set({"data.file": "nowhere.jsonl"})
     with pytest.raises(RequestError) as caught:
         require(lab, ["finetune"])
     assert "nowhere.jsonl" in caught.value.detail
-    assert "--no-check" in caught.value.hint
+    assert "--no-check" not in caught.value.hint, "the stage would refuse the same"
     require(lab, ["optimize"])  # needs no data
+    too_little = Check("memory", FAIL, "Too little.", "Close something.")
+    monkeypatch.setattr("core.check.probes", lambda: [Probe("memory", lambda subject: iter([too_little]))])
+    with pytest.raises(MachineError) as refused:
+        require(lab, ["finetune"])
+    assert "--no-check" in refused.value.hint, "an estimate may be wrong"
 
 
 # --- packages -------------------------------------------------------------------------------------

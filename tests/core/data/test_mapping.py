@@ -269,3 +269,19 @@ def test_labels_and_ids_are_not_taken_for_text() -> None:
         for i, (a, b) in enumerate(PERSIAN + VIETNAMESE)
     ]
     assert propose_mapping(rows).mapping == FieldMap(("ask",), "reply text")
+
+
+def test_answers_that_are_the_same_in_many_rows_are_not_said_to_be_no_sentences() -> None:
+    rows = [
+        {
+            "customer_question": f"My lamp number {i} is broken, what now?",
+            "agent_answer": f"Send us lamp {i % 3}, please.",
+        }
+        for i in range(40)
+    ]
+    found = propose_mapping(rows, CHAT_TEMPLATE)
+    assert not found.sure
+    assert found.mapping.prompt == ("customer_question",)
+    assert found.mapping.response == "agent_answer"
+    assert "many rows have the same text in 'agent_answer'" in found.why
+    assert "no sentences" not in found.why

@@ -58,6 +58,11 @@ class View:
         plan = self.previewer.plan if self.previewer is not None else None
         return plan.used if plan is not None else None
 
+    def ordered(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """Those first that reach the model: of a wide file the list shows what is learnt, and not its numbers."""
+        used = self.used
+        return tuple(columns if used is None else sorted(columns, key=lambda name: name not in used))
+
 
 class RowSource:
     """An open data file. Made in a thread: opening takes the start of a process, some tenths of a second.
@@ -142,7 +147,8 @@ class RowSource:
                 self.problem = error if isinstance(error, LabError) else _unreadable(self.path, error)
             return [], True
         view = self.view
-        return [shown(row, view, self.columns) for row in rows], sure
+        columns = view.ordered(self.columns)
+        return [shown(row, view, columns) for row in rows], sure
 
     def find(self, file: str, row: int) -> int | None:
         """The number, from 0, of a file's row, from 1; None if there is none.

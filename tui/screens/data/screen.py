@@ -292,7 +292,9 @@ class DataScreen(StepScreen):
             self.rows.go(state.marked)
         if source is not None:
             room = max(10, self.rows.size.width - 2 - digits - 1)
-            head = Content("").join(side_by_side([clean(name) for name in source.columns[:4]], room))
+            head = Content("").join(
+                side_by_side([clean(name) for name in source.view.ordered(source.columns)[:4]], room)
+            )
             number = Content.styled(f"{'line':>{digits + 2}} ", QUIET)
             self.columns.show(number + head.stylize("bold $foreground 60%"))
         many = source is not None and source.path.is_dir()
