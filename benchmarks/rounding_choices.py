@@ -1,7 +1,7 @@
 """Which additions to AWQ with GPTQ's rounding bring a real model nearer to the float one: a table of docs/awq.md.
 
     python benchmarks/rounding_choices.py --model NAME=FOLDER [--model ...] [--groups 64] [--seeds 3]
-                                          [--choices "gptaq,in order"] [--calibration travel,documentation]
+                                          [--choices "gptaq;in order"] [--calibration travel,documentation]
 
 Calibrates and measures as ``benchmarks/real_quality.py`` does. What is tried is not part of the program, unless
 docs/awq.md says so. Runs on the GPU if there is one.
@@ -85,6 +85,8 @@ CHOICES = (
     Choice("its own text too", own=64),
     Choice("all rows and its own text", rows=1 << 20, own=64),
     Choice("all rows and general text", rows=1 << 20, general=True),
+    Choice("all rows, gptaq quarter", rows=1 << 20, correct=0.25),
+    Choice("all rows and general text, gptaq quarter", rows=1 << 20, general=True, correct=0.25),
     Choice("rotated values", turn_values=True),
     Choice("rotated", turn_values=True, turn_stream=True),
     Choice("rotated gptq", "gptq", turn_values=True, turn_stream=True),
@@ -512,7 +514,7 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> None:
     texts = {kind: replace(each, held_out=each.held_out[: part[kind]]) for kind, each in whole.items()}
     judge = Judge(folder, texts)
     general = pieces(tokenizer, [GENERAL.read_text(encoding="utf-8")])
-    named = options.choices.split(",")
+    named = options.choices.split(";")
     chosen = [each for each in CHOICES if not options.choices or each.name in named]
     turned: dict[tuple[bool, bool], Path] = {}
     for calibration in options.calibration.split(","):
@@ -576,7 +578,7 @@ def main() -> None:
     )
     parser.add_argument("--model", action="append", required=True, metavar="NAME=FOLDER")
     parser.add_argument("--groups", default="64")
-    parser.add_argument("--choices", default="", help="names of lines, with commas; all")
+    parser.add_argument("--choices", default="", help="names of lines, with semicolons; all")
     parser.add_argument("--calibration", default=",".join(KINDS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 GROUP_SIZES = (128, 64, 32, 16)
 """Group sizes that are tried, the best first: larger groups are smaller and quicker, and lose little."""
 
+ENOUGH_TOKENS = 16_384
+"""Calibration tokens that short rows are taken for, and that are plenty for a small model."""
+
 MOST_TOKENS = 1024
 """Tokens of a record that are kept where the model's window allows it."""
 
@@ -391,9 +394,14 @@ def _odd_width(inputs: tuple[tuple[int, int, str], ...], size: int) -> str:
 def _calibration_samples(case: _Case) -> tuple[Any, str]:
     if case.recipe.quantize.calibration_file:
         return 128, told("more rows change the scales very little")
-    wanted = 16_384 if case.facts.parameters < 1e9 else 65_536
+    wanted = ENOUGH_TOKENS if case.facts.parameters < 1e9 else 65_536
     length = max(1.0, min(case.records.tokens, case.values["quantize.max_calibration_len"]))
-    samples = max(32, min(128, round(wanted / length)))
+    most = 128
+    if most * length < ENOUGH_TOKENS:
+        # Of short rows more do better on text of every kind, and cost little (docs/awq.md).
+        wanted = ENOUGH_TOKENS
+        most = min(1024, round(wanted / length))
+    samples = max(32, min(most, round(wanted / length)))
     return samples, told("{wanted:,} tokens are plenty for {size}", wanted=wanted, size=case.size)
 
 
