@@ -47,6 +47,9 @@ BATCH_TOKENS = 4096
 STEPS = (20, 10_000)
 """Fewer steps teach nothing, and more are not taken unasked."""
 
+STEPS_A_ROUND = 7
+"""Steps that a round through few records has, where records are joined."""
+
 MANY_ROUNDS = 10
 """Rounds through the records from which an adapter begins to learn them by heart."""
 
@@ -432,7 +435,9 @@ def _batch_size(case: _Case) -> tuple[Any, str]:
     rows, tokens = case.records.rows, max(1.0, case.records.tokens)
     usual = 8 if rows < 10_000 else 16 if rows < 100_000 else 32
     joined = int(case.values["finetune.turns"]) > 1
-    usual = 3 * usual if joined else usual  # of records that are joined, so that a step has several
+    # Records that are joined are taken more at a time, so that a step has several conversations; but few records
+    # in large steps are few steps, which teach a model as small as that too little.
+    usual = max(usual, min(3 * usual, rows // STEPS_A_ROUND)) if joined else usual
     room = max(1, int(BATCH_TOKENS / tokens))
     batch = max(1, min(usual, room, rows))
     if batch == rows:
@@ -443,7 +448,7 @@ def _batch_size(case: _Case) -> tuple[Any, str]:
             tokens=tokens,
             batch_tokens=BATCH_TOKENS,
         )
-    if joined:
+    if joined and rows // STEPS_A_ROUND >= 24:
         return batch, told("several conversations a step, of several records each")
     return batch, told("usual for {records}", records=counted(rows, "record"))
 

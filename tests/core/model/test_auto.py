@@ -148,6 +148,14 @@ def test_long_records_make_small_batches() -> None:
     assert resolve(Recipe(), Facts(10**9), RecordCount(3, 60.0)).recipe.finetune.batch_size == 3
 
 
+def test_few_records_are_not_learnt_in_a_handful_of_large_steps() -> None:
+    """The sample in most languages has 60 records: 20 rounds of 24 a step were 45 steps, and 1 answer of 20 right."""
+    few = resolve(Recipe(), Facts(4_000_000), RecordCount(54, 70.0)).recipe.finetune
+    many = resolve(Recipe(), Facts(4_000_000), RecordCount(372, 45.0)).recipe.finetune
+    assert (few.batch_size, few.steps) == (8, 135)
+    assert (many.batch_size, many.steps) == (24, 310)
+
+
 def test_rejected_answers_are_learnt_from_by_dpo_and_more_slowly() -> None:
     answers = resolve(Recipe(), Facts(4_000_000), RecordCount(60, 80.0)).recipe.finetune
     pairs = resolve(Recipe(), Facts(4_000_000), RecordCount(60, 80.0, 60)).recipe.finetune
