@@ -182,7 +182,7 @@ class FinetuneSection:
         "",
         N_("experiment tracker that gets the curves as well (empty: none)"),
         choices=("", "mlflow", "tensorboard", "wandb", "trackio"),
-        words=lambda name: name or "none",
+        words=lambda name: name or N_("none"),
         advanced=True,
     )
     gpus: int | Auto = option(1, N_("GPUs that share the records of a step"), low=1, high=64, advanced=True)

@@ -296,7 +296,7 @@ def _checked(path: Path) -> Header:
         raise RequestError(
             told(
                 "GGUF files of the architecture {architecture} are not read here.",
-                architecture=header.architecture[:40] or "none",
+                architecture=header.architecture[:40] or told("none"),
             ),
             told(
                 "{path}: general.architecture = {architecture}; read are {names}.",
@@ -899,7 +899,7 @@ def _remove_stale(made: Path, report: Reporter) -> None:
                     "{folder} was unpacked from {was}, which is {value}: removed.",
                     folder=folder,
                     was=was,
-                    value="gone" if gone else told("another now"),
+                    value=told("gone") if gone else told("another now"),
                 )
             )
             shutil.rmtree(folder, ignore_errors=True)

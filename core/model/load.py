@@ -100,7 +100,7 @@ def refuse_gaps(path: Path, info: dict[str, Any]) -> None:
     )
     if not missing and not mismatched:
         return
-    bad, what = (missing, "missing") if missing else (mismatched, told("of the wrong shape"))
+    bad, what = (missing, told("missing")) if missing else (mismatched, told("of the wrong shape"))
     raise RequestError(
         told("The checkpoint does not hold the whole model."),
         told("{path}: weights that are {what}: {names}.", path=path, what=what, names=some(bad)),

@@ -11,7 +11,7 @@ from core.errors import LabError
 from core.events import now
 from core.files import MANIFEST, read_if_whole, write_atomic
 from core.folder import LabFolder
-from core.language import told
+from core.language import RIGHT_TO_LEFT, _, in_use, ngettext, shown, told
 from core.recipe import read_recipe
 from core.report_page import page
 from core.results import PREPARED, numbers_of
@@ -43,7 +43,7 @@ def collect(workshop: Workshop) -> Path:
             {
                 "name": status.seat,
                 "report": report,
-                "where": words_of(status),
+                "where": shown(words_of(status)),
                 "poor": bool(status.code or status.title or status.note),
                 "stages": [_cell(stage, results.get(stage)) for stage in default_stages()],
             }
@@ -56,14 +56,29 @@ def collect(workshop: Workshop) -> Path:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     text: str = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         name=clean(workshop.root.name, keep_newlines=False),
-        written=f"{now()[:19]}Z",
-        version=__version__,
-        titles=[STAGES[name].title for name in default_stages()],
+        titles=[_(STAGES[name].title) for name in default_stages()],
         seats=seats,
+        words=_words_of_page(len(seats)),
+        language=in_use(),
+        direction="rtl" if in_use() in RIGHT_TO_LEFT else "ltr",
     )
     write_atomic(workshop.collected_dir / "table.csv", _csv(rows))
     write_atomic(workshop.collected_dir / "index.html", text)
     return workshop.collected_dir / "index.html"
+
+
+def _words_of_page(seats: int) -> dict[str, str]:
+    return {
+        "title": _("OlivePress workshop"),
+        "about": ngettext("{n} seat.", "{n} seats.", seats)
+        + " "
+        + _("Written {time} by OlivePress {version}.", time=f"{now()[:19]}Z", version=__version__),
+        "figures": _("The figures are in the table:"),
+        "seat": _("Seat"),
+        "now": _("Now"),
+        "prepared": _("prepared"),
+        "not_made": _("not made"),
+    }
 
 
 def words_of(status: SeatStatus) -> str:
@@ -112,7 +127,7 @@ def _cell(stage: str, numbers: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "made": True,
         "prepared": bool(numbers.get(PREPARED)),
-        "text": said.text or "made",
+        "text": shown(said.text) or _("made"),
         "poor": said.poor,
     }
 
