@@ -92,7 +92,7 @@ class ChatScreen(StepScreen):
         yield self.field.offers
         yield self.field
         with Horizontal(classes="buttons"):
-            yield Button(_("Go to"), id="goal", primary=True)
+            yield Button("", id="goal", primary=True)
             yield Button(_("Stop"), id="stop", key="F9", primary=True)
             yield Button(_("Start again"), id="restart", primary=True)
             yield Button(_("Again"), id="again")
