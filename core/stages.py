@@ -73,9 +73,9 @@ class Makes:
         return sorted(pattern.parent.glob(pattern.name))
 
     def heading(self, lab: LabFolder, folder: Path) -> str:
-        """What the report calls one of them: with its name, where there may be several."""
+        """What the report calls one of them, in the language in use: with its name, where there may be several."""
         several = self.folder(lab, "*").name == "*"
-        return f"{self.title} {folder.name}" if several else self.title
+        return f"{_(self.title)} {folder.name}" if several else _(self.title)
 
 
 def _never(recipe: Recipe) -> bool:

@@ -352,15 +352,15 @@ def whole_number(text: str) -> int:
     return value
 
 
-def add_folder(parser: argparse.ArgumentParser) -> None:
-    """The optional first word: the lab's folder."""
+def add_folder(parser: argparse.ArgumentParser, what: str = "") -> None:
+    """The optional first word: the lab's folder, or ``what`` else it is."""
     parser.add_argument(
         "folder",
         nargs="?",
         default=".",
         type=folder_word,
         metavar="DIR",
-        help=_("the lab's folder (default: here)"),
+        help=what or _("the lab's folder (default: here)"),
     )
 
 

@@ -32,7 +32,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _add_prepare(actions)
 
     action = actions.add_parser("status", help=_("which step every seat is at, and what fails where"))
-    add_folder(action)
+    add_folder(action, _("the workshop's folder (default: here)"))
     action.add_argument("--watch", action="store_true", help=_("go on looking, until Ctrl-C"))
     add_json(action)
     action.set_defaults(run=status)
@@ -59,7 +59,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     action = actions.add_parser(
         "collect", help=_("gather every seat's report, with one page and a table over all")
     )
-    add_folder(action)
+    add_folder(action, _("the workshop's folder (default: here)"))
     add_json(action)
     action.set_defaults(run=collect)
 

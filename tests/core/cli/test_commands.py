@@ -573,6 +573,8 @@ def test_show_gives_the_last_results(make: Callable[[str], Lab], capsys: Capture
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == f"finetune: Adapter {made.name}, {made}"
     assert "  Size: 10 B" in shown
+    assert main(["--language", "es", "show", str(lab.root)]) == 0
+    assert capsys.readouterr().out.startswith(f"finetune: Adaptador {made.name}, ")
     assert main(["show", str(lab.root), "finetune", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     manifest = lab.manifest("finetune")
