@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import LabError
 from core.folder import LabFolder
 from core.language import _, in_use
-from core.resources import sample_file
+from core.resources import first_sample
 from core.text import command
 
 # The rest of core is loaded when it is asked for: the first screen needs none of it.
@@ -68,7 +68,7 @@ class Session:
         return self._recipe if self._recipe is not None else _of_a_new_lab(in_use())
 
     def lab(self) -> Lab:
-        """The lab, made now if there is none: with the sample records in the language that is spoken.
+        """The lab, made now if there is none: with the sample records in the language that is spoken, if the model can learn them.
 
         Raises:
             LabError: the recipe is wrong, or the folder cannot be written.
@@ -77,7 +77,7 @@ class Session:
 
         if self.exists:
             return Opened.open(self.root)
-        return Opened.create(self.root, settings={"data.file": sample_file(in_use())})
+        return Opened.create(self.root, settings={"data.file": first_sample(in_use())})
 
     def save(self, values: dict[str, Any]) -> Recipe:
         """Write these values, ``{"section.key": value}``, to ``lab.toml``; others stay as they are.
@@ -121,7 +121,7 @@ class Session:
 def _of_a_new_lab(language: str) -> Recipe:
     from core.recipe import Recipe as Made
 
-    return Made().with_values({"data.file": sample_file(language)})
+    return Made().with_values({"data.file": first_sample(language)})
 
 
 def value_of(recipe: Recipe, name: str) -> Any:

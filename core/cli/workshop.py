@@ -264,6 +264,7 @@ def _print_seats(seats: list[SeatStatus]) -> None:
 def _words(seat: SeatStatus) -> tuple[str, str, str]:
     """A seat's state with its colour, and the rest of its line."""
     from core.cli.show import STATES, TONES, phase_words, progress_words
+    from core.text import clean
 
     rest = shown(seat.note)
     if seat.title or seat.code:
@@ -274,7 +275,7 @@ def _words(seat: SeatStatus) -> tuple[str, str, str]:
         rest += ("; " if rest else "") + _("prepared: {stages}", stages=", ".join(seat.prepared))
     tones = {**TONES, "crashed": "bold red", "waiting": "yellow", "unreadable": "yellow", "ready": "dim"}
     word = {**STATES, **_STATES}.get(seat.state, "")
-    return _(word) or seat.state, tones.get(seat.state, ""), rest
+    return _(word) or seat.state, tones.get(seat.state, ""), clean(rest, keep_newlines=False)
 
 
 def _watch_live(workshop: Workshop) -> None:

@@ -25,8 +25,8 @@ OPTION = "prepared"
 
 
 def mark() -> str:
-    """What the manifest of a reference lab's result says, and with it that of each copy."""
-    return f"by the host, {now()[:10]}"
+    """What the manifest of a reference lab's result says, and with it that of each copy: the day."""
+    return now()[:10]
 
 
 def take(
@@ -86,4 +86,4 @@ def take(
     publish(made, output, as_it_is=True)
     result = manifest.get("result")
     noted = dict(result) if isinstance(result, dict) else {}
-    return {**noted, PREPARED: str(manifest.get(PREPARED) or "by the host")}
+    return {**noted, PREPARED: str(manifest.get(PREPARED) or mark())}

@@ -43,7 +43,7 @@ def collect(workshop: Workshop) -> Path:
             {
                 "name": status.seat,
                 "report": report,
-                "where": shown(words_of(status)),
+                "where": clean(shown(words_of(status)), keep_newlines=False),
                 "poor": bool(status.code or status.title or status.note),
                 "stages": [_cell(stage, results.get(stage)) for stage in default_stages()],
             }

@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import text_of
+from core.errors import LabError, text_of
 from core.files import MANIFEST, read_if_whole
 from core.folder import LabFolder
 from core.jobs import Job, list_jobs
 from core.jobs.turns import tickets
 from core.language import told
+from core.recipe import read_recipe
 from core.results import PREPARED
 from core.stages import STAGES, default_stages, made_in
 from core.text import clean
@@ -32,7 +33,7 @@ class SeatStatus:
         place: its place in the line, from 1; 0 where it does not wait.
         made: the stages that have a result.
         prepared: those of them whose result is the prepared one.
-        code, title: of the error, where it went wrong.
+        code, title: of the error, where it went wrong, or of what is wrong with its recipe.
         note: why it cannot be looked at.
     """
 
@@ -74,8 +75,18 @@ def _of(lab: LabFolder, places: dict[tuple[str, str], int]) -> SeatStatus:
     state = newest.state if newest else ""
     if newest is None or state in ("succeeded", "cancelled"):
         ahead = next((stage for stage in default_stages() if stage not in there), "chat")
-        return SeatStatus(name, ahead, "ready", made=made, prepared=prepared)
+        code, title = _recipe_fault(lab)
+        return SeatStatus(name, ahead, "ready", made=made, prepared=prepared, code=code, title=title)
     return _of_job(name, newest, places.get((str(lab.root), newest.id), 0), made, prepared)
+
+
+def _recipe_fault(lab: LabFolder) -> tuple[str, str]:
+    """Code and title of what is wrong with a seat's recipe: nothing can be run there until it is mended."""
+    try:
+        read_recipe(lab.recipe_path)
+    except LabError as error:
+        return error.code, error.title
+    return "", ""
 
 
 def _of_job(seat: str, job: Job, place: int, made: tuple[str, ...], prepared: tuple[str, ...]) -> SeatStatus:
@@ -93,7 +104,7 @@ def _of_job(seat: str, job: Job, place: int, made: tuple[str, ...], prepared: tu
         made,
         prepared,
         str(error.get("code") or ""),
-        clean(text_of(error, "title"), keep_newlines=False),
+        text_of(error, "title"),
     )
 
 
