@@ -23,7 +23,7 @@ def sample_file(language: str = "en") -> str:
 
 
 def first_sample(language: str) -> str:
-    """The records of a lab that the wizard makes: in its language where the rehearsal model can learn that, else English.
+    """The records of a lab that the wizard makes: in its language if the rehearsal model can learn that, else English.
 
     It knows Latin letters alone and writes others byte by byte: after a whole finetune on its questions in Persian,
     Russian or Vietnamese it answers none as trained.

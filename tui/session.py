@@ -68,7 +68,7 @@ class Session:
         return self._recipe if self._recipe is not None else _of_a_new_lab(in_use())
 
     def lab(self) -> Lab:
-        """The lab, made now if there is none: with the sample records in the language that is spoken, if the model can learn them.
+        """The lab, made now if there is none: with records in the language that is spoken, if its model can learn them.
 
         Raises:
             LabError: the recipe is wrong, or the folder cannot be written.
