@@ -142,10 +142,11 @@ class Everything:
 
         from tests.snapshots.conftest import drawn
 
-        scene = os.environ["PYTEST_CURRENT_TEST"].split("::")[-1].removesuffix(" (call)")
-        scene = re.sub(r"[^a-z0-9]+", "-", scene.removeprefix("test_").removesuffix("-80x24]").lower()).strip(
-            "-"
-        )
+        # With the file it stands in: two of them have tests of one name.
+        file, _, test = os.environ["PYTEST_CURRENT_TEST"].removesuffix(" (call)").rpartition("::")
+        place = Path(file).stem.removeprefix("test_").removesuffix("_pictures")
+        scene = f"{place} {test.removeprefix('test_').removesuffix('-80x24]')}".lower()
+        scene = re.sub(r"[^a-z0-9]+", "-", scene).strip("-")
         looks = PLAIN if os.environ.get("OLIVEPRESS_ASCII") else COLOURED
 
         async def drawing() -> None:

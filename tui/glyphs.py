@@ -25,6 +25,7 @@ def glyph(name: str) -> str:
 
 _GLYPHS = {
     "full": ("█", "#"),
+    "blank": ("_", "_"),
     "run": ("━", "="),
     "rest": ("─", "-"),
     "dot": ("·", "-"),
@@ -62,5 +63,5 @@ def bar(share: float, width: int) -> Content:
 
     done = round(max(0.0, min(1.0, share)) * width)
     return Content.assemble(
-        (glyph("run") * done, "bold $text-primary"), (glyph("rest") * (width - done), "$foreground 30%")
+        (glyph("run") * done, "bold $text-primary"), (glyph("rest") * (width - done), "$foreground 55%")
     )

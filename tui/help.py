@@ -21,6 +21,7 @@ from core.user_dirs import config_dir
 from tui.keys import DATA, GLOBAL, LOG, STAGE, Action, key_names
 from tui.screens.dialogs import Dialog, Scrolled
 from tui.steps import Step
+from tui.theme import QUIET
 from tui.widgets.safe import Plain
 
 
@@ -332,13 +333,13 @@ class HelpScreen(Dialog[None]):
             Content(""),
             Content.styled(
                 _("Letters and digits are text while a field has the focus: Esc leaves it."),
-                "$foreground 60%",
+                QUIET,
             ),
-            Content.styled(_("Your own keys: put for example"), "$foreground 60%"),
+            Content.styled(_("Your own keys: put for example"), QUIET),
             Content('  [keys]\n  run = "f8,g"'),
             Content.styled(
                 _("into {path}. Names of actions:", path=config_dir() / "wizard.toml"),
-                "$foreground 60%",
+                QUIET,
             ),
             Content(
                 "  "

@@ -13,6 +13,7 @@ from tui.figures import duration, number, time_left
 from tui.glyphs import alive, bar
 from tui.snapshot import JobView
 from tui.steps import Step
+from tui.theme import QUIET
 
 STATE_WORDS: Mapping[str, str] = {
     "queued": N_("waiting"),
@@ -220,7 +221,7 @@ def columns(rows: Sequence[tuple[str, str]], width: int) -> Content:
     if not rows:
         return Content("")
     rows = [(clean(name, keep_newlines=False), clean(value, keep_newlines=False)) for name, value in rows]
-    cells = [Content.assemble((f"{name}  ", "$foreground 60%"), (value, "bold")) for name, value in rows]
+    cells = [Content.assemble((f"{name}  ", QUIET), (value, "bold")) for name, value in rows]
     widest = max(cell.cell_length for cell in cells) + 3
     across = max(1, min(3, width // widest))
     lines = []

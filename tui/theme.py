@@ -61,6 +61,10 @@ ANSI = (
 OWN = (DARK, LIGHT, *ANSI)
 
 
+QUIET = "$foreground 70%"
+"""The style of what matters less in a text: seen at once as such, and still read without effort."""
+
+
 def focus_style(app: App[object]) -> str:
     """How a line is drawn that has the focus: as a button that has it."""
     return "reverse" if app.current_theme.ansi else "bold $background on $primary"

@@ -263,7 +263,7 @@ async def test_themes_step_and_are_kept(lab: Lab) -> None:
 
 
 async def test_every_field_has_an_edge_without_colours(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty field, and one with the words of "auto" in it, is underlined to its end as one with text."""
+    """A field begins with a bar and is ruled to its end, also an empty one and one with the words of "auto" in it."""
     monkeypatch.setenv("NO_COLOR", "1")
     async with opened(lab.root, "finetune") as (app, pilot):
         assert app.theme == "ansi-dark"
@@ -274,9 +274,9 @@ async def test_every_field_has_an_edge_without_colours(lab: Lab, monkeypatch: py
         for field in (each for each in fields if each.size):
             line = field.render_line(0)
             assert line.cell_length >= field.size.width
-            assert all(
-                style is not None and style.underline for _, style, _ in line if style and not style.reverse
-            )
+            assert field.styles.border_left[0] == "outer"
+            words = field.value or str(field.placeholder)
+            assert line.text.replace(" _", "__") == words + "_" * (field.size.width - len(words))
 
 
 async def test_a_keymap_of_ones_own(lab: Lab) -> None:

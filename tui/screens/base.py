@@ -49,8 +49,6 @@ class StepScreen(Screen[None]):
     """The step, where the class is the screen of one alone."""
     LABELS: ClassVar[Mapping[str, str]] = {}
     """What actions are called in the footer here, by their ids, where a button has another word for it."""
-    ABOUT_IN = "side"
-    """Where there is room on a wide terminal to tell what the step is about."""
     AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "primary", show=False),
@@ -69,6 +67,7 @@ class StepScreen(Screen[None]):
         self.command = CommandLine()
         self._main = Vertical(id="main")
         self._top: TopLine | None = None
+        self._about: VerticalScroll | None = None
         self._composed = False
         self._styled = False
 
@@ -208,22 +207,25 @@ class StepScreen(Screen[None]):
         self.call_after_refresh(self.lay_out)
 
     @property
-    def has_room_beside(self) -> bool:
-        """Whether, on a high terminal, there is room to tell what the step is about."""
-        return self.in_columns
+    def place_for_about(self) -> str:
+        """The part in which, on a high terminal, there is room to tell what the step is about; empty for none."""
+        return "side" if self.in_columns else ""
 
     def tell_about(self) -> None:
         """Tell what the step is about where there is room: what F2 tells. It is made when it is first wanted."""
-        wanted = self.size.height >= TALL and self.has_room_beside
-        found = self.query("#about-step")
-        if wanted and not found:
+        place = self.place_for_about if self.size.height >= TALL else ""
+        page = self._about
+        if page is not None:
+            page.display = bool(place)
+            if place and page.parent is not None and page.parent.id != place:
+                page.remove()
+                page = None
+        if place and page is None:
             from tui.help import about
 
-            page = VerticalScroll(Plain(about(self.step)), id="about-step", can_focus=False)
-            page.border_title = _("What this step does")
-            self.query_one(f"#{self.ABOUT_IN}").mount(page)
-        elif found:
-            found.first().display = wanted
+            self._about = VerticalScroll(Plain(about(self.step)), id="about-step", can_focus=False)
+            self._about.border_title = _("What this step does")
+            self.query_one(f"#{place}").mount(self._about)
 
     def lay_out(self) -> None:
         """Put together again what depends on the size."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual import work
 from textual.app import ComposeResult
-from textual.containers import Horizontal
 from textual.content import Content
 from textual.geometry import Size
 from textual.message import Message
@@ -20,10 +19,12 @@ from core.text import clean
 from tui.actions import helps_of, in_words
 from tui.screens.base import StepScreen
 from tui.steps import steps
+from tui.theme import QUIET
 from tui.widgets.button import Button
 from tui.widgets.plain_list import PlainList
 from tui.widgets.problem import Helps
 from tui.widgets.rail import Word
+from tui.widgets.row import Row
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ STYLES = {
     "OK": "$text-success",
     "WARN": "bold $text-warning",
     "FAIL": "bold $text-error",
-    "SKIP": "$foreground 60%",
+    "SKIP": QUIET,
 }
 
 
@@ -151,7 +152,7 @@ class CheckScreen(StepScreen):
     def side(self) -> ComposeResult:
         yield self.detail
         yield self.helps
-        with Horizontal(classes="buttons"):
+        with Row(classes="buttons"):
             yield Button(_("Next: {title}", title=steps()[1].title), id="next", key="F4", primary=True)
             yield Button(_("Check again"), id="run", key="F8")
             yield Button(_("Copy as text"), id="copy", key="c")

@@ -8,7 +8,7 @@ from typing import ClassVar
 from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Vertical
 from textual.content import Content
 from textual.message import Message
 
@@ -19,8 +19,10 @@ from core.space import SHARED, Removable, removable, remove
 from core.text import clean
 from tui.figures import human_bytes
 from tui.screens.dialogs import Dialog
+from tui.theme import QUIET
 from tui.widgets.button import Button
-from tui.widgets.plain_list import DIM, PlainList
+from tui.widgets.plain_list import PlainList
+from tui.widgets.row import Row
 from tui.widgets.safe import Plain
 
 
@@ -59,7 +61,7 @@ class CleanScreen(Dialog[int]):
             yield self._said
             yield self._list
             yield self._price
-            with Horizontal(classes="dialog-buttons"):
+            with Row(classes="dialog-buttons"):
                 yield Button(_("Close"), id="close", key="Esc", primary=True)
                 yield Button(_("Remove what is ticked"), id="remove", key="r")
 
@@ -118,7 +120,7 @@ class CleanScreen(Dialog[int]):
         if each.kind == SHARED:
             price = _("Not removed here: other programs may use it (hf cache rm).")
         self._price.show(
-            Content.assemble((price, "bold"), "\n", (clean(str(each.path), keep_newlines=False), DIM))
+            Content.assemble((price, "bold"), "\n", (clean(str(each.path), keep_newlines=False), QUIET))
         )
 
     def _line(self, index: int) -> Content:
@@ -128,7 +130,7 @@ class CleanScreen(Dialog[int]):
             f"{box} ",
             (f"{human_bytes(each.bytes):>10}  ", "bold"),
             clean(each.what, keep_newlines=False),
-            (f"  {clean(each.name, keep_newlines=False)}", DIM),
+            (f"  {clean(each.name, keep_newlines=False)}", QUIET),
         )
 
     def on_plain_list_moved(self, event: PlainList.Moved) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar, TypeVar
 from textual.app import ComposeResult
 from textual.await_complete import AwaitComplete
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.events import Key
 from textual.screen import ModalScreen
@@ -22,7 +22,8 @@ from tui.glyphs import ascii_only
 from tui.widgets.button import Button
 from tui.widgets.keybar import KeyBar
 from tui.widgets.problem import Helps
-from tui.widgets.safe import Plain
+from tui.widgets.row import Row
+from tui.widgets.safe import Plain, bare_paths
 
 Answer = TypeVar("Answer")
 """What a dialog is answered with."""
@@ -119,11 +120,11 @@ class ErrorScreen(Dialog[None]):
             yield Plain(title, classes="dialog-title")
             with Scrolled(classes="dialog-text"):
                 if detail:
-                    yield Plain(detail)
+                    yield Plain(bare_paths(shown(detail)))
                 if hint:
-                    yield Plain(_("What to do: {hint}", hint=hint), classes="dialog-hint")
+                    yield Plain(bare_paths(_("What to do: {hint}", hint=hint)), classes="dialog-hint")
             yield self._helps
-            with Horizontal(classes="dialog-buttons"):
+            with Row(classes="dialog-buttons"):
                 yield Button(_("Close"), id="close", key="Esc", primary=True)
                 yield Button(_("Copy"), id="copy", key="y")
 
@@ -177,7 +178,7 @@ class AskScreen(Dialog[bool]):
         with Vertical(classes="dialog"):
             yield Plain(self._title, classes="dialog-title")
             yield Plain(self._text)
-            with Horizontal(classes="dialog-buttons"):
+            with Row(classes="dialog-buttons"):
                 no, yes = (self._no, "no", "Esc"), (self._yes, "yes", self._keys[0])
                 first, second = (yes, no) if self.AUTO_FOCUS == "#yes" else (no, yes)
                 yield Button(first[0], id=first[1], key=first[2], primary=True)

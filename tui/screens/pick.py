@@ -23,8 +23,9 @@ from core.text import clean
 from tui.figures import human_bytes
 from tui.glyphs import glyph
 from tui.screens.dialogs import Dialog
+from tui.theme import QUIET
 from tui.widgets.line import Line
-from tui.widgets.plain_list import DIM, PlainList
+from tui.widgets.plain_list import PlainList
 from tui.widgets.safe import Plain
 
 _ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")
@@ -184,7 +185,7 @@ class PickScreen(Dialog[Path | None]):
         if entry.folder:
             return Content.styled(clean(entry.name, keep_newlines=False) + "/", "bold")
         return Content.assemble(
-            clean(entry.name, keep_newlines=False), (f"  {human_bytes(entry.bytes)}", DIM)
+            clean(entry.name, keep_newlines=False), (f"  {human_bytes(entry.bytes)}", QUIET)
         )
 
     def on_input_changed(self, event: Input.Changed) -> None:
@@ -377,9 +378,9 @@ class PickModelScreen(Dialog[str | None]):
         size = human_bytes(model.bytes) if model.bytes else ""
         where = clean(model.source, keep_newlines=False) if model.source != model.name else ""
         return Content.assemble(
-            (f"{_(model.place):<10} ", DIM),
+            (f"{_(model.place):<10} ", QUIET),
             f"{name}  ",
-            (f"{size}  {where}".rstrip(), DIM),
+            (f"{size}  {where}".rstrip(), QUIET),
         )
 
     def on_input_changed(self, event: Input.Changed) -> None:

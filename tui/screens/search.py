@@ -22,9 +22,11 @@ from core.text import clean
 from tui.figures import human_bytes
 from tui.labels import progress
 from tui.screens.dialogs import Dialog
+from tui.theme import QUIET
 from tui.widgets.button import Button
 from tui.widgets.line import Line
-from tui.widgets.plain_list import DIM, PlainList
+from tui.widgets.plain_list import PlainList
+from tui.widgets.row import Row
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
@@ -90,7 +92,7 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
                         yield Line(compact=True, id=f"limit-{key}", placeholder=example)
             yield self.said
             yield self.list
-            with Horizontal(classes="dialog-buttons"):
+            with Row(classes="dialog-buttons"):
                 yield Button(_("Search"), id="search", key="F8", primary=True)
                 yield Button(_("Stop"), id="stop", key="F9")
                 yield Button(_("Close"), id="close", key="Esc")
@@ -132,7 +134,7 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
         return Content.assemble(
             ("  ".join(cells), "bold" if best else ""),
             f"  {title}",
-            (f"  {clean(shown(told), keep_newlines=False)}" if told else "", DIM),
+            (f"  {clean(shown(told), keep_newlines=False)}" if told else "", QUIET),
         )
 
     def _words(self, board: Board | None, job: JobView | None) -> Content | str:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Input
 
@@ -17,9 +17,11 @@ from tui.child import Commands
 from tui.figures import duration
 from tui.screens.dialogs import Scrolled
 from tui.screens.upload_dialogs import SignInScreen, Working
+from tui.theme import QUIET
 from tui.widgets.button import Button
 from tui.widgets.line import Line
 from tui.widgets.plain_list import PlainList
+from tui.widgets.row import Row
 from tui.widgets.safe import Plain
 
 
@@ -44,7 +46,7 @@ class SendScreen(Working):
             yield self.said
             with Scrolled(id="plan"):
                 yield Plain("", id="plan-text")
-            with Horizontal(classes="dialog-buttons"):
+            with Row(classes="dialog-buttons"):
                 yield Button(_("Send"), id="send", key="F8", primary=True)
                 yield Button(_("Close"), id="close", key="Esc")
                 yield Button(_("Sign in"), id="sign-in", key="s")
@@ -114,7 +116,7 @@ class NewClusterScreen(Working):
             yield Line("gpu-cluster", compact=True, id="name", placeholder=_("letters, digits and dashes"))
             yield PlainList(id="sizes")
             yield self.said
-            with Horizontal(classes="dialog-buttons"):
+            with Row(classes="dialog-buttons"):
                 yield Button(_("Make it"), id="make", key="F8", primary=True)
                 yield Button(_("Close"), id="close", key="Esc")
                 yield Button(_("Priority: dedicated"), id="priority", key="F5")
@@ -134,7 +136,7 @@ class NewClusterScreen(Working):
         cost = _("price not told") if price is None else f"{price:g} {size.get('currency', '')}/h"
         about = f"  {gpus}{size.get('vcpus')} vCPU, {size.get('memory_gb', 0):g} GB, {cost}"
         name = clean(str(size["name"]), keep_newlines=False)
-        return Content.assemble((name, "bold"), (clean(about, keep_newlines=False), "$foreground 60%"))
+        return Content.assemble((name, "bold"), (clean(about, keep_newlines=False), QUIET))
 
     def done(self, result: dict[str, Any]) -> None:
         """The sizes, what it would be, or that it is made."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal
 from textual.content import Content
 
 from core.errors import LabError
@@ -25,6 +24,7 @@ from tui.screens.dialogs import ErrorScreen
 from tui.screens.stage.screen import StageScreen
 from tui.screens.stage.texts import StageTexts
 from tui.session import value_of
+from tui.theme import QUIET
 from tui.widgets.button import Button
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
 WORKSPACE = ("upload.subscription", "upload.resource_group", "upload.workspace")
 """What names the workspace."""
-
-WIDE = 70
-"""Columns from which the step's own buttons fit beside each other with all their words."""
 
 STOPPED = N_("What has arrived is kept for the next upload; nothing is registered.")
 """What becomes of the work when an upload is stopped."""
@@ -75,7 +72,7 @@ def _place_lines(result: Mapping[str, Any]) -> list[Content]:
     for key, word in (("uri", _("Path")), ("url", _("Page"))):
         text = clean(str(result.get(key) or ""), keep_newlines=False)
         if text:
-            found.append(Content.assemble((f"{word}  ", "$foreground 60%"), text))
+            found.append(Content.assemble((f"{word}  ", QUIET), text))
     return found
 
 
@@ -244,18 +241,11 @@ class UploadScreen(StageScreen):
         self.upload.look()
         self.call_later(self.draw)
 
-    def body(self) -> ComposeResult:
-        """As every stage, with a row of the step's own buttons: with the others they would not fit into 80 columns."""
-        for widget in super().body():
-            if widget is self.command:
-                yield Horizontal(
-                    Button(_("Take it with you"), id="take", key="k"),
-                    Button(_("Sign in"), id="sign-in", key="s"),
-                    Button(_("Workspace"), id="workspace", key="w"),
-                    Button(_("Dry run"), id="dry-run", key="d"),
-                    id="azure",
-                )
-            yield widget
+    def own_buttons(self) -> ComposeResult:
+        yield Button(_("Take it with you"), id="take", key="k")
+        yield Button(_("Sign in"), id="sign-in", key="s")
+        yield Button(_("Workspace"), id="workspace", key="w")
+        yield Button(_("Dry run"), id="dry-run", key="d")
 
     def _words(self) -> tuple[str, ...]:
         """The same is done by a command of its own."""
@@ -268,8 +258,8 @@ class UploadScreen(StageScreen):
         for name in ("take", "run", "sign-in", "workspace", "dry-run"):
             self.query_one(f"#{name}", Button).set_class(name == own.first, "-primary")
         self.query_one("#dry-run", Button).disabled = not own.can_look
-        self.query_one("#azure").display = own.shown
-        self.query_one("#take", Button).label(_("Take it with you") if self.size.width >= WIDE else _("Ways"))
+        for name in ("take", "sign-in", "workspace", "dry-run"):
+            self.query_one(f"#{name}", Button).display = own.shown
 
     def focus_first(self) -> None:
         """On what is to be done first, where nothing keeps the model from being uploaded."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Input
 from textual.worker import Worker
@@ -20,9 +20,11 @@ from core.text import clean
 from tui.child import Commands
 from tui.figures import duration, human_bytes
 from tui.screens.dialogs import Dialog, Scrolled
+from tui.theme import QUIET
 from tui.widgets.button import Button
 from tui.widgets.line import Line
 from tui.widgets.plain_list import PlainList
+from tui.widgets.row import Row
 from tui.widgets.safe import Plain
 
 METHODS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -155,7 +157,7 @@ class SignInScreen(Working):
             yield Plain(KEEPING, id="keeping")
             yield Plain("", id="code")
             yield self.said
-            with Horizontal(classes="dialog-buttons"):
+            with Row(classes="dialog-buttons"):
                 yield Button(_("Close"), id="close", key="Esc")
                 yield Button(_("Copy code"), id="copy", key="y")
                 yield Button(_("Copy address"), id="copy-uri", key="u")
@@ -236,7 +238,7 @@ class WorkspaceScreen(Working):
             yield Line(compact=True, id="filter", placeholder=_("words of its name, group or subscription"))
             yield self.said
             yield PlainList(id="workspaces")
-            with Horizontal(classes="dialog-buttons"):
+            with Row(classes="dialog-buttons"):
                 yield Button(_("Close"), id="close", key="Esc")
 
     def on_mount(self) -> None:
@@ -272,9 +274,7 @@ class WorkspaceScreen(Working):
             for key in ("resource_group", "subscription_name", "location")
             if item.get(key)
         )
-        return Content.assemble(
-            (clean(item["name"], keep_newlines=False), "bold"), (f"  {where}", "$foreground 60%")
-        )
+        return Content.assemble((clean(item["name"], keep_newlines=False), "bold"), (f"  {where}", QUIET))
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter as one types."""
@@ -318,7 +318,7 @@ class PlanScreen(Working):
             yield self.said
             with Scrolled(id="plan"):
                 yield Plain("", id="plan-text")
-            with Horizontal(classes="dialog-buttons"):
+            with Row(classes="dialog-buttons"):
                 yield Button(_("Close"), id="close", key="Esc", primary=True)
 
     def on_mount(self) -> None:

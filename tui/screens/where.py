@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Vertical
 from textual.content import Content
 
 from core.errors import LabError
@@ -15,8 +15,10 @@ from core.text import clean
 from tui.child import Commands
 from tui.figures import duration
 from tui.screens.upload_dialogs import SignInScreen, Working, WorkspaceScreen
+from tui.theme import QUIET
 from tui.widgets.button import Button
-from tui.widgets.plain_list import DIM, PlainList
+from tui.widgets.plain_list import PlainList
+from tui.widgets.row import Row
 from tui.widgets.safe import Plain
 
 HERE = N_("This machine")
@@ -49,7 +51,7 @@ class WhereScreen(Working):
             yield Plain(_("Where this step runs  (Enter chooses)"), classes="dialog-title")
             yield PlainList(id="machines")
             yield self.said
-            with Horizontal(classes="dialog-buttons"):
+            with Row(classes="dialog-buttons"):
                 yield Button(_("Close"), id="close", key="Esc")
                 yield Button(_("Sign in"), id="sign-in", key="s")
                 yield Button(_("Workspace"), id="workspace", key="w")
@@ -72,7 +74,7 @@ class WhereScreen(Working):
         chosen = self._now == ("" if index == 0 else self._found[index - 1]["name"])
         about = "" if index == 0 else facts(self._found[index - 1])
         mark = "  " + _("(chosen)") if chosen else ""
-        return Content.assemble((name, "bold"), mark, (f"  {about}", DIM))
+        return Content.assemble((name, "bold"), mark, (f"  {about}", QUIET))
 
     def done(self, result: dict[str, Any]) -> None:
         """They have come."""

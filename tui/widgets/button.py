@@ -11,6 +11,7 @@ from textual.message import Message
 from textual.widget import Widget
 
 from core.text import clean
+from tui.theme import QUIET
 
 
 class Button(Widget, can_focus=True):
@@ -66,7 +67,7 @@ class Button(Widget, can_focus=True):
         key = f" {self.key}" if self.key else ""
         # The brackets are for terminals in which a colour tells nothing.
         quiet = "" if self.has_focus or self.app.current_theme.ansi else "$foreground 25%"
-        beside = "" if not quiet else "not bold $foreground 60%"
+        beside = "" if not quiet else f"not bold {QUIET}"
         return Content.assemble(("[ ", quiet), self._text, (key, beside), (" ]", quiet))
 
     def on_click(self, event: Click) -> None:

@@ -16,6 +16,7 @@ from core.language import _, pgettext
 from tui.figures import number
 from tui.glyphs import ascii_only, glyph
 from tui.reading import from_the_left
+from tui.theme import QUIET
 
 Points = Sequence[tuple[float, float]]
 
@@ -85,9 +86,7 @@ class LossChart(Widget):
         points = [p for p in (*train, *self._held) if math.isfinite(p[1])]
         legend = self._legend()
         if not points:
-            waiting = Content.styled(
-                "       " + _("The curve starts with the first step."), "$foreground 60%"
-            )
+            waiting = Content.styled("       " + _("The curve starts with the first step."), QUIET)
             return [legend, Content(""), waiting]
         low, high = min(p[1] for p in points), max(p[1] for p in points)
         if high - low < 1e-9:
@@ -107,7 +106,7 @@ class LossChart(Widget):
         lines = [legend]
         for y, row in enumerate(rows):
             tick = ticks.get(y, "")
-            line = [Content.styled(f"{tick:>{self.LEFT - 1}}", "$foreground 60%"), Content(glyph("bar"))]
+            line = [Content.styled(f"{tick:>{self.LEFT - 1}}", QUIET), Content(glyph("bar"))]
             start = 0
             for x in sorted(x for my, x in marks if my == y):
                 mark = ("best", "bold $text-success") if marks[y, x] else ("held", "bold $text-warning")
@@ -119,29 +118,26 @@ class LossChart(Widget):
             line.append(Content.styled(row[start:], "$text-primary"))
             lines.append(Content.assemble(*line))
         axis = " " * (self.LEFT - 1) + glyph("corner") + step_axis(width, right)
-        return [*lines, Content.styled(axis, "$foreground 60%")]
+        return [*lines, Content.styled(axis, QUIET)]
 
     def _legend(self) -> Content:
-        parts: list[Content | tuple[str, str]] = [(_("Loss") + " ", "bold")]
-        if self._train:
-            dots = "*" if ascii_only() else "⠤⠤"
-            parts += [
-                (f" {dots} " + _("training") + " ", "$text-primary"),
-                (number(self._train[-1][1]), "bold"),
-            ]
-        if self._held:
-            parts += [
-                (f"   {glyph('held')} " + _("held out") + " ", "$text-warning"),
-                (number(self._held[-1][1]), "bold"),
-            ]
+        """What each mark is; of it as much as goes into a line, for other languages have longer words."""
+        parts = [Content.styled(_("Loss") + " ", "bold")]
+        for points, sign, words, style in (
+            (self._train, " *" if ascii_only() else " ⠤⠤", _("training"), "$text-primary"),
+            (self._held, f"   {glyph('held')}", _("held out"), "$text-warning"),
+        ):
+            if points:
+                named = (f"{sign} {words} ", style)
+                parts.append(Content.assemble(named, (number(points[-1][1]), "bold")))
         best = lowest(self._held)
         if best is not None:
-            parts += [
-                (f"   {glyph('best')} " + pgettext("loss", "best") + " ", "$text-success"),
-                (number(best[1]), "bold"),
-                (" " + _("at step {number}", number=number(best[0])), ""),
-            ]
-        return Content.assemble(*parts)
+            named = (f"   {glyph('best')} " + pgettext("loss", "best") + " ", "$text-success")
+            parts.append(Content.assemble(named, (number(best[1]), "bold")))
+            parts.append(Content(" " + _("at step {number}", number=number(best[0]))))
+        while sum(part.cell_length for part in parts) > self.size.width:
+            parts.pop()
+        return Content("").join(parts)
 
 
 def _place(value: float, low: float, high: float, height: int) -> int:

@@ -8,6 +8,7 @@ from textual.widget import Widget
 
 from core.language import _
 from core.text import clean
+from tui.theme import QUIET
 
 
 class CommandLine(Widget):
@@ -31,9 +32,9 @@ class CommandLine(Widget):
 
     def render(self) -> Content:
         return Content.assemble(
-            (_("Same by command:") + "  ", "$foreground 60%"),
+            (_("Same by command:") + "  ", QUIET),
             (self.command, "$foreground 85%"),
-            ("  " + _("(y copies it)"), "$foreground 60%"),
+            ("  " + _("(y copies it)"), QUIET),
         ).truncate(self.size.width, ellipsis=True)
 
     def on_click(self, event: Click) -> None:

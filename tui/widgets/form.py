@@ -22,7 +22,7 @@ from core.language import _, ngettext, shown, words_of
 from core.model.auto import Chosen, Facts, RecordCount, Resolved, resolve
 from core.options import AUTO, Option
 from core.recipe import Recipe, find_option
-from tui.glyphs import glyph
+from tui.glyphs import ascii_only, glyph
 from tui.labels import label, label_within
 from tui.session import value_of
 from tui.widgets.button import Button
@@ -44,6 +44,12 @@ class Picker(Select[Any], inherit_bindings=False):
             id=id,
         )
 
+    def on_mount(self) -> None:
+        """Its sign where there is ASCII alone."""
+        if ascii_only():
+            for arrow in self.query(".arrow"):
+                arrow.update("v")  # type: ignore[attr-defined]
+
     def relabel(self, choices: Sequence[tuple[str, Any]]) -> None:
         """Say the same choices in other words."""
         value = self.value
@@ -61,7 +67,7 @@ class Field(Horizontal):
     Field .field-name { width: 19; height: 1; padding: 0 0 0 1; }
     Field .field-help { width: 1fr; height: 1; padding: 0 0 0 2; color: $text-muted;
         text-wrap: nowrap; text-overflow: ellipsis; }
-    Field Input, Field Picker { width: 28; }
+    Field Input, Field Picker { width: 29; }
     Field.-wide Input, Field.-wide Picker { width: 1fr; max-width: 84; }
     Field.-wide .field-help { display: none; }
     Field:focus-within .field-name { background: $primary; color: $background; text-style: bold; }
@@ -279,6 +285,7 @@ class Form(Vertical):
         self._known: tuple[object, Facts | None, RecordCount | None] | None = None
         self._settled: tuple[Recipe, Resolved] | None = None
         self.follows: Follows | None = None
+        self._by_hand = False
         self._fold = Button(_("+ More settings"), id="fold")
         self._followed = Plain(id="followed")
         self._help = Plain(id="form-help")
@@ -324,6 +331,7 @@ class Form(Vertical):
     def show_field(self, name: str) -> None:
         """Put the focus into this field, which may be folded away."""
         if name in self._more:
+            self._by_hand = True
             self.unfold(True)
         self.call_after_refresh(self.fields[name].control.focus)
 
@@ -438,7 +446,13 @@ class Form(Vertical):
             self.undo()
         if event.button is self._fold:
             event.stop()
+            self._by_hand = True
             self.unfold(not self.has_class("-open"))
+
+    def show_all(self, room: bool) -> None:
+        """Where there is room for all settings, all are shown until somebody folds or unfolds them."""
+        if self._more and not self._by_hand and room != self.has_class("-open"):
+            self.unfold(room)
 
     def unfold(self, open: bool) -> None:
         """Show the rest of the settings, or hide them."""

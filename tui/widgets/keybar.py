@@ -86,10 +86,12 @@ class KeyBar(Widget):
                 continue
             self._entries.append((at, at + width, key))
             at += width
-            style = "bold reverse" if self.app.current_theme.ansi else "bold $text-primary on $foreground 8%"
+            # Reversed is what has the focus, and nothing else.
+            ansi = self.app.current_theme.ansi
+            style = "bold $text-primary" if ansi else "bold $text-primary on $foreground 8%"
             parts += [
                 Content.styled(f" {keys} {cell_end()}", style),
-                Content.styled(f" {words} {cell_end()}", "$foreground 75%"),
+                Content.styled(f" {words} {cell_end()}", "$foreground 85%"),
             ]
         return Content.assemble(*parts)
 

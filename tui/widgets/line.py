@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
+from rich.segment import Segment
+from rich.style import Style
 from textual.expand_tabs import expand_tabs_inline
 from textual.filter import LineFilter
+from textual.strip import Strip
 from textual.widgets import Input
 
 from core.text import masked
@@ -16,7 +19,6 @@ from tui.reading import untouched
 
 if TYPE_CHECKING:
     from rich.text import Text
-    from textual.strip import Strip
 
 MASK = "?"
 
@@ -45,8 +47,21 @@ class Line(Input):
         return text
 
     def render_line(self, y: int) -> Strip:
-        # To its end: a field without text, or with the words of "auto" in it, has its edge as any other has.
-        return super().render_line(y).extend_cell_length(self.size.width, self.rich_style)
+        line = super().render_line(y)
+        if not self.app.current_theme.ansi:
+            return line.extend_cell_length(self.size.width, self.rich_style)
+        # Without grounds of their own, fields are ruled as on paper from where their text ends.
+        blank = 0
+        for segment in reversed(list(line)):
+            if segment.style is not None and segment.style.reverse:
+                break  # the cursor
+            text = segment.text.rstrip(" ")
+            blank += len(segment.text) - len(text)
+            if text:
+                break
+        written = max(line.cell_length - blank, min(self.size.width, cell_len(_shown(self.value))))
+        rule = Segment(glyph("blank") * (self.size.width - written), self.rich_style + Style(dim=True))
+        return Strip([*line.crop(0, written).extend_cell_length(written), rule])
 
     def _position_to_cell(self, position: int) -> int:
         # Textual counts no cell for such a character; what stands for it here takes one.

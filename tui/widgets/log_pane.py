@@ -24,6 +24,7 @@ from tui.figures import number
 from tui.glyphs import glyph
 from tui.keys import LOG
 from tui.log_file import ERROR, LogFile
+from tui.theme import QUIET
 from tui.widgets.line import Line
 from tui.widgets.safe import entitle
 
@@ -36,7 +37,7 @@ LONGEST_TRACEBACK = 400
 """Lines that are looked at to find where a traceback begins or ends."""
 
 _LEVELS = {
-    "debug": ("$foreground 60%", ""),
+    "debug": (QUIET, ""),
     "info": ("", ""),
     "warning": ("$text-warning", "warning"),
     "error": ("$text-error", "error"),
@@ -67,7 +68,6 @@ class LogLines(Widget, can_focus=True):
 
     DEFAULT_CSS = """
     LogLines { height: 1fr; width: 1fr; padding: 0 1; background: $background; color: $foreground; }
-    LogLines:focus { background-tint: $foreground 4%; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -126,7 +126,7 @@ class LogLines(Widget, can_focus=True):
         height = self.size.height
         self._look(height)
         if not self.shown:
-            return Content.styled(_("The log is empty so far."), "$foreground 60%")
+            return Content.styled(_("The log is empty so far."), QUIET)
         rows = Content("\n").join([each.content for each in self.shown]).split(allow_blank=True)
         return Content("\n").join(rows[-height:] if self.follow else rows[:height])
 
@@ -221,7 +221,7 @@ class LogLines(Widget, can_focus=True):
         """Time, sign and text; on as many rows as it takes where lines are folded."""
         before = f"{time:<8} {sign} "
         room = max(10, width - len(before))
-        parts = _folded(text, room) if self.wrap else [text[self.left : self.left + room]]
+        parts = _folded(text, room) if self.wrap else [text[self.left : self.left + room + 1]]
         lines = []
         for place, part in enumerate(parts):
             shown = Content.styled(part, style) if style else Content(part)
@@ -229,10 +229,17 @@ class LogLines(Widget, can_focus=True):
                 for match in self.pattern.finditer(part):
                     shown = shown.stylize("reverse", match.start(), match.end())
             lead = Content.assemble(
-                (before[:9] if place == 0 else " " * 9, "$foreground 60%"),
+                (before[:9] if place == 0 else " " * 9, QUIET),
                 (before[9:] if place == 0 else " " * (len(before) - 9), f"bold {style}".strip()),
             )
-            lines.append(Content.assemble(lead, shown).truncate(width, ellipsis=False))
+            line = Content.assemble(lead, shown)
+            if line.cell_length > width:
+                line = Content.assemble(line.truncate(width - 1), (glyph("cut"), "bold $text-warning"))
+            if self.left and text:  # there is more on this side
+                line = Content.assemble(
+                    line[: len(before) - 1], (glyph("cut"), "bold $text-warning"), line[len(before) :]
+                )
+            lines.append(line)
         return Content("\n").join(lines)
 
     # Moving
@@ -345,6 +352,11 @@ class LogPane(Vertical):
     DEFAULT_CSS = """
     LogPane { height: 1fr; min-height: 3; }
     LogPane #log-about { height: 1; width: 1fr; color: $text-muted; background: $panel; }
+    LogPane:focus-within #log-about { color: $text-primary; background: $primary 24%; text-style: bold; }
+    LogPane:ansi:focus-within #log-about { background: ansi_default; text-style: bold reverse; }
+    LogPane:ansi:focus-within { border-title-style: bold reverse; }
+    LogPane.-searching:ansi:focus-within #log-about { text-style: none; }
+    LogPane.-searching:ansi:focus-within { border-title-style: none; }
     LogPane Input { display: none; }
     LogPane.-searching Input { display: block; }
     """

@@ -12,11 +12,8 @@ from textual.message import Message
 from textual.widget import Widget
 
 from tui.glyphs import glyph
-from tui.theme import focus_style
+from tui.theme import QUIET, focus_style
 from tui.widgets.safe import harmless
-
-DIM = "$foreground 60%"
-"""The style of what matters less in a line."""
 
 
 class PlainList(Widget, can_focus=True):
@@ -75,7 +72,7 @@ class PlainList(Widget, can_focus=True):
     def render(self) -> Content:
         width, height = self.size
         if not self._count:
-            return Content.styled(self._empty, DIM)
+            return Content.styled(self._empty, QUIET)
         self.top = max(0, min(self.top, self.index, self._count - height))
         if self.index >= self.top + height:
             self.top = self.index - height + 1
@@ -86,7 +83,7 @@ class PlainList(Widget, can_focus=True):
             mark = glyph("here") if index == self.index else " "
             if index == self.index:
                 # Dim text, reversed, would be a grey box in the marked line.
-                text = Content(text.plain, [span for span in text.spans if span.style != DIM])
+                text = Content(text.plain, [span for span in text.spans if span.style != QUIET])
             text = Content.assemble(f"{mark} ", text).truncate(width, ellipsis=True)
             if index == self.index:
                 text = text.pad_right(max(0, width - text.cell_length)).stylize(

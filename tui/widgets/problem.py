@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from textual.app import ComposeResult
-from textual.containers import Horizontal, Vertical
+from textual.containers import Vertical
 from textual.content import Content
 
 from core.errors import Help, text_of
@@ -14,20 +14,21 @@ from core.language import _, ngettext, shown
 from core.text import clean
 from tui.actions import MOST, advice_of, do, helps_of, in_words
 from tui.widgets.button import Button
-from tui.widgets.safe import Plain
+from tui.widgets.row import Row
+from tui.widgets.safe import Plain, bare_paths
 
 if TYPE_CHECKING:
     from tui.app import OlivePressApp
 
 
-class Helps(Horizontal):
+class Helps(Row):
     """A button for each thing that helps; none while there is none.
 
     Pressing one does it: in the step that is shown, whatever stands above it.
     """
 
     DEFAULT_CSS = """
-    Helps { height: 1; display: none; }
+    Helps { display: none; }
     """
 
     def __init__(self) -> None:
@@ -100,8 +101,8 @@ class ProblemBox(Vertical):
             self.helps.offer([], "")
             return
         advice = advice_of(error)
-        title, detail = (clean(shown(text_of(error, key))) for key in ("title", "detail"))
-        hint = clean(in_words(advice))
+        title, detail = (bare_paths(clean(shown(text_of(error, key)))) for key in ("title", "detail"))
+        hint = bare_paths(clean(in_words(advice)))
         lines = detail.splitlines()
         if len(lines) > self.LINES and not self._brief:
             left = len(lines) - self.LINES

@@ -18,6 +18,7 @@ from tui.labels import STATE_WORDS
 from tui.reading import cell_end, from_the_left
 from tui.snapshot import Snapshot
 from tui.steps import steps
+from tui.theme import QUIET
 
 
 class Rail(Widget):
@@ -73,7 +74,7 @@ class Rail(Widget):
                 below = below.stylize_before("on $background")
             names.append(
                 Content.styled(
-                    name, ("bold reverse" if plain else "bold $text-primary on $background") if here else ""
+                    name, ("bold underline" if plain else "bold $text-primary on $background") if here else ""
                 )
             )
             names.append(Content(cell_end()))
@@ -127,7 +128,7 @@ def state_line(word: Word, room: int) -> Content:
         if long < 3:
             return Content.styled(text[:room], "bold $text-primary")
         return Content.assemble(bar(word.share, long), (f" {text}", "bold $text-primary"))
-    style, sign = _LOOKS.get(word.look, ("$foreground 50%", ""))
+    style, sign = _LOOKS.get(word.look, (QUIET, ""))
     sign = f"{glyph(sign)} " if sign and cell_len(text) + 2 <= room else ""
     return Content.styled(f"{sign}{text}", style).truncate(room)
 

@@ -8,6 +8,8 @@ for tables. Texts of the core are in the language in use from here on.
 
 from __future__ import annotations
 
+import re
+
 from textual.content import Content
 from textual.widgets import Static
 
@@ -46,6 +48,18 @@ def entitle(widget: Widget, title: str, below: str = "") -> None:
         widget.border_title = Content(title)
     if widget.border_subtitle != below and (below or widget.border_subtitle):
         widget.border_subtitle = Content(below)
+
+
+_PATH_STOP = re.compile(r"(?m)(?<!\S)(\S*[/\\]\S*[^\s.])\.$")
+
+
+def bare_paths(text: str) -> str:
+    """A text of this program without the full stop after a path that ends a line.
+
+    A path too long for the line is folded, and the stop would be all that stands in the next; it is no part of what
+    one copies.
+    """
+    return _PATH_STOP.sub(r"\1", text)
 
 
 class Plain(Static):

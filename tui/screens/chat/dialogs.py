@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Input
 
@@ -16,10 +16,12 @@ from core.language import N_, _, in_use
 from core.text import clean
 from tui.figures import counted
 from tui.screens.dialogs import Dialog
+from tui.theme import QUIET
 from tui.widgets.button import Button
 from tui.widgets.form import Form
 from tui.widgets.line import Line
 from tui.widgets.plain_list import PlainList
+from tui.widgets.row import Row
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ class SettingsScreen(Dialog[tuple[dict[str, Any], bool] | None]):
         with Vertical(classes="dialog"):
             yield Plain(_("How answers are chosen, from the next one on"), classes="dialog-title")
             yield self.form
-            with Horizontal(classes="dialog-buttons"):
+            with Row(classes="dialog-buttons"):
                 yield Button(_("Use"), id="use", key="Enter", primary=True)
                 yield Button(_("Use and keep in lab.toml"), id="keep")
                 yield Button(_("Close"), id="close", key="Esc")
@@ -134,7 +136,7 @@ class ChatsScreen(Dialog[tuple[str, str] | None]):
             yield Plain(_("Chats of this lab  (Enter opens, Esc closes)"), classes="dialog-title")
             yield self._list
             yield self._naming
-            with Horizontal(classes="dialog-buttons"):
+            with Row(classes="dialog-buttons"):
                 yield Button(_("New chat"), id="new")
                 yield Button(_("Save this one as Markdown"), id="save")
                 yield Button(_("Close"), id="close", key="Esc")
@@ -149,7 +151,7 @@ class ChatsScreen(Dialog[tuple[str, str] | None]):
         turns = counted(len(chat.turns), "turn") + (" " if len(chat.turns) == 1 and in_use() == "en" else "")
         # The title comes last: it is the part that may be cut.
         return Content.assemble(
-            (f"{clean(chat.created[:10], keep_newlines=False):<10}  {turns:>9}  ", "$foreground 60%"),
+            (f"{clean(chat.created[:10], keep_newlines=False):<10}  {turns:>9}  ", QUIET),
             f"{here}{chat.title}",
         )
 

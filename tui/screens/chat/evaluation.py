@@ -23,8 +23,10 @@ from tui.labels import phase_words
 from tui.screens.chat.controller import problem_of
 from tui.screens.chat.dialogs import STYLES
 from tui.screens.dialogs import Dialog
+from tui.theme import QUIET
 from tui.widgets.button import Button
 from tui.widgets.problem import ProblemBox
+from tui.widgets.row import Row
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
@@ -93,7 +95,7 @@ class EvaluationScreen(Dialog[None]):
                 yield self._text
                 with Horizontal(classes="sides"):
                     yield from self._sides.values()
-            with Horizontal(classes="dialog-buttons"):
+            with Row(classes="dialog-buttons"):
                 yield Button(_("Previous"), id="before", key="p")
                 yield Button(_("Next"), id="after", key="n")
                 yield Button(_("Run"), id="run", key="F8")
@@ -299,7 +301,7 @@ class EvaluationScreen(Dialog[None]):
                 "  "
                 + _("{path}, line {line}", path=clean(row.file, keep_newlines=False), line=row.line)
                 + "\n",
-                "$foreground 60%",
+                QUIET,
             ),
             clean(row.question),
             ("\n\n" + _("Expected") + "  ", "bold"),
@@ -312,6 +314,6 @@ def _side(row: Answered, name: str) -> Content:
     told = "" if loss is None else "  " + _("loss {loss:.3f}", loss=loss)
     return Content.assemble(
         (_(TITLES.get(name, clean(name, keep_newlines=False))), "bold $text-secondary"),
-        (f"{told}\n", "$foreground 60%"),
+        (f"{told}\n", QUIET),
         clean(row.answers.get(name, "")) or _("(nothing)"),
     )

@@ -19,8 +19,8 @@ from core.text import clean, masked
 from tui.figures import human_bytes
 from tui.glyphs import ascii_only, glyph
 from tui.reading import untouched
+from tui.theme import QUIET
 from tui.widgets.line import MASK
-from tui.widgets.plain_list import DIM
 from tui.widgets.safe import harmless
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Offers(Widget):
         here = self.marked or 0
         self._top = max(0, min(self._top, here, len(self._lines) - self.MOST))
         self._top = max(self._top, here - self.MOST + 1)
-        drawn = [Content.styled(self._title, DIM)] if self._title else []
+        drawn = [Content.styled(self._title, QUIET)] if self._title else []
         for place in range(self._top, min(len(self._lines), self._top + self.MOST)):
             chosen = place == self.marked
             line = Content.assemble(f"{glyph('here') if chosen else ' '} ", harmless(self._lines[place]))
@@ -200,7 +200,7 @@ class Question(TextArea, inherit_bindings=False):
         lines = [
             Content.assemble(
                 clean(each.shown, keep_newlines=False).ljust(width),
-                (clean(each.meaning, keep_newlines=False), DIM),
+                (clean(each.meaning, keep_newlines=False), QUIET),
             )
             for each in self._open
         ]

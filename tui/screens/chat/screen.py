@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
 from textual.app import ComposeResult
-from textual.containers import Horizontal
 from textual.content import Content
 from textual.events import Resize, ScreenSuspend
 from textual.message import Message
@@ -24,6 +23,7 @@ from tui.screens.chat.serving import Served, ServeScreen
 from tui.screens.chat.transcript_view import USUAL, TranscriptView
 from tui.widgets.button import Button
 from tui.widgets.problem import ProblemBox
+from tui.widgets.row import Row
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class ChatScreen(StepScreen):
         yield self.stale
         yield self.field.offers
         yield self.field
-        with Horizontal(classes="buttons"):
+        with Row(classes="buttons"):
             yield Button("", id="goal", primary=True)
             yield Button(_("Stop"), id="stop", key="F9", primary=True)
             yield Button(_("Start again"), id="restart", primary=True)

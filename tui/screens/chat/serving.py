@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Vertical
 from textual.content import Content
 
 from core.errors import LabError
@@ -20,9 +20,10 @@ from tui.child import Commands
 from tui.screens.chat.controller import problem_of
 from tui.screens.chat.dialogs import STYLES
 from tui.screens.dialogs import Dialog
+from tui.theme import QUIET
 from tui.widgets.button import Button
-from tui.widgets.plain_list import DIM
 from tui.widgets.problem import ProblemBox
+from tui.widgets.row import Row
 from tui.widgets.safe import Plain
 
 USUAL_PORT = "8000"
@@ -109,7 +110,7 @@ class ServeScreen(Dialog[None]):
             yield Plain(_("The model for other programs"), classes="dialog-title")
             yield self._text
             yield self._problem
-            with Horizontal(classes="dialog-buttons"):
+            with Row(classes="dialog-buttons"):
                 yield Button(_("Copy the address"), id="copy", key="y", primary=True)
                 yield Button(_("Stop the server"), id="stop", key="F9")
                 yield Button(_("Close"), id="close", key="Esc")
@@ -129,7 +130,9 @@ class ServeScreen(Dialog[None]):
             names = [Content(f"  {clean(name, keep_newlines=False)}") for name in served.models]
             lines = [
                 Content.assemble(
-                    _("Address") + "  ", (served.url, "bold"), ("   " + _("an OpenAI client's base URL"), DIM)
+                    _("Address") + "  ",
+                    (served.url, "bold"),
+                    ("   " + _("an OpenAI client's base URL"), QUIET),
                 ),
                 Content(_("It answers to these names of models:")),
                 *names,
@@ -138,10 +141,11 @@ class ServeScreen(Dialog[None]):
                         "Only programs on this machine can ask. It goes on until you stop it here or leave the wizard, "
                         "and takes as much memory as this chat does."
                     ),
-                    DIM,
+                    QUIET,
                 ),
                 Content.styled(
-                    _("Without the wizard: {command}", command=clean(self._command, keep_newlines=False)), DIM
+                    _("Without the wizard: {command}", command=clean(self._command, keep_newlines=False)),
+                    QUIET,
                 ),
             ]
         elif served.running:

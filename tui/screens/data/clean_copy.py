@@ -6,11 +6,12 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Vertical
 
 from core.language import _
 from tui.screens.dialogs import AskScreen, Dialog
 from tui.widgets.button import Button
+from tui.widgets.row import Row
 from tui.widgets.safe import Plain
 
 
@@ -49,7 +50,7 @@ class CleanCopyScreen(Dialog[str | None]):
                     doubtful=self._doubtful,
                 )
             )
-            with Horizontal(classes="dialog-buttons"):
+            with Row(classes="dialog-buttons"):
                 if self._unusable:
                     yield Button(_("Leave out the unusable"), id="unusable", key="u", primary=True)
                 if self._doubtful:

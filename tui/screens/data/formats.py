@@ -15,6 +15,7 @@ from core.text import clean, told_apart
 from tui.figures import counted, human_bytes, number, time_left
 from tui.glyphs import ascii_only, bar, glyph
 from tui.screens.data.rows import ShownRow, as_text
+from tui.theme import QUIET
 
 if TYPE_CHECKING:
     from core.data.background import SurveyState
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from core.recipe import Recipe
     from tui.screens.data.controller import DataState, Whole
 
-QUIET = "$foreground 60%"
+
 MOST = 20_000
 """Characters of a row that are drawn; of a longer one the beginning, and how much more there is."""
 

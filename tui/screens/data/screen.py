@@ -20,10 +20,10 @@ from core.language import N_, _
 from core.text import clean
 from tui.figures import counted
 from tui.keys import DATA
+from tui.layout import ROOMY
 from tui.screens.base import StepScreen
 from tui.screens.data.controller import DataController, DataState
 from tui.screens.data.formats import (
-    QUIET,
     counts_line,
     file_line,
     finding_line,
@@ -37,11 +37,13 @@ from tui.screens.data.formats import (
 )
 from tui.screens.dialogs import ErrorScreen
 from tui.steps import steps
+from tui.theme import QUIET, focus_style
 from tui.widgets.button import Button
 from tui.widgets.form import Form
 from tui.widgets.plain_list import PlainList
 from tui.widgets.problem import ProblemBox
 from tui.widgets.rail import Word
+from tui.widgets.row import Row
 from tui.widgets.safe import Plain, entitle
 
 if TYPE_CHECKING:
@@ -60,7 +62,6 @@ class DataScreen(StepScreen):
     """File, template and fields on top; rows or findings on the left, the chosen one whole on the right."""
 
     NAME = "data"
-    ABOUT_IN = "main"
     LABELS: ClassVar[Mapping[str, str]] = {"run": N_("Check")}
     CSS_PATH = "data.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [action.binding() for action in DATA]
@@ -136,7 +137,7 @@ class DataScreen(StepScreen):
         yield self.facts
         yield self.checked
         yield self.problem
-        with Horizontal(classes="buttons"):
+        with Row(classes="buttons"):
             yield Button(_("Use the proposal"), id="accept", key="a", primary=True)
             yield Button(_("Next: {title}", title=steps()[2].title), id="next", key="F4", primary=True)
             yield Button(_("Check"), id="run", key="F8")
@@ -209,7 +210,12 @@ class DataScreen(StepScreen):
 
     def lay_out(self) -> None:
         """Figures and lists are written by the width."""
+        self.form.show_all(self.size.height >= ROOMY)
         self.draw()
+
+    @property
+    def place_for_about(self) -> str:
+        return "main" if self.in_columns else ""
 
     def draw(self) -> None:
         """Draw the state, all of it."""
@@ -296,7 +302,7 @@ class DataScreen(StepScreen):
                 side_by_side([clean(name) for name in source.view.ordered(source.columns)[:4]], room)
             )
             number = Content.styled(f"{'line':>{digits + 2}} ", QUIET)
-            self.columns.show(number + head.stylize("bold $foreground 60%"))
+            self.columns.show(number + head.stylize(f"bold {QUIET}"))
         many = source is not None and source.path.is_dir()
         finding = self.controller.finding
         self.found.show(state.findings, lambda index: finding_line(finding(index), index, many))
@@ -306,14 +312,26 @@ class DataScreen(StepScreen):
         finding = self.controller.finding(state.marked_finding) if state.listing else None
         if state.listing and finding is None:
             return
-        shown = (finding, state.whole, state.count, state.exact, state.jumped, state.proposed)
+        # Where no colour tells, the first line does, as the marked one of a list does.
+        marked = self.app.current_theme.ansi and self.query_one("#detail").has_focus
+        shown = (finding, state.whole, state.count, state.exact, state.jumped, state.proposed, marked)
         if shown == self._shown:
             return
         self._shown = shown
+        text = row_text(state) if state.whole is not None else Content("")
         if finding is not None:
-            self.whole.show(finding_text(finding))
-        else:
-            self.whole.show(row_text(state) if state.whole is not None else "")
+            text = finding_text(finding)
+        self.whole.show(
+            text.stylize(focus_style(self.app), 0, (text.plain + "\n").index("\n")) if marked else text
+        )
+
+    def on_descendant_focus(self) -> None:
+        """The marked record is marked, where it is scrolled."""
+        self._draw_whole(self.state)
+
+    def on_descendant_blur(self) -> None:
+        """And no more."""
+        self._draw_whole(self.state)
 
     # Moving about
 

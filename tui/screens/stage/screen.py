@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual import work
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Vertical
 from textual.message import Message
 
 from core.language import _, pgettext
@@ -17,7 +17,7 @@ from core.recipe import on_form
 from core.searched import KINDS
 from core.stages import STAGES
 from tui.keys import STAGE
-from tui.layout import TALL
+from tui.layout import ROOMY, TALL
 from tui.screens.base import StepScreen
 from tui.screens.dialogs import AskScreen, ErrorScreen
 from tui.screens.stage.controller import StageController, StageState
@@ -28,6 +28,7 @@ from tui.widgets.chart import LossChart
 from tui.widgets.form import Form
 from tui.widgets.log_pane import LogPane
 from tui.widgets.problem import ProblemBox
+from tui.widgets.row import Row
 from tui.widgets.safe import Plain, entitle
 from tui.widgets.size_bars import SizeBars
 
@@ -109,7 +110,7 @@ class StageScreen(StepScreen):
             yield self.bars
             yield self.problem
             yield self.numbers
-        with Horizontal(classes="buttons"):
+        with Row(classes="buttons"):
             yield Button(_("Next"), id="next", key="F4", primary=True)
             yield Button(_("Run"), id="run", key="F8", primary=True)
             yield Button(_("Stop"), id="stop", key="F9")
@@ -118,7 +119,12 @@ class StageScreen(StepScreen):
             yield Button(_("Pick a model"), id="pick-model", key="m")
             yield Button(_("Search"), id="search", key="s")
             yield Button(_("Machine"), id="where", key="a")
+            yield from self.own_buttons()
         yield self.command
+
+    def own_buttons(self) -> ComposeResult:
+        """What only this step has, after what all have."""
+        yield from ()
 
     def side(self) -> ComposeResult:
         yield self.log_pane
@@ -142,6 +148,7 @@ class StageScreen(StepScreen):
 
     def lay_out(self) -> None:
         """The state has figures in columns, and pictures, by the size."""
+        self.form.show_all(self.size.height >= ROOMY)
         self.draw()
 
     def state(self) -> StageState:
@@ -222,9 +229,11 @@ class StageScreen(StepScreen):
                 self.call_after_refresh(self.focus_first)
 
     @property
-    def has_room_beside(self) -> bool:
-        """Beside everything, or below the settings while there is no log."""
-        return self.in_columns or not self.log_pane.display
+    def place_for_about(self) -> str:
+        """Where the log would be, or below the run."""
+        if not self.log_pane.display:
+            return "side"
+        return "main" if self.in_columns and self.size.height >= ROOMY else ""
 
     def _words(self) -> tuple[str, ...]:
         """The command that does the same."""
@@ -265,7 +274,9 @@ class StageScreen(StepScreen):
         if low:
             self.chart.styles.height = 10 if job.active else 8 if job.state == "succeeded" else 7
         else:
-            self.chart.styles.height = 16 + max(0, self.size.height - 45) // 2
+            # An error stands between it and the log, of which a few lines are to be seen.
+            less = state.error is not None and not self.in_columns and self.size.height < ROOMY
+            self.chart.styles.height = 10 if less else 16 + max(0, self.size.height - 45) // 2
 
     def _draw_buttons(self, state: StageState) -> None:
         job = state.job
