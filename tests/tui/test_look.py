@@ -200,6 +200,13 @@ async def test_without_colour_what_has_the_focus_is_marked_and_nothing_else(
                 own = [each.region for each in (widget, widget.parent) if isinstance(each, Widget)]
                 tokens = [each.region for each in screen.query("#whole")]
                 other += [f"{name}, {widget}: {told}" for told in reversed_outside(app, [*own, *tokens])]
+            await pilot.press("f2")
+            await until(pilot, lambda: app.screen.query(".dialog") and app.screen.query("Scrolled"))
+            tokens = [each.region for each in app.current.query("#whole")]
+            below = [app.screen.query_one(".dialog").region, *tokens]
+            other += [f"below the help of {name}: {told}" for told in reversed_outside(app, below)]
+            await pilot.press("escape")
+            await until(pilot, lambda: app.screen is app.current)
     job.let_go()
     assert unmarked == []
     assert other == []

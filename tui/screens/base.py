@@ -19,6 +19,7 @@ from tui.layout import COLUMNS, SMALLEST, TALL
 from tui.steps import Step, step_named, steps
 from tui.widgets.command_line import CommandLine
 from tui.widgets.keybar import KeyBar
+from tui.widgets.plain_list import PlainList
 from tui.widgets.rail import Rail, rail_labels
 from tui.widgets.safe import Plain
 from tui.widgets.topline import TopLine
@@ -137,6 +138,7 @@ class StepScreen(Screen[None]):
         """Be as if we had never left."""
         if not self._styled:  # every widget was, as it was mounted
             self._styled, event.refresh_styles = True, False
+        self._lie_below(False)
         self.refresh_from(self.olive.snapshot)
         self.olive.watch_log(self.log_to_watch())
         self.log_grew()
@@ -144,12 +146,20 @@ class StepScreen(Screen[None]):
             self.call_next(self.focus_first)
         self.call_after_refresh(self._offer_guide)
 
+    def _lie_below(self, below: bool) -> None:
+        """Without colours to dim it, what lies below a dialog does not show its focus beside the dialog's."""
+        if self.app.current_theme.ansi and below != self.has_class("-below"):
+            self.set_class(below, "-below")
+            for each in self.query(PlainList):
+                each.refresh()
+
     def _offer_guide(self) -> None:
         if self.is_current:
             self.olive.offer_guide()
 
     def on_screen_suspend(self, event: ScreenSuspend) -> None:
         """A field that has the focus is left with the screen."""
+        self._lie_below(True)
         with suppress(LabError):  # told when the field is left by itself, or the step is run
             self.keep_typed()
 

@@ -87,7 +87,7 @@ class PlainList(Widget, can_focus=True):
             text = Content.assemble(f"{mark} ", text).truncate(width, ellipsis=True)
             if index == self.index:
                 text = text.pad_right(max(0, width - text.cell_length)).stylize(
-                    focus_style(self.app) if self.has_focus else "bold"
+                    focus_style(self.app) if self.has_focus and self.screen.is_current else "bold"
                 )
             lines.append(text)
         return Content("\n").join(lines)
