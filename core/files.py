@@ -12,6 +12,7 @@ import stat
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -168,11 +169,16 @@ def publish(
     """
     with explained(target):
         manifest = read_if_whole(made / MANIFEST) if manifest is None else manifest
-        if isinstance(manifest, dict) and not as_it_is:
-            seal(made, manifest)
-        for path in (made, *made.rglob("*")):
-            if not path.is_symlink():
-                _to_disk(path)
+        with ThreadPoolExecutor(4) as beside:  # the disk writes while the digests are made
+            written = [beside.submit(_to_disk, path) for path in made.rglob("*") if not path.is_symlink()]
+            if isinstance(manifest, dict) and not as_it_is:
+                seal(made, manifest)
+                written.append(beside.submit(_to_disk, made / MANIFEST))
+            for each in written:
+                each.result()
+        for folder in (made, *made.rglob("*")):
+            if folder.is_dir() and not folder.is_symlink():
+                _to_disk(folder)  # once more: the manifest's name is in it now
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.parent / f".{target.name}.old-{uuid.uuid4().hex[:8]}"
         had_old = target.exists()
@@ -194,10 +200,12 @@ def seal(folder: Path, manifest: dict[str, Any]) -> None:
 
     Written last of all: a file that is younger than the manifest is not as it was made.
     """
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / MANIFEST]
+    with ThreadPoolExecutor(4) as several:
+        digests = list(several.map(digest, paths))
     files = {
-        path.relative_to(folder).as_posix(): [path.stat().st_size, digest(path)]
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / MANIFEST
+        path.relative_to(folder).as_posix(): [path.stat().st_size, said]
+        for path, said in zip(paths, digests, strict=True)
     }
     write_json(folder / MANIFEST, {**manifest, FILES: files})
 

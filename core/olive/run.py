@@ -12,14 +12,17 @@ import io
 import logging
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from core.errors import Cancelled, Hint, LabError, MachineError, StageError
 from core.events import Reporter
@@ -130,7 +133,13 @@ def run_workflow(
     }
     scratch = work / "tmp"
     scratch.mkdir(exist_ok=True)
-    with _captured_log(report) as log, reporting(report, phases), _tee(on_line), _as_it_was():
+    with (
+        _captured_log(report) as log,
+        reporting(report, phases),
+        _tee(on_line),
+        _as_it_was(),
+        _linked_within(work),
+    ):
         report.check_cancelled()
         try:
             output = run(whole, package_config=package_config(), tempdir=str(scratch))
@@ -140,6 +149,8 @@ def run_workflow(
             raise _failed(log.error, failure, hint, work) from log.error
     if not output.has_output_model():
         raise StageError(failure, told("Olive says: {last_line}", last_line=log.last_line()), hint)
+    # Its files are links to the same bytes by now; ONNX Runtime does not read some that have more than one name.
+    shutil.rmtree(work / "olive-cache", ignore_errors=True)
     best = output.get_best_candidate()
     options = best.model_config
     adapter = options.get("adapter_path")
@@ -230,6 +241,23 @@ class _LogCapture(logging.Handler):
         """The lines before the one that says that nothing was made."""
         words = [line for line in self.lines if not line.startswith(_NOISE)]
         return words[-1] if words else told("no output model was made")
+
+
+@contextmanager
+def _linked_within(work: Path) -> Iterator[None]:
+    """Have Olive link what it has in its cache into its output, in place of writing gigabytes a second time."""
+    from olive import resource_path
+
+    def copied(source: Any, target: Any, **more: Any) -> Any:
+        if (file := Path(source).resolve()).is_relative_to(own):
+            with suppress(OSError):  # a file system without links
+                os.link(file, target)
+                return target
+        return shutil.copy2(source, target, **more)
+
+    own, copy_dir = work.resolve(), resource_path.copy_dir
+    with patch.object(resource_path, "copy_dir", partial(copy_dir, copy_function=copied)):
+        yield
 
 
 @contextmanager

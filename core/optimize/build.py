@@ -145,7 +145,6 @@ def build_base(
     folder = built.model_path if built.model_path.is_dir() else built.model_path.parent
     for name in _LEFT_BY_OLIVE:
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(work / "olive-cache", ignore_errors=True)
     report.progress(told("Adding places for adapters"), 0, None)
     return folder, open_graph(folder, checkpoint, base_digest, places=places, share=share)
 

@@ -44,6 +44,9 @@ def test_bars_become_progress_and_nothing_is_drawn_or_left_behind(
     made = run_pass(model, tmp_path / "work", report)
     assert dict(os.environ) == environment
     assert (made.model_path / "config.json").is_file()
+    # Written once: Olive's cache is gone, and nothing of the output is shared with the model that it was made from.
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["output", "tmp"]
+    assert {path.stat().st_nlink for path in (*made.model_path.iterdir(), *model.iterdir())} == {1}
     phases = {e["phase"]: (e["done"], e["total"]) for e in report.events if e["type"] == "progress"}
     assert phases["Loading the model"][0] == phases["Loading the model"][1] > 10
     assert phases["Packing the weights"] == (14, 14)
@@ -55,6 +58,25 @@ def test_bars_become_progress_and_nothing_is_drawn_or_left_behind(
     assert not Path(tempfile.gettempdir()).is_relative_to(tmp_path), (
         "temporary files go where they did before"
     )
+
+
+def test_olives_output_is_linked_not_written_twice(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked: list[str] = []
+    link = os.link
+    monkeypatch.setattr(os, "link", lambda source, target: (link(source, target), linked.append(source.name)))
+    whole = run_pass(model, tmp_path / "linked").model_path
+    assert "model.safetensors" in linked
+    assert not any(Path(name).is_symlink() for name in whole.iterdir())
+
+    def refused(source: Any, target: Any) -> None:
+        raise OSError
+
+    monkeypatch.setattr(os, "link", refused)
+    copied = run_pass(model, tmp_path / "copied").model_path
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (whole, copied)]
+    assert weights[0] == weights[1]
 
 
 def test_olives_telemetry_has_no_sender(model: Path, tmp_path: Path) -> None:
