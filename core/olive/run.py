@@ -21,6 +21,7 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
@@ -52,12 +53,14 @@ class OliveResult:
 
 
 def import_olive() -> None:
-    """Import olive with its telemetry off, and its models named without reading them.
+    """Import olive with its telemetry off, its metrics left out, and its models named without reading them.
 
     The environment variable alone still lets a first heartbeat into the queue, with an id of this machine
     that is kept in the user's cache: both sender and heartbeat are replaced by none.
     """
     switch_off()
+    with _without_metrics():
+        pass
     from olive.telemetry.telemetry import Telemetry
 
     Telemetry._create_logger = lambda self: None
@@ -67,6 +70,39 @@ def import_olive() -> None:
     # A digest of all of the model's files otherwise, which takes seconds for large ones. It names a place in
     # the cache, and the cache of a run is new and goes with its work folder.
     ModelConfig.get_model_identifier = lambda self: str(self.config.get("model_path"))
+
+
+class _Missing(type):
+    """The type of what stands for all that torchmetrics has."""
+
+    def __getattr__(cls, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return cls
+
+
+class _Metric(metaclass=_Missing):
+    """In place of a class of torchmetrics."""
+
+
+@contextmanager
+def _without_metrics() -> Iterator[None]:
+    """While entered, importing torchmetrics gives an empty shell.
+
+    Olive has a table of its classes, which nothing here uses: no workflow of ours has one of Olive's evaluators. The
+    package brings along whatever of scipy, matplotlib and torchvision is installed, which takes seconds.
+    """
+    name = "torchmetrics"
+    if name in sys.modules:
+        yield
+        return
+    shell: Any = ModuleType(name)
+    shell.__getattr__ = partial(getattr, _Metric)
+    sys.modules[name] = shell
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def workflow(

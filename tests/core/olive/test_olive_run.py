@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -65,7 +66,12 @@ def test_olives_output_is_linked_not_written_twice(
 ) -> None:
     linked: list[str] = []
     link = os.link
-    monkeypatch.setattr(os, "link", lambda source, target: (link(source, target), linked.append(source.name)))
+
+    def noted(source: Path, target: str) -> None:
+        link(source, target)
+        linked.append(source.name)
+
+    monkeypatch.setattr(os, "link", noted)
     whole = run_pass(model, tmp_path / "linked").model_path
     assert "model.safetensors" in linked
     assert not any(Path(name).is_symlink() for name in whole.iterdir())
@@ -77,6 +83,17 @@ def test_olives_output_is_linked_not_written_twice(
     copied = run_pass(model, tmp_path / "copied").model_path
     weights = [(folder / "model.safetensors").read_bytes() for folder in (whole, copied)]
     assert weights[0] == weights[1]
+
+
+def test_olives_metrics_stay_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from core.olive.run import _without_metrics
+
+    monkeypatch.delitem(sys.modules, "torchmetrics", raising=False)
+    with _without_metrics():
+        import torchmetrics
+
+        assert isinstance(torchmetrics.text.perplexity.Perplexity, type)
+    assert "torchmetrics" not in sys.modules  # whoever wants it gets the real one
 
 
 def test_olives_telemetry_has_no_sender(model: Path, tmp_path: Path) -> None:
