@@ -66,6 +66,7 @@ def test_a_whole_workshop(
 
     # Seat 2 has spoilt its recipe.
     two.folder.recipe_path.write_text("[quantize\n")
+    assert seats(room)["seat-02"].code == "recipe.syntax"
     assert rescue(room, "2", "quantize").recipe_aside == f"{two.folder.recipe_path}.set-aside"
     assert seats(room)["seat-02"].prepared == ("quantize",)
     page = collect(room)
