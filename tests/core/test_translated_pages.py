@@ -22,7 +22,9 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def in_language(page: str, code: str) -> str:
-    return (ROOT / page).with_suffix(f".{code}.md").read_text(encoding="utf-8")
+    text = (ROOT / page).with_suffix(f".{code}.md").read_text(encoding="utf-8")
+    # In a line from right to left, code that begins or ends with a sign has to say which way it goes.
+    return re.sub(r'<code dir="ltr">(.*?)</code>', r"`\1`", text)
 
 
 def outline(text: str) -> dict[str, object]:
@@ -110,3 +112,7 @@ def test_right_to_left_is_for_prose_alone(page: str) -> None:
         assert len(prose) > 2
         for part in prose:
             assert part.count('<div dir="rtl" markdown>') == part.count("</div>") == 1, part[:80]
+        raw = (ROOT / page).with_suffix(f".{code}.md").read_text(encoding="utf-8")
+        codes = re.findall(r"`([^`\n]+)`", FENCE.sub("", raw))
+        turned = [each for each in codes if each.isascii() and not (each[0].isalnum() and each[-1].isalnum())]
+        assert turned == [], "its signs would be read on the wrong side"
