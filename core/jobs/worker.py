@@ -96,7 +96,7 @@ def main(folder: Path) -> int:
 def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
     lab, written = folder_and_recipe(job)
     spec = job.spec
-    reporter.progress(told("starting"), 0, None)
+    reporter.progress(told("Looking at the settings, the model and the records"), 0, None)
     stage = stage_named(job.stage)
     options = _options(spec)
     elsewhere = on(options)
@@ -142,8 +142,11 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
             write_report(lab, written)
             return {"result": result, "auto": manifest["auto"]}
         gpus = gpus_here() if stage.computes else []
-        count = gpus_wanted(job.stage, recipe, len(gpus))
-        turn = held(gpus, count, job, reporter) if stage.computes else nullcontext()
+        turn = (
+            held(gpus, gpus_wanted(job.stage, recipe, len(gpus)), job, reporter)
+            if stage.computes
+            else nullcontext()
+        )
         with turn, Monitor(reporter) as monitor:
             began = time.monotonic()
             context = StageContext(
@@ -155,6 +158,8 @@ def _run(job: Job, reporter: JobReporter) -> dict[str, Any]:
                 options,
                 job.id,
             )
+            if stage.computes:  # seconds, in which nothing else is to be seen
+                reporter.progress(told("Loading the packages"), 0, None)
             result = module.run(context)
             seconds = time.monotonic() - began
     finally:

@@ -175,7 +175,6 @@ class _Run:
         from core.optimize.genai import complete_config, end_tokens
         from core.optimize.sharing import set_apart
 
-        self.report.progress(told("Loading the packages"), 0, None)
         import_olive()
         started = time.perf_counter()
         checkpoint = self.lab.quantized_dir

@@ -94,6 +94,7 @@ def run(context: StageContext) -> dict[str, Any]:
         recipe.model.source, context.lab.root, report, trust_remote_code=recipe.model.trust_remote_code
     )
     facts = refuse(source.path, recipe, report)
+    report.progress(told("Loading the packages"), 0, None)
     _check_disk(context.work, facts, settings.bits, settings.algorithm)
     rows, held_out = chosen_rows(context, source.path, facts)
     started = time.monotonic()

@@ -391,7 +391,7 @@ async def test_other_field_names_take_one_confirmation(lab: Lab, checked: None) 
         assert app.focused.id == "next"
 
 
-async def test_the_list_begins_with_what_is_learnt(lab: Lab, checked: None) -> None:
+async def test_the_list_begins_with_what_is_learnt_and_what_is_not_used_is_named(lab: Lab) -> None:
     """Of a table with numbers and dates before the question, the questions are seen, also on 80 columns."""
     rows: list[dict[str, Any] | str] = [
         {
@@ -400,11 +400,14 @@ async def test_the_list_begins_with_what_is_learnt(lab: Lab, checked: None) -> N
             "question": f"Where is gate {i}?",
             "answer": f"In hall {i}.",
         }
-        for i in range(1, 21)
+        for i in [*range(1, 21), *[7] * 12]
     ]
     write_rows(lab, rows)
     async with opened(lab.root, "data", size=(80, 24)) as (app, pilot):
         await until(pilot, lambda: "5 Where is gate 5?" in screen_text(app))
+        await until(pilot, lambda: "not used: 'ticket', 'opened'" in screen_text(app), 60)
+        # A row that training would see very often is a finding of its own.
+        await until(pilot, lambda: "1 seen-often" in " ".join(screen_text(app).split()))
 
 
 # Files that are not there, empty, or something else

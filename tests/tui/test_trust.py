@@ -1,20 +1,110 @@
-"""What is typed is kept, nothing is replaced or stopped by a key too many, and a button does what it says."""
+"""What is typed is kept, nothing is replaced or stopped by a key too many, and a button does what it says.
+
+What people may trust the wizard in, and the test that fails where it is not so. Most press keys, in the app (``tui/``)
+or through a pseudo-terminal (``end_to_end/``); what no key reaches, such as a signal, is tested where it is decided.
+
+1. Leaving a field keeps it            tui/test_trust.py::test_leaving_a_field_keeps_what_was_typed
+   and so does leaving the screen      tui/test_trust.py::test_leaving_the_screen_keeps_it_as_well
+   check looks again by itself
+        tui/test_check_screen.py::test_it_looks_again_by_itself_when_the_recipe_is_another
+   data looks again by itself          tui/test_data.py::test_a_changed_template_is_seen_at_once_and_kept_with_run
+   another model: what follows, undo   tui/test_trust.py::test_another_model_shows_what_follows_and_can_be_undone
+   one with a letter missing
+        tui/test_pick.py::test_a_path_to_a_model_is_completed_and_one_that_leads_nowhere_is_not_taken
+2. Stale on rail, step, before upload
+        tui/test_stale.py::test_a_setting_changed_by_keys_marks_what_was_made_by_the_older_one
+   in chat, before it answers
+        tui/test_stale.py::test_the_chat_says_that_the_adapter_is_older_before_it_answers_and_where_to_go
+   its key makes it anew
+        end_to_end/test_walks_pty.py::test_the_chat_says_that_the_adapter_is_older_and_its_keys_make_it_anew
+   an upload since
+        tui/test_stale.py::test_an_upload_of_an_older_model_is_marked_on_the_rail_and_on_its_step
+   in status                           core/test_stale.py::test_status_tells_it_in_words_and_json
+   in the report                       core/test_stale.py::test_report_and_upload_tell_it
+3. Stop asks once, never the default   tui/test_trust.py::test_stop_is_never_where_enter_goes
+   its step is kept, it goes on        end_to_end/test_walks_pty.py::test_a_training_is_stopped_and_goes_on
+   the worker alone decides when       core/jobs/test_faults.py::test_signals_wait_as_long_as_a_stop_takes
+   SIGTERM and Ctrl-C do the same
+        core/finetune/test_loop.py::test_a_stop_says_where_and_the_next_run_goes_on_from_there
+   Ctrl-C in a terminal asks           tui/test_plain.py::test_a_dumb_terminal_gets_lines_by_itself_and_ctrl_c_asks
+   a killed run goes on
+        end_to_end/test_survival.py::test_a_finetune_outlives_its_terminal_and_goes_on_from_its_checkpoint
+   at least every two minutes          core/finetune/test_loop.py::test_a_checkpoint_is_kept_by_the_clock_too
+4. One mark                            tui/test_trust.py::test_one_mark_shows_where_the_focus_is
+   letters in a field start nothing    tui/test_trust.py::test_a_letter_in_a_field_starts_and_stops_nothing
+   a run that would replace asks       tui/test_trust.py::test_a_run_that_would_replace_a_result_asks
+5. Use 64 and run                      tui/test_actions.py::test_use_64_and_run
+   through a terminal                  end_to_end/test_walks_pty.py::test_a_failure_has_its_action
+   Sign in                             tui/test_actions.py::test_the_marked_check_has_its_action
+   a model that is not there
+        tui/test_check_screen.py::test_a_model_that_is_not_there_is_changed_from_the_failed_check
+   free some space, of what            tui/test_clean.py::test_a_full_disk_has_a_way_to_free_space
+   what cannot succeed is not offered
+        tui/test_actions.py::test_what_cannot_succeed_can_be_run_once_something_is_other
+   nor past a check                    core/check/test_probes.py::test_require_names_what_failed_and_what_to_do
+   keys and buttons, not commands      tui/test_actions.py::test_the_wizard_says_no_command_of_its_own
+6. Next leads where it says            tui/test_trust.py::test_next_leads_where_its_button_says
+   laid out again on resize            tui/test_frame.py::test_a_screen_laid_out_again_is_as_one_opened_at_that_size
+   through a terminal                  end_to_end/test_walks_pty.py::test_the_terminal_is_resized_on_a_finished_step
+   dialogs have their own footer       tui/test_frame.py::test_under_a_dialog_the_footer_has_the_dialogs_keys
+7. Pasted lines are all kept           end_to_end/test_walks_pty.py::test_three_lines_are_pasted_and_none_is_sent
+   editing ends by anything else       tui/test_question.py::test_editing_ends_when_something_else_is_done_by_keys
+   compare, commands, adapters
+        tui/test_question.py::test_compare_commands_and_adapters_work_from_the_box_that_was_being_edited
+   both columns                        end_to_end/test_walks_pty.py::test_base_and_tuned_answer_side_by_side
+8. A sentence first, numbers below     tui/test_stages.py::test_the_sentence_stands_first_and_the_numbers_below_it
+   where it is bad it offers a step    core/test_assessments.py::test_an_adapter_that_is_not_good_offers_a_step
+   F2 is about this screen             tui/test_frame.py::test_help_is_about_this_screen
+   and explains every number           tui/test_frame.py::test_help_explains_every_number_of_a_result
+9. The run button carries its time     tui/test_stages.py::test_the_run_button_carries_the_time_and_learns_it_anew
+   learnt from earlier runs here       tui/test_trust.py::test_the_time_on_the_button_is_what_the_last_run_took
+   what starting does is named         tui/test_trust.py::test_what_starting_does_is_named
+   estimates correct themselves        core/test_files_text_events.py::test_time_left_follows_the_recent_speed
+10. Held-out loss during training
+        core/finetune/test_loop.py::test_it_stops_early_on_request_when_nothing_is_gained
+   the best checkpoint
+        core/finetune/test_stage.py::test_the_best_step_becomes_the_adapter_across_a_stop
+   ticks, smoothing, the best marked
+        tui/test_units.py::test_the_lowest_measurement_is_the_best_and_one_alone_is_none
+11. Time, sign, folded tracebacks      tui/test_log.py::test_the_log_has_time_sign_and_folded_tracebacks
+   wrap on a key                       tui/test_log.py::test_long_lines_are_folded_on_a_key
+   a crash shows its reason first      tui/test_stages.py::test_crashed_shows_the_end_of_the_log
+12. The broken line, its place marked  tui/test_data.py::test_the_broken_line_itself_is_shown_and_the_place_marked
+   control characters are visible      tui/test_data.py::test_control_characters_are_seen_in_the_list_and_in_the_row
+   a clean copy by a button            tui/test_data.py::test_a_clean_copy_is_written_by_a_button_and_used
+   not used; seen very often
+        tui/test_data.py::test_the_list_begins_with_what_is_learnt_and_what_is_not_used_is_named
+13. Take it with you
+        core/test_takeaway.py::test_it_says_what_is_in_it_and_one_answer_before_and_after
+   what would go, before signing in    tui/test_upload_screen.py::test_what_would_go_is_shown_before_anyone_signs_in
+"""
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 
+from core.check.durations import expected_seconds
 from core.lab import Lab
 from tests.tiny_models import make_tiny
 from tests.tui.conftest import opened, screen_text, until
 from tests.tui.labs import job_in, made
 from tui.screens.dialogs import AskScreen
 from tui.widgets.button import Button
+from tui.widgets.form import Picker
 from tui.widgets.line import Line
 from tui.widgets.log_pane import LogLines
 from tui.widgets.rail import Rail, Word, state_line
+
+
+def test_every_test_that_is_named_above_is_there() -> None:
+    named = [line.split()[-1] for line in (__doc__ or "").splitlines() if "::" in line]
+    assert len(named) > 50
+    for file, _, test in (each.partition("::") for each in named):
+        text = (Path(__file__).parents[1] / file).read_text(encoding="utf-8")
+        assert f"def {test}(" in text, f"{file} has no {test}"
 
 
 async def test_leaving_a_field_keeps_what_was_typed(lab: Lab) -> None:
@@ -73,6 +163,56 @@ async def test_stop_is_never_where_enter_goes(lab: Lab) -> None:
         await pilot.press("f9", "f9")
         await until(pilot, lambda: (job.folder / "cancel").exists())
     job.let_go()
+
+
+async def test_a_letter_in_a_field_starts_and_stops_nothing(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in one that offers a choice: there it opens the list and looks for the letters."""
+    started: list[str] = []
+    monkeypatch.setattr(Lab, "start", lambda self, stage, **more: started.append(stage))
+    async with opened(lab.root, "quantize") as (app, pilot):
+        await until(pilot, lambda: isinstance(app.focused, Button))
+        source = app.current.query_one("#set-model-source", Line)
+        app.set_focus(source)
+        await pilot.press("end", *"rxq2")
+        assert source.value == "rehearsalrxq2"
+        await pilot.press(*["backspace"] * 4)
+        bits = app.current.query_one("#set-quantize-bits", Picker)
+        app.set_focus(bits)
+        await pilot.press("8")
+        await until(pilot, lambda: bits.expanded)
+        await pilot.press("enter")
+        await until(pilot, lambda: bits.value == 8 and not bits.expanded and app.focused is bits)
+        await pilot.press("r", "x", "q")
+        await until(pilot, lambda: bits.expanded)
+        assert app.current.step.name == "quantize"
+        assert not isinstance(app.screen, AskScreen)
+    assert not started
+
+
+async def test_the_time_on_the_button_is_what_the_last_run_took(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.check.durations.expected_seconds", expected_seconds)
+    job_in(lab, "quantize", "succeeded")
+    made(lab, ("quantize",))
+    async with opened(lab.root, "quantize") as (app, pilot):
+        await until(pilot, lambda: "[ Run again, about 3 min F8 ]" in screen_text(app))
+
+
+async def test_what_starting_does_is_named(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = threading.Event()
+    monkeypatch.setattr("core.check.require", lambda lab, stages, **more: looked.wait())
+    monkeypatch.setattr(Lab, "start", lambda self, stage, **more: None)
+    async with opened(lab.root, "quantize") as (app, pilot):
+        await until(pilot, lambda: isinstance(app.focused, Button))
+        await pilot.press("f8")
+        try:
+            await until(pilot, lambda: "Looking first whether it can run" in screen_text(app))
+        finally:
+            looked.set()
+        await until(pilot, lambda: "Looking first" not in screen_text(app))
 
 
 async def test_a_run_that_would_replace_a_result_asks(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,7 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
         if self._problem:
             return Content.styled(clean(self._problem), "$text-error")
         if self._busy:
-            return "Starting …"
+            return _("Starting …")
         if job is not None and job.active:
             return progress(job)
         if job is not None and job.state in ("failed", "crashed") and job.error:

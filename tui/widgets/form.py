@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from rich.text import Text
 from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.events import DescendantBlur, DescendantFocus
+from textual.events import DescendantBlur, DescendantFocus, Key
 from textual.message import Message
-from textual.widgets import Input, Select
+from textual.widgets import Input, OptionList, Select
 
 from core.errors import LabError
 from core.files import MANIFEST
@@ -31,13 +32,16 @@ from tui.widgets.safe import Plain, content
 
 
 class Picker(Select[Any], inherit_bindings=False):
-    """A choice that opens on Enter or space, so that the arrows go from field to field."""
+    """A choice that opens on Enter or space, so that the arrows go from field to field.
+
+    A letter opens it too and looks for it in the list: to who stands in a field it is no key that starts or stops.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter,space", "show_overlay", "Choose", show=False)]
 
     def __init__(self, choices: Sequence[tuple[str, Any]], value: Any, *, id: str) -> None:
         super().__init__(
-            [(content(text), item) for text, item in choices],
+            [(_searched(text), item) for text, item in choices],
             value=value,
             allow_blank=False,
             compact=True,
@@ -50,13 +54,30 @@ class Picker(Select[Any], inherit_bindings=False):
             for arrow in self.query(".arrow"):
                 arrow.update("v")  # type: ignore[attr-defined]
 
+    def on_key(self, event: Key) -> None:
+        """A letter opens the list and is looked for there."""
+        if event.is_printable and event.key != "space" and not self.expanded:
+            event.stop()
+            event.prevent_default()
+            self.action_show_overlay()
+            self.query_one("SelectOverlay", OptionList).post_message(Key(event.key, event.character))
+
+    def check_consume_key(self, key: str, character: str | None = None) -> bool:
+        """Letters are for the list."""
+        return character is not None and character.isprintable()
+
     def relabel(self, choices: Sequence[tuple[str, Any]]) -> None:
         """Say the same choices in other words."""
         value = self.value
         with self.prevent(Select.Changed):
-            self.set_options([(content(text), item) for text, item in choices])
+            self.set_options([(_searched(text), item) for text, item in choices])
             for shown in (choices[-1][1], value):  # the words of the value are drawn when it changes
                 self.value = shown
+
+
+def _searched(text: str) -> Text:
+    """What stands in the list; Textual looks for letters in texts of this kind alone."""
+    return Text(content(text).plain)
 
 
 class Field(Horizontal):

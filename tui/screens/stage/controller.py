@@ -149,7 +149,10 @@ class StageController:
             following = _("Go to {number} {title}", number=goal.number, title=goal.title)
         elif goal is not None and done and missing is None:
             following = _("Next: {title}", title=goal.title)
-        if broken is not None:
+        begins = _("Looking first whether it can run …") if self.busy else ""
+        if begins:
+            note = begins if settings else ""
+        elif broken is not None:
             note = _(
                 "lab.toml cannot be used: {title} {detail} {advice}",
                 title=broken.title,
@@ -171,11 +174,7 @@ class StageController:
             settings=settings,
             log=self.log_large and job is not None,
             assessment=Assessment() if self.busy else self._assessment(job),
-            headline=_("Starting …")
-            if self.busy
-            else headline(job, time.time(), bool(changed))
-            if job
-            else "",
+            headline=begins or (headline(job, time.time(), bool(changed)) if job else ""),
             progress=self.texts.progress(job) if job and (active or job.state == "cancelled") else "",
             numbers=self._numbers(job, width),
             error=job.error if job and job.state in ("failed", "crashed") else None,
