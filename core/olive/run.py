@@ -60,8 +60,7 @@ def import_olive() -> None:
     """
     switch_off()
     with _without_metrics():
-        pass
-    from olive.telemetry.telemetry import Telemetry
+        from olive.telemetry.telemetry import Telemetry
 
     Telemetry._create_logger = lambda self: None
     Telemetry._log_heartbeat = lambda self: None

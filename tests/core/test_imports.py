@@ -62,3 +62,10 @@ def test_core_never_loads_textual() -> None:
     names = [m.name for m in pkgutil.walk_packages(core.__path__, "core.") if not m.name.startswith(skip)]
     loaded = loaded_by("import " + ", ".join(names))
     assert not loaded & {"textual", "tui"}
+
+
+def test_what_jobs_load_has_none_of_olives_metrics() -> None:
+    """They bring along whatever of scipy, matplotlib and torchvision is installed, which takes seconds."""
+    loaded = loaded_by("from core.jobs.loaded import load; load()")
+    assert {"olive", "torch"} <= loaded
+    assert not loaded & {"torchmetrics", "torchvision", "matplotlib", "scipy", "sklearn"}
