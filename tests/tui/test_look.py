@@ -205,6 +205,10 @@ async def test_without_colour_what_has_the_focus_is_marked_and_nothing_else(
             tokens = [each.region for each in app.current.query("#whole")]
             below = [app.screen.query_one(".dialog").region, *tokens]
             other += [f"below the help of {name}: {told}" for told in reversed_outside(app, below)]
+            with_focus = drawn(app)
+            app.screen.set_focus(None)
+            await until(pilot, lambda: app.focused is None)
+            unmarked += [f"the help of {name}"] if drawn(app) == with_focus else []
             await pilot.press("escape")
             await until(pilot, lambda: app.screen is app.current)
     job.let_go()

@@ -396,6 +396,7 @@ class LogPane(Vertical):
     def _draw(self) -> None:
         self._waiting = False
         self.lines.grown()
+        self.on_log_lines_changed()  # at once, or the whole pane would be drawn a second time for its title
 
     def on_log_lines_changed(self) -> None:
         """Tell where in the log we are."""
