@@ -309,10 +309,8 @@ def _as_it_was() -> Iterator[None]:
             os.environ[name] = variable
 
 
-def _no_stop(record: logging.LogRecord) -> bool:
-    """Whether a record is to be printed: a stop that was asked for is no failure, and has no traceback."""
-    error = record.exc_info[1] if record.exc_info else None
-    return error is None or not isinstance(reason_of(error), Cancelled | KeyboardInterrupt)
+def _is_stop(error: BaseException | None) -> bool:
+    return error is not None and isinstance(reason_of(error), Cancelled | KeyboardInterrupt)
 
 
 @contextmanager
@@ -320,14 +318,21 @@ def _captured_log(report: Reporter) -> Iterator[_LogCapture]:
     capture = _LogCapture(report)
     logger = logging.getLogger("olive")
     printing = list(logger.handlers)
+
+    def printed(record: logging.LogRecord) -> bool:
+        """A stop that was asked for is no failure: it has no traceback, and nothing is missing after it."""
+        if _is_stop(record.exc_info[1] if record.exc_info else None):
+            return False
+        return not (_is_stop(capture.error) and record.getMessage().startswith(_NOISE))
+
     for handler in printing:
-        handler.addFilter(_no_stop)
+        handler.addFilter(printed)
     logger.addHandler(capture)
     try:
         yield capture
     finally:
         for handler in printing:
-            handler.removeFilter(_no_stop)
+            handler.removeFilter(printed)
         logger.removeHandler(capture)
 
 

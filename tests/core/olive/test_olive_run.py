@@ -138,6 +138,7 @@ def test_our_own_errors_pass_through_olive(model: Path, tmp_path: Path) -> None:
         logging.getLogger("olive").removeHandler(printing)
     assert "Running pass" in told.getvalue()
     assert "Traceback" not in told.getvalue(), "a stop is no failure"
+    assert "No output model" not in told.getvalue(), "nor does anything lack after it"
 
 
 @pytest.mark.parametrize(
