@@ -14,6 +14,7 @@ from core.log_lines import LEVELS, LogLine, entries, read, written
 from core.text import clean
 from tests.tui.conftest import opened, screen_text, until
 from tests.tui.labs import FakeJob
+from tui.app import OlivePressApp
 from tui.log_file import BLOCK, ERROR, LogFile
 
 
@@ -280,13 +281,22 @@ async def test_long_lines_are_folded_on_a_key(lab: Lab) -> None:
     async with opened(lab.root, "quantize") as (app, pilot):
         await until(pilot, lambda: "word000" in screen_text(app))
         assert "word039" not in screen_text(app)
+        assert cut(app) == (False, True), "a line that goes on says so"
         await pilot.press("l", "w")
         await until(pilot, lambda: "word039" in screen_text(app))
+        assert cut(app) == (False, False)
         await pilot.press("w")
         await until(pilot, lambda: "word039" not in screen_text(app))
         await pilot.press("right", "right")
         await until(pilot, lambda: "word000" not in screen_text(app))
+        assert cut(app) == (True, True)
     job.let_go()
+
+
+def cut(app: OlivePressApp) -> tuple[bool, bool]:
+    """Whether a line of the log says that there is more on its left, and on its right."""
+    lines = [line.rstrip() for line in screen_text(app).splitlines() if re.search(r"word\d", line)]
+    return any("…" in line[:14] for line in lines), any(line.endswith("…") for line in lines)
 
 
 async def test_every_line_comes_into_sight_on_the_way_down(lab: Lab) -> None:
