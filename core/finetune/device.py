@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from core.finetune.cpu import Norm, register_attention
-from core.hardware import free_ram, multiplies_bf16
+from core.hardware import free_ram, give_memory_back, multiplies_bf16
 from core.text import first_line
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def give_back(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    else:
+        give_memory_back()
 
 
 def out_of_memory_words(error: BaseException) -> str:

@@ -30,6 +30,7 @@ from core.finetune.objective import Answers, Objective
 from core.finetune.ranks import Ranks
 from core.finetune.rows import JoinedTurns, PreferenceRow, Row, TokenRow
 from core.finetune.trained import Trained
+from core.hardware import keep_freed_memory
 from core.language import told
 
 if TYPE_CHECKING:
@@ -254,6 +255,8 @@ class Trainer:
             StageError: the loss or its gradient is not a number.
             torch.OutOfMemoryError: the GPU has too little memory.
         """
+        if self.device.type == "cpu":
+            keep_freed_memory()
         done = self._resume()
         if self.ranks.count > 1:
             self.ranks.begin_alike(self._digest(done), self.trained.values(), self.device)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -142,3 +146,32 @@ def test_the_wizard_shows_every_gpu(
     monkeypatch.setattr(machine_load, "_nvml", object)
     monkeypatch.setattr("core.hardware.read_gpus", lambda nvml: gpus)
     assert machine_load.gpu_text() == shown
+
+
+def pages_are_counted() -> bool:
+    """Whether the C library is glibc, and the system gives pages one by one."""
+    huge = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    always = huge.is_file() and "[always]" in huge.read_text(encoding="utf-8")
+    return sys.platform == "linux" and platform.libc_ver()[0] == "glibc" and not always
+
+
+@pytest.mark.skipif(not pages_are_counted(), reason="needs glibc, and pages of 4 KiB")
+def test_what_is_freed_and_kept_is_not_cleared_again_and_can_be_given_back() -> None:
+    """Five blocks of 20 MB, as the activations of a step: 25,600 pages."""
+    code = """
+import resource
+from core.hardware import give_memory_back, keep_freed_memory
+
+def cleared():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [b"a" * (20 << 20) for _ in range(5)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+keep_freed_memory()
+first, again = cleared(), cleared()
+give_memory_back()
+print(first, again, cleared())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, again, given_back = map(int, done.stdout.split())
+    assert again < 2_000 < min(first, given_back)
