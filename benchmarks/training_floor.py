@@ -176,6 +176,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=0, help="0: the records as they are")
     parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--float32", action="store_true", help="train in float32 whatever the processor has")
     parser.add_argument("--low", action="store_true", help="as memory = low does")
     parser.add_argument("--before", action="store_true", help="without graphs, kernels and kept tables")
@@ -219,7 +220,7 @@ def main() -> None:
     if not options.before or device.type == "cuda":
         fuse_norms(model)
     torch.manual_seed(0)
-    add_lora(model, rank=options.rank, alpha=2 * options.rank)
+    add_lora(model, rank=options.rank, alpha=2 * options.rank, dropout=options.dropout)
     if options.low:
         recompute_layers(model, len(rows), random=False)
 
