@@ -113,13 +113,13 @@ def test_norm_on_a_cpu(dtype: torch.dtype) -> None:
 def test_a_fused_model_learns_the_same(tmp_path: Path, arch: str) -> None:
     make_tiny(arch, tmp_path)
     ids = torch.arange(40, device=DEVICE).view(2, 20) % 50 + 3
+    fused_in: list[int] = []
 
     def learnt(quick: bool) -> tuple[torch.Tensor, torch.Tensor]:
         model = load_model(tmp_path, device=DEVICE, dtype=torch.float32)
-        if quick:
-            if DEVICE == "cpu":
-                model.set_attn_implementation(cpu.register_attention())
-            assert fused.fuse(model) > 0 or (DEVICE == "cpu" and arch != "phi3")
+        if quick and DEVICE == "cpu":
+            model.set_attn_implementation(cpu.register_attention())
+        fused_in.append(fused.fuse(model) if quick else 0)
         torch.manual_seed(1)
         add_lora(model, rank=4, alpha=8)
         trained = [p for p in model.parameters() if p.requires_grad]
@@ -130,6 +130,9 @@ def test_a_fused_model_learns_the_same(tmp_path: Path, arch: str) -> None:
             return loss.detach(), torch.cat([g.flatten() for g in torch.autograd.grad(loss, trained)])
 
     torch.testing.assert_close(learnt(True), learnt(False), rtol=1e-3, atol=1e-5)
+    assert (fused_in[0] > 0) == (
+        DEVICE == "cuda" or arch == "phi3"
+    )  # a CPU keeps matrices that are not joined
 
 
 @pytest.mark.parametrize("arch", ["phi3", "gemma3"])
