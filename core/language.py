@@ -356,6 +356,11 @@ def ask(code: str) -> None:
     _asked = known(code)
 
 
+def asked() -> str:
+    """The code of the language that was asked for by name, which nothing else tells the next start; else empty."""
+    return _asked
+
+
 def wanted(setting: str | None = None) -> str:
     """The language that is wanted.
 

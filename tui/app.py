@@ -536,7 +536,7 @@ class OlivePressApp(App[None]):
         from tui.crash import story
         from tui.screens.dialogs import CrashScreen
 
-        self.farewell = story(error, self.error_log, self.session.command(absolute=True))
+        self.farewell = story(error, self.error_log, self.session.command_to_open())
         if not self.is_running or self.is_headless_test:
             raise RuntimeError("there is no screen to show it on")
         self.push_screen(CrashScreen(self.farewell))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import LabError
 from core.folder import LabFolder
-from core.language import _, in_use
+from core.language import _, asked, in_use
 from core.resources import first_sample
 from core.text import command
 
@@ -106,12 +106,17 @@ class Session:
         )
         return command(*words[:1], place, *words[1:])
 
+    def command_to_open(self) -> str:
+        """The command line that opens the wizard here again, from anywhere, in the language that was asked for."""
+        code = asked()
+        return f"{self.command(absolute=True)} --language {code}" if code else self.command(absolute=True)
+
     def goes_on(self, job: str) -> str:
         """What to know when one leaves while a job runs."""
         return _(
             "{job} goes on by itself.\n  come back:  {open}\n  its log:    {log}\n  stop it:    {stop}",
             job=job,
-            open=self.command(absolute=True),
+            open=self.command_to_open(),
             log=self.command("logs", job, "--follow", absolute=True),
             stop=self.command("cancel", job, absolute=True),
         )

@@ -98,3 +98,10 @@ def test_a_lab_that_the_wizard_makes_has_a_sample_that_its_model_can_learn(code:
     assert shown == sample_file(code if code in ("de", "es") else "en"), "what the rehearsal model can learn"
     language.use("en")
     assert session.lab().recipe.data.file == session.recipe().data.file == shown  # made once
+
+
+def test_who_asked_for_a_language_comes_back_in_it(tmp_path: Path) -> None:
+    session = Session(tmp_path / "lab")
+    assert "--language" not in session.goes_on("finetune-001")
+    language.ask("de")
+    assert f"olivepress {tmp_path / 'lab'} --language de\n" in session.goes_on("finetune-001")
