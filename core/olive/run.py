@@ -89,7 +89,7 @@ def _without_metrics() -> Iterator[None]:
     """While entered, importing torchmetrics gives an empty shell.
 
     Olive has a table of its classes, which nothing here uses: no workflow of ours has one of Olive's evaluators. The
-    package brings along whatever of scipy, matplotlib and torchvision is installed, which takes seconds.
+    package brings along matplotlib and torchvision where those are installed, which takes seconds.
     """
     name = "torchmetrics"
     if name in sys.modules:
