@@ -109,7 +109,7 @@ class Session:
     def command_to_open(self) -> str:
         """The command line that opens the wizard here again, from anywhere, in the language that was asked for."""
         code = asked()
-        return f"{self.command(absolute=True)} --language {code}" if code else self.command(absolute=True)
+        return command(*(("--language", code) if code else ()), self.root)
 
     def goes_on(self, job: str) -> str:
         """What to know when one leaves while a job runs."""

@@ -41,7 +41,7 @@ def rotate(source: Tensor, target: Tensor, cos: Tensor, sin: Tensor, turned: int
         target[:, turned:].copy_(source[:, turned:])
 
 
-class Turned(torch.autograd.Function):
+class _Turned(torch.autograd.Function):
     """Queries and keys [rows, heads, tokens, width] turned by their positions."""
 
     @staticmethod
@@ -65,7 +65,7 @@ class Turned(torch.autograd.Function):
         return made[0], made[1], None, None
 
 
-class TurnedAndCut(torch.autograd.Function):
+class _TurnedAndCut(torch.autograd.Function):
     """Queries, keys and values [rows, heads, tokens, width] out of one matrix [rows, tokens, all heads], turned."""
 
     @staticmethod
@@ -92,6 +92,16 @@ class TurnedAndCut(torch.autograd.Function):
         for source, target, turned in zip(upstream, parts, (queries, keys, 0), strict=True):
             rotate(source, target, cos, sin, turned, back=True)
         return made.view(rows, tokens, -1), None, None, None, None
+
+
+def turn(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> Any:
+    """Queries and keys [rows, heads, tokens, width] turned by their positions."""
+    return _Turned.apply(q, k, cos, sin)
+
+
+def turn_and_cut(joined: Tensor, cos: Tensor, sin: Tensor, queries: int, keys: int) -> Any:
+    """Queries, keys and values [rows, heads, tokens, width] out of one matrix [rows, tokens, all heads], turned."""
+    return _TurnedAndCut.apply(joined, cos, sin, queries, keys)
 
 
 class Norm(torch.autograd.Function):

@@ -173,9 +173,7 @@ def _joined(module: nn.Module, like: torch.Tensor) -> tuple[Forward, tuple[Any, 
     ) -> Any:
         if past_key_values is not None:
             return own(hidden_states, position_embeddings, attention_mask, past_key_values, **more)
-        q, k, v = kernels.TurnedAndCut.apply(
-            made.qkv_proj(hidden_states), *position_embeddings, queries, keys
-        )
+        q, k, v = kernels.turn_and_cut(made.qkv_proj(hidden_states), *position_embeddings, queries, keys)
         dropped = made.attention_dropout if made.training else 0.0
         seen, _ = attend(made, q, k, v, attention_mask, dropout=dropped, scaling=made.scaling, **more)
         return made.o_proj(seen.reshape(*hidden_states.shape[:-1], -1)), None
@@ -288,7 +286,7 @@ def _turned_quickly(home: ModuleType, like: torch.Tensor) -> Iterator[None]:
     ) -> Any:
         if more or unsqueeze_dim != 1 or q.device.type != like.device.type or q.dim() != 4 or cos.dim() != 3:
             return own(q, k, cos, sin, unsqueeze_dim=unsqueeze_dim, **more)
-        return kernels.Turned.apply(q, k, cos, sin)
+        return kernels.turn(q, k, cos, sin)
 
     angles = _sample(1, 16, 8, like=like)
     tables = [torch.cat((each, each), dim=-1) for each in (1 - angles.abs(), angles)]

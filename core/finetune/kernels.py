@@ -185,7 +185,7 @@ def _dense(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
-class Turned(torch.autograd.Function):
+class _Turned(torch.autograd.Function):
     """Queries and keys [rows, heads, tokens, width] turned by their positions."""
 
     @staticmethod
@@ -206,7 +206,7 @@ def _turned(heads: Tensor, cos: Tensor, sin: Tensor, *, back: bool) -> Tensor:
     return made.transpose(1, 2)
 
 
-class TurnedAndCut(torch.autograd.Function):
+class _TurnedAndCut(torch.autograd.Function):
     """Queries, keys and values [rows, heads, tokens, width] out of one matrix [rows, tokens, all heads], turned."""
 
     @staticmethod
@@ -233,3 +233,13 @@ class TurnedAndCut(torch.autograd.Function):
         rotate(to_k, for_k, cos, sin, keys, back=True)
         rotate(to_v, for_v, cos, sin, 0, back=True)
         return made.view(rows, tokens, -1), None, None, None, None
+
+
+def turn(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> Any:
+    """Queries and keys [rows, heads, tokens, width] turned by their positions."""
+    return _Turned.apply(q, k, cos, sin)
+
+
+def turn_and_cut(joined: Tensor, cos: Tensor, sin: Tensor, queries: int, keys: int) -> Any:
+    """Queries, keys and values [rows, heads, tokens, width] out of one matrix [rows, tokens, all heads], turned."""
+    return _TurnedAndCut.apply(joined, cos, sin, queries, keys)

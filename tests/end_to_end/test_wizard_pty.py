@@ -53,9 +53,9 @@ def test_from_an_empty_folder_to_a_tuned_answer(tmp_path: Path) -> None:
         while (field := named(terminal.text)) != "steps":
             terminal.send("down" if field == "adapter" else "up")
             terminal.until(partial(other_than, field), 20)
-        terminal.until("Steps             auto (310) ")  # 20 rounds through the records
+        terminal.until("Steps             ▌auto (310) ")  # 20 rounds through the records
         terminal.send(str(STEPS))
-        terminal.until(f"Steps             {STEPS} ")
+        terminal.until(f"Steps             ▌{STEPS} ")
         terminal.send("f8")
         terminal.until("Running", 30)
         terminal.until("training", 120)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -29,12 +28,6 @@ LETTERS = re.compile("[\u0620-\u064a\u066e-\u06d3]")
 """Letters that are joined, as they are stored and not as they are drawn."""
 NAME = 18
 """Cells for the name of a setting."""
-
-
-@pytest.fixture(autouse=True)
-def english_again() -> Iterator[None]:
-    yield
-    language.use("en")
 
 
 @pytest.mark.parametrize("code", LANGUAGES)
@@ -104,4 +97,4 @@ def test_who_asked_for_a_language_comes_back_in_it(tmp_path: Path) -> None:
     session = Session(tmp_path / "lab")
     assert "--language" not in session.goes_on("finetune-001")
     language.ask("de")
-    assert f"olivepress {tmp_path / 'lab'} --language de\n" in session.goes_on("finetune-001")
+    assert f"olivepress --language de {tmp_path / 'lab'}\n" in session.goes_on("finetune-001")

@@ -20,7 +20,7 @@ from tests.tui.labs import job_in, made
 from tui.app import OlivePressApp
 from tui.theme import ANSI, DARK, LIGHT, QUIET
 from tui.widgets.button import Button
-from tui.widgets.row import Row
+from tui.widgets.row import FlowingRow
 from tui.widgets.safe import bare_paths
 
 TUI = Path(__file__).parents[2] / "tui"
@@ -223,14 +223,14 @@ class Buttons(App[None]):
     """A row of buttons, some longer than half a line."""
 
     def compose(self) -> ComposeResult:
-        yield Row(
+        yield FlowingRow(
             *(Button("x" * long, id=f"b{place}") for place, long in enumerate((20, 4, 9, 22, 3, 30, 1)))
         )
 
 
 def is_wide(app: App[None], width: int) -> bool:
     """Whether the row has been laid out at that width."""
-    return app.query_one(Row).size.width == width
+    return app.query_one(FlowingRow).size.width == width
 
 
 async def test_a_row_goes_on_in_the_next_line() -> None:
@@ -246,7 +246,7 @@ async def test_a_row_goes_on_in_the_next_line() -> None:
                 one.right + 1 + other.width > width for one, other in pairwise(regions) if other.y > one.y
             ]
             assert all(ends), "no line ends before it has to"
-            assert app.query_one(Row).size.height == regions[-1].y + 1
+            assert app.query_one(FlowingRow).size.height == regions[-1].y + 1
     assert len({region.y for region in regions}) == 1, "at last there was room for all"
 
 

@@ -24,7 +24,7 @@ from tui.widgets.button import Button
 from tui.widgets.plain_list import PlainList
 from tui.widgets.problem import Helps
 from tui.widgets.rail import Word
-from tui.widgets.row import Row
+from tui.widgets.row import FlowingRow
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class CheckScreen(StepScreen):
     def side(self) -> ComposeResult:
         yield self.detail
         yield self.helps
-        with Row(classes="buttons"):
+        with FlowingRow(classes="buttons"):
             yield Button(_("Next: {title}", title=steps()[1].title), id="next", key="F4", primary=True)
             yield Button(_("Check again"), id="run", key="F8")
             yield Button(_("Copy as text"), id="copy", key="c")

@@ -22,7 +22,7 @@ from tui.screens.dialogs import Dialog
 from tui.theme import QUIET
 from tui.widgets.button import Button
 from tui.widgets.plain_list import PlainList
-from tui.widgets.row import Row
+from tui.widgets.row import FlowingRow
 from tui.widgets.safe import Plain
 
 
@@ -61,7 +61,7 @@ class CleanScreen(Dialog[int]):
             yield self._said
             yield self._list
             yield self._price
-            with Row(classes="dialog-buttons"):
+            with FlowingRow(classes="dialog-buttons"):
                 yield Button(_("Close"), id="close", key="Esc", primary=True)
                 yield Button(_("Remove what is ticked"), id="remove", key="r")
 

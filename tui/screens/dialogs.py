@@ -22,7 +22,7 @@ from tui.glyphs import ascii_only
 from tui.widgets.button import Button
 from tui.widgets.keybar import KeyBar
 from tui.widgets.problem import Helps
-from tui.widgets.row import Row
+from tui.widgets.row import FlowingRow
 from tui.widgets.safe import Plain, bare_paths
 
 Answer = TypeVar("Answer")
@@ -124,7 +124,7 @@ class ErrorScreen(Dialog[None]):
                 if hint:
                     yield Plain(bare_paths(_("What to do: {hint}", hint=hint)), classes="dialog-hint")
             yield self._helps
-            with Row(classes="dialog-buttons"):
+            with FlowingRow(classes="dialog-buttons"):
                 yield Button(_("Close"), id="close", key="Esc", primary=True)
                 yield Button(_("Copy"), id="copy", key="y")
 
@@ -178,7 +178,7 @@ class AskScreen(Dialog[bool]):
         with Vertical(classes="dialog"):
             yield Plain(self._title, classes="dialog-title")
             yield Plain(self._text)
-            with Row(classes="dialog-buttons"):
+            with FlowingRow(classes="dialog-buttons"):
                 no, yes = (self._no, "no", "Esc"), (self._yes, "yes", self._keys[0])
                 first, second = (yes, no) if self.AUTO_FOCUS == "#yes" else (no, yes)
                 yield Button(first[0], id=first[1], key=first[2], primary=True)

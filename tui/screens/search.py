@@ -26,7 +26,7 @@ from tui.theme import QUIET
 from tui.widgets.button import Button
 from tui.widgets.line import Line
 from tui.widgets.plain_list import PlainList
-from tui.widgets.row import Row
+from tui.widgets.row import FlowingRow
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
                         yield Line(compact=True, id=f"limit-{key}", placeholder=example)
             yield self.said
             yield self.list
-            with Row(classes="dialog-buttons"):
+            with FlowingRow(classes="dialog-buttons"):
                 yield Button(_("Search"), id="search", key="F8", primary=True)
                 yield Button(_("Stop"), id="stop", key="F9")
                 yield Button(_("Close"), id="close", key="Esc")

@@ -21,7 +21,7 @@ from tui.theme import QUIET
 from tui.widgets.button import Button
 from tui.widgets.line import Line
 from tui.widgets.plain_list import PlainList
-from tui.widgets.row import Row
+from tui.widgets.row import FlowingRow
 from tui.widgets.safe import Plain
 
 
@@ -46,7 +46,7 @@ class SendScreen(Working):
             yield self.said
             with Scrolled(id="plan"):
                 yield Plain("", id="plan-text")
-            with Row(classes="dialog-buttons"):
+            with FlowingRow(classes="dialog-buttons"):
                 yield Button(_("Send"), id="send", key="F8", primary=True)
                 yield Button(_("Close"), id="close", key="Esc")
                 yield Button(_("Sign in"), id="sign-in", key="s")
@@ -116,7 +116,7 @@ class NewClusterScreen(Working):
             yield Line("gpu-cluster", compact=True, id="name", placeholder=_("letters, digits and dashes"))
             yield PlainList(id="sizes")
             yield self.said
-            with Row(classes="dialog-buttons"):
+            with FlowingRow(classes="dialog-buttons"):
                 yield Button(_("Make it"), id="make", key="F8", primary=True)
                 yield Button(_("Close"), id="close", key="Esc")
                 yield Button(_("Priority: dedicated"), id="priority", key="F5")

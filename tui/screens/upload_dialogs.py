@@ -24,7 +24,7 @@ from tui.theme import QUIET
 from tui.widgets.button import Button
 from tui.widgets.line import Line
 from tui.widgets.plain_list import PlainList
-from tui.widgets.row import Row
+from tui.widgets.row import FlowingRow
 from tui.widgets.safe import Plain
 
 METHODS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -157,7 +157,7 @@ class SignInScreen(Working):
             yield Plain(KEEPING, id="keeping")
             yield Plain("", id="code")
             yield self.said
-            with Row(classes="dialog-buttons"):
+            with FlowingRow(classes="dialog-buttons"):
                 yield Button(_("Close"), id="close", key="Esc")
                 yield Button(_("Copy code"), id="copy", key="y")
                 yield Button(_("Copy address"), id="copy-uri", key="u")
@@ -238,7 +238,7 @@ class WorkspaceScreen(Working):
             yield Line(compact=True, id="filter", placeholder=_("words of its name, group or subscription"))
             yield self.said
             yield PlainList(id="workspaces")
-            with Row(classes="dialog-buttons"):
+            with FlowingRow(classes="dialog-buttons"):
                 yield Button(_("Close"), id="close", key="Esc")
 
     def on_mount(self) -> None:
@@ -318,7 +318,7 @@ class PlanScreen(Working):
             yield self.said
             with Scrolled(id="plan"):
                 yield Plain("", id="plan-text")
-            with Row(classes="dialog-buttons"):
+            with FlowingRow(classes="dialog-buttons"):
                 yield Button(_("Close"), id="close", key="Esc", primary=True)
 
     def on_mount(self) -> None:

@@ -18,7 +18,7 @@ from tui.screens.upload_dialogs import SignInScreen, Working, WorkspaceScreen
 from tui.theme import QUIET
 from tui.widgets.button import Button
 from tui.widgets.plain_list import PlainList
-from tui.widgets.row import Row
+from tui.widgets.row import FlowingRow
 from tui.widgets.safe import Plain
 
 HERE = N_("This machine")
@@ -51,7 +51,7 @@ class WhereScreen(Working):
             yield Plain(_("Where this step runs  (Enter chooses)"), classes="dialog-title")
             yield PlainList(id="machines")
             yield self.said
-            with Row(classes="dialog-buttons"):
+            with FlowingRow(classes="dialog-buttons"):
                 yield Button(_("Close"), id="close", key="Esc")
                 yield Button(_("Sign in"), id="sign-in", key="s")
                 yield Button(_("Workspace"), id="workspace", key="w")

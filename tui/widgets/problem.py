@@ -14,14 +14,14 @@ from core.language import _, ngettext, shown
 from core.text import clean
 from tui.actions import MOST, advice_of, do, helps_of, in_words
 from tui.widgets.button import Button
-from tui.widgets.row import Row
+from tui.widgets.row import FlowingRow
 from tui.widgets.safe import Plain, bare_paths
 
 if TYPE_CHECKING:
     from tui.app import OlivePressApp
 
 
-class Helps(Row):
+class Helps(FlowingRow):
     """A button for each thing that helps; none while there is none.
 
     Pressing one does it: in the step that is shown, whatever stands above it.

@@ -33,11 +33,11 @@ class Flow(Layout):
         return placed
 
 
-class Row(Widget):
+class FlowingRow(Widget):
     """Buttons beside one another, none of which is ever cut: other languages have longer words."""
 
     DEFAULT_CSS = """
-    Row { width: 1fr; height: auto; }
+    FlowingRow { width: 1fr; height: auto; }
     """
 
     def __init__(self, *buttons: Widget, id: str | None = None, classes: str | None = None) -> None:

@@ -68,10 +68,10 @@ def test_turned(where: str, width: int, turned: int, queries: int, keys: int) ->
     q, k, v = (each.transpose(1, 2) for each in cut)
     wanted = (*apply_rotary_pos_emb(q, k, cos, sin), v)
     upstream = [torch.randn_like(each) for each in wanted]
-    made = ways.TurnedAndCut.apply(joined, cos, sin, queries, keys)
+    made = ways.turn_and_cut(joined, cos, sin, queries, keys)
     torch.testing.assert_close(made, wanted, **NEAR)
     torch.testing.assert_close(gradients(made, upstream, joined), gradients(wanted, upstream, joined), **NEAR)
-    apart = ways.Turned.apply(q, k, cos, sin)
+    apart = ways.turn(q, k, cos, sin)
     torch.testing.assert_close(apart, wanted[:2], **NEAR)
     torch.testing.assert_close(
         gradients(apart, upstream[:2], joined), gradients(wanted[:2], upstream[:2], joined), **NEAR

@@ -21,7 +21,7 @@ from tui.widgets.button import Button
 from tui.widgets.form import Form
 from tui.widgets.line import Line
 from tui.widgets.plain_list import PlainList
-from tui.widgets.row import Row
+from tui.widgets.row import FlowingRow
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class SettingsScreen(Dialog[tuple[dict[str, Any], bool] | None]):
         with Vertical(classes="dialog"):
             yield Plain(_("How answers are chosen, from the next one on"), classes="dialog-title")
             yield self.form
-            with Row(classes="dialog-buttons"):
+            with FlowingRow(classes="dialog-buttons"):
                 yield Button(_("Use"), id="use", key="Enter", primary=True)
                 yield Button(_("Use and keep in lab.toml"), id="keep")
                 yield Button(_("Close"), id="close", key="Esc")
@@ -136,7 +136,7 @@ class ChatsScreen(Dialog[tuple[str, str] | None]):
             yield Plain(_("Chats of this lab  (Enter opens, Esc closes)"), classes="dialog-title")
             yield self._list
             yield self._naming
-            with Row(classes="dialog-buttons"):
+            with FlowingRow(classes="dialog-buttons"):
                 yield Button(_("New chat"), id="new")
                 yield Button(_("Save this one as Markdown"), id="save")
                 yield Button(_("Close"), id="close", key="Esc")

@@ -26,7 +26,7 @@ from tui.screens.dialogs import Dialog
 from tui.theme import QUIET
 from tui.widgets.button import Button
 from tui.widgets.problem import ProblemBox
-from tui.widgets.row import Row
+from tui.widgets.row import FlowingRow
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class EvaluationScreen(Dialog[None]):
                 yield self._text
                 with Horizontal(classes="sides"):
                     yield from self._sides.values()
-            with Row(classes="dialog-buttons"):
+            with FlowingRow(classes="dialog-buttons"):
                 yield Button(_("Previous"), id="before", key="p")
                 yield Button(_("Next"), id="after", key="n")
                 yield Button(_("Run"), id="run", key="F8")

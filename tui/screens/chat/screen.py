@@ -23,7 +23,7 @@ from tui.screens.chat.serving import Served, ServeScreen
 from tui.screens.chat.transcript_view import USUAL, TranscriptView
 from tui.widgets.button import Button
 from tui.widgets.problem import ProblemBox
-from tui.widgets.row import Row
+from tui.widgets.row import FlowingRow
 from tui.widgets.safe import Plain
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class ChatScreen(StepScreen):
         yield self.stale
         yield self.field.offers
         yield self.field
-        with Row(classes="buttons"):
+        with FlowingRow(classes="buttons"):
             yield Button("", id="goal", primary=True)
             yield Button(_("Stop"), id="stop", key="F9", primary=True)
             yield Button(_("Start again"), id="restart", primary=True)

@@ -23,7 +23,7 @@ from tui.screens.dialogs import Dialog
 from tui.theme import QUIET
 from tui.widgets.button import Button
 from tui.widgets.problem import ProblemBox
-from tui.widgets.row import Row
+from tui.widgets.row import FlowingRow
 from tui.widgets.safe import Plain
 
 USUAL_PORT = "8000"
@@ -110,7 +110,7 @@ class ServeScreen(Dialog[None]):
             yield Plain(_("The model for other programs"), classes="dialog-title")
             yield self._text
             yield self._problem
-            with Row(classes="dialog-buttons"):
+            with FlowingRow(classes="dialog-buttons"):
                 yield Button(_("Copy the address"), id="copy", key="y", primary=True)
                 yield Button(_("Stop the server"), id="stop", key="F9")
                 yield Button(_("Close"), id="close", key="Esc")

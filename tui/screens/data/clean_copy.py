@@ -11,7 +11,7 @@ from textual.containers import Vertical
 from core.language import _
 from tui.screens.dialogs import AskScreen, Dialog
 from tui.widgets.button import Button
-from tui.widgets.row import Row
+from tui.widgets.row import FlowingRow
 from tui.widgets.safe import Plain
 
 
@@ -50,7 +50,7 @@ class CleanCopyScreen(Dialog[str | None]):
                     doubtful=self._doubtful,
                 )
             )
-            with Row(classes="dialog-buttons"):
+            with FlowingRow(classes="dialog-buttons"):
                 if self._unusable:
                     yield Button(_("Leave out the unusable"), id="unusable", key="u", primary=True)
                 if self._doubtful:

@@ -43,7 +43,7 @@ from tui.widgets.form import Form
 from tui.widgets.plain_list import PlainList
 from tui.widgets.problem import ProblemBox
 from tui.widgets.rail import Word
-from tui.widgets.row import Row
+from tui.widgets.row import FlowingRow
 from tui.widgets.safe import Plain, entitle
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class DataScreen(StepScreen):
         yield self.facts
         yield self.checked
         yield self.problem
-        with Row(classes="buttons"):
+        with FlowingRow(classes="buttons"):
             yield Button(_("Use the proposal"), id="accept", key="a", primary=True)
             yield Button(_("Next: {title}", title=steps()[2].title), id="next", key="F4", primary=True)
             yield Button(_("Check"), id="run", key="F8")

@@ -28,7 +28,7 @@ from tui.widgets.chart import LossChart
 from tui.widgets.form import Form
 from tui.widgets.log_pane import LogPane
 from tui.widgets.problem import ProblemBox
-from tui.widgets.row import Row
+from tui.widgets.row import FlowingRow
 from tui.widgets.safe import Plain, entitle
 from tui.widgets.size_bars import SizeBars
 
@@ -110,7 +110,7 @@ class StageScreen(StepScreen):
             yield self.bars
             yield self.problem
             yield self.numbers
-        with Row(classes="buttons"):
+        with FlowingRow(classes="buttons"):
             yield Button(_("Next"), id="next", key="F4", primary=True)
             yield Button(_("Run"), id="run", key="F8", primary=True)
             yield Button(_("Stop"), id="stop", key="F9")
