@@ -12,7 +12,6 @@ import stat
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -169,6 +168,8 @@ def publish(
     """
     with explained(target):
         manifest = read_if_whole(made / MANIFEST) if manifest is None else manifest
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(4) as beside:  # the disk writes while the digests are made
             written = [beside.submit(_to_disk, path) for path in made.rglob("*") if not path.is_symlink()]
             if isinstance(manifest, dict) and not as_it_is:
@@ -201,6 +202,8 @@ def seal(folder: Path, manifest: dict[str, Any]) -> None:
     Written last of all: a file that is younger than the manifest is not as it was made.
     """
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / MANIFEST]
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(4) as several:
         digests = list(several.map(digest, paths))
     files = {

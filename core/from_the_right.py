@@ -26,9 +26,6 @@ _WORDS = re.compile(f"(?:{FROM_THE_RIGHT.pattern}|[{_UNDRAWN}])+")
 Sign = tuple[str, Any]
 """What is drawn in one place, and how."""
 
-WHO_ORDERS = ("auto", "wizard", "terminal")
-"""Who joins and orders letters; ``auto``: we do, unless the terminal is known to do it."""
-
 
 def orders_by_itself(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether the terminal is one that is known to join and order letters: those with VTE, Konsole, mlterm, Apple's."""

@@ -6,13 +6,11 @@ of control groups (cgroup v2 and v1).
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +150,8 @@ def keep_freed_memory() -> None:
     """
     if sys.platform == "linux":
         with suppress(AttributeError):  # another library than glibc
+            import ctypes
+
             libc = ctypes.CDLL(None)
             for option, most in ((_TRIM_THRESHOLD, 2**31 - 1), (_MMAP_THRESHOLD, 32 * 2**20)):
                 libc.mallopt(option, most)
@@ -165,6 +165,8 @@ def give_memory_back() -> None:
     """Give what was freed and kept back to the system."""
     if sys.platform == "linux":
         with suppress(AttributeError):
+            import ctypes
+
             ctypes.CDLL(None).malloc_trim(0)
 
 
@@ -189,6 +191,11 @@ def free_ram() -> int:
 
 def package_version(name: str) -> str:
     """The installed version of a package, by its metadata alone; empty where it is not installed."""
+    from importlib.metadata import (  # slow to load, and the wizard begins without it
+        PackageNotFoundError,
+        version,
+    )
+
     try:
         return version(name)
     except PackageNotFoundError:

@@ -45,6 +45,9 @@ LANGUAGES: Mapping[str, str] = {
 RIGHT_TO_LEFT = frozenset({"fa"})
 """Those of them that are read from the right."""
 
+WHO_ORDERS = ("auto", "wizard", "terminal")
+"""Who joins and orders letters that are read from the right; ``auto``: we do, unless the terminal is known to do it."""
+
 VARIABLE = "OLIVEPRESS_LANGUAGE"
 """The environment variable that chooses the language, by its code."""
 

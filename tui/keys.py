@@ -14,8 +14,7 @@ from typing import Any
 
 from textual.binding import Binding
 
-from core.from_the_right import WHO_ORDERS
-from core.language import LANGUAGES, N_, _
+from core.language import LANGUAGES, N_, WHO_ORDERS, _
 from core.user_dirs import config_dir
 from tui.steps import steps
 
