@@ -268,7 +268,7 @@ def measure(name: str, folder: Path, options: argparse.Namespace, pool: ProcessP
         made, _ = quantized(folder, "awq+gptq", 64, rows.draw(0), work / task)
         data = sample_data() if task == "travel" else work / "docstrings.jsonl"
         beds.append(Bed(name, task, folder, made, data, options.steps))
-    wanted = [each for each in SETTINGS if options.only is None or options.only in each.name]
+    wanted = [each for each in SETTINGS if any(part in each.name for part in options.only.split(";"))]
     for bed in beds:
         jobs = {
             (each, seed): pool.submit(run, bed, each, seed)
@@ -294,7 +294,7 @@ def main() -> None:
     )
     parser.add_argument("--model", action="append", required=True, metavar="NAME=FOLDER")
     parser.add_argument("--tasks", default="travel,docstrings")
-    parser.add_argument("--only", help="settings whose name holds this")
+    parser.add_argument("--only", default="", help="settings whose name holds one of these (a;b)")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--workers", type=int, default=8 if torch.cuda.is_available() else 1)
