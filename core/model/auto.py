@@ -405,7 +405,15 @@ def _calibration_samples(case: _Case) -> tuple[Any, str]:
         wanted = ENOUGH_TOKENS
         most = min(1024, round(wanted / length))
     samples = max(32, min(most, round(wanted / length)))
+    if 0 < case.records.rows <= samples:
+        return _all_of(case.records.rows)
+    if samples * length < 0.99 * wanted:  # rounded to whole rows
+        return samples, told("more rows change the scales very little")
     return samples, told("{wanted:,} tokens are plenty for {size}", wanted=wanted, size=case.size)
+
+
+def _all_of(rows: int) -> tuple[int, str]:
+    return rows, told("the only record") if rows == 1 else told("all {rows} records", rows=rows)
 
 
 def _max_calibration_len(case: _Case) -> tuple[Any, str]:
@@ -441,7 +449,7 @@ def _batch_size(case: _Case) -> tuple[Any, str]:
     room = max(1, int(BATCH_TOKENS / tokens))
     batch = max(1, min(usual, room, rows))
     if batch == rows:
-        return batch, told("the only record") if rows == 1 else told("all {rows} records", rows=rows)
+        return _all_of(rows)
     if batch == room < usual:
         return batch, told(
             "records of {tokens:,.0f} tokens on average, {batch_tokens:,} tokens in a step at most",

@@ -16,6 +16,7 @@ from core.data.records import resolve_at_hand
 from core.events import Reporter
 from core.files import MANIFEST
 from core.folder import LabFolder
+from core.language import Told
 from core.model.auto import GROUP_SIZES, Facts, RecordCount, Resolved, resolve
 from core.model.template import PLAIN
 from core.options import AUTO
@@ -140,6 +141,24 @@ def test_the_travel_records_on_models_of_known_sizes(
 def test_calibration_takes_as_many_tokens_as_help(parameters: int, tokens: float, rows: int) -> None:
     found = resolve(Recipe(), Facts(parameters, positions=8192), RecordCount(5000, tokens)).recipe.quantize
     assert (found.calibration_samples, found.max_calibration_len) == (rows, 512)
+
+
+@given(
+    st.sampled_from([4_000_000, 135_000_000, 8_000_000_000]),
+    st.integers(1, 3000),
+    st.floats(1.0, 3000.0),
+)
+def test_what_calibration_is_said_to_see_is_there(parameters: int, rows: int, tokens: float) -> None:
+    facts = Facts(parameters, positions=8192)
+    found = resolve(Recipe(), facts, RecordCount(rows, tokens))
+    samples = found.recipe.quantize.calibration_samples
+    assert isinstance(samples, int) and 1 <= samples <= rows
+    (reason,) = (each.reason for each in found.chosen if each.option == "quantize.calibration_samples")
+    assert isinstance(reason, Told)
+    if "wanted" in reason.values:
+        assert reason.values["wanted"] <= 1.02 * samples * min(tokens, 512.0)  # type: ignore[operator]
+    else:
+        assert reason == ("the only record" if rows == 1 else f"all {rows} records") or samples < rows
 
 
 def test_long_records_make_small_batches() -> None:
