@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from core.evaluated import FEW_RECORDS, nats
 from core.formats import counted, human_bytes, number
@@ -60,8 +59,7 @@ FEW_TOKENS = 200
 """Below so many measured tokens, chance alone moves the share of next words by two or three in a hundred."""
 
 
-@dataclass(frozen=True)
-class Assessment:
+class Assessment(NamedTuple):
     """A sentence on a result.
 
     Attributes:

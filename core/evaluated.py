@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from core.formats import counted, duration, human_bytes, number
 from core.language import shown, told
@@ -168,8 +167,7 @@ def explained(result: Result) -> str:
     return told("On {records}. {meaning}", records=records, meaning=meaning)
 
 
-@dataclass(frozen=True)
-class Answered:
+class Answered(NamedTuple):
     """A held-out record with what the variants made of it: answer and loss a token, by the variant's name."""
 
     file: str

@@ -7,8 +7,7 @@ with each stage in :mod:`core.stages`. Lists, such as the curve of the loss, are
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from core.formats import duration, human_bytes, number
 from core.language import N_, _, shown
@@ -25,8 +24,7 @@ def numbers_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {**told, PREPARED: manifest[PREPARED]} if manifest.get(PREPARED) else told
 
 
-@dataclass(frozen=True)
-class Figure:
+class Figure(NamedTuple):
     """A line of a result.
 
     Attributes:

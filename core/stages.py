@@ -9,9 +9,8 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from core.algorithms import is_calibrated
 from core.assessments import (
@@ -53,8 +52,7 @@ class StageModule(Protocol):
         """Do the work, verify it, publish it; return the result in numbers, JSON-able."""
 
 
-@dataclass(frozen=True)
-class Makes:
+class Makes(NamedTuple):
     """What a stage leaves in the lab.
 
     Attributes:
@@ -83,8 +81,7 @@ def _never(recipe: Recipe) -> bool:
     return False
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """A stage.
 
     Attributes:

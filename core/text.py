@@ -14,30 +14,30 @@ from typing import Any
 
 from core.language import changed
 
-_ESCAPES = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI
+# Patterns are texts, which `re` compiles, once, when they are first used: most are not on the way to the first screen.
+_ESCAPES = (
+    r"(?s)\x1b\[[0-?]*[ -/]*[@-~]"  # CSI
     r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)"  # OSC, DCS, SOS, PM, APC up to their end
     r"|\x1b[ -/]*[0-~]"  # two-character escapes
-    r"|\x9b[0-?]*[ -/]*[@-~]",  # CSI as one C1 byte
-    re.DOTALL,
+    r"|\x9b[0-?]*[ -/]*[@-~]"  # CSI as one C1 byte
 )
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_CONTROLS = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
 # Bytes of a path that are no UTF-8 come as lone surrogates.
-_UNSAFE = re.compile(_CONTROLS.pattern + "|[\\n\\t\\udc80-\\udcff]")
-_JSON_UNSAFE = re.compile(_CONTROLS.pattern + "|[\\ud800-\\udfff]")
+_UNSAFE = _CONTROLS + r"|[\n\t\udc80-\udcff]"
+_JSON_UNSAFE = _CONTROLS + r"|[\ud800-\udfff]"
 
 _LONGEST_ESCAPE = 4096
 # An escape sequence that has begun and not ended: what follows may belong to it.
-_UNFINISHED = re.compile(r"(?:\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]*\x1b?|[ -/]*)?|\x9b[0-?]*[ -/]*)\Z")
+_UNFINISHED = r"(?:\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]*\x1b?|[ -/]*)?|\x9b[0-?]*[ -/]*)\Z"
 
-_LOGIN = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s\"'<>]*@")
+_LOGIN = r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s\"'<>]*@"
 
 LONGEST_LINE = 2_000
 
 
 def without_logins(text: str) -> str:
     """Text in which no address has a user name or password: ``https://***@host``."""
-    return changed(text, lambda each: _LOGIN.sub(r"\1***@", each))
+    return changed(text, lambda each: re.sub(_LOGIN, r"\1***@", each))
 
 
 def first_line(error: BaseException) -> str:
@@ -59,19 +59,19 @@ def shell(*words: object) -> str:
 
 
 def _shell_word(word: str) -> str:
-    if not _UNSAFE.search(word):
+    if not re.search(_UNSAFE, word):
         return shlex.quote(word)
     named = {"\n": "\\n", "\t": "\\t", "\\": "\\\\", "'": "\\'"}
 
     def sign(each: str) -> str:
-        if each in named or not _UNSAFE.match(each):
+        if each in named or not re.match(_UNSAFE, each):
             return named.get(each, each)
         return "".join(f"\\x{byte:02x}" for byte in each.encode("utf-8", "surrogateescape"))
 
     return "$'" + "".join(map(sign, word)) + "'"
 
 
-_HALVES = re.compile("[\ud800-\udfff]")
+_HALVES = r"[\ud800-\udfff]"
 
 
 def clean(text: str, *, keep_newlines: bool = True) -> str:
@@ -80,8 +80,10 @@ def clean(text: str, *, keep_newlines: bool = True) -> str:
     Half of a surrogate pair, which no file takes, is written as in JSON; such is a path's byte that is no UTF-8.
     Tabs become four spaces. Newlines stay unless ``keep_newlines`` is false, then they become spaces.
     """
-    text = _ESCAPES.sub("", text.replace("\r\n", "\n"))
-    text = _HALVES.sub(lambda half: f"\\u{ord(half[0]):04x}", _CONTROLS.sub("", text)).expandtabs(4)
+    if text.isprintable():  # most is, and needs none of the patterns
+        return text
+    text = re.sub(_ESCAPES, "", text.replace("\r\n", "\n"))
+    text = re.sub(_HALVES, lambda half: f"\\u{ord(half[0]):04x}", re.sub(_CONTROLS, "", text)).expandtabs(4)
     return text if keep_newlines else text.replace("\n", " ")
 
 
@@ -94,7 +96,7 @@ class StreamCleaner:
     def add(self, piece: str) -> str:
         """What of the text so far may be shown."""
         text = self._held + piece
-        match = _UNFINISHED.search(text)
+        match = re.search(_UNFINISHED, text)
         if match and len(match.group()) <= _LONGEST_ESCAPE:
             self._held = text[match.start() :]
             text = text[: match.start()]
@@ -110,8 +112,8 @@ class StreamCleaner:
 
 # What is no part of text: controls but tab and line feed, controls of the reading direction that override it,
 # halves of surrogate pairs (bytes that are no UTF-8). Direction marks belong to good text in Arabic script.
-_ODD = re.compile("([\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff])")
-_MARKS = re.compile("[\u061c\u200e\u200f]")
+_ODD = r"([\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff])"
+_MARKS = r"[\u061c\u200e\u200f]"
 
 
 def told_apart(text: str) -> Iterator[tuple[str, bool]]:
@@ -119,8 +121,8 @@ def told_apart(text: str) -> Iterator[tuple[str, bool]]:
 
     Nothing is hidden: a control character is written as its escape, ``\x1b``. Tabs become four spaces.
     """
-    text = _MARKS.sub("", text.replace("\r\n", "\n")).expandtabs(4)
-    for number, piece in enumerate(_ODD.split(text)):
+    text = re.sub(_MARKS, "", text.replace("\r\n", "\n")).expandtabs(4)
+    for number, piece in enumerate(re.split(_ODD, text)):
         if piece:
             yield (_escape(piece), True) if number % 2 else (piece, False)
 
@@ -144,12 +146,12 @@ def _escape(char: str) -> str:
 
 def json_line(data: Any) -> str:
     """Data as JSON on one line, whose texts come back as they are and do nothing to a terminal."""
-    return _JSON_UNSAFE.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(data, ensure_ascii=False))
+    return re.sub(_JSON_UNSAFE, lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(data, ensure_ascii=False))
 
 
 def masked(text: str, mask: str) -> str:
     """Text with ``mask``, one character, in place of each control character: its places stay the same."""
-    return _CONTROLS.sub(mask, text).replace("\n", mask)
+    return re.sub(_CONTROLS, mask, text).replace("\n", mask)
 
 
 def clean_line(line: str, longest: int = LONGEST_LINE) -> str:

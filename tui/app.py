@@ -17,8 +17,6 @@ from textual.message import Message
 from core import language
 from core.errors import LabError
 from core.folder import workshop_of
-from core.jobs import warm
-from core.jobs.start import job_environment
 from core.language import _
 from tui.keys import GLOBAL, JUMPS, UserSettings, read_settings
 from tui.labels import ENDS
@@ -483,6 +481,8 @@ class OlivePressApp(App[None]):
             self._watch.close()
         if self._load is not None:
             self._load.close()
+        from core.jobs import warm
+
         warm.let_go()
 
     def load_ahead(self) -> None:
@@ -491,6 +491,9 @@ class OlivePressApp(App[None]):
         Not for the seats of a workshop, of whom one machine may have many; and for a while only.
         """
         if workshop_of(self.session.root) is None:
+            from core.jobs import warm
+            from core.jobs.start import job_environment
+
             self.run_worker(partial(warm.load_ahead, job_environment()), thread=True, group="load ahead")
             if self._unload is not None:
                 self._unload.stop()

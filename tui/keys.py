@@ -8,9 +8,8 @@ the focus (Esc leaves the field), so each action that matters has an F key as we
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from textual.binding import Binding
 
@@ -19,8 +18,7 @@ from core.user_dirs import config_dir
 from tui.steps import steps
 
 
-@dataclass(frozen=True)
-class Action:
+class Action(NamedTuple):
     """Something a person can do.
 
     Attributes:
@@ -178,8 +176,7 @@ def key_name(key: str) -> str:
     return key.upper() if len(key) > 1 and key[0] == "f" and key[1:].isdigit() else key
 
 
-@dataclass(frozen=True)
-class UserSettings:
+class UserSettings(NamedTuple):
     """What stands in ``wizard.toml``, and what was wrong with it.
 
     Attributes:

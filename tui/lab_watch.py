@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -277,7 +276,7 @@ class LabWatch:
                 first = train[0][0]
                 train = [p for p in other.view.train if p[0] < first] + train
                 held = [p for p in other.view.held if p[0] < first] + held
-        return view if len(train) == len(view.train) else replace(view, train=tuple(train), held=tuple(held))
+        return view if len(train) == len(view.train) else view._replace(train=tuple(train), held=tuple(held))
 
 
 def _is_part(run: JobReader, newest: JobReader) -> bool:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 from rich.segment import Segment
 from textual.color import Color
 from textual.filter import LineFilter
 
-from core.from_the_right import CELL, FROM_THE_RIGHT, Sign, drawn
 from core.language import RIGHT_TO_LEFT, in_use
+
+if TYPE_CHECKING:
+    from core.from_the_right import Sign
 
 
 class FromTheRight(LineFilter):
@@ -26,6 +29,8 @@ class FromTheRight(LineFilter):
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         """The same line, as a terminal that does nothing by itself has to get it."""
+        from core.from_the_right import FROM_THE_RIGHT, drawn
+
         if not any(FROM_THE_RIGHT.search(segment.text) for segment in segments):
             return segments
         signs: list[Sign] = []
@@ -43,7 +48,11 @@ def ordering(base: str) -> FromTheRight:
 
 def cell_end() -> str:
     """What parts the cells of a line, where the language is read from the right: else each stands where it stands."""
-    return CELL if in_use() in RIGHT_TO_LEFT else ""
+    if in_use() not in RIGHT_TO_LEFT:
+        return ""
+    from core.from_the_right import CELL
+
+    return CELL
 
 
 def from_the_left(filters: Sequence[LineFilter]) -> list[LineFilter]:

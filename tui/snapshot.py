@@ -6,9 +6,9 @@ Made by :mod:`tui.lab_watch`; light, so that the first screen is quick.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from core.stale import Older
@@ -17,8 +17,7 @@ ACTIVE = ("queued", "running", "cancelling")
 """The states in which a job still has a process, as :data:`core.jobs.ACTIVE`."""
 
 
-@dataclass(frozen=True)
-class JobView:
+class JobView(NamedTuple):
     """A job as screens show it.
 
     Attributes:
@@ -43,7 +42,7 @@ class JobView:
     done: float | None = None
     total: float | None = None
     eta_s: float | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = MappingProxyType({})
     train: tuple[tuple[float, float], ...] = ()
     held: tuple[tuple[float, float], ...] = ()
     notes: tuple[tuple[str, str], ...] = ()
@@ -51,7 +50,7 @@ class JobView:
     hopeless: bool = False
     result: Mapping[str, Any] | None = None
     reused: bool = False
-    spec: Mapping[str, Any] = field(default_factory=dict)
+    spec: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def active(self) -> bool:
@@ -71,8 +70,7 @@ class JobView:
         return self.folder / "log.txt"
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """The lab at one moment.
 
     Attributes:
@@ -83,10 +81,10 @@ class Snapshot:
         active: the job that runs, if one does.
     """
 
-    jobs: Mapping[str, JobView] = field(default_factory=dict)
+    jobs: Mapping[str, JobView] = MappingProxyType({})
     made: frozenset[str] = frozenset()
-    stale: Mapping[str, str] = field(default_factory=dict)
-    older: Mapping[str, Older] = field(default_factory=dict)
+    stale: Mapping[str, str] = MappingProxyType({})
+    older: Mapping[str, Older] = MappingProxyType({})
 
     @property
     def outline(self) -> tuple[object, ...]:

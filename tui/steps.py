@@ -8,10 +8,9 @@ loading the others.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from core.language import N_, _
 from core.stages import STAGES, Stage
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from tui.snapshot import Snapshot
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One step.
 
     Attributes:

@@ -49,6 +49,13 @@ def test_light(statement: str) -> None:
     assert not loaded_by(statement) & HEAVY
 
 
+def test_the_first_screen_loads_nothing_of_what_only_jobs_need() -> None:
+    code = "import sys, tui.main, tui.app, tui.output, tui.screens.check\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    late = {"core.jobs", "core.recipe", "core.lab", "core.files", "core.from_the_right", "core.hardware"}
+    assert not set(done.stdout.split()) & (late | {"tomllib", "hashlib", "ctypes"})
+
+
 def test_core_never_loads_textual() -> None:
     skip = (
         "core.quantize.",

@@ -8,7 +8,6 @@ Loaded in the processes of a lab only: a test that imported it would change the 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +15,7 @@ from core import hardware
 from core.stages import STAGES
 
 for _name in ("quantize", "finetune"):
-    STAGES[_name] = replace(STAGES[_name], run=f"tests.fake_stages.{_name}.stage")
+    STAGES[_name] = STAGES[_name]._replace(run=f"tests.fake_stages.{_name}.stage")
 
 if _uuid := os.environ.get("FAKE_GPU"):
 

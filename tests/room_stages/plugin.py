@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from core.stages import STAGES
 
 for _name in ("quantize", "finetune", "optimize"):
-    STAGES[_name] = replace(STAGES[_name], run=f"tests.room_stages.{_name}")
+    STAGES[_name] = STAGES[_name]._replace(run=f"tests.room_stages.{_name}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +87,7 @@ def test_a_new_job_is_shown_whatever_was_shown_before(controller: StageControlle
     controller.settings_wanted = True
     assert controller.new_job(first) is None
     assert controller.state(first, None, {}).settings
-    assert controller.new_job(snapshot(replace(job("queued"), id="finetune-002"))) is not None
+    assert controller.new_job(snapshot(job("queued")._replace(id="finetune-002"))) is not None
     assert not controller.state(first, None, {}).settings
 
 
@@ -111,6 +110,6 @@ def test_the_time_stands_on_the_button_of_a_whole_run_alone(controller: StageCon
     assert controller.state(snapshot(), None, {}).run == "Run Finetune, about 2.5 h"
     ended = job("cancelled", train=((1.0, 2.0),))
     assert controller.state(snapshot(ended), None, {}).run == "Go on"
-    kept = replace(ended, metrics={"checkpoint": 17.0})
+    kept = ended._replace(metrics={"checkpoint": 17.0})
     assert controller.state(snapshot(kept), None, {}).run == "Go on from step 17"
     assert controller.state(snapshot(made=frozenset()), None, {}).run == "Run Finetune"

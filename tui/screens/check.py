@@ -5,8 +5,8 @@ from __future__ import annotations
 import locale
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from textual import work
 from textual.app import ComposeResult
@@ -44,8 +44,7 @@ _WORDS = {"FAIL": Word("FAIL", "failed"), "WARN": Word("WARN", "stale"), "OK": W
 """What stands under the step in the rail."""
 
 
-@dataclass(frozen=True)
-class CheckState:
+class CheckState(NamedTuple):
     """All that the screen shows.
 
     Attributes:
@@ -168,7 +167,7 @@ class CheckScreen(StepScreen):
         environment = {**os.environ, **({"NO_COLOR": "1"} if self.app.no_color else {})}
         now = judge(environment, *self.size, locale.getpreferredencoding(False))
         checks = (now if each.name == now.name else each for each in self.state.checks)
-        self._draw(replace(self.state, checks=tuple(checks)))
+        self._draw(self.state._replace(checks=tuple(checks)))
 
     def show(self, snapshot: Snapshot) -> None:
         """Look, and look again by itself where the recipe or what is made is another than at the last look."""
@@ -201,7 +200,7 @@ class CheckScreen(StepScreen):
 
         def came(check: Check) -> None:
             nonlocal state
-            state = replace(state, checks=(*state.checks, as_here(check, self.session)))
+            state = state._replace(checks=(*state.checks, as_here(check, self.session)))
             self.post_message(self.Seen(attempt, state))
 
         try:

@@ -36,21 +36,19 @@ class Helps(FlowingRow):
         self._helps: list[tuple[str, Help]] = []
         self._stage = ""
 
-    def compose(self) -> ComposeResult:
-        for number in range(MOST):
-            yield Button("", id=f"help-{number}", primary=number == 0)
-
     def offer(self, helps: list[tuple[str, Help]], stage: str) -> None:
         """Offer these, for a stage that is to be run with what was changed, or for none."""
         self._helps, self._stage = helps, stage
         self.display = bool(helps)
+        if helps and self.is_attached and not self.children:  # the buttons are made when they are first needed
+            self.mount(*(Button("", id=f"help-{number}", primary=number == 0) for number in range(MOST)))
         for number, button in enumerate(self.query(Button)):
             button.display = number < len(helps)
             if number < len(helps):
                 button.label(helps[number][0])
 
     def on_mount(self) -> None:
-        """What was offered before the buttons were there."""
+        """What was offered before there was a place for buttons."""
         self.offer(self._helps, self._stage)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 from textual.content import Content
@@ -102,8 +102,7 @@ def columns(titles: Sequence[int], room: int) -> list[int]:
     return needed
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     """What stands under a step.
 
     Attributes:
