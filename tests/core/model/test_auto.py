@@ -152,7 +152,8 @@ def test_what_calibration_is_said_to_see_is_there(parameters: int, rows: int, to
     facts = Facts(parameters, positions=8192)
     found = resolve(Recipe(), facts, RecordCount(rows, tokens))
     samples = found.recipe.quantize.calibration_samples
-    assert isinstance(samples, int) and 1 <= samples <= rows
+    assert isinstance(samples, int)
+    assert 1 <= samples <= rows
     (reason,) = (each.reason for each in found.chosen if each.option == "quantize.calibration_samples")
     assert isinstance(reason, Told)
     if "wanted" in reason.values:
