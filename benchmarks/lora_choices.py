@@ -103,6 +103,7 @@ class Bed:
     base: Path
     data: Path
     steps: int
+    others: int
 
 
 def _other_texts(bed: Bed) -> Texts:
@@ -110,7 +111,7 @@ def _other_texts(bed: Bed) -> Texts:
 
     tokenizer = AutoTokenizer.from_pretrained(bed.float_model)
     texts = (documentation if OTHER[bed.task] == "documentation" else travel)(tokenizer)
-    return replace(texts, held_out=texts.held_out[:32])
+    return replace(texts, held_out=texts.held_out[: bed.others])
 
 
 def _rows(bed: Bed) -> tuple[Any, Any, Any]:
@@ -210,7 +211,6 @@ def run(bed: Bed, setting: Setting, seed: int) -> tuple[float, float, float, flo
     rows, held, recipe = _rows(bed)
     texts = _other_texts(bed).held_out
     float_model = load_model(bed.float_model, dtype=torch.float32).to(device).eval()
-    wanted = [log_probabilities(float_model, row) for row in texts]
     base = load_model(bed.base, device=str(device), dtype=dtype)
     unpack_linears(base, dtype)
     if device.type == "cuda":
@@ -221,11 +221,12 @@ def run(bed: Bed, setting: Setting, seed: int) -> tuple[float, float, float, flo
     )
     if setting.start != "zero":
         _start(model, float_model, rows, setting.start)
-    del float_model
+    # Asked anew each time: what it says of all rows at once is 17 GB with a vocabulary as large as Gemma's.
 
     def far() -> float:
         total = 0.0
-        for row, want in zip(texts, wanted, strict=True):
+        for row in texts:
+            want = log_probabilities(float_model, row)
             total += (want.exp() * (want - log_probabilities(base, row))).sum().item()
         return total / sum(map(len, texts))
 
@@ -267,7 +268,7 @@ def measure(name: str, folder: Path, options: argparse.Namespace, pool: ProcessP
         rows = documentation(tokenizer) if task == "docstrings" else travel(tokenizer)
         made, _ = quantized(folder, "awq+gptq", 64, rows.draw(0), work / task)
         data = sample_data() if task == "travel" else work / "docstrings.jsonl"
-        beds.append(Bed(name, task, folder, made, data, options.steps))
+        beds.append(Bed(name, task, folder, made, data, options.steps, options.rows))
     wanted = [each for each in SETTINGS if any(part in each.name for part in options.only.split(";"))]
     for bed in beds:
         jobs = {
@@ -297,6 +298,9 @@ def main() -> None:
     parser.add_argument("--only", default="", help="settings whose name holds one of these (a;b)")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument(
+        "--rows", type=int, default=32, help="rows of other text that forgetting is measured on"
+    )
     parser.add_argument("--workers", type=int, default=8 if torch.cuda.is_available() else 1)
     parser.add_argument("--work", type=Path, default=Path("/tmp/olivepress-lora-choices"))
     options = parser.parse_args()

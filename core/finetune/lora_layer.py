@@ -10,7 +10,9 @@ LoRA: Hu et al. 2021, arXiv:2106.09685.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -268,7 +270,8 @@ def add_lora(
         )
     )
     model.requires_grad_(False)
-    peft_model: PeftModel = get_peft_model(model, config)
+    with _quiet():
+        peft_model: PeftModel = get_peft_model(model, config)
     if base_name is not None:
         config.base_model_name_or_path = base_name
     for parameter in peft_model.parameters():
@@ -280,6 +283,14 @@ def add_lora(
                 if isinstance(dropped, nn.Dropout):
                     module.lora_dropout[name] = RowDropout(dropped.p)
     return peft_model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without a warning of transformers to PEFT (0.21), which asks it by a name before the last."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
 
 
 def save_adapter(peft_model: PeftModel, folder: Path) -> None:
@@ -298,5 +309,6 @@ def load_lora(model: PreTrainedModel, folder: str) -> PeftModel:
     from peft import PeftModel
 
     config = register_layers(LoraConfig.from_pretrained(folder))
-    loaded: PeftModel = PeftModel.from_pretrained(model, folder, config=config)
+    with _quiet():
+        loaded: PeftModel = PeftModel.from_pretrained(model, folder, config=config)
     return loaded.eval()

@@ -40,7 +40,9 @@ class Helps(FlowingRow):
         """Offer these, for a stage that is to be run with what was changed, or for none."""
         self._helps, self._stage = helps, stage
         self.display = bool(helps)
-        if helps and self.is_attached and not self.children:  # the buttons are made when they are first needed
+        if (
+            helps and self.is_attached and not self.children
+        ):  # the buttons are made when they are first needed
             self.mount(*(Button("", id=f"help-{number}", primary=number == 0) for number in range(MOST)))
         for number, button in enumerate(self.query(Button)):
             button.display = number < len(helps)
@@ -76,10 +78,16 @@ class ProblemBox(Vertical):
 
     LINES = 8
 
-    def __init__(self, *, id: str | None = None, brief: bool = False) -> None:
-        """``brief``: the place is low, so what to do stands before the detail, whose end may be cut off."""
+    def __init__(self, *, id: str | None = None, brief: bool = False, over_log: bool = False) -> None:
+        """Make it.
+
+        Args:
+            brief: the place is low, so what to do stands before the detail, whose end may be cut off.
+            over_log: the log stands below, so that its end, which a crash has as its detail, is not said twice.
+        """
         super().__init__(id=id)
         self._brief = brief
+        self._over_log = over_log
         self._text = Plain(classes="problem-text")
         self.helps = Helps()
 
@@ -101,7 +109,7 @@ class ProblemBox(Vertical):
         advice = advice_of(error)
         title, detail = (bare_paths(clean(shown(text_of(error, key)))) for key in ("title", "detail"))
         hint = bare_paths(clean(in_words(advice)))
-        lines = detail.splitlines()
+        lines = [] if self._over_log and error.get("code") == "job.crashed" else detail.splitlines()
         if len(lines) > self.LINES and not self._brief:
             left = len(lines) - self.LINES
             what = ngettext(

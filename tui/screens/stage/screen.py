@@ -65,7 +65,7 @@ class StageScreen(StepScreen):
         self.stage = STAGES[name]
         self.texts = texts or TEXTS.get(name, StageTexts())
         self.log_pane = LogPane(id="log")
-        self.problem = ProblemBox(id="problem")
+        self.problem = ProblemBox(id="problem", over_log=True)
         self.assessment = Plain(id="assessment")
         self.headline = Plain(id="headline")
         self.progress = Plain(id="progress")
