@@ -58,6 +58,7 @@ or through a pseudo-terminal (``end_to_end/``); what no key reaches, such as a s
    and explains every number           tui/test_frame.py::test_help_explains_every_number_of_a_result
 9. The run button carries its time     tui/test_stages.py::test_the_run_button_carries_the_time_and_learns_it_anew
    learnt from earlier runs here       tui/test_trust.py::test_the_time_on_the_button_is_what_the_last_run_took
+   with the settings                   tui/test_trust.py::test_the_time_on_the_button_goes_with_the_settings
    what starting does is named         tui/test_trust.py::test_what_starting_does_is_named
    estimates correct themselves        core/test_files_text_events.py::test_time_left_follows_the_recent_speed
 10. Held-out loss during training
@@ -199,6 +200,21 @@ async def test_the_time_on_the_button_is_what_the_last_run_took(
     made(lab, ("quantize",))
     async with opened(lab.root, "quantize") as (app, pilot):
         await until(pilot, lambda: "[ Run again, about 3 min F8 ]" in screen_text(app))
+
+
+async def test_the_time_on_the_button_goes_with_the_settings(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {"awq+gptq": 240.0, "rtn": 20.0}
+    monkeypatch.setattr(
+        "core.check.durations.expected_seconds", lambda root, stage: seconds[lab.recipe.quantize.algorithm]
+    )
+    async with opened(lab.root, "quantize") as (app, pilot):
+        await until(pilot, lambda: "[ Run Quantize, about 4 min F8 ]" in screen_text(app))
+        algorithm = app.current.query_one("#set-quantize-algorithm", Picker)
+        app.set_focus(algorithm)
+        algorithm.value = "rtn"
+        await until(pilot, lambda: "[ Run Quantize, about 20 s F8 ]" in screen_text(app))
 
 
 async def test_what_starting_does_is_named(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

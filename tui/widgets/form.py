@@ -275,7 +275,7 @@ class Form(Vertical):
         """A value was changed by the user, or more is known of what is "auto"."""
 
     class Left(Message):
-        """A field was left, and these values are not the recipe's, by ``section.key``."""
+        """A field was left or a choice made, and these values are not the recipe's, by ``section.key``."""
 
         def __init__(self, values: dict[str, Any]) -> None:
             super().__init__()
@@ -485,10 +485,12 @@ class Form(Vertical):
         self._edited(event)
 
     def on_select_changed(self, event: Select.Changed) -> None:
-        """A choice was made."""
-        self._edited(event)
+        """A choice was made: it is whole, and kept at once, as is what comes with it."""
+        if self._edited(event) and (typed := self.unsaved()):
+            self.post_message(self.Left(typed))
 
-    def _edited(self, event: Input.Changed | Select.Changed) -> None:
+    def _edited(self, event: Input.Changed | Select.Changed) -> bool:
+        """Whether it was the user who changed the field."""
         event.stop()
         field = next((f for f in self.fields.values() if f.control is event.control), None)
         if field is not None and field.control.value != field.seen:
@@ -497,6 +499,8 @@ class Form(Vertical):
             self._tell_auto()
             self._tell(field)
             self.post_message(self.Edited())
+            return True
+        return False
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:
         """Tell what the field is."""
