@@ -19,6 +19,8 @@ Auto = Literal["auto"]
 
 AUTO: Final[Auto] = "auto"
 
+# A path's byte that is no UTF-8 comes as half of a surrogate pair.
+_NO_UTF8 = re.compile("[\ud800-\udfff]")
 _ESCAPED = re.compile(r"\\([nt\\])")
 _MEANT = {"n": "\n", "t": "\t", "\\": "\\"}
 
@@ -116,6 +118,9 @@ class Option:
                 and (self.low is None or value >= self.low)
                 and (self.high is None or value <= self.high)
             )
+        if fits and isinstance(value, str) and _NO_UTF8.search(value):
+            # A file's name may be any bytes; lab.toml may not.
+            raise ValueError(told("{found}: not UTF-8", found=repr(value)))
         if not fits:
             raise ValueError(
                 told(

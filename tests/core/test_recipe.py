@@ -250,6 +250,16 @@ def test_a_lab_is_made_once_and_named_when_missing(tmp_path: Path) -> None:
         Lab.create(tmp_path / "file")
 
 
+@pytest.mark.parametrize("name", ["data.file", "model.source"])
+def test_a_name_that_is_not_utf8_is_refused_and_makes_no_lab(name: str, tmp_path: Path) -> None:
+    """Linux lets a file's name be any bytes; ``lab.toml`` cannot hold them."""
+    with pytest.raises(RequestError, match="cannot be set") as raised:
+        Lab.create(tmp_path / "lab", settings={name: "caf\udce9.jsonl"})
+    assert raised.value.code == "recipe.value"
+    assert "not UTF-8" in raised.value.detail
+    assert not (tmp_path / "lab").exists()
+
+
 def test_data_given_from_where_one_stands_is_found_from_the_lab(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
