@@ -376,7 +376,9 @@ def _template_meant(chat_template: Any, template: str) -> str:
         return AUTO if OLD_CHAT_TEMPLATE.check(chat_template) else template
     except ValueError as error:
         raise RequestError(
-            told("{name} cannot be set so.", name=OLD_CHAT_TEMPLATE.name), words_of(error)
+            told("{name} cannot be set so.", name=OLD_CHAT_TEMPLATE.name),
+            words_of(error),
+            code="recipe.value",
         ) from None
 
 

@@ -326,7 +326,9 @@ class Engine:
             return self._prompts.opening([Message.of(message) for message in messages], tools)
         except TemplateError as error:
             raise RequestError(
-                told("This conversation cannot be written for the model."), told("{error}.", error=error)
+                told("This conversation cannot be written for the model."),
+                told("{error}.", error=error),
+                code="chat.conversation",
             ) from None
 
     def score(self, request: Score) -> Scored:

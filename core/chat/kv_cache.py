@@ -234,6 +234,7 @@ def context_that_fits(
                 each=human_bytes(each * caches),
             ),
             told("Close other programs, or use a smaller model."),
+            code="machine.memory",
         )
     return int(fits), told(
         "Memory allows a context of {fits} tokens, not {wanted}: {free} are free.",

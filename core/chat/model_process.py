@@ -133,6 +133,7 @@ class ModelProcess:
                 told("The model's process is gone."),
                 told("The conversation is kept."),
                 told("Start the model again to go on."),
+                code="process.died",
                 died=True,
             )
 
@@ -142,6 +143,7 @@ class ModelProcess:
             raise ChatError(
                 told("The model is still loading."),
                 told("It took longer than {timeout:g} s.", timeout=timeout),
+                code="process.deadline",
             )
         if self._load_error is not None:
             raise self._load_error
@@ -244,6 +246,7 @@ def check_model(folder: Path, lab: LabFolder | None = None) -> None:
             told("There is no model to talk to yet."),
             told("{folder} does not exist.", folder=folder),
             _next_step(lab),
+            code="result.missing",
         )
     _refuse_missing(folder / CONFIG_FILE)
     _refuse_missing(folder / graph_name(check_config(folder)))
@@ -256,6 +259,7 @@ def _refuse_missing(file: Path) -> None:
             told("The model is not whole."),
             told("{file} is missing.", file=file),
             _again(file.parent),
+            code="onnx.config",
         )
 
 

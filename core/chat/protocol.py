@@ -35,7 +35,9 @@ class ProtocolError(StageError):
 
     def __init__(self, what: str) -> None:
         super().__init__(
-            told("The model's process and the chat do not understand each other."), told("{what}.", what=what)
+            told("The model's process and the chat do not understand each other."),
+            told("{what}.", what=what),
+            code="chat.protocol",
         )
 
 

@@ -201,7 +201,9 @@ class ChatSession:
                 place = range(len(self.turns))[turn]
             except IndexError:
                 raise RequestError(
-                    told("There is no question to ask again."), told("The conversation has none yet.")
+                    told("There is no question to ask again."),
+                    told("The conversation has none yet."),
+                    code="chat.question",
                 ) from None
             old = self.turns[place]
             adapters, main = old.adapters, old.main
@@ -242,6 +244,7 @@ class ChatSession:
                     adapters=", ".join(self.adapters()) or told("none"),
                 ),
                 told("Train one with: {run}", run=lab_command(self.model_dir, "run", "finetune", "optimize")),
+                code="adapter.missing",
             )
         main = self._adapter if self._adapter in names else names[1]
         return self._begin(Turn(self._asked(text), names, main), on_event)
@@ -394,6 +397,7 @@ class ChatSession:
                 told("An answer is under way."),
                 told("One question is answered at a time."),
                 told("Stop it first."),
+                code="chat.busy",
             )
 
     def _begin(
@@ -501,4 +505,5 @@ def choose_adapter(model_dir: Path, there: list[str], wanted: str | None, usual:
         told(
             "Name one of those, or train it: {run}", run=lab_command(model_dir, "run", "finetune", "optimize")
         ),
+        code="adapter.missing",
     )

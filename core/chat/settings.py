@@ -46,7 +46,9 @@ class Sampling:
                 checked[name] = declared.parse(value) if isinstance(value, str) else declared.check(value)
             except ValueError as error:
                 raise RequestError(
-                    told("{name} cannot be set so.", name=name), told("{error}.", error=error)
+                    told("{name} cannot be set so.", name=name),
+                    told("{error}.", error=error),
+                    code="chat.setting",
                 ) from None
         return dataclasses.replace(self, **checked)
 
@@ -65,4 +67,4 @@ def _known(name: str) -> str:
         if near
         else told("The settings are: {names}.", names=", ".join(names))
     )
-    raise RequestError(told("There is no setting {name}.", name=name), "", hint)
+    raise RequestError(told("There is no setting {name}.", name=name), "", hint, code="chat.setting")

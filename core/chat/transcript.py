@@ -162,7 +162,7 @@ class History:
     def reopen(self, wanted: str) -> Chat:
         """Go on with an earlier conversation, by file name, name or number. RequestError if there is none."""
         if self._folder is None:
-            raise RequestError(told("This chat keeps no transcripts."))
+            raise RequestError(told("This chat keeps no transcripts."), code="chat.transcript")
         chat = find_chat(self._folder, wanted)
         self.turns, self.dropped = chat.turns, chat.first
         self.name, self.system = chat.name, chat.system
@@ -222,7 +222,11 @@ class History:
             with suppress(FileExistsError), open(path, "xb") as stream:
                 stream.write(header.encode() + b"\n")
                 return path
-        raise RequestError(told("Too many chats were begun in one second."), told("{folder}", folder=folder))
+        raise RequestError(
+            told("Too many chats were begun in one second."),
+            told("{folder}", folder=folder),
+            code="chat.transcript",
+        )
 
 
 def read_chat(path: Path) -> Chat:

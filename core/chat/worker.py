@@ -68,7 +68,9 @@ class ChatWorker:
         engine = self._engine
         if engine is None:
             raise self._load_error or RequestError(
-                told("No model is loaded."), told("The request was {type}.", type=message.type)
+                told("No model is loaded."),
+                told("The request was {type}.", type=message.type),
+                code="chat.protocol",
             )
         if isinstance(message, Ask):
             for event in engine.ask(message, request.arrived, lambda: request.cancelled):
@@ -79,7 +81,9 @@ class ChatWorker:
         if isinstance(message, Score):
             return to_wire(engine.score(message))
         raise RequestError(
-            told("The worker does not do that."), told("The request was {type}.", type=message.type)
+            told("The worker does not do that."),
+            told("The request was {type}.", type=message.type),
+            code="chat.protocol",
         )
 
 
@@ -92,6 +96,7 @@ def _no_package(error: ImportError) -> LabError:
         told("pip install {name}, for that Python.", name=error.name)
         if named
         else told("Mend its packages, for that Python."),
+        code="chat.package",
     )
 
 
@@ -105,9 +110,13 @@ def _native(message: ProtocolMessage, error: Exception) -> LabError:
             told("The model could not be loaded."),
             text,
             told("Run the optimize stage again: {again}", again=again),
+            code="chat.failed",
         )
     return ChatError(
-        told("The model failed while it answered."), text, told("Ask again, or start the chat again.")
+        told("The model failed while it answered."),
+        text,
+        told("Ask again, or start the chat again."),
+        code="chat.failed",
     )
 
 

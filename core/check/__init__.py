@@ -146,7 +146,7 @@ def require(
     failed = [check for check in run_probes(wanted, subject) if check.state == FAIL]
     if not failed:
         return
-    # A fault of a model or an adapter has a code; a hub's refusal has none, and is about this machine or its user.
+    # A hub's refusal is about this machine or its user.
     wrong = any(
         check.code.startswith(("model.", "adapter.")) or check.name in ("recipe", "data") for check in failed
     )
@@ -163,5 +163,5 @@ def require(
                 *([] if wrong else [told("To run it all the same: {run}", run=all_the_same)]),
             ]
         ),
-        code=next((check.code for check in failed if check.code), ""),
+        code=next((check.code for check in failed if check.code), "check.failed"),
     )

@@ -100,6 +100,7 @@ def _kinds(text: str) -> set[str]:
             told("--keep cannot keep {kind}.", kind=strange[0]),
             why,
             told("Kinds that can be kept: {names}.", names=", ".join(sorted(WARNINGS))),
+            code="usage",
         )
     return kinds
 
@@ -127,6 +128,7 @@ def accept(recipe_path: Path, root: Path, recipe: Recipe) -> Recipe:
             told("There is nothing to accept."),
             told("{why!c}.", why=proposal.why),
             told("Set data.prompt_field and data.response_field in lab.toml."),
+            code="data.accept",
         )
     print(_("accepted: {mapping}", mapping=_clean(proposal.mapping.words())), file=sys.stderr)
     return write_values(recipe_path, proposal.settings())

@@ -105,7 +105,7 @@ def main(root: Path) -> None:
             report = summary(root, read_recipe(root / "lab.toml"), request.reporter())
             return report.as_dict()
         if report is None:
-            raise RequestError(told("The rows have not been checked."))
+            raise RequestError(told("The rows have not been checked."), code="data.check")
         if ask["what"] == "clean":
             done = write_clean(report, Path(ask["out"]), keep=ask["keep"])
             return {

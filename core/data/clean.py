@@ -99,6 +99,7 @@ def write_clean(
                         command=Do.of("data", "DIR"),
                         command2=Do.of("data", "DIR", "--clean", "OUT.jsonl", "--keep", "KIND"),
                     ),
+                    code="data.clean",
                 )
             for stream in (good_file, left_file):
                 stream.flush()
@@ -129,6 +130,7 @@ def _refuse(report: DataReport, out: Path) -> None:
             told("The clean file cannot be written there."),
             detail,
             told("Name another file, such as clean.jsonl."),
+            code="data.clean",
         )
 
 

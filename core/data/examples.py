@@ -42,11 +42,13 @@ def resolve_data_file(recipe: Recipe, lab_root: Path) -> Path:
                 told("The data file is no file."),
                 told("{path} is a device or a pipe.", path=path),
                 told("Name a file or a folder."),
+                code="data.unreadable",
             )
     except (OSError, ValueError) as error:
         raise RequestError(
             told("The data file cannot be read."),
             told("data.file = {file}: {error}.", file=repr(recipe.data.file), error=error),
+            code="data.unreadable",
         ) from None
     bundled = bundled_data(recipe.data.file)
     if bundled is not None:
@@ -55,6 +57,7 @@ def resolve_data_file(recipe: Recipe, lab_root: Path) -> Path:
         told("The data file does not exist."),
         told("data.file = {file} was looked for at {path}.", file=repr(recipe.data.file), path=path),
         told("Put the file there, or set {setting}.", setting=Use("data.file")),
+        code="data.missing",
     )
 
 
@@ -126,6 +129,7 @@ def load_examples(
                 "Give a file with records; {command} says what is in this one.",
                 command=Do.of("data", lab_root),
             ),
+            code="data.no-rows",
         )
     held_out = split_rows(splitter, recipe, lab_root)
     if limited:
@@ -201,4 +205,4 @@ def _refused(path: Path, row: Row, problem: Problem | None) -> RequestError:
         number=number,
         message=problem.message,
     )
-    return RequestError(told("A data row cannot be used."), detail, hint)
+    return RequestError(told("A data row cannot be used."), detail, hint, code="data.row")

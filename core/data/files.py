@@ -143,6 +143,7 @@ def data_files(path: Path) -> list[DataFile]:
                 ],
                 " ",
             ),
+            code="data.no-rows",
         )
     if all(each.held_out for each in found):
         found = [DataFile(each.path, each.name, False, each.part, each.others) for each in found]

@@ -48,6 +48,7 @@ class RowPager:
                 told("The data file does not exist."),
                 told("{path}", path=path),
                 told("Set data.file in lab.toml."),
+                code="data.missing",
             )
         self._path = path
         self._closed = False
@@ -200,6 +201,7 @@ def main() -> None:
             raise RequestError(
                 told("The data file cannot be read."),
                 told("{path}: {strerror}.", path=path, strerror=error.strerror or error),
+                code="data.unreadable",
             ) from None
 
     serve(answer, grace_s=0)

@@ -487,7 +487,7 @@ def settle(
             title = told("No record of the data file can be read.")
         detail = told("data.file = {file}: {message}.", file=repr(recipe.data.file), message=wrong.message)
         hint = f"{wrong.fix[:1].upper()}{wrong.fix[1:]}."
-        return SettledPlan(proposal, None, RequestError(title, detail, hint))
+        return SettledPlan(proposal, None, RequestError(title, detail, hint, code="data.no-rows"))
     try:
         return SettledPlan(proposal, make_plan(recipe, rows, text, proposal=proposal))
     except RequestError as error:
@@ -529,6 +529,7 @@ def named_fields(text: str, columns: Sequence[str], key: str) -> tuple[str, ...]
                 text=repr(text),
             ),
             told("Write them into one field of the rows, and name that."),
+            code="data.fields",
         )
     for name in names:
         if name not in columns:
@@ -541,6 +542,7 @@ def named_fields(text: str, columns: Sequence[str], key: str) -> tuple[str, ...]
                     names=", ".join(map(repr, columns)),
                 ),
                 told("Set data.{key} to one of these, or leave it empty to have it found.", key=key),
+                code="data.template-field",
             )
     return names
 
@@ -583,6 +585,7 @@ def make_plan(
                 misread=repr(misread),
             ),
             told("Write {field}, and the field is put there.", field=f"{{{misread}}}"),
+            code="data.template",
         )
     try:
         template = Template.parse(PLAIN if wanted == AUTO else wanted)
@@ -591,6 +594,7 @@ def make_plan(
             told("The template cannot be used."),
             told("data.template: {error}.", error=error),
             told("Add a field to it."),
+            code="data.template",
         ) from None
     pieces = [
         (is_field, _as_in_rows(word, columns) if is_field else word) for is_field, word in template.pieces
@@ -638,6 +642,7 @@ def _mapping(
                 other=other,
             ),
             told('Leave one of them empty: data.{other} = "" or data.messages_field = "".', other=other),
+            code="data.fields",
         )
     if response and response in prompt:
         raise RequestError(
@@ -647,6 +652,7 @@ def _mapping(
                 "Set one of them to another field; the rows have {names}.",
                 names=", ".join(map(repr, columns)),
             ),
+            code="data.fields",
         )
     if response or prompt:  # what is named as the one is not found as the other
         kept = tuple(name for name in found.prompt if name != response)
@@ -687,6 +693,7 @@ def _rejected(
                 "Set data.response_field to the preferred one; the rows have {names}.",
                 names=", ".join(map(repr, columns)),
             ),
+            code="data.fields",
         )
     return found
 
@@ -764,6 +771,7 @@ def _plain_plan(
                 prompt="{prompt}",
                 response="{response}",
             ),
+            code="data.template",
         )
     absent = [name for name in template.fields if name not in direct]
     strange = [name for name in absent if name not in ("prompt", "response", "system")]
@@ -783,6 +791,7 @@ def _plain_plan(
                 names=", ".join(map(repr, columns)),
             ),
             fix,
+            code="data.template-field",
         )
     for name in absent:
         there = (
@@ -803,6 +812,7 @@ def _plain_plan(
                 field=f"{{{answer}}}",
             ),
             told("Write the question first, or set data.response_field to the field that is the answer."),
+            code="data.template",
         )
     if not absent:  # the template's own names are all there is to read
         mapping = FieldMap(

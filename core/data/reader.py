@@ -96,6 +96,7 @@ class OpenedFile:
                 told("The data file cannot be read."),
                 told("{path}: {strerror}.", path=file.path, strerror=error.strerror or error),
                 told("Look at its rights."),
+                code="data.unreadable",
             ) from None
         self.start = self.records.place
 

@@ -38,7 +38,11 @@ def kl_by_layer(
     multiply_quickly(other)
     own, others = _layers(model), _layers(other)
     if own is None or others is None or len(own) != len(others):
-        raise StageError(told("The quantized model has other layers than the float one."), str(quantized))
+        raise StageError(
+            told("The quantized model has other layers than the float one."),
+            str(quantized),
+            code="quantize.verify",
+        )
     quiet = Reporter()
     expected = reference(of_model(model), rows, quiet)
     found = []

@@ -42,6 +42,7 @@ def fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
             told("There is nothing to evaluate yet."),
             told("{quantized} does not hold a model.", quantized=quantized),
             told("Make it first with: {command}", command=Do.of("run", lab.root)),
+            code="result.missing",
         )
     manifest = read_json(quantized / MANIFEST)
     adapter = lab.finetuned_dir(recipe.finetune.adapter)

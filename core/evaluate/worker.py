@@ -183,6 +183,7 @@ class OnnxModel(Model):
                     told("The ONNX model tells nothing of the tokens that it reads."),
                     told("Its graph gives the logits of the last token alone."),
                     told("Run optimize again."),
+                    code="onnx.config",
                 )
             yield logits
 

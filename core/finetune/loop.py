@@ -453,6 +453,7 @@ class Trainer:
                 setting2=Use("finetune.warmup_ratio"),
                 command=Do.of("data", "DIR"),
             ),
+            code="finetune.astray",
         )
 
     def _share_of(self, step: int) -> _Step:
@@ -605,6 +606,7 @@ class Trainer:
                 told("The model gives no numbers."),
                 told("Its loss on the held-out records is {mean} at step 0.", mean=mean),
                 told("Quantize again, with more bits or another algorithm."),
+                code="finetune.astray",
             )
         return Held(mean, dict(zip(self.objective.told, said, strict=True)))
 

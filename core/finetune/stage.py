@@ -40,6 +40,7 @@ def fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
             told("There is no quantized model to train on."),
             told("{base} does not hold one.", base=base),
             told("Make it first with: {command}", command=Do.of("run", lab.root, "quantize")),
+            code="result.missing",
         )
     manifest = read_json(base / MANIFEST)
     data = resolve_data_file(recipe, lab.root)
@@ -120,6 +121,7 @@ def _run(context: StageContext, report: Reporter) -> dict[str, Any]:
             told("The training made no adapter."),
             told("Olive left nothing in {folder}.", folder=folder),
             told("Run it again."),
+            code="finetune.verify",
         )
     base, tuned = result["eval_loss_base"], result["eval_loss_tuned"]
     if base is not None and tuned is not None:

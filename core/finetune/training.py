@@ -170,6 +170,7 @@ class Training:
                     setting=Use("data.max_seq_len"),
                     setting2=Use("data.eval_fraction"),
                 ),
+                code="data.no-rows",
             )
         most, between = self.options.turns, None
         if most > 1:
@@ -191,6 +192,7 @@ class Training:
                     "there are none."
                 ),
                 told('Raise data.eval_fraction, or set finetune.stop_early = 0 and finetune.keep = "last".'),
+                code="data.held-out",
             )
         start = tokenizer.start[0] if tokenizer.start else text.ids.get(text.bos)
         return train, held_out, JoinedTurns(most, between or (), start, limit, self.options.seed)

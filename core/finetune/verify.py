@@ -43,6 +43,7 @@ def check_tensors(peft_model: PeftModel, folder: Path) -> tuple[int, int]:
             told("The adapter does not fit the base."),
             told("{odd} and {count} others.", odd=odd[0], count=len(odd) - 1),
             AGAIN,
+            code="finetune.verify",
         )
     for name, tensor in saved.items():
         if tensor.shape != wanted[name].shape:
@@ -52,12 +53,13 @@ def check_tensors(peft_model: PeftModel, folder: Path) -> tuple[int, int]:
                 tuple=tuple(tensor.shape),
                 tuple2=tuple(wanted[name].shape),
             )
-            raise StageError(told("The adapter does not fit the base."), found, AGAIN)
+            raise StageError(told("The adapter does not fit the base."), found, AGAIN, code="finetune.verify")
         if not bool(torch.isfinite(tensor).all()):
             raise StageError(
                 told("The adapter has numbers that are not finite."),
                 name,
                 told("Lower {setting}.", setting=Use("finetune.learning_rate")),
+                code="finetune.verify",
             )
     if not any(bool(tensor.any()) for name, tensor in saved.items() if "lora_B" in name):
         raise StageError(
@@ -68,6 +70,7 @@ def check_tensors(peft_model: PeftModel, folder: Path) -> tuple[int, int]:
                 setting=Use("finetune.steps"),
                 setting2=Use("finetune.learning_rate"),
             ),
+            code="finetune.verify",
         )
     return len(saved), sum(tensor.numel() for tensor in saved.values())
 
@@ -94,11 +97,19 @@ def check_adapter(peft_model: PeftModel, folder: Path, prompt: list[int]) -> Che
     reloaded = reloaded_model(input_ids=ids, use_cache=False).logits.float()
 
     if not bool(torch.isfinite(reloaded).all()):
-        raise StageError(told("The tuned model gives no numbers."), told("Its logits are not finite."), AGAIN)
+        raise StageError(
+            told("The tuned model gives no numbers."),
+            told("Its logits are not finite."),
+            AGAIN,
+            code="finetune.verify",
+        )
     change = float((reloaded - base).abs().max())
     if change == 0:
         raise StageError(
-            told("The adapter changes no answer."), told("The logits are the base's to the last bit."), AGAIN
+            told("The adapter changes no answer."),
+            told("The logits are the base's to the last bit."),
+            AGAIN,
+            code="finetune.verify",
         )
     apart = float((reloaded - in_memory).abs().max())
     if apart > 0.02 * max(1.0, float(in_memory.std())):
@@ -106,5 +117,6 @@ def check_adapter(peft_model: PeftModel, folder: Path, prompt: list[int]) -> Che
             told("The saved adapter is not the one that was trained."),
             told("Reloaded, its logits are {apart:.3g} off.", apart=apart),
             AGAIN,
+            code="finetune.verify",
         )
     return Checked(matrices, numbers, change)

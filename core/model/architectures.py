@@ -154,6 +154,7 @@ def require(config: Mapping[str, Any], where: str) -> Verdict:
             told("No ONNX model can be made of this model."),
             told("{where}: {reason}.", where=where, reason=verdict.reason),
             verdict.hint,
+            code="model.architecture",
         )
     return verdict
 

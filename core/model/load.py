@@ -54,6 +54,7 @@ def cannot_load(path: Path, error: Exception, title: str) -> RequestError:
         title,
         told("{path}: {error}", path=path, error=first_line(error)),
         told("Fetch the model again, or use another."),
+        code="model.damaged",
     )
 
 

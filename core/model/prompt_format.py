@@ -107,6 +107,7 @@ def prompt_format(
             told("The template cannot be used."),
             told("data.template: {error}.", error=error),
             told('Set it to "auto", or add fields.'),
+            code="data.template",
         ) from None
     return PromptFormat(plain, tokenizer, why)
 

@@ -231,6 +231,7 @@ def _explain(error: Exception, name: str, revision: str | None) -> LabError:
                     name=name,
                     login=login,
                 ),
+                code="hub.gated",
             ),
         ),
         (
@@ -239,6 +240,7 @@ def _explain(error: Exception, name: str, revision: str | None) -> LabError:
                 told("The hub refused the token."),
                 told("{where}: HTTP {status}.", where=where, status=status),
                 login,
+                code="hub.sign-in",
             ),
         ),
         (
@@ -252,6 +254,7 @@ def _explain(error: Exception, name: str, revision: str | None) -> LabError:
                     endpoint=constants.ENDPOINT,
                 ),
                 told("Name a branch, tag or commit it has."),
+                code="hub.missing",
             ),
         ),
         (
@@ -260,6 +263,7 @@ def _explain(error: Exception, name: str, revision: str | None) -> LabError:
                 told("The hub has no such model."),
                 told("{where} does not exist, or is private.", where=where),
                 told("{advice} {login}", advice=_ADVICE, login=login),
+                code="hub.missing",
             ),
         ),
         (
@@ -274,6 +278,7 @@ def _explain(error: Exception, name: str, revision: str | None) -> LabError:
                 told(
                     "Unset HF_HUB_OFFLINE, or fetch the model elsewhere and set model.source to its folder."
                 ),
+                code="hub.offline",
             ),
         ),
         (
@@ -282,6 +287,7 @@ def _explain(error: Exception, name: str, revision: str | None) -> LabError:
                 told("The hub answered with an error."),
                 told("{where}: HTTP {status}.", where=where, status=status),
                 told("Try again in some minutes."),
+                code="hub.error",
             ),
         ),
         (
@@ -293,6 +299,7 @@ def _explain(error: Exception, name: str, revision: str | None) -> LabError:
                     "Check the network and HF_ENDPOINT; what was downloaded is kept and the next try goes on "
                     "from there."
                 ),
+                code="hub.unreachable",
             ),
         ),
     )

@@ -85,6 +85,7 @@ class ModelTokenizer:
                         "{folder} has no tokenizer.json, and none can be made of what it has.", folder=folder
                     ),
                     told("Use a copy of the model that has tokenizer.json."),
+                    code="model.tokenizer",
                 )
             return cls(backend, ends)
         from tokenizers import Tokenizer
@@ -96,6 +97,7 @@ class ModelTokenizer:
                 told("The model's tokenizer cannot be read."),
                 told("{file}: {error}.", file=file, error=error),
                 told("Fetch the model again."),
+                code="model.tokenizer",
             ) from None
 
     def _encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:

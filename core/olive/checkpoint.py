@@ -106,6 +106,7 @@ def load_model(
             told("There is not enough memory for the model."),
             told("{path} on {device}: {error}", path=path, device=device, error=first_line(error)),
             told("Close what else uses the memory, or use a smaller model."),
+            code="machine.memory",
         ) from error
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise cannot_load(path, error, told("The model cannot be loaded.")) from error

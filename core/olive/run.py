@@ -183,7 +183,9 @@ def run_workflow(
         if log.error is not None and not output.has_output_model():
             raise _failed(log.error, failure, hint, work) from log.error
     if not output.has_output_model():
-        raise StageError(failure, told("Olive says: {last_line}", last_line=log.last_line()), hint)
+        raise StageError(
+            failure, told("Olive says: {last_line}", last_line=log.last_line()), hint, code="olive.failed"
+        )
     # Its files are links to the same bytes by now; ONNX Runtime does not read some that have more than one name.
     shutil.rmtree(work / "olive-cache", ignore_errors=True)
     best = output.get_best_candidate()
@@ -232,6 +234,7 @@ def _failed(error: BaseException, title: str, hint: Hint, work: Path) -> LabErro
         if text
         else type(root).__name__,
         hint,
+        code="olive.failed",
     )
 
 

@@ -155,6 +155,7 @@ def read_layout(folder: Path) -> AdapterLayout:
             told("The ONNX model has no place for adapters."),
             told("{folder} is not there, or cannot be read.", folder=folder / LAYOUT_FILE),
             told("Make the model with: {run}", run=lab_command(folder, "run", "optimize")),
+            code="optimize.graph",
         ) from None
 
 
@@ -202,6 +203,7 @@ def read_lora(folder: Path) -> Lora:
             told("There is no adapter to optimize."),
             told("{folder} has no adapter_config.json with adapter_model.safetensors.", folder=folder),
             told("Make one with: {run}", run=lab_command(folder, "run", "finetune")),
+            code="adapter.missing",
         )
     refuse_links(folder)
     _refuse_other_kinds(folder, config)
@@ -213,6 +215,7 @@ def read_lora(folder: Path) -> Lora:
                 told("The adapter holds weights that are not LoRA matrices."),
                 told("{weights}: {key}.", weights=weights, key=key),
                 told("Only LoRA on linear layers can become inputs of the ONNX graph."),
+                code="adapter.kind",
             )
         found.setdefault(match[1], {})[match[2]] = tensor.float()
     for module, matrices in found.items():
@@ -220,9 +223,12 @@ def read_lora(folder: Path) -> Lora:
             raise RequestError(
                 told("The adapter is damaged."),
                 told("{weights}: A and B of {module} do not fit.", weights=weights, module=module),
+                code="adapter.damaged",
             )
     if not found:
-        raise RequestError(told("The adapter is empty."), str(weights), told("Run finetune again."))
+        raise RequestError(
+            told("The adapter is empty."), str(weights), told("Run finetune again."), code="adapter.damaged"
+        )
     try:
         pairs = {
             module: Pair(each["A"], each["B"], scale_of(config, module)) for module, each in found.items()
@@ -237,6 +243,7 @@ def read_lora(folder: Path) -> Lora:
                 error=first_line(error),
             ),
             told("Put back the file that the training wrote."),
+            code="adapter.damaged",
         ) from None
 
 
@@ -254,6 +261,7 @@ def _refuse_other_kinds(folder: Path, config: dict[str, Any]) -> None:
             told("This kind of adapter cannot be an input of the ONNX graph."),
             told("{folder}: {wrong}.", folder=folder, wrong=listed(wrong)),
             told("Train a plain LoRA adapter on linear layers."),
+            code="adapter.kind",
         )
 
 
@@ -293,6 +301,7 @@ def arrange(lora: Lora, layout: AdapterLayout) -> dict[str, torch.Tensor]:
                     kinds=", ".join(sorted(_kinds(at))),
                 ),
                 told("Train the adapter on these layers only."),
+                code="adapter.shape",
             )
         branch, part = at[module]
         if (pair.a.shape[1], pair.b.shape[0]) != (branch.size, part.size):
@@ -308,6 +317,7 @@ def arrange(lora: Lora, layout: AdapterLayout) -> dict[str, torch.Tensor]:
                     model_outputs=part.size,
                 ),
                 told("Run finetune again on this lab's quantized model."),
+                code="adapter.shape",
             )
     inputs: dict[str, torch.Tensor] = {}
     for branch in layout.branches:
@@ -380,6 +390,7 @@ def write_adapter_file(inputs: dict[str, torch.Tensor], dtype: str, path: Path) 
                 raise StageError(
                     told("The adapter's numbers do not fit {dtype}.", dtype=dtype),
                     told("{name} is not finite in this precision.", name=name),
+                    code="adapter.shape",
                 )
             values[name] = onnxruntime.OrtValue.ortvalue_from_numpy(array)
     _export(values, path)
@@ -423,6 +434,7 @@ def read_shapes(path: Path) -> Shapes:
             told("The adapter file cannot be read."),
             told("{path}: {error}", path=path, error=first_line(error)),
             told("Make it again: {run}", run=lab_command(path, "run", "optimize")),
+            code="adapter.damaged",
         ) from error
 
 
@@ -493,6 +505,7 @@ def check_adapter(model_folder: Path, adapter_file: Path) -> dict[str, Any]:
                 "Name one of those, or make it: {run}",
                 run=lab_command(model_folder, "run", "finetune", "optimize"),
             ),
+            code="adapter.missing",
         )
     layout = read_layout(model_folder)
     found = read_shapes(adapter_file)
@@ -523,6 +536,7 @@ def check_adapter(model_folder: Path, adapter_file: Path) -> dict[str, Any]:
                 "Make it again for this model: {run}",
                 run=lab_command(model_folder, "run", "finetune", "optimize"),
             ),
+            code="adapter.shape",
         )
     return note
 

@@ -67,6 +67,7 @@ def add_adapter(
             raise StageError(
                 told("The adapter file came out wrong."),
                 told("{problems}.", problems=listed(problems[:MOST], "; ")),
+                code="optimize.verify",
             )
         key, wanted = made_for(model_folder, layout, name)
         note = {

@@ -134,6 +134,7 @@ def _branches_of(
                     q=q,
                     kv=kv,
                 ),
+                code="optimize.graph",
             )
         starts = {"q_proj": (0, q), "k_proj": (q, kv), "v_proj": (q + kv, kv)}
         parts = [BranchPart(_named(module_of, item, kind), *place) for kind, place in starts.items()]
@@ -152,6 +153,7 @@ def _named(module_of: Any, item: Projection, kind: str = "") -> str:
                 kind=kind or item.kind,
                 layer=item.layer,
             ),
+            code="optimize.graph",
         )
     return module
 
@@ -201,6 +203,7 @@ def add_branches(model: Any, planned: list[tuple[Branch, list[Projection]]], dty
                         name=item.node.name,
                         other=items[0].node.name,
                     ),
+                    code="optimize.graph",
                 )
             at = item.node.name.rsplit("/", 1)[0]
             optional_input(output.name, [rank, output.size], [0, output.size])

@@ -182,6 +182,7 @@ def open_graph(
                 uncovered=uncovered[0] if uncovered else told("any linear layer"),
             ),
             told("This architecture is not supported yet; llama, mistral, phi3, qwen and gemma models are."),
+            code="optimize.graph",
         )
     cache = next(item for item in model.graph.input if item.name.startswith("past_key_values"))
     dtype = _DTYPES[cache.type.tensor_type.elem_type]

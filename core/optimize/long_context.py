@@ -219,4 +219,5 @@ def _wrong(place: int, apart: float, limit: float, windows: Sequence[int]) -> St
             "Nothing was published. Choose another model, or {precision}.",
             precision=Use("optimize.precision", "fp32"),
         ),
+        code="optimize.verify",
     )

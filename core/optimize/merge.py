@@ -77,6 +77,7 @@ def fold_in(
             told("The adapter has layers that the float model lacks."),
             told("{source} has no {next}.weight.", source=source, next=next(iter(left))),
             told("Set {adapters}.", adapters=Use("optimize.adapters", "switched")),
+            code="adapter.shape",
         )
     return target
 
@@ -103,6 +104,7 @@ def _folded(name: str, weight: torch.Tensor, pair: Pair, beside: torch.Tensor) -
                 shape=list(weight.shape),
                 wanted=[pair.b.shape[0], pair.a.shape[1]],
             ),
+            code="adapter.shape",
         )
     rows, columns = scales_between(weight.float(), beside)
     added = pair.scale * (pair.b @ pair.a) / rows[:, None] / columns

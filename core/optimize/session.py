@@ -24,7 +24,9 @@ def _explained(title: str, where: str = "") -> Iterator[None]:
     except LabError:
         raise  # a request to stop, which may come at any moment
     except Exception as error:
-        raise StageError(title, told("{where}{error}", where=where, error=first_line(error))) from error
+        raise StageError(
+            title, told("{where}{error}", where=where, error=first_line(error)), code="optimize.verify"
+        ) from error
 
 
 @dataclass(frozen=True)

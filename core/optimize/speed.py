@@ -37,7 +37,7 @@ def decoding_speed(
     require(config, str(checkpoint))
     target = require_target(optimize.device, optimize.provider, optimize.precision)
     if target.why:
-        raise MachineError(told("Its ONNX model cannot be run here."), target.why)
+        raise MachineError(told("Its ONNX model cannot be run here."), target.why, code="optimize.speed")
     work = context.work / "speed"
     try:
         folder, _ = build_base(
@@ -68,7 +68,9 @@ def decoding_speed(
                 break
         if not said or not seconds:
             raise MachineError(
-                told("Its speed cannot be measured."), told("It ends every answer with the first token.")
+                told("Its speed cannot be measured."),
+                told("It ends every answer with the first token."),
+                code="optimize.speed",
             )
         return said / seconds, folder_bytes(folder)
     finally:

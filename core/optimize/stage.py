@@ -69,6 +69,7 @@ def base_fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
             told("There is no quantized model yet."),
             told("{quantized_dir} does not exist.", quantized_dir=lab.quantized_dir),
             told("Run: {run}", run=Do.of("run", lab.root, "quantize")),
+            code="result.missing",
         )
     optimize = recipe.optimize
     return {
@@ -161,6 +162,7 @@ class _Run:
                     quantized_dir=self.lab.quantized_dir,
                 ),
                 told("Run: {run}", run=Do.of("run", self.lab.root, "finetune")),
+                code="adapter.other-base",
             )
 
     def _fits_base(self, finetuned: Path) -> bool:

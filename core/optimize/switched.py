@@ -479,6 +479,7 @@ def _projection(found: Mapping[str, Projection], output: str) -> Projection:
         raise StageError(
             told("The ONNX graph is not as expected."),
             told("It has no projection {args}.", args=missing.args[0]),
+            code="optimize.graph",
         ) from None
 
 
@@ -505,6 +506,7 @@ def _as(matrix: torch.Tensor, kind: str) -> torch.Tensor:
         raise StageError(
             told("The adapter's numbers do not fit {kind}.", kind=kind),
             told("Some are not finite in this precision."),
+            code="adapter.shape",
         )
     return made
 

@@ -69,11 +69,15 @@ def require_target(device: str, provider: str, precision: str) -> Target:
             (told("Set "), *either(Use("optimize.precision", each) for each in fitting), ".")
             if fitting
             else told("Choose another provider."),
+            code="optimize.precision",
         )
     target = _judge(device, provider, precision)
     if not target.can_build:
         raise MachineError(
-            told("A model for {provider} cannot be built here.", provider=provider), target.why, target.fix
+            told("A model for {provider} cannot be built here.", provider=provider),
+            target.why,
+            target.fix,
+            code="optimize.target",
         )
     return target
 

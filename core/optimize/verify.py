@@ -133,6 +133,7 @@ def choices(
             raise StageError(
                 told("The PyTorch model gives no numbers."),
                 told("Prompt {row}: its logits are not finite.", row=row + 1),
+                code="optimize.verify",
             )
         result.append(Choices(answer, at))
     return result
@@ -186,6 +187,7 @@ def demand(name: str, comparison: Comparison, tolerance: float) -> None:
             "Nothing was published. Set {precision} or quantize again.",
             precision=Use("optimize.precision", "fp32"),
         ),
+        code="optimize.verify",
     )
 
 

@@ -423,6 +423,7 @@ class _Run:
                 ),
                 told("{name} has {in_features} inputs.", name=name, in_features=linear.in_features),
                 told("Choose a group size that divides the inputs of every layer."),
+                code="model.group-size",
             )
         return grid
 

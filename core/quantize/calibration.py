@@ -51,6 +51,7 @@ def text_rows(path: Path, tokenizer: ModelTokenizer, count: int, longest: int, s
             told("The calibration file is not UTF-8 text."),
             told("{path}, byte {start}.", path=path, start=error.start),
             told("Save it as UTF-8."),
+            code="quantize.calibration-file",
         ) from None
     begin = list(tokenizer.start)
     ids = tokenizer.encode([Segment(text, False)]).ids[len(begin) :]

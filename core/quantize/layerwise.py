@@ -131,6 +131,7 @@ class LayerwiseModel:
             raise UnknownNames(
                 told("The model's weights do not have the names that its architecture gives them."),
                 f"{self.path}: no {missing[0]}.",
+                code="model.names",
             )
 
     # Loading

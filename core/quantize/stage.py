@@ -74,6 +74,7 @@ def calibration_file(recipe: Settled, lab_root: Path) -> Path:
             told("The calibration file does not exist."),
             told("quantize.calibration_file: {path}.", path=path),
             told("Put the file there, or leave the key empty to calibrate on the training records."),
+            code="quantize.calibration-file",
         )
     return path
 
@@ -182,7 +183,10 @@ def chosen_rows(
         rows = token_rows(choose(train, settings.calibration_samples, settings.seed), tokenizer, longest)
     if not rows:
         raise RequestError(
-            told("The calibration file has no text."), str(file), told("Give a file with records or text.")
+            told("The calibration file has no text."),
+            str(file),
+            told("Give a file with records or text."),
+            code="quantize.calibration-file",
         )
     tokens = sum(map(len, rows))
     if is_calibrated(settings.algorithm) and (len(rows) < FEW_ROWS or tokens < facts.hidden_size):
@@ -219,6 +223,7 @@ def eight_bit_layers(recipe: Settled, path: Path) -> list[str]:
                 names=", ".join(sorted(known)),
             ),
             told("Name some of those, or leave it empty."),
+            code="quantize.layers",
         )
     return [name for name in there if name.rsplit(".", 1)[-1] in kinds]
 
@@ -235,6 +240,7 @@ def passes(recipe: Settled, rows_file: Path, path: Path) -> dict[str, Any]:
         raise RequestError(
             told("There is no algorithm {algorithm}.", algorithm=repr(settings.algorithm)),
             "quantize.algorithm",
+            code="recipe.value",
         )
     options: dict[str, Any] = {
         **algorithm.olive,

@@ -52,7 +52,9 @@ def verify(
                 finite = bool(torch.isfinite(model(prompt, use_cache=False).logits).all())
         except RequestError as error:
             raise StageError(
-                told("The quantized model cannot be opened."), error.detail or error.title
+                told("The quantized model cannot be opened."),
+                error.detail or error.title,
+                code="quantize.verify",
             ) from error
         if not finite:
             raise StageError(
@@ -63,6 +65,7 @@ def verify(
                     setting=Use("quantize.group_size"),
                     setting2=Use("quantize.algorithm"),
                 ),
+                code="quantize.verify",
             )
         quality = compare(expected, of_model(model), measured, report)
     if not quality.similarity > 0.2:
@@ -78,6 +81,7 @@ def verify(
                 setting=Use("quantize.group_size"),
                 setting2=Use("quantize.algorithm"),
             ),
+            code="quantize.verify",
         )
     return quality
 

@@ -109,11 +109,16 @@ class ModelServer:
             raise MachineError(
                 told("The model is still loading."),
                 told("It took longer than {timeout:g} s.", timeout=timeout),
+                code="serve.loading",
             )
         if self._fault is not None:
             raise self._fault
         if not self.ready:
-            raise MachineError(told("The server was stopped."), told("The model was not loaded by then."))
+            raise MachineError(
+                told("The server was stopped."),
+                told("The model was not loaded by then."),
+                code="serve.stopped",
+            )
 
     def end(self) -> None:
         """Begin to end it, from a signal's handler too. Answers under way end, and their clients are told."""
@@ -175,7 +180,9 @@ class ModelServer:
         try:
             await model.load()
         except Refusal as error:
-            self._fault = model.error or MachineError(told("The model cannot be served."), str(error))
+            self._fault = model.error or MachineError(
+                told("The model cannot be served."), str(error), code="serve.model"
+            )
         finally:
             self._loaded.set()
 

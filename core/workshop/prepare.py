@@ -282,7 +282,11 @@ def _drawn(file: Path, count: int) -> list[str]:
         elif (place := draw.randrange(number + 1)) < count:
             kept[place] = (number, line)
     if not kept:
-        raise RequestError(told("The data file has no records to learn from."), told("{file}.", file=file))
+        raise RequestError(
+            told("The data file has no records to learn from."),
+            told("{file}.", file=file),
+            code="data.no-rows",
+        )
     return [line for _, line in sorted(kept)]
 
 

@@ -109,8 +109,25 @@ def codes_in_core() -> set[str]:
             given = [word.value for word in node.keywords if word.arg == "code"]
             if isinstance(node.func, ast.Name) and node.func.id == "Fault":
                 given.append(node.args[0])
-            found |= {str(each.value) for each in given if isinstance(each, ast.Constant) and each.value}
-    return found
+            for code in given:
+                # Behind an "or", or for want of another.
+                words = {str(each.value) for each in ast.walk(code) if isinstance(each, ast.Constant)}
+                found |= words if isinstance(code, ast.Constant) else {word for word in words if "." in word}
+    return found - {""}
+
+
+def test_every_error_has_a_code() -> None:
+    kinds = ("LabError", "RequestError", "StageError", "MachineError", "ChatError", "UnknownNames")
+    without = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in (ROOT / "core").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in kinds
+        and not any(word.arg == "code" for word in node.keywords)
+    ]
+    assert not without, "programs branch on codes"
 
 
 def test_every_code_of_an_error_is_explained() -> None:
