@@ -231,6 +231,21 @@ async def test_what_starting_does_is_named(lab: Lab, monkeypatch: pytest.MonkeyP
         await until(pilot, lambda: "Looking first" not in screen_text(app))
 
 
+async def test_nothing_is_started_on_a_terminal_too_small_to_see_it(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    async with opened(lab.root, "quantize", size=(40, 10)) as (app, pilot):
+        monkeypatch.setattr(app.current, "action_run", lambda: sizes.append(app.size.width))
+        await until(pilot, lambda: "too small" in screen_text(app))
+        await pilot.press("f8", "r")
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: "Run Quantize" in screen_text(app))
+        await pilot.press("f8")
+        await until(pilot, lambda: 80 in sizes)
+    assert sizes == [80]
+
+
 async def test_a_run_that_would_replace_a_result_asks(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[str] = []
     monkeypatch.setattr(Lab, "start", lambda self, stage, **more: started.append(stage))

@@ -469,6 +469,8 @@ class StageScreen(StepScreen):
             return self._can_search
         if action == "where":
             return self._may_go
+        if action in ("run", "stop") and self.has_class("-too-small"):
+            return False  # nobody starts or stops what is not to be seen
         if action not in ("run", "stop", "log", "settings", "copy_report"):
             return super().check_action(action, parameters)
         if not self.is_attached:
