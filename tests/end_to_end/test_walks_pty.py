@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import sys
 from functools import partial
@@ -19,7 +18,6 @@ from tests.tiny_models import make_tiny
 from tests.tui.ptys import Terminal
 
 WIZARD = (sys.executable, "-m", "core.cli")
-STEPS = 40
 
 pytestmark = pytest.mark.xdist_group("walks")  # its lab is made once
 
@@ -269,36 +267,6 @@ def test_base_and_tuned_answer_side_by_side(made: Lab, tmp_path: Path) -> None:
     assert base["answer"] != tuned["answer"]
     for text, answer in ((left, base["answer"]), (right, tuned["answer"])):
         assert "".join(answer.split()) in "".join(text.split())
-
-
-@pytest.mark.slow
-def test_a_training_is_stopped_and_goes_on(made: Lab, tmp_path: Path) -> None:
-    # Steps of a quarter of a second: the keys that stop it come long before the last.
-    made.set({"finetune.steps": STEPS, "finetune.batch_size": 24, "finetune.turns": 8})
-    with Terminal((*WIZARD, str(made.root)), tmp_path) as terminal:
-        finetune_again(terminal)
-        terminal.until(f" of {STEPS}", 300)
-        terminal.send("f9")
-        terminal.until("Stop finetune-002?", 60)
-        terminal.until("[ Stop it x ]", 60)
-        terminal.send("x")
-        terminal.until("Stopped  finetune-002", 300)
-        stopped = made.folder.jobs_dir / "finetune-002" / "done.json"
-        reached = re.search(r"step (\d+) of", json.loads(stopped.read_text())["error"]["detail"])
-        assert reached is not None
-        terminal.until(f"[ Go on from step {reached.group(1)} F8 ]", 60)
-        terminal.send("f8")
-        terminal.until("A run replaces", 60)
-        terminal.send("r")
-        terminal.until("Done  finetune-003", 400)
-        terminal.until(f"Went on from step  {reached.group(1)}", 60)
-        terminal.send("q")
-        assert terminal.until_over() == 0
-    job = made.job("finetune")
-    assert (job.id, job.state) == ("finetune-003", "succeeded")
-    assert job.result is not None
-    assert job.result["steps"] == STEPS
-    assert 0 < int(reached.group(1)) < STEPS
 
 
 @pytest.mark.slow

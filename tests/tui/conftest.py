@@ -30,9 +30,13 @@ CHECKS = [
 
 
 @pytest.fixture(autouse=True)
-def _quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No machine is looked at, nothing waits for a clock, and a Pilot waits until the app has settled."""
+def _quiet(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No machine is looked at, nothing waits for a clock, and a Pilot waits until the app has settled.
+
+    The wizard keeps a person's settings, such as the language, and no test leaves them to another.
+    """
     install(monkeypatch)
+    monkeypatch.setenv("OLIVEPRESS_CONFIG", str(tmp_path_factory.mktemp("config")))
     monkeypatch.setattr("core.check.run_checks", fake_checks)
     monkeypatch.setattr("core.check.terminal.judge", lambda *_: CHECKS[-1])
     monkeypatch.setattr("core.check.require", lambda lab, stages, **more: None)

@@ -66,19 +66,21 @@ def test_while_it_runs_nothing_that_has_the_focus_does_harm(controller: StageCon
 
 
 @pytest.mark.parametrize(
-    ("state", "train", "word"),
+    ("state", "metrics", "word"),
     [
-        ("succeeded", (), "Run again"),
-        ("cancelled", ((1.0, 2.0),), "Go on"),
-        ("cancelled", (), "Run again"),
-        ("crashed", ((1.0, 2.0),), "Go on"),
-        ("failed", ((1.0, 2.0),), "Try again"),
+        ("succeeded", {}, "Run again"),
+        ("cancelled", {"checkpoint": 17.0}, "Go on from step 17"),
+        ("cancelled", {}, "Run again"),
+        ("crashed", {"checkpoint": 17.0}, "Go on from step 17"),
+        ("crashed", {}, "Try again"),
+        ("failed", {"checkpoint": 17.0}, "Try again"),
     ],
 )
-def test_the_run_button_says_what_it_does(
-    controller: StageController, state: str, train: tuple[tuple[float, float], ...], word: str
+def test_the_run_button_says_what_it_does_and_that_it_goes_on_where_there_is_something_to_go_on_from(
+    controller: StageController, state: str, metrics: dict[str, float], word: str
 ) -> None:
-    assert controller.state(snapshot(job(state, train=train)), None, {}).run == word
+    view = job(state, train=((1.0, 2.0),), metrics=metrics)
+    assert controller.state(snapshot(view), None, {}).run == word
 
 
 def test_a_new_job_is_shown_whatever_was_shown_before(controller: StageController) -> None:
@@ -108,8 +110,6 @@ def test_what_a_run_would_replace_is_that_of_the_same_adapter(lab: Lab, controll
 def test_the_time_stands_on_the_button_of_a_whole_run_alone(controller: StageController) -> None:
     controller.takes = 9000
     assert controller.state(snapshot(), None, {}).run == "Run Finetune, about 2.5 h"
-    ended = job("cancelled", train=((1.0, 2.0),))
-    assert controller.state(snapshot(ended), None, {}).run == "Go on"
-    kept = ended._replace(metrics={"checkpoint": 17.0})
+    kept = job("cancelled", metrics={"checkpoint": 17.0})
     assert controller.state(snapshot(kept), None, {}).run == "Go on from step 17"
     assert controller.state(snapshot(made=frozenset()), None, {}).run == "Run Finetune"

@@ -115,6 +115,7 @@ async def test_crashed_shows_the_end_of_the_log(lab: Lab) -> None:
     async with opened(lab.root, "finetune") as (app, pilot):
         await until(pilot, lambda: "CRASHED" in screen_text(app))
         await until(pilot, lambda: "training 8/100" in screen_text(app))
+        assert "The next run goes on from step 40." in screen_text(app)
 
 
 async def test_a_running_job_is_followed_as_it_goes(lab: Lab) -> None:

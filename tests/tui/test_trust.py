@@ -22,7 +22,10 @@ or through a pseudo-terminal (``end_to_end/``); what no key reaches, such as a s
    in status                           core/test_stale.py::test_status_tells_it_in_words_and_json
    in the report                       core/test_stale.py::test_report_and_upload_tell_it
 3. Stop asks once, never the default   tui/test_trust.py::test_stop_is_never_where_enter_goes
-   its step is kept, it goes on        end_to_end/test_walks_pty.py::test_a_training_is_stopped_and_goes_on
+   by keys, by SIGTERM, SIGKILL and Ctrl-C: where it stands, where it goes on, and nothing lost
+        end_to_end/test_stops_pty.py::test_a_training_stopped_by_keys_and_by_signals_ends_as_one_that_nobody_stopped
+   a kill before the first checkpoint
+        tui/test_stage_controller.py::test_the_run_button_says_what_it_does_and_that_it_goes_on_where_there_is_something_to_go_on_from
    the worker alone decides when       core/jobs/test_faults.py::test_signals_wait_as_long_as_a_stop_takes
    SIGTERM and Ctrl-C do the same
         core/finetune/test_loop.py::test_a_stop_says_where_and_the_next_run_goes_on_from_there

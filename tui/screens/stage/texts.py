@@ -39,8 +39,8 @@ def _no_more(result: Values) -> list[Content]:
 
 
 def goes_on(job: JobView) -> bool:
-    """Whether the next run goes on where this one ended."""
-    return job.state in ("cancelled", "crashed") and bool(job.train)
+    """Whether the next run goes on from a checkpoint of this one."""
+    return job.state in ("cancelled", "crashed") and "checkpoint" in job.metrics
 
 
 def _run(step: Step, job: JobView | None) -> str:
@@ -48,8 +48,7 @@ def _run(step: Step, job: JobView | None) -> str:
     if job is None:
         return _("Run {title}", title=step.title)
     if goes_on(job):
-        kept = job.metrics.get("checkpoint")
-        return _("Go on") if kept is None else _("Go on from step {step}", step=number(kept))
+        return _("Go on from step {step}", step=number(job.metrics["checkpoint"]))
     return _("Run again") if job.state in ("succeeded", "cancelled") else _("Try again")
 
 
