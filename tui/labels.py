@@ -166,10 +166,6 @@ def headline(view: JobView, now: float, changed: bool) -> Content:
         parts.append(Content(f"  {told}"))
     if view.state == "cancelling":
         parts.append(Content("  " + _("it stops once it is safe")))
-    if view.state == "crashed" and "checkpoint" in view.metrics:
-        # The button says it as well, below what is told of the crash.
-        kept = number(view.metrics["checkpoint"])
-        parts.append(Content("  " + _("The next run goes on from step {kept}.", kept=kept)))
     if view.state == "succeeded" and changed:
         parts.append(("  " + _("settings have changed since"), "$text-warning"))
     return Content.assemble(*parts)

@@ -116,9 +116,7 @@ def test_a_training_stopped_by_keys_and_by_signals_ends_as_one_that_nobody_stopp
         trains(terminal, 4, after=by_term + 5)
         os.kill(worker(lab, 4), signal.SIGKILL)
         terminal.until("CRASHED  finetune-004", 60)
-        found = re.search(r"The next run goes on from step (\d+)\.", said(terminal))
-        assert found is not None, terminal.text
-        by_kill = int(found[1])
+        by_kill = goes_on_from(terminal)
         assert by_term < by_kill < STEPS
         assert by_kill % SAVE_STEPS == 0
         assert "it was killed (SIGKILL)" in said(terminal)

@@ -10,7 +10,7 @@ import pytest
 from textual.widgets import Input
 
 from core.azure.signin import Choice
-from core.errors import LabError
+from core.errors import Do, LabError
 from core.lab import Lab
 from tests.snapshots.conftest import Compare
 from tests.snapshots.test_snapshots import IDS, LOW, SIZES, at, pinned
@@ -38,7 +38,11 @@ PROMPT = {
 REFUSED = LabError(
     "Your organisation does not allow signing in this way (conditional access).",
     "AADSTS53003",
-    "Run az login on this machine, then: olivepress login --method cli. Or ask for a service principal.",
+    (
+        "Run az login on this machine, then: ",
+        Do("login", ("--method", "cli")),
+        ". Or ask for a service principal.",
+    ),
 )
 ERROR = {
     "title": "You have no right to the workspace's storage.",

@@ -34,7 +34,7 @@ from core.chat.protocol import (
     from_wire,
     to_wire,
 )
-from core.errors import LabError, RequestError, StageError
+from core.errors import Do, LabError, RequestError, StageError
 from core.lab import Lab
 from tests.tui.labs import made
 
@@ -111,7 +111,7 @@ class Puppet:
         elif isinstance(message, SetAdapter):
             why = self.ready.refused.get(message.adapter) if isinstance(self.ready, Ready) else None
             title = f"The adapter {message.adapter} does not fit the model."
-            refused = RequestError(title, why or "", "Make it again: olivepress run optimize")
+            refused = RequestError(title, why or "", ("Make it again: ", Do.of("run", ".", "optimize")))
             self._settle(call, refused if why else Adapted(message.adapter, 0.012))
         elif isinstance(message, Score):
             self._settle(call, Scored(self.losses[message.adapter], 12))

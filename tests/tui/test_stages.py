@@ -115,7 +115,7 @@ async def test_crashed_shows_the_end_of_the_log(lab: Lab) -> None:
     async with opened(lab.root, "finetune") as (app, pilot):
         await until(pilot, lambda: "CRASHED" in screen_text(app))
         await until(pilot, lambda: "training 8/100" in screen_text(app))
-        assert "The next run goes on from step 40." in screen_text(app)
+        assert "[ Go on from step 40 F8 ]" in screen_text(app)
 
 
 async def test_a_running_job_is_followed_as_it_goes(lab: Lab) -> None:
@@ -195,8 +195,9 @@ async def test_stop_asks_the_job_to_stop(lab: Lab) -> None:
         await pilot.press("f9", "x")
         await until(pilot, lambda: "Stopping" in screen_text(app))
         assert (job.folder / "cancel").exists()
+        job.event("metric", name="checkpoint", step=45, value=45)
         job.end("cancelled", error={"title": "finetune-001 was cancelled."})
-        await until(pilot, lambda: "Go on" in screen_text(app))
+        await until(pilot, lambda: "Go on from step 45" in screen_text(app))
 
 
 async def test_a_run_that_went_on_has_its_whole_curve(lab: Lab) -> None:

@@ -16,6 +16,7 @@ from tests.tui.conftest import opened, screen_text, until
 from tui.screens.upload import UploadScreen
 from tui.screens.upload_dialogs import PlanScreen, SignInScreen, WorkspaceScreen
 from tui.widgets.button import Button
+from tui.widgets.safe import Plain
 
 
 @pytest.fixture
@@ -129,7 +130,10 @@ async def test_a_refusal_is_read_on_the_dialog(azure: World, bare: Lab) -> None:
         await until(pilot, lambda: isinstance(app.screen, SignInScreen))
         await pilot.press("down", "enter")
         await until(pilot, lambda: "AADSTS53003" in screen_text(app))
-        assert "az login" in screen_text(app)
+        told = app.screen.query_one("#said", Plain).text
+        assert "Run az login on this machine, then: s in step 7 (Upload)." in told, (
+            "no command: what it is here"
+        )
 
 
 async def test_no_workspace_to_see_is_told(

@@ -28,7 +28,7 @@ from tui.widgets.safe import Plain
 class SendScreen(Working):
     """What a run elsewhere would send, its cost and its file. Gives ``{"send": True}``, or None."""
 
-    AUTO_FOCUS = "#plan"
+    AUTO_FOCUS = "#close"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f8,r", "send", N_("Send"), show=False),
         Binding("s", "sign_in", N_("Sign in"), show=False),
@@ -57,6 +57,7 @@ class SendScreen(Working):
         self._look()
 
     def _look(self) -> None:
+        self.query_one("#plan").visible = False  # nothing has the focus that has nothing in it
         self.begin(
             self._words, _("Looking at the machine, the records and what of them is in Azure already …")
         )
@@ -69,8 +70,14 @@ class SendScreen(Working):
         self.said.show(clean("\n".join(told)))
         text = "\n".join(clean(shown(line), keep_newlines=False) for line in plan_contents(result))
         self.query_one("#plan-text", Plain).show(f"{text}\n\njob.yml\n\n{clean(str(result['file']))}")
+        self.query_one("#plan").visible = True
         self.query_one("#send").display = True
         self.query_one("#send").focus()
+
+    def failed(self, error: LabError) -> None:
+        """It was refused: most often for who is signed in."""
+        super().failed(error)
+        self.query_one("#sign-in").focus()
 
     def action_send(self) -> None:
         """Send it, once it was shown."""

@@ -14,9 +14,10 @@ from textual.content import Content
 from textual.widgets import Input
 from textual.worker import Worker
 
-from core.errors import LabError, said, text_of
+from core.errors import LabError, text_of
 from core.language import N_, _, shown
 from core.text import clean
+from tui.actions import in_words
 from tui.child import Commands
 from tui.figures import duration, human_bytes
 from tui.screens.dialogs import Dialog, Scrolled
@@ -112,7 +113,7 @@ class Working(Dialog[dict[str, Any] | None]):
         if error.detail:
             parts.append(Content(f"\n{clean(shown(error.detail))}"))
         if error.hint:
-            parts += [("\n" + _("What to do:") + " ", "bold"), Content(clean(said(error.advice)))]
+            parts += [("\n" + _("What to do:") + " ", "bold"), Content(clean(in_words(error.advice)))]
         self.said.show(Content.assemble(*parts))
         self.said.add_class("-wrong")
 

@@ -26,10 +26,10 @@ class Button(Widget, can_focus=True):
     Button { width: auto; height: 1; margin: 0 1 0 0; background: $panel; color: $foreground; }
     Button.-primary { background: $primary 22%; color: $text-primary; text-style: bold; }
     Button:focus { background: $primary; color: $background; text-style: bold; }
-    Button:disabled { text-style: dim; }
     Button:ansi { background: ansi_default; color: ansi_default; }
     Button:ansi.-primary { text-style: bold; }
     Button:ansi:focus { text-style: bold reverse; }
+    Button:disabled, Button:ansi:disabled { text-style: dim; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter,space", "press", "Press", show=False)]

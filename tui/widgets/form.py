@@ -269,6 +269,8 @@ class Form(Vertical):
     Form #follows { height: auto; display: none; padding: 0 1; }
     Form #followed { color: $text-warning; }
     Form #fold { margin: 0 0 0 1; background: $background; }
+    Form.-roomy Field { height: auto; }
+    Form.-roomy .field-help { height: auto; max-height: 3; text-wrap: wrap; }
     """
 
     class Edited(Message):
@@ -472,6 +474,7 @@ class Form(Vertical):
 
     def show_all(self, room: bool) -> None:
         """Where there is room for all settings, all are shown until somebody folds or unfolds them."""
+        self.set_class(room, "-roomy")
         if self._more and not self._by_hand and room != self.has_class("-open"):
             self.unfold(room)
 
