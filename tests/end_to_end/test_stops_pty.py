@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,16 @@ SAVE_STEPS = 7
 
 
 @pytest.fixture
-def lab(quantized_tiny_lab: Path, tmp_path: Path) -> Lab:
+def lab(quantized_tiny_lab: Path, tmp_path: Path) -> Iterator[Lab]:
     """A lab that can finetune, and keeps a checkpoint every few steps."""
     shutil.copytree(quantized_tiny_lab, tmp_path / "lab")
     lab = Lab.open(tmp_path / "lab")
     lab.set({"finetune.steps": STEPS, "finetune.save_steps": SAVE_STEPS})
-    return lab
+    yield lab
+    for job in lab.jobs():
+        if job.active:
+            job.cancel()
+            job.wait(timeout=60)
 
 
 @pytest.fixture

@@ -15,13 +15,15 @@ from textual.theme import Theme
 from textual.widget import Widget
 
 from core.lab import Lab
-from tests.tui.conftest import opened, until
+from tests.tui.conftest import opened, screen_text, until
 from tests.tui.labs import job_in, made
 from tui.app import OlivePressApp
 from tui.theme import ANSI, DARK, LIGHT, QUIET
 from tui.widgets.button import Button
+from tui.widgets.form import Form
+from tui.widgets.line import Line
 from tui.widgets.row import FlowingRow
-from tui.widgets.safe import bare_paths
+from tui.widgets.safe import Plain, bare_paths
 
 TUI = Path(__file__).parents[2] / "tui"
 PICTURES = TUI.parent / "docs" / "pictures"
@@ -226,6 +228,46 @@ class Buttons(App[None]):
         yield FlowingRow(
             *(Button("x" * long, id=f"b{place}") for place, long in enumerate((20, 4, 9, 22, 3, 30, 1)))
         )
+
+
+async def test_without_colour_what_cannot_be_pressed_is_dim_and_what_is_selected_is_reversed(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with opened(lab.root, "finetune") as (app, pilot):
+        await until(pilot, lambda: isinstance(app.focused, Button))
+        run, switch = (app.current.query_one(f"#{name}", Button).rich_style for name in ("run", "search"))
+        assert run.dim
+        assert not run.bold
+        assert not switch.dim
+        field = app.current.query_one("#set-finetune-adapter", Line)
+        assert field.get_component_rich_style("input--selection").reverse
+
+
+def cut_off(app: OlivePressApp) -> list[str]:
+    """What stands beside settings and is not to be read to its end."""
+    lines = screen_text(app).splitlines()
+    wrong = []
+    for each in app.current.query(".field-help").results(Plain):
+        place = each.region
+        seen = [line[place.x : place.right] for line in lines[place.y : place.bottom]]
+        if place and " ".join(" ".join(seen).split()) != " ".join(each.text.split()):
+            wrong.append(each.text)
+    return wrong
+
+
+@pytest.mark.parametrize("step", ["data", "finetune"])
+async def test_on_a_high_terminal_what_is_said_beside_the_settings_is_not_cut_off(
+    lab: Lab, step: str
+) -> None:
+    made(lab, ("quantize",))
+    async with opened(lab.root, step, size=(200, 60)) as (app, pilot):
+        await until(pilot, lambda: isinstance(app.focused, Button))
+        assert len([each for each in app.current.query(".field-help") if each.region]) > 8
+        assert cut_off(app) == []
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: not app.current.query_one(Form).has_class("-roomy"))
+        assert all(each.region.height <= 1 for each in app.current.query(".field-help"))
 
 
 def is_wide(app: App[None], width: int) -> bool:

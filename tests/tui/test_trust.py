@@ -46,6 +46,7 @@ or through a pseudo-terminal (``end_to_end/``); what no key reaches, such as a s
         tui/test_actions.py::test_what_cannot_succeed_can_be_run_once_something_is_other
    nor past a check                    core/check/test_probes.py::test_require_names_what_failed_and_what_to_do
    keys and buttons, not commands      tui/test_actions.py::test_the_wizard_says_no_command_of_its_own
+   nor in what Azure refuses           tui/test_upload_screen.py::test_a_refusal_is_read_on_the_dialog
 6. Next leads where it says            tui/test_trust.py::test_next_leads_where_its_button_says
    laid out again on resize            tui/test_frame.py::test_a_screen_laid_out_again_is_as_one_opened_at_that_size
    through a terminal                  end_to_end/test_walks_pty.py::test_the_terminal_is_resized_on_a_finished_step

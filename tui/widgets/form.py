@@ -270,7 +270,7 @@ class Form(Vertical):
     Form #followed { color: $text-warning; }
     Form #fold { margin: 0 0 0 1; background: $background; }
     Form.-roomy Field { height: auto; }
-    Form.-roomy .field-help { height: auto; max-height: 3; text-wrap: wrap; }
+    Form.-roomy .field-help { height: auto; text-wrap: wrap; }
     """
 
     class Edited(Message):
