@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from textual.widgets import Input
 
+from core import errors
 from core.azure.signin import Choice
-from core.errors import Do, LabError
+from core.errors import LabError
 from core.lab import Lab
 from tests.snapshots.conftest import Compare
 from tests.snapshots.test_snapshots import IDS, LOW, SIZES, at, pinned
@@ -40,7 +41,7 @@ REFUSED = LabError(
     "AADSTS53003",
     (
         "Run az login on this machine, then: ",
-        Do("login", ("--method", "cli")),
+        errors.Do("login", ("--method", "cli")),
         ". Or ask for a service principal.",
     ),
 )
