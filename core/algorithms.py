@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from core.language import N_
@@ -25,7 +25,7 @@ class Algorithm(NamedTuple):
 
     title: str
     advice: str
-    olive: Mapping[str, Any] = field(default_factory=dict)
+    olive: Mapping[str, Any] = MappingProxyType({})
     calibrated: bool = False
     seeded: bool = False
     search: float = 0.0

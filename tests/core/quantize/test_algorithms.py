@@ -5,6 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from core.algorithms import ALGORITHMS
+from core.quantize.sample import can_sample
+
 ADDED = """
 from pathlib import Path
 import core.algorithms as algorithms
@@ -36,6 +39,11 @@ assert algorithm.words("half") == "Half - for this test"
 assert TEXTS["quantize"].advice({"quantize.algorithm": "half"}, Snapshot()) == "It needs nothing."
 print("all")
 """
+
+
+def test_what_keeps_the_weights_has_no_pass() -> None:
+    assert dict(ALGORITHMS["none"].olive) == {}
+    assert not can_sample("none")
 
 
 def test_an_algorithm_more_is_one_entry() -> None:
