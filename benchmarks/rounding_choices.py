@@ -38,7 +38,7 @@ class Choice:
 
     Attributes:
         in_order: a matrix is calibrated on what the rounded matrices before it in its own layer give, too.
-        correct: share of the earlier layers' errors that each matrix makes up for (GPTAQ).
+        correction: the pass's own setting (GPTAQ).
         sweeps: passes of coordinate descent over the codes after GPTQ.
         scales: before each pass the groups' scales are solved for, given the codes.
         damping: GPTQ's, in place of the default.
@@ -55,7 +55,7 @@ class Choice:
     name: str
     method: str = "awq+gptq"
     in_order: bool = False
-    correct: float = 0.0
+    correction: float = 0.0
     sweeps: int = 0
     scales: bool = False
     damping: float | None = None
@@ -71,28 +71,25 @@ class Choice:
 CHOICES = (
     Choice("as it is"),
     Choice("in order", in_order=True),
-    Choice("gptaq quarter", correct=0.25),
-    Choice("gptaq half", correct=0.5),
-    Choice("gptaq", correct=1.0),
-    Choice("in order gptaq half", in_order=True, correct=0.5),
-    Choice("in order gptaq", in_order=True, correct=1.0),
+    Choice("gptaq quarter", correction=0.25),
+    Choice("gptaq half", correction=0.5),
+    Choice("gptaq", correction=1.0),
     Choice("descent", sweeps=2),
     Choice("descent and scales", sweeps=2, scales=True),
-    Choice("in order gptaq half descent and scales", in_order=True, correct=0.5, sweeps=2, scales=True),
     Choice("damping 0.05", damping=0.05),
     Choice("general text too", general=True),
     Choice("all rows", rows=1 << 20),
     Choice("its own text too", own=64),
     Choice("all rows and its own text", rows=1 << 20, own=64),
     Choice("all rows and general text", rows=1 << 20, general=True),
-    Choice("all rows, gptaq quarter", rows=1 << 20, correct=0.25),
-    Choice("all rows and general text, gptaq quarter", rows=1 << 20, general=True, correct=0.25),
+    Choice("all rows, gptaq quarter", rows=1 << 20, correction=0.25),
+    Choice("all rows and general text, gptaq quarter", rows=1 << 20, general=True, correction=0.25),
     Choice("rotated values", turn_values=True),
     Choice("rotated", turn_values=True, turn_stream=True),
     Choice("rotated gptq", "gptq", turn_values=True, turn_stream=True),
     Choice("learnt from nearest", "awq", learn=200),
     Choice("learnt", learn=200),
-    Choice("gptaq quarter learnt", correct=0.25, learn=200),
+    Choice("gptaq quarter learnt", correction=0.25, learn=200),
     Choice("5 % more", eight=0.05),
     Choice("10 % more", eight=0.10),
 )
@@ -383,50 +380,27 @@ def solved_scales(
 
 
 @contextmanager
-def exact_products() -> Iterator[None]:
-    """Products in float32 even where the pass lets a GPU use TF32: what is divided by small numbers later."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
-
-
-@contextmanager
 def tried(choice: Choice) -> Iterator[None]:
     """Within it, quantizing does as ``choice`` says."""
     from olive.common.utils import set_attr
 
+    from core.algorithms import ALGORITHMS
     from core.olive.checkpoint import store
     from core.quantize import awq
     from core.quantize.awq_folds import find_folds
 
-    class Stats(awq.LayerStats):
-        """Remembers by what each input was divided."""
-
-        def __init__(self, linears: Sequence[nn.Linear], folds: Sequence[Any]) -> None:
-            super().__init__(linears, folds)
-            self.scales: dict[nn.Linear, Tensor] = {}
-
-        def rescale(self, linear: nn.Linear, scales: Tensor) -> None:
-            super().rescale(linear, scales)
-            self.scales[linear] = scales
-
-    def inputs(
-        run: Any, index: int, batch: Any, wanted: Sequence[nn.Linear]
-    ) -> tuple[Tensor, dict[Any, Tensor]]:
-        seen: dict[Any, Tensor] = {}
+    def inputs(run: Any, index: int, batch: Any, wanted: nn.Linear) -> Tensor:
+        seen = []
 
         def look(linear: nn.Linear, given: tuple[Any, ...]) -> None:
-            seen[linear] = given[0].flatten(0, -2).index_select(0, batch.real)
+            seen.append(given[0].flatten(0, -2).index_select(0, batch.real))
 
-        hooks = [each.register_forward_pre_hook(look) for each in wanted]
+        hook = wanted.register_forward_pre_hook(look)
         try:
-            return run.model.run_layer(index, batch), seen
+            run.model.run_layer(index, batch)
         finally:
-            for hook in hooks:
-                hook.remove()
+            hook.remove()
+        return seen[0].float()
 
     def layer_of(run: Any, index: int, work: Any) -> None:
         model = run.model
@@ -436,46 +410,26 @@ def tried(choice: Choice) -> Iterator[None]:
         grids = {linear: run._grid(linear) for linear in linears}
         damping = choice.damping or run.config.damp_percent
         folds, _ = find_folds(view, model.wrapper.head_dim)
-        stats = Stats(linears, folds)
+        stats = awq.LayerStats(linears, folds)
         firsts = list(dict.fromkeys(stats._of.values()))
-        if index == 0:
-            run.floats = [batch.hidden for batch in work]
-        float_inputs = []
-        if choice.correct or choice.learn:
-            for number, batch in enumerate(work):
-                quantized_input, batch.hidden = batch.hidden, run.floats[number]
-                run.floats[number], seen = inputs(run, index, batch, firsts)
-                float_inputs.append(seen)
-                batch.hidden = quantized_input
         outputs = stats.collect(model, index, work)
+        floats = outputs if index == 0 else [batch.exact for batch in work]
         master = {linear: linear.weight.data.float() for linear in linears}
         for fold in folds if run.config.scale else ():
             run._fold(fold, index, work[0], outputs[0], master, stats, grids)
         made: dict[nn.Linear, Any] = {}
         whole = dict(master)
         for first in firsts:
-            gram, moved = stats.gram(first), None
+            gram = stats.gram(first)
             assert gram is not None
-            if choice.correct or (choice.in_order and first is not firsts[0]):
-                gram, moved = torch.zeros_like(gram), torch.zeros_like(gram)
-                for number, batch in enumerate(work):
-                    got = inputs(run, index, batch, [first])[1][first].float()
+            if choice.in_order and first is not firsts[0]:
+                gram = torch.zeros_like(gram)
+                for batch in work:
+                    got = inputs(run, index, batch, first)
                     gram.addmm_(got.T, got)
-                    if choice.correct:
-                        want = float_inputs[number][first].float()
-                        if first in stats.scales:
-                            want = want / stats.scales[first]
-                        with exact_products():
-                            moved.addmm_(got.T, want - got)
             for linear in [each for each in linears if stats._of[each] is first]:
                 run.report.check_cancelled()
-                weight = master.pop(linear)
-                if choice.correct and moved is not None:
-                    damped = gram.clone()
-                    damped.diagonal().add_(damping * gram.diagonal().mean())
-                    with exact_products():
-                        factor = torch.linalg.cholesky(damped)
-                        weight = weight + choice.correct * torch.cholesky_solve(moved @ weight.T, factor).T
+                weight = run._wanted(linear, master, stats) if choice.correction else master.pop(linear)
                 grid = grids[linear]
                 rounded = awq.round_matrix(
                     linear, weight, gram, grid, view, gptq=run.gptq, clip=run.config.clip, damping=damping
@@ -486,18 +440,25 @@ def tried(choice: Choice) -> Iterator[None]:
                 if choice.in_order:
                     linear.weight.data = rounded.weight(grid).to(linear.weight.dtype)
         if choice.learn:
-            made = learnt(run, index, work, run.floats, whole, made, grids, choice.learn)
+            made = learnt(run, index, work, floats, whole, made, grids, choice.learn)
         for linear, rounded in made.items():
             set_attr(model.model, run.names[id(linear)], run._packed(rounded, linear))
         store(layer, model.dtype)
         store(layer, model.compute, scales=True)
-        for batch in work:
+        for batch, out in zip(work, outputs, strict=True):
+            if (choice.correction or choice.learn) and index == 0:
+                batch.exact = out
             batch.hidden = model.run_layer(index, batch)
         store(layer, model.dtype, scales=True)
         layer.to("cpu")
 
-    plain = not (choice.in_order or choice.correct or choice.sweeps or choice.damping or choice.learn)
-    with mock.patch.object(awq._Run, "_layer", awq._Run._layer if plain else layer_of):
+    algorithm = ALGORITHMS[choice.method]
+    asked = algorithm._replace(olive={**algorithm.olive, "correction": choice.correction})
+    plain = not (choice.in_order or choice.sweeps or choice.damping or choice.learn)
+    with (
+        mock.patch.dict(ALGORITHMS, {choice.method: asked}),
+        mock.patch.object(awq._Run, "_layer", awq._Run._layer if plain else layer_of),
+    ):
         yield
 
 

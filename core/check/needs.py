@@ -150,9 +150,12 @@ def _quantize(facts: ModelFacts, recipe: Settled, machine: Machine, lengths: Len
     if algorithm.search:
         # The states of all rows, and a layer's Gram matrices, while it is searched.
         widest = max((i for i, _ in facts.linears), default=0)
-        searching += 2 * tokens * facts.hidden_size * (2 if machine.has_gpu else 4) + widest * widest * 8
+        # With what float layers give beside it, their states and the products with the others' as well.
+        ways, products = (3, 12) if algorithm.olive.get("correction") else (2, 8)
+        states = ways * tokens * facts.hidden_size * (2 if machine.has_gpu else 4)
+        searching += states + widest * widest * products
         search = algorithm.search * 2 * facts.layers * sum(i * i * o for i, o in facts.linears)
-        seconds += _time(machine, 4.0 * facts.linear_numbers * tokens, CPU_RUN)
+        seconds += _time(machine, ways * 2.0 * facts.linear_numbers * tokens, CPU_RUN)
         # On a GPU the search is float32 and small pieces: a quarter of the rate at most.
         seconds += _time(machine, search * (4 if machine.has_gpu else 1), CPU_SEARCH)
     checking = result + MEASURED_LOGITS * 4 * 5.6 if machine.has_gpu else result * 2

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,13 @@ from core.quantize.awq_math import (
     Rounded,
     add_to_gram,
     complete_gram,
+    exact_products,
     matrix_units,
     never,
     round_nearest,
     search_scales,
 )
-from core.quantize.gptq import round_gptq
+from core.quantize.gptq import made_up_for, round_gptq
 from core.quantize.layerwise import CalibrationBatch, LayerwiseModel, UnknownNames, batches, dtype_of
 from core.tqdm_progress import current_report
 
@@ -88,7 +89,10 @@ class AwqStats:
 
 
 class LayerStats:
-    """Gram matrix and mean magnitude of what each matrix of a layer reads; readers of one input share them."""
+    """Gram matrix and mean magnitude of what each matrix of a layer reads; readers of one input share them.
+
+    Of batches with ``exact`` also how far the inputs have drifted, as :func:`~core.quantize.gptq.made_up_for` takes it.
+    """
 
     def __init__(self, linears: Sequence[nn.Linear], folds: Sequence[Fold]) -> None:
         self._of: dict[nn.Linear, nn.Linear] = {linear: linear for linear in linears}
@@ -98,35 +102,57 @@ class LayerStats:
         self._left = {first: list(self._of.values()).count(first) for first in self._of.values()}
         self._gram: dict[nn.Linear, Tensor] = {}
         self._sum: dict[nn.Linear, Tensor] = {}
+        self._drift: dict[nn.Linear, Tensor] = {}
         self._count = 0
 
     def collect(self, model: LayerwiseModel, index: int, work: Sequence[CalibrationBatch]) -> list[Tensor]:
-        """Run a layer on all batches; return its outputs."""
-        real = [work[0].real]
-
-        def look(linear: nn.Linear, inputs: tuple[Any, ...]) -> None:
-            seen = inputs[0].flatten(0, -2).index_select(0, real[0]).float()
-            if linear not in self._gram:
-                width = seen.shape[1]
-                self._gram[linear] = seen.new_zeros(width, width)
-                self._sum[linear] = seen.new_zeros(width)
-            add_to_gram(self._gram[linear], seen)
-            self._sum[linear] += seen.abs().sum(0)
-
-        hooks = [first.register_forward_pre_hook(look) for first in self._left]
+        """Run a layer on all batches; return its outputs. What is ``exact`` goes through it as well."""
         outputs = []
-        try:
-            for batch in work:
-                current_report().check_cancelled()
-                real[0] = batch.real
+        for batch in work:
+            current_report().check_cancelled()
+            exact: dict[nn.Linear, Tensor] = {}
+            if batch.exact is not None:
+                with self._seen(batch, exact.__setitem__):
+                    batch.exact = model.run_layer(index, replace(batch, hidden=batch.exact))
+
+            def add(linear: nn.Linear, seen: Tensor, exact: dict[nn.Linear, Tensor] = exact) -> None:
+                self._add(linear, seen.float(), exact.pop(linear, None))
+
+            with self._seen(batch, add):
                 outputs.append(model.run_layer(index, batch))
-                self._count += batch.real.numel()
-        finally:
-            for hook in hooks:
-                hook.remove()
+            self._count += batch.real.numel()
         for gram in self._gram.values():
             complete_gram(gram)
         return outputs
+
+    @contextmanager
+    def _seen(self, batch: CalibrationBatch, look: Callable[[nn.Linear, Tensor], None]) -> Iterator[None]:
+        """Within it, ``look`` is shown what each matrix reads of the batch's tokens, padding left out."""
+
+        def hook(linear: nn.Linear, inputs: tuple[Any, ...]) -> None:
+            look(linear, inputs[0].flatten(0, -2).index_select(0, batch.real))
+
+        hooks = [first.register_forward_pre_hook(hook) for first in self._left]
+        try:
+            yield
+        finally:
+            for each in hooks:
+                each.remove()
+
+    def _add(self, linear: nn.Linear, seen: Tensor, exact: Tensor | None) -> None:
+        width = seen.shape[1]
+        if linear not in self._gram:
+            self._gram[linear] = seen.new_zeros(width, width)
+            self._sum[linear] = seen.new_zeros(width)
+        add_to_gram(self._gram[linear], seen)
+        self._sum[linear] += seen.abs().sum(0)
+        if exact is None:
+            return
+        if linear not in self._drift:
+            self._drift[linear] = seen.new_zeros(width, width)
+        # The difference is small and not of 16 bits, as inputs are: TF32 would cut it.
+        with exact_products():
+            self._drift[linear].addmm_(seen.T, exact.float() - seen)
 
     def gram(self, linear: nn.Linear) -> Tensor | None:
         """The Gram matrix of the matrix's input; None if nothing was ever put into it."""
@@ -137,11 +163,17 @@ class LayerStats:
         total = self._sum.get(self._of[linear])
         return None if total is None else total / max(self._count, 1)
 
+    def drift(self, linear: nn.Linear) -> Tensor | None:
+        """How far the matrix's input is from what float layers give; None where it is that, or nobody asked."""
+        return self._drift.get(self._of[linear])
+
     def rescale(self, linear: nn.Linear, scales: Tensor) -> None:
         """The input has been divided by ``scales``."""
-        gram = self._gram[self._of[linear]]
-        gram.div_(scales).div_(scales.unsqueeze(1))
-        self._sum[self._of[linear]] /= scales
+        first = self._of[linear]
+        for products in (self._gram, self._drift):
+            if first in products:
+                products[first].div_(scales).div_(scales.unsqueeze(1))
+        self._sum[first] /= scales
 
     def kept(self) -> dict[str, Tensor]:
         """What was collected, to be kept elsewhere."""
@@ -165,6 +197,7 @@ class LayerStats:
         self._left[first] -= 1
         if not self._left[first]:
             self._gram.pop(first, None)
+            self._drift.pop(first, None)
 
 
 def unclipped_rows(linear: nn.Linear, view: Any) -> int:
@@ -243,6 +276,11 @@ class OlivePressAwq(Pass):
                 "Try scales from activations and weights as well as from activations alone.",
             ),
             "damp_percent": (float, 0.01, "GPTQ's damping factor."),
+            "correction": (
+                float,
+                0.0,
+                "Share of the earlier layers' errors that each matrix makes up for, with gptq and quantized_inputs.",
+            ),
             "quantized_inputs": (
                 bool,
                 None,
@@ -274,6 +312,7 @@ class OlivePressAwq(Pass):
             ),
             (config.steps < 1, "steps must be at least 1"),
             (not 0 < config.damp_percent < 1, "damp_percent must be between 0 and 1"),
+            (not 0 <= config.correction <= 1, "correction must be from 0 to 1"),
             ((config.search_rows or 0) < 0, "search_rows must not be negative"),
             (config.batch_tokens < 0, "batch_tokens must not be negative"),
             (config.data_config is None, "data_config is required: AWQ needs calibration data"),
@@ -310,6 +349,7 @@ class _Run:
         self.gptq = config.rounding == Rounding.GPTQ
         quantized = config.quantized_inputs
         self.quantized_inputs = self.gptq if quantized is None else quantized
+        self.correction = config.correction if self.gptq and self.quantized_inputs else 0.0
         self.names = {id(module): name for name, module in self.model.model.named_modules()}
 
     def _open(self, device: str) -> LayerwiseModel:
@@ -386,7 +426,7 @@ class _Run:
             self.report.check_cancelled()
             rounded = round_matrix(
                 linear,
-                master.pop(linear),
+                self._wanted(linear, master, stats),
                 stats.gram(linear),
                 grids[linear],
                 view,
@@ -402,13 +442,22 @@ class _Run:
         store(layer, model.dtype)
         if self.quantized_inputs:
             store(layer, model.compute, scales=True)
-            for batch in work:
+            for batch, out in zip(work, outputs, strict=True):
+                if self.correction and index == 0:
+                    batch.exact = out  # to here both ways are one
                 batch.hidden = model.run_layer(index, batch)
             store(layer, model.dtype, scales=True)
         else:
             for batch, out in zip(work, outputs, strict=True):
                 batch.hidden = out
         layer.to("cpu")
+
+    def _wanted(self, linear: nn.Linear, master: Master, stats: LayerStats) -> Tensor:
+        """What a matrix's rounded weights are to be near to; it is taken out of ``master``."""
+        weight, gram, drift = master.pop(linear), stats.gram(linear), stats.drift(linear)
+        if gram is None or drift is None:
+            return weight
+        return made_up_for(weight, gram, drift, self.correction, damping=self.config.damp_percent)
 
     def _grid(self, linear: nn.Linear) -> Grid:
         name = self.names[id(linear)]

@@ -47,6 +47,17 @@ def matrix_units() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Float32 products as they are, within :func:`matrix_units` too: for what is solved for, or a small difference."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
 @dataclass(frozen=True)
 class Grid:
     """Which numbers a group of weights can be rounded to.

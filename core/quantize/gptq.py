@@ -9,13 +9,17 @@ lie one after the other in memory, so that each step is a few whole-vector opera
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from core.quantize.awq_math import Check, Grid, Rounded, has_kernels, never, round_nearest
+from core.quantize.awq_math import Check, Grid, Rounded, exact_products, has_kernels, never, round_nearest
 
 BLOCK = 128
 """Columns of a block."""
+
+_NOT_DEFINITE = "the inputs of a layer are not finite, or all the same"
 
 
 def round_gptq(
@@ -85,8 +89,42 @@ def _block(part: Tensor, factor: Tensor, scale: Tensor, zero: Tensor, top: int, 
     return errors.T
 
 
+def made_up_for(
+    weight: Tensor, gram: Tensor, drift: Tensor, share: float, *, damping: float = 0.01
+) -> Tensor:
+    """The weights that undo with what rounded layers give a share of what these have done to it.
+
+    ``W + share W D^T (G + damping)^-1``: with a share of 1 the matrix whose outputs come nearest to those of ``W`` on
+    what float layers give. Source: Li et al., GPTAQ, arXiv 2504.02692, for whole matrices in place of columns.
+
+    Args:
+        weight: (outputs, inputs), float32; it is left as it is.
+        gram: ``G = X^T X`` of the inputs, (inputs, inputs), float32.
+        drift: ``D = X^T (F - X)``, where ``F`` is what float layers give in place of ``X``.
+        damping: as of :func:`round_gptq`.
+
+    Raises:
+        ValueError: the Gram matrix is not finite, or cannot be made definite.
+    """
+    with exact_products():
+        for factor in _factors(gram, gram.diagonal() == 0, damping):
+            made = weight + share * torch.cholesky_solve(drift @ weight.T, factor).T
+            if made.isfinite().all():
+                return made
+    raise ValueError(_NOT_DEFINITE)
+
+
 def _inverse_factor(gram: Tensor, silent: Tensor, damping: float) -> Tensor:
     """The upper Cholesky factor of the damped Gram matrix's inverse."""
+    for factor in _factors(gram, silent, damping):
+        upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(factor), upper=True)
+        if not failed.item():
+            return upper.contiguous()
+    raise ValueError(_NOT_DEFINITE)
+
+
+def _factors(gram: Tensor, silent: Tensor, damping: float) -> Iterator[Tensor]:
+    """The lower Cholesky factors of the damped Gram matrix, more damped each time."""
     base = gram.clone()
     base[silent, silent] = 1.0
     mean = base.diagonal().mean()
@@ -95,7 +133,4 @@ def _inverse_factor(gram: Tensor, silent: Tensor, damping: float) -> Tensor:
         damped.diagonal().add_(damping * 10**power * mean)
         factor, failed = torch.linalg.cholesky_ex(damped)
         if not failed.item():
-            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(factor), upper=True)
-            if not failed.item():
-                return upper.contiguous()
-    raise ValueError("the inputs of a layer are not finite, or all the same")
+            yield factor

@@ -30,12 +30,14 @@ class CalibrationBatch:
         ids: token ids, (rows, tokens).
         real: 1 for tokens, 0 for padding, (rows, tokens).
         hidden: what goes into the next layer, (rows, tokens, width).
+        exact: the same from float layers alone, where it is wanted and another one.
         calls: for each layer the arguments that the model hands it beside the hidden states.
     """
 
     ids: Tensor
     real: Tensor
     hidden: Tensor = field(default_factory=lambda: torch.empty(0))
+    exact: Tensor | None = None
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from core import Lab, MachineError, RequestError
+from core.algorithms import ALGORITHMS
 from core.check import (
     azure,
     data,
@@ -283,6 +284,29 @@ def test_as_many_gpus_as_are_asked_for(
     other = replace(wanted, stages=("quantize",))
     (check,) = (each for each in gpu.gpu(other) if each.name == "gpu count")
     assert check.state != FAIL, "another stage does not need them"
+
+
+@pytest.mark.parametrize("gpu_free", [0, 78 << 30])
+def test_an_algorithm_that_makes_up_for_errors_needs_more(
+    gpu_free: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = config_facts({"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536,
+                          "num_hidden_layers": 30, "num_attention_heads": 9, "vocab_size": 49152})  # fmt: skip
+    here, rows = Machine(gpu_free, 2), Lengths(4000, 512.0, 512)
+
+    def need() -> StageNeed:
+        values = {"quantize.algorithm": "awq+gptq", "quantize.calibration_samples": 4000}
+        return stage_needs(facts, settled(values), here, rows)["quantize"]
+
+    before = need()
+    algorithm = ALGORITHMS["awq+gptq"]
+    correcting = algorithm._replace(olive={**algorithm.olive, "correction": 0.25})
+    monkeypatch.setitem(ALGORITHMS, "awq+gptq", correcting)
+    after = need()
+    more = after.gpu - before.gpu if gpu_free else after.ram - before.ram
+    states = 4000 * 512 * 576 * (2 if gpu_free else 4)
+    assert states < more < 1.5 * states
+    assert after.seconds > before.seconds
 
 
 def test_what_a_finetune_needs_follows_the_number_of_gpus() -> None:

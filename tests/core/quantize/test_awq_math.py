@@ -22,7 +22,7 @@ from core.quantize.awq_math import (
     search_scales,
     weight_magnitude,
 )
-from core.quantize.gptq import round_gptq
+from core.quantize.gptq import made_up_for, round_gptq
 
 
 @pytest.fixture
@@ -217,6 +217,32 @@ def test_gptq_refuses_inputs_that_are_not_finite() -> None:
     gram = torch.full((16, 16), float("nan"))
     with pytest.raises(ValueError, match="not finite"):
         round_gptq(torch.ones(2, 16), gram, Grid(4, False, 16))
+
+
+def test_weights_make_up_for_what_their_inputs_have_lost(numbers: torch.Generator) -> None:
+    float_inputs = correlated(400, 64, numbers)
+    float_inputs[:, 5] = 0
+    inputs = float_inputs + 0.3 * correlated(400, 64, numbers)
+    inputs[:, 9] = inputs[:, 5] = 0  # a channel that rounding has silenced, and one that never spoke
+    weight = torch.randn(32, 64, generator=numbers)
+    gram, drift = inputs.T @ inputs, inputs.T @ (float_inputs - inputs)
+
+    def far(share: float) -> float:
+        made = made_up_for(weight, gram, drift, share)
+        return float((inputs @ made.T - float_inputs @ weight.T).square().sum())
+
+    best = torch.linalg.lstsq(inputs, float_inputs @ weight.T, driver="gelsd")
+    least = (inputs @ best.solution - float_inputs @ weight.T).square().sum().item()
+    assert far(0.0) > 1.2 * far(0.25) > 1.2 * far(0.5)
+    assert least <= far(1.0) < 1.1 * least
+    assert torch.equal(made_up_for(weight, gram, drift, 0.0), weight)
+
+
+def test_what_is_not_finite_cannot_be_made_up_for() -> None:
+    gram = torch.eye(16)
+    for inputs, drift in ((gram * float("nan"), gram), (gram, gram * float("inf"))):
+        with pytest.raises(ValueError, match="not finite"):
+            made_up_for(torch.ones(2, 16), inputs, drift, 0.25)
 
 
 def test_a_search_stops_between_candidates(numbers: torch.Generator) -> None:
