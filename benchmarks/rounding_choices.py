@@ -69,7 +69,7 @@ class Choice:
 
 
 CHOICES = (
-    Choice("as it is"),
+    Choice("without correction"),
     Choice("in order", in_order=True),
     Choice("gptaq quarter", correction=0.25),
     Choice("gptaq half", correction=0.5),

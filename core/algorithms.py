@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 from core.language import N_
 
+CORRECTION = 0.25
+"""Share of the earlier layers' errors that GPTQ makes up for. With more, text of another kind suffers (docs/awq.md)."""
+
 
 class Algorithm(NamedTuple):
     """A way to quantize.
@@ -36,7 +39,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "awq+gptq": Algorithm(
         N_("AWQ with GPTQ's rounding - nearest to the float model; the best start"),
         N_("Both read your records. They run on a GPU or, slower, on the CPU."),
-        {"type": "OlivePressAwq", "rounding": "gptq"},
+        {"type": "OlivePressAwq", "rounding": "gptq", "correction": CORRECTION},
         calibrated=True,
         seeded=True,
         search=30.0,
@@ -54,7 +57,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "gptq": Algorithm(
         N_("GPTQ - corrects each rounding with the next"),
         N_("GPTQ reads your records. It runs on a GPU or, slower, on the CPU."),
-        {"type": "OlivePressAwq", "rounding": "gptq", "scale": False},
+        {"type": "OlivePressAwq", "rounding": "gptq", "scale": False, "correction": CORRECTION},
         calibrated=True,
         seeded=True,
         search=6.0,
