@@ -156,10 +156,10 @@ def test_what_calibration_is_said_to_see_is_there(parameters: int, rows: int, to
     assert 1 <= samples <= rows
     (reason,) = (each.reason for each in found.chosen if each.option == "quantize.calibration_samples")
     assert isinstance(reason, Told)
-    if "wanted" in reason.values:
-        assert reason.values["wanted"] <= 1.02 * samples * min(tokens, 512.0)  # type: ignore[operator]
-    else:
-        assert reason == ("the only record" if rows == 1 else f"all {rows} records") or samples < rows
+    seen = 1.02 * samples * min(tokens, 512.0)
+    enough = "wanted" in reason.values and reason.values["wanted"] <= seen  # type: ignore[operator]
+    everything = reason == ("the only record" if rows == 1 else f"all {rows} records")
+    assert enough or everything or ("wanted" not in reason.values and samples < rows)
 
 
 def test_long_records_make_small_batches() -> None:
