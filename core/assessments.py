@@ -374,6 +374,13 @@ def of_evaluate(result: Result) -> Assessment:
                 stages=again,
             )
         )
+    if result.get("other_held_out"):
+        faults.append(
+            _(
+                "the adapter was trained when other records were held out, and may have learnt these: "
+                "run finetune again"
+            )
+        )
     gap = _number(result, "deploying_change.low")
     if gap is not None and gap > DEPLOYED_WORSE:
         faults.append(_("as deployed it is worse than in PyTorch: set optimize.precision to int8 or fp32"))

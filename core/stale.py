@@ -63,6 +63,17 @@ _OF_ADAPTER = ("adapter", "adapter_stamp")
 """Parts of the fingerprint of optimize that do not concern the base."""
 
 
+_HELD_OUT = (
+    "data.file",
+    "data.seed",
+    "data.eval_fraction",
+    "data.prompt_field",
+    "data.response_field",
+    "data.messages_field",
+)
+"""Settings by which records are held out or not; where records are added, the old ones stay where they are."""
+
+
 @dataclass(frozen=True)
 class Older:
     """Why an answer would not come from what the lab describes now.
@@ -129,6 +140,22 @@ def made_apart(lab: LabFolder, recipe: Recipe) -> dict[str, str]:
             if heard:
                 found[name] = listed(heard)
     return found
+
+
+def other_source(lab: LabFolder, recipe: Recipe) -> str:
+    """Why ``model.source`` is not what the quantized model was made from; empty where it is, or nobody knows."""
+    if not _made(STAGES["quantize"], lab, recipe):
+        return ""
+    reasons = _reasons(STAGES["quantize"], lab, recipe)
+    return listed([reasons[key] for key in ("model.source", "model.files") if key in reasons])
+
+
+def other_held_out(lab: LabFolder, recipe: Recipe) -> str:
+    """Why the adapter may have learnt records that are held out now; empty where it has not, or nobody knows."""
+    if not _made(STAGES["finetune"], lab, recipe):
+        return ""
+    reasons = _reasons(STAGES["finetune"], lab, recipe)
+    return listed([reasons[key] for key in _HELD_OUT if key in reasons])
 
 
 def older_answers(lab: LabFolder, recipe: Recipe) -> dict[str, Older]:

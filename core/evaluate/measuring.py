@@ -41,6 +41,7 @@ class Measuring:
         state: the folder for what was measured so far.
         reference: makes the file with the float model's log-probabilities of the general text, when it is first
             wanted, and gives its path.
+        compared_with: the stamp of that model.
     """
 
     plan: EvaluationPlan
@@ -48,6 +49,7 @@ class Measuring:
     report: Reporter
     versions: dict[str, str]
     reference: Callable[[], Path]
+    compared_with: str
     _no_reference: bool = False
 
     def measure(self, variant: Variant) -> Kept:
@@ -57,7 +59,7 @@ class Measuring:
             LabError: it cannot be loaded, or fails.
             Cancelled: somebody asked to stop; what was measured is kept.
         """
-        key = self.plan.key(variant, self.versions)
+        key = self.plan.key(variant, self.versions, self.compared_with)
         path = self.state / f"{variant.name}.json"
         kept = _read(path, key)
         if kept.get("whole"):

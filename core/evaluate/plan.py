@@ -152,11 +152,16 @@ class EvaluationPlan:
     trust: bool
     tokenizer: ModelTokenizer = field(compare=False)
 
-    def key(self, variant: Variant, versions: dict[str, str]) -> str:
-        """What tells the measuring of a variant from any other; what was measured under the same is kept."""
+    def key(self, variant: Variant, versions: dict[str, str], compared_with: str) -> str:
+        """What tells the measuring of a variant from any other; what was measured under the same is kept.
+
+        Args:
+            compared_with: the stamp of the model from which the divergence is taken.
+        """
         said: dict[str, Any] = {
-            "form": 2,
+            "form": 3,
             "variant": [variant.name, variant.stamp],
+            "compared_with": compared_with,
             "rows": [[row.ids, row.learnt] for row in self.rows],
             "rejected": [row.rejected and [row.rejected.ids, row.rejected.trained] for row in self.rows],
             "prompts": [[each.ids, each.most] for each in self.prompts],

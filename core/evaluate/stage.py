@@ -22,7 +22,7 @@ from core.model.auto import Settled
 from core.model.folder import model_facts
 from core.process import Child
 from core.stage_context import StageContext, versions
-from core.stale import made_apart
+from core.stale import made_apart, other_held_out, other_source
 from core.text import json_line
 
 _PACKAGES = ("olivepress", "olive-ai", "onnxruntime-genai", "torch", "transformers")
@@ -103,12 +103,8 @@ def run(context: StageContext) -> dict[str, Any]:
     if isinstance(before, dict) and before.get("fingerprint") == context.manifest["fingerprint"]:
         shutil.rmtree(state, ignore_errors=True)  # forced: all of it is to be measured again
     reference = _Reference(context, plan, source or lab.quantized_dir)
-    measuring = Measuring(plan, state, report, versions(*_PACKAGES), reference.file)
-    apart = made_apart(lab, recipe)
-    for name, why in apart.items():
-        report.log(
-            f"The variants do not belong together: {name} is of before, {why}. Run it again.", "warning"
-        )
+    measuring = Measuring(plan, state, report, versions(*_PACKAGES), reference.file, reference.stamp)
+    older = _older(context)
     found: dict[str, Kept] = {}
     for variant in there:
         if variant.name == "float" and (why := _too_large(variant, running_device())):
@@ -130,7 +126,7 @@ def run(context: StageContext) -> dict[str, Any]:
         )
     result = summary(plan, [each for each in there if each.name in found], found)
     result |= {"adapter": recipe.finetune.adapter, "left_out": left_out, "compared_with": reference.name}
-    result["apart"] = apart
+    result |= older
     if result["compared_with"] == "float" and source is not None and recipe.quantize.algorithm != "none":
         result["kl_by_layer"] = _by_layer(context, plan, source)
     if recipe.evaluate.tasks:
@@ -147,11 +143,32 @@ def run(context: StageContext) -> dict[str, Any]:
     return result
 
 
+def _older(context: StageContext) -> dict[str, Any]:
+    """What of the lab does not go with the rest of it, for the result, and said."""
+    apart = made_apart(context.lab, context.recipe)
+    for name, why in apart.items():
+        context.report.log(
+            f"The variants do not belong together: {name} is of before, {why}. Run it again.", "warning"
+        )
+    learnt = other_held_out(context.lab, context.recipe)
+    if learnt:
+        context.report.log(
+            f"The adapter was trained when other records were held out, and may have learnt these: {learnt}.",
+            "warning",
+        )
+    return {"apart": apart, "other_held_out": learnt}
+
+
 def _float_model(context: StageContext) -> tuple[Path | None, dict[str, str]]:
-    """The folder of the model that the lab started from; where it is not to be had, why."""
+    """The folder of the model that the quantized one was made from; where it is not to be had, why."""
     from core.model.sources import resolve_model
 
     model = context.recipe.model
+    if why := other_source(context.lab, context.recipe):
+        context.report.log(
+            f"The float model is left out, for the quantized one is not of it: {why}.", "warning"
+        )
+        return None, {"float": f"{why}."}
     try:
         found = resolve_model(
             model.source, context.lab.root, context.report, trust_remote_code=model.trust_remote_code
@@ -237,11 +254,13 @@ class _Reference:
 
     Attributes:
         name: the variant that the others are compared with: the float model, or the quantized one without it.
+        stamp: tells its folder from what stood there before.
     """
 
     def __init__(self, context: StageContext, plan: EvaluationPlan, folder: Path) -> None:
         self._context, self._plan, self._folder = context, plan, folder
         self.name = "quantized" if folder == context.lab.quantized_dir else "float"
+        self.stamp = folder_stamp(folder)
         self._path = context.work / "reference.safetensors"
 
     def file(self) -> Path:

@@ -17,10 +17,11 @@ from core.files import MANIFEST, folder_stamp, write_json
 from core.lab import Lab
 from core.model.auto import facts_of_quantized
 from core.report import report_text
-from core.stale import Older, StaleReader, older_answers, stale
+from core.stale import Older, StaleReader, older_answers, other_held_out, other_source, stale
 from core.upload.stage import _stale as before_upload
 from core.upload.stage import remember
 from tests.core.stale_labs import make_anew
+from tests.tiny_models import make_tiny
 from tests.tui.labs import FakeJob
 
 
@@ -84,6 +85,44 @@ def test_an_earlier_result_made_anew_is_told(lab: Lab) -> None:
     make_anew(lab, "quantize")
     assert found(lab)["finetune"] == "the quantized model was made anew"
     assert "the quantized model was made anew" in found(lab)["optimize"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        ("data.seed", 3, "data.seed is 3, it was 0"),
+        ("data.eval_fraction", 0.3, "data.eval_fraction is 0.3, it was 0.1"),
+        ("data.file", "others.jsonl", "data.file is others.jsonl, it was records.jsonl"),
+        ("data.prompt_field", "prompt", "data.prompt_field is prompt, it was empty"),
+        ("data.max_seq_len", 90, ""),
+        ("finetune.steps", 120, ""),
+    ],
+)
+def test_an_adapter_may_have_learnt_what_was_not_held_out_then(
+    lab: Lab, option: str, value: Any, why: str
+) -> None:
+    (lab.root / "others.jsonl").write_bytes((lab.root / "records.jsonl").read_bytes())
+    assert other_held_out(lab.folder, lab.recipe) == ""
+    lab.set({option: value})
+    assert other_held_out(lab.folder, lab.recipe) == why
+
+
+def test_records_that_are_added_leave_the_old_ones_where_they_are(lab: Lab) -> None:
+    with (lab.root / "records.jsonl").open("a") as stream:
+        stream.write('{"prompt": "Who lives there?", "response": "Nobody."}\n')
+    assert "the data file has changed" in found(lab)["finetune"]
+    assert other_held_out(lab.folder, lab.recipe) == ""
+
+
+def test_another_model_is_not_what_the_quantized_one_was_made_from(lab: Lab, tmp_path: Path) -> None:
+    assert other_source(lab.folder, lab.recipe) == ""
+    other = make_tiny("llama", tmp_path / "other")
+    lab.set({"model.source": str(other)})
+    assert other_source(lab.folder, lab.recipe).startswith("model.source is other, it was ")
+    make_anew(lab, "quantize")
+    assert other_source(lab.folder, lab.recipe) == ""
+    (other / "config.json").write_text((other / "config.json").read_text() + " ")
+    assert other_source(lab.folder, lab.recipe) == "the model's files have changed"
 
 
 def test_another_version_of_a_package_makes_nothing_stale(lab: Lab) -> None:

@@ -23,12 +23,14 @@ from core.evaluate.plan import EvaluationPlan, make_plan, variants
 from core.evaluate.worker import TorchModel, Worker
 from core.evaluated import ROWS as ROWS_FILE
 from core.events import RecordingReporter
-from core.files import MANIFEST, read_json
+from core.files import MANIFEST, read_json, write_json
 from core.folder import LabFolder
 from core.model.auto import Settled
 from core.similarity import rouge_l, says_the_same
 from core.stage_context import StageContext
+from core.stages import STAGES
 from tests.core.optimize.labs import add_adapter, quantized_lab, recipe_with, run_stage
+from tests.tiny_models import make_tiny
 
 ROWS = 10
 
@@ -269,8 +271,78 @@ def test_a_process_of_its_own_is_measured_from_without(made: LabFolder, tmp_path
     def none() -> Path:
         raise AssertionError
 
-    kept = Measuring(plan, tmp_path, report, {}, none).measure(deployed)
+    kept = Measuring(plan, tmp_path, report, {}, none, "").measure(deployed)
     assert kept["whole"]
     assert len(kept["answers"]) == len(kept["scores"]) == ROWS
     # Without torch, whose libraries alone take more than this.
     assert 20_000_000 < kept["peak"]["ram_bytes"] < 400_000_000
+
+
+@pytest.fixture(scope="module")
+def without_graph(tmp_path_factory: pytest.TempPathFactory) -> LabFolder:
+    lab = quantized_lab(tmp_path_factory.mktemp("short"), "llama")
+    add_adapter(lab, "travel", rank=4, seed=1)
+    return lab
+
+
+@pytest.fixture
+def short(without_graph: LabFolder, tmp_path: Path) -> LabFolder:
+    """A lab without an ONNX model, that a test may change."""
+    shutil.copytree(without_graph.root, tmp_path / "lab", copy_function=shutil.copy2)
+    return LabFolder(tmp_path / "lab")
+
+
+def noted_as_made(lab: LabFolder, recipe: Settled) -> None:
+    """The manifests that quantize and finetune would have left under this recipe."""
+    for each, place in (("quantize", lab.quantized_dir), ("finetune", lab.finetuned_dir("travel"))):
+        prints = {"stage": each, **STAGES[each].load().fingerprint(lab, recipe)}
+        write_json(place / MANIFEST, {"fingerprint": prints, "result": {"steps": 1}})
+
+
+def test_a_divergence_that_was_kept_is_one_from_the_model_that_it_is_said_to_be_from(
+    short: LabFolder, here: type[Here]
+) -> None:
+    lab = short
+    source = lab.root / "source"
+    source.rename(lab.root / "elsewhere")
+    without, _ = evaluate(lab)
+    assert without["compared_with"] == "quantized"
+    assert without["variants"]["quantized"]["kl"]["value"] == pytest.approx(0, abs=1e-6)
+    (lab.root / "elsewhere").rename(source)
+    # Other settings, so that it is not the same evaluation forced.
+    result, _ = evaluate(lab, recipe_of(lab, **{"evaluate.task_limit": 7}))
+    assert result["compared_with"] == "float"
+    assert result["variants"]["quantized"]["kl"]["value"] > 1e-6
+
+
+def test_a_float_model_that_the_quantized_one_is_not_of_is_left_out(
+    short: LabFolder, here: type[Here]
+) -> None:
+    lab = short
+    recipe = recipe_of(lab)
+    noted_as_made(lab, recipe)
+    result, _ = evaluate(lab, recipe)
+    assert "float" in result["variants"]
+    other = make_tiny("llama", lab.root / "other")
+    result, report = evaluate(lab, recipe_of(lab, **{"model.source": str(other)}))
+    assert list(result["variants"]) == ["quantized", "tuned"]
+    assert result["left_out"]["float"] == "model.source is other, it was source."
+    assert any("is not of it: model.source" in each.get("text", "") for each in report.events)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        ("data.seed", 3, "data.seed is 3, it was 0"),
+        ("data.eval_fraction", 0.3, "data.eval_fraction is 0.3, it was 0.1"),
+        ("data.max_seq_len", 90, ""),
+    ],
+)
+def test_records_that_the_adapter_may_have_learnt_are_said_to_be_such(
+    short: LabFolder, here: type[Here], option: str, value: float, why: str
+) -> None:
+    lab = short
+    noted_as_made(lab, recipe_of(lab))
+    result, _ = evaluate(lab, recipe_of(lab, **{option: value}))
+    assert result["other_held_out"] == why
+    assert ("may have learnt these: run finetune again" in of_evaluate(result).text) is bool(why)
