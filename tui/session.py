@@ -71,11 +71,12 @@ class Session:
         """The lab, made now if there is none: with records in the language that is spoken, if its model can learn them.
 
         Raises:
-            LabError: the recipe is wrong, or the folder cannot be written.
+            LabError: the recipe is wrong, the folder cannot be written, or the lab that was there is gone.
         """
         from core.lab import Lab as Opened
 
-        if self.exists:
+        # A lab that was moved or deleted meanwhile is not made anew, with other settings, where it was.
+        if self.exists or self._recipe is not None:
             return Opened.open(self.root)
         return Opened.create(self.root, settings={"data.file": first_sample(in_use())})
 

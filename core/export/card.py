@@ -137,7 +137,10 @@ def _from(wanted: ExportRequest, base: str) -> Iterator[str]:
     yield "| | |"
     yield "| --- | --- |"
     yield f"| Base model | {escape(base)} |"
-    yield f"| Quantized by | {escape(recipe.quantize.algorithm)}, {recipe.quantize.bits} bits |"
+    made = (read_if_whole(wanted.folder.quantized_dir / MANIFEST) or {}).get("fingerprint") or {}
+    how = made.get("quantize") or {}
+    if how.get("bits"):  # not where the weights were kept as they are
+        yield f"| Quantized by | {escape(str(how.get('algorithm')))}, {escape(str(how['bits']))} bits |"
     if wanted.adapter:
         yield f"| Adapter | {escape(wanted.adapter)} |"
         manifest = read_if_whole(wanted.folder.finetuned_dir(wanted.adapter) / MANIFEST) or {}

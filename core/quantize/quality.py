@@ -71,7 +71,7 @@ def within_budget(rows: Sequence[Sequence[int]], vocab_size: int, tokens: int = 
 
 
 def reference(logits: Logits, rows: Sequence[Sequence[int]], report: Reporter) -> list[torch.Tensor]:
-    """The float model's log-probabilities for each row, half precision, on the CPU."""
+    """The float model's log-probabilities for each row, float32, on the CPU."""
     import torch
 
     kept = []

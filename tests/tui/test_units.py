@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tui
+from core.errors import RequestError
+from core.lab import Lab
 from core.recipe import OPTIONS
 from tui import glyphs
 from tui.app import OlivePressApp
@@ -254,3 +256,13 @@ def test_without_colours_none_are_sent(tmp_path: Path, monkeypatch: pytest.Monke
     filters = OlivePressApp(tmp_path).get_line_filters()
     assert any(isinstance(each, NoColor) for each in filters)
     assert not any(isinstance(each, Monochrome) for each in filters)
+
+
+def test_a_lab_that_was_moved_away_is_not_made_anew_where_it_was(tmp_path: Path) -> None:
+    lab = Lab.create(tmp_path / "lab")
+    session = Session(lab.root)
+    session.recipe()
+    lab.root.rename(tmp_path / "elsewhere")
+    with pytest.raises(RequestError, match="no lab here"):
+        session.save({"finetune.rank": 8})
+    assert not (tmp_path / "lab").exists()

@@ -166,6 +166,23 @@ def test_a_licence_that_forbids_sharing_is_told(text: str, banned: bool, tmp_pat
     assert bool(read_licence(tmp_path).ban) == banned
 
 
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ({"algorithm": "gptq", "bits": 8}, "| Quantized by | gptq, 8 bits |"),
+        ({"algorithm": "none"}, None),
+    ],
+)
+def test_the_card_tells_how_the_weights_were_made_and_not_what_the_recipe_says_now(
+    made: dict[str, Any], said: str | None, lab: Lab, tmp_path: Path
+) -> None:
+    lab.set({"quantize.algorithm": "rtn", "quantize.bits": 4})
+    write_json(lab.folder.quantized_dir / MANIFEST, {"fingerprint": {"quantize": made}})
+    export(lab, "merged", tmp_path / "out", force=True)
+    lines = [line for line in (tmp_path / "out/README.md").read_text().splitlines() if "Quantized" in line]
+    assert lines == ([said] if said else [])
+
+
 def test_the_card_tells_what_from_what_and_the_licence(lab: Lab, tmp_path: Path) -> None:
     model = lab_with("llama", tmp_path / "lab" / "source").folder.quantized_dir
     (model / "LICENSE.txt").write_text("You must not share this model.")
