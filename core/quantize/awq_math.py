@@ -11,7 +11,7 @@ float32; a Gram matrix is (inputs, inputs) in float32.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -37,25 +37,23 @@ def has_kernels(values: Tensor) -> bool:
 
 
 @contextmanager
-def matrix_units() -> Iterator[None]:
+def _tf32(allowed: bool) -> Iterator[None]:
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def matrix_units() -> AbstractContextManager[None]:
     """Let float32 products use a GPU's TF32 units: what is multiplied came from 16 bits or is only compared."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+    return _tf32(True)
 
 
-@contextmanager
-def exact_products() -> Iterator[None]:
+def exact_products() -> AbstractContextManager[None]:
     """Float32 products as they are, within :func:`matrix_units` too: for what is solved for, or a small difference."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+    return _tf32(False)
 
 
 @dataclass(frozen=True)

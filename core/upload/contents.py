@@ -250,10 +250,13 @@ def described(
     tuned = read_json(lab.finetuned_dir(recipe.finetune.adapter) / MANIFEST) or {}
     quantized = read_json(lab.quantized_dir / MANIFEST) or {}
     adapters = adapter_names(lab.onnx_dir)
+    # How the weights were made, whatever the recipe says by now.
+    how = (quantized.get("fingerprint") or {}).get("quantize") or {}
+    algorithm = str(how.get("algorithm") or recipe.quantize.algorithm)
     tags = {
         "made_with": "olivepress",
         "base_model": recipe.model.source,
-        "algorithm": recipe.quantize.algorithm,
+        "algorithm": algorithm,
         "adapter": ", ".join(adapters) or "none",
         "device": recipe.optimize.device,
         "precision": recipe.optimize.precision,
@@ -279,7 +282,7 @@ def described(
     text = told(
         "{source}, {algorithm}, adapter {adapter}; OlivePress {version}.",
         source=recipe.model.source,
-        algorithm=recipe.quantize.algorithm,
+        algorithm=algorithm,
         adapter=tags["adapter"],
         version=__version__,
     )

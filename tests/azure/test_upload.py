@@ -15,6 +15,7 @@ import pytest
 from core.azure.retry import Stop
 from core.errors import Cancelled, LabError, MachineError, RequestError, StageError
 from core.events import RecordingReporter, Reporter
+from core.files import MANIFEST, write_json
 from core.lab import Lab
 from core.stage_context import StageContext
 from core.upload.stage import dry_run, upload
@@ -59,6 +60,17 @@ def in_storage(world: World, prefix: str) -> dict[str, bytes]:
     client = world.fake.make_container()
     found = client.list_blobs(name_starts_with=prefix)
     return {blob.name.removeprefix(prefix + "/"): client.download_blob(blob.name).readall() for blob in found}
+
+
+def test_the_model_says_how_its_weights_were_made_and_not_what_the_recipe_says_now(
+    world: World, lab: Lab
+) -> None:
+    lab.folder.quantized_dir.mkdir(parents=True, exist_ok=True)
+    write_json(lab.folder.quantized_dir / MANIFEST, {"fingerprint": {"quantize": {"algorithm": "gptq"}}})
+    send(lab)
+    said = world.fake.models["ft-for-travel"]["1"]["properties"]
+    assert said["tags"]["algorithm"] == "gptq"
+    assert "gptq" in said["description"]
 
 
 def test_every_byte_arrives_and_the_model_says_what_it_is(world: World, lab: Lab) -> None:
