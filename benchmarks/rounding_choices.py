@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import shutil
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,7 +44,7 @@ class Choice:
         general: calibrate on the bundled general text as well.
         rows: how many rows to calibrate on, if there are as many.
         own: rows of text that the float model itself makes, calibrated on as well.
-        learn: steps of sign gradients on the rounding and the scales of a layer's matrices together (AutoRound).
+        learn: the pass's own setting (SignRound).
         turn_values: rotate each head's values, offline (QuaRot's R2).
         turn_stream: rotate what the layers hand on, offline (QuaRot's R1); no Gemma can be: norms stand behind its
             matrices.
@@ -243,77 +242,6 @@ def worth_eight_bits(folder: Path, found: list[tuple[list[str], float, int]], sh
     return chosen
 
 
-def learnt(
-    run: Any,
-    index: int,
-    work: Sequence[Any],
-    targets: Sequence[Tensor],
-    master: Mapping[nn.Linear, Tensor],
-    rounded: Mapping[nn.Linear, Any],
-    grids: Mapping[nn.Linear, Any],
-    steps: int,
-) -> dict[nn.Linear, Any]:
-    """A layer's matrices with rounding and scales moved by the signs of gradients, towards the float layer's output."""
-    from core.quantize.awq_math import Rounded
-
-    layer = run.model.layers[index]
-    names = {module: name for name, module in layer.named_modules() if module in master}
-    push: dict[nn.Linear, Tensor] = {}
-    stretch: dict[nn.Linear, Tensor] = {}
-    for linear, one in rounded.items():
-        width = grids[linear].width(linear.in_features)
-        plain = master[linear].unflatten(-1, (-1, width)) / one.scale.unsqueeze(-1) + one.zero.unsqueeze(-1)
-        codes = one.codes.float().unflatten(-1, (-1, width))
-        push[linear] = (plain.clamp(codes - 0.49, codes + 0.49) - plain).requires_grad_(True)
-        stretch[linear] = torch.ones_like(one.scale).requires_grad_(True)
-
-    def made(linear: nn.Linear) -> tuple[Tensor, Tensor, Tensor]:
-        one, grid = rounded[linear], grids[linear]
-        scale = one.scale * stretch[linear]
-        scale = scale + (scale.to(grid.dtype).float() - scale).detach()
-        groups = master[linear].unflatten(-1, (-1, grid.width(linear.in_features)))
-        wanted = groups / scale.unsqueeze(-1) + one.zero.unsqueeze(-1) + push[linear]
-        codes = (wanted + (wanted.round() - wanted).detach()).clamp(0, grid.top)
-        return codes, scale, grid.values(codes, scale, one.zero).flatten(-2)
-
-    def loss(number: int) -> Tensor:
-        batch = work[number]
-        args, options = batch.calls[index]
-        weights = {f"{names[each]}.weight": made(each)[2].to(run.model.compute) for each in rounded}
-        out = torch.func.functional_call(layer, weights, (batch.hidden, *args), options)
-        out = out[0] if isinstance(out, tuple) else out
-        far = (out.float() - targets[number].float()).flatten(0, -2).index_select(0, batch.real)
-        return far.square().mean()
-
-    def whole() -> float:
-        with torch.no_grad():
-            parts = [(loss(number), batch.real.numel()) for number, batch in enumerate(work)]
-        return float(sum(part.item() * count for part, count in parts) / sum(count for _, count in parts))
-
-    before = whole()
-    picker = random.Random(index)
-    tokens = [batch.real.numel() for batch in work]
-    moving = [*push.values(), *stretch.values()]
-    for step in range(steps):
-        run.report.check_cancelled()
-        with torch.enable_grad():
-            gradients = torch.autograd.grad(loss(picker.choices(range(len(work)), tokens)[0]), moving)
-        rate = (1 - step / steps) / steps
-        with torch.no_grad():
-            for value, gradient in zip(moving, gradients, strict=True):
-                value -= rate * gradient.sign()
-    after = whole()
-    print(f"layer {index}: {before:.3g} -> {after:.3g}", file=sys.stderr)
-    if not after < before:
-        return dict(rounded)
-    found = {}
-    with torch.no_grad():
-        for linear in rounded:
-            codes, scale, _ = made(linear)
-            found[linear] = Rounded(codes.round().to(torch.uint8).flatten(-2), scale, rounded[linear].zero)
-    return found
-
-
 def descended(weight: Tensor, gram: Tensor, grid: Any, rounded: Any, choice: Choice, damping: float) -> Any:
     """A rounded matrix after passes of coordinate descent on its codes."""
     from core.quantize.awq_math import Rounded
@@ -410,15 +338,13 @@ def tried(choice: Choice) -> Iterator[None]:
         grids = {linear: run._grid(linear) for linear in linears}
         damping = choice.damping or run.config.damp_percent
         folds, _ = find_folds(view, model.wrapper.head_dim)
-        stats = awq.LayerStats(linears, folds)
+        stats = awq.LayerStats(linears, folds, drifts=choice.correction > 0)
         firsts = list(dict.fromkeys(stats._of.values()))
         outputs = stats.collect(model, index, work)
-        floats = outputs if index == 0 else [batch.exact for batch in work]
         master = {linear: linear.weight.data.float() for linear in linears}
         for fold in folds if run.config.scale else ():
             run._fold(fold, index, work[0], outputs[0], master, stats, grids)
         made: dict[nn.Linear, Any] = {}
-        whole = dict(master)
         for first in firsts:
             gram = stats.gram(first)
             assert gram is not None
@@ -439,22 +365,22 @@ def tried(choice: Choice) -> Iterator[None]:
                 made[linear] = rounded
                 if choice.in_order:
                     linear.weight.data = rounded.weight(grid).to(linear.weight.dtype)
-        if choice.learn:
-            made = learnt(run, index, work, floats, whole, made, grids, choice.learn)
         for linear, rounded in made.items():
             set_attr(model.model, run.names[id(linear)], run._packed(rounded, linear))
         store(layer, model.dtype)
         store(layer, model.compute, scales=True)
         for batch, out in zip(work, outputs, strict=True):
-            if (choice.correction or choice.learn) and index == 0:
+            if choice.correction and index == 0:
                 batch.exact = out
             batch.hidden = model.run_layer(index, batch)
         store(layer, model.dtype, scales=True)
         layer.to("cpu")
 
     algorithm = ALGORITHMS[choice.method]
-    asked = algorithm._replace(olive={**algorithm.olive, "correction": choice.correction})
-    plain = not (choice.in_order or choice.sweeps or choice.damping or choice.learn)
+    asked = algorithm._replace(
+        olive={**algorithm.olive, "correction": choice.correction, "learn": choice.learn}
+    )
+    plain = not (choice.in_order or choice.sweeps or choice.damping)
     with (
         mock.patch.dict(ALGORITHMS, {choice.method: asked}),
         mock.patch.object(awq._Run, "_layer", awq._Run._layer if plain else layer_of),

@@ -11,6 +11,9 @@ from core.language import N_
 CORRECTION = 0.25
 """Share of the earlier layers' errors that GPTQ makes up for. With more, text of another kind suffers (docs/awq.md)."""
 
+LEARN_STEPS = 200
+"""Steps in which the rounding of a layer is learnt, as many as AutoRound takes."""
+
 
 class Algorithm(NamedTuple):
     """A way to quantize.
@@ -37,12 +40,21 @@ class Algorithm(NamedTuple):
 
 ALGORITHMS: dict[str, Algorithm] = {
     "awq+gptq": Algorithm(
-        N_("AWQ with GPTQ's rounding - nearest to the float model; the best start"),
-        N_("Both read your records. They run on a GPU or, slower, on the CPU."),
+        N_("AWQ with GPTQ's rounding - the best start"),
+        N_("AWQ and GPTQ read your records. They run on a GPU or, slower, on the CPU."),
         {"type": "OlivePressAwq", "rounding": "gptq", "correction": CORRECTION},
         calibrated=True,
         seeded=True,
         search=30.0,
+        loads_all=False,
+    ),
+    "awq+signround": Algorithm(
+        N_("AWQ with learnt rounding - nearer, four times as long"),
+        N_("It learns from your records how each layer is best rounded: minutes on a GPU, hours on a CPU."),
+        {"type": "OlivePressAwq", "rounding": "nearest", "learn": LEARN_STEPS},
+        calibrated=True,
+        seeded=True,
+        search=26.0,
         loads_all=False,
     ),
     "awq": Algorithm(

@@ -131,7 +131,7 @@ def of_quantize(result: Result) -> Assessment:
 
 def _nearer(result: Result) -> str:
     """What would bring the quantized model nearer to the float one."""
-    if result.get("algorithm") not in ("awq+gptq", "gptq"):
+    if result.get("algorithm") not in ("awq+gptq", "awq+signround", "gptq"):
         return _("Choose awq+gptq as the algorithm: it stays nearest.")
     group = _number(result, "group_size")
     if group is not None and group >= 32:

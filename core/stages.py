@@ -163,7 +163,7 @@ _ALL = (
         N_("Quantize"),
         N_(
             "Stores each weight of the model in 4 bits in place of 16."
-            " The model gets about four times smaller and answers almost as well."
+            " The model gets up to four times smaller and answers almost as well."
         ),
         run="core.quantize.stage",
         makes=Makes(N_("Quantized model"), lambda lab, adapter: lab.quantized_dir, "config.json"),
@@ -190,6 +190,7 @@ _ALL = (
             Figure("folds", N_("Scales folded into layers")),
             Figure("search_error_ratio", N_("Error, of that of plain rounding"), show=percent),
             Figure("mean_exponent", N_("Mean exponent of the scales")),
+            Figure("learnt_error_ratio", N_("Error left after learning"), show=percent),
         ),
         sizes=(("bytes_before", N_("before")), ("bytes_after", N_("after"))),
     ),

@@ -139,6 +139,7 @@ class Everything:
     def draw(self, app: Any, steps: Callable[[Any], Awaitable[None]]) -> None:
         """Draw what the app shows after these steps in every look."""
         from textual.filter import NoColor
+        from textual.widgets import Input
 
         from tests.snapshots.conftest import drawn
 
@@ -153,6 +154,8 @@ class Everything:
             app.theme = next(iter(looks.values()))[1]
             async with app.run_test(size=(80, 24)) as pilot:
                 await steps(pilot)
+                for line in app.screen.query(Input):
+                    line.cursor_blink = False  # a large picture takes longer than a blink
                 for look, (size, theme) in looks.items():
                     await pilot.resize_terminal(*size)
                     app.theme = theme

@@ -136,7 +136,8 @@ TOPICS: Mapping[str, Topic] = {
             " of 100 and {poor8} of 100. Perplexity rose by 13 % in two real models."
         ),
         N_(
-            "Choose awq+gptq; halve the group size; give more records of the kind that it will read; or take 8 bits."
+            "Choose awq+gptq, or awq+signround where there is a GPU; halve the group size; give more records of the"
+            " kind that it will read; or take 8 bits."
         ),
         N_(
             "Why before the tuning: the adapter is then trained on the very weights that will run, and learns to make"

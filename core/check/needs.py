@@ -42,6 +42,15 @@ search of scales and ranges, and in training. From the two models of docs/real-m
 CPU_READING, GPU_READING = 8.0e9, 1.0e12
 """Bytes of weights a second that are read while a model answers token by token: each token needs all of them."""
 
+GPU_BYTES = 3.0e12
+"""Bytes a second between a GPU and its memory."""
+
+LEARNING_STEP_S = 0.01
+"""What a step of learning a layer's rounding takes at least: a GPU waits for its kernels to be started."""
+
+BATCH_TOKENS = {True: 8192, False: 2048}
+"""Calibration tokens that run at once with a GPU and without one (:class:`core.quantize.awq.OlivePressAwq`)."""
+
 STEP_S = 0.01
 """What a token takes beside, of any model."""
 
@@ -156,6 +165,10 @@ def _quantize(facts: ModelFacts, recipe: Settled, machine: Machine, lengths: Len
         searching += states + widest * widest * products
         search = algorithm.search * 2 * facts.layers * sum(i * i * o for i, o in facts.linears)
         seconds += _time(machine, ways * 2.0 * facts.linear_numbers * tokens, CPU_RUN)
+        if learning := int(algorithm.olive.get("learn", 0)):
+            seconds += _learning(facts, machine, learning, min(tokens, BATCH_TOKENS[machine.has_gpu]))
+            # The matrices themselves, what moves them, both gradients and the steps between, in float32.
+            searching += 4 * layer
         # On a GPU the search is float32 and small pieces: a quarter of the rate at most.
         seconds += _time(machine, search * (4 if machine.has_gpu else 1), CPU_SEARCH)
     checking = result + MEASURED_LOGITS * 4 * 5.6 if machine.has_gpu else result * 2
@@ -166,6 +179,14 @@ def _quantize(facts: ModelFacts, recipe: Settled, machine: Machine, lengths: Len
         on_gpu = max(searching, checking, loaded if algorithm.calibrated else 0)
         return _need("quantize", process + max(result, loaded), on_gpu, result, seconds)
     return _need("quantize", process + max(searching + result, checking, loaded * 2), 0, result, seconds)
+
+
+def _learning(facts: ModelFacts, machine: Machine, steps: int, tokens: float) -> float:
+    """Seconds in which the rounding of all layers is learnt: the products, and what a step does with each weight."""
+    products = _time(machine, 6.0 * facts.linear_numbers * steps * tokens, CPU_TRAINING)
+    moved = 160.0 * facts.linear_numbers * steps
+    seconds = products + moved / (GPU_BYTES if machine.has_gpu else CPU_READING)
+    return max(seconds, LEARNING_STEP_S * steps * facts.layers)
 
 
 def _need(stage: str, ram: float, gpu: float, disk: float, seconds: float, gpu_free: int = 0) -> StageNeed:

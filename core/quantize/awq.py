@@ -1,4 +1,4 @@
-"""AWQ as an Olive pass: activation-aware scales and ranges, then plain rounding or GPTQ's.
+"""AWQ as an Olive pass: activation-aware scales and ranges, then plain rounding or GPTQ's, or one that is learnt.
 
 For each decoder layer, one at a time: collect the Gram matrix of what each matrix reads; find the
 scales that leave the smallest output error and fold them into what makes that input; run the layer,
@@ -50,6 +50,7 @@ from core.quantize.awq_math import (
 )
 from core.quantize.gptq import made_up_for, round_gptq
 from core.quantize.layerwise import CalibrationBatch, LayerwiseModel, UnknownNames, batches, dtype_of
+from core.quantize.signround import learn_rounding
 from core.tqdm_progress import current_report
 
 logger = logging.getLogger("olive.passes.olivepress_awq")
@@ -77,6 +78,7 @@ class AwqStats:
     error: float = 0.0
     plain: float = 0.0
     ratios: list[float] = field(default_factory=list)
+    learnt: list[float] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """For the model's attributes: numbers and words."""
@@ -85,16 +87,19 @@ class AwqStats:
             "folds_left": [f"{what} ({count} layers)" for what, count in self.left.items()],
             "search_error_ratio": round(self.error / self.plain, 4) if self.plain else 1.0,
             "mean_exponent": round(sum(self.ratios) / len(self.ratios), 3) if self.ratios else 0.0,
+            **({"learnt_error_ratio": round(sum(self.learnt) / len(self.learnt), 4)} if self.learnt else {}),
         }
 
 
 class LayerStats:
     """Gram matrix and mean magnitude of what each matrix of a layer reads; readers of one input share them.
 
-    Of batches with ``exact`` also how far the inputs have drifted, as :func:`~core.quantize.gptq.made_up_for` takes it.
+    With ``drifts``, of batches with ``exact`` also how far the inputs have drifted, as
+    :func:`~core.quantize.gptq.made_up_for` takes it.
     """
 
-    def __init__(self, linears: Sequence[nn.Linear], folds: Sequence[Fold]) -> None:
+    def __init__(self, linears: Sequence[nn.Linear], folds: Sequence[Fold], *, drifts: bool = False) -> None:
+        self._drifts = drifts
         self._of: dict[nn.Linear, nn.Linear] = {linear: linear for linear in linears}
         for fold in folds:
             for reader in fold.readers:
@@ -112,7 +117,7 @@ class LayerStats:
             current_report().check_cancelled()
             exact: dict[nn.Linear, Tensor] = {}
             if batch.exact is not None:
-                with self._seen(batch, exact.__setitem__):
+                with self._seen(batch, exact.__setitem__) if self._drifts else nullcontext():
                     batch.exact = model.run_layer(index, replace(batch, hidden=batch.exact))
 
             def add(linear: nn.Linear, seen: Tensor, exact: dict[nn.Linear, Tensor] = exact) -> None:
@@ -281,11 +286,16 @@ class OlivePressAwq(Pass):
                 0.0,
                 "Share of the earlier layers' errors that each matrix makes up for, with gptq and quantized_inputs.",
             ),
+            "learn": (
+                int,
+                0,
+                "Steps in which the rounding and scales of a layer's matrices are learnt together (SignRound).",
+            ),
             "quantized_inputs": (
                 bool,
                 None,
                 "Calibrate each layer on the output of the quantized layers before it rather than of the float ones."
-                " Default is what does best: True for gptq, False for nearest.",
+                " Default is what does best: False for nearest that is not learnt, else True.",
             ),
             "search_rows": (
                 int,
@@ -295,7 +305,7 @@ class OlivePressAwq(Pass):
             ),
             "batch_tokens": (int, 0, "Tokens run at once; 0 chooses by the device."),
             "device": (str, "auto", "cpu, cuda, cuda:N, or auto."),
-            "seed": (int, 0, "Seed of search_rows."),
+            "seed": (int, 0, "Seed of search_rows and of the batches of learn."),
         }
         return {**get_quantizer_config(), "data_config": data, **options(own)}
 
@@ -313,6 +323,7 @@ class OlivePressAwq(Pass):
             (config.steps < 1, "steps must be at least 1"),
             (not 0 < config.damp_percent < 1, "damp_percent must be between 0 and 1"),
             (not 0 <= config.correction <= 1, "correction must be from 0 to 1"),
+            (config.learn < 0, "learn must not be negative"),
             ((config.search_rows or 0) < 0, "search_rows must not be negative"),
             (config.batch_tokens < 0, "batch_tokens must not be negative"),
             (config.data_config is None, "data_config is required: AWQ needs calibration data"),
@@ -348,8 +359,9 @@ class _Run:
         )
         self.gptq = config.rounding == Rounding.GPTQ
         quantized = config.quantized_inputs
-        self.quantized_inputs = self.gptq if quantized is None else quantized
+        self.quantized_inputs = self.gptq or config.learn > 0 if quantized is None else quantized
         self.correction = config.correction if self.gptq and self.quantized_inputs else 0.0
+        self.with_floats = self.quantized_inputs and (self.correction > 0 or config.learn > 0)
         self.names = {id(module): name for name, module in self.model.model.named_modules()}
 
     def _open(self, device: str) -> LayerwiseModel:
@@ -416,15 +428,16 @@ class _Run:
         folds, left = find_folds(view, model.wrapper.head_dim)
         for what in left:
             self.stats.left[what] = self.stats.left.get(what, 0) + 1
-        stats = LayerStats(linears, folds)
+        stats = LayerStats(linears, folds, drifts=self.correction > 0)
         outputs = stats.collect(model, index, work)
         master: Master = {linear: linear.weight.data.float() for linear in linears}
         for fold in folds if self.config.scale else ():
             self._fold(fold, index, work[0], outputs[0], master, stats, grids)
-        packed: dict[nn.Linear, QuantLinear] = {}
+        whole = dict(master) if self.config.learn else {}
+        rounded: dict[nn.Linear, Rounded] = {}
         for linear in linears:
             self.report.check_cancelled()
-            rounded = round_matrix(
+            rounded[linear] = round_matrix(
                 linear,
                 self._wanted(linear, master, stats),
                 stats.gram(linear),
@@ -435,15 +448,17 @@ class _Run:
                 damping=self.config.damp_percent,
                 check=self.report.check_cancelled,
             )
-            packed[linear] = self._packed(rounded, linear)
             stats.done(linear)
-        for linear, quant in packed.items():
-            set_attr(model.model, self.names[id(linear)], quant)
+        if self.config.learn:
+            rounded = self._learnt(index, work, outputs, whole, rounded, grids)
+        whole.clear()
+        for linear, one in rounded.items():
+            set_attr(model.model, self.names[id(linear)], self._packed(one, linear))
         store(layer, model.dtype)
         if self.quantized_inputs:
             store(layer, model.compute, scales=True)
             for batch, out in zip(work, outputs, strict=True):
-                if self.correction and index == 0:
+                if self.with_floats and index == 0:
                     batch.exact = out  # to here both ways are one
                 batch.hidden = model.run_layer(index, batch)
             store(layer, model.dtype, scales=True)
@@ -451,6 +466,33 @@ class _Run:
             for batch, out in zip(work, outputs, strict=True):
                 batch.hidden = out
         layer.to("cpu")
+
+    def _learnt(
+        self,
+        index: int,
+        work: list[CalibrationBatch],
+        outputs: list[Tensor],
+        weights: Mapping[nn.Linear, Tensor],
+        rounded: dict[nn.Linear, Rounded],
+        grids: Mapping[nn.Linear, Grid],
+    ) -> dict[nn.Linear, Rounded]:
+        targets = [
+            out if batch.exact is None else batch.exact for batch, out in zip(work, outputs, strict=True)
+        ]
+        learnt = learn_rounding(
+            self.model,
+            index,
+            work,
+            targets,
+            weights,
+            rounded,
+            grids,
+            steps=self.config.learn,
+            seed=self.config.seed,
+            check=self.report.check_cancelled,
+        )
+        self.stats.learnt.append(learnt.after / learnt.before if learnt.before else 1.0)
+        return learnt.rounded
 
     def _wanted(self, linear: nn.Linear, master: Master, stats: LayerStats) -> Tensor:
         """What a matrix's rounded weights are to be near to; it is taken out of ``master``."""

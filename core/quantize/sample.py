@@ -47,8 +47,12 @@ class HowRounded:
 
 
 def can_sample(algorithm: str) -> bool:
-    """Whether some layers can be rounded by an algorithm here; one that is another pass of Olive's needs them all."""
-    return ALGORITHMS[algorithm].olive.get("type") in (OURS, "rtn", "kquant")
+    """Whether some layers can be rounded by an algorithm here.
+
+    Another pass of Olive's needs them all; one that learns needs what the layers before have made of the records.
+    """
+    options = ALGORITHMS[algorithm].olive
+    return options.get("type") in (OURS, "rtn", "kquant") and not options.get("learn")
 
 
 class _Quiet(Reporter):

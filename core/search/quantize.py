@@ -145,7 +145,17 @@ class QuantizeSearch:
         names = [name for name in names if can_sample(name)]
         if left_out:
             report.log(
-                f"Not tried, since it cannot be tried on some layers: {', '.join(left_out)}.", "warning"
+                f"Not tried, since it cannot be tried on some layers: {', '.join(left_out)}.",
+                "warning" if self.algorithms else "info",
+            )
+        if not names:
+            raise RequestError(
+                told(
+                    "There is nothing to try: {names} cannot be tried on some layers.",
+                    names=", ".join(left_out),
+                ),
+                hint=told("Name others as well, or quantize with it: quantize.algorithm."),
+                code="search.algorithm",
             )
         groups = fitting_groups(self.facts, self.groups)
         self.rows, held_out = chosen_rows(self.context, self.path, self.facts)

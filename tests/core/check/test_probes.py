@@ -310,6 +310,20 @@ def test_an_algorithm_that_makes_up_for_errors_needs_more(
     assert after.seconds > before.seconds
 
 
+@pytest.mark.parametrize(("gpu_free", "least", "most"), [(78 << 30, 1.5, 20), (0, 3, 100)])
+def test_learning_the_rounding_takes_longer_and_more_memory(gpu_free: int, least: float, most: float) -> None:
+    facts = config_facts({"model_type": "llama", "hidden_size": 3072, "intermediate_size": 8192,
+                          "num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 32064})  # fmt: skip
+    plain, learnt = (
+        stage_needs(
+            facts, settled({"quantize.algorithm": name}), Machine(gpu_free, 4), Lengths(128, 512.0, 512)
+        )["quantize"]
+        for name in ("awq", "awq+signround")
+    )
+    assert least < learnt.seconds / plain.seconds < most
+    assert learnt.gpu > plain.gpu if gpu_free else learnt.ram > plain.ram
+
+
 def test_what_a_finetune_needs_follows_the_number_of_gpus() -> None:
     facts = config_facts({"model_type": "phi3", "hidden_size": 3072, "intermediate_size": 8192,
                           "num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 32064})  # fmt: skip

@@ -258,6 +258,7 @@ def test_a_cancel_stops_within_a_layer_and_leaves_nothing(quantize: Quantize, tm
         ({"group_size": 256}, "256 does not divide"),
         ({"correction": -0.1}, "correction must be"),
         ({"correction": 1.1}, "correction must be"),
+        ({"learn": -1}, "learn must not be negative"),
         ({"rounding": "nonsense"}, "rounding"),
     ],
 )

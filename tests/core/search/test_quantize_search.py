@@ -108,6 +108,18 @@ def test_a_limit_that_nothing_meets_is_refused_before_anything_is_computed(
     assert caught.value.code == "search.size"
 
 
+def test_what_cannot_be_tried_on_some_layers_is_left_out_and_alone_refused(
+    lab: LabFolder, model: Path
+) -> None:
+    with pytest.raises(RequestError, match="awq\\+signround cannot be tried") as caught:
+        search(lab, model, SearchLimits(), algorithms=["awq+signround"]).run()
+    assert caught.value.code == "search.algorithm"
+    board = search(
+        lab, model, SearchLimits(), algorithms=["awq+signround", "rtn"], groups=(32,), finalists=1
+    ).run()
+    assert [each.title.split(",")[0] for each in board.tries] == ["rtn"]
+
+
 def test_a_stop_keeps_what_was_measured(lab: LabFolder, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = search(lab, model, SearchLimits(), algorithms=("gptq", "rtn"), groups=(32,), finalists=1)
     measure = searching.SampledLayers.divergence
