@@ -26,7 +26,7 @@ from tui.labels import label
 from tui.session import Session
 from tui.steps import steps
 from tui.terminal import default_theme, few_colours, plain_glyphs, wants_plain
-from tui.widgets.chart import lowest, plot, round_values, smooth, step_axis, thin
+from tui.widgets.chart import _row, lowest, plot, round_values, smooth, step_axis, thin
 
 TAKEN = {
     "VS Code": {"f1", "f5", "f6", "f10", "f11", "ctrl+p", "ctrl+e", "ctrl+k", "ctrl+j"},
@@ -134,6 +134,19 @@ def test_shares_outside_the_bar_stay_inside() -> None:
 
 def test_an_option_has_a_name_for_people() -> None:
     assert label("learning_rate") == "Learning rate"
+
+
+@pytest.mark.parametrize("height", range(2, 20))
+@pytest.mark.parametrize("ascii_look", [False, True])
+def test_a_tick_stands_where_the_curve_has_its_value(
+    height: int, ascii_look: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tui.widgets.chart.ascii_only", lambda: ascii_look)
+    for tenth in range(11):
+        value = 0.8 + 0.18 * tenth
+        rows = plot([(0, value), (100, value)], 20, height, 0.8, 2.6, 100)
+        drawn = [y for y, row in enumerate(rows) if row.strip()]
+        assert drawn == [_row(value, 0.8, 2.6, height)]
 
 
 def test_a_curve_is_thinned_to_its_columns_and_joined() -> None:

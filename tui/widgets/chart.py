@@ -96,12 +96,12 @@ class LossChart(Widget):
         best = lowest(self._held)
         # The best comes last: it is seen where several fall into one cell.
         marks = {
-            (_place(point[1], low, high, height), _column(point[0], width, right)): point == best
+            (_row(point[1], low, high, height), _column(point[0], width, right)): point == best
             for point in sorted(self._held, key=lambda point: point == best)
             if math.isfinite(point[1])
         }
         ticks = {
-            _place(value, low, high, height): f"{value:g}" for value in round_values(low, high, height // 2)
+            _row(value, low, high, height): f"{value:g}" for value in round_values(low, high, height // 2)
         }
         lines = [legend]
         for y, row in enumerate(rows):
@@ -142,6 +142,16 @@ class LossChart(Widget):
 
 def _place(value: float, low: float, high: float, height: int) -> int:
     return min(height - 1, max(0, round((high - value) / (high - low) * (height - 1))))
+
+
+def _levels() -> int:
+    """Heights that are told apart within a line."""
+    return 1 if ascii_only() else 4
+
+
+def _row(value: float, low: float, high: float, height: int) -> int:
+    """The line that the curve would be in at this value, so that ticks and marks stand where it passes."""
+    return _place(value, low, high, height * _levels()) // _levels()
 
 
 def _column(step: float, width: int, right: float) -> int:
@@ -205,7 +215,7 @@ def thin(points: Points, columns: int, right: float) -> list[tuple[int, float]]:
 
 def plot(points: Points, width: int, height: int, low: float, high: float, right: float) -> list[str]:
     """The points as ``height`` lines of ``width`` cells, with the gaps between columns joined."""
-    wide, tall = (1, 1) if ascii_only() else (2, 4)
+    wide, tall = 1 if ascii_only() else 2, _levels()
     columns, levels = width * wide, height * tall
     dots: set[tuple[int, int]] = set()
     previous: tuple[int, int] | None = None
