@@ -250,16 +250,18 @@ def described(
     tuned = read_json(lab.finetuned_dir(recipe.finetune.adapter) / MANIFEST) or {}
     quantized = read_json(lab.quantized_dir / MANIFEST) or {}
     adapters = adapter_names(lab.onnx_dir)
-    # How the weights were made, whatever the recipe says by now.
+    # What was made, whatever the recipe says by now.
+    made = onnx.get("result") or {}
+    source = str((quantized.get("model") or {}).get("source") or recipe.model.source)
     how = (quantized.get("fingerprint") or {}).get("quantize") or {}
     algorithm = str(how.get("algorithm") or recipe.quantize.algorithm)
     tags = {
         "made_with": "olivepress",
-        "base_model": recipe.model.source,
+        "base_model": source,
         "algorithm": algorithm,
         "adapter": ", ".join(adapters) or "none",
-        "device": recipe.optimize.device,
-        "precision": recipe.optimize.precision,
+        "device": str(made.get("device") or recipe.optimize.device),
+        "precision": str(made.get("precision") or recipe.optimize.precision),
     }
     properties = {
         "olivepress.content": contents.digest,
@@ -281,7 +283,7 @@ def described(
     tags.update(recipe.upload.tags)
     text = told(
         "{source}, {algorithm}, adapter {adapter}; OlivePress {version}.",
-        source=recipe.model.source,
+        source=source,
         algorithm=algorithm,
         adapter=tags["adapter"],
         version=__version__,

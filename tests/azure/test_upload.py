@@ -15,7 +15,7 @@ import pytest
 from core.azure.retry import Stop
 from core.errors import Cancelled, LabError, MachineError, RequestError, StageError
 from core.events import RecordingReporter, Reporter
-from core.files import MANIFEST, write_json
+from core.files import MANIFEST, read_json, write_json
 from core.lab import Lab
 from core.stage_context import StageContext
 from core.upload.stage import dry_run, upload
@@ -66,10 +66,16 @@ def test_the_model_says_how_its_weights_were_made_and_not_what_the_recipe_says_n
     world: World, lab: Lab
 ) -> None:
     lab.folder.quantized_dir.mkdir(parents=True, exist_ok=True)
-    write_json(lab.folder.quantized_dir / MANIFEST, {"fingerprint": {"quantize": {"algorithm": "gptq"}}})
+    quantized = {"fingerprint": {"quantize": {"algorithm": "gptq"}}, "model": {"source": "org/made-from"}}
+    write_json(lab.folder.quantized_dir / MANIFEST, quantized)
+    onnx = read_json(lab.folder.onnx_dir / MANIFEST) or {}
+    result = {**(onnx.get("result") or {}), "device": "cuda", "precision": "fp16"}
+    write_json(lab.folder.onnx_dir / MANIFEST, {**onnx, "result": result})
     send(lab)
     said = world.fake.models["ft-for-travel"]["1"]["properties"]
-    assert said["tags"]["algorithm"] == "gptq"
+    made = ("base_model", "algorithm", "device", "precision")
+    assert [said["tags"][key] for key in made] == ["org/made-from", "gptq", "cuda", "fp16"]
+    assert "org/made-from" in said["description"]
     assert "gptq" in said["description"]
 
 
