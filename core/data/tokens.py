@@ -107,7 +107,7 @@ def token_stats(lengths: NDArray[Any], limit: int, *, estimated: bool) -> TokenS
 
 
 def _bars(lengths: NDArray[Any], most: int = 12) -> tuple[tuple[int, int, int], ...]:
-    """At most `most` bars of a round width, the last one open above where few rows are very long."""
+    """At most `most` bars of a round width, from the shortest row to the longest; few very long ones are in the last."""
     import numpy as np
 
     most = min(most, max(4, 2 * math.isqrt(len(lengths))))
@@ -121,7 +121,7 @@ def _bars(lengths: NDArray[Any], most: int = 12) -> tuple[tuple[int, int, int], 
         np.minimum((lengths - start) // width, len(edges) - 1).astype(np.int64), minlength=len(edges)
     )
     tops = [edge + width - 1 for edge in edges]
-    tops[-1] = max(tops[-1], int(lengths.max()))
+    edges[0], tops[-1] = low, int(lengths.max())
     return tuple((edge, top, int(count)) for edge, top, count in zip(edges, tops, counts, strict=True))
 
 

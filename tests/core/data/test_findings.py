@@ -235,6 +235,8 @@ def test_numbers(tmp_path: Path) -> None:
     assert 0 <= report.padding < 0.5
     stats = report.tokens
     assert sum(rows for _, _, rows in stats.histogram) == 10
+    assert stats.histogram[-1][1] == stats.max, "no bar reaches further than the longest row"
+    assert all(low <= top for low, top, _ in stats.histogram)
     assert stats.p50 <= stats.p95 <= stats.max <= stats.total
     even = look(tmp_path, GOOD, finetune__batch_size=1)
     assert even.padding == 0
