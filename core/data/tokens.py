@@ -107,7 +107,7 @@ def token_stats(lengths: NDArray[Any], limit: int, *, estimated: bool) -> TokenS
 
 
 def _bars(lengths: NDArray[Any], most: int = 12) -> tuple[tuple[int, int, int], ...]:
-    """At most `most` bars of a round width, from the shortest row to the longest; few very long ones are in the last."""
+    """At most `most` bars of a round width, from the shortest row to the longest; very long ones are in the last."""
     import numpy as np
 
     most = min(most, max(4, 2 * math.isqrt(len(lengths))))
