@@ -50,7 +50,10 @@ ALGORITHMS: dict[str, Algorithm] = {
     ),
     "awq+signround": Algorithm(
         N_("AWQ with learnt rounding - nearer, four times as long"),
-        N_("It learns from your records how each layer is best rounded: minutes on a GPU, hours on a CPU."),
+        N_(
+            "It learns from your records how each layer is best rounded."
+            " A real model takes minutes on a GPU, hours on a CPU."
+        ),
         {"type": "OlivePressAwq", "rounding": "nearest", "learn": LEARN_STEPS},
         calibrated=True,
         seeded=True,
