@@ -39,9 +39,26 @@ def advice_of(error: Mapping[str, Any]) -> tuple[str | Help, ...]:
     return hint_of(error)
 
 
-def in_words(advice: Sequence[str | Help]) -> str:
-    """An advice as the wizard says it: with steps and keys, and no command."""
-    return "".join(part if isinstance(part, str) else _words(part) for part in apart(advice))
+def in_words(advice: Sequence[str | Help], stage: str = "") -> str:
+    """An advice as the wizard says it: with steps and keys, and no command.
+
+    Args:
+        stage: the stage on whose own screen it stands, with the button that runs it.
+    """
+    return "".join(
+        part if isinstance(part, str) else "F8" if runs(part, stage) else _words(part)
+        for part in apart(advice)
+    )
+
+
+def runs(part: Help, stage: str) -> bool:
+    """Whether it is to run that stage and nothing else, as the run button of its screen does."""
+    return (
+        not isinstance(part, Use)
+        and part.name == "run"
+        and "--no-check" not in part.words
+        and [word for word in part.words if word in STAGES] == [stage]
+    )
 
 
 def _words(part: Help) -> str:

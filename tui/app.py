@@ -246,6 +246,14 @@ class OlivePressApp(App[None]):
         """The step before."""
         await self.action_step(self.current.step.number - 1)
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Keys that lead nowhere are not offered."""
+        if action == "back":
+            return self.current.step.number > 1
+        if action == "next":
+            return self.current.goal is not None
+        return super().check_action(action, parameters)
+
     # What comes in from threads
 
     def on_olive_press_app_lab_changed(self, event: LabChanged) -> None:

@@ -98,6 +98,12 @@ class GuideScreen(Dialog[str]):
             with Scrolled(classes="dialog-text"):
                 yield Plain(Content("\n").join(guide_lines(self._step)))
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """A key that would lead nowhere from the step leads nowhere from here."""
+        if parameters in (("app.back",), ("app.next",)):
+            return self.app.check_action(str(parameters[0]).removeprefix("app."), ())
+        return super().check_action(action, parameters)
+
     def action_close(self) -> None:
         """Back to the step."""
         self.dismiss("")

@@ -73,9 +73,7 @@ TOPICS: Mapping[str, Topic] = {
             N_("Time"): N_("an estimate; the run buttons correct it by what earlier runs took"),
         },
         N_("Good: no FAIL. A WARN of the GPU alone means that it will be slow, not that it will fail."),
-        N_(
-            "Mark the line: what to do stands below the list. Press c to copy all of it for somebody who can help."
-        ),
+        N_("Mark the line to see what to do. Press c to copy all of it for somebody who can help."),
         N_(
             "Olive is a toolkit that takes a model through passes: each pass is one change of it, such as rounding its"
             " weights or writing it as a graph. This lab runs some of them one after the other. Each needs memory, disk"

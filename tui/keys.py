@@ -9,13 +9,17 @@ the focus (Esc leaves the field), so each action that matters has an F key as we
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from textual.binding import Binding
+from textual.keys import key_to_character
 
 from core.language import LANGUAGES, N_, WHO_ORDERS, _
 from core.user_dirs import config_dir
 from tui.steps import steps
+
+if TYPE_CHECKING:
+    from textual.screen import Screen
 
 
 class Action(NamedTuple):
@@ -147,6 +151,12 @@ STAGE: tuple[Action, ...] = (
 )
 
 EVERY: tuple[Action, ...] = GLOBAL + JUMPS + LOG + DATA + STAGE
+
+
+def is_text(screen: Screen[Any], key: str) -> bool:
+    """Whether a key is typed as text where the focus is, in place of doing what it does elsewhere."""
+    focused = screen.focused
+    return focused is not None and focused.check_consume_key(key, key_to_character(key))
 
 
 _NAMES = {

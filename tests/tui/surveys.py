@@ -14,6 +14,7 @@ REPORT: dict[str, Any] = {
     "usable": 12,
     "train": 11,
     "eval": 1,
+    "epochs": 5.0,
     "padding": 0.08,
     "tokens": {
         "total": 420,

@@ -20,6 +20,7 @@ from tui.app import OlivePressApp
 from tui.screens.data import DataScreen
 from tui.screens.data.pages import PAGE, PageCache
 from tui.screens.pick import PickScreen
+from tui.widgets.rail import Word
 
 SURVEY = "core.data.background.BackgroundSurvey"
 
@@ -99,6 +100,31 @@ async def test_special_tokens_and_the_learnt_part_are_marked(lab: Lab, checked: 
         assert styles["<|user|>"] == "reverse"
         assert styles["<|end|>"] == "reverse underline", "the end of the answer is learnt"
         assert styles["In town 1 there is a bridge."] == "underline"
+
+
+async def test_of_what_is_not_learnt_nothing_is_marked_as_learnt_and_files_are_numbered_through(
+    lab: Lab, checked: None
+) -> None:
+    rows = rows_of(4)
+    write_rows(lab, rows[:2], "towns/test.jsonl")
+    write_rows(lab, rows[2:], "towns/train.jsonl")
+    lab.set({"data.file": "towns"})
+    async with opened(lab.root, "data") as (app, pilot):
+        await until(pilot, lambda: "HELD OUT: to measure with, not learnt" in screen_text(app))
+        await until(pilot, lambda: "3 What is in" in screen_text(app))
+        assert "4 What is in" in screen_text(app), "there are two files with two lines each"
+        assert "underlined" not in screen_text(app)
+        styles = [str(span.style) for span in screen_of(app).whole._shown.spans]  # type: ignore[union-attr]
+        assert [style for style in styles if "underline" in style] == []
+
+
+async def test_a_run_that_does_not_see_all_rows_says_what_to_change(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SURVEY, survey_that(SurveyState("done", report=report(epochs=0.5))))
+    write_rows(lab, rows_of(12))
+    async with opened(lab.root, "data") as (app, pilot):
+        await until(pilot, lambda: "training sees 6 of 11 rows, more steps see the rest" in screen_text(app))
 
 
 async def test_any_row_is_gone_to_by_its_number(lab: Lab, checked: None) -> None:
@@ -193,8 +219,10 @@ async def test_findings_are_listed_by_line_and_lead_to_their_rows(lab: Lab) -> N
     rows = rows_of(8)
     write_rows(lab, [*rows[:2], "", "", *rows[2:4], "{ not json", *rows[4:], {"prompt": "only half"}])
     async with opened(lab.root, "data") as (app, pilot):
-        await until(pilot, lambda: "2 findings: 1 broken-json, 1 missing-field" in screen_text(app), 60)
-        assert app.notes["data"].text == "2 found"
+        await until(
+            pilot, lambda: "2 findings, 2 BAD: 1 broken-json, 1 missing-field" in screen_text(app), 60
+        )
+        assert app.notes["data"] == Word("2 BAD", "failed"), "training does not start with them"
         await pilot.press("f")
         await until(pilot, lambda: "broken-json" in screen_of(app).whole.text)
         assert "What to do:" in screen_text(app)
@@ -324,6 +352,8 @@ async def test_checking_shows_how_far_it_is_and_can_be_stopped(
     async with opened(lab.root, "data") as (app, pilot):
         await until(pilot, lambda: "43%" in screen_text(app))
         assert "about 3 min left" in screen_text(app)
+        assert "[ Stop F9 ]" in screen_text(app)
+        assert "Check F8" not in screen_text(app), "one is under way"
         await until(pilot, lambda: "F9" in screen_text(app).splitlines()[-1])
         await pilot.press("f9")
         await until(pilot, lambda: "Checking was stopped" in screen_text(app))
@@ -418,6 +448,7 @@ async def test_a_missing_file_says_where_it_was_looked_for(lab: Lab) -> None:
     async with opened(lab.root, "data") as (app, pilot):
         await until(pilot, lambda: "The data file does not exist." in screen_text(app))
         assert "nowhere.jsonl" in screen_text(app)
+        assert app.notes["data"] == Word("FAIL", "failed")
         write_rows(lab, rows_of(4), "nowhere.jsonl")
         await pilot.press("f3")
         await until(pilot, lambda: app.current.step.name == "check")

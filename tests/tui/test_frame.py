@@ -100,6 +100,32 @@ async def test_letters_are_text_in_a_field_and_escape_leaves_it(lab: Lab) -> Non
         assert field.value == "rehearsalq2x", "what was typed is still there"  # type: ignore[attr-defined]
 
 
+async def test_only_keys_that_work_where_the_focus_is_are_told(lab: Lab) -> None:
+    def footer() -> str:
+        return screen_text(app).splitlines()[-1]
+
+    async with opened(lab.root, "quantize", size=(149, 30)) as (app, pilot):
+        await until(pilot, lambda: "  q  Quit" in footer())
+        assert "(y copies it)" in screen_text(app)
+        app.current.query_one("#set-model-source").focus()
+        await until(pilot, lambda: "Esc  Leave field  Ctrl+Q  Quit" in footer())
+        assert "(y copies it)" not in screen_text(app), "it would be typed"
+        await pilot.press("escape")
+        await until(pilot, lambda: "  q  Quit" in footer())
+        assert "Leave field" not in footer()
+        assert "(y copies it)" in screen_text(app)
+
+
+async def test_keys_that_lead_nowhere_are_not_told(lab: Lab) -> None:
+    made(lab, ("quantize", "finetune", "optimize"))
+    async with opened(lab.root, "check") as (app, pilot):
+        await until(pilot, lambda: "F4" in screen_text(app).splitlines()[-1])
+        assert "F3" not in screen_text(app).splitlines()[-1], "there is nothing before the first step"
+        await app.go_to("upload")
+        await until(pilot, lambda: "F3" in screen_text(app).splitlines()[-1])
+        assert "F4" not in screen_text(app).splitlines()[-1], "there is nothing after the last"
+
+
 async def test_help_lists_every_action(lab: Lab) -> None:
     async with opened(lab.root, "check", size=(100, 60)) as (app, pilot):
         await pilot.press("f2")

@@ -132,6 +132,7 @@ async def test_follow_hold_search_first_error_and_path(lab: Lab) -> None:
         await until(pilot, lambda: "more line 499" in screen_text(app))
         await pilot.press("l")
         await until(pilot, lambda: app.focused is app.current.log_pane.lines)  # type: ignore[attr-defined]
+        await until(pilot, lambda: "l small" in screen_text(app))
         await pilot.press("g")
         await until(pilot, lambda: "ValueError: a bad thing" in screen_text(app))
         assert "held" in screen_text(app)

@@ -83,6 +83,7 @@ async def test_done_shows_numbers_and_the_way_on(lab: Lab, stage: str, words: tu
         await until(pilot, lambda: isinstance(app.focused, Button) and app.focused.id == "next")
         text = screen_text(app)
         assert [word for word in ("in 3 min 20 s", *words) if word not in text] == []
+        assert ("Take it with you k" in text) is (stage == "optimize")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -92,8 +93,13 @@ async def test_failed_says_what_where_and_what_to_do(lab: Lab, stage: str) -> No
         await until(pilot, lambda: "FAILED" in screen_text(app))
         text = screen_text(app)
         assert ERROR["title"] in text
-        assert "What to do: Make it again: step 3 (Quantize)" in text
-        assert "Try again" in text
+        own = stage == "quantize"
+        assert f"What to do: Make it again: {'F8' if own else 'step 3 (Quantize)'}" in text
+        assert ("[ Run Quantize ]" in text) is not own, "what F8 does has one name"
+        assert "Try again F8" in text
+        assert "F8  Try again" in text.splitlines()[-1]
+        await until(pilot, lambda: "g first error  o path" in screen_text(app))
+        assert "following" not in screen_text(app), "it grows no more"
         await pilot.press("c")
         assert app.clipboard == "\n".join(ERROR[part] for part in ("title", "detail", "hint"))
 

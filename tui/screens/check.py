@@ -76,7 +76,7 @@ class CheckState(NamedTuple):
         if self.worst == "FAIL":
             return Content.assemble(
                 (f"{self.count('FAIL')} FAIL", "bold $text-error"),
-                ": " + _("do what stands below, then check again."),
+                ": " + _("mark the line to see what to do, then check again."),
             )
         if self.worst == "WARN":
             return Content.assemble(
@@ -122,7 +122,7 @@ class CheckScreen(StepScreen):
     """The checks as they come in; the marked one in full below, with what to do."""
 
     NAME = "check"
-    LABELS: ClassVar[Mapping[str, str]] = {"run": N_("Check")}
+    LABELS: ClassVar[Mapping[str, str]] = {"run": N_("Check again")}
     CSS_PATH = "check.tcss"
 
     class Seen(Message):

@@ -242,7 +242,6 @@ class UploadScreen(StageScreen):
         self.call_later(self.draw)
 
     def own_buttons(self) -> ComposeResult:
-        yield Button(_("Take it with you"), id="take", key="k")
         yield Button(_("Sign in"), id="sign-in", key="s")
         yield Button(_("Workspace"), id="workspace", key="w")
         yield Button(_("Dry run"), id="dry-run", key="d")
@@ -274,7 +273,6 @@ class UploadScreen(StageScreen):
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """The step's own buttons; Textual hands the others to the handler of every stage."""
         own = {
-            "take": self.app.action_take,  # type: ignore[attr-defined]
             "sign-in": self.action_sign_in,
             "workspace": self.action_workspace,
             "dry-run": self.action_dry_run,

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from textual.content import Content
 from textual.events import Click
 from textual.widget import Widget
 
 from core.language import _
 from core.text import clean
+from tui.keys import is_text
 from tui.theme import QUIET
+
+if TYPE_CHECKING:
+    from textual.screen import Screen
 
 
 class CommandLine(Widget):
@@ -22,6 +28,7 @@ class CommandLine(Widget):
     def __init__(self, *, id: str = "command") -> None:
         super().__init__(id=id)
         self.command = ""
+        self._typing = False
 
     def show(self, command: str) -> None:
         """Show this command."""
@@ -30,11 +37,21 @@ class CommandLine(Widget):
             self.command = command
             self.refresh()
 
+    def on_mount(self) -> None:
+        """The key is told where it is one: it follows the focus."""
+        self.screen.bindings_updated_signal.subscribe(self, self._focus_moved)
+
+    def _focus_moved(self, screen: Screen[object]) -> None:
+        typing = is_text(screen, "y")
+        if typing != self._typing:
+            self._typing = typing
+            self.refresh()
+
     def render(self) -> Content:
         return Content.assemble(
             (_("Same by command:") + "  ", QUIET),
             (self.command, "$foreground 85%"),
-            ("  " + _("(y copies it)"), QUIET),
+            ("" if self._typing else "  " + _("(y copies it)"), QUIET),
         ).truncate(self.size.width, ellipsis=True)
 
     def on_click(self, event: Click) -> None:

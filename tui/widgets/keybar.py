@@ -12,7 +12,7 @@ from textual.filter import LineFilter
 from textual.widget import Widget
 
 from core.language import _
-from tui.keys import GLOBAL, key_name
+from tui.keys import GLOBAL, is_text, key_name
 from tui.reading import cell_end, from_the_left
 
 if TYPE_CHECKING:
@@ -60,11 +60,15 @@ class KeyBar(Widget):
         }
         labels: Mapping[str, str] = getattr(screen, "labels", {})
         shown = []
+        typing = is_text(screen, "q")
         for action in GLOBAL:
-            if action.show and action.id in offered:
+            # In a field the way out of it is told: outside, letters are keys.
+            if (action.show or (typing and action.id == "leave")) and action.id in offered:
                 # The first of an action's keys is the one to show; the user's own come before ours.
-                keys = self._keymap().get(action.id, action.keys)
-                key = keys.split(",")[0].strip()
+                keys = self._keymap().get(action.id, action.keys).split(",")
+                key = next((key for key in map(str.strip, keys) if not is_text(screen, key)), "")
+                if not key:
+                    continue
                 shown.append((key_name(key), _(labels.get(action.id, action.label)), key))
         return shown
 

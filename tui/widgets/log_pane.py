@@ -369,6 +369,7 @@ class LogPane(Vertical):
         self._sought = ""
         self._attempt = 0
         self._waiting = False
+        self._grows, self._failed, self._large = True, False, False
 
     def compose(self) -> ComposeResult:
         yield self._about
@@ -403,24 +404,40 @@ class LogPane(Vertical):
         lines = self.lines
         log = lines.log_file
         if log is None or not log.count:
-            self._tell(_("Log"), "")
+            self._tell(_("Log"), _("l small") if self._large else "")
             return
-        fold = _("Enter opens {sign}", sign=glyph("folded")) + "  " if lines.folded else ""
         dot = glyph("dot")
-        if lines.follow:
+        top, count = number(lines.top + 1), number(log.count)
+        if not self._grows:
+            where = _("Log {dot} line {top} of {count}", dot=dot, top=top, count=count)
+        elif lines.follow:
             where = ngettext(
                 "Log {dot} {count} line {dot} following",
                 "Log {dot} {count} lines {dot} following",
                 log.count,
-                count=number(log.count),
+                count=count,
                 dot=dot,
             )
-            keys = _("f hold  w wrap  / search  g first error  o path")
         else:
-            top, count = number(lines.top + 1), number(log.count)
             where = _("Log {dot} line {top} of {count} {dot} held", dot=dot, top=top, count=count)
-            keys = _("f follow  w wrap  / search  n next  g first error  o path")
-        self._tell(where, fold + keys)
+        # What does not fit is left out from the end: first what this moment asks for.
+        keys = [
+            _("l small") if self._large else "",
+            _("Enter opens {sign}", sign=glyph("folded")) if lines.folded else "",
+            *([_("g first error"), _("o path")] if self._failed else []),
+            (_("f hold") if lines.follow else _("f follow")) if self._grows else "",
+            _("w wrap"),
+            _("/ search"),
+            _("n next") if lines.pattern is not None else "",
+            *([] if self._failed else [_("g first error"), _("o path")]),
+        ]
+        self._tell(where, "  ".join(filter(None, keys)))
+
+    def tell_of(self, *, grows: bool, failed: bool, large: bool) -> None:
+        """Whether the log may grow, tells of a failure, and fills the screen: what is told of it follows."""
+        if (grows, failed, large) != (self._grows, self._failed, self._large):
+            self._grows, self._failed, self._large = grows, failed, large
+            self.on_log_lines_changed()
 
     def _tell(self, left: str, right: str) -> None:
         """In the line above the log; where it has a frame, in that."""

@@ -12,7 +12,7 @@ from textual.content import Content
 from core.errors import Help, text_of
 from core.language import _, ngettext, shown
 from core.text import clean
-from tui.actions import MOST, advice_of, do, helps_of, in_words
+from tui.actions import MOST, advice_of, do, helps_of, in_words, runs
 from tui.widgets.button import Button
 from tui.widgets.row import FlowingRow
 from tui.widgets.safe import Plain, bare_paths
@@ -108,7 +108,7 @@ class ProblemBox(Vertical):
             return
         advice = advice_of(error)
         title, detail = (bare_paths(clean(shown(text_of(error, key)))) for key in ("title", "detail"))
-        hint = bare_paths(clean(in_words(advice)))
+        hint = bare_paths(clean(in_words(advice, stage)))
         lines = [] if self._over_log and error.get("code") == "job.crashed" else detail.splitlines()
         if len(lines) > self.LINES and not self._brief:
             left = len(lines) - self.LINES
@@ -126,4 +126,6 @@ class ProblemBox(Vertical):
         )
         parts += [*told_to_do, *told] if self._brief else [*told, *told_to_do]
         self._text.show(Content.assemble(*parts))
-        self.helps.offer(helps_of(advice, stage), stage)
+        # The button that runs the stage stands below, with its key: one name for one act.
+        others = [each for each in helps_of(advice, stage) if not runs(each[1], stage)]
+        self.helps.offer(others, stage)

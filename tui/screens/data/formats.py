@@ -30,11 +30,20 @@ MOST = 20_000
 """Characters of a row that are drawn; of a longer one the beginning, and how much more there is."""
 
 
-def row_line(row: ShownRow | None, index: int, sure: bool, wide: int, digits: int) -> Content:
-    """A row in the list: its line, a mark, and the beginnings of its fields side by side."""
+def row_line(
+    row: ShownRow | None, index: int, sure: bool, wide: int, digits: int, many: bool = False
+) -> Content:
+    """A row in the list: its line, a mark, and the beginnings of its fields side by side.
+
+    Args:
+        many: whether there are several files, of which the lines are no names: their rows are numbered through.
+    """
     if row is None:
         return Content.styled(f"{number(index + 1):>{digits}} {glyph('cut')}", QUIET)
-    place = where(row.row.line, row.row.number) if row.row.line and sure else f"~{index + 1}"
+    if many:
+        place = str(index + 1)
+    else:
+        place = where(row.row.line, row.row.number) if row.row.line and sure else f"~{index + 1}"
     mark = Content("")
     if row.problem:
         mark = Content.styled(_("BAD") + " ", "bold $text-error")
@@ -119,7 +128,7 @@ def row_text(state: DataState) -> Content:
         if row.row.problem is None and finding.quote is not None:
             parts += [*quoted(finding.quote), Content("\n")]
     if seen is not None and seen.pieces:
-        parts += _as_seen(seen, proposed=state.proposed is not None)
+        parts += _as_seen(seen, proposed=state.proposed is not None, learnt=not row.held_out)
     fields = row.row.fields
     if fields is not None:
         parts.append(Content.styled(glyph("line") * 2 + " " + _("The record") + "\n", QUIET))
@@ -136,21 +145,26 @@ def row_text(state: DataState) -> Content:
     return Content.assemble(*parts)
 
 
-def _as_seen(seen: Preview, *, proposed: bool) -> list[Content]:
-    """What the model sees of a row, with each of its answers."""
-    by = (
-        _("With the proposed fields and template; underlined: what it learns to say")
-        if proposed
-        else _("What the model sees; underlined: what it learns to say")
-    )
+def _as_seen(seen: Preview, *, proposed: bool, learnt: bool) -> list[Content]:
+    """What the model sees of a row, with each of its answers; ``learnt``: whether the row is there to learn from."""
+    if not learnt or not any(piece.trained for piece in seen.pieces):
+        by = _("With the proposed fields and template") if proposed else _("What the model sees")
+    elif proposed:
+        by = _("With the proposed fields and template; underlined: what it learns to say")
+    else:
+        by = _("What the model sees; underlined: what it learns to say")
     parts = [
         Content.styled(by + "\n", QUIET),
-        *pieces(seen.pieces),
+        *pieces(seen.pieces, learnt),
         Content("\n"),
     ]
     if seen.rejected:
-        by = _("The same with the rejected answer; underlined: what it learns to say less")
-        parts += [Content.styled(f"{by}\n", QUIET), *pieces(seen.rejected), Content("\n")]
+        by = (
+            _("The same with the rejected answer; underlined: what it learns to say less")
+            if learnt
+            else _("The same with the rejected answer")
+        )
+        parts += [Content.styled(f"{by}\n", QUIET), *pieces(seen.rejected, learnt), Content("\n")]
     return parts
 
 
@@ -182,8 +196,8 @@ def quoted(place: Quote | None) -> list[Content]:
     return [Content(place.before), Content.styled(here, "reverse bold $text-error"), Content(f"{behind}\n")]
 
 
-def pieces(found: Sequence[Piece]) -> list[Content]:
-    """Training text: what is learnt underlined, special tokens reversed."""
+def pieces(found: Sequence[Piece], learnt: bool) -> list[Content]:
+    """Training text: what is learnt underlined, where the row is learnt at all; special tokens reversed."""
     parts: list[Content] = []
     left = MOST
     for piece in found:
@@ -191,7 +205,7 @@ def pieces(found: Sequence[Piece]) -> list[Content]:
             break
         style = " ".join(
             word
-            for word, holds in (("reverse", piece.kind == "special"), ("underline", piece.trained))
+            for word, holds in (("reverse", piece.kind == "special"), ("underline", piece.trained and learnt))
             if holds
         )
         parts += cut(piece.text, style)
@@ -223,8 +237,6 @@ def progress_line(state: SurveyState, wide: int) -> Content:
 
 def report_lines(report: Mapping[str, Any], recipe: Recipe, wide: int) -> Content:
     """Rows, split, token counts, lengths drawn, rounds and padding on two lines; below, what is not used."""
-    from core.data.findings import OFTEN, passes
-
     tokens = report.get("tokens") or {}
     rows, pairs = report.get("rows", 0), report.get("pairs", 0)
     first = [
@@ -249,48 +261,57 @@ def report_lines(report: Mapping[str, Any], recipe: Recipe, wide: int) -> Conten
         )
     lines = [Content.styled(f"  {glyph('dot')}  ".join(first), "bold")]
     second: list[Content] = []
-    drawn = lengths(tokens.get("histogram") or [], wide)
-    if drawn is not None:
-        second.append(drawn)
     more: list[tuple[str, str]] = []
     if report.get("train"):
-        tune = recipe.finetune
-        if tune.steps == AUTO or tune.batch_size == AUTO:
-            rounds, steps = float(report.get("epochs", 0)), None
-        else:
-            rounds = tune.steps * tune.batch_size * tune.gradient_accumulation / report["train"]
-            steps = tune.steps
-        often = rounds > OFTEN
-        often_told = passes(rounds, report["train"])
-        seen = (
-            _("training sees {rows}", rows=often_told)
-            if steps is None
-            else ngettext(
-                "{count} step sees {rows}",
-                "{count} steps see {rows}",
-                steps,
-                count=number(steps),
-                rows=often_told,
-            )
-        )
-        style = "$text-warning" if often else QUIET
-        more.append((_("{seen}, very often", seen=seen) if often else seen, style))
+        more.append(_sees(report, recipe))
     if tokens.get("lost"):
         more.append((_("{count} tokens are cut off", count=number(tokens["lost"])), QUIET))
     if report.get("padding"):
         more.append((_("padding {share:.0%}", share=report["padding"]), QUIET))
+    gap = f"  {glyph('dot')}  "
+    drawn = lengths(tokens.get("histogram") or [], wide)
+    # What is to be read comes first: beside long words there is no room to draw.
+    if drawn is not None and (not more or drawn.cell_length + len(gap) + cell_len(more[0][0]) <= wide):
+        second.append(drawn)
     taken = sum(part.cell_length for part in second)
     for words, style in more:
-        gap = f"  {glyph('dot')}  " if second else ""
-        if taken + len(gap) + cell_len(words) <= wide:  # what does not fit is left out whole
-            second.append(Content.styled(gap + words, style))
-            taken += len(gap) + cell_len(words)
+        before = gap if second else ""
+        if taken + len(before) + cell_len(words) <= wide:  # what does not fit is left out whole
+            second.append(Content.styled(before + words, style))
+            taken += len(before) + cell_len(words)
     if second:
         lines.append(Content("").join(second))
     left = left_out_words(report)
     if left:
         lines.append(Content.styled(left, "$text-warning").truncate(wide, ellipsis=True))
     return Content("\n").join(lines)
+
+
+def _sees(report: Mapping[str, Any], recipe: Recipe) -> tuple[str, str]:
+    """How often the run sees each row, or how many of them, with the style of it."""
+    from core.data.findings import OFTEN, passes
+
+    tune = recipe.finetune
+    if tune.steps == AUTO or tune.batch_size == AUTO:
+        rounds, steps = float(report.get("epochs", 0)), None
+    else:
+        rounds = tune.steps * tune.batch_size * tune.gradient_accumulation / report["train"]
+        steps = tune.steps
+    told = passes(rounds, report["train"])
+    seen = (
+        _("training sees {rows}", rows=told)
+        if steps is None
+        else ngettext(
+            "{count} step sees {rows}",
+            "{count} steps see {rows}",
+            steps,
+            count=number(steps),
+            rows=told,
+        )
+    )
+    if rounds > OFTEN:
+        return _("{seen}, very often", seen=seen), "$text-warning"
+    return (_("{seen}, more steps see the rest", seen=seen) if rounds < 1 else seen), QUIET
 
 
 def left_out_words(report: Mapping[str, Any]) -> str:
@@ -328,21 +349,40 @@ def lengths(bars: Sequence[Sequence[int]], wide: int) -> Content | None:
     )
 
 
-def counts_line(counts: Mapping[str, int]) -> Content:
-    """How many findings of each kind, the most frequent first."""
+def counts_line(counts: Mapping[str, int], listed: bool) -> Content:
+    """How many findings of each kind: first those with which training does not start, then the most frequent.
+
+    Args:
+        listed: whether they are listed, or cannot be: the key that lists them is not told then.
+    """
     many = sum(counts.values())
     if not many:
         return Content.styled(_("No findings: every row can be used."), "$text-success")
-    kinds = sorted(counts.items(), key=lambda pair: -pair[1])
+    kinds = sorted(counts.items(), key=lambda pair: (not blocking(dict([pair])), -pair[1]))
     told = ", ".join(f"{number(count)} {kind}" for kind, count in kinds[:4])
     rest = f" {glyph('cut')}" if len(kinds) > 4 else ""
-    words = f"{counted(many, 'finding')}: "
+    bad = blocking(counts)
     return Content.assemble(
-        (words, "bold $text-warning"), f"{told}{rest}", ("  " + _("(f lists them)"), QUIET)
+        (counted(many, "finding"), "bold $text-warning"),
+        (f", {bad_words(bad)}" if bad else "", "bold $text-error"),
+        f": {told}{rest}",
+        ("" if listed else "  " + _("(f lists them)"), QUIET),
     )
 
 
-def finding_line(finding: Finding | None, index: int, many_files: bool) -> Content:
+def blocking(counts: Mapping[str, int]) -> int:
+    """How many findings there are with which training does not start."""
+    from core.data.types import BLOCKING
+
+    return sum(count for kind, count in counts.items() if kind in BLOCKING)
+
+
+def bad_words(bad: int) -> str:
+    """How many of them, with the word that such a row has in the lists."""
+    return f"{number(bad)} {_('BAD')}"
+
+
+def finding_line(finding: Finding | None, index: int, many_files: bool, digits: int) -> Content:
     """A finding in the list."""
     if finding is None:
         return Content.styled(f"{number(index + 1)} {glyph('cut')}", QUIET)
@@ -350,7 +390,7 @@ def finding_line(finding: Finding | None, index: int, many_files: bool) -> Conte
     place = f"{finding.file}:{place}" if many_files else place
     bad = finding.level == "error"
     return Content.assemble(
-        (f"{clean(place, keep_newlines=False):>6} ", QUIET),
+        (f"{clean(place, keep_newlines=False):>{digits}} ", QUIET),
         (_("BAD") + " " if bad else _("see") + " ", "bold $text-error" if bad else "$text-warning"),
         clean(f"{finding.kind}: {shown(finding.message)}"[:300], keep_newlines=False),
     )
@@ -366,7 +406,7 @@ def finding_text(finding: Finding) -> Content:
             "bold",
         ),
         (finding.kind, "bold $text-error" if bad else "bold $text-warning"),
-        (f" ({what})\n\n", QUIET),
+        (f" ({what})\n\n", "$text-error" if bad else QUIET),
         clean(shown(finding.message)) + "\n",
         *quoted(finding.quote),
         ("\n" + _("What to do:") + " ", "bold"),

@@ -24,6 +24,8 @@ from tui.layout import ROOMY
 from tui.screens.base import StepScreen
 from tui.screens.data.controller import DataController, DataState
 from tui.screens.data.formats import (
+    bad_words,
+    blocking,
     counts_line,
     file_line,
     finding_line,
@@ -34,6 +36,7 @@ from tui.screens.data.formats import (
     row_line,
     row_text,
     side_by_side,
+    where,
 )
 from tui.screens.dialogs import ErrorScreen
 from tui.steps import steps
@@ -54,7 +57,10 @@ if TYPE_CHECKING:
 _WAIT_S = 0.3
 
 
-def _found(findings: int) -> Word:
+def _found(counts: Mapping[str, int]) -> Word:
+    if bad := blocking(counts):
+        return Word(bad_words(bad), "failed")
+    findings = sum(counts.values())
     return Word(_("{count} found", count=findings), "found") if findings else Word("OK", "done")
 
 
@@ -100,6 +106,7 @@ class DataScreen(StepScreen):
         self._marked = 0
         self._shown: object = None
         self._drawn = DataState()
+        self._offered: tuple[object, ...] = ()
 
     @property
     def form(self) -> Form:
@@ -141,6 +148,7 @@ class DataScreen(StepScreen):
             yield Button(_("Use the proposal"), id="accept", key="a", primary=True)
             yield Button(_("Next: {title}", title=steps()[2].title), id="next", key="F4", primary=True)
             yield Button(_("Check"), id="run", key="F8")
+            yield Button(_("Stop"), id="stop", key="F9")
             yield Button(_("Browse"), id="browse", key="o")
             yield Button(_("Go to"), id="goto", key="g")
             yield Button(_("Findings"), id="findings", key="f")
@@ -158,7 +166,7 @@ class DataScreen(StepScreen):
 
     def on_mount(self) -> None:
         """Open the file, and check it all."""
-        for name in ("accept", "findings", "clean"):
+        for name in ("accept", "findings", "clean", "stop"):
             self.query_one(f"#{name}", Button).display = False
         self.set_interval(_WAIT_S, self.controller.follow)
         self.look()
@@ -224,8 +232,12 @@ class DataScreen(StepScreen):
         state, before = self.state, self._drawn
         self._drawn = state
         if state.report is not None and state.report is not before.report:
-            self.olive.note("data", _found(state.findings))
-        if (state.checking, state.proposed) != (before.checking, before.proposed):
+            self.olive.note("data", _found(state.report.get("counts") or {}))
+        elif state.lost and state.trouble is not None and state.trouble is not before.trouble:
+            self.olive.note("data", Word("FAIL", "failed"))
+        offered = (state.checking, state.proposed, self._may_check)
+        if offered != self._offered:
+            self._offered = offered
             self.refresh_bindings()
         self._draw_problem(state, before)
         self._draw_figures(state)
@@ -247,6 +259,8 @@ class DataScreen(StepScreen):
         self.query_one("#next", Button).set_class(told is None, "-primary")
         self.query_one("#browse", Button).set_class(state.lost, "-primary")
         self.query_one("#goto", Button).display = state.proposed is None and not clean_copy
+        self.query_one("#run", Button).display = self._may_check
+        self.query_one("#stop", Button).display = state.checking
         findings = self.query_one("#findings", Button)
         findings.display = state.findings > 0 and state.proposed is None
         findings.label(_("Rows") if state.listing else _("Findings"))
@@ -261,7 +275,8 @@ class DataScreen(StepScreen):
         source, report = state.source, state.report
         if report is not None:
             self.facts.show(report_lines(report, self.session.recipe(), wide))
-            self.checked.show(counts_line(report.get("counts") or {}))
+            listed = state.listing or state.proposed is not None
+            self.checked.show(counts_line(report.get("counts") or {}, listed))
         elif source is not None:
             self.facts.show(file_line(state.count, state.exact, source.bytes, source.columns))
             warned = ""
@@ -285,12 +300,16 @@ class DataScreen(StepScreen):
         self.set_class(state.listing, "-findings")
         entitle(self.query_one("#left"), _("Findings") if state.listing else _("Records"))
         source = state.source
-        digits = max(5, len(str(state.count)) + (not state.exact)) if source is not None else 5
+        many = source is not None and source.path.is_dir()
+        marked = source.pages.get(state.marked) if source is not None and state.count else None
+        # A row may stand far below its number, where rows go over several lines.
+        longest = len(where(marked.row.line, marked.row.number)) if marked is not None and not many else 0
+        digits = max(2, len(str(state.count)) + (not state.exact), longest)
 
         def line(index: int) -> Content:
             assert source is not None
             row = source.pages.get(index)
-            return row_line(row, index, source.pages.sure(index), self.rows.size.width - 2, digits)
+            return row_line(row, index, source.pages.sure(index), self.rows.size.width - 2, digits, many)
 
         self.rows.show(state.count, line)
         if state.marked != self._marked:
@@ -301,11 +320,10 @@ class DataScreen(StepScreen):
             head = Content("").join(
                 side_by_side([clean(name) for name in source.view.ordered(source.columns)[:4]], room)
             )
-            number = Content.styled(f"{'line':>{digits + 2}} ", QUIET)
+            number = Content.styled(f"{_('row') if many else _('line'):>{digits + 2}} ", QUIET)
             self.columns.show(number + head.stylize(f"bold {QUIET}"))
-        many = source is not None and source.path.is_dir()
         finding = self.controller.finding
-        self.found.show(state.findings, lambda index: finding_line(finding(index), index, many))
+        self.found.show(state.findings, lambda index: finding_line(finding(index), index, many, digits))
 
     def _draw_whole(self, state: DataState) -> None:
         """The marked finding or row whole, where it is another one than was drawn: it may be long."""
@@ -406,7 +424,7 @@ class DataScreen(StepScreen):
         if name == "next":
             if self.save():
                 self.app.run_worker(self.olive.go_to("quantize"))
-        elif name in ("run", "browse", "goto", "findings", "accept", "clean"):
+        elif name in ("run", "stop", "browse", "goto", "findings", "accept", "clean"):
             getattr(self, f"action_{name}")()
 
     def save(self, more: dict[str, Any] | None = None) -> bool:
@@ -417,6 +435,11 @@ class DataScreen(StepScreen):
             self.app.push_screen(ErrorScreen.of(error))
             return False
         return True
+
+    @property
+    def _may_check(self) -> bool:
+        """Whether a check would be another than the one that is under way."""
+        return not (self.state.checking and self.controller.kept)
 
     def action_run(self) -> None:
         """Keep the settings and check every row."""
@@ -504,6 +527,8 @@ class DataScreen(StepScreen):
         """Keys for what cannot be done now are not offered."""
         if action == "stop":
             return self.state.checking
+        if action == "run":
+            return self._may_check
         if action == "accept":
             return self.state.proposed is not None
         if action == "clean":

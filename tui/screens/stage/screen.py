@@ -119,6 +119,7 @@ class StageScreen(StepScreen):
             yield Button(_("Pick a model"), id="pick-model", key="m")
             yield Button(_("Search"), id="search", key="s")
             yield Button(_("Machine"), id="where", key="a")
+            yield Button(_("Take it with you"), id="take", key="k")
             yield from self.own_buttons()
         yield self.command
 
@@ -252,11 +253,12 @@ class StageScreen(StepScreen):
         run = self.query_one("#job")
         run.display = not state.settings
         outcome = state.outcome
-        for name in ("good", "bad", "alive"):
+        for name in ("good", "bad"):
             run.set_class(name == outcome, f"-{name}")
         entitle(run, _("Result") if outcome == "good" else pgettext("heading", "Run"))
         self.query_one(".about").display = state.settings or self.size.height >= TALL
         self.log_pane.display = state.log or not state.settings
+        self.log_pane.tell_of(grows=state.active, failed=state.error is not None, large=state.log)
         self.tell_about()
 
     def _draw_pictures(self, state: StageState) -> None:
@@ -294,6 +296,11 @@ class StageScreen(StepScreen):
                 _("Machine") if state.settings and not state.active and self._has_others else "",
                 False,
             ),
+            (
+                "#take",
+                _("Take it with you") if done and self.texts.portable and not state.settings else "",
+                False,
+            ),
         ):
             button = self.query_one(name, Button)
             button.display = bool(text)
@@ -303,10 +310,13 @@ class StageScreen(StepScreen):
 
     def focus_first(self) -> None:
         """On Next when the step is done, else on what starts it; while it runs, on the log."""
-        name = self.state().focus
+        state = self.state()
+        name = state.focus
         if name == "helps" and self.problem.helps.first is not None:
             self.set_focus(self.problem.helps.first)
             return
+        if name == "helps" and state.can_run:
+            name = "run"
         self.set_focus(self.log_pane.lines if name in ("log", "helps") else self.query_one(f"#{name}"))
 
     def log_to_watch(self) -> LogFile | None:
@@ -331,6 +341,7 @@ class StageScreen(StepScreen):
             "pick-model": self.action_pick_model,
             "search": self.action_search_settings,
             "where": self.action_where,
+            "take": self.olive.action_take,
         }.get(event.button.id or "")
         if act is not None:
             act()
@@ -532,6 +543,12 @@ class StageScreen(StepScreen):
     def action_run(self) -> None:
         """Run it."""
         self.run_now()
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The word for another run is that of its button."""
+        job = self.olive.snapshot.jobs.get(self.stage.name)
+        return super().labels if job is None else {**super().labels, "run": self.texts.run(self.step, job)}
 
     def run_now(self, *, checked: bool = True) -> None:
         """Save the settings and start the job; ask first where it would replace what there is."""

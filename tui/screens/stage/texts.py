@@ -64,6 +64,7 @@ class StageTexts:
         follows: values that have to come with those that were chosen.
         progress: how far a job is.
         more_of: lines below a result's figures.
+        portable: whether the result can be taken along.
         stopped: what becomes of the work when it is stopped.
     """
 
@@ -73,6 +74,7 @@ class StageTexts:
     follows: Callable[[Values], Values] = _nothing_follows
     progress: Callable[[JobView], Content | str] = progress
     more_of: Callable[[Values], list[Content]] = _no_more
+    portable: bool = False
     stopped: str = N_("What is half made is thrown away; what was there before stays as it is.")
 
 
@@ -137,11 +139,6 @@ def _fitting_target(values: Values) -> Values:
     return {"optimize.provider": provider, "optimize.precision": precision}
 
 
-def _take(result: Values) -> list[Content]:
-    """That it can be taken along."""
-    return [Content(_("Press k to take it with you."))]
-
-
 TEXTS: Mapping[str, StageTexts] = {
     "quantize": StageTexts(_quantize_advice),
     "finetune": StageTexts(
@@ -152,7 +149,7 @@ TEXTS: Mapping[str, StageTexts] = {
         _optimize_advice,
         words=lambda: {"optimize.provider": _provider_words},
         follows=_fitting_target,
-        more_of=_take,
+        portable=True,
     ),
 }
 """By stage; a stage that is not here has the usual texts."""
