@@ -22,7 +22,7 @@ from tui.keys import DATA, GLOBAL, LOG, STAGE, Action, key_names
 from tui.screens.dialogs import Dialog, Scrolled
 from tui.steps import Step
 from tui.theme import QUIET
-from tui.widgets.safe import Plain
+from tui.widgets.safe import Hanging, Plain
 
 
 @dataclass(frozen=True)
@@ -311,7 +311,7 @@ class HelpScreen(Dialog[None]):
         with Vertical(classes="dialog -help"):
             yield Plain(_("{title}: help  (Esc closes)", title=self._step.title), classes="dialog-title")
             with Scrolled(classes="dialog-text"):
-                yield Plain(Content("\n").join([about(self._step), Content(""), self._keys()]))
+                yield Hanging(Content("\n").join([about(self._step), Content(""), self._keys()]))
 
     def _keys(self) -> Content:
         lines: list[Content] = [

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from textual.app import App, ComposeResult
 from textual.color import Color
+from textual.content import Content
 from textual.geometry import Region
 from textual.theme import Theme
 from textual.widget import Widget
@@ -23,7 +24,7 @@ from tui.widgets.button import Button
 from tui.widgets.form import Form
 from tui.widgets.line import Line
 from tui.widgets.row import FlowingRow
-from tui.widgets.safe import Plain, bare_paths
+from tui.widgets.safe import Plain, bare_paths, hung
 
 TUI = Path(__file__).parents[2] / "tui"
 PICTURES = TUI.parent / "docs" / "pictures"
@@ -305,3 +306,20 @@ async def test_a_row_goes_on_in_the_next_line() -> None:
 )
 def test_a_path_at_the_end_of_a_line_has_no_full_stop(told: str, shown: str) -> None:
     assert bare_paths(told) == shown
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        (
+            "  Bits: for each weight: four is half",
+            "  Bits: for each\n    weight: four\n    is half",
+        ),
+        ("/set  how answers are chosen", "/set  how answers\n      are chosen"),
+        ("one two three four five six", "one two three four\nfive six"),
+        ("  8 MiB  a name", "  8 MiB  a name"),
+        ("one\n\n  two", "one\n\n  two"),
+    ],
+)
+def test_what_does_not_fit_goes_on_further_in(told: str, shown: str) -> None:
+    assert hung(Content(told), 18).plain == shown

@@ -21,7 +21,7 @@ from tui.widgets.command_line import CommandLine
 from tui.widgets.keybar import KeyBar
 from tui.widgets.plain_list import PlainList
 from tui.widgets.rail import Rail, rail_labels
-from tui.widgets.safe import Plain
+from tui.widgets.safe import Hanging, Plain
 from tui.widgets.topline import TopLine
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ class StepScreen(Screen[None]):
         if place and page is None:
             from tui.help import about
 
-            self._about = VerticalScroll(Plain(about(self.step)), id="about-step", can_focus=False)
+            self._about = VerticalScroll(Hanging(about(self.step)), id="about-step", can_focus=False)
             self._about.border_title = _("What this step does")
             self.query_one(f"#{place}").mount(self._about)
 

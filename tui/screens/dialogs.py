@@ -23,7 +23,7 @@ from tui.widgets.button import Button
 from tui.widgets.keybar import KeyBar
 from tui.widgets.problem import Helps
 from tui.widgets.row import FlowingRow
-from tui.widgets.safe import Plain, bare_paths
+from tui.widgets.safe import Hanging, Plain, bare_paths
 
 Answer = TypeVar("Answer")
 """What a dialog is answered with."""
@@ -85,6 +85,7 @@ class ErrorScreen(Dialog[None]):
     """What happened, where, and what to do; scrolled and copied as a whole."""
 
     LOOK: ClassVar[str] = "dialog -error"
+    BODY: ClassVar[type[Plain]] = Plain
     CSS_PATH = "dialogs.tcss"
     AUTO_FOCUS = "#close"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -120,7 +121,7 @@ class ErrorScreen(Dialog[None]):
             yield Plain(title, classes="dialog-title")
             with Scrolled(classes="dialog-text"):
                 if detail:
-                    yield Plain(bare_paths(shown(detail)))
+                    yield self.BODY(bare_paths(shown(detail)))
                 if hint:
                     yield Plain(bare_paths(_("What to do: {hint}", hint=hint)), classes="dialog-hint")
             yield self._helps
@@ -155,6 +156,12 @@ class ReadScreen(ErrorScreen):
 
     LOOK = "dialog"
     AUTO_FOCUS = ".dialog-text"
+
+
+class ListScreen(ReadScreen):
+    """Something to read that is a list."""
+
+    BODY = Hanging
 
 
 class AskScreen(Dialog[bool]):

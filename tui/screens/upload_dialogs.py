@@ -26,7 +26,7 @@ from tui.widgets.button import Button
 from tui.widgets.line import Line
 from tui.widgets.plain_list import PlainList
 from tui.widgets.row import FlowingRow
-from tui.widgets.safe import Plain
+from tui.widgets.safe import Hanging, Plain
 
 METHODS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (N_("The Azure CLI's session (az login)"), ("login", "--method", "cli")),
@@ -318,7 +318,7 @@ class PlanScreen(Working):
             yield Plain(_("What would be uploaded"), classes="dialog-title")
             yield self.said
             with Scrolled(id="plan"):
-                yield Plain("", id="plan-text")
+                yield Hanging("", id="plan-text")
             with FlowingRow(classes="dialog-buttons"):
                 yield Button(_("Close"), id="close", key="Esc", primary=True)
 
@@ -354,7 +354,7 @@ class PlanScreen(Working):
         lines += [f"{stale:>9}  {shown(text_of(plan, 'stale'))}"] if plan.get("stale") else []
         lines += [f"{right:>9}  {what}: {state}" for what, state in plan.get("rights", {}).items()]
         lines += [f"{tag:>9}  {key} = {value}" for key, value in plan.get("tags", {}).items()]
-        self.query_one("#plan-text", Plain).show(
+        self.query_one("#plan-text", Hanging).show(
             "\n".join(clean(line, keep_newlines=False) for line in lines)
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 
+from rich.cells import cell_len
 from textual.content import Content
 from textual.widgets import Static
 
@@ -89,6 +90,55 @@ class Plain(Static):
     def text(self) -> str:
         """What is shown, without styles."""
         return shown(self._shown) if isinstance(self._shown, str) else self._shown.plain
+
+
+class Hanging(Plain):
+    """Lines that each tell of one thing: what does not fit goes on further in, so that it looks like no other thing."""
+
+    def __init__(self, text: str | Content = "", *, id: str | None = None) -> None:
+        self._whole = _safe(text)
+        self._width = 0
+        super().__init__(self._whole, id=id)
+
+    @property
+    def text(self) -> str:
+        """What is shown, without styles, and as if there were room for it."""
+        return self._whole.plain
+
+    def show(self, text: str | Content) -> None:
+        """Show another text."""
+        self._whole = _safe(text)
+        self._hang()
+
+    def on_resize(self) -> None:
+        """Other words fit."""
+        self._width = self.size.width
+        self._hang()
+
+    def _hang(self) -> None:
+        super().show(hung(self._whole, self._width) if self._width else self._whole)
+
+
+_HEAD = re.compile(r" *\S+(?: \S+)* {2,}(?=\S)")
+"""What stands in the first of two columns, with the gap behind it."""
+
+
+def hung(text: Content, width: int) -> Content:
+    """A text whose lines go on below their second column; without one, two cells further in than they begin."""
+    lines: list[Content] = []
+    for line in text.split(allow_blank=True):
+        head = _HEAD.match(line.plain)
+        begin = len(line.plain) - len(line.plain.lstrip(" "))
+        further = cell_len(head[0]) if head is not None else begin + 2 if begin else 0
+        first = line.wrap(width)[0] if line.cell_length > width else line
+        lines.append(first)
+        rest = line[len(first) :]
+        rest = rest[len(rest) - len(rest.plain.lstrip(" ")) :]
+        if rest:
+            # Where the first column takes most of the room, there is none for the second.
+            further = further if further <= width // 2 else 0
+            lines += [each.pad_left(further) for each in rest.wrap(width - further)]
+    return Content("\n").join(lines)
 
 
 def _same(text: str | Content, other: str | Content) -> bool:

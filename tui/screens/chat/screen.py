@@ -279,9 +279,9 @@ class ChatScreen(StepScreen):
             self.controller.do(command)
 
     def _help(self) -> None:
-        from tui.screens.dialogs import ReadScreen
+        from tui.screens.dialogs import ListScreen
 
-        self.app.push_screen(ReadScreen(_("Commands of the chat"), help_of_chat()))
+        self.app.push_screen(ListScreen(_("Commands of the chat"), help_of_chat()))
 
     def _go_to_goal(self) -> None:
         missing = self.missing(self.olive.snapshot)

@@ -320,7 +320,9 @@ class DataScreen(StepScreen):
             head = Content("").join(
                 side_by_side([clean(name) for name in source.view.ordered(source.columns)[:4]], room)
             )
-            number = Content.styled(f"{_('row') if many else _('line'):>{digits + 2}} ", QUIET)
+            word = _("row") if many else _("line")
+            room = digits + 2  # of the mark and the numbers
+            number = Content.styled(f"{word if len(word) <= room else '':>{room}} ", QUIET)
             self.columns.show(number + head.stylize(f"bold {QUIET}"))
         finding = self.controller.finding
         self.found.show(state.findings, lambda index: finding_line(finding(index), index, many, digits))
