@@ -21,9 +21,7 @@ Until = Callable[[Callable[[], object]], Awaitable[None]]
 CHECKS = [
     Check("python", "OK", "Python 3.11.7 on Linux x86_64"),
     Check("packages", "OK", "olive-ai 0.13.0, torch 2.13.0, transformers 5.23.0"),
-    Check(
-        "gpu", "WARN", "The driver is older than torch wants: 525.60.", "Update the driver to 550 or newer."
-    ),
+    Check("gpu", "WARN", "Driver 525.60 is older than torch wants.", "Update the driver to 550 or newer."),
     Check("disk", "OK", "9.1 GiB needed, 71.4 GiB free at /data/lab"),
     Check("terminal", "OK", "80x24, xterm-256color, true colour, UTF-8"),
 ]

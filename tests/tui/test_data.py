@@ -355,8 +355,10 @@ async def test_checking_shows_how_far_it_is_and_can_be_stopped(
         assert "[ Stop F9 ]" in screen_text(app)
         assert "Check F8" not in screen_text(app), "one is under way"
         await until(pilot, lambda: "F9" in screen_text(app).splitlines()[-1])
-        await pilot.press("f9")
+        screen_of(app).query_one("#stop").focus()
+        await pilot.press("enter")
         await until(pilot, lambda: "Checking was stopped" in screen_text(app))
+        await until(pilot, lambda: app.focused is not None and app.focused.id == "run")
         await until(pilot, lambda: "F9" not in screen_text(app).splitlines()[-1])
         assert survey.made == 1
         survey.now = SurveyState("done", report=report())

@@ -192,6 +192,8 @@ async def test_without_colour_what_has_the_focus_is_marked_and_nothing_else(
             await until(pilot, partial(shows, app, name))
             screen = app.current
             await until(pilot, lambda: app.focused is not None)
+            # The button that stops the check goes with it.
+            await until(pilot, lambda: app.current.step.name != "data" or "data" in app.notes, 60)
             for widget in list(screen.focus_chain):
                 screen.set_focus(None)
                 await until(pilot, lambda: app.focused is None)

@@ -69,7 +69,14 @@ async def test_failed_tells_what_to_do_with_every_button_in_sight(lab: Lab) -> N
     job_in(lab, "upload", "running").end("failed", error=ERROR)
     async with opened(lab.root, "upload") as (app, pilot):
         await until(pilot, lambda: "What to do: Ask for the role." in screen_text(app))
-        for word in ("Try again F8", "Copy error c", "Sign in s ]", "Workspace w ]", "Dry run d ]"):
+        for word in (
+            "Try again F8",
+            "Copy error c",
+            "Take it with you k ]",
+            "Sign in s ]",
+            "Workspace w ]",
+            "Dry run d ]",
+        ):
             assert word in screen_text(app)
 
 

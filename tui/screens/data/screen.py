@@ -233,7 +233,7 @@ class DataScreen(StepScreen):
         self._drawn = state
         if state.report is not None and state.report is not before.report:
             self.olive.note("data", _found(state.report.get("counts") or {}))
-        elif state.lost and state.trouble is not None and state.trouble is not before.trouble:
+        elif state.trouble is not None and state.trouble is not before.trouble and state.proposed is None:
             self.olive.note("data", Word("FAIL", "failed"))
         offered = (state.checking, state.proposed, self._may_check)
         if offered != self._offered:
@@ -259,8 +259,10 @@ class DataScreen(StepScreen):
         self.query_one("#next", Button).set_class(told is None, "-primary")
         self.query_one("#browse", Button).set_class(state.lost, "-primary")
         self.query_one("#goto", Button).display = state.proposed is None and not clean_copy
-        self.query_one("#run", Button).display = self._may_check
-        self.query_one("#stop", Button).display = state.checking
+        run, stop = self.query_one("#run", Button), self.query_one("#stop", Button)
+        run.display, stop.display = self._may_check, state.checking
+        if self.focused in (run, stop) and not self.focused.display:
+            self.set_focus(stop if run is self.focused else run)  # it stands in the same place
         findings = self.query_one("#findings", Button)
         findings.display = state.findings > 0 and state.proposed is None
         findings.label(_("Rows") if state.listing else _("Findings"))

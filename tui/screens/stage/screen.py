@@ -305,7 +305,8 @@ class StageScreen(StepScreen):
             button = self.query_one(name, Button)
             button.display = bool(text)
             button.disabled = disabled
-            button.label(text)
+            if text:
+                button.label(text)
         self.query_one("#run", Button).set_class(not done, "-primary")
 
     def focus_first(self) -> None:
