@@ -18,10 +18,10 @@ Spans = list[tuple[int, int]]
 
 @dataclass(frozen=True)
 class Difference:
-    """What stands only in the first text, and only in the second.
+    """Where the words of the first text differ from the second's, and the other way round.
 
     Attributes:
-        first, second: the places; empty where the texts are ``unlike`` or the same.
+        first, second: the places; empty where the texts are ``unlike`` or the same, or only their punctuation differs.
         unlike: they have little in common, or are too long to be compared.
         same: they are word for word the same.
     """
@@ -46,11 +46,15 @@ def difference(first: str, second: str) -> Difference:
     theirs: Spans = []
     for kind, a, b, c, d in matcher.get_opcodes():
         if kind != "equal":
-            if b > a:
-                ours.append((left[a][1], left[b - 1][2]))
-            if d > c:
-                theirs.append((right[c][1], right[d - 1][2]))
+            ours += _marked(left[a:b])
+            theirs += _marked(right[c:d])
     return Difference(ours, theirs)
+
+
+def _marked(words: list[tuple[str, int, int]]) -> Spans:
+    """From the first word to the last: a comma alone, underlined, only makes one look for what is meant."""
+    places = [(begin, end) for word, begin, end in words if word[0].isalnum() or word[0] == "_"]
+    return [(places[0][0], places[-1][1])] if places else []
 
 
 def _words(text: str) -> list[tuple[str, int, int]]:

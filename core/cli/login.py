@@ -223,7 +223,7 @@ def workspaces(options: argparse.Namespace) -> int:
         where = f"{item.resource_group}, {item.subscription_name or item.subscription}, {item.location}"
         print(f"{clean(item.name, keep_newlines=False):<32} {clean(where, keep_newlines=False)}")
     if not found:
-        print(_("None fits."), file=sys.stderr)
+        print(_("No match."), file=sys.stderr)
     for name in listed.refused:
         print(
             _("The subscription {name} did not tell its own.", name=clean(name, keep_newlines=False)),

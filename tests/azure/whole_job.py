@@ -126,7 +126,7 @@ async def _send_by_keys(lab: Lab, played: Any) -> None:
         await pilot.press("down", "enter")
         await until(pilot, lambda: "Runs on gpu-cluster" in screen_text(app), PATIENCE)
         await pilot.press("f8")
-        await until(pilot, lambda: "Nothing was sent yet." in screen_text(app), PATIENCE)
+        await until(pilot, lambda: "Nothing has been sent yet." in screen_text(app), PATIENCE)
         await pilot.press("f8")
         await until(pilot, lambda: bool(played.jobs), PATIENCE)
 

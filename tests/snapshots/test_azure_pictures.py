@@ -129,8 +129,8 @@ STATES: dict[str, tuple[Answers, tuple[str, ...], type[Working], str]] = {
     "cluster-cost": ((COMPUTES, SIZES, CLUSTER), ("a", "n", "down", "enter"), NewClusterScreen, "made yet"),
     "cluster-refused": ((COMPUTES, SIZES, REFUSED), ("a", "n", "down", "enter"), NewClusterScreen, "AADSTS"),
     "looking": ((COMPUTES, None), ("a", "down", "enter", "f8"), SendScreen, "Looking at"),
-    "send": ((COMPUTES, TO_SEND), ("a", "down", "enter", "f8"), SendScreen, "Nothing was sent yet"),
-    "send-nasty": ((COMPUTES, NASTY_TO_SEND), ("a", "down", "enter", "f8"), SendScreen, "Nothing was sent"),
+    "send": ((COMPUTES, TO_SEND), ("a", "down", "enter", "f8"), SendScreen, "Nothing has been sent yet"),
+    "send-nasty": ((COMPUTES, NASTY_TO_SEND), ("a", "down", "enter", "f8"), SendScreen, "Nothing has been sent"),
     "send-refused": ((COMPUTES, REFUSED), ("a", "down", "enter", "f8"), SendScreen, "AADSTS"),
 }
 

@@ -59,7 +59,7 @@ async def _a_new_cluster(app: Any, pilot: Any, there: World) -> None:
     await pilot.press("down", "enter")
     await until(pilot, lambda: "There is a compute gpu-cluster already" in screen_text(app), timeout=60)
     await pilot.press("shift+tab", "end", "2", "f5", "down", "enter")
-    await until(pilot, lambda: "Nothing was made yet." in screen_text(app), timeout=60)
+    await until(pilot, lambda: "Nothing has been made yet." in screen_text(app), timeout=60)
     text = _said(app)
     assert "gpu-cluster2 in westeurope" in text
     assert "may be taken back at any time" in text
@@ -91,7 +91,7 @@ async def test_submit_quit_and_come_back(there: World, tmp_path: Path) -> None:
         await until(pilot, lambda: "Runs on gpu-cluster of Azure ML" in screen_text(app))
         assert "Machine" in screen_text(app), "the buttons fit"
         await pilot.press("f8")
-        await until(pilot, lambda: "Nothing was sent yet." in screen_text(app), timeout=60)
+        await until(pilot, lambda: "Nothing has been sent yet." in screen_text(app), timeout=60)
         assert "88.08 at most" in _said(app), "what a day of it costs"
         assert "lab/lab.toml" in screen_text(app)
         assert "job.yml" in screen_text(app)

@@ -66,7 +66,7 @@ class SendScreen(Working):
         """Tell it, and let it be sent."""
         from core.remote.stage import plan_contents, plan_cost
 
-        told = [_("Nothing was sent yet."), *map(shown, plan_cost(result))]
+        told = [_("Nothing has been sent yet."), *map(shown, plan_cost(result))]
         self.said.show(clean("\n".join(told)))
         text = "\n".join(clean(shown(line), keep_newlines=False) for line in plan_contents(result))
         self.query_one("#plan-text", Plain).show(f"{text}\n\njob.yml\n\n{clean(str(result['file']))}")
@@ -257,6 +257,6 @@ def _cost(facts: dict[str, Any]) -> str:
             "None is up until a job comes, and one that is idle is given back after {time}.",
             time=duration(facts["idle_s"]),
         ),
-        _("Nothing was made yet."),
+        _("Nothing has been made yet."),
     ]
     return parts[0] + " ".join(parts[1:])

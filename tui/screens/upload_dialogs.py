@@ -262,7 +262,7 @@ class WorkspaceScreen(Working):
         words = self.query_one(Input).value.lower().split()
         self._fitting = [w for w in self._all if all(word in " ".join(w.values()).lower() for word in words)]
         found = self.query_one(PlainList)
-        found.show(len(self._fitting), self._line, _("None fits.") if self._all else "")
+        found.show(len(self._fitting), self._line, _("No match.") if self._all else "")
         if self._all:
             self.said.show(
                 _("{done} of {total}", done=len(self._fitting), total=len(self._all)) + self._refused
@@ -374,7 +374,7 @@ def summary(plan: dict[str, Any]) -> str:
         )
     return _(
         "{sent} of {size} in {n} files would go to {where} and be registered as {what}. Nothing "
-        "was sent yet. Signed in as {who}.",
+        "has been sent yet. Signed in as {who}.",
         sent=human_bytes(plan["bytes_to_send"]),
         size=human_bytes(plan["bytes"]),
         n=plan["files"],

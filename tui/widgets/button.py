@@ -62,6 +62,8 @@ class Button(Widget, can_focus=True):
         if text != self._text:
             self._text = text
             self.refresh(layout=True)
+            if self.is_attached:
+                self.screen.refresh_bindings()  # a dialog's key bar names its buttons
 
     def render(self) -> Content:
         key = f" {self.key}" if self.key else ""

@@ -212,7 +212,9 @@ class TurnView(Vertical):
             if found.same
             else _("They have few words in common.")
             if found.unlike
-            else Content.assemble((_("Underlined"), MARK), ": " + _("words that only this answer has."))
+            else _("Only their punctuation differs.")
+            if not (found.first or found.second)
+            else Content.assemble((_("Underlined"), MARK), ": " + _("where their words differ."))
         )
         self._compared.show(said)
         self._compared.display = True
