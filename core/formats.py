@@ -21,13 +21,17 @@ def human_bytes(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: ``8 s``, ``0.4 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    """Seconds as a person says them: ``8 s``, ``0.4 s``, ``3 min 05 s``, ``10 min``, ``2 h 10 min``."""
     whole = round(seconds)
     if whole < 60:
         exact = f"{seconds:.1f}".removesuffix(".0")
         return told("{seconds} s", seconds=whole if seconds >= 9.95 else exact)
     if whole < 3600:
+        if not whole % 60:
+            return told("{minutes} min", minutes=whole // 60)
         return told("{minutes} min {seconds:02d} s", minutes=whole // 60, seconds=whole % 60)
+    if whole % 3600 < 60:
+        return told("{hours} h", hours=whole // 3600)
     return told("{hours} h {minutes:02d} min", hours=whole // 3600, minutes=whole % 3600 // 60)
 
 

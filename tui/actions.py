@@ -7,6 +7,7 @@ as a command; here, and only here, it becomes what a person presses.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from core.errors import Do, Help, Use, apart, hint_of
@@ -39,14 +40,23 @@ def advice_of(error: Mapping[str, Any]) -> tuple[str | Help, ...]:
     return hint_of(error)
 
 
-def in_words(advice: Sequence[str | Help], stage: str = "") -> str:
+def in_words(
+    advice: Sequence[str | Help], stage: str = "", here: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """An advice as the wizard says it: with steps and keys, and no command.
 
     Args:
         stage: the stage on whose own screen it stands, with the button that runs it.
+        here: for other commands that can be done right where this is read, how; by their names.
     """
     return "".join(
-        part if isinstance(part, str) else "F8" if runs(part, stage) else _words(part)
+        part
+        if isinstance(part, str)
+        else "F8"
+        if runs(part, stage)
+        else _(here[part.name])
+        if isinstance(part, Do) and part.name in here
+        else _words(part)
         for part in apart(advice)
     )
 

@@ -14,7 +14,7 @@ from core.azure.rest import Rest, segment
 from core.azure.retry import Stop
 from core.azure.signin import current, prompt_to
 from core.azure.workspace import ML, Place
-from core.errors import Do, LabError, MachineError, RequestError
+from core.errors import Do, LabError, MachineError, RequestError, with_told
 from core.events import Reporter
 from core.formats import counted, duration, listed
 from core.language import told
@@ -98,7 +98,8 @@ class Compute:
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
-        return asdict(self) | {"usable": self.why_not() == ""}
+        why_not = self.why_not()
+        return with_told(asdict(self) | {"usable": why_not == "", "why_not": why_not})
 
     def why_not(self) -> str:
         """Why no job can run there; empty where one can."""

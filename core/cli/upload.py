@@ -108,4 +108,4 @@ def _print_plan(plan: dict[str, Any]) -> None:
     if plan["stale"]:
         print(_("The ONNX model is stale: {stale}.", stale=clean(plan["stale"], keep_newlines=False)))
     for what, state in plan["rights"].items():
-        print(_("right ({what}): {state}", what=what, state=state))
+        print(_("permission ({what}): {state}", what=what, state=state))

@@ -32,7 +32,7 @@ COMPUTES: dict[str, Any] = {
         {**A100, "name": "gpu-cluster", "usable": True, "idle_s": 600, "quota_used": 0, "quota_limit": 96},
         {**A100, "name": "gpu-low", "usable": True, "price": 0.734, "low_priority": True, "idle_s": 120},
         {"name": "cpu-cluster", "size": "Standard_DS12_v2", "usable": True, "price": 0.37, "currency": "USD"},
-        {**A100, "name": "broken", "usable": False, "state": "Failed"},
+        {**A100, "name": "broken", "usable": False, "state": "Failed", "why_not": "its state is Failed"},
     ],
 }
 NASTY_COMPUTES: dict[str, Any] = {
@@ -130,7 +130,12 @@ STATES: dict[str, tuple[Answers, tuple[str, ...], type[Working], str]] = {
     "cluster-refused": ((COMPUTES, SIZES, REFUSED), ("a", "n", "down", "enter"), NewClusterScreen, "AADSTS"),
     "looking": ((COMPUTES, None), ("a", "down", "enter", "f8"), SendScreen, "Looking at"),
     "send": ((COMPUTES, TO_SEND), ("a", "down", "enter", "f8"), SendScreen, "Nothing has been sent yet"),
-    "send-nasty": ((COMPUTES, NASTY_TO_SEND), ("a", "down", "enter", "f8"), SendScreen, "Nothing has been sent"),
+    "send-nasty": (
+        (COMPUTES, NASTY_TO_SEND),
+        ("a", "down", "enter", "f8"),
+        SendScreen,
+        "Nothing has been sent",
+    ),
     "send-refused": ((COMPUTES, REFUSED), ("a", "down", "enter", "f8"), SendScreen, "AADSTS"),
 }
 

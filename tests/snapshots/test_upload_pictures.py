@@ -266,7 +266,7 @@ def test_signing_in(
         await pilot.press("s")
         await until(pilot, lambda: isinstance(pilot.app.screen, SignInScreen))
         words = {
-            "methods": "Sign out",
+            "methods": "service principal",
             "asking": "Asking",
             "code": "ABCD",
             "refused": "AADSTS",

@@ -232,7 +232,9 @@ def job_in(lab: Lab, stage: str, state: str, number: int = 1) -> FakeJob:
         job.train(reached)
     if stage == "upload":
         job.log("Signed in as you@example.org by device, tenant contoso.\n")
-        job.log("Sending 1.9 GB of 14 files, 2.5 GB, to travelstore/azureml; 622.8 MB are there already.\n")
+        job.log(
+            "Sending 1.7 GiB of 14 files, 2.3 GiB, to travelstore/azureml; 593.9 MiB are there already.\n"
+        )
     else:
         for layer in range(1, 9):
             job.log(f"{phase} {layer}/{total}\n")

@@ -78,13 +78,19 @@ async def test_a_model_that_does_not_load_is_told_and_loaded_anew(lab: Lab, pupp
         await until(pilot, lambda: "2.6 GB are needed." in screen_text(app))
         assert shown(screen, "restart")
         assert not shown(screen, "compare")
+        assert screen.focused is not None
+        assert screen.focused.id == "restart"
+        assert "Enter sends" not in screen_text(app)
+        assert "ready" not in screen_text(app).splitlines()[1]
         puppet.ready = READY
-        await pilot.click("#restart")
+        await pilot.press("enter")
         await until(
             pilot, lambda: screen.controller.chat and screen.controller.chat.ready and not screen.view.loading
         )
         assert not screen.problem.has_class("-shown")
         assert not shown(screen, "restart")
+        assert screen.focused is screen.field
+        assert screen.olive.notes_now() == {}
 
 
 async def test_what_loading_told_stands_where_it_hides_nothing(lab: Lab, puppet: Puppet) -> None:
@@ -134,6 +140,8 @@ async def test_a_model_that_fails_keeps_what_came_and_gives_no_figures(lab: Lab,
         assert "Because" in screen_text(app)
         assert "0 tokens" not in screen_text(app)
         assert "What to do: The conversation is kept." in screen_text(app)
+        await until(pilot, lambda: "stopped" in screen_text(app).splitlines()[1])
+        assert "Evaluate" not in screen_text(app).splitlines()[-1]
         assert "The model is not there" in screen_text(app)
         assert shown(screen, "restart")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,14 @@ async def test_one_is_picked_into_the_settings_and_taken_back(lab: Lab) -> None:
         await searching(app, pilot)
         await until(pilot, lambda: "awq, 4 bits" in screen_text(app))
         assert "Limits: at most 3.1 MiB." in screen_text(app)
+        lines = screen_text(app).splitlines()
+        (head,) = (line for line in lines if "divergence" in line)
+        best = next(line for line in lines if "awq, 4 bits" in line)
+        ends = [head.index(word) + len(word) for word in ("divergence", "size")]
+        assert all(best[end - 1] != " " and best[end] == " " for end in ends), (
+            "figures stand below their headings"
+        )
+        assert re.search(r"Enter +Use ", lines[-1])
         await pilot.press("enter")
         await until(pilot, lambda: lab.recipe.quantize.group_size == 64)
         assert lab.recipe.quantize.algorithm == "awq"
@@ -38,7 +47,7 @@ async def test_a_wrong_limit_is_said_and_nothing_is_started(lab: Lab) -> None:
         await searching(app, pilot)
         app.screen.set_focus(app.screen.query_one("#limit-size"))
         await pilot.press(*"big", "f8")
-        await until(pilot, lambda: "An example: 2.5GB" in screen_text(app))
+        await until(pilot, lambda: "An example: 2.5GiB" in screen_text(app))
         assert lab.jobs() == []
         await pilot.press("escape")
         await until(pilot, lambda: not isinstance(app.screen, SearchScreen))

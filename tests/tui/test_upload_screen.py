@@ -131,9 +131,7 @@ async def test_a_refusal_is_read_on_the_dialog(azure: World, bare: Lab) -> None:
         await pilot.press("down", "enter")
         await until(pilot, lambda: "AADSTS53003" in screen_text(app))
         told = app.screen.query_one("#said", Plain).text
-        assert "Run az login on this machine, then: s in step 7 (Upload)." in told, (
-            "no command: what it is here"
-        )
+        assert "Run az login on this machine, then: sign in above." in told, "no command: what it is here"
 
 
 async def test_no_workspace_to_see_is_told(

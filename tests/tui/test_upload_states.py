@@ -100,6 +100,7 @@ async def test_done_claims_no_change_where_there_is_none(lab: Lab) -> None:
         await until(pilot, lambda: "ft-for-travel" in screen_text(app))
         assert "https://ml.azure.com" in screen_text(app)
         assert "settings have changed" not in screen_text(app)
+        assert app.focused is app.current.query_one("#take"), "one Enter more does not send it again"
         lab.set({"upload.name": "another"})
         app.look_now()
         await until(pilot, lambda: "settings have changed" in screen_text(app))

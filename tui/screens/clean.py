@@ -133,6 +133,10 @@ class CleanScreen(Dialog[int]):
             (f"  {clean(each.name, keep_newlines=False)}", QUIET),
         )
 
+    def enter(self) -> str:
+        """Tick the marked line, as the space bar does."""
+        return _("Tick") if isinstance(self.focused, PlainList) else super().enter()
+
     def on_plain_list_moved(self, event: PlainList.Moved) -> None:
         """Tell of the marked one."""
         event.stop()

@@ -21,6 +21,7 @@ from tui.actions import helps_of, in_words
 from tui.glyphs import ascii_only
 from tui.widgets.button import Button
 from tui.widgets.keybar import KeyBar
+from tui.widgets.plain_list import PlainList
 from tui.widgets.problem import Helps
 from tui.widgets.row import FlowingRow
 from tui.widgets.safe import Hanging, Plain, bare_paths
@@ -34,7 +35,7 @@ _MOVES: list[BindingType] = [
 ]
 
 
-_KEYS = {"Esc": "escape", **{f"F{number}": f"f{number}" for number in range(1, 13)}}
+_KEYS = {"Esc": "escape", "Enter": "enter", **{f"F{number}": f"f{number}" for number in range(1, 13)}}
 """The keys that stand on buttons by another name than Textual's."""
 
 
@@ -57,12 +58,14 @@ class Dialog(ModalScreen[Answer]):
         self.mount(KeyBar())
 
     def footer(self) -> list[tuple[str, str]]:
-        """Its keys and what they do: what Enter presses, the buttons, then what has no button."""
+        """Its keys and what they do, each once: what Enter does, the buttons, then what has no button."""
         focused = self.focused
-        found = {"enter": focused.text} if isinstance(focused, Button) else {}
+        found = {"enter": words} if (words := self.enter()) else {}
         for button in self.query(Button):
-            if button.key and button.display and not button.disabled:
-                found[_KEYS.get(button.key, button.key)] = button.text
+            key = _KEYS.get(button.key, button.key)
+            # What Enter does now needs no second key beside it.
+            if key and button.display and not button.disabled and button.text not in found.values():
+                found.setdefault(key, button.text)
         bindings = self.active_bindings
         keys = {_KEYS.get(button.key, button.key) for button in self.query(Button) if button.key}
         told = {bindings[key].binding.action for key in keys if key in bindings}  # whether offered now or not
@@ -75,6 +78,13 @@ class Dialog(ModalScreen[Answer]):
                     found[first] = _(binding.description)
         typing = isinstance(focused, Input)
         return [(key, words) for key, words in found.items() if not (typing and len(key) == 1)]
+
+    def enter(self) -> str:
+        """What Enter does where the focus is; empty for nothing that is worth a word."""
+        focused = self.focused
+        if isinstance(focused, Button):
+            return focused.text
+        return _("Choose") if isinstance(focused, PlainList) and focused.count else ""
 
     def dismiss(self, result: Answer | None = None) -> AwaitComplete:
         """Close it with its answer; what comes after the first answer is not for it."""

@@ -57,6 +57,10 @@ class GoToScreen(Dialog[int | None]):
         else:
             self.dismiss(min(row, self._count) if self._exact else row)
 
+    def enter(self) -> str:
+        """Go there."""
+        return _("Go to row")
+
     def action_close(self) -> None:
         """Stay."""
         self.dismiss(None)

@@ -232,6 +232,10 @@ class PickScreen(Dialog[Path | None]):
         self._base = self._place[0].resolve().parent
         self._look()
 
+    def enter(self) -> str:
+        """Open the marked line."""
+        return _("Open")
+
     def action_move(self, by: int) -> None:
         """Mark a line above or below."""
         self._list.go(self._list.index + by)
@@ -425,6 +429,10 @@ class PickModelScreen(Dialog[str | None]):
         below = [each for each in self._below((), path[1]) if each.name] if path is not None else []
         if path is not None and below:
             self._typed.complete(path[1], below, below[0])
+
+    def enter(self) -> str:
+        """Take the marked line."""
+        return _("Choose")
 
     def action_move(self, by: int) -> None:
         """Mark a line above or below."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rich.cells import cell_len
 from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 LIMITS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
     "quantize": (
-        ("size", N_("Size at most"), "2.5GB"),
+        ("size", N_("Size at most"), "2.5GiB"),
         ("loss", N_("Worse by at most"), "1%"),
         ("speed", N_("Tokens/s at least"), "20"),
         ("seconds", N_("Time for it"), "20m"),
@@ -43,6 +44,12 @@ LIMITS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
     "finetune": (("seconds", N_("Time for it"), "20m"),),
 }
 """For each kind of search the limits that a person can state: a key, what it is called, an example."""
+
+LEGENDS: Mapping[str, str] = {
+    "quantize": N_("* best within the limits, + no smaller one is better, ~ estimated"),
+    "finetune": N_("* best, ~ estimated"),
+}
+"""For each kind of search what the marks of the table mean."""
 
 LOOK_S = 0.5
 
@@ -74,6 +81,8 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
         self.kind, self.session, self.newest = kind, session, newest
         self.said = Plain(id="said")
         self.list = PlainList(id="tries", empty=_("Nothing has been tried yet. Empty limits mean: anything."))
+        self._head = Plain(id="heads")
+        self._legend = Plain(id="legend")
         self._busy = False
         self._problem = ""
         self._drawn: object = None
@@ -89,9 +98,15 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
                 for key, label, example in LIMITS[self.kind]:
                     with Vertical(classes="limit"):
                         yield Plain(_(label))
-                        yield Line(compact=True, id=f"limit-{key}", placeholder=example)
+                        yield Line(
+                            compact=True,
+                            id=f"limit-{key}",
+                            placeholder=_("such as {example}", example=example),
+                        )
             yield self.said
+            yield self._head
             yield self.list
+            yield self._legend
             with FlowingRow(classes="dialog-buttons"):
                 yield Button(_("Search"), id="search", key="F8", primary=True)
                 yield Button(_("Stop"), id="stop", key="F9")
@@ -116,23 +131,38 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
         active = job is not None and job.active
         self._tries = [each for each in ordered(board) if each.state != "refused"] if board else []
         self.list.show(len(self._tries), partial(self._line, board))
+        self._head.show(Content.styled(self._cells([head for head, _least in self._heads()]), QUIET))
+        self._legend.show(Content.styled(_(LEGENDS[self.kind]), QUIET))
+        self._head.display = self._legend.display = bool(self._tries)
         self.said.show(self._words(board, job))
         self.query_one("#search", Button).disabled = active or self._busy
         stop = self.query_one("#stop", Button)
         stop.display = active
         stop.disabled = job is not None and job.state == "cancelling"
 
+    def _heads(self) -> list[tuple[str, int]]:
+        """What stands in the columns before the settings, and how many cells its figures take."""
+        if self.kind == "quantize":
+            return [(_("divergence"), 8), (_("size"), 10), (_("tokens/s"), 8)]
+        return [(_("held-out loss"), 8)]
+
+    def _cells(self, texts: Sequence[str], mark: str = "") -> str:
+        """A line of the table; without a mark the one above it, which no mark of the list stands before."""
+        widths = [max(least, cell_len(head)) for head, least in self._heads()]
+        cells = [" " * (width - cell_len(text)) + text for text, width in zip(texts, widths, strict=True)]
+        return "  ".join([f"{mark or '   '} {cells[0]}", *cells[1:]])
+
     def _line(self, board: Board | None, index: int) -> Content:
         each = self._tries[index]
         best = board is not None and each.number == board.best
-        cells = [f"{'*' if best else '+' if each.front else ' '} {each.loss_words:>8}"]
+        cells = [each.loss_words]
         if self.kind == "quantize":
-            cells.append(f"{human_bytes(each.size or 0):>10}")
-            cells.append(f"{each.speed:>6.1f}/s" if each.speed is not None else " " * 8)
+            cells.append(human_bytes(each.size or 0))
+            cells.append(f"{each.speed:.1f}" if each.speed is not None else "")
         title = clean(shown(each.title), keep_newlines=False)
         told = each.why or ("" if each.state in ("measured", "estimated") else each.state)
         return Content.assemble(
-            ("  ".join(cells), "bold" if best else ""),
+            (self._cells(cells, "*" if best else "+" if each.front else " "), "bold" if best else ""),
             f"  {title}",
             (f"  {clean(shown(told), keep_newlines=False)}" if told else "", QUIET),
         )
@@ -157,7 +187,7 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
             _("Limits: {limits}.", limits=board.limits) if board.limits else "",
             shown(refused_words(board)),
         ]
-        parts.append(_("Enter takes the marked one. * best, + on the front, ~ estimated."))
+        parts.append(_("Enter takes the marked one."))
         return " ".join(filter(None, parts))
 
     # What a person does
@@ -178,6 +208,12 @@ class SearchScreen(Dialog[dict[str, Any] | None]):
         event.stop()
         if event.index < len(self._tries):
             self.dismiss(dict(self._tries[event.index].values))
+
+    def enter(self) -> str:
+        """Use what is marked, or search within what is typed."""
+        if isinstance(self.focused, Input):
+            return _("Search")
+        return _("Use") if self.focused is self.list and self._tries else super().enter()
 
     def limits(self) -> SearchLimits | None:
         """What stands in the fields; None where one is no limit, which then has the focus."""

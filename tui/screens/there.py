@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
@@ -17,6 +18,7 @@ from tui.child import Commands
 from tui.figures import duration
 from tui.screens.dialogs import Scrolled
 from tui.screens.upload_dialogs import SignInScreen, Working
+from tui.steps import step_named
 from tui.theme import QUIET
 from tui.widgets.button import Button
 from tui.widgets.line import Line
@@ -28,6 +30,7 @@ from tui.widgets.safe import Plain
 class SendScreen(Working):
     """What a run elsewhere would send, its cost and its file. Gives ``{"send": True}``, or None."""
 
+    HERE: ClassVar[Mapping[str, str]] = {"login": N_("s (Sign in)")}
     AUTO_FOCUS = "#close"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f8,r", "send", N_("Send"), show=False),
@@ -38,7 +41,8 @@ class SendScreen(Working):
         super().__init__(commands)
         self._words = ("run", folder, stage, "--on", "azureml", "--compute", compute, "--dry-run")
         where = clean(compute, keep_newlines=False)
-        self._title = _("{stage} on {compute}: what would be sent", stage=stage, compute=where)
+        title = step_named(stage).title
+        self._title = _("{stage} on {compute}: what would be sent", stage=title, compute=where)
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -azure -tall-list"):

@@ -142,7 +142,8 @@ class UploadController:
         signed_in = who()
         if not signed_in:
             what = _(
-                "Nobody is signed in to Azure: press s. Then choose the workspace: press w. Other ways: press k."
+                "Nobody is signed in to Azure. To use the model without it: press k. To upload it: press s to sign "
+                "in, then w to choose the workspace."
             )
             return f"{what}{goes}"
         if empty:
@@ -157,7 +158,9 @@ class UploadController:
     def state(self, stage: StageState) -> UploadState:
         """What to show of the step's own."""
         first = "run"
-        if stage.job is None or stage.job.state == "failed":
+        if stage.job is not None and stage.job.state == "succeeded":
+            first = "take"  # what was sent is not sent again by one Enter too many
+        elif stage.job is None or stage.job.state == "failed":
             recipe = self.session.recipe()
             if not who():
                 first = "take"  # signing in is for one way of several

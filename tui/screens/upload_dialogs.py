@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -31,7 +31,7 @@ from tui.widgets.safe import Hanging, Plain
 METHODS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (N_("The Azure CLI's session (az login)"), ("login", "--method", "cli")),
     (
-        N_("A code for your browser; stay signed in (see below)"),
+        N_("A code for your browser; stay signed in"),
         ("login", "--method", "device", "--allow-file"),
     ),
     (
@@ -40,11 +40,11 @@ METHODS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     (N_("A service principal, from AZURE_CLIENT_ID and its secret"), ("login", "--method", "environment")),
     (N_("The identity of this Azure machine"), ("login", "--method", "managed")),
-    (N_("Sign out"), ("logout",)),
 )
+SIGN_OUT = (N_("Sign out"), ("logout",))
 KEEPING = N_(
-    "To stay signed in, a token is kept: encrypted where this machine has a place for secrets, else, by your "
-    "choosing that line, in a file that only you can read. With nothing kept, each upload asks for a code."
+    "To keep you signed in, a token is stored: encrypted if this machine has a place for secrets, otherwise in a "
+    "file that only you can read. If nothing is kept, each upload asks for a code."
 )
 
 
@@ -65,7 +65,13 @@ def code_to_enter(prompt: dict[str, Any]) -> Content:
 
 
 class Working(Dialog[dict[str, Any] | None]):
-    """A dialog around one command at a time. Esc ends the work, and closes when there is none."""
+    """A dialog around one command at a time. Esc ends the work, and closes when there is none.
+
+    Attributes:
+        HERE: how to do right here what an error advises, for :func:`tui.actions.in_words`.
+    """
+
+    HERE: ClassVar[Mapping[str, str]] = {"login": N_("Esc, then s"), "workspaces": N_("Esc, then w")}
 
     CSS_PATH: ClassVar[list[str]] = ["dialogs.tcss", "upload.tcss"]  # type: ignore[assignment]
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", N_("Close"), show=False)]
@@ -88,15 +94,21 @@ class Working(Dialog[dict[str, Any] | None]):
         self.said.show(saying)
         self.said.remove_class("-wrong")
         self._work_now = self.run_worker(self._work(tuple(words)), exit_on_error=False)
+        self._name_escape(_("Give up"))
+
+    def _name_escape(self, words: str) -> None:
+        self.query_one("#close", Button).label(words)
 
     async def _work(self, words: tuple[str, ...]) -> None:
         try:
             result = await self._commands.run(*words, on_line=self.line)
         except LabError as error:
             self._work_now = None
+            self._name_escape(_("Close"))
             self.failed(error)
         else:
             self._work_now = None
+            self._name_escape(_("Close"))
             self.done(result)
 
     def line(self, said: dict[str, Any]) -> None:
@@ -113,12 +125,16 @@ class Working(Dialog[dict[str, Any] | None]):
         if error.detail:
             parts.append(Content(f"\n{clean(shown(error.detail))}"))
         if error.hint:
-            parts += [("\n" + _("What to do:") + " ", "bold"), Content(clean(in_words(error.advice)))]
+            parts += [
+                ("\n" + _("What to do:") + " ", "bold"),
+                Content(clean(in_words(error.advice, here=self.HERE))),
+            ]
         self.said.show(Content.assemble(*parts))
         self.said.add_class("-wrong")
 
     def stopped(self) -> None:
         """The work was ended by a person."""
+        self._name_escape(_("Close"))
         self.said.show(_("Given up."))
 
     def action_close(self) -> None:
@@ -140,6 +156,7 @@ class Working(Dialog[dict[str, Any] | None]):
 class SignInScreen(Working):
     """Who we are in Azure. Gives what ``olivepress login`` told, or None."""
 
+    HERE: ClassVar[Mapping[str, str]] = {"login": N_("sign in above")}
     AUTO_FOCUS = "#methods"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y,c", "copy('code')", N_("Copy code"), show=False),
@@ -147,13 +164,20 @@ class SignInScreen(Working):
     ]
 
     def __init__(self, commands: Commands, who: str) -> None:
+        from core.azure.signin import remembered
+
         super().__init__(commands)
         self._who = who
+        # What was only found, such as the CLI's session, is not ours to end.
+        self._ways = (*METHODS, SIGN_OUT) if remembered() is not None else METHODS
         self._prompt: dict[str, Any] | None = None
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -azure"):
-            yield Plain(_("Sign in to Azure: {who}", who=self._who), classes="dialog-title")
+            yield Plain(
+                _("Sign in to Azure: {who}  (Enter chooses)", who=self._who.rstrip(".")),
+                classes="dialog-title",
+            )
             yield PlainList(id="methods")
             yield Plain(KEEPING, id="keeping")
             yield Plain("", id="code")
@@ -165,7 +189,9 @@ class SignInScreen(Working):
 
     def on_mount(self) -> None:
         """Show the ways."""
-        self.query_one(PlainList).show(len(METHODS), lambda index: METHODS[index][0])
+        ways = self.query_one(PlainList)
+        ways.styles.height = len(self._ways)
+        ways.show(len(self._ways), lambda index: _(self._ways[index][0]))
         self._tell()
         self.set_interval(1.0, self._tell)
 
@@ -173,7 +199,7 @@ class SignInScreen(Working):
         """Sign in this way."""
         event.stop()
         self._prompt = None
-        self.begin(METHODS[event.index][1], _("Asking Azure …"))
+        self.begin(self._ways[event.index][1], _("Asking Azure …"))
         self._tell()
 
     def line(self, said: dict[str, Any]) -> None:
@@ -224,8 +250,12 @@ class SignInScreen(Working):
 class WorkspaceScreen(Working):
     """Which workspace: a list that filters as one types. Gives the one chosen, or None."""
 
+    HERE: ClassVar[Mapping[str, str]] = {"login": N_("s (Sign in)")}
     AUTO_FOCUS = "#filter"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("down", "list", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down", "list", show=False),
+        Binding("s", "sign_in", N_("Sign in"), show=False),
+    ]
 
     def __init__(self, commands: Commands) -> None:
         super().__init__(commands)
@@ -241,11 +271,39 @@ class WorkspaceScreen(Working):
             yield PlainList(id="workspaces")
             with FlowingRow(classes="dialog-buttons"):
                 yield Button(_("Close"), id="close", key="Esc")
+                yield Button(_("Sign in"), id="sign-in", key="s")
 
     def on_mount(self) -> None:
         """Ask Azure."""
+        self._ask()
+
+    def _ask(self) -> None:
+        self.query_one("#filter").display = True
+        self.query_one("#sign-in").display = False
+        self.query_one("#filter").focus()
         self.query_one(PlainList).show(0, lambda index: "", "")
         self.begin(("workspaces",), _("Asking Azure which workspaces you can see …"))
+
+    def failed(self, error: LabError) -> None:
+        """It was refused, most often for who is signed in; there is nothing to filter."""
+        self.query_one("#sign-in").display = True
+        self.query_one("#sign-in").focus()
+        self.query_one("#filter").display = False
+        super().failed(error)
+
+    def action_sign_in(self) -> None:
+        """Sign in, then ask again."""
+        if self.query_one("#sign-in").display:
+            self.app.push_screen(SignInScreen(self._commands, _("to see its workspaces")), self._come_back)
+
+    def _come_back(self, result: dict[str, Any] | None) -> None:
+        if result is not None:
+            self._ask()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """The key's action; Textual hands Close to the handler of every such dialog."""
+        if event.button.id == "sign-in":
+            self.action_sign_in()
 
     def done(self, result: dict[str, Any]) -> None:
         """They have come."""
@@ -290,6 +348,10 @@ class WorkspaceScreen(Working):
     def action_list(self) -> None:
         """Down from the field goes to the list."""
         self.query_one(PlainList).focus()
+
+    def enter(self) -> str:
+        """In the field as in the list."""
+        return super().enter() or (_("Choose") if self._fitting else "")
 
     def on_plain_list_chosen(self, event: PlainList.Chosen) -> None:
         """This one."""
@@ -345,15 +407,15 @@ class PlanScreen(Working):
         self._list(result)
 
     def _list(self, plan: dict[str, Any]) -> None:
-        lines = [f"{human_bytes(item['bytes']):>9}  {item['name']}" for item in plan.get("contents", ())]
+        lines = [f"{human_bytes(item['bytes']):>10}  {item['name']}" for item in plan.get("contents", ())]
         left = _("left out")
         lines += [
-            f"{left:>9}  {item['name']}: {shown(text_of(item, 'why'))}" for item in plan.get("left_out", ())
+            f"{left:>10}  {item['name']}: {shown(text_of(item, 'why'))}" for item in plan.get("left_out", ())
         ]
-        stale, right, tag = _("stale"), _("right"), _("tag")
-        lines += [f"{stale:>9}  {shown(text_of(plan, 'stale'))}"] if plan.get("stale") else []
-        lines += [f"{right:>9}  {what}: {state}" for what, state in plan.get("rights", {}).items()]
-        lines += [f"{tag:>9}  {key} = {value}" for key, value in plan.get("tags", {}).items()]
+        stale, may, tag = _("stale"), _("permission"), _("tag")
+        lines += [f"{stale:>10}  {shown(text_of(plan, 'stale'))}"] if plan.get("stale") else []
+        lines += [f"{may:>10}  {what}: {state}" for what, state in plan.get("rights", {}).items()]
+        lines += [f"{tag:>10}  {key} = {value}" for key, value in plan.get("tags", {}).items()]
         self.query_one("#plan-text", Hanging).show(
             "\n".join(clean(line, keep_newlines=False) for line in lines)
         )

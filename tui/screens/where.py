@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
@@ -9,11 +10,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 
-from core.errors import LabError
-from core.language import N_, _
+from core.errors import LabError, text_of
+from core.language import N_, _, shown
 from core.text import clean
 from tui.child import Commands
 from tui.figures import duration
+from tui.glyphs import glyph
 from tui.screens.upload_dialogs import SignInScreen, Working, WorkspaceScreen
 from tui.theme import QUIET
 from tui.widgets.button import Button
@@ -27,6 +29,7 @@ HERE = N_("This machine")
 class WhereScreen(Working):
     """Gives what was chosen as ``{"compute": name}``, an empty name for this machine, or None."""
 
+    HERE: ClassVar[Mapping[str, str]] = {"login": N_("s (Sign in)"), "workspaces": N_("w (Workspace)")}
     AUTO_FOCUS = "#machines"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "sign_in", N_("Sign in"), show=False),
@@ -74,6 +77,8 @@ class WhereScreen(Working):
         chosen = self._now == ("" if index == 0 else self._found[index - 1]["name"])
         about = "" if index == 0 else facts(self._found[index - 1])
         mark = "  " + _("(chosen)") if chosen else ""
+        if index and not self._found[index - 1].get("usable"):
+            return Content.styled(f"{glyph('error')} {name}{mark}  {about}", "$text-error")
         return Content.assemble((name, "bold"), mark, (f"  {about}", QUIET))
 
     def done(self, result: dict[str, Any]) -> None:
@@ -111,10 +116,13 @@ class WhereScreen(Working):
         chosen = self._found[event.index - 1]
         if not chosen.get("usable"):
             self.said.show(
-                _(
-                    "No job can run on {name} now: {facts}.",
-                    name=clean(str(chosen["name"])),
-                    facts=facts(chosen),
+                Content.styled(
+                    _(
+                        "No job can run on {name} now: {why}.",
+                        name=clean(str(chosen["name"]), keep_newlines=False),
+                        why=clean(shown(text_of(chosen, "why_not")), keep_newlines=False).rstrip("."),
+                    ),
+                    "bold $text-error",
                 )
             )
             self.said.add_class("-wrong")

@@ -63,6 +63,8 @@ class PlainList(Widget, can_focus=True):
 
     def show(self, count: int, line: Callable[[int], Content | str], empty: str | None = None) -> None:
         """Show these lines; the marked one stays marked where it can."""
+        if bool(count) != bool(self._count) and self.is_attached:
+            self.screen.refresh_bindings()  # Enter chooses nothing where nothing is
         self._count, self._line = count, line
         if empty is not None:
             self._empty = empty

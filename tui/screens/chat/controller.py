@@ -63,6 +63,7 @@ class ChatView:
         stale: that who answers is older than what the lab describes, and what to press; empty where that is not so.
         problem: what went wrong, with ``word`` before it.
         notes: what the model's loading told; shown as long as nothing was asked (``intro``).
+        gone: there is no model, though there should be: it ended, or was not loaded.
         buttons: those that make sense now.
         samples: questions to begin with, as long as nothing was asked.
         hint: the keys that matter in the box now.
@@ -80,6 +81,7 @@ class ChatView:
     loading: bool = False
     editing: bool = False
     compare: bool = False
+    gone: bool = False
     buttons: frozenset[str] = frozenset()
     samples: tuple[str, ...] = ()
     hint: str = ""
@@ -346,11 +348,12 @@ class ChatController:
         alive = chat is not None and there and chat.alive and (self.loading or ready is not None)
         busy = response is not None
         problem, word = self._problem or (None, "")
+        gone = not missing and not alive and not self.loading and (there or problem is not None)
         notes = () if ready is None else (*ready.notes, *(_unfit(*each) for each in ready.refused.items()))
         buttons = {
             "goal": bool(missing),
             "stop": busy,
-            "restart": there and not alive and not self.loading,
+            "restart": gone,
             "again": wide and alive and not busy and bool(turns),
             "copy": wide and chat is not None and chat.last is not None,
             "compare": alive and not busy,
@@ -374,8 +377,9 @@ class ChatController:
             loading=self.loading,
             editing=self.editing,
             compare=self.compare is not None,
-            samples=() if turns or busy or missing else self._samples,
-            hint="" if missing else self._hint(),
+            gone=gone,
+            samples=() if turns or busy or missing or gone else self._samples,
+            hint="" if missing else _("/ commands") if gone else self._hint(),
             buttons=frozenset(name for name, shown in buttons.items() if shown),
         )
 
@@ -445,11 +449,11 @@ class ChatController:
                 return _("Loading the model") + " …"
             far = _("{done} of {total}", done=human_bytes(done), total=human_bytes(total))
             return " ".join((_("Loading the model"), bar(done / total, 16).plain, far))
-        if chat is None:
+        if chat is None and self._problem is None:
             return ""
         if self.editing:
             return _("Editing the last question")
-        if chat.ready is None or not chat.alive:
+        if chat is None or chat.ready is None or not chat.alive:
             return dot.join((_("The model is not there"), _("Start again, or /restart, loads it anew")))
         pair = self.compare
         base = pgettext("adapter", "base")

@@ -38,7 +38,9 @@ class ChooseScreen(Dialog[str | None]):
     AUTO_FOCUS = "PlainList"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "dismiss", N_("Close"), show=False)]
 
-    def __init__(self, title: str, choices: Sequence[tuple[str, str]], current: str | None = None) -> None:
+    def __init__(
+        self, title: str, choices: Sequence[tuple[str, str | Content]], current: str | None = None
+    ) -> None:
         """``choices``: (key, text) pairs."""
         super().__init__()
         self._title = title
@@ -55,7 +57,11 @@ class ChooseScreen(Dialog[str | None]):
     def on_mount(self) -> None:
         """Fill the list."""
         self._list.styles.height = max(3, min(12, len(self._choices)))
-        self._list.show(len(self._choices), lambda index: Content(clean(self._choices[index][1])))
+        self._list.show(len(self._choices), self._line)
+
+    def _line(self, index: int) -> Content:
+        text = self._choices[index][1]
+        return text if isinstance(text, Content) else Content(clean(text, keep_newlines=False))
 
     def on_plain_list_chosen(self, event: PlainList.Chosen) -> None:
         """This one."""
@@ -154,6 +160,12 @@ class ChatsScreen(Dialog[tuple[str, str] | None]):
             (f"{clean(chat.created[:10], keep_newlines=False):<10}  {turns:>9}  ", QUIET),
             f"{here}{chat.title}",
         )
+
+    def enter(self) -> str:
+        """Open an earlier one, or name this one."""
+        if self.focused is self._naming:
+            return _("Name it")
+        return _("Open") if self.focused is self._list and self._chats else super().enter()
 
     def on_plain_list_chosen(self, event: PlainList.Chosen) -> None:
         """Open it."""

@@ -152,8 +152,11 @@ class Question(TextArea, inherit_bindings=False):
         """Completions are shown."""
         return bool(self._open)
 
-    def tell(self, title: str, hint: str) -> None:
-        """What stands in the frame: who answers, and what the keys do now."""
+    def tell(self, title: str, hint: str, *, gone: bool = False) -> None:
+        """What stands in the frame: who answers, and what the keys do now; ``gone``: nobody would answer."""
+        self.placeholder = Content(
+            _("The model must be loaded again first") if gone else _("Ask the model something")
+        )
         self.border_title = Content(title)
         self._hint = hint
         self._tell_keys()

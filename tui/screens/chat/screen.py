@@ -16,6 +16,8 @@ from textual.message import Message
 from core.chat.commands import Command, parse, setting
 from core.language import N_, _, shown
 from core.text import clean
+from tui.glyphs import glyph
+from tui.labels import STATE_WORDS
 from tui.screens.base import StepScreen
 from tui.screens.chat.controller import NOT_HERE, ChatController, ChatView, help_of_chat
 from tui.screens.chat.question import Offers, Question
@@ -23,6 +25,7 @@ from tui.screens.chat.serving import Served, ServeScreen
 from tui.screens.chat.transcript_view import USUAL, TranscriptView
 from tui.widgets.button import Button
 from tui.widgets.problem import ProblemBox
+from tui.widgets.rail import Word, rail_labels
 from tui.widgets.row import FlowingRow
 from tui.widgets.safe import Plain
 
@@ -33,7 +36,7 @@ DRAW_S = 0.05
 
 INTRO = N_(
     "[b]Compare   [/]has base and tuned answer side by side: what has changed?\n"
-    "[b]Evaluate  [/]puts the held-out questions to both, and measures who is closer."
+    "[b]Evaluate  [/]puts the held-out questions to both, and measures which is closer to the records."
 )
 """What stands where the conversation will be."""
 
@@ -147,7 +150,7 @@ class ChatScreen(StepScreen):
         self.problem.tell(view.problem, view.word)
         self.stale.show(view.stale)
         self.stale.display = bool(view.stale)
-        self.field.tell(view.status, view.hint)
+        self.field.tell(view.status, view.hint, gone=view.gone)
         self.field.offer(view.samples)
         self.intro.show(self.step.about if self._missing else _intro(self.step.about, view.notes))
         self.intro.display = view.intro
@@ -156,6 +159,18 @@ class ChatScreen(StepScreen):
         self.query_one("#compare", Button).label(_("Single") if view.compare else _("Compare"))
         (self._tick.resume if view.busy else self._tick.pause)()
         self.refresh_bindings()
+        if view.gone != before.gone and self.is_current:
+            self._draw_gone(view.gone)
+
+    def _draw_gone(self, gone: bool) -> None:
+        """The rail says so, and Enter does what helps, unless something is being typed."""
+        if gone:
+            self.olive.notes[self.NAME] = Word(_(STATE_WORDS["cancelled"]), "stopped")
+        else:
+            self.olive.notes.pop(self.NAME, None)
+        self.rail.show(rail_labels(self.olive.snapshot, self.olive.notes_now()))
+        if not gone or not self.field.text:
+            self.focus_first()
 
     async def draw(self) -> None:
         """Draw the chat as it is now."""
@@ -193,6 +208,8 @@ class ChatScreen(StepScreen):
         if self.olive.current is self:
             return
         self._stop_editing()
+        if self.olive.notes.pop(self.NAME, None) is not None:  # the next visit loads it anew
+            self.olive.current.refresh_from(self.olive.snapshot)
         wait = self.controller.leave()
         if wait is not None:
             self._in_thread(wait)
@@ -209,7 +226,9 @@ class ChatScreen(StepScreen):
         event.stop()
         text = event.text.strip()
         if text and self.controller.chat is None:
-            self.notify(_("The model is still loading. The question stays: press Enter again."), markup=False)
+            loading = _("The model is still loading. The question stays: press Enter again.")
+            gone = _("The model must be loaded again first: Start again does it.")
+            self.notify(gone if self.view.gone else loading, markup=False)
         if not text or self.controller.chat is None:
             return
         try:
@@ -319,7 +338,7 @@ class ChatScreen(StepScreen):
     def _choose(
         self,
         title: str,
-        choices: Sequence[tuple[str, str]],
+        choices: Sequence[tuple[str, str | Content]],
         then: Callable[[str], object],
         current: str | None = None,
     ) -> None:
@@ -335,13 +354,9 @@ class ChatScreen(StepScreen):
         chat = self.controller.chat
         assert chat is not None
         refused = chat.ready.refused if chat.ready else {}
-        choices = [("", _("none: the base"))]
+        choices: list[tuple[str, str | Content]] = [("", _("none: the base"))]
         choices += [
-            (
-                name,
-                _("{name} (does not fit: {why})", name=name, why=refused[name]) if name in refused else name,
-            )
-            for name in chat.adapters()
+            (name, _refused(name, refused[name]) if name in refused else name) for name in chat.adapters()
         ]
         self._choose(_("Who answers?"), choices, self._switch, chat.adapter or "")
 
@@ -458,9 +473,10 @@ class ChatScreen(StepScreen):
         self.app.push_screen(SettingsScreen(self.session.recipe().with_values(now)), chosen)
 
     def focus_first(self) -> None:
-        """In the field; without a model on the way to the step that makes it."""
+        """In the field; without a model on the way to the step that makes it, or on what loads it anew."""
         if self.is_current:
-            (self.query_one("#goal", Button) if self.field.disabled else self.field).focus()
+            name = "#goal" if self.field.disabled else "#restart" if self.view.gone else "#ask"
+            self.query_one(name).focus()
 
     def action_leave_field(self) -> None:
         """Esc: give up editing; else leave the field, so that letters are keys; else back into it."""
@@ -487,10 +503,16 @@ class ChatScreen(StepScreen):
         if action == "stop":
             return busy
         if action == "run":
-            return chat is not None and chat.ready is not None and not busy
+            return "run" in self.view.buttons
         if action in ("settings", "copy_report"):
             return chat is not None and not busy
         return super().check_action(action, parameters)
+
+
+def _refused(name: str, why: str) -> Content:
+    """An adapter that cannot be chosen, in the list of those that can."""
+    text = _("{name} (does not fit: {why})", name=name, why=shown(why))
+    return Content.styled(f"{glyph('error')} {clean(text, keep_newlines=False)}", "$text-error")
 
 
 def _intro(about: str, notes: Sequence[str]) -> Content:
