@@ -71,7 +71,7 @@ class Working(Dialog[dict[str, Any] | None]):
         HERE: how to do right here what an error advises, for :func:`tui.actions.in_words`.
     """
 
-    HERE: ClassVar[Mapping[str, str]] = {"login": N_("Esc, then s"), "workspaces": N_("Esc, then w")}
+    HERE: ClassVar[Mapping[str, str]] = {"login": N_("Esc and s"), "workspaces": N_("Esc and w")}
 
     CSS_PATH: ClassVar[list[str]] = ["dialogs.tcss", "upload.tcss"]  # type: ignore[assignment]
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", N_("Close"), show=False)]

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 LOOK_S = 0.25
 
 ABOUT = N_(
-    "Puts the held-out records to the float model, the quantized one and the ONNX one, with adapter and without: who "
+    "Puts the held-out records to the float model, the quantized one and the ONNX one, with adapter and without: which "
     "is closer to the records, what was forgotten, and what each takes to run. It takes some minutes, and goes on by "
     "itself when this is closed."
 )

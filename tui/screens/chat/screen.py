@@ -36,7 +36,7 @@ DRAW_S = 0.05
 
 INTRO = N_(
     "[b]Compare   [/]has base and tuned answer side by side: what has changed?\n"
-    "[b]Evaluate  [/]puts the held-out questions to both, and measures which is closer to the records."
+    "[b]Evaluate  [/]puts the held-out questions to both, and measures which is closer."
 )
 """What stands where the conversation will be."""
 
