@@ -81,7 +81,7 @@ async def test_a_model_that_does_not_load_is_told_and_loaded_anew(lab: Lab, pupp
         assert screen.focused is not None
         assert screen.focused.id == "restart"
         assert "Enter sends" not in screen_text(app)
-        assert "ready" not in screen_text(app).splitlines()[1]
+        assert "ready" not in screen_text(app).splitlines()[2]
         puppet.ready = READY
         await pilot.press("enter")
         await until(
@@ -140,7 +140,7 @@ async def test_a_model_that_fails_keeps_what_came_and_gives_no_figures(lab: Lab,
         assert "Because" in screen_text(app)
         assert "0 tokens" not in screen_text(app)
         assert "What to do: The conversation is kept." in screen_text(app)
-        await until(pilot, lambda: "stopped" in screen_text(app).splitlines()[1])
+        await until(pilot, lambda: "stopped" in screen_text(app).splitlines()[2])
         assert "Evaluate" not in screen_text(app).splitlines()[-1]
         assert "The model is not there" in screen_text(app)
         assert shown(screen, "restart")

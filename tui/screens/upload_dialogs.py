@@ -219,6 +219,10 @@ class SignInScreen(Working):
             return
         self.query_one("#code", Plain).show(code_to_enter(self._prompt))
 
+    def enter(self) -> str:
+        """One way at a time."""
+        return "" if self.working and isinstance(self.focused, PlainList) else super().enter()
+
     def action_copy(self, what: str = "code") -> None:
         """Copy the code or the address."""
         if self._prompt is not None:
