@@ -329,8 +329,7 @@ def test_dry_run(
         await until(
             pilot,
             lambda: (
-                {"asking": "Looking", "failed": "no right"}.get(state, "Signed in")
-                in screen_text(pilot.app)
+                {"asking": "Looking", "failed": "no right"}.get(state, "Signed in") in screen_text(pilot.app)
             ),
         )
 
