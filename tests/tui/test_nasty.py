@@ -43,6 +43,7 @@ async def test_data_rows_are_shown_as_they_are(tmp_path: Path) -> None:
         rows_list = app.current.query_one("#rows", PlainList)
         await until(pilot, lambda: rows_list.count == len(rows))
         rows_list.focus()
+        await until(pilot, lambda: "Row 1 of" in screen_text(app))
         for index, text in enumerate(NASTY):
             rows_list.go(index)
             await pilot.pause()
