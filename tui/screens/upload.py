@@ -158,7 +158,7 @@ class UploadController:
     def state(self, stage: StageState) -> UploadState:
         """What to show of the step's own."""
         first = "run"
-        if stage.job is not None and stage.job.state == "succeeded":
+        if stage.job is not None and stage.job.state == "succeeded" and not stage.stale:
             first = "take"  # what was sent is not sent again by one Enter too many
         elif stage.job is None or stage.job.state == "failed":
             recipe = self.session.recipe()

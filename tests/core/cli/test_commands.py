@@ -548,7 +548,7 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(capsys: Captured) ->
     lines = capsys.readouterr().err.splitlines()
     assert 10 < len(lines) < 25
     assert lines[0] == "  training 1 of 36,000, a few seconds left"
-    assert lines[-2:] == ["  training: done in 1 h 00 min", "  eval loss 1.2500 at step 100"]
+    assert lines[-2:] == ["  training: done in 1 h", "  eval loss 1.2500 at step 100"]
 
 
 def test_phases_that_take_turns_are_not_told_each_time(capsys: Captured) -> None:
