@@ -38,7 +38,7 @@ class Offers(Widget):
     """Lines to choose from above the box, one of them marked: the box has the focus all the time."""
 
     DEFAULT_CSS = """
-    Offers { height: auto; max-height: 30vh; width: 1fr; padding: 0 2; display: none; }
+    Offers { height: auto; max-height: 7; width: 1fr; padding: 0 2; display: none; }
     """
     MOST = 6
 
