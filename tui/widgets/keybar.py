@@ -64,10 +64,10 @@ class KeyBar(Widget):
         for action in GLOBAL:
             # In a field the way out of it is told: outside, letters are keys.
             if (action.show or (typing and action.id == "leave")) and action.id in offered:
-                # The first of an action's keys is the one to show; the user's own come before ours.
-                keys = self._keymap().get(action.id, action.keys).split(",")
-                key = next((key for key in map(str.strip, keys) if not is_text(screen, key)), "")
-                if not key:
+                # The first of an action's keys is the one to show; the user's own come before ours. Where that is
+                # text, no other is: Ctrl+Q does not reach the wizard in VS Code, but ends VS Code.
+                key = self._keymap().get(action.id, action.keys).split(",")[0].strip()
+                if is_text(screen, key):
                     continue
                 shown.append((key_name(key), _(labels.get(action.id, action.label)), key))
         return shown
