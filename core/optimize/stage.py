@@ -74,7 +74,7 @@ def base_fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
     optimize = recipe.optimize
     return {
         "graph": GRAPH_VERSION,
-        "checkpoint": _checkpoint_stamp(lab.quantized_dir),
+        "checkpoint": checkpoint_stamp(lab.quantized_dir),
         "device": optimize.device,
         "provider": optimize.provider,
         "precision": optimize.precision,
@@ -85,7 +85,7 @@ def base_fingerprint(lab: LabFolder, recipe: Settled) -> dict[str, Any]:
     }
 
 
-def _checkpoint_stamp(folder: Path) -> str:
+def checkpoint_stamp(folder: Path) -> str:
     """What a quantized model was made from; one that was put there by hand is known by its files."""
     manifest = read_json(folder / MANIFEST) or {}
     made_from = manifest.get("fingerprint")

@@ -15,7 +15,7 @@ from typing import Any
 
 from core.azure.download import check_names
 from core.errors import Do, RequestError, StageError, with_told
-from core.files import MANIFEST, read_if_whole, read_json, write_json
+from core.files import MANIFEST, folder_stamp, read_if_whole, read_json, write_json
 from core.folder import RECIPE_NAME, REPORT_NAME, REPORT_PAGE_NAME, LabFolder, adapter_names
 from core.language import told
 from core.model.inside import refuse_links
@@ -246,15 +246,29 @@ def described(
     Raises:
         RequestError: a manifest is damaged.
     """
+    from core.optimize.stage import checkpoint_stamp
+
     onnx = read_json(lab.onnx_dir / MANIFEST) or {}
-    tuned = read_json(lab.finetuned_dir(recipe.finetune.adapter) / MANIFEST) or {}
+    made_from = onnx.get("fingerprint") or {}
+    adapter = lab.finetuned_dir(made_from.get("adapter") or recipe.finetune.adapter)
+    tuned = read_json(adapter / MANIFEST) or {}
     quantized = read_json(lab.quantized_dir / MANIFEST) or {}
+    algorithm = recipe.quantize.algorithm
+    # A folder that was made anew since tells of another model than this one.
+    if quantized and (made_from.get("base") or {}).get("checkpoint") not in (
+        None,
+        checkpoint_stamp(lab.quantized_dir),
+    ):
+        quantized, algorithm = {}, "unknown"
+    if tuned and made_from.get("adapter_stamp") not in (None, folder_stamp(adapter)):
+        tuned = {}
     adapters = adapter_names(lab.onnx_dir)
     # What was made, whatever the recipe says by now.
     made = onnx.get("result") or {}
-    source = str((quantized.get("model") or {}).get("source") or recipe.model.source)
+    facts = onnx.get("model") or quantized.get("model") or {}
+    source = str(facts.get("source") or recipe.model.source)
     how = (quantized.get("fingerprint") or {}).get("quantize") or {}
-    algorithm = str(how.get("algorithm") or recipe.quantize.algorithm)
+    algorithm = str(how.get("algorithm") or algorithm)
     tags = {
         "made_with": "olivepress",
         "base_model": source,

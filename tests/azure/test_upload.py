@@ -17,6 +17,7 @@ from core.errors import Cancelled, LabError, MachineError, RequestError, StageEr
 from core.events import RecordingReporter, Reporter
 from core.files import MANIFEST, read_json, write_json
 from core.lab import Lab
+from core.optimize.stage import checkpoint_stamp
 from core.stage_context import StageContext
 from core.upload.stage import dry_run, upload
 from tests.azure.conftest import World
@@ -62,21 +63,43 @@ def in_storage(world: World, prefix: str) -> dict[str, bytes]:
     return {blob.name.removeprefix(prefix + "/"): client.download_blob(blob.name).readall() for blob in found}
 
 
-def test_the_model_says_how_its_weights_were_made_and_not_what_the_recipe_says_now(
-    world: World, lab: Lab
+@pytest.mark.parametrize("since", [False, True], ids=["as it was", "quantized anew since"])
+def test_the_model_says_how_it_was_made_and_not_what_recipe_or_folders_say_now(
+    world: World, lab: Lab, since: bool
 ) -> None:
-    lab.folder.quantized_dir.mkdir(parents=True, exist_ok=True)
+    folder = lab.folder
+    folder.quantized_dir.mkdir(parents=True, exist_ok=True)
     quantized = {"fingerprint": {"quantize": {"algorithm": "gptq"}}, "model": {"source": "org/made-from"}}
-    write_json(lab.folder.quantized_dir / MANIFEST, quantized)
-    onnx = read_json(lab.folder.onnx_dir / MANIFEST) or {}
-    result = {**(onnx.get("result") or {}), "device": "cuda", "precision": "fp16"}
-    write_json(lab.folder.onnx_dir / MANIFEST, {**onnx, "result": result})
+    write_json(folder.quantized_dir / MANIFEST, quantized)
+    onnx = read_json(folder.onnx_dir / MANIFEST) or {}
+    onnx["result"] = {**(onnx.get("result") or {}), "device": "cuda", "precision": "fp16"}
+    onnx["fingerprint"] = {
+        **onnx.get("fingerprint", {}),
+        "base": {"checkpoint": checkpoint_stamp(folder.quantized_dir)},
+    }
+    onnx["model"] = {"source": "org/made-from"}
+    write_json(folder.onnx_dir / MANIFEST, onnx)
+    if since:
+        other = {"fingerprint": {"quantize": {"algorithm": "rtn"}}, "model": {"source": "org/another"}}
+        write_json(folder.quantized_dir / MANIFEST, other)
     send(lab)
     said = world.fake.models["ft-for-travel"]["1"]["properties"]
     made = ("base_model", "algorithm", "device", "precision")
-    assert [said["tags"][key] for key in made] == ["org/made-from", "gptq", "cuda", "fp16"]
-    assert "org/made-from" in said["description"]
-    assert "gptq" in said["description"]
+    how = "unknown" if since else "gptq"
+    assert [said["tags"][key] for key in made] == ["org/made-from", how, "cuda", "fp16"]
+    assert f"org/made-from, {how}" in said["description"]
+
+
+def test_the_loss_of_an_adapter_that_was_trained_anew_since_is_not_told(world: World, lab: Lab) -> None:
+    adapter = lab.folder.finetuned_dir("travel")
+    adapter.mkdir(parents=True, exist_ok=True)
+    write_json(adapter / MANIFEST, {"fingerprint": {"records": "now"}, "result": {"eval_loss_tuned": 0.5}})
+    onnx = read_json(lab.folder.onnx_dir / MANIFEST) or {}
+    onnx["fingerprint"] = {**onnx.get("fingerprint", {}), "adapter": "travel", "adapter_stamp": "of before"}
+    write_json(lab.folder.onnx_dir / MANIFEST, onnx)
+    send(lab)
+    said = world.fake.models["ft-for-travel"]["1"]["properties"]["properties"]
+    assert not {"olivepress.eval_loss", "olivepress.data"} & set(said)
 
 
 def test_every_byte_arrives_and_the_model_says_what_it_is(world: World, lab: Lab) -> None:
